@@ -1,0 +1,102 @@
+/** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
+export type EmbeddingErrorCode =
+  | 'INVALID_ARGUMENT'
+  | 'INVALID_CONFIG'
+  | 'INPUT_TOO_LONG'
+  | 'MODEL_INIT_FAILED'
+  | 'EMBEDDING_GENERATION_FAILED'
+  | 'MEMORY_LIMIT_EXCEEDED'
+  | 'NOT_INITIALIZED'
+  | 'BACKEND_UNAVAILABLE'
+  | 'RATE_LIMITED'
+  | 'BACKEND_REJECTED'
+  | 'OVERLOADED'
+  | 'TIMED_OUT'
+  | 'ABORTED'
+  | 'CLOSED'
+  | 'CACHE_STORAGE_FAILED'
+  | 'INTERNAL';
+
+/** What an {@link EmbeddingError} knows beside its message. */
+export interface EmbeddingErrorOptions {
+  retryable?: boolean;
+  details?: Record<string, unknown>;
+  cause?: unknown;
+}
+
+/**
+ * The one kind of error that this package throws and rejects with. The message names the offending value, index, file
+ * or limit and what to do.
+ */
+export class EmbeddingError extends Error {
+  override name = 'EmbeddingError';
+  /** What happened, for programs. */
+  readonly code: EmbeddingErrorCode;
+  /** Whether the same call may succeed later without a change by the caller. */
+  readonly retryable: boolean;
+  /** The values that the message names, for example `{ index: 3 }`. */
+  readonly details: Record<string, unknown>;
+
+  constructor(code: EmbeddingErrorCode, message: string, options: EmbeddingErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.code = code;
+    this.retryable = options.retryable ?? false;
+    this.details = options.details ?? {};
+  }
+}
+
+/** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
+export class ModelInitializationError extends EmbeddingError {
+  override name = 'ModelInitializationError';
+
+  constructor(message: string, options?: EmbeddingErrorOptions) {
+    super('MODEL_INIT_FAILED', message, options);
+  }
+}
+
+/** The model answered with an error or with unusable numbers. `code` is `EMBEDDING_GENERATION_FAILED`. */
+export class EmbeddingGenerationError extends EmbeddingError {
+  override name = 'EmbeddingGenerationError';
+
+  constructor(message: string, options?: EmbeddingErrorOptions) {
+    super('EMBEDDING_GENERATION_FAILED', message, options);
+  }
+}
+
+/** Not even the smallest piece of the work fits the memory limit. `code` is `MEMORY_LIMIT_EXCEEDED`. */
+export class MemoryLimitError extends EmbeddingError {
+  override name = 'MemoryLimitError';
+
+  constructor(message: string, options?: EmbeddingErrorOptions) {
+    super('MEMORY_LIMIT_EXCEEDED', message, options);
+  }
+}
+
+/** Marks the messages of native errors; see `ERROR_MARK` in `src/binding/mod.rs`. */
+const MARK = 'embedcore:';
+
+interface WireError {
+  code: EmbeddingErrorCode;
+  message: string;
+  retryable: boolean;
+  details: Record<string, unknown>;
+}
+
+/** The error that a native message stands for. What carries no mark is a defect of ours. */
+export function fromWire(message: string, cause?: unknown): EmbeddingError {
+  if (!message.startsWith(MARK)) {
+    return new EmbeddingError('INTERNAL', `Internal error, please report it: ${message}`, { cause });
+  }
+  const { code, message: text, ...options } = JSON.parse(message.slice(MARK.length)) as WireError;
+  if (code === 'MODEL_INIT_FAILED') return new ModelInitializationError(text, options);
+  if (code === 'EMBEDDING_GENERATION_FAILED') return new EmbeddingGenerationError(text, options);
+  return new EmbeddingError(code, text, options);
+}
+
+/** Whatever was thrown, as an {@link EmbeddingError} with a stack of this realm. */
+export function toEmbeddingError(thrown: unknown): EmbeddingError {
+  if (thrown instanceof EmbeddingError) return thrown;
+  // Not `instanceof Error`: native errors belong to the realm that loaded the addon.
+  const message = (thrown as { message?: unknown } | null)?.message;
+  return fromWire(typeof message === 'string' ? message : String(thrown), thrown);
+}

@@ -1,0 +1,344 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
+import { annotationFields, areAnnotations, feed, invalid, plainOptions, type Annotation } from './input';
+import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+
+/** How the vectors of a text's tokens become one. */
+export type Pooling = 'mean' | 'cls' | 'last_token' | 'max';
+
+/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
+export interface GeneratorOptions {
+  /** A model directory in Hugging Face layout, or an `.onnx` file in one. May be given to `initialize` instead. */
+  modelPath?: string;
+  /** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+  pooling?: Pooling;
+  /** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
+  normalize?: boolean;
+  /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+  dimensions?: number;
+  /** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
+  maxLength?: number;
+  /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
+  prompts?: { document?: string; query?: string };
+  /**
+   * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
+   * one run on all of them.
+   */
+  intraOpThreads?: number;
+}
+
+/** Options of one call. */
+export interface CallOptions {
+  /** Stops the call, a running inference included; it rejects with `ABORTED`. */
+  signal?: AbortSignal;
+  /** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
+  timeoutMs?: number;
+  /** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
+  progressCallback?: (processed: number, total: number) => void;
+  /**
+   * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
+   * answered, and that one carries the error.
+   */
+  onError?: 'throw' | 'skip';
+  /** The role of the inputs, for models that embed the two differently. Default `'document'`. */
+  inputType?: 'document' | 'query';
+  /** Most inputs in one run of the model. By default, and above it, the planner decides. */
+  batchSize?: number;
+  /** Most runs at a time. Default: as many as there are cores. */
+  maxConcurrency?: number;
+}
+
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
+export interface BatchProcessOptions extends CallOptions {
+  /** In MB. Accepted for compatibility: a call's working memory is bounded by its small batches, not by this number. */
+  memoryLimit?: number;
+}
+
+/** What became of one annotation. */
+export interface EmbeddingResult {
+  /** The annotation's own. */
+  nodeId: string;
+  /** The vector; empty where there is an `error`. */
+  embedding: number[];
+  /** What was embedded, after preparation. */
+  inputText: string;
+  /** Milliseconds that the model spent on it: its share of its batch. */
+  processingTime: number;
+  /** The model, as it was named. */
+  modelUsed: string;
+  /** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
+  confidence?: number;
+  /** Whether the model did not see the whole text. */
+  truncated?: boolean;
+  /** Tokens of the whole text, special tokens included. */
+  tokenCount?: number;
+  /** Why there is no vector; only with `onError: 'skip'`. */
+  error?: EmbeddingError;
+}
+
+/** Many vectors in one allocation. */
+export interface EmbeddingMatrix {
+  /** `rows × dimensions` values, row by row. */
+  readonly data: Float32Array;
+  readonly rows: number;
+  readonly dimensions: number;
+  /** The vector at `index`, a view into `data`. */
+  row(index: number): Float32Array;
+  /** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+  readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
+
+/** What a loaded model is. */
+export interface ModelInfo {
+  /** The model as it was named. */
+  modelId: string;
+  /** Its ONNX file. */
+  modelPath: string;
+  /** Length of its vectors. */
+  dimensions: number;
+  /** Most tokens of a text that it sees, special tokens included. */
+  maxLength: number;
+  /** How token vectors become one; `null` where the graph does it. */
+  pooling: Pooling | null;
+  /** Whether vectors have length 1. */
+  normalize: boolean;
+  /** The output of the graph that is read. */
+  output: string;
+  /** Element type of that output. */
+  dtype: 'fp32' | 'fp16';
+  /**
+   * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
+   * on the fly, so their texts are run one by one.
+   */
+  batchInvariant: boolean;
+  /** Threads inside one run. */
+  intraOpThreads: number;
+  /** How the ONNX Runtime in use describes itself. */
+  runtime: string;
+  /** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
+  fingerprint: string;
+}
+
+/** Tokens assumed for {@link prepareText} as long as no model says otherwise. */
+const DEFAULT_MAX_TOKENS = 512;
+
+/** Results converted between two turns of the event loop: about two milliseconds of work. */
+const RESULTS_PER_TURN = 512;
+
+/**
+ * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
+ * work runs on native threads and never blocks the event loop.
+ */
+export class OptimizedEmbeddingGenerator implements AsyncDisposable {
+  readonly #native: NativeGenerator;
+
+  /**
+   * Loads nothing yet.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+   */
+  constructor(options: GeneratorOptions = {}) {
+    this.#native = call(() => new (native().NativeGenerator)(plainOptions(options, 'The options')));
+  }
+
+  /**
+   * Loads the model. Does nothing when that model is loaded already; another one replaces it once it is ready.
+   * @throws {@link ModelInitializationError} naming the file and what is wrong with it. The generator stays usable.
+   */
+  async initialize(modelPath?: string): Promise<void> {
+    if (modelPath !== undefined && typeof modelPath !== 'string') throw invalid('modelPath is not a string');
+    await settle(() => this.#native.initialize(modelPath));
+  }
+
+  /** Whether a model is loaded. */
+  isReady(): boolean {
+    return this.#native.isReady();
+  }
+
+  /**
+   * What the loaded model is.
+   * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
+   */
+  getModelInfo(): ModelInfo {
+    return call(() => ({ ...this.#native.modelInfo() }) as ModelInfo);
+  }
+
+  /** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
+  prepareText(annotation: Annotation): string {
+    return prepareText(annotation, this.isReady() ? this.getModelInfo().maxLength : undefined);
+  }
+
+  /** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
+  generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
+  /** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
+  generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
+  async generateEmbeddings(
+    inputs: readonly Annotation[] | readonly string[],
+    options: CallOptions = {},
+  ): Promise<EmbeddingResult[] | number[][]> {
+    if (areAnnotations(inputs)) return this.batchProcess(inputs, options);
+    const matrix = await this.embed(inputs as readonly string[], options);
+    return convert(matrix.rows, (index) => (matrix.errors.has(index) ? [] : toNumbers(matrix.row(index))));
+  }
+
+  /** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
+  async batchProcess(annotations: readonly Annotation[], options: BatchProcessOptions = {}): Promise<EmbeddingResult[]> {
+    areAnnotations(annotations);
+    const { memoryLimit: _unused, ...rest } = options;
+    const answer = await this.#run(annotations, true, rest);
+    const matrix = toMatrix(answer, annotations.length);
+    const times = answer.processingTimes();
+    const tokens = answer.tokenCounts();
+    const truncated = answer.truncated();
+    const confidences = answer.confidences();
+    let texts: string[] = [];
+    return convert(matrix.rows, (index) => {
+      const offset = index % RESULTS_PER_TURN;
+      if (offset === 0) texts = answer.texts(index, Math.min(index + RESULTS_PER_TURN, matrix.rows));
+      const error = matrix.errors.get(index);
+      return {
+        nodeId: annotations[index]!.nodeId,
+        embedding: error ? [] : toNumbers(matrix.row(index)),
+        inputText: texts[offset]!,
+        processingTime: times[index]!,
+        modelUsed: answer.modelId,
+        confidence: confidences[index]!,
+        truncated: truncated[index] === 1,
+        tokenCount: tokens[index]!,
+        ...(error && { error }),
+      };
+    });
+  }
+
+  /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
+  async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
+    if (!Array.isArray(texts)) throw invalid('The texts are not an array of strings; for a single text pass [text]');
+    return toMatrix(await this.#run(texts, false, options), texts.length);
+  }
+
+  /** Embeds the words of a search. */
+  async embedQuery(text: string, options: CallOptions = {}): Promise<Float32Array> {
+    if (typeof text !== 'string') throw invalid('The query is not a string');
+    return (await this.embed([text], { inputType: 'query', ...options, onError: 'throw' })).row(0);
+  }
+
+  /** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
+  async cleanup(): Promise<void> {
+    await settle(() => this.#native.close());
+  }
+
+  /** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
+  shutdown(): Promise<void> {
+    return this.cleanup();
+  }
+
+  /** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.cleanup();
+  }
+
+  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
+    const { signal, progressCallback, ...rest } = plainCallOptions(options);
+    const running = call(() => this.#native.call());
+    // What stopped the call, where it was stopped from this side.
+    let stopped: EmbeddingError | undefined;
+    const stop = (reason: EmbeddingError) => {
+      stopped ??= reason;
+      running.cancel();
+    };
+    const onAbort = () => stop(new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal?.reason }));
+    const progress = progressCallback && monotone(inputs.length, progressCallback, stop);
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      // Copied: the caller may change the array while it is fed.
+      await feed(running, [...inputs], annotated);
+      const answer = await running.run(annotated, rest, progress);
+      progress?.(inputs.length);
+      if (stopped) throw stopped;
+      return answer;
+    } catch (thrown) {
+      throw stopped ?? toEmbeddingError(thrown);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
+
+/**
+ * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
+ * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
+ * parts are left out; an annotation without any gives `Node: <nodeId>`.
+ */
+export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_MAX_TOKENS): string {
+  if (!Number.isInteger(maxTokens) || maxTokens < 1 || maxTokens > 2 ** 20) {
+    throw invalid(`maxTokens is ${String(maxTokens)}, not a whole number from 1 to ${2 ** 20}`);
+  }
+  const [nodeId, signature, summary, code] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
+  return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
+}
+
+function plainCallOptions(options: CallOptions): Pick<CallOptions, 'signal' | 'progressCallback'> & Record<string, unknown> {
+  const { signal, progressCallback, ...rest } = options;
+  if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
+    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `signal`: it is not an AbortSignal');
+  }
+  if (progressCallback !== undefined && typeof progressCallback !== 'function') {
+    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `progressCallback`: it is not a function');
+  }
+  return { ...plainOptions(rest, 'The options'), ...(signal && { signal }), ...(progressCallback && { progressCallback }) };
+}
+
+/**
+ * Reports that never go back: native reports and the end of the call arrive on different paths. A callback that throws
+ * stops the call.
+ */
+function monotone(
+  total: number,
+  callback: (processed: number, total: number) => void,
+  stop: (reason: EmbeddingError) => void,
+): (processed: number) => void {
+  let last = 0;
+  return (processed) => {
+    if (processed <= last) return;
+    last = processed;
+    try {
+      callback(processed, total);
+    } catch (cause) {
+      stop(new EmbeddingError('ABORTED', 'The call was aborted because its progressCallback threw', { cause }));
+      last = Infinity;
+    }
+  };
+}
+
+function toMatrix(answer: NativeAnswer, rows: number): EmbeddingMatrix {
+  const taken = answer.takeData();
+  // The native array belongs to the realm that loaded the addon; this one is the caller's Float32Array, on the same memory.
+  const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
+  const { dimensions } = answer;
+  const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
+  const row = (index: number) => {
+    if (!Number.isInteger(index) || index < 0 || index >= rows) {
+      throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+    }
+    return data.subarray(index * dimensions, (index + 1) * dimensions);
+  };
+  return { data, rows, dimensions, row, errors };
+}
+
+/** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */
+function toNumbers(vector: Float32Array): number[] {
+  const numbers: number[] = new Array(vector.length);
+  for (let i = 0; i < vector.length; i++) numbers[i] = vector[i]!;
+  return numbers;
+}
+
+/** Builds `count` results and lets the event loop turn now and then. */
+async function convert<T>(count: number, result: (index: number) => T): Promise<T[]> {
+  const results: T[] = [];
+  for (let index = 0; index < count; index++) {
+    if (index > 0 && index % RESULTS_PER_TURN === 0) await nextTurn();
+    results.push(result(index));
+  }
+  return results;
+}

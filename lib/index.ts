@@ -1,0 +1,13 @@
+export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
+export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
+export { OptimizedEmbeddingGenerator, prepareText } from './generator';
+export type {
+  BatchProcessOptions,
+  CallOptions,
+  EmbeddingMatrix,
+  EmbeddingResult,
+  GeneratorOptions,
+  ModelInfo,
+  Pooling,
+} from './generator';
+export type { Annotation } from './input';

@@ -1,0 +1,101 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import { EmbeddingError } from './errors';
+import type { NativeCall } from './native';
+
+/** One node of a syntax tree to embed. */
+export interface Annotation {
+  /** Identifies the node in results; stands in for a node without any text. */
+  nodeId: string;
+  /** The declaration. */
+  signature: string;
+  /** What it does, in prose. */
+  summary: string;
+  /** Its code. */
+  sourceSnippet?: string;
+  /** Carried along, not embedded. */
+  metadata?: Record<string, unknown>;
+}
+
+/** The strings of an annotation, in the order in which the native side reads them. */
+const FIELDS = ['nodeId', 'signature', 'summary', 'sourceSnippet'] as const;
+
+/** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
+const PACK_STRINGS = 4096;
+const PACK_CHARACTERS = 1 << 20;
+
+/** An error about an argument. */
+export function invalid(message: string, details: Record<string, unknown> = {}): EmbeddingError {
+  return new EmbeddingError('INVALID_ARGUMENT', message, { details });
+}
+
+/** A value as a person would write it, short enough for a message. */
+function show(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (Array.isArray(value)) return `an array of ${value.length}`;
+  if (typeof value === 'object' && value !== null) return 'an object';
+  return typeof value === 'function' ? 'a function' : String(value);
+}
+
+/** The four strings of an annotation; absent ones are empty. */
+export function annotationFields(annotation: unknown, where: string): string[] {
+  if (typeof annotation !== 'object' || annotation === null || Array.isArray(annotation)) {
+    throw invalid(`${where} is ${show(annotation)}, not an annotation: pass { nodeId, signature, summary, sourceSnippet? }`);
+  }
+  return FIELDS.map((field) => {
+    const value = (annotation as Record<string, unknown>)[field];
+    if (typeof value === 'string') return value;
+    if (value == null && field !== 'nodeId') return '';
+    throw invalid(`${where}.${field} is ${show(value)}, not a string`, { field });
+  });
+}
+
+/** Whether the inputs are annotations; decided by the first, since all are of one kind. */
+export function areAnnotations(inputs: unknown): inputs is Annotation[] {
+  if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of texts or annotations`);
+  return inputs.length > 0 && typeof inputs[0] !== 'string';
+}
+
+/** Hands the inputs to a call, in packs, and lets the event loop turn between them. */
+export async function feed(call: NativeCall, inputs: readonly unknown[], annotated: boolean): Promise<void> {
+  let strings: string[] = [];
+  let characters = 0;
+  const push = () => {
+    call.push(strings.join(''), Uint32Array.from(strings, (text) => text.length));
+    strings = [];
+    characters = 0;
+  };
+  for (let index = 0; index < inputs.length; index++) {
+    if (strings.length >= PACK_STRINGS || characters >= PACK_CHARACTERS) {
+      push();
+      await nextTurn();
+    }
+    for (const text of annotated ? annotationFields(inputs[index], `Annotation ${index}`) : [textAt(inputs, index)]) {
+      strings.push(text);
+      characters += text.length;
+    }
+  }
+  push();
+}
+
+function textAt(inputs: readonly unknown[], index: number): string {
+  const text = inputs[index];
+  if (typeof text !== 'string') throw invalid(`Text ${index} is ${show(text)}, not a string`, { index });
+  return text;
+}
+
+/** Options as a plain object without undefined values, which is what crosses to the native side. */
+export function plainOptions(options: unknown, name: string): Record<string, unknown> {
+  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+    throw new EmbeddingError('INVALID_CONFIG', `${name} is ${show(options)}, not an object`);
+  }
+  const plain: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    const nested = typeof value === 'object' && value !== null && !Array.isArray(value);
+    // Numbers that JSON does not know, functions and the like cross as text and are refused there by name.
+    const crosses = typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) || value === null;
+    plain[key] = nested ? plainOptions(value, key) : crosses ? value : show(value);
+  }
+  return plain;
+}

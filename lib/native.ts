@@ -1,0 +1,96 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+import { EmbeddingError, toEmbeddingError } from './errors';
+
+/** See `src/binding/generator.rs`. */
+export interface NativeGenerator {
+  initialize(path?: string): Promise<void>;
+  isReady(): boolean;
+  modelInfo(): object;
+  close(): Promise<void>;
+  call(): NativeCall;
+}
+
+export interface NativeCall {
+  push(joined: string, lengths: Uint32Array): void;
+  cancel(): void;
+  run(annotated: boolean, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+}
+
+export interface NativeAnswer {
+  readonly dimensions: number;
+  readonly modelId: string;
+  takeData(): Float32Array;
+  processingTimes(): Float64Array;
+  tokenCounts(): Uint32Array;
+  truncated(): Uint8Array;
+  confidences(): Float64Array;
+  texts(from: number, to: number): string[];
+  failures(): { index: number; error: string }[];
+}
+
+interface Addon {
+  NativeGenerator: new (options: object) => NativeGenerator;
+  setAddonDirectory(directory: string): void;
+  prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
+}
+
+/** The names of platform packages: Node.js' own names, and what else tells binaries apart. */
+function platformName(): string {
+  const { platform, arch } = process;
+  if (platform === 'win32') return `win32-${arch}-msvc`;
+  if (platform !== 'linux') return `${platform}-${arch}`;
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return `linux-${arch}-${report.header?.glibcVersionRuntime ? 'gnu' : 'musl'}`;
+}
+
+function addonPath(name: string): string {
+  const file = `embedcore.${name}.node`;
+  // In a clone the platform package lies where it is built.
+  const built = join(__dirname, '..', 'npm', name, file);
+  return existsSync(built) ? built : require.resolve(`embedcore-${name}/${file}`);
+}
+
+function load(): Addon {
+  const name = platformName();
+  try {
+    const path = addonPath(name);
+    const addon = require(path) as Addon;
+    addon.setAddonDirectory(dirname(path));
+    return addon;
+  } catch (cause) {
+    throw new EmbeddingError(
+      'BACKEND_UNAVAILABLE',
+      `The native part of embedcore for ${name} could not be loaded: ${(cause as Error).message}. ` +
+        `It comes as the optional package embedcore-${name}: reinstall on this machine, without --no-optional and ` +
+        'without a node_modules folder copied from another platform.',
+      { cause, details: { platform: name } },
+    );
+  }
+}
+
+let addon: Addon | undefined;
+
+/** The addon, loaded at the first use: an import alone costs nothing and never fails. */
+export function native(): Addon {
+  return (addon ??= load());
+}
+
+/** Calls into the addon; what it throws is an {@link EmbeddingError}. */
+export function call<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    throw toEmbeddingError(thrown);
+  }
+}
+
+/** Awaits the addon; what it rejects with is an {@link EmbeddingError}. */
+export async function settle<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    throw toEmbeddingError(thrown);
+  }
+}

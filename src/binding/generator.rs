@@ -1,0 +1,236 @@
+//! The handles behind `OptimizedEmbeddingGenerator`: the generator, a call on its way, and its answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use napi::bindgen_prelude::{Float32Array, Float64Array, FnArgs, Object, Uint8Array, Uint32Array, Utf16String};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Result, Status};
+use napi_derive::napi;
+use serde_json::{Map, Value};
+
+use super::{options, to_js, to_wire};
+use crate::cancel::Cancel;
+use crate::error::Error;
+use crate::generator::{Embedded, Generator, Inputs};
+use crate::text::Annotation;
+
+/// Vectors above this size are handed over without a copy. Below it a copy is cheaper than a finaliser.
+const SHARE_ABOVE: usize = 1 << 16;
+
+/// Called with (processed, total). Weak: a callback never keeps the process alive.
+type OnProgress = ThreadsafeFunction<FnArgs<(u32, u32)>, (), FnArgs<(u32, u32)>, Status, false, true>;
+
+/// See `Generator`.
+#[napi]
+pub struct NativeGenerator {
+    inner: Arc<Generator>,
+}
+
+#[napi]
+impl NativeGenerator {
+    /// Parses the options; loads nothing.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(env: Env, options: Map<String, Value>) -> Result<Self> {
+        let inner = Arc::new(Generator::new(options::generator(&options).map_err(to_js)?));
+        // A worker that ends takes its generators with it.
+        env.add_env_cleanup_hook(Arc::downgrade(&inner), |generator| {
+            if let Some(generator) = generator.upgrade() {
+                generator.abandon();
+            }
+        })?;
+        Ok(Self { inner })
+    }
+
+    /// See `Generator::initialize`.
+    #[napi]
+    pub async fn initialize(&self, path: Option<String>) -> Result<()> {
+        self.inner.initialize(path).await.map_err(to_js)
+    }
+
+    /// See `Generator::is_ready`.
+    #[napi(catch_unwind)]
+    pub fn is_ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
+    /// What the loaded model is, as a plain object.
+    #[napi(catch_unwind)]
+    pub fn model_info(&self, env: Env) -> Result<Object<'_>> {
+        let info = self.inner.model_info().map_err(to_js)?;
+        let mut object = Object::new(&env)?;
+        object.set("modelId", info.model_id)?;
+        object.set("modelPath", info.model_path)?;
+        object.set("dimensions", info.dimensions as u32)?;
+        object.set("maxLength", info.max_length as u32)?;
+        object.set("pooling", info.pooling.map(|pooling| pooling.as_str()))?;
+        object.set("normalize", info.normalize)?;
+        object.set("output", info.output)?;
+        object.set("dtype", info.dtype)?;
+        object.set("batchInvariant", info.batch_invariant)?;
+        object.set("intraOpThreads", info.intra_op_threads as u32)?;
+        object.set("runtime", info.runtime)?;
+        object.set("fingerprint", info.fingerprint.to_string())?;
+        Ok(object)
+    }
+
+    /// See `Generator::close`.
+    #[napi]
+    pub async fn close(&self) -> Result<()> {
+        self.inner.close().await;
+        Ok(())
+    }
+
+    /// A call without inputs yet.
+    #[napi(catch_unwind)]
+    pub fn call(&self) -> NativeCall {
+        NativeCall { generator: Arc::clone(&self.inner), cancel: Cancel::default(), packs: Mutex::default() }
+    }
+}
+
+/// Some strings of a call, still in UTF-16: converting them is left to another thread.
+struct Pack {
+    joined: Utf16String,
+    lengths: Vec<u32>,
+}
+
+/// One call: fed, then run, stopped at any time.
+#[napi]
+pub struct NativeCall {
+    generator: Arc<Generator>,
+    cancel: Cancel,
+    packs: Mutex<Vec<Pack>>,
+}
+
+#[napi]
+impl NativeCall {
+    /// Adds strings, joined to one; `lengths` are theirs in UTF-16 units.
+    #[napi(catch_unwind)]
+    pub fn push(&self, joined: Utf16String, lengths: Uint32Array) {
+        let pack = Pack { joined, lengths: lengths.to_vec() };
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner).push(pack);
+    }
+
+    /// Stops the call; its promise is rejected with `ABORTED`.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.cancel.cancel(Error::Aborted);
+    }
+
+    /// Embeds what was pushed: texts, or annotations as four strings each.
+    #[napi]
+    pub async fn run(&self, annotated: bool, options: Map<String, Value>, on_progress: Option<OnProgress>) -> Result<NativeAnswer> {
+        let mut options = options::call(&options).map_err(to_js)?;
+        options.cancel = self.cancel.clone();
+        options.progress = on_progress.map(|callback| -> crate::generator::Progress {
+            Box::new(move |processed, total| {
+                callback.call((processed as u32, total as u32).into(), ThreadsafeFunctionCallMode::NonBlocking);
+            })
+        });
+        let packs = std::mem::take(&mut *self.packs.lock().unwrap_or_else(PoisonError::into_inner));
+        let inputs = tokio::task::spawn_blocking(move || unpack(packs, annotated)).await;
+        let inputs = inputs.map_err(|error| to_js(Error::Internal(error.to_string())))?;
+        let embedded = self.generator.embed(inputs, options).await.map_err(to_js)?;
+        Ok(NativeAnswer { embedded })
+    }
+}
+
+/// Lone surrogates become U+FFFD, as everywhere in the web platform.
+fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
+    let strings = packs.iter().flat_map(|pack| {
+        let mut rest: &[u16] = &pack.joined;
+        pack.lengths.iter().map(move |&length| {
+            let (text, after) = rest.split_at((length as usize).min(rest.len()));
+            rest = after;
+            String::from_utf16_lossy(text)
+        })
+    });
+    if !annotated {
+        return Inputs::Texts(strings.collect());
+    }
+    let mut fields = strings;
+    let mut annotations = Vec::new();
+    while let Some(node_id) = fields.next() {
+        let mut field = || fields.next().unwrap_or_default();
+        annotations.push(Annotation { node_id, signature: field(), summary: field(), source_snippet: field() });
+    }
+    Inputs::Annotations(annotations)
+}
+
+/// The answer to a call. Parts of it are taken when they are needed.
+#[napi]
+pub struct NativeAnswer {
+    embedded: Embedded,
+}
+
+#[napi]
+impl NativeAnswer {
+    /// Length of each vector.
+    #[napi(getter, catch_unwind)]
+    pub fn dimensions(&self) -> u32 {
+        self.embedded.matrix.dimensions as u32
+    }
+
+    /// The model that was used, as the user named it.
+    #[napi(getter, catch_unwind)]
+    pub fn model_id(&self) -> &str {
+        &self.embedded.model_id
+    }
+
+    /// All vectors, row by row. The second call gives an empty array.
+    #[napi(catch_unwind)]
+    pub fn take_data(&mut self, env: Env) -> Result<Float32Array> {
+        let data = std::mem::take(&mut self.embedded.matrix.data);
+        if size_of_val(&data[..]) >= SHARE_ABOVE {
+            return Ok(Float32Array::new(data));
+        }
+        napi::bindgen_prelude::Float32ArraySlice::copy_from(&env, &data)?.into_typed_array(&env)
+    }
+
+    /// Milliseconds spent on each input.
+    #[napi(catch_unwind)]
+    pub fn processing_times(&self) -> Float64Array {
+        self.embedded.items.iter().map(|item| item.processing_ms).collect::<Vec<_>>().into()
+    }
+
+    /// Tokens of each input.
+    #[napi(catch_unwind)]
+    pub fn token_counts(&self) -> Uint32Array {
+        self.embedded.items.iter().map(|item| item.token_count as u32).collect::<Vec<_>>().into()
+    }
+
+    /// 1 for each input that the model did not see whole.
+    #[napi(catch_unwind)]
+    pub fn truncated(&self) -> Uint8Array {
+        self.embedded.items.iter().map(|item| u8::from(item.truncated)).collect::<Vec<_>>().into()
+    }
+
+    /// Share of each input's tokens that the model saw and knew.
+    #[napi(catch_unwind)]
+    pub fn confidences(&self) -> Float64Array {
+        self.embedded.items.iter().map(|item| item.confidence).collect::<Vec<_>>().into()
+    }
+
+    /// What was embedded for annotations `from..to`.
+    #[napi(catch_unwind)]
+    pub fn texts(&self, from: u32, to: u32) -> Vec<&str> {
+        let texts = self.embedded.texts.get(from as usize..to as usize).unwrap_or_default();
+        texts.iter().map(String::as_str).collect()
+    }
+
+    /// The inputs that could not be embedded: their indices, and an error for each.
+    #[napi(catch_unwind)]
+    pub fn failures(&self) -> Vec<NativeFailure> {
+        let items = self.embedded.items.iter().enumerate();
+        let failed = items.filter_map(|(index, item)| item.error.as_ref().map(|error| (index, error)));
+        failed.map(|(index, error)| NativeFailure { index: index as u32, error: to_wire(error) }).collect()
+    }
+}
+
+/// One input that could not be embedded.
+#[napi(object)]
+pub struct NativeFailure {
+    /// Its position in the call.
+    pub index: u32,
+    /// Its error, as errors cross to JS.
+    pub error: String,
+}

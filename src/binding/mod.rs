@@ -1,0 +1,47 @@
+//! The addon: JS values → core values, core values → JS values, and nothing else. `lib/native.ts` is its only caller.
+
+// The attribute macros of napi expand to unsafe code.
+#![allow(unsafe_code)]
+
+mod generator;
+mod options;
+
+use std::path::PathBuf;
+
+use napi_derive::napi;
+use serde_json::json;
+
+use crate::error::Error;
+use crate::model;
+use crate::text::{self, Annotation};
+
+/// Marks messages that carry a whole error; `lib/errors.ts` reads them. Any other message is a defect or a panic.
+const ERROR_MARK: &str = "embedcore:";
+
+/// An error as it crosses to JS: one JSON text, because a rejected promise keeps nothing but its message.
+fn to_wire(error: &Error) -> String {
+    let error = json!({
+        "code": error.code(),
+        "message": error.to_string(),
+        "retryable": error.retryable(),
+        "details": error.details(),
+    });
+    format!("{ERROR_MARK}{error}")
+}
+
+fn to_js(error: Error) -> napi::Error {
+    napi::Error::from_reason(to_wire(&error))
+}
+
+/// Says where the addon lies, so that the libraries beside it are found.
+#[napi(catch_unwind)]
+pub fn set_addon_directory(directory: String) {
+    model::set_addon_directory(PathBuf::from(directory));
+}
+
+/// The text that is embedded for an annotation, for a model that sees `max_tokens` tokens.
+#[napi(catch_unwind)]
+pub fn prepare_text(node_id: String, signature: String, summary: String, source_snippet: String, max_tokens: u32) -> String {
+    let annotation = Annotation { node_id, signature, summary, source_snippet };
+    text::prepare(&annotation, (max_tokens as usize).saturating_mul(text::CHARS_PER_TOKEN))
+}

@@ -1,0 +1,131 @@
+//! Options as the user wrote them → options that are valid. Defaults live in the core.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::embedding::InputType;
+use crate::error::{Error, Result};
+use crate::generator::{CallOptions, GeneratorOptions, OnError};
+use crate::model::{ModelOptions, Pooling, Prompts};
+
+/// Reads options one by one; what nobody has asked for at the end is unknown.
+struct Reader<'a> {
+    options: &'a Map<String, Value>,
+    prefix: &'static str,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(prefix: &'static str, options: &'a Map<String, Value>) -> Self {
+        Self { options, prefix, known: Vec::new() }
+    }
+
+    fn get(&mut self, name: &'static str) -> Option<&'a Value> {
+        self.known.push(name);
+        self.options.get(name)
+    }
+
+    fn wrong<T>(&self, name: &str, value: &Value, expected: &str) -> Result<T> {
+        Err(Error::config(format!("{}{name}", self.prefix), format!("{value} is not {expected}")))
+    }
+
+    fn string(&mut self, name: &'static str) -> Result<Option<String>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
+            Some(other) => self.wrong(name, other, "a non-empty string"),
+        }
+    }
+
+    fn boolean(&mut self, name: &'static str) -> Result<Option<bool>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(other) => self.wrong(name, other, "true or false"),
+        }
+    }
+
+    /// A whole number of at least 1. Not a number at all (NaN, Infinity) arrives as null.
+    fn count(&mut self, name: &'static str, most: u64) -> Result<Option<u64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let number = value.as_u64().or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 1.0).map(|number| number as u64));
+        match number {
+            Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
+            _ => self.wrong(name, value, &format!("a whole number from 1 to {most}")),
+        }
+    }
+
+    fn one_of<T>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>>
+    where
+        T: Copy,
+    {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let found = choices.iter().find(|(choice, _)| value.as_str() == Some(choice));
+        let names: Vec<String> = choices.iter().map(|(choice, _)| format!("'{choice}'")).collect();
+        found.map_or_else(|| self.wrong(name, value, &names.join(" or ")), |(_, choice)| Ok(Some(*choice)))
+    }
+
+    fn finish(self) -> Result<()> {
+        match self.options.keys().find(|name| !self.known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(name) => Err(Error::config(
+                format!("{}{name}", self.prefix),
+                format!("there is no such option; known are {}", self.known.join(", ")),
+            )),
+        }
+    }
+}
+
+/// Parses the constructor's options.
+pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions> {
+    let mut read = Reader::new("", options);
+    let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
+    let parsed = GeneratorOptions {
+        model_path: read.string("modelPath")?,
+        model: ModelOptions {
+            pooling: read.one_of("pooling", &poolings)?,
+            normalize: read.boolean("normalize")?,
+            dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
+            max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
+            prompts: match read.get("prompts") {
+                None => None,
+                Some(Value::Object(prompts)) => Some(parse_prompts(prompts)?),
+                Some(other) => return read.wrong("prompts", other, "an object such as { query: 'query: ', document: 'passage: ' }"),
+            },
+            intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
+        },
+        ..GeneratorOptions::default()
+    };
+    read.finish()?;
+    Ok(parsed)
+}
+
+fn parse_prompts(prompts: &Map<String, Value>) -> Result<Prompts> {
+    let mut read = Reader::new("prompts.", prompts);
+    let mut prompt = |name| match read.get(name) {
+        None => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => read.wrong(name, other, "a string"),
+    };
+    let parsed = Prompts { document: prompt("document")?, query: prompt("query")? };
+    read.finish()?;
+    Ok(parsed)
+}
+
+/// Parses a call's options, without its signal and callbacks.
+pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
+    let mut read = Reader::new("", options);
+    let input_types = [InputType::Document, InputType::Query].map(|input_type| (input_type.as_str(), input_type));
+    let parsed = CallOptions {
+        input_type: read.one_of("inputType", &input_types)?.unwrap_or_default(),
+        on_error: read.one_of("onError", &[("throw", OnError::Throw), ("skip", OnError::Skip)])?.unwrap_or_default(),
+        batch_size: read.count("batchSize", 1 << 20)?.map(|value| value as usize),
+        max_concurrency: read.count("maxConcurrency", 1 << 20)?.map(|value| value as usize),
+        // 2^31 - 1 ms is the longest timer of Node.js, about 25 days.
+        timeout: read.count("timeoutMs", (1 << 31) - 1)?.map(Duration::from_millis),
+        ..CallOptions::default()
+    };
+    read.finish()?;
+    Ok(parsed)
+}

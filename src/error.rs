@@ -1,0 +1,114 @@
+//! What can go wrong, seen from the caller: one variant for each thing that a caller can do about it.
+//!
+//! JS classes: `EmbeddingError` and its subclasses. Every error is `Clone`, because one failure may answer many waiters.
+
+use serde_json::{Value, json};
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that the public API can answer instead of a vector.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument of a call is unusable: the message names it, its value or index, and what is accepted.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// An option of the constructor is unusable or contradicts another one.
+    #[error("Invalid option `{option}`: {reason}")]
+    InvalidConfig {
+        /// The option's name, as the user wrote it.
+        option: String,
+        /// What is wrong and what is accepted.
+        reason: String,
+    },
+    /// A text is longer than anything a model could read.
+    #[error("Text {index} has {bytes} bytes, more than the limit of {limit} bytes: split it into smaller pieces")]
+    InputTooLong {
+        /// The text's position in the call.
+        index: usize,
+        /// Its length in UTF-8 bytes.
+        bytes: usize,
+        /// The longest text that is accepted, in UTF-8 bytes.
+        limit: usize,
+    },
+    /// The model or the runtime that executes it could not be loaded.
+    #[error("Could not load the model from {path}: {reason}")]
+    ModelInit {
+        /// The file or directory that is at fault.
+        path: String,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// The model answered with an error or with unusable numbers.
+    #[error("Could not embed text {index}: {reason}")]
+    Generation {
+        /// The text's position in the call.
+        index: usize,
+        /// What happened.
+        reason: String,
+    },
+    /// The generator has no model yet.
+    #[error("The generator has no model yet: await initialize() first")]
+    NotInitialized,
+    /// The caller's `AbortSignal` fired.
+    #[error("The call was aborted")]
+    Aborted,
+    /// The call's `timeoutMs` passed.
+    #[error("The call did not finish within {timeout_ms} ms: allow more time or send fewer texts")]
+    TimedOut {
+        /// The limit that the caller set, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// The generator was cleaned up, or the process is going away.
+    #[error("The generator is closed: await initialize() to use it again")]
+    Closed,
+    /// A defect of this library.
+    #[error("Internal error, please report it: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The stable code that programs test for; listed in the documentation of `EmbeddingError`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidArgument(_) => "INVALID_ARGUMENT",
+            Self::InvalidConfig { .. } => "INVALID_CONFIG",
+            Self::InputTooLong { .. } => "INPUT_TOO_LONG",
+            Self::ModelInit { .. } => "MODEL_INIT_FAILED",
+            Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
+            Self::NotInitialized => "NOT_INITIALIZED",
+            Self::Aborted => "ABORTED",
+            Self::TimedOut { .. } => "TIMED_OUT",
+            Self::Closed => "CLOSED",
+            Self::Internal(_) => "INTERNAL",
+        }
+    }
+
+    /// Whether the same call may succeed later without a change by the caller.
+    pub fn retryable(&self) -> bool {
+        matches!(self, Self::TimedOut { .. })
+    }
+
+    /// The error's fields for programs, so that nobody has to parse the message.
+    pub fn details(&self) -> Value {
+        match self {
+            Self::InvalidConfig { option, .. } => json!({ "option": option }),
+            Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
+            Self::ModelInit { path, .. } => json!({ "path": path }),
+            Self::Generation { index, .. } => json!({ "index": index }),
+            Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
+            Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => json!({}),
+        }
+    }
+
+    /// A model that cannot be used because of `path`.
+    pub(crate) fn model(path: impl AsRef<std::path::Path>, reason: impl Into<String>) -> Self {
+        Self::ModelInit { path: path.as_ref().display().to_string(), reason: reason.into() }
+    }
+
+    /// An option that cannot be used.
+    pub(crate) fn config(option: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::InvalidConfig { option: option.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,529 @@
+//! The conductor: one call from texts to vectors, through every stage. JS class: `OptimizedEmbeddingGenerator`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use tokio::sync::mpsc;
+
+use crate::batch::{self, Budget};
+use crate::cancel::Cancel;
+use crate::embedding::{EmbeddingMatrix, InputType, Tokens};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::lanes::{Lanes, Work};
+use crate::model::{self, Model, ModelInfo, ModelOptions, Prompts};
+use crate::text::{self, Annotation};
+use crate::tokens::Tokenizer;
+
+/// Texts that are tokenised between two looks at the call's cancellation: some tens of milliseconds.
+const TOKENIZE_WINDOW: usize = 1024;
+
+/// What a generator is made with.
+#[derive(Debug, Clone, Default)]
+pub struct GeneratorOptions {
+    /// The model that `initialize` loads when it is given none.
+    pub model_path: Option<String>,
+    /// What the user says about the model.
+    pub model: ModelOptions,
+    /// The limits of one batch.
+    pub budget: Budget,
+}
+
+/// What a call embeds.
+#[derive(Debug, Clone)]
+pub enum Inputs {
+    /// Texts, embedded as they are.
+    Texts(Vec<String>),
+    /// Annotations, embedded as [`text::prepare`] words them.
+    Annotations(Vec<Annotation>),
+}
+
+/// What becomes of a call when one of its texts cannot be embedded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The whole call fails with that text's error.
+    #[default]
+    Throw,
+    /// That text's item carries the error and its row is zero.
+    Skip,
+}
+
+/// Told how many texts are answered, of how many. Never goes back, ends with all of them.
+pub type Progress = Box<dyn Fn(usize, usize) + Send + Sync>;
+
+/// How one call behaves.
+#[derive(Default)]
+pub struct CallOptions {
+    /// The role of its texts.
+    pub input_type: InputType,
+    /// What an unusable text does.
+    pub on_error: OnError,
+    /// Most rows in a batch, where fewer than by default are wanted.
+    pub batch_size: Option<usize>,
+    /// Most batches at a time.
+    pub max_concurrency: Option<usize>,
+    /// When to give up.
+    pub timeout: Option<Duration>,
+    /// Stops the call from outside.
+    pub cancel: Cancel,
+    /// Called on a thread of the runtime.
+    pub progress: Option<Progress>,
+}
+
+/// The answer to a call.
+#[derive(Debug, Default)]
+pub struct Embedded {
+    /// A vector for each input, in input order.
+    pub matrix: EmbeddingMatrix,
+    /// A report for each input, in input order.
+    pub items: Vec<Item>,
+    /// For annotations, what was embedded for each.
+    pub texts: Vec<String>,
+    /// The model that was used, as the user named it.
+    pub model_id: String,
+}
+
+/// What became of one input.
+#[derive(Debug, Clone, Default)]
+pub struct Item {
+    /// Milliseconds that the model spent on it: its tokens' share of its batch. Equal texts share one run.
+    pub processing_ms: f64,
+    /// Tokens of the whole text, special tokens included.
+    pub token_count: usize,
+    /// Whether the model did not see the whole text.
+    pub truncated: bool,
+    /// Share of the text's tokens that the model saw and knew, 0–1.
+    pub confidence: f64,
+    /// Why there is no vector.
+    pub error: Option<Error>,
+}
+
+/// Embeds texts with one model. All methods may be called at once from many tasks.
+pub struct Generator {
+    options: GeneratorOptions,
+    state: Mutex<State>,
+    /// Held while a model loads, so that concurrent calls of `initialize` load it once.
+    loading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    engine: Option<Arc<Engine>>,
+    /// Stops the load that is under way.
+    load: Cancel,
+    closed: bool,
+}
+
+/// A loaded model with all that a call needs.
+struct Engine {
+    path: String,
+    model: Arc<dyn Model>,
+    tokenizer: Tokenizer,
+    prompts: Prompts,
+    budget: Budget,
+    lanes: Lanes,
+    stop: Cancel,
+    /// Held for reading by every call.
+    calls: tokio::sync::RwLock<()>,
+}
+
+impl Generator {
+    /// A generator without a model yet. Costs nothing.
+    pub fn new(options: GeneratorOptions) -> Self {
+        Self { options, state: Mutex::default(), loading: tokio::sync::Mutex::default() }
+    }
+
+    /// Loads the model at `path`, or the one of the options. Does nothing when that model is loaded already; replaces
+    /// another one only once the new one is ready, and lets running calls finish with the old one.
+    pub async fn initialize(&self, path: Option<String>) -> Result<()> {
+        let _one_at_a_time = self.loading.lock().await;
+        let path = path.or_else(|| self.options.model_path.clone()).ok_or_else(|| {
+            Error::config("modelPath", "pass the path of a model directory in Hugging Face layout or of an .onnx file")
+        })?;
+        let cancel = Cancel::default();
+        {
+            let mut state = self.state();
+            if state.engine.as_ref().is_some_and(|engine| engine.path == path) {
+                return Ok(());
+            }
+            state.load = cancel.clone();
+        }
+        let options = self.options.clone();
+        let load = cancel.clone();
+        let engine = blocking(move || Engine::load(path, &options, &load)).await??;
+        let mut state = self.state();
+        cancel.check()?;
+        state.engine = Some(Arc::new(engine));
+        state.closed = false;
+        Ok(())
+    }
+
+    /// Whether a model is loaded.
+    pub fn is_ready(&self) -> bool {
+        self.state().engine.is_some()
+    }
+
+    /// What the loaded model is.
+    pub fn model_info(&self) -> Result<ModelInfo> {
+        Ok(self.engine()?.model.info().clone())
+    }
+
+    /// Stops all calls with [`Error::Closed`], waits for them and frees the model. May be called at any time, any
+    /// number of times; [`Generator::initialize`] makes the generator usable again.
+    pub async fn close(&self) {
+        self.state().load.cancel(Error::Closed);
+        let _one_at_a_time = self.loading.lock().await;
+        let engine = {
+            let mut state = self.state();
+            state.closed = true;
+            state.engine.take()
+        };
+        let Some(engine) = engine else { return };
+        engine.stop.cancel(Error::Closed);
+        drop(engine.calls.write().await);
+        // Freeing a model takes milliseconds, too long for a thread that serves other calls.
+        drop(blocking(move || drop(engine)).await);
+    }
+
+    /// Stops all work at once without waiting, for when the caller is going away.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        state.load.cancel(Error::Closed);
+        if let Some(engine) = state.engine.take() {
+            engine.stop.cancel(Error::Closed);
+        }
+        state.closed = true;
+    }
+
+    /// Embeds `inputs`: equal texts once, results in input order.
+    pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        let engine = self.engine()?;
+        let _busy = engine.calls.read().await;
+        let cancel = options.cancel.clone();
+        let _stop = engine.stop.on_cancel({
+            let cancel = cancel.clone();
+            move |reason| cancel.cancel(reason.clone())
+        });
+        // If the runtime drops this future, nothing of it goes on computing.
+        let _dropped = CancelOnDrop(cancel.clone());
+        let timeout = options.timeout;
+        let call = engine.call(inputs, options);
+        tokio::pin!(call);
+        let Some(limit) = timeout else { return call.await };
+        match tokio::time::timeout(limit, &mut call).await {
+            Ok(result) => result,
+            Err(_) => {
+                cancel.cancel(Error::TimedOut { timeout_ms: limit.as_millis() as u64 });
+                // Ends within an operator of the model; until then its memory is in use.
+                call.await
+            }
+        }
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>> {
+        let state = self.state();
+        state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel(Error::Closed);
+    }
+}
+
+impl Engine {
+    fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
+        let loaded = model::load(&path, &options.model, cancel)?;
+        let info = loaded.model.info();
+        let tokenizer = Tokenizer::new(&loaded.tokenizer_json, info.max_length)
+            .map_err(|reason| Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}")))?;
+        // Where a vector depends on the other rows of its batch, there are none.
+        let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
+        let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
+        Ok(Self {
+            path,
+            tokenizer,
+            prompts: loaded.prompts,
+            budget: Budget { max_rows, ..options.budget },
+            lanes,
+            stop: Cancel::default(),
+            calls: tokio::sync::RwLock::default(),
+            model: loaded.model,
+        })
+    }
+
+    async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        let cancel = &options.cancel;
+        cancel.check()?;
+        let annotated = matches!(inputs, Inputs::Annotations(_));
+        let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
+        let (texts, distinct) = blocking(move || {
+            let texts = prepare(inputs, max_chars);
+            let distinct = Distinct::of(&texts);
+            (texts, distinct)
+        })
+        .await?;
+        let texts = Arc::new(texts);
+        let tokens = self.tokenize(&texts, &distinct.first, options.input_type, cancel).await?;
+
+        let mut answer = Answer::new(self.model.info().dimensions, &distinct, options.progress);
+        let mut runnable = Vec::with_capacity(tokens.len());
+        for (slot, tokens) in tokens.into_iter().enumerate() {
+            match tokens {
+                Ok(tokens) => {
+                    answer.describe(slot, &tokens);
+                    runnable.push((slot, tokens));
+                }
+                Err(error) if options.on_error == OnError::Throw => return Err(error),
+                Err(error) => answer.fail(slot, &error),
+            }
+        }
+        let mut finished = self.start(runnable, options.batch_size, options.max_concurrency, cancel);
+        while let Some(rows) = finished.recv().await {
+            for row in rows {
+                match row.vector {
+                    Ok(vector) => answer.commit(row.slot, &vector, row.ms),
+                    Err(reason) => {
+                        let error = Error::Generation { index: distinct.first[row.slot], reason };
+                        answer.fail(row.slot, &error);
+                        if options.on_error == OnError::Throw {
+                            cancel.cancel(error);
+                        }
+                    }
+                }
+            }
+            answer.report();
+        }
+        cancel.check()?;
+        let texts = if annotated { Arc::unwrap_or_clone(texts) } else { Vec::new() };
+        answer.finish(texts, self.path.clone())
+    }
+
+    /// Tokens of the texts at `first`, in parallel, off the caller's threads.
+    async fn tokenize(
+        self: &Arc<Self>,
+        texts: &Arc<Vec<String>>,
+        first: &[usize],
+        input_type: InputType,
+        cancel: &Cancel,
+    ) -> Result<Vec<Result<Tokens>>> {
+        let mut tokens = Vec::with_capacity(first.len());
+        for window in first.chunks(TOKENIZE_WINDOW) {
+            cancel.check()?;
+            let (engine, texts, window) = (Arc::clone(self), Arc::clone(texts), window.to_vec());
+            let encode = move || -> Vec<Result<Tokens>> {
+                let prompt = engine.prompts.of(input_type);
+                window.into_par_iter().map(|index| engine.encode(index, prompt, &texts[index])).collect()
+            };
+            tokens.extend(blocking(encode).await?);
+        }
+        Ok(tokens)
+    }
+
+    fn encode(&self, index: usize, prompt: &str, text: &str) -> Result<Tokens> {
+        if text.trim().is_empty() {
+            return Err(Error::InvalidArgument(format!("Text {index} is empty: remove it, or pass onError: 'skip'")));
+        }
+        if prompt.is_empty() { self.tokenizer.encode(index, text) } else { self.tokenizer.encode(index, &format!("{prompt}{text}")) }
+    }
+
+    /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
+    fn start(
+        &self,
+        runnable: Vec<(usize, Tokens)>,
+        batch_size: Option<usize>,
+        max_concurrency: Option<usize>,
+        cancel: &Cancel,
+    ) -> mpsc::UnboundedReceiver<Vec<Row>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (slots, tokens): (Vec<usize>, Vec<Tokens>) = runnable.into_iter().unzip();
+        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let max_rows = batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
+        let batches = batch::plan(&lengths, Budget { max_rows, ..self.budget });
+        let units = batches.len();
+        let batches = Batches { model: Arc::clone(&self.model), slots, tokens, batches, cancel: cancel.clone(), finished: sender };
+        self.lanes.submit(Arc::new(batches), units, max_concurrency.unwrap_or(usize::MAX));
+        receiver
+    }
+}
+
+/// Runs `work` on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))
+}
+
+fn prepare(inputs: Inputs, max_chars: usize) -> Vec<String> {
+    match inputs {
+        Inputs::Texts(texts) => texts,
+        Inputs::Annotations(annotations) => {
+            annotations.par_iter().with_min_len(64).map(|annotation| text::prepare(annotation, max_chars)).collect()
+        }
+    }
+}
+
+/// The distinct texts of a call. Each has a slot; the vector of a slot answers all its inputs.
+struct Distinct {
+    /// The first input of each slot.
+    first: Vec<usize>,
+    /// All inputs of each slot.
+    inputs: Vec<Vec<usize>>,
+    /// Number of inputs.
+    total: usize,
+}
+
+impl Distinct {
+    fn of(texts: &[String]) -> Self {
+        let mut slot_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
+        let mut distinct = Self { first: Vec::new(), inputs: Vec::new(), total: texts.len() };
+        for (index, text) in texts.iter().enumerate() {
+            let slot = *slot_of.entry(text).or_insert(distinct.first.len());
+            if slot == distinct.first.len() {
+                distinct.first.push(index);
+                distinct.inputs.push(Vec::with_capacity(1));
+            }
+            distinct.inputs[slot].push(index);
+        }
+        distinct
+    }
+}
+
+/// One text that a batch is done with.
+struct Row {
+    slot: usize,
+    ms: f64,
+    vector: Result<Vec<f32>, String>,
+}
+
+/// The batches of one call, run by the lanes.
+struct Batches {
+    model: Arc<dyn Model>,
+    slots: Vec<usize>,
+    tokens: Vec<Tokens>,
+    batches: Vec<Vec<usize>>,
+    cancel: Cancel,
+    finished: mpsc::UnboundedSender<Vec<Row>>,
+}
+
+impl Work for Batches {
+    fn run(&self, unit: usize) {
+        if self.cancel.check().is_ok() {
+            // Nobody listens any more when the call was dropped; then it is cancelled, too.
+            self.finished.send(self.run_rows(&self.batches[unit])).ok();
+        }
+    }
+}
+
+impl Batches {
+    fn run_rows(&self, rows: &[usize]) -> Vec<Row> {
+        let batch: Vec<&Tokens> = rows.iter().map(|&row| &self.tokens[row]).collect();
+        let started = Instant::now();
+        let vectors = self.model.run(&batch, &self.cancel);
+        let ms = started.elapsed().as_secs_f64() * 1e3;
+        let total: usize = batch.iter().map(|tokens| tokens.ids.len()).sum();
+        match vectors {
+            Ok(vectors) => {
+                let vectors = vectors.chunks_exact(self.model.info().dimensions);
+                let rows = rows.iter().zip(&batch).zip(vectors);
+                rows.map(|((&row, tokens), vector)| Row {
+                    slot: self.slots[row],
+                    ms: ms * tokens.ids.len() as f64 / total as f64,
+                    vector: finite(vector),
+                })
+                .collect()
+            }
+            // One unusable text must not take its neighbours with it.
+            Err(_) if rows.len() > 1 && self.cancel.check().is_ok() => rows.iter().flat_map(|&row| self.run_rows(&[row])).collect(),
+            Err(reason) => {
+                rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, vector: Err(reason.clone()) }).collect()
+            }
+        }
+    }
+}
+
+fn finite(vector: &[f32]) -> Result<Vec<f32>, String> {
+    match vector.iter().position(|value| !value.is_finite()) {
+        None => Ok(vector.to_vec()),
+        Some(at) => Err(format!("the model gave {} at position {at} of its vector", vector[at])),
+    }
+}
+
+/// The answer as it fills.
+struct Answer<'a> {
+    distinct: &'a Distinct,
+    embedded: Embedded,
+    open: Vec<bool>,
+    answered: usize,
+    progress: Option<Progress>,
+}
+
+impl<'a> Answer<'a> {
+    fn new(dimensions: usize, distinct: &'a Distinct, progress: Option<Progress>) -> Self {
+        let embedded = Embedded {
+            matrix: EmbeddingMatrix::zeros(distinct.total, dimensions),
+            items: vec![Item::default(); distinct.total],
+            ..Embedded::default()
+        };
+        Self { distinct, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
+    }
+
+    fn describe(&mut self, slot: usize, tokens: &Tokens) {
+        let item = Item {
+            token_count: tokens.total,
+            truncated: tokens.truncated(),
+            confidence: tokens.confidence(),
+            ..Item::default()
+        };
+        self.each(slot, |_, to| *to = item.clone());
+    }
+
+    fn commit(&mut self, slot: usize, vector: &[f32], ms: f64) {
+        let share = ms / self.distinct.inputs[slot].len() as f64;
+        self.each(slot, |row, item| {
+            row.copy_from_slice(vector);
+            item.processing_ms = share;
+        });
+        self.close(slot);
+    }
+
+    fn fail(&mut self, slot: usize, error: &Error) {
+        self.each(slot, |_, item| *item = Item { error: Some(error.clone()), ..Item::default() });
+        self.close(slot);
+    }
+
+    fn each(&mut self, slot: usize, mut change: impl FnMut(&mut [f32], &mut Item)) {
+        for &index in &self.distinct.inputs[slot] {
+            change(self.embedded.matrix.row_mut(index), &mut self.embedded.items[index]);
+        }
+    }
+
+    fn close(&mut self, slot: usize) {
+        if std::mem::take(&mut self.open[slot]) {
+            self.answered += self.distinct.inputs[slot].len();
+        }
+    }
+
+    fn report(&self) {
+        if let Some(progress) = &self.progress {
+            progress(self.answered, self.distinct.total);
+        }
+    }
+
+    fn finish(mut self, texts: Vec<String>, model_id: String) -> Result<Embedded> {
+        if let Some(slot) = self.open.iter().position(|open| *open) {
+            let index = self.distinct.first[slot];
+            return Err(Error::Internal(format!("the batch of text {index} ended without an answer")));
+        }
+        self.embedded.texts = texts;
+        self.embedded.model_id = model_id;
+        Ok(self.embedded)
+    }
+}

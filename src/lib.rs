@@ -1,0 +1,30 @@
+//! **embedcore** makes embeddings: texts in, vectors out, through ONNX Runtime.
+//!
+//! One door, one direction. A call runs down this list and every stage does one thing:
+//!
+//! | stage | what it does |
+//! |---|---|
+//! | [`text`] | annotation → the text that is embedded |
+//! | [`tokens`] | text → token ids, truncation reported |
+//! | [`batch`] | which texts run together: sorted by length, within a token budget |
+//! | [`lanes`] | who computes next: a few threads that serve all calls in turn |
+//! | [`model`] | tokens → vectors; where weights come from |
+//!
+//! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
+//! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. Above the generator lies only the binding
+//! that shows it to Node.js, behind the feature `napi`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod batch;
+#[cfg(feature = "napi")]
+mod binding;
+pub mod cancel;
+pub mod embedding;
+pub mod error;
+pub mod generator;
+pub mod host;
+pub mod lanes;
+pub mod model;
+pub mod text;
+pub mod tokens;

@@ -1,0 +1,404 @@
+//! A model's own files, in Hugging Face layout: what they say about it, and the hash of what they hold.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::pooling::{Activation, Dense};
+use super::{ModelOptions, Pooling, Prompts};
+use crate::error::{Error, Result};
+
+/// Where a graph is looked for, best first.
+const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
+
+/// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
+const MAX_CONFIG_BYTES: u64 = 256 << 20;
+
+/// A model as its files and the user's options describe it.
+pub(super) struct ModelSpec {
+    pub onnx: PathBuf,
+    pub tokenizer_path: String,
+    pub tokenizer_json: Vec<u8>,
+    /// `None` when nothing says: fine only if the graph pools by itself.
+    pub pooling: Option<Pooling>,
+    pub normalize: Option<bool>,
+    pub dense: Vec<Dense>,
+    pub max_length: usize,
+    pub prompts: Prompts,
+    pub pad_id: u32,
+    /// The position of the first token: RoBERTa and its kin start after the padding id.
+    pub first_position: u32,
+    /// Every configuration file that was read, for the fingerprint.
+    pub config_files: Vec<(String, Vec<u8>)>,
+}
+
+#[derive(Deserialize)]
+struct ModuleEntry {
+    #[serde(default)]
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Config {
+    model_type: Option<String>,
+    pad_token_id: Option<u32>,
+    max_position_embeddings: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SentenceBertConfig {
+    max_seq_length: Option<usize>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TokenizerConfig {
+    /// Often a number like 1e30 that stands for "no limit", too large for an integer.
+    model_max_length: Option<f64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct SentenceTransformersConfig {
+    prompts: std::collections::BTreeMap<String, Option<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PoolingConfig {
+    pooling_mode: Option<String>,
+    pooling_mode_cls_token: bool,
+    pooling_mode_mean_tokens: bool,
+    pooling_mode_max_tokens: bool,
+    pooling_mode_lasttoken: bool,
+    pooling_mode_mean_sqrt_len_tokens: bool,
+    pooling_mode_weightedmean_tokens: bool,
+    include_prompt: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct DenseConfig {
+    in_features: usize,
+    out_features: usize,
+    #[serde(default)]
+    activation_function: Option<String>,
+}
+
+/// Reads what the files at `path` say. Options win over files.
+pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
+    let (root, onnx) = locate(path)?;
+    let mut files = ConfigFiles { root, read: Vec::new() };
+    let tokenizer_path = files.root.join("tokenizer.json");
+    let tokenizer_json = read_file(&tokenizer_path)?.ok_or_else(|| {
+        Error::model(&tokenizer_path, "there is no such file, and without its tokenizer the model cannot be used")
+    })?;
+
+    let config: Config = files.json("config.json")?.unwrap_or_default();
+    let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
+    let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
+    let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
+    let modules: Option<Vec<ModuleEntry>> = files.json("modules.json")?;
+
+    let pad_id = config.pad_token_id.unwrap_or(0);
+    let roberta_like = matches!(
+        config.model_type.as_deref(),
+        Some("roberta" | "xlm-roberta" | "camembert" | "mpnet" | "longformer" | "xlm-roberta-xl" | "data2vec-text")
+    );
+    let first_position = if roberta_like { pad_id + 1 } else { 0 };
+    let longest = config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize));
+    let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
+
+    let mut spec = ModelSpec {
+        onnx,
+        tokenizer_path: tokenizer_path.display().to_string(),
+        tokenizer_json,
+        pooling: None,
+        normalize: None,
+        dense: Vec::new(),
+        max_length,
+        prompts: options.prompts.clone().unwrap_or_else(|| named_prompts(&prompts)),
+        pad_id,
+        first_position,
+        config_files: Vec::new(),
+    };
+    match modules {
+        Some(modules) => read_modules(&mut files, &modules, options, &mut spec)?,
+        None => {
+            let config: Option<PoolingConfig> = files.json("1_Pooling/config.json")?;
+            spec.pooling = config.map(|config| pooling(&files.root, &config, options)).transpose()?;
+        }
+    }
+    spec.pooling = options.pooling.or(spec.pooling);
+    spec.normalize = options.normalize.or(spec.normalize);
+    spec.config_files = files.read;
+    Ok(spec)
+}
+
+/// The directory that holds the model's files, and its graph.
+fn locate(path: &str) -> Result<(PathBuf, PathBuf)> {
+    let given = Path::new(path);
+    let kind = fs::metadata(given).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::model(
+            path,
+            "there is no such file or directory: pass the path of a model directory in Hugging Face layout or of an .onnx file",
+        ),
+        _ => Error::model(path, error.to_string()),
+    })?;
+    if kind.is_dir() {
+        return match GRAPHS.iter().map(|graph| given.join(graph)).find(|graph| graph.is_file()) {
+            Some(onnx) => Ok((given.to_path_buf(), onnx)),
+            None => Err(Error::model(path, no_graph(given))),
+        };
+    }
+    if given.extension().is_none_or(|extension| extension != "onnx") {
+        return Err(Error::model(path, "this file is not an .onnx file: pass a model directory or an .onnx file"));
+    }
+    let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let grandparent = if parent.file_name().is_some_and(|name| name == "onnx") { parent.parent() } else { None };
+    let root = [Some(parent), grandparent].into_iter().flatten().find(|dir| dir.join("tokenizer.json").is_file());
+    Ok((root.or(grandparent).unwrap_or(parent).to_path_buf(), given.to_path_buf()))
+}
+
+fn no_graph(directory: &Path) -> String {
+    let mut found: Vec<String> = ["", "onnx"]
+        .iter()
+        .filter_map(|sub| fs::read_dir(directory.join(sub)).ok())
+        .flat_map(|entries| entries.flatten())
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
+        .map(|path| path.strip_prefix(directory).unwrap_or(&path).display().to_string())
+        .collect();
+    found.sort();
+    let advice = match found.first() {
+        Some(_) => format!("pass the path of one of the .onnx files that are there: {}", found.join(", ")),
+        None => "export the model to ONNX first".to_owned(),
+    };
+    format!("it holds neither {}: {advice}", GRAPHS.join(" nor "))
+}
+
+/// Reads configuration files and remembers what it read.
+struct ConfigFiles {
+    root: PathBuf,
+    read: Vec<(String, Vec<u8>)>,
+}
+
+impl ConfigFiles {
+    /// The parsed file, or `None` when there is none.
+    fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        let path = self.root.join(name);
+        let Some(bytes) = read_file(&path)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes).map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
+        self.read.push((name.to_owned(), bytes));
+        Ok(Some(parsed))
+    }
+}
+
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let read = || {
+        if fs::metadata(path)?.len() > MAX_CONFIG_BYTES {
+            return Err(std::io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
+        }
+        fs::read(path)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(Error::model(path, error.to_string())),
+    }
+}
+
+/// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds
+/// all the others.
+fn max_length(
+    root: &Path,
+    option: Option<usize>,
+    longest: Option<usize>,
+    sentence_bert: &SentenceBertConfig,
+    tokenizer: &TokenizerConfig,
+) -> Result<usize> {
+    if let (Some(option), Some(longest)) = (option, longest)
+        && option > longest
+    {
+        return Err(Error::config("maxLength", format!("{option} is more than the {longest} tokens that the model has positions for")));
+    }
+    // Above a million it stands for "no limit".
+    let tokenizer = tokenizer.model_max_length.filter(|&max| (1.0..1e6).contains(&max)).map(|max| max as usize);
+    let said = option.or(sentence_bert.max_seq_length).or(tokenizer).or(longest).ok_or_else(|| {
+        Error::model(root, "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512")
+    })?;
+    Ok(said.min(longest.unwrap_or(said)))
+}
+
+fn named_prompts(config: &SentenceTransformersConfig) -> Prompts {
+    let named = |names: &[&str]| names.iter().find_map(|&name| config.prompts.get(name).cloned().flatten()).unwrap_or_default();
+    Prompts { document: named(&["document", "passage", "corpus"]), query: named(&["query"]) }
+}
+
+fn read_modules(files: &mut ConfigFiles, modules: &[ModuleEntry], options: &ModelOptions, spec: &mut ModelSpec) -> Result<()> {
+    spec.normalize = Some(false);
+    for module in modules {
+        let name = module.kind.rsplit('.').next().unwrap_or_default();
+        let path = module_path(&files.root, module)?;
+        match name {
+            "Transformer" => {}
+            _ if spec.normalize == Some(true) => {
+                return Err(Error::model(&files.root, format!("modules.json has {name} after Normalize, which is not supported")));
+            }
+            "Pooling" => {
+                let file = format!("{path}config.json");
+                let config: PoolingConfig = files.json(&file)?.ok_or_else(|| missing(&files.root, &file))?;
+                spec.pooling = Some(pooling(&files.root, &config, options)?);
+            }
+            "Dense" => spec.dense.push(read_dense(files, &path)?),
+            "Normalize" => spec.normalize = Some(true),
+            _ => {
+                return Err(Error::model(
+                    &files.root,
+                    format!("modules.json asks for {}; supported are Transformer, Pooling, Dense and Normalize", module.kind),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A module's folder as a prefix. A file of a model never names anything outside the model.
+fn module_path(root: &Path, module: &ModuleEntry) -> Result<String> {
+    let inside = Path::new(&module.path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    match (inside, module.path.is_empty()) {
+        (false, _) => Err(Error::model(root, format!("modules.json points outside the model: {:?}", module.path))),
+        (true, true) => Ok(String::new()),
+        (true, false) => Ok(format!("{}/", module.path)),
+    }
+}
+
+fn missing(root: &Path, file: &str) -> Error {
+    Error::model(root.join(file), "modules.json names this file, but it is not there")
+}
+
+fn pooling(root: &Path, config: &PoolingConfig, options: &ModelOptions) -> Result<Pooling> {
+    if let Some(pooling) = options.pooling {
+        return Ok(pooling);
+    }
+    let unsupported = |what: &str| {
+        Err(Error::model(
+            root,
+            format!("its pooling ({what}) is not supported; pass pooling: 'mean', 'cls', 'last_token' or 'max' only if the model was trained for it"),
+        ))
+    };
+    if config.include_prompt == Some(false) {
+        return unsupported("include_prompt: false");
+    }
+    if let Some(mode) = &config.pooling_mode {
+        let name = if mode == "lasttoken" { "last_token" } else { mode };
+        return Pooling::parse(name).map_or_else(|| unsupported(mode), Ok);
+    }
+    let modes = [
+        (config.pooling_mode_cls_token, Some(Pooling::Cls), "cls"),
+        (config.pooling_mode_mean_tokens, Some(Pooling::Mean), "mean"),
+        (config.pooling_mode_max_tokens, Some(Pooling::Max), "max"),
+        (config.pooling_mode_lasttoken, Some(Pooling::LastToken), "last token"),
+        (config.pooling_mode_mean_sqrt_len_tokens, None, "mean, divided by the root of the length"),
+        (config.pooling_mode_weightedmean_tokens, None, "weighted mean"),
+    ];
+    let on: Vec<_> = modes.into_iter().filter(|(on, ..)| *on).collect();
+    match on[..] {
+        [(_, Some(pooling), _)] => Ok(pooling),
+        [] => unsupported("none is switched on"),
+        _ => unsupported(&on.iter().map(|(.., name)| *name).collect::<Vec<_>>().join(" + ")),
+    }
+}
+
+fn read_dense(files: &mut ConfigFiles, path: &str) -> Result<Dense> {
+    let config_file = format!("{path}config.json");
+    let config: DenseConfig = files.json(&config_file)?.ok_or_else(|| missing(&files.root, &config_file))?;
+    let activation = match config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh").rsplit('.').next() {
+        Some("Tanh") => Activation::Tanh,
+        Some("Identity") => Activation::Identity,
+        other => {
+            let name = other.unwrap_or_default();
+            return Err(Error::model(files.root.join(config_file), format!("the activation {name} is not supported; Tanh and Identity are")));
+        }
+    };
+    let weights_file = format!("{path}model.safetensors");
+    let weights_path = files.root.join(&weights_file);
+    let bytes = read_file(&weights_path)?.ok_or_else(|| {
+        Error::model(&weights_path, "there is no such file; weights in pytorch_model.bin have to be converted to safetensors")
+    })?;
+    let bad = |reason: String| Error::model(&weights_path, reason);
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("not a safetensors file: {error}")))?;
+    let tensor = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
+        let tensor = tensors.tensor(name).map_err(|error| bad(error.to_string()))?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+            return Err(bad(format!("{name} is {:?} {:?}, but F32 {shape:?} was expected", tensor.dtype(), tensor.shape())));
+        }
+        Ok(tensor.data().chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect())
+    };
+    let (inputs, outputs) = (config.in_features, config.out_features);
+    if inputs == 0 || outputs == 0 {
+        return Err(Error::model(files.root.join(config_file), "a dense layer needs at least one input and one output"));
+    }
+    let weight = tensor("linear.weight", &[outputs, inputs])?;
+    let bias = if tensors.names().contains(&"linear.bias") { tensor("linear.bias", &[outputs])? } else { Vec::new() };
+    files.read.push((weights_file, bytes));
+    Ok(Dense { weight, bias, inputs, outputs, activation })
+}
+
+/// What a pass over a graph's file tells.
+pub(super) struct HashedWeights {
+    pub sha256: [u8; 32],
+    /// Whether the graph quantises activations by the range found in the batch at hand.
+    pub dynamic_quantization: bool,
+}
+
+/// Operators whose result depends on all rows of a batch: `DynamicQuantizeLinear`, `DynamicQuantizeMatMul`,
+/// `DynamicQuantizeLSTM` and what they feed. A graph is searched for their names instead of being parsed: a false
+/// positive would cost speed only, and weights that spell such a name by chance do not exist.
+const DYNAMIC: [&[u8]; 3] = [b"DynamicQuantize", b"MatMulInteger", b"ConvInteger"];
+
+/// Hashes the graph and the external data beside it.
+pub(super) fn hash_weights(onnx: &Path) -> Result<HashedWeights> {
+    let mut hash = Sha256::new();
+    let dynamic_quantization = hash_file(onnx, &mut hash).map_err(|error| Error::model(onnx, error.to_string()))?;
+    for suffix in [".data", "_data"] {
+        let mut name = onnx.as_os_str().to_owned();
+        name.push(suffix);
+        let data = PathBuf::from(name);
+        if data.is_file() {
+            hash_file(&data, &mut hash).map_err(|error| Error::model(&data, error.to_string()))?;
+        }
+    }
+    Ok(HashedWeights { sha256: hash.finalize().into(), dynamic_quantization })
+}
+
+fn hash_file(path: &Path, hash: &mut Sha256) -> std::io::Result<bool> {
+    const CHUNK: usize = 1 << 20;
+    const OVERLAP: usize = 32;
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; OVERLAP + CHUNK];
+    let mut kept = 0;
+    let mut dynamic = false;
+    loop {
+        let read = match file.read(&mut buffer[kept..]) {
+            Ok(0) => return Ok(dynamic),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hash.update(&buffer[kept..kept + read]);
+        let filled = kept + read;
+        dynamic = dynamic || DYNAMIC.iter().any(|name| memchr::memmem::find(&buffer[..filled], name).is_some());
+        // A name may lie across the end of a chunk.
+        kept = filled.min(OVERLAP);
+        buffer.copy_within(filled - kept..filled, 0);
+    }
+}

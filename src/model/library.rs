@@ -1,0 +1,81 @@
+//! Which ONNX Runtime library is loaded, and whether it may be: nothing damaged ever reaches the dynamic linker.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use object::read::ReadCache;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// A user's own library, for platforms without a bundled one and for other execution providers.
+const OVERRIDE: &str = "ORT_DYLIB_PATH";
+
+/// Name and SHA-256 of the library that is shipped beside the addon; empty where none is.
+const BUNDLED_FILE: &str = env!("EMBEDCORE_ORT_FILE");
+const BUNDLED_SHA256: &str = env!("EMBEDCORE_ORT_SHA256");
+
+static ADDON_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Says where the addon lies: the bundled library is looked for beside it.
+pub fn set_addon_directory(directory: PathBuf) {
+    *ADDON_DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
+}
+
+/// The path of a library that is whole.
+pub(super) fn find() -> Result<PathBuf> {
+    if let Some(path) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        return match check_elf(&path) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(Error::model(&path, format!("the environment variable {OVERRIDE} names it, but it cannot be loaded: {error}"))),
+        };
+    }
+    let directory = ADDON_DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let bundled = directory.filter(|_| !BUNDLED_FILE.is_empty()).map(|directory| directory.join(BUNDLED_FILE));
+    let Some(path) = bundled else {
+        let reason = format!("no ONNX Runtime is bundled for this platform: set {OVERRIDE} to the path of a library, version 1.24 or later");
+        return Err(Error::model("ONNX Runtime", reason));
+    };
+    match sha256(&path) {
+        Ok(hash) if hash == BUNDLED_SHA256 => Ok(path),
+        Ok(_) => Err(Error::model(&path, "the bundled ONNX Runtime is damaged (its SHA-256 is not the pinned one): reinstall the package")),
+        Err(error) => Err(Error::model(&path, format!("the bundled ONNX Runtime cannot be read ({error}): reinstall the package"))),
+    }
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut chunk = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => hash.update(&chunk[..read]),
+        }
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Refuses what would crash the dynamic linker instead of giving an error: an ELF library whose segments reach beyond
+/// the end of the file. Other formats are left to their linkers, which check.
+fn check_elf(path: &Path) -> io::Result<()> {
+    let size = fs::metadata(path)?.len();
+    if cfg!(not(target_os = "linux")) {
+        return Ok(());
+    }
+    let cache = ReadCache::new(File::open(path)?);
+    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).map_err(|error| damaged(&format!("not a shared library ({error})")))?;
+    let endian = elf.endian();
+    let segments = elf.elf_header().program_headers(endian, &cache).map_err(|error| damaged(&error.to_string()))?;
+    let end = segments.iter().map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian))).max();
+    if end.is_none_or(|end| end > size) {
+        return Err(damaged("the file is truncated"));
+    }
+    Ok(())
+}

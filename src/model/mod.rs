@@ -1,0 +1,120 @@
+//! The models: where their files are, how they run, how hidden states become one vector.
+
+mod directory;
+mod library;
+mod onnx;
+mod pooling;
+
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, InputType, Tokens};
+use crate::error::Result;
+
+pub use library::set_addon_directory;
+pub use pooling::Pooling;
+
+/// Something that turns tokens into vectors. Safe to call from many threads at once.
+pub trait Model: Send + Sync {
+    /// What the model is.
+    fn info(&self) -> &ModelInfo;
+
+    /// Vectors of `batch`, row by row, each of `info().dimensions` values. Blocks for as long as the model computes.
+    ///
+    /// # Errors
+    /// The reason in plain words. When `cancel` was raised meanwhile, the reason is of no interest.
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String>;
+}
+
+/// What the user may say about a model; what is `None` is read from the model's own files.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelOptions {
+    /// How token vectors become one vector.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1.
+    pub normalize: Option<bool>,
+    /// Keep only the first so many values (Matryoshka models).
+    pub dimensions: Option<usize>,
+    /// Most tokens of a text that the model sees, special tokens included.
+    pub max_length: Option<usize>,
+    /// Text put before each document or query.
+    pub prompts: Option<Prompts>,
+    /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
+    pub intra_op_threads: Option<usize>,
+}
+
+/// What is put before a text, by its role.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prompts {
+    /// Before documents.
+    pub document: String,
+    /// Before queries.
+    pub query: String,
+}
+
+impl Prompts {
+    /// The prompt for `input_type`.
+    pub fn of(&self, input_type: InputType) -> &str {
+        match input_type {
+            InputType::Document => &self.document,
+            InputType::Query => &self.query,
+        }
+    }
+}
+
+/// What a loaded model is, as `getModelInfo()` shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelInfo {
+    /// The model as the user named it.
+    pub model_id: String,
+    /// Its ONNX file.
+    pub model_path: String,
+    /// Length of its vectors.
+    pub dimensions: usize,
+    /// Most tokens of a text that it sees, special tokens included.
+    pub max_length: usize,
+    /// How token vectors become one vector; `None` where the graph does it.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1.
+    pub normalize: bool,
+    /// The graph's output that is read.
+    pub output: String,
+    /// Element type of that output: `fp32` or `fp16`.
+    pub dtype: &'static str,
+    /// Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise
+    /// activations on the fly; their texts are run one by one.
+    pub batch_invariant: bool,
+    /// Threads inside one run.
+    pub intra_op_threads: usize,
+    /// How the ONNX Runtime in use describes itself.
+    pub runtime: String,
+    /// Identifies the embedding space of documents: weights, tokenizer, configuration and everything in this struct
+    /// that changes vectors.
+    pub fingerprint: Fingerprint,
+}
+
+/// A model that is ready to run, with what its pipeline needs.
+pub struct LoadedModel {
+    /// Runs batches.
+    pub model: Arc<dyn Model>,
+    /// The bytes of its `tokenizer.json`.
+    pub tokenizer_json: Vec<u8>,
+    /// The name of that file, for errors.
+    pub tokenizer_path: String,
+    /// What to put before texts.
+    pub prompts: Prompts,
+}
+
+/// Loads the model at `path`, a directory in Hugging Face layout or an `.onnx` file inside one. Blocks: reads, hashes
+/// and compiles the whole file.
+pub fn load(path: &str, options: &ModelOptions, cancel: &Cancel) -> Result<LoadedModel> {
+    let spec = directory::read(path, options)?;
+    let hashed = directory::hash_weights(&spec.onnx)?;
+    let model = onnx::OnnxModel::load(path, &spec, &hashed, options, cancel)?;
+    Ok(LoadedModel {
+        model: Arc::new(model),
+        tokenizer_json: spec.tokenizer_json,
+        tokenizer_path: spec.tokenizer_path,
+        prompts: spec.prompts,
+    })
+}

@@ -1,0 +1,411 @@
+//! ONNX Runtime: the only file that names it.
+//!
+//! One session per model, called by many threads at once, each run on one thread by default: with small batches that is
+//! faster than one run on many threads, and the weights are held once.
+
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{RunOptions, Session};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
+
+use super::directory::{HashedWeights, ModelSpec};
+use super::pooling::Head;
+use super::{Model, ModelInfo, ModelOptions, Pooling, library};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, InputType, Tokens};
+use crate::error::{Error, Result};
+use crate::text;
+
+/// Outputs that hold one vector per text, then those that hold one per token; best first.
+const SENTENCE_OUTPUTS: [&str; 1] = ["sentence_embedding"];
+const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
+
+/// What a graph can ask for.
+#[derive(Clone, Copy, PartialEq)]
+enum Feed {
+    Ids,
+    Mask,
+    TypeIds,
+    Positions,
+}
+
+impl Feed {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "input_ids" => Some(Self::Ids),
+            "attention_mask" => Some(Self::Mask),
+            "token_type_ids" => Some(Self::TypeIds),
+            "position_ids" => Some(Self::Positions),
+            _ => None,
+        }
+    }
+}
+
+struct Input {
+    name: CString,
+    feed: Feed,
+    wide: bool,
+}
+
+/// A transformer or static embedding model in ONNX.
+pub(super) struct OnnxModel {
+    session: ManuallyDrop<Session>,
+    inputs: Vec<Input>,
+    output: CString,
+    head: Head,
+    pad_id: u32,
+    first_position: u32,
+    info: ModelInfo,
+}
+
+impl OnnxModel {
+    /// Compiles the graph and runs it once, so that a model that cannot work fails here and not later.
+    pub fn load(id: &str, spec: &ModelSpec, weights: &HashedWeights, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
+        let runtime = runtime()?;
+        let bad = |reason: String| Error::model(&spec.onnx, reason);
+        let intra_op_threads = options.intra_op_threads.unwrap_or(1);
+        let session = compile(runtime, spec, intra_op_threads, cancel)?;
+
+        let inputs = session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
+        if !inputs.iter().any(|input| input.feed == Feed::Ids) {
+            return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
+        }
+        // An explicit pooling asks for the tokens' own vectors; otherwise what the graph pools itself is preferred.
+        let preferred: Vec<&str> = match options.pooling {
+            Some(_) => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
+            None => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
+        };
+        let output = preferred.iter().find_map(|name| session.outputs().iter().find(|output| output.name() == *name));
+        let output = output.ok_or_else(|| {
+            let found: Vec<&str> = session.outputs().iter().map(Outlet::name).collect();
+            let known: Vec<&str> = SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect();
+            bad(format!("it has no output to read vectors from: it has {}, one of {} is needed", found.join(", "), known.join(", ")))
+        })?;
+        let dtype = match output.dtype().tensor_type() {
+            Some(TensorElementType::Float32) => "fp32",
+            Some(TensorElementType::Float16) => "fp16",
+            other => return Err(bad(format!("its output {} is {other:?}; float32 and float16 are supported", output.name()))),
+        };
+        let pooled = SENTENCE_OUTPUTS.contains(&output.name());
+        let unsaid: Vec<&str> = [
+            (spec.pooling.is_none() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
+            spec.normalize.is_none().then_some("normalize: true | false"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let (Some(normalize), true) = (spec.normalize, unsaid.is_empty()) else {
+            let reason = format!(
+                "nothing in its files says how its vectors are made (no modules.json): pass {}, as the model's authors describe it",
+                unsaid.join(" and ")
+            );
+            return Err(bad(reason));
+        };
+        let head = Head {
+            pooling: if pooled { None } else { spec.pooling },
+            dense: if pooled { Vec::new() } else { spec.dense.clone() },
+            dimensions: options.dimensions,
+            normalize,
+        };
+        let output_name = output.name().to_owned();
+        let mut model = Self {
+            output: CString::new(output_name.as_str()).map_err(|error| bad(error.to_string()))?,
+            inputs,
+            head,
+            pad_id: spec.pad_id,
+            first_position: spec.first_position,
+            info: ModelInfo {
+                model_id: id.to_owned(),
+                model_path: spec.onnx.display().to_string(),
+                dimensions: 0,
+                max_length: spec.max_length,
+                pooling: if pooled { None } else { spec.pooling },
+                normalize,
+                output: output_name,
+                dtype,
+                batch_invariant: !weights.dynamic_quantization,
+                intra_op_threads,
+                runtime: runtime.build.clone(),
+                fingerprint: Fingerprint::builder().finish(),
+            },
+            session: ManuallyDrop::new(session),
+        };
+        model.info.dimensions = model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+        model.info.fingerprint = fingerprint(spec, weights, &model.info);
+        Ok(model)
+    }
+
+    /// Runs one padding token through the graph; gives the length of the vectors.
+    fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<usize, String> {
+        let token = Tokens { ids: vec![self.pad_id], total: 1, ..Tokens::default() };
+        let (output, width) = self.infer(&[&token], cancel).map_err(|reason| format!("a first run of the model failed: {reason}"))?;
+        let mut dense_input = width;
+        for dense in &self.head.dense {
+            if dense.inputs != dense_input {
+                return Err(format!("a Dense module expects {} values, but it is given {dense_input}", dense.inputs));
+            }
+            dense_input = dense.outputs;
+        }
+        let full = dense_input;
+        if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
+            return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
+        }
+        let mut vector = Vec::new();
+        self.head.apply(&output, width, [1].into_iter(), &mut vector);
+        if vector.iter().any(|value| !value.is_finite()) {
+            return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
+        }
+        Ok(self.head.output_width(width))
+    }
+
+    /// The graph's output for `batch`, and the length of each of its vectors.
+    fn infer(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<(Vec<f32>, usize), String> {
+        // Taken first, so that it is given back last: the tensors below belong to the runtime too.
+        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let rows = batch.len();
+        let longest = batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0);
+        if batch.iter().any(|tokens| tokens.ids.is_empty()) {
+            return Err("the tokenizer found nothing in it that the model could read".to_owned());
+        }
+        let value = |feed: Feed, tokens: &Tokens, at: usize| match (feed, tokens.ids.get(at)) {
+            (Feed::Ids, id) => *id.unwrap_or(&self.pad_id),
+            (Feed::Mask, id) => u32::from(id.is_some()),
+            (Feed::TypeIds, _) => tokens.type_ids.as_ref().and_then(|ids| ids.get(at)).copied().unwrap_or(0),
+            (Feed::Positions, Some(_)) => self.first_position + at as u32,
+            (Feed::Positions, None) => self.first_position.saturating_sub(1),
+        };
+        let cells = |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
+        let shape = [rows as i64, longest as i64];
+        let tensors = self.inputs.iter().map(|input| {
+            if input.wide {
+                let cells: Vec<i64> = cells(input.feed).map(i64::from).collect();
+                Tensor::from_array((shape, cells)).map(Tensor::into_dyn)
+            } else {
+                let cells: Vec<i32> = cells(input.feed).map(|cell| cell as i32).collect();
+                Tensor::from_array((shape, cells)).map(Tensor::into_dyn)
+            }
+        });
+        let tensors: Vec<DynValue> = tensors.collect::<ort::Result<_>>().map_err(|error| error.to_string())?;
+        let output = self.run_graph(&tensors, cancel)?;
+        let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+        let expected = if self.head.pooling.is_some() { 3 } else { 2 };
+        let width = match dims.last() {
+            Some(&width) if width > 0 && dims.len() == expected && dims[..expected - 1] == shape[..expected - 1] => width as usize,
+            _ => return Err(format!("its output {} has the shape {dims:?} for {rows} texts of {longest} tokens", self.info.output)),
+        };
+        let values = match output.try_extract_tensor::<f32>() {
+            Ok((_, values)) => values.to_vec(),
+            Err(_) => {
+                let (_, values) = output.try_extract_tensor::<half::f16>().map_err(|error| error.to_string())?;
+                values.iter().map(|value| value.to_f32()).collect()
+            }
+        };
+        Ok((values, width))
+    }
+
+    /// `OrtApi::Run`, called directly because ort's `Session::run` takes `&mut self`.
+    fn run_graph(&self, tensors: &[DynValue], cancel: &Cancel) -> Result<DynValue, String> {
+        let options = Arc::new(RunOptions::new().map_err(|error| error.to_string())?);
+        let _hook = cancel.on_cancel({
+            let options = Arc::clone(&options);
+            // It can only fail if the options were null.
+            move |_| drop(options.terminate())
+        });
+        let names: Vec<_> = self.inputs.iter().map(|input| input.name.as_ptr()).collect();
+        let values: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
+        let mut output = ptr::null_mut();
+        // SAFETY: all pointers outlive the call; names and values have the same length; the output's slot is null, so the
+        // runtime allocates. Many threads may call Run on one session: ONNX Runtime documents that, and its CPU provider,
+        // the only one configured in `compile`, keeps it. ort asks for `&mut` because other providers do not.
+        let status = unsafe {
+            (ort::api().Run)(
+                self.session.ptr().cast_mut(),
+                options.ptr(),
+                names.as_ptr(),
+                values.as_ptr(),
+                values.len(),
+                &self.output.as_ptr(),
+                1,
+                &mut output,
+            )
+        };
+        // SAFETY: the status was just returned by the call above and is used once.
+        unsafe { ort::Error::result_from_status(status) }.map_err(|error| error.to_string())?;
+        let output = NonNull::new(output).ok_or("ONNX Runtime returned no output")?;
+        // SAFETY: Run succeeded, so this is a value that nobody else owns, made by the session's allocator.
+        Ok(unsafe { DynValue::from_ptr(output, Some(self.session.allocator())) })
+    }
+}
+
+impl Drop for OnnxModel {
+    fn drop(&mut self) {
+        // While the process exits the session is left to the operating system.
+        if let Ok(_inside) = GATE.enter(&Cancel::default()) {
+            // SAFETY: the session is not used again: this is the only place that drops it, and self is going away.
+            unsafe { ManuallyDrop::drop(&mut self.session) };
+        }
+    }
+}
+
+impl Model for OnnxModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String> {
+        let (output, width) = self.infer(batch, cancel)?;
+        let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
+        self.head.apply(&output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
+        Ok(vectors)
+    }
+}
+
+fn parse_input(input: &Outlet) -> Result<Input, String> {
+    let name = input.name();
+    let feed = Feed::named(name).ok_or_else(|| {
+        format!("it needs an input named {name}; known are input_ids, attention_mask, token_type_ids and position_ids")
+    })?;
+    let wide = match input.dtype().tensor_type() {
+        Some(TensorElementType::Int64) => true,
+        Some(TensorElementType::Int32) => false,
+        other => return Err(format!("its input {name} is {other:?}; int64 and int32 are supported")),
+    };
+    Ok(Input { name: CString::new(name).map_err(|error| error.to_string())?, feed, wide })
+}
+
+fn compile(runtime: &Runtime, spec: &ModelSpec, intra_op_threads: usize, cancel: &Cancel) -> Result<Session> {
+    let _inside = GATE.enter(cancel)?;
+    let build = || -> ort::Result<Session> {
+        let mut builder = Session::builder(&runtime.environment)?
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_intra_threads(intra_op_threads)?
+            .with_inter_threads(1)?
+            .with_log_level(LogLevel::Fatal)?;
+        let canceler = builder.canceler();
+        let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
+        builder.commit_from_file(&spec.onnx)
+    };
+    build().map_err(|error| {
+        let reason = || Error::model(&spec.onnx, format!("ONNX Runtime cannot read it: {error}"));
+        cancel.check().err().unwrap_or_else(reason)
+    })
+}
+
+fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo) -> Fingerprint {
+    let number = |value: usize| (value as u64).to_le_bytes();
+    let mut builder = Fingerprint::builder()
+        .field("weights", weights.sha256)
+        .field("tokenizer.json", &spec.tokenizer_json)
+        .field("output", &info.output)
+        .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
+        .field("normalize", [u8::from(info.normalize)])
+        .field("dimensions", number(info.dimensions))
+        .field("dtype", info.dtype)
+        .field("max_length", number(info.max_length))
+        .field("prompt", spec.prompts.of(InputType::Document))
+        .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
+    for (name, bytes) in &spec.config_files {
+        builder = builder.field(name, bytes);
+    }
+    builder.finish()
+}
+
+/// The ONNX Runtime of this process.
+struct Runtime {
+    environment: Environment,
+    build: String,
+}
+
+/// Loads the library at the first call. A failure is not remembered: the user may mend it and try again.
+fn runtime() -> Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    static LOADING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime);
+    }
+    let library = library::find()?;
+    let failed = |error: &dyn std::error::Error| {
+        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        Error::model(&library, format!("ONNX Runtime could not be loaded: {error}{cause}"))
+    };
+    // Versions 1.29 and later report home unless told not to before they are loaded.
+    // SAFETY: runs once per process, under the lock above; Node.js reads its environment on the main thread under a lock
+    // of its own, and no library loaded by this addon reads it concurrently.
+    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    let environment = ort::init_from(&library).map_err(|error| failed(&error))?.with_name("embedcore").with_telemetry(false);
+    let environment = environment.build().map_err(|error| failed(&error))?;
+    environment.set_log_level(LogLevel::Fatal);
+    // Registered after the library was loaded, so that it runs before the library's static destructors.
+    // SAFETY: the handler is a plain function without captures and does not unwind.
+    unsafe { libc::atexit(close_at_exit) };
+    Ok(RUNTIME.get_or_init(|| Runtime { environment, build: ort::info().to_owned() }))
+}
+
+/// Everything that is inside ONNX Runtime right now. At process exit the gate is closed and emptied, because the
+/// library's static destructors must not run under a live inference.
+struct Gate {
+    inside: Mutex<Inside>,
+    left: Condvar,
+}
+
+struct Inside {
+    closed: bool,
+    next: u64,
+    calls: BTreeMap<u64, Cancel>,
+}
+
+static GATE: Gate =
+    Gate { inside: Mutex::new(Inside { closed: false, next: 0, calls: BTreeMap::new() }), left: Condvar::new() };
+
+/// How long a process waits at exit for runs that were told to stop. One operator takes milliseconds.
+const EXIT_WAIT: Duration = Duration::from_secs(10);
+
+struct GatePass(u64);
+
+impl Gate {
+    fn enter(&self, cancel: &Cancel) -> Result<GatePass> {
+        cancel.check()?;
+        let mut inside = self.lock();
+        if inside.closed {
+            return Err(Error::Closed);
+        }
+        let id = inside.next;
+        inside.next += 1;
+        inside.calls.insert(id, cancel.clone());
+        Ok(GatePass(id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for GatePass {
+    fn drop(&mut self) {
+        GATE.lock().calls.remove(&self.0);
+        GATE.left.notify_all();
+    }
+}
+
+extern "C" fn close_at_exit() {
+    let calls: Vec<Cancel> = {
+        let mut inside = GATE.lock();
+        inside.closed = true;
+        inside.calls.values().cloned().collect()
+    };
+    calls.iter().for_each(|call| call.cancel(Error::Closed));
+    let inside = GATE.lock();
+    drop(GATE.left.wait_timeout_while(inside, EXIT_WAIT, |inside| !inside.calls.is_empty()));
+}

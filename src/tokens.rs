@@ -1,0 +1,82 @@
+//! Text → token ids, with what was cut off reported.
+
+use std::fmt;
+
+use serde_json::Value;
+use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+
+use crate::embedding::Tokens;
+use crate::error::{Error, Result};
+
+/// The longest text that is tokenised, in UTF-8 bytes: sixteen times what the longest-context models read. Tokenising a
+/// megabyte takes about a third of a second of one core and a hundred times its size in memory.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// A model's tokenizer with its truncation set; never pads.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    unknown_id: Option<u32>,
+    special: usize,
+}
+
+impl Tokenizer {
+    /// Parses a `tokenizer.json`. Texts are cut to `max_length` tokens, special tokens included.
+    ///
+    /// # Errors
+    /// A reason in plain words, without the file's name.
+    pub fn new(json: &[u8], max_length: usize) -> Result<Self, String> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        inner.with_padding(None);
+        let direction = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
+        // The crate subtracts without a check, so a limit that leaves no room for text has to be refused here.
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        let special = inner.encode_fast("", true).map_err(|error| error.to_string())?.len();
+        if max_length <= special {
+            return Err(format!(
+                "the maximum length of {max_length} tokens leaves no room for text beside {special} special tokens"
+            ));
+        }
+        let truncation = TruncationParams { direction, max_length, strategy: TruncationStrategy::LongestFirst, stride: 0 };
+        inner.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
+        let unknown_id = unknown_id(json, &inner);
+        Ok(Self { inner, unknown_id, special })
+    }
+
+    /// The tokens of `text`. `index` is its position in the call, for the error.
+    pub fn encode(&self, index: usize, text: &str) -> Result<Tokens> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Error::InputTooLong { index, bytes: text.len(), limit: MAX_TEXT_BYTES });
+        }
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") })?;
+        let cut: usize = encoding.get_overflowing().iter().map(|part| part.len().saturating_sub(self.special)).sum();
+        let ids = encoding.get_ids();
+        let type_ids = encoding.get_type_ids();
+        Ok(Tokens {
+            ids: ids.to_vec(),
+            type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
+            total: ids.len() + cut,
+            special: self.special,
+            unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
+        })
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokenizer").field("unknown_id", &self.unknown_id).finish_non_exhaustive()
+    }
+}
+
+/// The id of `[UNK]`: named by most kinds of `tokenizer.json`, numbered by Unigram, absent in byte-level ones.
+fn unknown_id(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
+    let json: Value = serde_json::from_slice(json).ok()?;
+    let model = json.get("model")?;
+    match (model.get("unk_token"), model.get("unk_id")) {
+        (Some(Value::String(token)), _) => tokenizer.token_to_id(token),
+        (_, Some(Value::Number(id))) => u32::try_from(id.as_u64()?).ok(),
+        _ => None,
+    }
+}
