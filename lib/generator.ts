@@ -85,6 +85,10 @@ export interface EmbeddingMatrix {
   readonly dimensions: number;
   /** The vector at `index`, a view into `data`. */
   row(index: number): Float32Array;
+  /** Tokens of each whole text, special tokens included. */
+  readonly tokenCounts: Uint32Array;
+  /** 1 for each text that the model did not see whole. */
+  readonly truncated: Uint8Array;
   /** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
   readonly errors: ReadonlyMap<number, EmbeddingError>;
 }
@@ -188,8 +192,6 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     const answer = await this.#run(annotations, true, rest);
     const matrix = toMatrix(answer, annotations.length);
     const times = answer.processingTimes();
-    const tokens = answer.tokenCounts();
-    const truncated = answer.truncated();
     const confidences = answer.confidences();
     let texts: string[] = [];
     return convert(matrix.rows, (index) => {
@@ -203,8 +205,8 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
         processingTime: times[index]!,
         modelUsed: answer.modelId,
         confidence: confidences[index]!,
-        truncated: truncated[index] === 1,
-        tokenCount: tokens[index]!,
+        truncated: matrix.truncated[index] === 1,
+        tokenCount: matrix.tokenCounts[index]!,
         ...(error && { error }),
       };
     });
@@ -312,9 +314,11 @@ function monotone(
 }
 
 function toMatrix(answer: NativeAnswer, rows: number): EmbeddingMatrix {
+  // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
   const taken = answer.takeData();
-  // The native array belongs to the realm that loaded the addon; this one is the caller's Float32Array, on the same memory.
   const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
+  const tokenCounts = Uint32Array.from(answer.tokenCounts());
+  const truncated = Uint8Array.from(answer.truncated());
   const { dimensions } = answer;
   const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
   const row = (index: number) => {
@@ -323,7 +327,7 @@ function toMatrix(answer: NativeAnswer, rows: number): EmbeddingMatrix {
     }
     return data.subarray(index * dimensions, (index + 1) * dimensions);
   };
-  return { data, rows, dimensions, row, errors };
+  return { data, rows, dimensions, row, tokenCounts, truncated, errors };
 }
 
 /** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */

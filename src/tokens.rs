@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde_json::Value;
-use tokenizers::{TruncationDirection, TruncationParams, TruncationStrategy};
+use tokenizers::TruncationDirection;
 
 use crate::embedding::Tokens;
 use crate::error::{Error, Result};
@@ -12,11 +12,14 @@ use crate::error::{Error, Result};
 /// megabyte takes about a third of a second of one core and a hundred times its size in memory.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
 
-/// A model's tokenizer with its truncation set; never pads.
+/// A model's tokenizer. Never pads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    unknown_id: Option<u32>,
+    direction: TruncationDirection,
+    /// Most tokens that are kept, and how many of them are the model's special ones.
+    max_length: usize,
     special: usize,
+    unknown_id: Option<u32>,
 }
 
 impl Tokenizer {
@@ -26,20 +29,16 @@ impl Tokenizer {
     /// A reason in plain words, without the file's name.
     pub fn new(json: &[u8], max_length: usize) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
-        inner.with_padding(None);
         let direction = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
-        // The crate subtracts without a check, so a limit that leaves no room for text has to be refused here.
-        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         let special = inner.encode_fast("", true).map_err(|error| error.to_string())?.len();
         if max_length <= special {
             return Err(format!(
                 "the maximum length of {max_length} tokens leaves no room for text beside {special} special tokens"
             ));
         }
-        let truncation = TruncationParams { direction, max_length, strategy: TruncationStrategy::LongestFirst, stride: 0 };
-        inner.with_truncation(Some(truncation)).map_err(|error| error.to_string())?;
         let unknown_id = unknown_id(json, &inner);
-        Ok(Self { inner, unknown_id, special })
+        Ok(Self { inner, direction, max_length, special, unknown_id })
     }
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
@@ -47,17 +46,18 @@ impl Tokenizer {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::InputTooLong { index, bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
-        let encoding = self
-            .inner
-            .encode_fast(text, true)
-            .map_err(|error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") })?;
-        let cut: usize = encoding.get_overflowing().iter().map(|part| part.len().saturating_sub(self.special)).sum();
+        let failed = |error: tokenizers::Error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
+        // Cut here and not by the tokenizer, which would not tell how much it cut off.
+        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let total = encoding.len() + self.special;
+        encoding.truncate(self.max_length - self.special, 0, self.direction);
+        let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
         Ok(Tokens {
             ids: ids.to_vec(),
             type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
-            total: ids.len() + cut,
+            total,
             special: self.special,
             unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
         })

@@ -70,7 +70,7 @@ fn check_elf(path: &Path) -> io::Result<()> {
     }
     let cache = ReadCache::new(File::open(path)?);
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).map_err(|error| damaged(&format!("not a shared library ({error})")))?;
+    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).map_err(|error| damaged(&format!("not a whole shared library ({error})")))?;
     let endian = elf.endian();
     let segments = elf.elf_header().program_headers(endian, &cache).map_err(|error| damaged(&error.to_string()))?;
     let end = segments.iter().map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian))).max();

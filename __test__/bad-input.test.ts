@@ -1,0 +1,212 @@
+import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import {
+  EmbeddingError,
+  ModelInitializationError,
+  OptimizedEmbeddingGenerator,
+  prepareText,
+  type Annotation,
+  type CallOptions,
+  type GeneratorOptions,
+} from 'embedcore';
+import { describe, expect, test } from 'vitest';
+
+import { copyOf, failure, model, ready } from './support';
+
+const bert = { modelPath: model('bert-mean') };
+
+describe('options', () => {
+  test.each<[string, unknown, string]>([
+    ['options', null, 'not an object'],
+    ['modelPath', 5, '`modelPath`'],
+    ['modelPath', '', '`modelPath`'],
+    ['pooling', 'sum', "'mean' or 'cls' or 'last_token' or 'max'"],
+    ['normalize', 'yes', 'true or false'],
+    ['dimensions', 0, 'whole number'],
+    ['dimensions', 1.5, 'whole number'],
+    ['maxLength', NaN, 'NaN'],
+    ['maxLength', Infinity, 'Infinity'],
+    ['intraOpThreads', -1, 'whole number'],
+    ['prompts', 'query: ', 'an object'],
+    ['prompts', { search: 'x' }, 'prompts.search'],
+    ['modelpath', 'x', 'no such option'],
+    ['pooling', () => 'mean', 'a function'],
+  ])('%s: %s', async (name, value, expected) => {
+    const options = (name === 'options' ? value : { [name]: value }) as GeneratorOptions;
+    const error = await failure(() => new OptimizedEmbeddingGenerator(options));
+    expect(error).toBeInstanceOf(EmbeddingError);
+    expect(error).toMatchObject({ code: 'INVALID_CONFIG', retryable: false });
+    expect(error.message).toContain(expected);
+  });
+
+  test.each<[string, unknown]>([
+    ['onError', 'ignore'],
+    ['inputType', 'passage'],
+    ['timeoutMs', 0],
+    ['timeoutMs', -5],
+    ['batchSize', 0],
+    ['signal', {}],
+    ['progressCallback', 'x'],
+    ['unknown', 1],
+  ])('of a call, %s: %s', async (name, value) => {
+    const generator = await ready(bert);
+    const error = await failure(() => generator.embed(['a'], { [name]: value } as CallOptions));
+    expect(error).toMatchObject({ code: 'INVALID_CONFIG' });
+    expect(error.message).toContain(name);
+    expect((await generator.embed(['fine'])).rows).toBe(1);
+  });
+
+  test('limits that the model does not have', async () => {
+    expect((await failure(() => ready({ ...bert, maxLength: 100_000 }))).message).toContain('100000');
+    expect((await failure(() => ready({ ...bert, dimensions: 33 }))).message).toContain('33');
+    expect((await failure(() => ready({ ...bert, maxLength: 2 }))).message).toContain('2 tokens');
+    expect(await failure(() => new OptimizedEmbeddingGenerator().initialize())).toMatchObject({ code: 'INVALID_CONFIG' });
+  });
+});
+
+describe('inputs', () => {
+  test.each<[string, unknown, string]>([
+    ['no array', 'a text', 'not an array'],
+    ['nothing', undefined, 'not an array'],
+    ['a number among texts', ['a', 5], 'Text 1'],
+    ['an annotation among texts', ['a', { nodeId: 'b' }], 'Text 1'],
+    ['a text among annotations', [{ nodeId: 'b' }, 'a'], 'Annotation 1'],
+    ['no node id', [{ signature: 'x' }], 'Annotation 0.nodeId'],
+    ['a number as a summary', [{ nodeId: 'b', summary: 5 }], 'Annotation 0.summary'],
+    ['null', [null], 'Annotation 0'],
+    ['an empty text', ['a', ''], 'Text 1 is empty'],
+    ['white space', [' \n\t '], 'Text 0 is empty'],
+  ])('%s', async (_name, inputs, expected) => {
+    const generator = await ready(bert);
+    const error = await failure(() => generator.generateEmbeddings(inputs as string[]));
+    expect(error).toBeInstanceOf(EmbeddingError);
+    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(error.message).toContain(expected);
+    expect((await generator.embed(['fine'])).rows).toBe(1);
+  });
+
+  test('a text of 10 MB', async () => {
+    const generator = await ready(bert);
+    const error = await failure(() => generator.embed(['a', 'word '.repeat(2 << 20)]));
+    expect(error).toMatchObject({ code: 'INPUT_TOO_LONG', details: { index: 1, bytes: 10 << 20, limit: 1 << 20 } });
+    // Code of that size is cut by the preparation.
+    const [result] = await generator.generateEmbeddings([{ nodeId: 'n', signature: '', summary: '', sourceSnippet: 'word '.repeat(2 << 20) }]);
+    expect(result!.embedding).toHaveLength(32);
+    expect(result!.truncated).toBe(true);
+  });
+
+  test('100,000 texts', async () => {
+    const generator = await ready(bert);
+    const input = Array.from({ length: 100_000 }, (_, i) => `text ${i}`);
+    const matrix = await generator.embed(input);
+    expect(matrix.rows).toBe(100_000);
+    const middle = await generator.embed([input[54_321]!]);
+    expect(matrix.row(54_321).every((value, i) => Math.abs(value - middle.row(0)[i]!) <= 1e-6)).toBe(true);
+  });
+
+  test('rows that do not exist', async () => {
+    const matrix = await (await ready(bert)).embed(['a']);
+    for (const index of [1, -1, 0.5, NaN]) {
+      expect(await failure(() => matrix.row(index))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    }
+  });
+
+  test('prepareText', async () => {
+    expect(await failure(() => prepareText(null as unknown as Annotation))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(await failure(() => prepareText({ nodeId: 'n', signature: '', summary: '' }, -1))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+});
+
+describe('models', () => {
+  /** Loads a damaged model and expects a clear error; afterwards the same generator loads a good one. */
+  async function refuses(modelPath: string, expected: string | RegExp, options: GeneratorOptions = {}) {
+    const generator = new OptimizedEmbeddingGenerator({ modelPath, ...options });
+    const error = await failure(() => generator.initialize());
+    expect(error).toBeInstanceOf(ModelInitializationError);
+    expect(error.code).toBe('MODEL_INIT_FAILED');
+    expect(error.message).toMatch(expected);
+    expect(generator.isReady()).toBe(false);
+    const good = await ready(bert);
+    expect((await good.embed(['fine'])).rows).toBe(1);
+  }
+
+  test('that are not there', async () => {
+    await refuses('/nowhere/at/all', /no such file or directory/);
+    await refuses(join(model('bert-mean'), 'config.json'), /not an \.onnx file/);
+    await refuses(model('bert-no-tokenizer'), /tokenizer\.json/);
+    const empty = copyOf('bert-mean');
+    rmSync(join(empty, 'onnx'), { recursive: true });
+    await refuses(empty, /onnx\/model\.onnx nor model\.onnx/);
+    writeFileSync(join(empty, 'other.onnx'), '');
+    await refuses(empty, /other\.onnx/);
+  });
+
+  test.each<[string, (file: string) => void]>([
+    ['empty', (file) => truncateSync(file, 0)],
+    ['truncated', (file) => truncateSync(file, Math.floor(readFileSync(file).length / 2))],
+    ['random', (file) => writeFileSync(file, Buffer.from(Array.from({ length: 50_000 }, (_, i) => (i * 7919 + 13) % 251)))],
+    ['a directory', (file) => (rmSync(file), mkdirSync(file))],
+  ])('with a graph or a tokenizer that is %s', async (_name, damage) => {
+    const graph = copyOf('bert-mean');
+    damage(join(graph, 'onnx', 'model.onnx'));
+    await refuses(graph, /model\.onnx|neither/);
+    const tokenizer = copyOf('bert-mean');
+    damage(join(tokenizer, 'tokenizer.json'));
+    await refuses(tokenizer, /tokenizer\.json/);
+  });
+
+  test.each(['config.json', 'modules.json', '1_Pooling/config.json', 'sentence_bert_config.json', 'tokenizer_config.json'])(
+    'with a %s that is not JSON',
+    async (file) => {
+      const damaged = copyOf('bert-mean');
+      writeFileSync(join(damaged, file), '{"max_');
+      await refuses(damaged, file);
+      writeFileSync(join(damaged, file), '7');
+      await refuses(damaged, file);
+    },
+  );
+
+  test('with other inputs, no usable output, or weights that are not numbers', async () => {
+    await refuses(model('bert-wrong-input'), /pixel_values/);
+    await refuses(model('bert-no-output'), /it has logits/);
+    await refuses(model('bert-nan'), /not finite/);
+  });
+
+  test('that do not say how they pool', async () => {
+    await refuses(model('roberta-mean'), /pass pooling: 'mean' \| 'cls' \| 'last_token' \| 'max' and normalize: true \| false/);
+    await refuses(model('roberta-mean'), /pass normalize: true \| false/, { pooling: 'mean' });
+  });
+
+  test('with modules that are not supported, missing, or outside', async () => {
+    const directory = copyOf('bert-dense');
+    const modules = join(directory, 'modules.json');
+    const entry = (path: string, type: string) => JSON.stringify([{ idx: 0, name: '0', path, type: `sentence_transformers.models.${type}` }]);
+    writeFileSync(modules, entry('', 'WordWeights'));
+    await refuses(directory, /WordWeights/);
+    writeFileSync(modules, entry('9_Dense', 'Dense'));
+    await refuses(directory, /9_Dense\/config\.json/);
+    writeFileSync(modules, entry('../elsewhere', 'Pooling'));
+    await refuses(directory, /outside the model/);
+  });
+
+  test('with a dense layer of another shape, or cut off', async () => {
+    const directory = copyOf('bert-dense');
+    const config = join(directory, '2_Dense', 'config.json');
+    const original = readFileSync(config, 'utf8');
+    writeFileSync(config, original.replace('"in_features": 32', '"in_features": 4000000000'));
+    await refuses(directory, /linear\.weight/);
+    writeFileSync(config, original);
+    truncateSync(join(directory, '2_Dense', 'model.safetensors'), 100);
+    await refuses(directory, /safetensors/);
+  });
+
+  test('whose directory vanishes after they were loaded', async () => {
+    const directory = copyOf('bert-mean');
+    const generator = await ready({ modelPath: directory });
+    rmSync(directory, { recursive: true });
+    expect((await generator.embed(['still here'])).rows).toBe(1);
+    await generator.cleanup();
+    expect(await failure(() => generator.initialize())).toMatchObject({ code: 'MODEL_INIT_FAILED' });
+  });
+});

@@ -1,0 +1,20 @@
+// Ends in the middle of its work, in the way that its argument names.
+const { OptimizedEmbeddingGenerator } = require('../..');
+const [how, modelPath, afterMs] = process.argv.slice(2);
+
+const texts = Array.from({ length: 5000 }, (_, i) => `text ${i} ${'reads a file and parses it '.repeat(10)}`);
+
+(async () => {
+  const generator = new OptimizedEmbeddingGenerator({ modelPath });
+  const initialized = generator.initialize();
+  if (how === 'exit-in-initialize') setTimeout(() => process.exit(7), Number(afterMs));
+  await initialized;
+  const work = generator.embed(texts);
+  work.catch(() => {});
+  if (how === 'return') process.exitCode = (await generator.embed(['one'])).rows === 1 ? 7 : 1;
+  if (how === 'return') return generator.cleanup();
+  setTimeout(() => {
+    if (how === 'throw') throw new Error('on purpose');
+    if (how === 'exit') process.exit(7);
+  }, Number(afterMs));
+})();
