@@ -3,16 +3,20 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const realm = '__test__/realm.test.ts';
 
 export default defineConfig({
   resolve: { alias: { embedcore: here('./dist/index.js') } },
   test: {
-    include: ['__test__/**/*.test.ts'],
     // Loaded by Node.js itself, as users load it.
     server: { deps: { external: [/\/dist\//] } },
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // Every file loads models of its own: two at a time are enough for two cores.
     maxWorkers: 2,
+    projects: [
+      { extends: true, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm] } },
+      { extends: true, test: { name: 'realms', include: [realm], pool: 'vmThreads' } },
+    ],
   },
 });

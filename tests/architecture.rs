@@ -1,0 +1,89 @@
+//! The house holds: imports go down only, stages do not know each other.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// What each module may use. A module that is not listed here may not exist.
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("error", &[]),
+    ("host", &[]),
+    ("embedding", &[]),
+    ("cancel", &["error"]),
+    ("text", &[]),
+    ("batch", &[]),
+    ("tokens", &["embedding", "error"]),
+    ("lanes", &["error"]),
+    // The version of the text preparation is part of an embedding space.
+    ("model", &["cancel", "embedding", "error", "text"]),
+    (
+        "generator",
+        &["batch", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"],
+    ),
+    ("binding", &["cancel", "embedding", "error", "generator", "model", "text"]),
+    ("lib", &[]),
+];
+
+/// External crates that only one place may name.
+const ONLY_IN: [(&str, &[&str]); 5] = [
+    ("ort::", &["model/onnx.rs"]),
+    ("napi", &["binding/mod.rs", "binding/generator.rs", "lib.rs"]),
+    ("tokenizers::", &["tokens.rs"]),
+    ("std::thread", &["host.rs", "lanes.rs"]),
+    ("env::", &["model/library.rs", "model/onnx.rs"]),
+];
+
+#[test]
+fn imports_go_down_only() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_USE.into_iter().collect();
+    for (file, source) in sources() {
+        let module = file.split(['/', '.']).next().unwrap().to_owned();
+        let used: BTreeSet<String> = source
+            .split("crate::")
+            .skip(1)
+            .flat_map(|rest| {
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+                let name = &rest[..end];
+                (name != module && !name.is_empty()).then(|| name.to_owned())
+            })
+            .collect();
+        let allowed = allowed.get(module.as_str()).unwrap_or_else(|| panic!("src/{file} is no room of the house"));
+        for name in used {
+            assert!(allowed.contains(&name.as_str()), "src/{file} must not use crate::{name}");
+        }
+    }
+}
+
+#[test]
+fn libraries_stay_behind_their_module() {
+    for (file, source) in sources() {
+        let code: String = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        for (name, places) in ONLY_IN {
+            let named = code.match_indices(name).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+            assert!(!named || places.contains(&file.as_str()), "src/{file} must not name {name}");
+        }
+    }
+}
+
+/// Every source file: its path below `src`, and its text without tests.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
+                let text = fs::read_to_string(&path).unwrap();
+                files.push((name, text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned()));
+            }
+        }
+    }
+    assert!(files.len() > 10);
+    files
+}

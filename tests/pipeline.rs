@@ -1,0 +1,92 @@
+//! The whole pipeline without Node.js: real ONNX Runtime, tiny models.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use embedcore::error::Error;
+use embedcore::generator::{CallOptions, Generator, GeneratorOptions, Inputs, OnError};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
+}
+
+/// A generator for a fixture, with the library that the build put into `npm/`.
+async fn ready(name: &str) -> Arc<Generator> {
+    use std::sync::Once;
+    static LIBRARY: Once = Once::new();
+    LIBRARY.call_once(|| {
+        let mut packages = std::fs::read_dir(root().join("npm")).unwrap().flatten().map(|entry| entry.path());
+        let library = packages.find(|path| path.join(env!("EMBEDCORE_ORT_FILE")).is_file());
+        let directory = library.expect("no ONNX Runtime in npm/: run `python3 scripts/fetch_onnxruntime.py` first");
+        embedcore::model::set_addon_directory(directory);
+    });
+    let path = root().join("fixtures/models").join(name).display().to_string();
+    let generator = Generator::new(GeneratorOptions { model_path: Some(path), ..GeneratorOptions::default() });
+    generator.initialize(None).await.unwrap();
+    Arc::new(generator)
+}
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count).map(|i| format!("text {i} {}", "reads a file and parses it ".repeat(i % 9))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batched_is_alone_is_concurrent() {
+    let generator = ready("bert-mean").await;
+    let texts = texts(200);
+    let together = generator.embed(Inputs::Texts(texts.clone()), CallOptions::default()).await.unwrap();
+    let calls = texts.iter().map(|text| {
+        let (generator, text) = (Arc::clone(&generator), text.clone());
+        tokio::spawn(async move { generator.embed(Inputs::Texts(vec![text]), CallOptions::default()).await.unwrap() })
+    });
+    for (row, call) in calls.collect::<Vec<_>>().into_iter().enumerate() {
+        let alone = call.await.unwrap();
+        for (a, b) in alone.matrix.row(0).iter().zip(together.matrix.row(row)) {
+            assert!((a - b).abs() <= 1e-6, "row {row}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_item_is_answered_once_and_progress_never_goes_back() {
+    let generator = ready("bert-mean").await;
+    let mut texts = texts(500);
+    texts[7].clear();
+    texts[300] = texts[299].clone();
+    let last = Arc::new(AtomicUsize::new(0));
+    let progress = {
+        let last = Arc::clone(&last);
+        move |processed: usize, total: usize| {
+            assert_eq!(total, 500);
+            assert!(last.swap(processed, Ordering::SeqCst) <= processed);
+        }
+    };
+    let options = CallOptions { on_error: OnError::Skip, progress: Some(Box::new(progress)), ..CallOptions::default() };
+    let answer = generator.embed(Inputs::Texts(texts), options).await.unwrap();
+    assert_eq!(last.load(Ordering::SeqCst), 500);
+    assert_eq!(answer.matrix.row(299), answer.matrix.row(300));
+    for (index, item) in answer.items.iter().enumerate() {
+        assert_eq!(item.error.is_some(), index == 7);
+        assert_eq!(answer.matrix.row(index).iter().all(|value| *value == 0.0), index == 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_call_stops_computing() {
+    let generator = ready("bert-mean").await;
+    let call = tokio::spawn({
+        let generator = Arc::clone(&generator);
+        async move { generator.embed(Inputs::Texts(texts(20_000)), CallOptions::default()).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    // The lanes are free again, so this does not wait behind thousands of batches.
+    assert!(generator.embed(Inputs::Texts(texts(3)), CallOptions::default()).await.is_ok());
+    generator.close().await;
+    let closed = generator.embed(Inputs::Texts(texts(3)), CallOptions::default()).await;
+    assert_eq!(closed.unwrap_err(), Error::Closed);
+}
