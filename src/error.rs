@@ -98,7 +98,9 @@ impl Error {
             Self::ModelInit { path, .. } => json!({ "path": path }),
             Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
-            Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => json!({}),
+            Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => {
+                json!({})
+            }
         }
     }
 

@@ -244,8 +244,9 @@ impl Engine {
     fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
         let loaded = model::load(&path, &options.model, cancel)?;
         let info = loaded.model.info();
-        let tokenizer = Tokenizer::new(&loaded.tokenizer_json, info.max_length)
-            .map_err(|reason| Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}")))?;
+        let tokenizer = Tokenizer::new(&loaded.tokenizer_json, info.max_length).map_err(|reason| {
+            Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}"))
+        })?;
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
@@ -333,7 +334,11 @@ impl Engine {
         if text.trim().is_empty() {
             return Err(Error::InvalidArgument(format!("Text {index} is empty: remove it, or pass onError: 'skip'")));
         }
-        if prompt.is_empty() { self.tokenizer.encode(index, text) } else { self.tokenizer.encode(index, &format!("{prompt}{text}")) }
+        if prompt.is_empty() {
+            self.tokenizer.encode(index, text)
+        } else {
+            self.tokenizer.encode(index, &format!("{prompt}{text}"))
+        }
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
@@ -350,7 +355,14 @@ impl Engine {
         let max_rows = batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
         let batches = batch::plan(&lengths, Budget { max_rows, ..self.budget });
         let units = batches.len();
-        let batches = Batches { model: Arc::clone(&self.model), slots, tokens, batches, cancel: cancel.clone(), finished: sender };
+        let batches = Batches {
+            model: Arc::clone(&self.model),
+            slots,
+            tokens,
+            batches,
+            cancel: cancel.clone(),
+            finished: sender,
+        };
         self.lanes.submit(Arc::new(batches), units, max_concurrency.unwrap_or(usize::MAX));
         receiver
     }
@@ -441,7 +453,9 @@ impl Batches {
                 .collect()
             }
             // One unusable text must not take its neighbours with it.
-            Err(_) if rows.len() > 1 && self.cancel.check().is_ok() => rows.iter().flat_map(|&row| self.run_rows(&[row])).collect(),
+            Err(_) if rows.len() > 1 && self.cancel.check().is_ok() => {
+                rows.iter().flat_map(|&row| self.run_rows(&[row])).collect()
+            }
             Err(reason) => {
                 rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, vector: Err(reason.clone()) }).collect()
             }

@@ -46,7 +46,8 @@ impl Tokenizer {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::InputTooLong { index, bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
-        let failed = |error: tokenizers::Error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
+        let failed =
+            |error: tokenizers::Error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
         // Cut here and not by the tokenizer, which would not tell how much it cut off.
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         let total = encoding.len() + self.special;

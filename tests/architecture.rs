@@ -18,10 +18,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("lanes", &["error"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "text"]),
-    (
-        "generator",
-        &["batch", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"],
-    ),
+    ("generator", &["batch", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
     ("binding", &["cancel", "embedding", "error", "generator", "model", "text"]),
     ("lib", &[]),
 ];
@@ -59,9 +56,12 @@ fn imports_go_down_only() {
 #[test]
 fn libraries_stay_behind_their_module() {
     for (file, source) in sources() {
-        let code: String = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code: String =
+            source.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
         for (name, places) in ONLY_IN {
-            let named = code.match_indices(name).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+            let named = code
+                .match_indices(name)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
             assert!(!named || places.contains(&file.as_str()), "src/{file} must not name {name}");
         }
     }

@@ -118,7 +118,12 @@ impl NativeCall {
 
     /// Embeds what was pushed: texts, or annotations as four strings each.
     #[napi]
-    pub async fn run(&self, annotated: bool, options: Map<String, Value>, on_progress: Option<OnProgress>) -> Result<NativeAnswer> {
+    pub async fn run(
+        &self,
+        annotated: bool,
+        options: Map<String, Value>,
+        on_progress: Option<OnProgress>,
+    ) -> Result<NativeAnswer> {
         let mut options = options::call(&options).map_err(to_js)?;
         options.cancel = self.cancel.clone();
         options.progress = on_progress.map(|callback| -> crate::generator::Progress {

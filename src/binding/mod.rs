@@ -41,7 +41,13 @@ pub fn set_addon_directory(directory: String) {
 
 /// The text that is embedded for an annotation, for a model that sees `max_tokens` tokens.
 #[napi(catch_unwind)]
-pub fn prepare_text(node_id: String, signature: String, summary: String, source_snippet: String, max_tokens: u32) -> String {
+pub fn prepare_text(
+    node_id: String,
+    signature: String,
+    summary: String,
+    source_snippet: String,
+    max_tokens: u32,
+) -> String {
     let annotation = Annotation { node_id, signature, summary, source_snippet };
     text::prepare(&annotation, (max_tokens as usize).saturating_mul(text::CHARS_PER_TOKEN))
 }

@@ -49,7 +49,9 @@ impl<'a> Reader<'a> {
     /// A whole number of at least 1. Not a number at all (NaN, Infinity) arrives as null.
     fn count(&mut self, name: &'static str, most: u64) -> Result<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let number = value.as_u64().or_else(|| value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 1.0).map(|number| number as u64));
+        let number = value.as_u64().or_else(|| {
+            value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 1.0).map(|number| number as u64)
+        });
         match number {
             Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
             _ => self.wrong(name, value, &format!("a whole number from 1 to {most}")),
@@ -91,7 +93,13 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             prompts: match read.get("prompts") {
                 None => None,
                 Some(Value::Object(prompts)) => Some(parse_prompts(prompts)?),
-                Some(other) => return read.wrong("prompts", other, "an object such as { query: 'query: ', document: 'passage: ' }"),
+                Some(other) => {
+                    return read.wrong(
+                        "prompts",
+                        other,
+                        "an object such as { query: 'query: ', document: 'passage: ' }",
+                    );
+                }
             },
             intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
         },

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
-use serde::de::DeserializeOwned;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::pooling::{Activation, Dense};
@@ -196,7 +196,8 @@ impl ConfigFiles {
     fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let path = self.root.join(name);
         let Some(bytes) = read_file(&path)? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&bytes).map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
+        let parsed = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
         self.read.push((name.to_owned(), bytes));
         Ok(Some(parsed))
     }
@@ -228,22 +229,34 @@ fn max_length(
     if let (Some(option), Some(longest)) = (option, longest)
         && option > longest
     {
-        return Err(Error::config("maxLength", format!("{option} is more than the {longest} tokens that the model has positions for")));
+        return Err(Error::config(
+            "maxLength",
+            format!("{option} is more than the {longest} tokens that the model has positions for"),
+        ));
     }
     // Above a million it stands for "no limit".
     let tokenizer = tokenizer.model_max_length.filter(|&max| (1.0..1e6).contains(&max)).map(|max| max as usize);
     let said = option.or(sentence_bert.max_seq_length).or(tokenizer).or(longest).ok_or_else(|| {
-        Error::model(root, "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512")
+        Error::model(
+            root,
+            "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512",
+        )
     })?;
     Ok(said.min(longest.unwrap_or(said)))
 }
 
 fn named_prompts(config: &SentenceTransformersConfig) -> Prompts {
-    let named = |names: &[&str]| names.iter().find_map(|&name| config.prompts.get(name).cloned().flatten()).unwrap_or_default();
+    let named =
+        |names: &[&str]| names.iter().find_map(|&name| config.prompts.get(name).cloned().flatten()).unwrap_or_default();
     Prompts { document: named(&["document", "passage", "corpus"]), query: named(&["query"]) }
 }
 
-fn read_modules(files: &mut ConfigFiles, modules: &[ModuleEntry], options: &ModelOptions, spec: &mut ModelSpec) -> Result<()> {
+fn read_modules(
+    files: &mut ConfigFiles,
+    modules: &[ModuleEntry],
+    options: &ModelOptions,
+    spec: &mut ModelSpec,
+) -> Result<()> {
     spec.normalize = Some(false);
     for module in modules {
         let name = module.kind.rsplit('.').next().unwrap_or_default();
@@ -251,7 +264,10 @@ fn read_modules(files: &mut ConfigFiles, modules: &[ModuleEntry], options: &Mode
         match name {
             "Transformer" => {}
             _ if spec.normalize == Some(true) => {
-                return Err(Error::model(&files.root, format!("modules.json has {name} after Normalize, which is not supported")));
+                return Err(Error::model(
+                    &files.root,
+                    format!("modules.json has {name} after Normalize, which is not supported"),
+                ));
             }
             "Pooling" => {
                 let file = format!("{path}config.json");
@@ -263,7 +279,10 @@ fn read_modules(files: &mut ConfigFiles, modules: &[ModuleEntry], options: &Mode
             _ => {
                 return Err(Error::model(
                     &files.root,
-                    format!("modules.json asks for {}; supported are Transformer, Pooling, Dense and Normalize", module.kind),
+                    format!(
+                        "modules.json asks for {}; supported are Transformer, Pooling, Dense and Normalize",
+                        module.kind
+                    ),
                 ));
             }
         }
@@ -292,7 +311,9 @@ fn pooling(root: &Path, config: &PoolingConfig, options: &ModelOptions) -> Resul
     let unsupported = |what: &str| {
         Err(Error::model(
             root,
-            format!("its pooling ({what}) is not supported; pass pooling: 'mean', 'cls', 'last_token' or 'max' only if the model was trained for it"),
+            format!(
+                "its pooling ({what}) is not supported; pass pooling: 'mean', 'cls', 'last_token' or 'max' only if the model was trained for it"
+            ),
         ))
     };
     if config.include_prompt == Some(false) {
@@ -321,31 +342,49 @@ fn pooling(root: &Path, config: &PoolingConfig, options: &ModelOptions) -> Resul
 fn read_dense(files: &mut ConfigFiles, path: &str) -> Result<Dense> {
     let config_file = format!("{path}config.json");
     let config: DenseConfig = files.json(&config_file)?.ok_or_else(|| missing(&files.root, &config_file))?;
-    let activation = match config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh").rsplit('.').next() {
-        Some("Tanh") => Activation::Tanh,
-        Some("Identity") => Activation::Identity,
-        other => {
-            let name = other.unwrap_or_default();
-            return Err(Error::model(files.root.join(config_file), format!("the activation {name} is not supported; Tanh and Identity are")));
-        }
-    };
+    let activation =
+        match config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh").rsplit('.').next() {
+            Some("Tanh") => Activation::Tanh,
+            Some("Identity") => Activation::Identity,
+            other => {
+                let name = other.unwrap_or_default();
+                return Err(Error::model(
+                    files.root.join(config_file),
+                    format!("the activation {name} is not supported; Tanh and Identity are"),
+                ));
+            }
+        };
     let weights_file = format!("{path}model.safetensors");
     let weights_path = files.root.join(&weights_file);
     let bytes = read_file(&weights_path)?.ok_or_else(|| {
-        Error::model(&weights_path, "there is no such file; weights in pytorch_model.bin have to be converted to safetensors")
+        Error::model(
+            &weights_path,
+            "there is no such file; weights in pytorch_model.bin have to be converted to safetensors",
+        )
     })?;
     let bad = |reason: String| Error::model(&weights_path, reason);
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("not a safetensors file: {error}")))?;
     let tensor = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
         let tensor = tensors.tensor(name).map_err(|error| bad(error.to_string()))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-            return Err(bad(format!("{name} is {:?} {:?}, but F32 {shape:?} was expected", tensor.dtype(), tensor.shape())));
+            return Err(bad(format!(
+                "{name} is {:?} {:?}, but F32 {shape:?} was expected",
+                tensor.dtype(),
+                tensor.shape()
+            )));
         }
-        Ok(tensor.data().chunks_exact(4).map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]])).collect())
+        Ok(tensor
+            .data()
+            .chunks_exact(4)
+            .map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
+            .collect())
     };
     let (inputs, outputs) = (config.in_features, config.out_features);
     if inputs == 0 || outputs == 0 {
-        return Err(Error::model(files.root.join(config_file), "a dense layer needs at least one input and one output"));
+        return Err(Error::model(
+            files.root.join(config_file),
+            "a dense layer needs at least one input and one output",
+        ));
     }
     let weight = tensor("linear.weight", &[outputs, inputs])?;
     let bias = if tensors.names().contains(&"linear.bias") { tensor("linear.bias", &[outputs])? } else { Vec::new() };

@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::read::ReadCache;
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
@@ -32,19 +32,30 @@ pub(super) fn find() -> Result<PathBuf> {
         let path = PathBuf::from(path);
         return match check_elf(&path) {
             Ok(()) => Ok(path),
-            Err(error) => Err(Error::model(&path, format!("the environment variable {OVERRIDE} names it, but it cannot be loaded: {error}"))),
+            Err(error) => Err(Error::model(
+                &path,
+                format!("the environment variable {OVERRIDE} names it, but it cannot be loaded: {error}"),
+            )),
         };
     }
     let directory = ADDON_DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let bundled = directory.filter(|_| !BUNDLED_FILE.is_empty()).map(|directory| directory.join(BUNDLED_FILE));
     let Some(path) = bundled else {
-        let reason = format!("no ONNX Runtime is bundled for this platform: set {OVERRIDE} to the path of a library, version 1.24 or later");
+        let reason = format!(
+            "no ONNX Runtime is bundled for this platform: set {OVERRIDE} to the path of a library, version 1.24 or later"
+        );
         return Err(Error::model("ONNX Runtime", reason));
     };
     match sha256(&path) {
         Ok(hash) if hash == BUNDLED_SHA256 => Ok(path),
-        Ok(_) => Err(Error::model(&path, "the bundled ONNX Runtime is damaged (its SHA-256 is not the pinned one): reinstall the package")),
-        Err(error) => Err(Error::model(&path, format!("the bundled ONNX Runtime cannot be read ({error}): reinstall the package"))),
+        Ok(_) => Err(Error::model(
+            &path,
+            "the bundled ONNX Runtime is damaged (its SHA-256 is not the pinned one): reinstall the package",
+        )),
+        Err(error) => Err(Error::model(
+            &path,
+            format!("the bundled ONNX Runtime cannot be read ({error}): reinstall the package"),
+        )),
     }
 }
 
@@ -70,7 +81,8 @@ fn check_elf(path: &Path) -> io::Result<()> {
     }
     let cache = ReadCache::new(File::open(path)?);
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let elf: ElfFile64<'_, object::Endianness, _> = ElfFile64::parse(&cache).map_err(|error| damaged(&format!("not a whole shared library ({error})")))?;
+    let elf: ElfFile64<'_, object::Endianness, _> =
+        ElfFile64::parse(&cache).map_err(|error| damaged(&format!("not a whole shared library ({error})")))?;
     let endian = elf.endian();
     let segments = elf.elf_header().program_headers(endian, &cache).map_err(|error| damaged(&error.to_string()))?;
     let end = segments.iter().map(|segment| segment.p_offset(endian).saturating_add(segment.p_filesz(endian))).max();

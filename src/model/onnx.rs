@@ -71,13 +71,20 @@ pub(super) struct OnnxModel {
 
 impl OnnxModel {
     /// Compiles the graph and runs it once, so that a model that cannot work fails here and not later.
-    pub fn load(id: &str, spec: &ModelSpec, weights: &HashedWeights, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
+    pub fn load(
+        id: &str,
+        spec: &ModelSpec,
+        weights: &HashedWeights,
+        options: &ModelOptions,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let runtime = runtime()?;
         let bad = |reason: String| Error::model(&spec.onnx, reason);
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
         let session = compile(runtime, spec, intra_op_threads, cancel)?;
 
-        let inputs = session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
+        let inputs =
+            session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
         if !inputs.iter().any(|input| input.feed == Feed::Ids) {
             return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
         }
@@ -90,12 +97,21 @@ impl OnnxModel {
         let output = output.ok_or_else(|| {
             let found: Vec<&str> = session.outputs().iter().map(Outlet::name).collect();
             let known: Vec<&str> = SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect();
-            bad(format!("it has no output to read vectors from: it has {}, one of {} is needed", found.join(", "), known.join(", ")))
+            bad(format!(
+                "it has no output to read vectors from: it has {}, one of {} is needed",
+                found.join(", "),
+                known.join(", ")
+            ))
         })?;
         let dtype = match output.dtype().tensor_type() {
             Some(TensorElementType::Float32) => "fp32",
             Some(TensorElementType::Float16) => "fp16",
-            other => return Err(bad(format!("its output {} is {other:?}; float32 and float16 are supported", output.name()))),
+            other => {
+                return Err(bad(format!(
+                    "its output {} is {other:?}; float32 and float16 are supported",
+                    output.name()
+                )));
+            }
         };
         let pooled = SENTENCE_OUTPUTS.contains(&output.name());
         let unsaid: Vec<&str> = [
@@ -141,7 +157,8 @@ impl OnnxModel {
             },
             session: ManuallyDrop::new(session),
         };
-        model.info.dimensions = model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+        model.info.dimensions =
+            model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
         model.info.fingerprint = fingerprint(spec, weights, &model.info);
         Ok(model)
     }
@@ -149,7 +166,8 @@ impl OnnxModel {
     /// Runs one padding token through the graph; gives the length of the vectors.
     fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<usize, String> {
         let token = Tokens { ids: vec![self.pad_id], total: 1, ..Tokens::default() };
-        let (output, width) = self.infer(&[&token], cancel).map_err(|reason| format!("a first run of the model failed: {reason}"))?;
+        let (output, width) =
+            self.infer(&[&token], cancel).map_err(|reason| format!("a first run of the model failed: {reason}"))?;
         let mut dense_input = width;
         for dense in &self.head.dense {
             if dense.inputs != dense_input {
@@ -185,7 +203,8 @@ impl OnnxModel {
             (Feed::Positions, Some(_)) => self.first_position + at as u32,
             (Feed::Positions, None) => self.first_position.saturating_sub(1),
         };
-        let cells = |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
+        let cells =
+            |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
         let shape = [rows as i64, longest as i64];
         let tensors = self.inputs.iter().map(|input| {
             if input.wide {
@@ -201,8 +220,15 @@ impl OnnxModel {
         let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
         let expected = if self.head.pooling.is_some() { 3 } else { 2 };
         let width = match dims.last() {
-            Some(&width) if width > 0 && dims.len() == expected && dims[..expected - 1] == shape[..expected - 1] => width as usize,
-            _ => return Err(format!("its output {} has the shape {dims:?} for {rows} texts of {longest} tokens", self.info.output)),
+            Some(&width) if width > 0 && dims.len() == expected && dims[..expected - 1] == shape[..expected - 1] => {
+                width as usize
+            }
+            _ => {
+                return Err(format!(
+                    "its output {} has the shape {dims:?} for {rows} texts of {longest} tokens",
+                    self.info.output
+                ));
+            }
         };
         let values = match output.try_extract_tensor::<f32>() {
             Ok((_, values)) => values.to_vec(),
@@ -344,7 +370,8 @@ fn runtime() -> Result<&'static Runtime> {
     // SAFETY: runs once per process, under the lock above; Node.js reads its environment on the main thread under a lock
     // of its own, and no library loaded by this addon reads it concurrently.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    let environment = ort::init_from(&library).map_err(|error| failed(&error))?.with_name("embedcore").with_telemetry(false);
+    let environment =
+        ort::init_from(&library).map_err(|error| failed(&error))?.with_name("embedcore").with_telemetry(false);
     let environment = environment.build().map_err(|error| failed(&error))?;
     environment.set_log_level(LogLevel::Fatal);
     // Registered after the library was loaded, so that it runs before the library's static destructors.

@@ -111,7 +111,13 @@ pub(super) struct Head {
 impl Head {
     /// Appends the vectors of a batch to `vectors`. `output` is `rows × longest × width`, or `rows × width` when the
     /// graph pools; `lengths` are the rows' token counts.
-    pub fn apply(&self, output: &[f32], width: usize, lengths: impl ExactSizeIterator<Item = usize>, vectors: &mut Vec<f32>) {
+    pub fn apply(
+        &self,
+        output: &[f32],
+        width: usize,
+        lengths: impl ExactSizeIterator<Item = usize>,
+        vectors: &mut Vec<f32>,
+    ) {
         let per_row = output.len() / lengths.len().max(1);
         for (row, length) in output.chunks_exact(per_row.max(1)).zip(lengths) {
             let mut vector = match self.pooling {

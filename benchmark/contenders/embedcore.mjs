@@ -1,0 +1,25 @@
+// Ours, as a user would call it: every default, one call with all texts.
+
+import { createRequire } from 'node:module';
+
+import { PlainError } from '../lib.mjs';
+
+export async function open({ modelDir }) {
+  const generator = await openGenerator({ modelPath: modelDir });
+  return {
+    embed: async (texts) => [(await generator.embed(texts)).data],
+    close: () => generator.cleanup(),
+  };
+}
+
+/** A ready `OptimizedEmbeddingGenerator` of the package in this repository. */
+export async function openGenerator(config) {
+  try {
+    const { OptimizedEmbeddingGenerator } = createRequire(import.meta.url)('../..');
+    const generator = new OptimizedEmbeddingGenerator(config);
+    await generator.initialize();
+    return generator;
+  } catch (error) {
+    throw new PlainError(`embedcore in the repository root cannot be used, is it built? ${error.message.split('\n')[0]}`);
+  }
+}
