@@ -97,7 +97,7 @@ export interface CallOptions {
 }
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
 export interface BatchProcessOptions extends CallOptions {
-	/** In MB. Accepted for compatibility: a call's working memory is bounded by its small batches, not by this number. */
+	/** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
 	memoryLimit?: number;
 }
 /** What became of one annotation. */

@@ -1,4 +1,5 @@
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import {
@@ -47,6 +48,7 @@ describe('options', () => {
     ['timeoutMs', -5],
     ['batchSize', 0],
     ['signal', {}],
+    ['memoryLimit', -1],
     ['progressCallback', 'x'],
     ['unknown', 1],
   ])('of a call, %s: %s', async (name, value) => {
@@ -55,6 +57,16 @@ describe('options', () => {
     expect(error).toMatchObject({ code: 'INVALID_CONFIG' });
     expect(error.message).toContain(name);
     expect((await generator.embed(['fine'])).rows).toBe(1);
+  });
+
+  test.each([null, 5, 'fast', []])('of a call that are no object: %s', async (options) => {
+    const generator = await ready(bert);
+    expect(await failure(() => generator.embed(['a'], options as CallOptions))).toMatchObject({ code: 'INVALID_CONFIG' });
+  });
+
+  test('a pooling that the graph does not leave to us', async () => {
+    const sentence = copyOf('demo');
+    expect(await failure(() => ready({ modelPath: sentence, pooling: 'cls' }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'pooling' } });
   });
 
   test('limits that the model does not have', async () => {
@@ -127,8 +139,10 @@ describe('models', () => {
     expect(error.code).toBe('MODEL_INIT_FAILED');
     expect(error.message).toMatch(expected);
     expect(generator.isReady()).toBe(false);
-    const good = await ready(bert);
-    expect((await good.embed(['fine'])).rows).toBe(1);
+    // The same generator loads a good model afterwards.
+    await generator.initialize(bert.modelPath);
+    expect((await generator.embed(['fine'])).rows).toBe(1);
+    await generator.cleanup();
   }
 
   test('that are not there', async () => {
@@ -199,6 +213,31 @@ describe('models', () => {
     writeFileSync(config, original);
     truncateSync(join(directory, '2_Dense', 'model.safetensors'), 100);
     await refuses(directory, /safetensors/);
+  });
+
+  test.runIf(process.platform !== 'win32')('that are no regular files', async () => {
+    const directory = copyOf('bert-mean');
+    for (const file of ['config.json', 'tokenizer.json', 'onnx/model.onnx']) {
+      const path = join(directory, file);
+      const bytes = readFileSync(path);
+      rmSync(path);
+      spawnSync('mkfifo', [path]);
+      await refuses(directory, /regular file|neither/);
+      rmSync(path);
+      symlinkSync('/dev/zero', path);
+      await refuses(directory, /regular file|neither/);
+      rmSync(path);
+      writeFileSync(path, bytes);
+    }
+  });
+
+  test('with a tokenizer that contradicts itself', async () => {
+    const directory = copyOf('bert-mean');
+    const path = join(directory, 'tokenizer.json');
+    const tokenizer = JSON.parse(readFileSync(path, 'utf8')) as { post_processor: { single: object[] } };
+    tokenizer.post_processor.single = [{ Sequence: { id: 'B', type_id: 0 } }];
+    writeFileSync(path, JSON.stringify(tokenizer));
+    await refuses(directory, /tokenizer\.json/);
   });
 
   test('whose directory vanishes after they were loaded', async () => {

@@ -42,6 +42,28 @@ describe('annotations', () => {
     );
   });
 
+  test('the caller may change its array and its objects meanwhile', async () => {
+    const generator = await ready(bert);
+    const annotations = Array.from({ length: 600 }, (_, i) => annotation(`n${i}`));
+    const running = generator.generateEmbeddings(annotations);
+    annotations[0]!.nodeId = 'changed';
+    annotations.length = 1;
+    const results = await running;
+    expect(results.map((result) => result.nodeId)).toEqual(Array.from({ length: 600 }, (_, i) => `n${i}`));
+    const strings = texts(10);
+    const matrix = generator.embed(strings);
+    strings.length = 0;
+    expect((await matrix).rows).toBe(10);
+  });
+
+  test('a text that the preparation cut is reported as truncated', async () => {
+    const generator = await ready(bert);
+    // Words that the tokenizer takes for one unknown token each: few tokens, many characters.
+    const [result] = await generator.generateEmbeddings([{ nodeId: 'n', signature: '', summary: `${'q'.repeat(150)} `.repeat(9) }]);
+    expect(result!.tokenCount).toBeLessThan(64);
+    expect(result!.truncated).toBe(true);
+  });
+
   test('a text embedded as itself and as an annotation gives the same vector', async () => {
     const generator = await ready(bert);
     const [result] = await generator.generateEmbeddings([annotation('a')]);
@@ -68,7 +90,9 @@ describe('annotations', () => {
     expect(known.confidence).toBe(1);
     expect(unknown.confidence).toBeLessThan(0.7);
     expect(cut).toMatchObject({ truncated: true });
+    // 3 tokens for each of the 40 repetitions, or as many of them as the preparation kept.
     expect(cut.confidence).toBeCloseTo((64 - 2) / (cut.tokenCount! - 2), 5);
+    expect(cut.confidence).toBeLessThan(0.7);
   });
 });
 
@@ -211,6 +235,16 @@ describe('stopping', () => {
     expect((await generator.embed(['b'])).rows).toBe(1);
   });
 
+  test('abort while texts are still tokenised', async () => {
+    const generator = await ready(bert);
+    // About forty seconds of tokenising on one core.
+    const long = Array.from({ length: 150 }, (_, i) => `${i} ${'reads a file '.repeat(80_000)}`);
+    const started = performance.now();
+    expect(await failure(() => generator.embed(long, { timeoutMs: 200 }))).toMatchObject({ code: 'TIMED_OUT' });
+    expect(performance.now() - started).toBeLessThan(15_000);
+    expect((await generator.embed(['fine'])).rows).toBe(1);
+  });
+
   test('timeoutMs gives up', async () => {
     const generator = await ready(bert);
     const error = await failure(() => generator.embed(texts(50_000), { timeoutMs: 20 }));
@@ -237,15 +271,17 @@ describe('stopping', () => {
 describe('onError: skip', () => {
   test('answers every input', async () => {
     const generator = await ready(bert);
-    const input = ['fine', '', 'x'.repeat((1 << 20) + 1), 'also fine'];
+    const input = ['fine', '', 'x'.repeat((1 << 20) + 1), 'also fine', ''];
     const matrix = await generator.embed(input, { onError: 'skip' });
-    expect([...matrix.errors.keys()]).toEqual([1, 2]);
-    expect(matrix.errors.get(1)).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect([...matrix.errors.keys()].sort()).toEqual([1, 2, 4]);
+    expect(matrix.errors.get(1)).toMatchObject({ code: 'INVALID_ARGUMENT', details: { index: 1 } });
+    // Equal texts share one fate, each error names its own position.
+    expect(matrix.errors.get(4)).toMatchObject({ code: 'INVALID_ARGUMENT', details: { index: 4 } });
     expect(matrix.errors.get(2)).toMatchObject({ code: 'INPUT_TOO_LONG', details: { index: 2, limit: 1 << 20 } });
     expect(matrix.row(1).every((value) => value === 0)).toBe(true);
     expect(distance(matrix.row(3), (await generator.embed(['also fine'])).row(0))).toBeLessThanOrEqual(1e-6);
     const arrays = await generator.generateEmbeddings(input, { onError: 'skip' });
-    expect(arrays.map((array) => array.length)).toEqual([32, 0, 0, 32]);
+    expect(arrays.map((array) => array.length)).toEqual([32, 0, 0, 32, 0]);
   });
 });
 
@@ -260,7 +296,7 @@ describe('life', () => {
     }
   });
 
-  test('initialize twice loads once; another model replaces the first', async () => {
+  test('initialize may be called many times; another model replaces the first', async () => {
     const generator = new OptimizedEmbeddingGenerator(bert);
     expect(generator.isReady()).toBe(false);
     await Promise.all([generator.initialize(), generator.initialize(), generator.initialize()]);
@@ -300,6 +336,24 @@ describe('life', () => {
     await new Promise((resolve) => setTimeout(resolve, 30));
     await generator.cleanup();
     expect(await running).toMatchObject({ code: 'CLOSED' });
+  });
+
+  test('cleanup stops calls on a model that was replaced, too', async () => {
+    const generator = await ready(bert);
+    const running = failure(() => generator.embed(texts(50_000)));
+    await generator.initialize(model('bert-cls'));
+    await generator.cleanup();
+    expect(await running).toMatchObject({ code: 'CLOSED' });
+  });
+
+  test('prompts are merged with the model\'s own', async () => {
+    const modelPath = model('bert-prompts');
+    const plain = await ready({ modelPath });
+    const changed = await ready({ modelPath, prompts: { query: 'other: ' } });
+    const vectors = async (generator: OptimizedEmbeddingGenerator) => [(await generator.embed(['a'])).row(0), await generator.embedQuery('a')] as const;
+    const [[document, query], [same, other]] = [await vectors(plain), await vectors(changed)];
+    expect(distance(same, document)).toBeLessThanOrEqual(1e-6);
+    expect(distance(other, query)).toBeGreaterThan(1e-3);
   });
 
   test('the fingerprint tells embedding spaces apart', async () => {

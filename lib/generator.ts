@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
-import { annotationFields, areAnnotations, feed, invalid, plainOptions, type Annotation } from './input';
+import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
 
 /** How the vectors of a text's tokens become one. */
@@ -51,7 +51,7 @@ export interface CallOptions {
 
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
 export interface BatchProcessOptions extends CallOptions {
-  /** In MB. Accepted for compatibility: a call's working memory is bounded by its small batches, not by this number. */
+  /** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
   memoryLimit?: number;
 }
 
@@ -180,26 +180,30 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     inputs: readonly Annotation[] | readonly string[],
     options: CallOptions = {},
   ): Promise<EmbeddingResult[] | number[][]> {
-    if (areAnnotations(inputs)) return this.batchProcess(inputs, options);
+    requireArray(inputs, 'texts or annotations');
+    // All are of one kind, so the first one decides; the call names the first that is of the other kind.
+    const annotated = inputs.length > 0 && typeof inputs[0] !== 'string';
+    if (annotated) return this.batchProcess(inputs as readonly Annotation[], options);
     const matrix = await this.embed(inputs as readonly string[], options);
     return convert(matrix.rows, (index) => (matrix.errors.has(index) ? [] : toNumbers(matrix.row(index))));
   }
 
   /** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
   async batchProcess(annotations: readonly Annotation[], options: BatchProcessOptions = {}): Promise<EmbeddingResult[]> {
-    areAnnotations(annotations);
-    const { memoryLimit: _unused, ...rest } = options;
-    const answer = await this.#run(annotations, true, rest);
-    const matrix = toMatrix(answer, annotations.length);
+    requireArray(annotations, 'annotations');
+    // Kept now: the caller may change its array and its objects while the call runs.
+    const nodeIds = annotations.map((annotation: Annotation | null) => annotation?.nodeId);
+    const answer = await this.#run(annotations, true, options);
+    const matrix = toMatrix(answer);
     const times = answer.processingTimes();
     const confidences = answer.confidences();
     let texts: string[] = [];
-    return convert(matrix.rows, (index) => {
+    const results = await convert(matrix.rows, (index) => {
       const offset = index % RESULTS_PER_TURN;
       if (offset === 0) texts = answer.texts(index, Math.min(index + RESULTS_PER_TURN, matrix.rows));
       const error = matrix.errors.get(index);
       return {
-        nodeId: annotations[index]!.nodeId,
+        nodeId: nodeIds[index]!,
         embedding: error ? [] : toNumbers(matrix.row(index)),
         inputText: texts[offset]!,
         processingTime: times[index]!,
@@ -210,12 +214,17 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
         ...(error && { error }),
       };
     });
+    answer.release();
+    return results;
   }
 
   /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
   async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
-    if (!Array.isArray(texts)) throw invalid('The texts are not an array of strings; for a single text pass [text]');
-    return toMatrix(await this.#run(texts, false, options), texts.length);
+    requireArray(texts, 'texts; for a single text pass [text]');
+    const answer = await this.#run(texts, false, options);
+    const matrix = toMatrix(answer);
+    answer.release();
+    return matrix;
   }
 
   /** Embeds the words of a search. */
@@ -240,7 +249,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   }
 
   async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
-    const { signal, progressCallback, ...rest } = plainCallOptions(options);
+    const { signal, progressCallback, rest } = splitOptions(options);
     const running = call(() => this.#native.call());
     // What stopped the call, where it was stopped from this side.
     let stopped: EmbeddingError | undefined;
@@ -249,19 +258,22 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
       running.cancel();
     };
     const onAbort = () => stop(new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal?.reason }));
-    const progress = progressCallback && monotone(inputs.length, progressCallback, stop);
+    const progress = progressCallback && new Progress(inputs.length, progressCallback, stop);
     if (signal?.aborted) onAbort();
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       // Copied: the caller may change the array while it is fed.
-      await feed(running, [...inputs], annotated);
-      const answer = await running.run(annotated, rest, progress);
-      progress?.(inputs.length);
+      await feed(running, [...inputs], annotated, () => stopped !== undefined);
+      if (stopped) throw stopped;
+      const answer = await running.run(annotated, rest, progress && ((processed) => progress.report(processed)));
+      progress?.report(inputs.length);
       if (stopped) throw stopped;
       return answer;
     } catch (thrown) {
+      running.cancel();
       throw stopped ?? toEmbeddingError(thrown);
     } finally {
+      progress?.end();
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -280,46 +292,56 @@ export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
 }
 
-function plainCallOptions(options: CallOptions): Pick<CallOptions, 'signal' | 'progressCallback'> & Record<string, unknown> {
-  const { signal, progressCallback, ...rest } = options;
-  if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
+/** What stays on this side, and what crosses. */
+function splitOptions(options: CallOptions): Pick<CallOptions, 'signal' | 'progressCallback'> & { rest: object } {
+  const { signal, progressCallback, ...others } = optionsObject(options, 'The options') as CallOptions;
+  if (signal != null && typeof signal.addEventListener !== 'function') {
     throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `signal`: it is not an AbortSignal');
   }
-  if (progressCallback !== undefined && typeof progressCallback !== 'function') {
+  if (progressCallback != null && typeof progressCallback !== 'function') {
     throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `progressCallback`: it is not a function');
   }
-  return { ...plainOptions(rest, 'The options'), ...(signal && { signal }), ...(progressCallback && { progressCallback }) };
+  const rest = plainOptions(others, 'The options');
+  return { rest, ...(signal && { signal }), ...(progressCallback && { progressCallback }) };
 }
 
 /**
- * Reports that never go back: native reports and the end of the call arrive on different paths. A callback that throws
- * stops the call.
+ * Reports that never go back and never come after the end: native reports and the end of the call arrive on different
+ * paths. A callback that throws stops the call.
  */
-function monotone(
-  total: number,
-  callback: (processed: number, total: number) => void,
-  stop: (reason: EmbeddingError) => void,
-): (processed: number) => void {
-  let last = 0;
-  return (processed) => {
-    if (processed <= last) return;
-    last = processed;
+class Progress {
+  #last = 0;
+
+  constructor(
+    readonly total: number,
+    readonly callback: (processed: number, total: number) => void,
+    readonly stop: (reason: EmbeddingError) => void,
+  ) {}
+
+  report(processed: number): void {
+    if (processed <= this.#last) return;
+    this.#last = processed;
     try {
-      callback(processed, total);
+      this.callback(processed, this.total);
     } catch (cause) {
-      stop(new EmbeddingError('ABORTED', 'The call was aborted because its progressCallback threw', { cause }));
-      last = Infinity;
+      this.stop(new EmbeddingError('ABORTED', 'The call was aborted because its progressCallback threw', { cause }));
+      this.end();
     }
-  };
+  }
+
+  end(): void {
+    this.#last = Infinity;
+  }
 }
 
-function toMatrix(answer: NativeAnswer, rows: number): EmbeddingMatrix {
+function toMatrix(answer: NativeAnswer): EmbeddingMatrix {
   // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
   const taken = answer.takeData();
   const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
   const tokenCounts = Uint32Array.from(answer.tokenCounts());
   const truncated = Uint8Array.from(answer.truncated());
   const { dimensions } = answer;
+  const rows = tokenCounts.length;
   const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
   const row = (index: number) => {
     if (!Number.isInteger(index) || index < 0 || index >= rows) {

@@ -50,14 +50,18 @@ export function annotationFields(annotation: unknown, where: string): string[] {
   });
 }
 
-/** Whether the inputs are annotations; decided by the first, since all are of one kind. */
-export function areAnnotations(inputs: unknown): inputs is Annotation[] {
-  if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of texts or annotations`);
-  return inputs.length > 0 && typeof inputs[0] !== 'string';
+/** Refuses what is not an array. */
+export function requireArray(inputs: unknown, of: string): asserts inputs is readonly unknown[] {
+  if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);
 }
 
-/** Hands the inputs to a call, in packs, and lets the event loop turn between them. */
-export async function feed(call: NativeCall, inputs: readonly unknown[], annotated: boolean): Promise<void> {
+/** Hands the inputs to a call, in packs, and lets the event loop turn between them; ends early once it is stopped. */
+export async function feed(
+  call: NativeCall,
+  inputs: readonly unknown[],
+  annotated: boolean,
+  stopped: () => boolean,
+): Promise<void> {
   let strings: string[] = [];
   let characters = 0;
   const push = () => {
@@ -70,6 +74,7 @@ export async function feed(call: NativeCall, inputs: readonly unknown[], annotat
       push();
       await nextTurn();
     }
+    if (stopped()) return;
     for (const text of annotated ? annotationFields(inputs[index], `Annotation ${index}`) : [textAt(inputs, index)]) {
       strings.push(text);
       characters += text.length;
@@ -84,13 +89,16 @@ function textAt(inputs: readonly unknown[], index: number): string {
   return text;
 }
 
+/** The options, if they are an object at all. */
+export function optionsObject(options: unknown, name: string): object {
+  if (typeof options === 'object' && options !== null && !Array.isArray(options)) return options;
+  throw new EmbeddingError('INVALID_CONFIG', `${name} is ${show(options)}, not an object`);
+}
+
 /** Options as a plain object without undefined values, which is what crosses to the native side. */
 export function plainOptions(options: unknown, name: string): Record<string, unknown> {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
-    throw new EmbeddingError('INVALID_CONFIG', `${name} is ${show(options)}, not an object`);
-  }
   const plain: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(options)) {
+  for (const [key, value] of Object.entries(optionsObject(options, name))) {
     if (value === undefined) continue;
     const nested = typeof value === 'object' && value !== null && !Array.isArray(value);
     // Numbers that JSON does not know, functions and the like cross as text and are refused there by name.

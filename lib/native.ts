@@ -28,6 +28,7 @@ export interface NativeAnswer {
   confidences(): Float64Array;
   texts(from: number, to: number): string[];
   failures(): { index: number; error: string }[];
+  release(): void;
 }
 
 interface Addon {
@@ -41,7 +42,12 @@ function platformName(): string {
   const { platform, arch } = process;
   if (platform === 'win32') return `win32-${arch}-msvc`;
   if (platform !== 'linux') return `${platform}-${arch}`;
+  // Otherwise the report looks up the name of every open connection's peer.
+  const settings = process.report as { excludeNetwork?: boolean };
+  const before = settings.excludeNetwork ?? false;
+  settings.excludeNetwork = true;
   const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  settings.excludeNetwork = before;
   return `linux-${arch}-${report.header?.glibcVersionRuntime ? 'gnu' : 'musl'}`;
 }
 

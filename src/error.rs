@@ -14,6 +14,12 @@ pub enum Error {
     /// An argument of a call is unusable: the message names it, its value or index, and what is accepted.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A text has nothing in it.
+    #[error("Text {index} is empty: leave it out, or pass onError: 'skip' to have all others answered")]
+    EmptyText {
+        /// The text's position in the call.
+        index: usize,
+    },
     /// An option of the constructor is unusable or contradicts another one.
     #[error("Invalid option `{option}`: {reason}")]
     InvalidConfig {
@@ -72,7 +78,7 @@ impl Error {
     /// The stable code that programs test for; listed in the documentation of `EmbeddingError`.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::InvalidArgument(_) => "INVALID_ARGUMENT",
+            Self::InvalidArgument(_) | Self::EmptyText { .. } => "INVALID_ARGUMENT",
             Self::InvalidConfig { .. } => "INVALID_CONFIG",
             Self::InputTooLong { .. } => "INPUT_TOO_LONG",
             Self::ModelInit { .. } => "MODEL_INIT_FAILED",
@@ -96,12 +102,24 @@ impl Error {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
             Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
             Self::ModelInit { path, .. } => json!({ "path": path }),
-            Self::Generation { index, .. } => json!({ "index": index }),
+            Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
             Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => {
                 json!({})
             }
         }
+    }
+
+    /// The same error about the text at `index`: equal texts share one fate, but not one position.
+    pub(crate) fn at(&self, index: usize) -> Self {
+        let mut error = self.clone();
+        if let Self::EmptyText { index: at }
+        | Self::InputTooLong { index: at, .. }
+        | Self::Generation { index: at, .. } = &mut error
+        {
+            *at = index;
+        }
+        error
     }
 
     /// A model that cannot be used because of `path`.

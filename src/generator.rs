@@ -1,5 +1,6 @@
 //! The conductor: one call from texts to vectors, through every stage. JS class: `OptimizedEmbeddingGenerator`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::{Lanes, Work};
 use crate::model::{self, Model, ModelInfo, ModelOptions, Prompts};
-use crate::text::{self, Annotation};
+use crate::text::{self, Annotation, Prepared};
 use crate::tokens::Tokenizer;
 
-/// Texts that are tokenised between two looks at the call's cancellation: some tens of milliseconds.
-const TOKENIZE_WINDOW: usize = 1024;
+/// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
+const WINDOW_TEXTS: usize = 1024;
+const WINDOW_BYTES: usize = 1 << 20;
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
@@ -92,7 +94,7 @@ pub struct Item {
     pub processing_ms: f64,
     /// Tokens of the whole text, special tokens included.
     pub token_count: usize,
-    /// Whether the model did not see the whole text.
+    /// Whether the model did not see the whole text, cut by its tokenizer or before.
     pub truncated: bool,
     /// Share of the text's tokens that the model saw and knew, 0–1.
     pub confidence: f64,
@@ -106,6 +108,8 @@ pub struct Generator {
     state: Mutex<State>,
     /// Held while a model loads, so that concurrent calls of `initialize` load it once.
     loading: tokio::sync::Mutex<()>,
+    /// Held for reading by every call.
+    calls: tokio::sync::RwLock<()>,
 }
 
 #[derive(Default)]
@@ -113,6 +117,8 @@ struct State {
     engine: Option<Arc<Engine>>,
     /// Stops the load that is under way.
     load: Cancel,
+    /// Stops all calls, with this model or with one that it replaced.
+    stop: Cancel,
     closed: bool,
 }
 
@@ -124,15 +130,14 @@ struct Engine {
     prompts: Prompts,
     budget: Budget,
     lanes: Lanes,
-    stop: Cancel,
-    /// Held for reading by every call.
-    calls: tokio::sync::RwLock<()>,
+    lowercase: bool,
 }
 
 impl Generator {
     /// A generator without a model yet. Costs nothing.
     pub fn new(options: GeneratorOptions) -> Self {
-        Self { options, state: Mutex::default(), loading: tokio::sync::Mutex::default() }
+        let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
+        Self { options, state: Mutex::default(), loading, calls }
     }
 
     /// Loads the model at `path`, or the one of the options. Does nothing when that model is loaded already; replaces
@@ -153,11 +158,14 @@ impl Generator {
         let options = self.options.clone();
         let load = cancel.clone();
         let engine = blocking(move || Engine::load(path, &options, &load)).await??;
-        let mut state = self.state();
-        cancel.check()?;
-        state.engine = Some(Arc::new(engine));
-        state.closed = false;
-        Ok(())
+        let replaced = {
+            let mut state = self.state();
+            cancel.check()?;
+            state.closed = false;
+            state.engine.replace(Arc::new(engine))
+        };
+        // Freeing a model takes milliseconds, too long for the lock and for a thread that serves other calls.
+        blocking(move || drop(replaced)).await
     }
 
     /// Whether a model is loaded.
@@ -167,7 +175,7 @@ impl Generator {
 
     /// What the loaded model is.
     pub fn model_info(&self) -> Result<ModelInfo> {
-        Ok(self.engine()?.model.info().clone())
+        Ok(self.engine()?.0.model.info().clone())
     }
 
     /// Stops all calls with [`Error::Closed`], waits for them and frees the model. May be called at any time, any
@@ -175,34 +183,29 @@ impl Generator {
     pub async fn close(&self) {
         self.state().load.cancel(Error::Closed);
         let _one_at_a_time = self.loading.lock().await;
-        let engine = {
-            let mut state = self.state();
-            state.closed = true;
-            state.engine.take()
-        };
-        let Some(engine) = engine else { return };
-        engine.stop.cancel(Error::Closed);
-        drop(engine.calls.write().await);
-        // Freeing a model takes milliseconds, too long for a thread that serves other calls.
+        let engine = self.abandon();
+        drop(self.calls.write().await);
         drop(blocking(move || drop(engine)).await);
     }
 
-    /// Stops all work at once without waiting, for when the caller is going away.
-    pub fn abandon(&self) {
-        let mut state = self.state();
-        state.load.cancel(Error::Closed);
-        if let Some(engine) = state.engine.take() {
-            engine.stop.cancel(Error::Closed);
-        }
-        state.closed = true;
+    /// Stops all work without waiting for it and gives up the model, which is freed with the answer.
+    pub fn abandon(&self) -> Option<impl Send + use<>> {
+        let (load, stop, engine) = {
+            let mut state = self.state();
+            state.closed = true;
+            (state.load.clone(), std::mem::take(&mut state.stop), state.engine.take())
+        };
+        load.cancel(Error::Closed);
+        stop.cancel(Error::Closed);
+        engine
     }
 
     /// Embeds `inputs`: equal texts once, results in input order.
     pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
-        let engine = self.engine()?;
-        let _busy = engine.calls.read().await;
+        let (engine, stop) = self.engine()?;
+        let _busy = self.calls.read().await;
         let cancel = options.cancel.clone();
-        let _stop = engine.stop.on_cancel({
+        let _stop = stop.on_cancel({
             let cancel = cancel.clone();
             move |reason| cancel.cancel(reason.clone())
         });
@@ -222,9 +225,11 @@ impl Generator {
         }
     }
 
-    fn engine(&self) -> Result<Arc<Engine>> {
+    /// The model, and what stops calls.
+    fn engine(&self) -> Result<(Arc<Engine>, Cancel)> {
         let state = self.state();
-        state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })
+        let engine = state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })?;
+        Ok((engine, state.stop.clone()))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -244,9 +249,10 @@ impl Engine {
     fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
         let loaded = model::load(&path, &options.model, cancel)?;
         let info = loaded.model.info();
-        let tokenizer = Tokenizer::new(&loaded.tokenizer_json, info.max_length).map_err(|reason| {
-            Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}"))
-        })?;
+        let tokenizer =
+            Tokenizer::new(&loaded.tokenizer_json, info.max_length, loaded.truncate_left).map_err(|reason| {
+                Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}"))
+            })?;
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
@@ -256,8 +262,7 @@ impl Engine {
             prompts: loaded.prompts,
             budget: Budget { max_rows, ..options.budget },
             lanes,
-            stop: Cancel::default(),
-            calls: tokio::sync::RwLock::default(),
+            lowercase: loaded.lowercase,
             model: loaded.model,
         })
     }
@@ -267,16 +272,17 @@ impl Engine {
         cancel.check()?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
-        let (texts, distinct) = blocking(move || {
-            let texts = prepare(inputs, max_chars);
+        let stop = cancel.clone();
+        let (texts, cut, distinct) = blocking(move || {
+            let (texts, cut) = prepare(inputs, max_chars, &stop);
             let distinct = Distinct::of(&texts);
-            (texts, distinct)
+            (texts, cut, distinct)
         })
         .await?;
         let texts = Arc::new(texts);
         let tokens = self.tokenize(&texts, &distinct.first, options.input_type, cancel).await?;
 
-        let mut answer = Answer::new(self.model.info().dimensions, &distinct, options.progress);
+        let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress);
         let mut runnable = Vec::with_capacity(tokens.len());
         for (slot, tokens) in tokens.into_iter().enumerate() {
             match tokens {
@@ -318,27 +324,42 @@ impl Engine {
         cancel: &Cancel,
     ) -> Result<Vec<Result<Tokens>>> {
         let mut tokens = Vec::with_capacity(first.len());
-        for window in first.chunks(TOKENIZE_WINDOW) {
+        let mut rest = first;
+        while !rest.is_empty() {
             cancel.check()?;
-            let (engine, texts, window) = (Arc::clone(self), Arc::clone(texts), window.to_vec());
-            let encode = move || -> Vec<Result<Tokens>> {
-                let prompt = engine.prompts.of(input_type);
-                window.into_par_iter().map(|index| engine.encode(index, prompt, &texts[index])).collect()
+            let mut bytes = 0;
+            let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&index| {
+                let full = bytes >= WINDOW_BYTES;
+                bytes += texts[index].len();
+                !full
+            });
+            let (window, after) = rest.split_at(fits.count());
+            rest = after;
+            let (engine, texts, cancel, window) =
+                (Arc::clone(self), Arc::clone(texts), cancel.clone(), window.to_vec());
+            let encode_all = move || -> Vec<Result<Tokens>> {
+                let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
+                window.into_par_iter().map(encode).collect()
             };
-            tokens.extend(blocking(encode).await?);
+            tokens.extend(blocking(encode_all).await?);
         }
+        cancel.check()?;
         Ok(tokens)
     }
 
-    fn encode(&self, index: usize, prompt: &str, text: &str) -> Result<Tokens> {
+    fn encode(&self, index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
         if text.trim().is_empty() {
-            return Err(Error::InvalidArgument(format!("Text {index} is empty: remove it, or pass onError: 'skip'")));
+            return Err(Error::EmptyText { index });
         }
-        if prompt.is_empty() {
-            self.tokenizer.encode(index, text)
-        } else {
-            self.tokenizer.encode(index, &format!("{prompt}{text}"))
+        let mut text = Cow::Borrowed(text);
+        let prompt = self.prompts.of(input_type);
+        if !prompt.is_empty() {
+            text = Cow::Owned(format!("{prompt}{text}"));
         }
+        if self.lowercase {
+            text = Cow::Owned(text.to_lowercase());
+        }
+        self.tokenizer.encode(index, &text)
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
@@ -373,11 +394,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))
 }
 
-fn prepare(inputs: Inputs, max_chars: usize) -> Vec<String> {
+/// The texts to embed, and for each whether something was cut off it.
+fn prepare(inputs: Inputs, max_chars: usize, cancel: &Cancel) -> (Vec<String>, Vec<bool>) {
     match inputs {
-        Inputs::Texts(texts) => texts,
+        Inputs::Texts(texts) => {
+            let cut = vec![false; texts.len()];
+            (texts, cut)
+        }
         Inputs::Annotations(annotations) => {
-            annotations.par_iter().with_min_len(64).map(|annotation| text::prepare(annotation, max_chars)).collect()
+            let prepare = |annotation| {
+                // Nobody looks at the texts of a call that was stopped.
+                let stopped = |_| Prepared { text: String::new(), cut: true };
+                let prepared = cancel.check().map_or_else(stopped, |()| text::prepare(annotation, max_chars));
+                (prepared.text, prepared.cut)
+            };
+            annotations.par_iter().with_min_len(64).map(prepare).unzip()
         }
     }
 }
@@ -473,6 +504,7 @@ fn finite(vector: &[f32]) -> Result<Vec<f32>, String> {
 /// The answer as it fills.
 struct Answer<'a> {
     distinct: &'a Distinct,
+    cut: &'a [bool],
     embedded: Embedded,
     open: Vec<bool>,
     answered: usize,
@@ -480,28 +512,27 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(dimensions: usize, distinct: &'a Distinct, progress: Option<Progress>) -> Self {
+    fn new(dimensions: usize, distinct: &'a Distinct, cut: &'a [bool], progress: Option<Progress>) -> Self {
         let embedded = Embedded {
             matrix: EmbeddingMatrix::zeros(distinct.total, dimensions),
             items: vec![Item::default(); distinct.total],
             ..Embedded::default()
         };
-        Self { distinct, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
+        Self { distinct, cut, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
     }
 
     fn describe(&mut self, slot: usize, tokens: &Tokens) {
-        let item = Item {
-            token_count: tokens.total,
-            truncated: tokens.truncated(),
-            confidence: tokens.confidence(),
-            ..Item::default()
-        };
-        self.each(slot, |_, to| *to = item.clone());
+        let cut = self.cut;
+        self.each(slot, |index, _, item| {
+            item.token_count = tokens.total;
+            item.truncated = tokens.truncated() || cut[index];
+            item.confidence = tokens.confidence();
+        });
     }
 
     fn commit(&mut self, slot: usize, vector: &[f32], ms: f64) {
         let share = ms / self.distinct.inputs[slot].len() as f64;
-        self.each(slot, |row, item| {
+        self.each(slot, |_, row, item| {
             row.copy_from_slice(vector);
             item.processing_ms = share;
         });
@@ -509,13 +540,13 @@ impl<'a> Answer<'a> {
     }
 
     fn fail(&mut self, slot: usize, error: &Error) {
-        self.each(slot, |_, item| *item = Item { error: Some(error.clone()), ..Item::default() });
+        self.each(slot, |index, _, item| *item = Item { error: Some(error.at(index)), ..Item::default() });
         self.close(slot);
     }
 
-    fn each(&mut self, slot: usize, mut change: impl FnMut(&mut [f32], &mut Item)) {
+    fn each(&mut self, slot: usize, mut change: impl FnMut(usize, &mut [f32], &mut Item)) {
         for &index in &self.distinct.inputs[slot] {
-            change(self.embedded.matrix.row_mut(index), &mut self.embedded.items[index]);
+            change(index, self.embedded.matrix.row_mut(index), &mut self.embedded.items[index]);
         }
     }
 

@@ -22,9 +22,18 @@ pub struct Annotation {
     pub source_snippet: String,
 }
 
+/// A text that is ready to be embedded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// The text.
+    pub text: String,
+    /// Whether something was cut off its end.
+    pub cut: bool,
+}
+
 /// The text to embed: comments stripped from the code, white space folded, cut to `max_chars` characters. Empty parts
 /// are left out; a node with none gives `Node: <nodeId>`. Takes time linear in the annotation's length.
-pub fn prepare(annotation: &Annotation, max_chars: usize) -> String {
+pub fn prepare(annotation: &Annotation, max_chars: usize) -> Prepared {
     let code = strip_comments(&annotation.source_snippet);
     let parts = [("Signature: ", annotation.signature.as_str()), ("Summary: ", &annotation.summary), ("Code: ", &code)];
     let mut text = Folded::new(max_chars);
@@ -48,11 +57,12 @@ struct Folded {
     text: String,
     left: usize,
     space: bool,
+    cut: bool,
 }
 
 impl Folded {
     fn new(max_chars: usize) -> Self {
-        Self { text: String::new(), left: max_chars, space: false }
+        Self { text: String::new(), left: max_chars, space: false, cut: false }
     }
 
     fn is_empty(&self) -> bool {
@@ -61,28 +71,26 @@ impl Folded {
 
     fn push(&mut self, part: &str) {
         for c in part.chars() {
-            if self.left == 0 {
-                return;
-            }
             if c.is_whitespace() {
                 self.space = !self.text.is_empty();
                 continue;
             }
-            if std::mem::take(&mut self.space) {
+            if self.left > 0 && std::mem::take(&mut self.space) {
                 self.text.push(' ');
                 self.left -= 1;
-                if self.left == 0 {
-                    return;
-                }
+            }
+            if self.left == 0 {
+                self.cut = true;
+                return;
             }
             self.text.push(c);
             self.left -= 1;
         }
     }
 
-    fn finish(mut self) -> String {
+    fn finish(mut self) -> Prepared {
         self.text.truncate(self.text.trim_end().len());
-        self.text
+        Prepared { text: self.text, cut: self.cut }
     }
 }
 
@@ -113,7 +121,7 @@ fn strip_comments(code: &str) -> Cow<'_, str> {
     let mut kept = String::new();
     let mut copied = 0;
     let mut rest = code;
-    while let Some(at) = rest.find(['/', '#', '"', '\'', '`']) {
+    while let Some(at) = rest.find(['/', '#', '"', '\'', '`', '\\']) {
         let here = code.len() - rest.len() + at;
         let tail = &code[here..];
         let comment = match style {
@@ -142,8 +150,13 @@ fn to_line_end(text: &str) -> usize {
     text.find('\n').unwrap_or(text.len())
 }
 
-/// Length in bytes of the string literal that starts `text`, or of the one character that is no literal.
+/// Length in bytes of the string literal that starts `text`, or of what is no literal: one character, or an escaped one
+/// together with its backslash. Skipping those is what keeps the search linear: a quote that nothing closes is looked
+/// for to the end of its line once, not once for each escaped quote behind it.
 fn literal_len(text: &str) -> usize {
+    if text.starts_with('\\') {
+        return 1 + text[1..].chars().next().map_or(0, char::len_utf8);
+    }
     for quotes in ["\"\"\"", "'''"] {
         if let Some(body) = text.strip_prefix(quotes) {
             return body.find(quotes).map_or(text.len(), |end| end + 2 * quotes.len());
@@ -183,20 +196,20 @@ mod tests {
     }
 
     fn code(code: &str) -> String {
-        prepare(&annotation("", "", code), 10_000)
+        prepare(&annotation("", "", code), 10_000).text
     }
 
     #[test]
     fn parts_are_joined_and_white_space_is_folded() {
-        let text = prepare(&annotation("fn  a()\n", " Adds.\t", "{\n    1\n}"), 1000);
+        let text = prepare(&annotation("fn  a()\n", " Adds.\t", "{\n    1\n}"), 1000).text;
         assert_eq!(text, "Signature: fn a() | Summary: Adds. | Code: { 1 }");
     }
 
     #[test]
     fn empty_parts_are_left_out_and_an_empty_node_gives_its_id() {
-        assert_eq!(prepare(&annotation("", " \n", "x"), 1000), "Code: x");
-        assert_eq!(prepare(&annotation("", "", ""), 1000), "Node: n1");
-        assert_eq!(prepare(&annotation("f()", "", "// only a comment"), 1000), "Signature: f()");
+        assert_eq!(prepare(&annotation("", " \n", "x"), 1000).text, "Code: x");
+        assert_eq!(prepare(&annotation("", "", ""), 1000).text, "Node: n1");
+        assert_eq!(prepare(&annotation("f()", "", "// only a comment"), 1000).text, "Signature: f()");
     }
 
     #[test]
@@ -218,10 +231,26 @@ mod tests {
         assert_eq!(code("this.#count // private"), "Code: this.#count");
     }
 
+    #[test]
+    fn what_is_cut_off_is_reported() {
+        let prepared = |summary, max| prepare(&annotation("", summary, ""), max);
+        assert_eq!(prepared("abc", 12), Prepared { text: "Summary: abc".into(), cut: false });
+        assert_eq!(prepared("abc \n ", 12), Prepared { text: "Summary: abc".into(), cut: false });
+        assert_eq!(prepared("abc d", 12), Prepared { text: "Summary: abc".into(), cut: true });
+        assert_eq!(prepared("abc d", 13), Prepared { text: "Summary: abc".into(), cut: true });
+    }
+
+    #[test]
+    fn ten_megabytes_of_escaped_quotes_take_no_time() {
+        for line in ["\\'", "\\\"", "\\\\'", "'", "\"'`", "'\\"] {
+            code(&line.repeat(1 << 20));
+        }
+    }
+
     proptest! {
         #[test]
         fn never_longer_than_asked_and_never_a_panic(s in any::<String>(), c in any::<String>(), max in 0usize..60) {
-            let text = prepare(&annotation(&s, "", &c), max);
+            let Prepared { text, .. } = prepare(&annotation(&s, "", &c), max);
             prop_assert!(text.chars().count() <= max);
             prop_assert_eq!(text.trim(), text.as_str());
         }

@@ -1,6 +1,6 @@
 //! Text → token ids, with what was cut off reported.
 
-use std::fmt;
+use std::{fmt, panic};
 
 use serde_json::Value;
 use tokenizers::TruncationDirection;
@@ -23,13 +23,25 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Parses a `tokenizer.json`. Texts are cut to `max_length` tokens, special tokens included.
+    /// Parses a `tokenizer.json`. Texts are cut to `max_length` tokens, special tokens included; at their beginning if
+    /// `truncate_left`, by default as the file itself says.
     ///
     /// # Errors
     /// A reason in plain words, without the file's name.
-    pub fn new(json: &[u8], max_length: usize) -> Result<Self, String> {
+    pub fn new(json: &[u8], max_length: usize, truncate_left: Option<bool>) -> Result<Self, String> {
+        // The crate trusts its files: some of what they may say makes it panic.
+        let parse = || Self::parse(json, max_length, truncate_left);
+        panic::catch_unwind(parse).unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
+    }
+
+    fn parse(json: &[u8], max_length: usize, truncate_left: Option<bool>) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         let direction = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
+        let direction = match truncate_left {
+            Some(true) => TruncationDirection::Left,
+            Some(false) => TruncationDirection::Right,
+            None => direction,
+        };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         let special = inner.encode_fast("", true).map_err(|error| error.to_string())?.len();
         if max_length <= special {
@@ -52,6 +64,7 @@ impl Tokenizer {
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         let total = encoding.len() + self.special;
         encoding.truncate(self.max_length - self.special, 0, self.direction);
+        drop(encoding.take_overflowing());
         let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();

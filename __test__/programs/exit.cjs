@@ -9,12 +9,19 @@ const texts = Array.from({ length: 5000 }, (_, i) => `text ${i} ${'reads a file 
   const initialized = generator.initialize();
   if (how === 'exit-in-initialize') setTimeout(() => process.exit(7), Number(afterMs));
   await initialized;
-  const work = generator.embed(texts);
-  work.catch(() => {});
-  if (how === 'return') process.exitCode = (await generator.embed(['one'])).rows === 1 ? 7 : 1;
-  if (how === 'return') return generator.cleanup();
-  setTimeout(() => {
+  if (how === 'return') {
+    process.exitCode = (await generator.embed(['one'])).rows === 1 ? 7 : 1;
+    return generator.cleanup();
+  }
+  const end = () => {
     if (how === 'throw') throw new Error('on purpose');
-    if (how === 'exit') process.exit(7);
-  }, Number(afterMs));
+    process.exit(7);
+  };
+  // From the first finished batch on, the lanes are inside the model without a pause.
+  const progressCallback = () => {
+    if (!timer) timer = setTimeout(end, Number(afterMs));
+  };
+  let timer;
+  await generator.embed(texts, { progressCallback });
+  process.exit(1);
 })();

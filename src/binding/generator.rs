@@ -1,8 +1,12 @@
 //! The handles behind `OptimizedEmbeddingGenerator`: the generator, a call on its way, and its answer.
+//!
+//! No `async fn`: their futures would borrow from objects that go away with their worker. Each future owns what it needs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use napi::bindgen_prelude::{Float32Array, Float64Array, FnArgs, Object, Uint8Array, Uint32Array, Utf16String};
+use napi::bindgen_prelude::{
+    Float32Array, Float64Array, FnArgs, Object, PromiseRaw, Uint8Array, Uint32Array, Utf16String,
+};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
 use napi_derive::napi;
@@ -11,7 +15,7 @@ use serde_json::{Map, Value};
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::generator::{Embedded, Generator, Inputs};
+use crate::generator::{Embedded, Generator, Inputs, Progress};
 use crate::text::Annotation;
 
 /// Vectors above this size are handed over without a copy. Below it a copy is cheaper than a finaliser.
@@ -34,17 +38,16 @@ impl NativeGenerator {
         let inner = Arc::new(Generator::new(options::generator(&options).map_err(to_js)?));
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&inner), |generator| {
-            if let Some(generator) = generator.upgrade() {
-                generator.abandon();
-            }
+            drop(generator.upgrade().and_then(|generator| generator.abandon()));
         })?;
         Ok(Self { inner })
     }
 
     /// See `Generator::initialize`.
-    #[napi]
-    pub async fn initialize(&self, path: Option<String>) -> Result<()> {
-        self.inner.initialize(path).await.map_err(to_js)
+    #[napi(catch_unwind)]
+    pub fn initialize<'env>(&self, env: &'env Env, path: Option<String>) -> Result<PromiseRaw<'env, ()>> {
+        let generator = Arc::clone(&self.inner);
+        env.spawn_future(async move { generator.initialize(path).await.map_err(to_js) })
     }
 
     /// See `Generator::is_ready`.
@@ -74,10 +77,13 @@ impl NativeGenerator {
     }
 
     /// See `Generator::close`.
-    #[napi]
-    pub async fn close(&self) -> Result<()> {
-        self.inner.close().await;
-        Ok(())
+    #[napi(catch_unwind)]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let generator = Arc::clone(&self.inner);
+        env.spawn_future(async move {
+            generator.close().await;
+            Ok(())
+        })
     }
 
     /// A call without inputs yet.
@@ -110,32 +116,41 @@ impl NativeCall {
         self.packs.lock().unwrap_or_else(PoisonError::into_inner).push(pack);
     }
 
-    /// Stops the call; its promise is rejected with `ABORTED`.
+    /// Stops the call, if it runs (its promise is rejected with `ABORTED`), and lets go of what was pushed.
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.cancel.cancel(Error::Aborted);
+        self.take_packs();
     }
 
     /// Embeds what was pushed: texts, or annotations as four strings each.
-    #[napi]
-    pub async fn run(
+    #[napi(catch_unwind)]
+    pub fn run<'env>(
         &self,
+        env: &'env Env,
         annotated: bool,
         options: Map<String, Value>,
         on_progress: Option<OnProgress>,
-    ) -> Result<NativeAnswer> {
+    ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let mut options = options::call(&options).map_err(to_js)?;
         options.cancel = self.cancel.clone();
-        options.progress = on_progress.map(|callback| -> crate::generator::Progress {
+        options.progress = on_progress.map(|callback| -> Progress {
             Box::new(move |processed, total| {
                 callback.call((processed as u32, total as u32).into(), ThreadsafeFunctionCallMode::NonBlocking);
             })
         });
-        let packs = std::mem::take(&mut *self.packs.lock().unwrap_or_else(PoisonError::into_inner));
-        let inputs = tokio::task::spawn_blocking(move || unpack(packs, annotated)).await;
-        let inputs = inputs.map_err(|error| to_js(Error::Internal(error.to_string())))?;
-        let embedded = self.generator.embed(inputs, options).await.map_err(to_js)?;
-        Ok(NativeAnswer { embedded })
+        let generator = Arc::clone(&self.generator);
+        let packs = self.take_packs();
+        env.spawn_future(async move {
+            let inputs = tokio::task::spawn_blocking(move || unpack(packs, annotated)).await;
+            let inputs = inputs.map_err(|error| to_js(Error::Internal(error.to_string())))?;
+            let embedded = generator.embed(inputs, options).await.map_err(to_js)?;
+            Ok(NativeAnswer { embedded })
+        })
+    }
+
+    fn take_packs(&self) -> Vec<Pack> {
+        std::mem::take(&mut *self.packs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -220,6 +235,12 @@ impl NativeAnswer {
     pub fn texts(&self, from: u32, to: u32) -> Vec<&str> {
         let texts = self.embedded.texts.get(from as usize..to as usize).unwrap_or_default();
         texts.iter().map(String::as_str).collect()
+    }
+
+    /// Lets go of everything: the garbage collector does not see how much memory an answer holds.
+    #[napi(catch_unwind)]
+    pub fn release(&mut self) {
+        self.embedded = Embedded::default();
     }
 
     /// The inputs that could not be embedded: their indices, and an error for each.

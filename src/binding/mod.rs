@@ -49,5 +49,5 @@ pub fn prepare_text(
     max_tokens: u32,
 ) -> String {
     let annotation = Annotation { node_id, signature, summary, source_snippet };
-    text::prepare(&annotation, (max_tokens as usize).saturating_mul(text::CHARS_PER_TOKEN))
+    text::prepare(&annotation, (max_tokens as usize).saturating_mul(text::CHARS_PER_TOKEN)).text
 }

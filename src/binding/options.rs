@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
-use crate::model::{ModelOptions, Pooling, Prompts};
+use crate::model::{ModelOptions, Pooling, PromptOptions};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -91,8 +91,8 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
             prompts: match read.get("prompts") {
-                None => None,
-                Some(Value::Object(prompts)) => Some(parse_prompts(prompts)?),
+                None => PromptOptions::default(),
+                Some(Value::Object(prompts)) => parse_prompts(prompts)?,
                 Some(other) => {
                     return read.wrong(
                         "prompts",
@@ -109,14 +109,14 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     Ok(parsed)
 }
 
-fn parse_prompts(prompts: &Map<String, Value>) -> Result<Prompts> {
+fn parse_prompts(prompts: &Map<String, Value>) -> Result<PromptOptions> {
     let mut read = Reader::new("prompts.", prompts);
     let mut prompt = |name| match read.get(name) {
-        None => Ok(String::new()),
-        Some(Value::String(text)) => Ok(text.clone()),
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => read.wrong(name, other, "a string"),
     };
-    let parsed = Prompts { document: prompt("document")?, query: prompt("query")? };
+    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")? };
     read.finish()?;
     Ok(parsed)
 }
@@ -125,6 +125,8 @@ fn parse_prompts(prompts: &Map<String, Value>) -> Result<Prompts> {
 pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
     let mut read = Reader::new("", options);
     let input_types = [InputType::Document, InputType::Query].map(|input_type| (input_type.as_str(), input_type));
+    // Part of the documented options; a call's batches are small whatever it says.
+    read.count("memoryLimit", 1 << 40)?;
     let parsed = CallOptions {
         input_type: read.one_of("inputType", &input_types)?.unwrap_or_default(),
         on_error: read.one_of("onError", &[("throw", OnError::Throw), ("skip", OnError::Skip)])?.unwrap_or_default(),

@@ -1,7 +1,8 @@
 //! A model's own files, in Hugging Face layout: what they say about it, and the hash of what they hold.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
@@ -10,7 +11,8 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::pooling::{Activation, Dense};
-use super::{ModelOptions, Pooling, Prompts};
+use super::{ModelOptions, Pooling, PromptOptions, Prompts};
+use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Where a graph is looked for, best first.
@@ -30,6 +32,8 @@ pub(super) struct ModelSpec {
     pub dense: Vec<Dense>,
     pub max_length: usize,
     pub prompts: Prompts,
+    pub truncate_left: Option<bool>,
+    pub lowercase: bool,
     pub pad_id: u32,
     /// The position of the first token: RoBERTa and its kin start after the padding id.
     pub first_position: u32,
@@ -49,7 +53,8 @@ struct ModuleEntry {
 #[serde(default)]
 struct Config {
     model_type: Option<String>,
-    pad_token_id: Option<u32>,
+    /// Some files say -1 where there is none.
+    pad_token_id: Option<i64>,
     max_position_embeddings: Option<usize>,
 }
 
@@ -57,6 +62,7 @@ struct Config {
 #[serde(default)]
 struct SentenceBertConfig {
     max_seq_length: Option<usize>,
+    do_lower_case: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -64,12 +70,14 @@ struct SentenceBertConfig {
 struct TokenizerConfig {
     /// Often a number like 1e30 that stands for "no limit", too large for an integer.
     model_max_length: Option<f64>,
+    truncation_side: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct SentenceTransformersConfig {
-    prompts: std::collections::BTreeMap<String, Option<String>>,
+    prompts: BTreeMap<String, Option<String>>,
+    default_prompt_name: Option<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -108,12 +116,12 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let modules: Option<Vec<ModuleEntry>> = files.json("modules.json")?;
 
-    let pad_id = config.pad_token_id.unwrap_or(0);
     let roberta_like = matches!(
         config.model_type.as_deref(),
         Some("roberta" | "xlm-roberta" | "camembert" | "mpnet" | "longformer" | "xlm-roberta-xl" | "data2vec-text")
     );
-    let first_position = if roberta_like { pad_id + 1 } else { 0 };
+    let pad_id = config.pad_token_id.and_then(|id| u32::try_from(id).ok()).unwrap_or(u32::from(roberta_like));
+    let first_position = if roberta_like { pad_id.saturating_add(1) } else { 0 };
     let longest = config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize));
     let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
 
@@ -125,7 +133,9 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         normalize: None,
         dense: Vec::new(),
         max_length,
-        prompts: options.prompts.clone().unwrap_or_else(|| named_prompts(&prompts)),
+        prompts: merged_prompts(&options.prompts, &prompts),
+        truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
+        lowercase: sentence_bert.do_lower_case,
         pad_id,
         first_position,
         config_files: Vec::new(),
@@ -205,16 +215,26 @@ impl ConfigFiles {
 
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
     let read = || {
-        if fs::metadata(path)?.len() > MAX_CONFIG_BYTES {
-            return Err(std::io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
+        let mut bytes = Vec::new();
+        open_file(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
         }
-        fs::read(path)
+        Ok(bytes)
     };
     match read() {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::model(path, error.to_string())),
     }
+}
+
+/// Opens regular files only: opening a pipe would wait for ever.
+fn open_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    File::open(path)
 }
 
 /// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds
@@ -245,10 +265,17 @@ fn max_length(
     Ok(said.min(longest.unwrap_or(said)))
 }
 
-fn named_prompts(config: &SentenceTransformersConfig) -> Prompts {
-    let named =
-        |names: &[&str]| names.iter().find_map(|&name| config.prompts.get(name).cloned().flatten()).unwrap_or_default();
-    Prompts { document: named(&["document", "passage", "corpus"]), query: named(&["query"]) }
+/// What the user says, then what the model names for the role, then its default.
+fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) -> Prompts {
+    let named = |name: &str| config.prompts.get(name).cloned().flatten();
+    let default = config.default_prompt_name.as_deref().and_then(named).unwrap_or_default();
+    let of_role = |option: &Option<String>, names: &[&str]| {
+        option.clone().or_else(|| names.iter().find_map(|name| named(name))).unwrap_or_else(|| default.clone())
+    };
+    Prompts {
+        document: of_role(&options.document, &["document", "passage", "corpus"]),
+        query: of_role(&options.query, &["query"]),
+    }
 }
 
 fn read_modules(
@@ -262,7 +289,7 @@ fn read_modules(
         let name = module.kind.rsplit('.').next().unwrap_or_default();
         let path = module_path(&files.root, module)?;
         match name {
-            "Transformer" => {}
+            "Transformer" if path.is_empty() => {}
             _ if spec.normalize == Some(true) => {
                 return Err(Error::model(
                     &files.root,
@@ -402,42 +429,52 @@ pub(super) struct HashedWeights {
 /// Operators whose result depends on all rows of a batch: `DynamicQuantizeLinear`, `DynamicQuantizeMatMul`,
 /// `DynamicQuantizeLSTM` and what they feed. A graph is searched for their names instead of being parsed: a false
 /// positive would cost speed only, and weights that spell such a name by chance do not exist.
-const DYNAMIC: [&[u8]; 3] = [b"DynamicQuantize", b"MatMulInteger", b"ConvInteger"];
+const DYNAMIC: [&str; 3] = ["DynamicQuantize", "MatMulInteger", "ConvInteger"];
 
-/// Hashes the graph and the external data beside it.
-pub(super) fn hash_weights(onnx: &Path) -> Result<HashedWeights> {
+/// Hashes the graph and the files beside it that it names: weights may lie outside the graph.
+pub(super) fn hash_weights(onnx: &Path, cancel: &Cancel) -> Result<HashedWeights> {
+    let beside: Vec<String> = onnx
+        .parent()
+        .and_then(|directory| fs::read_dir(directory).ok())
+        .into_iter()
+        .flat_map(|entries| entries.flatten())
+        .filter(|entry| entry.path() != onnx && entry.path().is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let names: Vec<&str> = DYNAMIC.iter().copied().chain(beside.iter().map(String::as_str)).collect();
     let mut hash = Sha256::new();
-    let dynamic_quantization = hash_file(onnx, &mut hash).map_err(|error| Error::model(onnx, error.to_string()))?;
-    for suffix in [".data", "_data"] {
-        let mut name = onnx.as_os_str().to_owned();
-        name.push(suffix);
-        let data = PathBuf::from(name);
-        if data.is_file() {
-            hash_file(&data, &mut hash).map_err(|error| Error::model(&data, error.to_string()))?;
-        }
+    let found = hash_file(onnx, &names, &mut hash, cancel)?;
+    for (_, name) in beside.iter().enumerate().filter(|(i, _)| found[DYNAMIC.len() + i]) {
+        hash_file(&onnx.with_file_name(name), &[], &mut hash, cancel)?;
     }
+    let dynamic_quantization = found[..DYNAMIC.len()].contains(&true);
     Ok(HashedWeights { sha256: hash.finalize().into(), dynamic_quantization })
 }
 
-fn hash_file(path: &Path, hash: &mut Sha256) -> std::io::Result<bool> {
+/// Hashes a file and tells which of `names` occur in it.
+fn hash_file(path: &Path, names: &[&str], hash: &mut Sha256, cancel: &Cancel) -> Result<Vec<bool>> {
     const CHUNK: usize = 1 << 20;
-    const OVERLAP: usize = 32;
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; OVERLAP + CHUNK];
+    let overlap = names.iter().map(|name| name.len()).max().unwrap_or(0);
+    let failed = |error: io::Error| Error::model(path, error.to_string());
+    let mut file = open_file(path).map_err(failed)?;
+    let mut buffer = vec![0; overlap + CHUNK];
+    let mut found = vec![false; names.len()];
     let mut kept = 0;
-    let mut dynamic = false;
     loop {
+        cancel.check()?;
         let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return Ok(dynamic),
+            Ok(0) => return Ok(found),
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(error) => return Err(failed(error)),
         };
         hash.update(&buffer[kept..kept + read]);
         let filled = kept + read;
-        dynamic = dynamic || DYNAMIC.iter().any(|name| memchr::memmem::find(&buffer[..filled], name).is_some());
+        for (found, name) in found.iter_mut().zip(names) {
+            *found = *found || memchr::memmem::find(&buffer[..filled], name.as_bytes()).is_some();
+        }
         // A name may lie across the end of a chunk.
-        kept = filled.min(OVERLAP);
+        kept = filled.min(overlap);
         buffer.copy_within(filled - kept..filled, 0);
     }
 }

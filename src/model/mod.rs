@@ -38,9 +38,18 @@ pub struct ModelOptions {
     /// Most tokens of a text that the model sees, special tokens included.
     pub max_length: Option<usize>,
     /// Text put before each document or query.
-    pub prompts: Option<Prompts>,
+    pub prompts: PromptOptions,
     /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
     pub intra_op_threads: Option<usize>,
+}
+
+/// What the user wants put before a text, by its role.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PromptOptions {
+    /// Before documents.
+    pub document: Option<String>,
+    /// Before queries.
+    pub query: Option<String>,
 }
 
 /// What is put before a text, by its role.
@@ -88,8 +97,8 @@ pub struct ModelInfo {
     pub intra_op_threads: usize,
     /// How the ONNX Runtime in use describes itself.
     pub runtime: String,
-    /// Identifies the embedding space of documents: weights, tokenizer, configuration and everything in this struct
-    /// that changes vectors.
+    /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
+    /// changes vectors.
     pub fingerprint: Fingerprint,
 }
 
@@ -101,6 +110,10 @@ pub struct LoadedModel {
     pub tokenizer_json: Vec<u8>,
     /// The name of that file, for errors.
     pub tokenizer_path: String,
+    /// Whether texts are cut at their beginning, where the model's files say so.
+    pub truncate_left: Option<bool>,
+    /// Whether texts are to be written in lower case first.
+    pub lowercase: bool,
     /// What to put before texts.
     pub prompts: Prompts,
 }
@@ -109,12 +122,14 @@ pub struct LoadedModel {
 /// and compiles the whole file.
 pub fn load(path: &str, options: &ModelOptions, cancel: &Cancel) -> Result<LoadedModel> {
     let spec = directory::read(path, options)?;
-    let hashed = directory::hash_weights(&spec.onnx)?;
+    let hashed = directory::hash_weights(&spec.onnx, cancel)?;
     let model = onnx::OnnxModel::load(path, &spec, &hashed, options, cancel)?;
     Ok(LoadedModel {
         model: Arc::new(model),
         tokenizer_json: spec.tokenizer_json,
         tokenizer_path: spec.tokenizer_path,
+        truncate_left: spec.truncate_left,
+        lowercase: spec.lowercase,
         prompts: spec.prompts,
     })
 }

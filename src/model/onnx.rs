@@ -64,6 +64,8 @@ pub(super) struct OnnxModel {
     inputs: Vec<Input>,
     output: CString,
     head: Head,
+    /// Length of the graph's own vectors; 0 until the first run has told.
+    width: usize,
     pad_id: u32,
     first_position: u32,
     info: ModelInfo,
@@ -114,6 +116,11 @@ impl OnnxModel {
             }
         };
         let pooled = SENTENCE_OUTPUTS.contains(&output.name());
+        if pooled && options.pooling.is_some() {
+            let reason =
+                format!("the graph pools by itself: it has {} but no output with a vector per token", output.name());
+            return Err(Error::config("pooling", reason));
+        }
         let unsaid: Vec<&str> = [
             (spec.pooling.is_none() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
             spec.normalize.is_none().then_some("normalize: true | false"),
@@ -139,6 +146,7 @@ impl OnnxModel {
             output: CString::new(output_name.as_str()).map_err(|error| bad(error.to_string()))?,
             inputs,
             head,
+            width: 0,
             pad_id: spec.pad_id,
             first_position: spec.first_position,
             info: ModelInfo {
@@ -157,38 +165,33 @@ impl OnnxModel {
             },
             session: ManuallyDrop::new(session),
         };
-        model.info.dimensions =
+        (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
         model.info.fingerprint = fingerprint(spec, weights, &model.info);
         Ok(model)
     }
 
-    /// Runs one padding token through the graph; gives the length of the vectors.
-    fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<usize, String> {
-        let token = Tokens { ids: vec![self.pad_id], total: 1, ..Tokens::default() };
-        let (output, width) =
-            self.infer(&[&token], cancel).map_err(|reason| format!("a first run of the model failed: {reason}"))?;
-        let mut dense_input = width;
-        for dense in &self.head.dense {
-            if dense.inputs != dense_input {
-                return Err(format!("a Dense module expects {} values, but it is given {dense_input}", dense.inputs));
+    /// Runs one token through the graph and the head; gives the width of the graph's vectors and the length of ours.
+    fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<(usize, usize), String> {
+        // The first token of any vocabulary; a padding id may lie outside the table.
+        let token = Tokens { ids: vec![0], total: 1, ..Tokens::default() };
+        let probe = |output: &[f32], width: usize| {
+            let full = self.head.full_width(width)?;
+            if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
+                return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
             }
-            dense_input = dense.outputs;
-        }
-        let full = dense_input;
-        if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
-            return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
-        }
-        let mut vector = Vec::new();
-        self.head.apply(&output, width, [1].into_iter(), &mut vector);
-        if vector.iter().any(|value| !value.is_finite()) {
-            return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
-        }
-        Ok(self.head.output_width(width))
+            let mut vector = Vec::new();
+            self.head.apply(output, width, [1].into_iter(), &mut vector);
+            if vector.iter().any(|value| !value.is_finite()) {
+                return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
+            }
+            Ok((width, vector.len()))
+        };
+        self.infer(&[&token], cancel, probe).map_err(|reason| format!("a first run of the model failed: {reason}"))?
     }
 
-    /// The graph's output for `batch`, and the length of each of its vectors.
-    fn infer(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<(Vec<f32>, usize), String> {
+    /// Runs the graph and hands its output for `batch`, and the length of each of its vectors, to `read`.
+    fn infer<T>(&self, batch: &[&Tokens], cancel: &Cancel, read: impl FnOnce(&[f32], usize) -> T) -> Result<T, String> {
         // Taken first, so that it is given back last: the tensors below belong to the runtime too.
         let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
         let rows = batch.len();
@@ -200,7 +203,7 @@ impl OnnxModel {
             (Feed::Ids, id) => *id.unwrap_or(&self.pad_id),
             (Feed::Mask, id) => u32::from(id.is_some()),
             (Feed::TypeIds, _) => tokens.type_ids.as_ref().and_then(|ids| ids.get(at)).copied().unwrap_or(0),
-            (Feed::Positions, Some(_)) => self.first_position + at as u32,
+            (Feed::Positions, Some(_)) => self.first_position.saturating_add(at as u32),
             (Feed::Positions, None) => self.first_position.saturating_sub(1),
         };
         let cells =
@@ -230,14 +233,17 @@ impl OnnxModel {
                 ));
             }
         };
-        let values = match output.try_extract_tensor::<f32>() {
-            Ok((_, values)) => values.to_vec(),
+        if self.width != 0 && width != self.width {
+            return Err(format!("its output {} was {} wide at first and is {width} now", self.info.output, self.width));
+        }
+        match output.try_extract_tensor::<f32>() {
+            Ok((_, values)) => Ok(read(values, width)),
             Err(_) => {
                 let (_, values) = output.try_extract_tensor::<half::f16>().map_err(|error| error.to_string())?;
-                values.iter().map(|value| value.to_f32()).collect()
+                let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                Ok(read(&values, width))
             }
-        };
-        Ok((values, width))
+        }
     }
 
     /// `OrtApi::Run`, called directly because ort's `Session::run` takes `&mut self`.
@@ -290,10 +296,11 @@ impl Model for OnnxModel {
     }
 
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String> {
-        let (output, width) = self.infer(batch, cancel)?;
-        let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
-        self.head.apply(&output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
-        Ok(vectors)
+        self.infer(batch, cancel, |output, width| {
+            let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
+            self.head.apply(output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
+            vectors
+        })
     }
 }
 
@@ -340,6 +347,8 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo) -> F
         .field("dtype", info.dtype)
         .field("max_length", number(info.max_length))
         .field("prompt", spec.prompts.of(InputType::Document))
+        .field("query prompt", spec.prompts.of(InputType::Query))
+        .field("case", [u8::from(spec.lowercase)])
         .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
     for (name, bytes) in &spec.config_files {
         builder = builder.field(name, bytes);
@@ -367,16 +376,17 @@ fn runtime() -> Result<&'static Runtime> {
         Error::model(&library, format!("ONNX Runtime could not be loaded: {error}{cause}"))
     };
     // Versions 1.29 and later report home unless told not to before they are loaded.
-    // SAFETY: runs once per process, under the lock above; Node.js reads its environment on the main thread under a lock
-    // of its own, and no library loaded by this addon reads it concurrently.
+    // SAFETY: runs once per process, under the lock above. What remains is the race of every setenv with a getenv on
+    // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    let environment =
-        ort::init_from(&library).map_err(|error| failed(&error))?.with_name("embedcore").with_telemetry(false);
-    let environment = environment.build().map_err(|error| failed(&error))?;
-    environment.set_log_level(LogLevel::Fatal);
+    let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     // Registered after the library was loaded, so that it runs before the library's static destructors.
     // SAFETY: the handler is a plain function without captures and does not unwind.
     unsafe { libc::atexit(close_at_exit) };
+    let _inside = GATE.enter(&Cancel::default())?;
+    let environment =
+        environment.with_name("embedcore").with_telemetry(false).build().map_err(|error| failed(&error))?;
+    environment.set_log_level(LogLevel::Fatal);
     Ok(RUNTIME.get_or_init(|| Runtime { environment, build: ort::info().to_owned() }))
 }
 

@@ -137,17 +137,23 @@ impl Head {
         }
     }
 
-    /// The length of vectors for a graph whose output is `width` wide.
-    pub fn output_width(&self, width: usize) -> usize {
-        let full = self.dense.last().map_or(width, |dense| dense.outputs);
-        self.dimensions.unwrap_or(full).min(full)
+    /// The length of vectors before truncation, for a graph whose output is `width` wide.
+    pub fn full_width(&self, mut width: usize) -> Result<usize, String> {
+        for dense in &self.dense {
+            if dense.inputs != width {
+                return Err(format!("a Dense module expects {} values, but it is given {width}", dense.inputs));
+            }
+            width = dense.outputs;
+        }
+        Ok(width)
     }
 }
 
 /// Scales to length 1. The floor on the length is torch's `normalize`; a zero vector stays zero.
 fn normalize(vector: &mut [f32]) {
-    let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
-    vector.iter_mut().for_each(|value| *value /= length);
+    // In f64: the squares of large values would overflow and leave a zero vector behind.
+    let length = vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt().max(1e-12);
+    vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
 }
 
 #[cfg(test)]
@@ -188,7 +194,8 @@ mod tests {
         head.dimensions = Some(2);
         head.normalize = true;
         assert_eq!(apply(&head), [0.6, 0.8]);
-        assert_eq!(head.output_width(2), 2);
+        assert_eq!(head.full_width(2), Ok(3));
+        assert!(head.full_width(3).is_err());
     }
 
     #[test]
@@ -197,6 +204,13 @@ mod tests {
             assert!(pooling.pool(&[1.0, f32::NAN, 2.0], 1)[0].is_nan(), "{pooling:?}");
             assert!(pooling.pool(&[f32::NAN, 1.0], 1)[0].is_nan(), "{pooling:?}");
         }
+    }
+
+    #[test]
+    fn large_values_keep_their_direction() {
+        let mut vector = [3e30, 4e30];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, 0.8]);
     }
 
     #[test]
