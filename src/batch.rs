@@ -34,7 +34,7 @@ pub fn plan(lengths: &[usize], budget: Budget) -> Vec<Vec<usize>> {
         if rows_left == 0 {
             let longest = lengths[row].max(1);
             rows_left = (budget.max_tokens / longest).min(budget.max_rows).max(1);
-            batches.push(Vec::with_capacity(rows_left));
+            batches.push(Vec::new());
         }
         if let Some(batch) = batches.last_mut() {
             batch.push(row);

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use embedcore::batch::Budget;
 use embedcore::error::Error;
 use embedcore::generator::{CallOptions, Generator, GeneratorOptions, Inputs, OnError};
 
@@ -13,8 +15,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
 }
 
-/// A generator for a fixture, with the library that the build put into `npm/`.
+/// A generator for a fixture.
 async fn ready(name: &str) -> Arc<Generator> {
+    ready_with(name, Budget::default()).await
+}
+
+/// The same with batches of another size. Takes the library that the build put into `npm/`.
+async fn ready_with(name: &str, budget: Budget) -> Arc<Generator> {
     use std::sync::Once;
     static LIBRARY: Once = Once::new();
     LIBRARY.call_once(|| {
@@ -24,7 +31,7 @@ async fn ready(name: &str) -> Arc<Generator> {
         embedcore::model::set_addon_directory(directory);
     });
     let path = root().join("fixtures/models").join(name).display().to_string();
-    let generator = Generator::new(GeneratorOptions { model_path: Some(path), ..GeneratorOptions::default() });
+    let generator = Generator::new(GeneratorOptions { model_path: Some(path), budget, ..GeneratorOptions::default() });
     generator.initialize(None).await.unwrap();
     Arc::new(generator)
 }
@@ -77,16 +84,45 @@ async fn every_item_is_answered_once_and_progress_never_goes_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_call_stops_computing() {
     let generator = ready("bert-mean").await;
+    let answered = Arc::new(AtomicUsize::new(0));
     let call = tokio::spawn({
-        let generator = Arc::clone(&generator);
-        async move { generator.embed(Inputs::Texts(texts(20_000)), CallOptions::default()).await }
+        let (generator, answered) = (Arc::clone(&generator), Arc::clone(&answered));
+        let progress = move |processed: usize, _: usize| answered.store(processed, Ordering::SeqCst);
+        let options = CallOptions { progress: Some(Box::new(progress)), ..CallOptions::default() };
+        async move { generator.embed(Inputs::Texts(texts(20_000)), options).await }
     });
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    while answered.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
-    // The lanes are free again, so this does not wait behind thousands of batches.
-    assert!(generator.embed(Inputs::Texts(texts(3)), CallOptions::default()).await.is_ok());
+    // Closing waits for what still runs, so it is quick only if nothing but a batch does.
+    let started = Instant::now();
     generator.close().await;
+    let stopped_within = started.elapsed();
     let closed = generator.embed(Inputs::Texts(texts(3)), CallOptions::default()).await;
     assert_eq!(closed.unwrap_err(), Error::Closed);
+    let started = Instant::now();
+    generator.initialize(None).await.unwrap();
+    generator.embed(Inputs::Texts(texts(20_000)), CallOptions::default()).await.unwrap();
+    assert!(stopped_within < started.elapsed() / 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_long_run_of_the_model_is_terminated_inside() {
+    // Everything in one batch, so that nothing but the runtime itself can stop it early.
+    let everything = Budget { max_tokens: usize::MAX, max_rows: usize::MAX };
+    let generator = ready_with("bert-mean", everything).await;
+    let long =
+        || Inputs::Texts((0..8000).map(|i| format!("{i} {}", "reads a file and parses it ".repeat(12))).collect());
+    generator.embed(Inputs::Texts(texts(10)), CallOptions::default()).await.unwrap();
+    let started = Instant::now();
+    generator.embed(long(), CallOptions::default()).await.unwrap();
+    let full = started.elapsed();
+
+    let started = Instant::now();
+    let options = CallOptions { timeout: Some(full / 2), ..CallOptions::default() };
+    let error = generator.embed(long(), options).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(started.elapsed() < full * 9 / 10, "{:?} of {full:?}", started.elapsed());
 }
