@@ -2,14 +2,20 @@
 //
 //   node scripts/build.mjs [--debug]
 
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const profile = process.argv.includes('--debug') ? 'debug' : 'release';
-const run = (command, ...args) => execFileSync(command, args, { cwd: root, stdio: 'inherit' });
+
+/** Runs a command that says itself what goes wrong. */
+function run(command, ...args) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
+  if (error) console.error(`${command} could not be started: ${error.message}`);
+  if (status !== 0) process.exit(status ?? 1);
+}
 
 /** The platform package of the Rust target that this machine builds for. */
 function hostPackage() {

