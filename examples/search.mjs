@@ -2,7 +2,7 @@
 //
 //   node examples/search.mjs ["words to search for"] [--model DIRECTORY] [FOLDER ...]
 //
-// Runs on the small demonstration model of fixtures/ unless told otherwise.
+// Runs on the small static model of models/builtin unless told otherwise.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
@@ -14,7 +14,7 @@ import { OptimizedEmbeddingGenerator } from 'embedcore';
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { model: { type: 'string' } } });
 const [words = 'stop a running call', ...folders] = positionals;
-const modelPath = values.model ?? join(root, 'fixtures', 'models', 'demo');
+const modelPath = values.model ?? join(root, 'models', 'builtin');
 
 /** A declaration with the comment above it and the code below it. */
 const DECLARATION = /^\s*(?:export |pub(?:\(\w+\))? )?(?:default |async |const |unsafe |abstract )*(?:fn|function|class|struct|enum|trait|interface) (\w+).*/;
