@@ -154,8 +154,8 @@ fn to_line_end(text: &str) -> usize {
 /// together with its backslash. Skipping those is what keeps the search linear: a quote that nothing closes is looked
 /// for to the end of its line once, not once for each escaped quote behind it.
 fn literal_len(text: &str) -> usize {
-    if text.starts_with('\\') {
-        return 1 + text[1..].chars().next().map_or(0, char::len_utf8);
+    if let Some(escaped) = text.strip_prefix('\\') {
+        return 1 + escaped.chars().next().map_or(0, char::len_utf8);
     }
     for quotes in ["\"\"\"", "'''"] {
         if let Some(body) = text.strip_prefix(quotes) {
