@@ -121,8 +121,8 @@ async fn one_long_run_of_the_model_is_terminated_inside() {
     let full = started.elapsed();
 
     let started = Instant::now();
-    let options = CallOptions { timeout: Some(full / 2), ..CallOptions::default() };
+    let options = CallOptions { timeout: Some(full / 4), ..CallOptions::default() };
     let error = generator.embed(long(), options).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    assert!(started.elapsed() < full * 9 / 10, "{:?} of {full:?}", started.elapsed());
+    assert!(started.elapsed() < full * 3 / 4, "{:?} of {full:?}", started.elapsed());
 }
