@@ -15,7 +15,6 @@ const resolution = 10;
 await main(async () => {
   const settings = readSettings(usage, { rows: 5000 });
   const { texts } = loadTexts(settings);
-  // Without the cache: the second call would be answered from the first one's.
   const generator = await openGenerator({ modelPath: settings.model });
   await generator.embed(texts.slice(0, 32));
 

@@ -33,7 +33,7 @@ await main(async () => {
   }
 });
 
-/** MB resident after each round. Without the cache: a hit would not run the model. */
+/** MB resident after each round. Every round must run the model, so nothing may be answered from a cache. */
 async function embedRepeatedly({ model, texts }) {
   const generator = await openGenerator({ modelPath: model });
   const afterRound = [];
