@@ -54,7 +54,10 @@ export interface Annotation {
 export type Pooling = "mean" | "cls" | "last_token" | "max";
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
-	/** A model directory in Hugging Face layout, or an `.onnx` file in one. May be given to `initialize` instead. */
+	/**
+	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+	 * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
+	 */
 	modelPath?: string;
 	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
 	pooling?: Pooling;
@@ -214,5 +217,103 @@ export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+/** Options of {@link CodeIndex}. */
+export interface CodeIndexOptions {
+	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
+	path?: string;
+	/** The model that makes the vectors. Default: the built-in one. */
+	generator?: GeneratorOptions;
+}
+/** Options of {@link CodeIndex.update}. */
+export interface IndexOptions {
+	/** Throw away an index that another model or version made, or a damaged one. Default `false`: refuse it. */
+	rebuild?: boolean;
+	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
+	signal?: AbortSignal;
+	/** Told whenever files were written. */
+	progressCallback?: (report: IndexReport) => void;
+}
+/** What a run of {@link CodeIndex.update} has done. */
+export interface IndexReport {
+	/** Source files in the tree. */
+	files: number;
+	/** Files that were new or changed, and have to be read. */
+	changed: number;
+	/** How many of those are done. */
+	done: number;
+	/** Files that are as they were. */
+	unchanged: number;
+	/** Files that are gone from the tree, and now from the index. */
+	removed: number;
+	/** Functions, methods, classes and types in the index. */
+	annotations: number;
+	/** How many of them were embedded now. */
+	embedded: number;
+	/** How many of changed files were as they were, so that their vectors could be kept. */
+	reused: number;
+	/** Files left out, by reason. */
+	skipped: Record<string, number>;
+	/** Up to 100 of them, without those in other languages. */
+	examples: {
+		file: string;
+		reason: string;
+	}[];
+	/** Seconds since the run began. */
+	seconds: number;
+}
+/** An answer to a search. */
+export interface CodeMatch {
+	/** The source file, below the directory, with `/`. */
+	file: string;
+	/** First line, from 1. */
+	line: number;
+	endLine: number;
+	kind: "function" | "method" | "class" | "type";
+	/** Its name, after those of the declarations around it: `Stack.push`. */
+	name: string;
+	/** Its source up to its body. */
+	signature: string;
+	/** Its documentation comment; may be empty. */
+	summary: string;
+	/** What answers are ranked by: `similarity + 0.02 × BM25`. */
+	score: number;
+	/** Cosine of its vector and the query's, −1 to 1. */
+	similarity: number;
+}
+/**
+ * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
+ * classes and types are found by what they do (vectors) and by their words (BM25).
+ *
+ * All methods may be called at once; another process may search while this one updates.
+ */
+export declare class CodeIndex implements AsyncDisposable {
+	#private;
+	/**
+	 * Reads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
+	 */
+	constructor(directory: string, options?: CodeIndexOptions);
+	/** The file name extensions that are read. */
+	static get extensions(): readonly string[];
+	/**
+	 * Brings the index up to date: embeds what is new or changed, forgets what is gone. Respects `.gitignore`; leaves out
+	 * hidden files, `node_modules`, links, and files above 1 MB.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
+	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
+	 */
+	update(options?: IndexOptions): Promise<IndexReport>;
+	/**
+	 * The declarations that answer `words` best, best first.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
+	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
+	 */
+	search(words: string, options?: {
+		limit?: number;
+	}): Promise<CodeMatch[]>;
+	/** Lets go of the index' file, its copy in memory and the model. The next call opens them again. */
+	close(): Promise<void>;
+	/** The same as {@link CodeIndex.close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 
 export {};

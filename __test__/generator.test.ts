@@ -15,6 +15,7 @@ const annotation = (nodeId: string, summary = `summary of ${nodeId}`): Annotatio
 
 test('the package exports what the contract names', () => {
   expect(Object.keys(embedcore).sort()).toEqual([
+    'CodeIndex',
     'EmbeddingError',
     'EmbeddingGenerationError',
     'MemoryLimitError',

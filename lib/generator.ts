@@ -1,15 +1,19 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
+import { fromWire, type EmbeddingError } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import { checkWatch, watched } from './watch';
 
 /** How the vectors of a text's tokens become one. */
 export type Pooling = 'mean' | 'cls' | 'last_token' | 'max';
 
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
-  /** A model directory in Hugging Face layout, or an `.onnx` file in one. May be given to `initialize` instead. */
+  /**
+   * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+   * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
+   */
   modelPath?: string;
   /** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
   pooling?: Pooling;
@@ -249,33 +253,23 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   }
 
   async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
-    const { signal, progressCallback, rest } = splitOptions(options);
+    const { signal, progressCallback, ...others } = optionsObject(options, 'The options') as CallOptions;
+    const watch = checkWatch({ signal, progressCallback });
+    const rest = plainOptions(others, 'The options');
     const running = call(() => this.#native.call());
-    // What stopped the call, where it was stopped from this side.
-    let stopped: EmbeddingError | undefined;
-    const stop = (reason: EmbeddingError) => {
-      stopped ??= reason;
-      running.cancel();
-    };
-    const onAbort = () => stop(new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal?.reason }));
-    const progress = progressCallback && new Progress(inputs.length, progressCallback, stop);
-    if (signal?.aborted) onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
-    try {
+    return watched(watch, () => running.cancel(), async (report, check) => {
+      // Reports that never go back: native ones and the end of the call arrive on different paths.
+      let last = 0;
+      const progress = report && ((processed: number) => {
+        if (processed > last) report((last = processed), inputs.length);
+      });
       // Copied: the caller may change the array while it is fed.
-      await feed(running, [...inputs], annotated, () => stopped !== undefined);
-      if (stopped) throw stopped;
-      const answer = await running.run(annotated, rest, progress && ((processed) => progress.report(processed)));
-      progress?.report(inputs.length);
-      if (stopped) throw stopped;
+      await feed(running, [...inputs], annotated, check);
+      check();
+      const answer = await running.run(annotated, rest, progress);
+      progress?.(inputs.length);
       return answer;
-    } catch (thrown) {
-      running.cancel();
-      throw stopped ?? toEmbeddingError(thrown);
-    } finally {
-      progress?.end();
-      signal?.removeEventListener('abort', onAbort);
-    }
+    });
   }
 }
 
@@ -290,48 +284,6 @@ export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_
   }
   const [nodeId, signature, summary, code] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
-}
-
-/** What stays on this side, and what crosses. */
-function splitOptions(options: CallOptions): Pick<CallOptions, 'signal' | 'progressCallback'> & { rest: object } {
-  const { signal, progressCallback, ...others } = optionsObject(options, 'The options') as CallOptions;
-  if (signal != null && typeof signal.addEventListener !== 'function') {
-    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `signal`: it is not an AbortSignal');
-  }
-  if (progressCallback != null && typeof progressCallback !== 'function') {
-    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `progressCallback`: it is not a function');
-  }
-  const rest = plainOptions(others, 'The options');
-  return { rest, ...(signal && { signal }), ...(progressCallback && { progressCallback }) };
-}
-
-/**
- * Reports that never go back and never come after the end: native reports and the end of the call arrive on different
- * paths. A callback that throws stops the call.
- */
-class Progress {
-  #last = 0;
-
-  constructor(
-    readonly total: number,
-    readonly callback: (processed: number, total: number) => void,
-    readonly stop: (reason: EmbeddingError) => void,
-  ) {}
-
-  report(processed: number): void {
-    if (processed <= this.#last) return;
-    this.#last = processed;
-    try {
-      this.callback(processed, this.total);
-    } catch (cause) {
-      this.stop(new EmbeddingError('ABORTED', 'The call was aborted because its progressCallback threw', { cause }));
-      this.end();
-    }
-  }
-
-  end(): void {
-    this.#last = Infinity;
-  }
 }
 
 function toMatrix(answer: NativeAnswer): EmbeddingMatrix {

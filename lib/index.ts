@@ -1,5 +1,7 @@
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
+export { CodeIndex } from './code-index';
+export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport } from './code-index';
 export { OptimizedEmbeddingGenerator, prepareText } from './generator';
 export type {
   BatchProcessOptions,

@@ -55,12 +55,12 @@ export function requireArray(inputs: unknown, of: string): asserts inputs is rea
   if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);
 }
 
-/** Hands the inputs to a call, in packs, and lets the event loop turn between them; ends early once it is stopped. */
+/** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
 export async function feed(
   call: NativeCall,
   inputs: readonly unknown[],
   annotated: boolean,
-  stopped: () => boolean,
+  check: () => void,
 ): Promise<void> {
   let strings: string[] = [];
   let characters = 0;
@@ -74,7 +74,7 @@ export async function feed(
       push();
       await nextTurn();
     }
-    if (stopped()) return;
+    check();
     for (const text of annotated ? annotationFields(inputs[index], `Annotation ${index}`) : [textAt(inputs, index)]) {
       strings.push(text);
       characters += text.length;

@@ -31,9 +31,23 @@ export interface NativeAnswer {
   release(): void;
 }
 
+/** See `src/binding/index.rs`. */
+export interface NativeIndex {
+  update(): NativeUpdate;
+  search(words: string, limit: number): Promise<object[]>;
+  close(): Promise<void>;
+}
+
+export interface NativeUpdate {
+  cancel(): void;
+  run(rebuild: boolean, onReport?: (report: never) => void): Promise<object>;
+}
+
 interface Addon {
+  NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
+  indexExtensions(): string[];
   NativeGenerator: new (options: object) => NativeGenerator;
-  setAddonDirectory(directory: string): void;
+  setDirectories(addon: string, builtinModel: string): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }
 
@@ -63,7 +77,7 @@ function load(): Addon {
   try {
     const path = addonPath(name);
     const addon = require(path) as Addon;
-    addon.setAddonDirectory(dirname(path));
+    addon.setDirectories(dirname(path), join(__dirname, '..', 'models', 'builtin'));
     return addon;
   } catch (cause) {
     throw new EmbeddingError(

@@ -69,6 +69,28 @@ pub enum Error {
     /// The generator was cleaned up, or the process is going away.
     #[error("The generator is closed: await initialize() to use it again")]
     Closed,
+    /// A file that this library writes cannot be read or written.
+    #[error("Could not use {path}: {reason}")]
+    Storage {
+        /// The file.
+        path: String,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// An index cannot answer for this model: its vectors are of another space.
+    #[error("The index {path} was made with {made_with}: rebuild it, or use the model that it was made with")]
+    IndexMismatch {
+        /// The index' file.
+        path: String,
+        /// What made it.
+        made_with: String,
+    },
+    /// A directory has no index yet.
+    #[error("There is no index at {path} yet: make one first")]
+    NoIndex {
+        /// Where it is looked for.
+        path: String,
+    },
     /// A defect of this library.
     #[error("Internal error, please report it: {0}")]
     Internal(String),
@@ -79,14 +101,15 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Self::InvalidArgument(_) | Self::EmptyText { .. } => "INVALID_ARGUMENT",
-            Self::InvalidConfig { .. } => "INVALID_CONFIG",
+            Self::InvalidConfig { .. } | Self::IndexMismatch { .. } => "INVALID_CONFIG",
             Self::InputTooLong { .. } => "INPUT_TOO_LONG",
             Self::ModelInit { .. } => "MODEL_INIT_FAILED",
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
-            Self::NotInitialized => "NOT_INITIALIZED",
+            Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
             Self::TimedOut { .. } => "TIMED_OUT",
             Self::Closed => "CLOSED",
+            Self::Storage { .. } => "CACHE_STORAGE_FAILED",
             Self::Internal(_) => "INTERNAL",
         }
     }
@@ -101,7 +124,10 @@ impl Error {
         match self {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
             Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
-            Self::ModelInit { path, .. } => json!({ "path": path }),
+            Self::ModelInit { path, .. }
+            | Self::Storage { path, .. }
+            | Self::IndexMismatch { path, .. }
+            | Self::NoIndex { path } => json!({ "path": path }),
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
             Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => {

@@ -14,7 +14,7 @@ use crate::embedding::{EmbeddingMatrix, InputType, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::{Lanes, Work};
-use crate::model::{self, Model, ModelInfo, ModelOptions, Prompts};
+use crate::model::{BUILTIN, Model, ModelFiles, ModelInfo, ModelOptions, Prompts};
 use crate::text::{self, Annotation, Prepared};
 use crate::tokens::Tokenizer;
 
@@ -25,7 +25,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
 pub struct GeneratorOptions {
-    /// The model that `initialize` loads when it is given none.
+    /// The model that `initialize` loads when it is given none. Default: [`BUILTIN`].
     pub model_path: Option<String>,
     /// What the user says about the model.
     pub model: ModelOptions,
@@ -144,9 +144,7 @@ impl Generator {
     /// another one only once the new one is ready, and lets running calls finish with the old one.
     pub async fn initialize(&self, path: Option<String>) -> Result<()> {
         let _one_at_a_time = self.loading.lock().await;
-        let path = path.or_else(|| self.options.model_path.clone()).ok_or_else(|| {
-            Error::config("modelPath", "pass the path of a model directory in Hugging Face layout or of an .onnx file")
-        })?;
+        let path = path.or_else(|| self.options.model_path.clone()).unwrap_or_else(|| BUILTIN.to_owned());
         let cancel = Cancel::default();
         {
             let mut state = self.state();
@@ -247,23 +245,25 @@ impl Drop for CancelOnDrop {
 
 impl Engine {
     fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
-        let loaded = model::load(&path, &options.model, cancel)?;
-        let info = loaded.model.info();
-        let tokenizer =
-            Tokenizer::new(&loaded.tokenizer_json, info.max_length, loaded.truncate_left).map_err(|reason| {
-                Error::model(&loaded.tokenizer_path, format!("its tokenizer cannot be used: {reason}"))
-            })?;
+        let files = ModelFiles::read(&path, &options.model)?;
+        let parse = || Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left());
+        let (tokenizer, model) = host::join(parse, || files.load(&options.model, cancel));
+        let model = model?;
+        let tokenizer = tokenizer.map_err(|reason| {
+            Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))
+        })?;
+        let info = model.info();
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
         Ok(Self {
             path,
             tokenizer,
-            prompts: loaded.prompts,
+            prompts: files.prompts().clone(),
             budget: Budget { max_rows, ..options.budget },
             lanes,
-            lowercase: loaded.lowercase,
-            model: loaded.model,
+            lowercase: files.lowercase(),
+            model,
         })
     }
 

@@ -6,3 +6,15 @@ use std::thread;
 pub fn available_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
+
+/// Runs both at once, the first on a thread of its own. For work that waits on files; computing belongs to rayon.
+///
+/// # Panics
+/// When one of them panics.
+pub fn join<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
+}

@@ -10,9 +10,11 @@
 //! | [`lanes`] | who computes next: a few threads that serve all calls in turn |
 //! | [`model`] | tokens → vectors; where weights come from |
 //!
+//! [`index`] lies above the generator and uses it like any caller: a source tree in, answers to searches out.
+//!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
-//! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. Above the generator lies only the binding
-//! that shows it to Node.js, behind the feature `napi`.
+//! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. On top lies the binding that
+//! shows all of it to Node.js, behind the feature `napi`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -24,6 +26,7 @@ pub mod embedding;
 pub mod error;
 pub mod generator;
 pub mod host;
+pub mod index;
 pub mod lanes;
 pub mod model;
 pub mod text;

@@ -2,6 +2,7 @@
 
 use std::{fmt, panic};
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::TruncationDirection;
 
@@ -84,13 +85,26 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// What a `tokenizer.json` may say about unknown words, without the vocabulary: that takes long to read.
+#[derive(Deserialize)]
+struct Unknown {
+    model: UnknownToken,
+}
+
+#[derive(Deserialize)]
+struct UnknownToken {
+    #[serde(default)]
+    unk_token: Value,
+    #[serde(default)]
+    unk_id: Value,
+}
+
 /// The id of `[UNK]`: named by most kinds of `tokenizer.json`, numbered by Unigram, absent in byte-level ones.
 fn unknown_id(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
-    let json: Value = serde_json::from_slice(json).ok()?;
-    let model = json.get("model")?;
-    match (model.get("unk_token"), model.get("unk_id")) {
-        (Some(Value::String(token)), _) => tokenizer.token_to_id(token),
-        (_, Some(Value::Number(id))) => u32::try_from(id.as_u64()?).ok(),
+    let Unknown { model } = serde_json::from_slice(json).ok()?;
+    match (model.unk_token, model.unk_id) {
+        (Value::String(token), _) => tokenizer.token_to_id(&token),
+        (_, Value::Number(id)) => u32::try_from(id.as_u64()?).ok(),
         _ => None,
     }
 }

@@ -1,8 +1,11 @@
 """Builds tokenizer.json: identifiers are split into words, words are looked up greedily (WordPiece)."""
+import argparse
 import collections
+from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from common import data_file, read_jsonl_zst
 from fields import CODE, PAD, SIGNATURE, SPECIAL, START, SUMMARY, UNKNOWN
 
 # Zero-width boundaries inside identifiers: fooBar, HTTPServer, utf8, 8bit. Snake case splits at "_" by itself.
@@ -40,7 +43,25 @@ def count_words(rows):
     return counts
 
 
-def build(rows, base_vocab, min_count=3, operators=250, pieces=6000, limit=40000):
+# Parts of words. The library that learns them breaks ties at random, so they were learned once and are kept:
+#     python training/build_tokenizer.py --data DIR
+PIECES = Path(__file__).with_name("pieces.txt")
+
+
+def learn_pieces(counts, size=6000):
+    """The pieces that rebuild all words of the training texts best."""
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[UNKNOWN], show_progress=False, continuing_subword_prefix="##"
+    )
+    tok = word_tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tok.normalizer = None
+    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = sorted(w for w in counts if w.isascii() and w.isalpha())
+    tok.train_from_iterator((" ".join(words[i:i + 1000]) for i in range(0, len(words), 1000)), trainer)
+    return [piece for piece, _ in sorted(tok.get_vocab().items(), key=lambda item: item[1]) if piece != UNKNOWN]
+
+
+def build(rows, base_vocab, min_count=3, operators=250, limit=40000):
     """base_vocab: the vocabulary of the model the table starts from; its whole words keep unseen words meaningful."""
     counts = count_words(rows)
     ascii_word = lambda w: w.isascii() and w.isalpha()
@@ -49,16 +70,7 @@ def build(rows, base_vocab, min_count=3, operators=250, pieces=6000, limit=40000
     words += [w for w, c in ranked if w.isdigit() and c >= 20]
     words += [w for w, c in ranked if not w.isalnum() and c >= 5 and w.isascii()][:operators]
     words += [w for w in base_vocab if ascii_word(w) and w not in counts]
-    # Pieces for the words left over, learned from all words.
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=pieces, special_tokens=[UNKNOWN], show_progress=False, continuing_subword_prefix="##"
-    )
-    piece_tok = word_tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    piece_tok.normalizer = None
-    piece_tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    rare = sorted(w for w in counts if ascii_word(w))
-    piece_tok.train_from_iterator((" ".join(rare[i:i + 1000]) for i in range(0, len(rare), 1000)), trainer)
-    learned = [p for p, _ in sorted(piece_tok.get_vocab().items(), key=lambda x: x[1])]
+    learned = PIECES.read_text().split()
     printable = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
     every = SPECIAL + printable + ["##" + c for c in printable] + words[:limit] + learned
     vocab = {}
@@ -72,3 +84,10 @@ def build(rows, base_vocab, min_count=3, operators=250, pieces=6000, limit=40000
         single=f"{START} $A", pair=f"{START} $A $B", special_tokens=[(START, vocab[START])]
     )
     return tok, counts
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    counted = count_words(read_jsonl_zst(data_file(parser.parse_args().data, "train")))
+    PIECES.write_text("\n".join(learn_pieces(counted)) + "\n")

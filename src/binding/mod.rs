@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod generator;
+mod index;
 mod options;
 
 use std::path::PathBuf;
@@ -33,10 +34,11 @@ fn to_js(error: Error) -> napi::Error {
     napi::Error::from_reason(to_wire(&error))
 }
 
-/// Says where the addon lies, so that the libraries beside it are found.
+/// Says where the addon lies, so that the libraries beside it are found, and where the built-in model.
 #[napi(catch_unwind)]
-pub fn set_addon_directory(directory: String) {
-    model::set_addon_directory(PathBuf::from(directory));
+pub fn set_directories(addon: String, builtin_model: String) {
+    model::set_addon_directory(PathBuf::from(addon));
+    model::set_builtin_directory(PathBuf::from(builtin_model));
 }
 
 /// The text that is embedded for an annotation, for a model that sees `max_tokens` tokens.

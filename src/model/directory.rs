@@ -23,6 +23,7 @@ const MAX_CONFIG_BYTES: u64 = 256 << 20;
 
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
+    pub root: PathBuf,
     pub onnx: PathBuf,
     pub tokenizer_path: String,
     pub tokenizer_json: Vec<u8>,
@@ -126,6 +127,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
 
     let mut spec = ModelSpec {
+        root: files.root.clone(),
         onnx,
         tokenizer_path: tokenizer_path.display().to_string(),
         tokenizer_json,

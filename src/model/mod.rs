@@ -1,5 +1,6 @@
 //! The models: where their files are, how they run, how hidden states become one vector.
 
+mod builtin;
 mod directory;
 mod library;
 mod onnx;
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
 use crate::error::Result;
+use crate::host;
+use directory::ModelSpec;
 
+pub use builtin::{BUILTIN, set_builtin_directory};
 pub use library::set_addon_directory;
 pub use pooling::Pooling;
 
@@ -102,34 +106,65 @@ pub struct ModelInfo {
     pub fingerprint: Fingerprint,
 }
 
-/// A model that is ready to run, with what its pipeline needs.
-pub struct LoadedModel {
-    /// Runs batches.
-    pub model: Arc<dyn Model>,
-    /// The bytes of its `tokenizer.json`.
-    pub tokenizer_json: Vec<u8>,
-    /// The name of that file, for errors.
-    pub tokenizer_path: String,
-    /// Whether texts are cut at their beginning, where the model's files say so.
-    pub truncate_left: Option<bool>,
-    /// Whether texts are to be written in lower case first.
-    pub lowercase: bool,
-    /// What to put before texts.
-    pub prompts: Prompts,
+/// A model's files, read but not loaded yet: what its pipeline needs beside the model itself.
+pub struct ModelFiles {
+    id: String,
+    spec: ModelSpec,
+    builtin: bool,
 }
 
-/// Loads the model at `path`, a directory in Hugging Face layout or an `.onnx` file inside one. Blocks: reads, hashes
-/// and compiles the whole file.
-pub fn load(path: &str, options: &ModelOptions, cancel: &Cancel) -> Result<LoadedModel> {
-    let spec = directory::read(path, options)?;
-    let hashed = directory::hash_weights(&spec.onnx, cancel)?;
-    let model = onnx::OnnxModel::load(path, &spec, &hashed, options, cancel)?;
-    Ok(LoadedModel {
-        model: Arc::new(model),
-        tokenizer_json: spec.tokenizer_json,
-        tokenizer_path: spec.tokenizer_path,
-        truncate_left: spec.truncate_left,
-        lowercase: spec.lowercase,
-        prompts: spec.prompts,
-    })
+impl ModelFiles {
+    /// Reads what the files at `path` say: [`BUILTIN`], a directory in Hugging Face layout, or an `.onnx` file inside
+    /// one. Options win over files.
+    pub fn read(path: &str, options: &ModelOptions) -> Result<Self> {
+        let builtin = path == BUILTIN;
+        let spec = match builtin {
+            true => directory::read(&builtin::directory()?, options)?,
+            false => directory::read(path, options)?,
+        };
+        Ok(Self { id: path.to_owned(), spec, builtin })
+    }
+
+    /// The bytes of its `tokenizer.json`.
+    pub fn tokenizer_json(&self) -> &[u8] {
+        &self.spec.tokenizer_json
+    }
+
+    /// The name of that file, for errors.
+    pub fn tokenizer_path(&self) -> &str {
+        &self.spec.tokenizer_path
+    }
+
+    /// Most tokens of a text that the model sees.
+    pub fn max_length(&self) -> usize {
+        self.spec.max_length
+    }
+
+    /// Whether texts are cut at their beginning, where the files say so.
+    pub fn truncate_left(&self) -> Option<bool> {
+        self.spec.truncate_left
+    }
+
+    /// Whether texts are to be written in lower case first.
+    pub fn lowercase(&self) -> bool {
+        self.spec.lowercase
+    }
+
+    /// What to put before texts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.spec.prompts
+    }
+
+    /// Makes the model ready to run. Blocks: hashes and compiles the whole file.
+    pub fn load(&self, options: &ModelOptions, cancel: &Cancel) -> Result<Arc<dyn Model>> {
+        // Hashing needs nothing but the file, and compiling waits for the runtime to load.
+        let hash = || directory::hash_weights(&self.spec.onnx, cancel);
+        let compile = || onnx::OnnxModel::compile(&self.id, &self.spec, options, cancel);
+        let (weights, model) = host::join(hash, compile);
+        let weights = weights?;
+        if self.builtin {
+            builtin::check(&self.spec, &weights)?;
+        }
+        Ok(Arc::new(model?.identified(&self.spec, &weights)))
+    }
 }

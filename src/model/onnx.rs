@@ -72,14 +72,9 @@ pub(super) struct OnnxModel {
 }
 
 impl OnnxModel {
-    /// Compiles the graph and runs it once, so that a model that cannot work fails here and not later.
-    pub fn load(
-        id: &str,
-        spec: &ModelSpec,
-        weights: &HashedWeights,
-        options: &ModelOptions,
-        cancel: &Cancel,
-    ) -> Result<Self> {
+    /// Compiles the graph and runs it once, so that a model that cannot work fails here and not later. Its identity is
+    /// still open, see [`OnnxModel::identified`].
+    pub fn compile(id: &str, spec: &ModelSpec, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
         let runtime = runtime()?;
         let bad = |reason: String| Error::model(&spec.onnx, reason);
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
@@ -158,7 +153,7 @@ impl OnnxModel {
                 normalize,
                 output: output_name,
                 dtype,
-                batch_invariant: !weights.dynamic_quantization,
+                batch_invariant: false,
                 intra_op_threads,
                 runtime: runtime.build.clone(),
                 fingerprint: Fingerprint::builder().finish(),
@@ -167,8 +162,14 @@ impl OnnxModel {
         };
         (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
-        model.info.fingerprint = fingerprint(spec, weights, &model.info);
         Ok(model)
+    }
+
+    /// The model with what only the hashed weights tell.
+    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
+        self.info.batch_invariant = !weights.dynamic_quantization;
+        self.info.fingerprint = fingerprint(spec, weights, &self.info);
+        self
     }
 
     /// Runs one token through the graph and the head; gives the width of the graph's vectors and the length of ours.

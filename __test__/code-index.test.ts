@@ -1,0 +1,335 @@
+import { execFile, execFileSync, spawn } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+
+import { CodeIndex, type IndexReport } from 'embedcore';
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { failure, model, root } from './support';
+
+const run = promisify(execFile);
+const cli = join(root, 'cli', 'embedcore.mjs');
+
+const SOURCES = {
+  'src/files.ts': '/** Opens a file and gives its lines. */\nexport function readLines(path: string): string[] {\n  return read(path).split("\\n");\n}\n',
+  'src/http.py': 'def retry_request(url, attempts):\n    """Fetches an address, again and again if it fails."""\n    for _ in range(attempts):\n        try_fetch(url)\n',
+  'src/cache.go': 'package cache\n\n// Evict drops the entry that was used least recently.\nfunc (c *Cache) Evict() {\n\tdelete(c.entries, c.oldest)\n}\n',
+  'src/Stack.java': 'class Stack {\n  /** Puts an element on top. */\n  void push(int element) { items.add(element); }\n}\n',
+  'src/lib.rs': '/// Adds two numbers.\npub fn add(a: i32, b: i32) -> i32 {\n    a + b\n}\n',
+};
+
+/** A directory with `files`, removed when the test ends. Old enough that times tell changes apart. */
+function tree(files: Record<string, string | Buffer> = SOURCES): string {
+  const directory = mkdtempSync(join(tmpdir(), 'embedcore-test-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  for (const [path, content] of Object.entries(files)) write(directory, path, content, 60);
+  return directory;
+}
+
+function write(directory: string, path: string, content: string | Buffer, secondsAgo = 30): void {
+  const file = join(directory, path);
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, content);
+  const time = Date.now() / 1000 - secondsAgo;
+  utimesSync(file, time, time);
+}
+
+function open(directory: string, options?: ConstructorParameters<typeof CodeIndex>[1]): CodeIndex {
+  const index = new CodeIndex(directory, options);
+  onTestFinished(() => index.close());
+  return index;
+}
+
+const counts = ({ files, changed, done, unchanged, removed, annotations, embedded, reused }: IndexReport) =>
+  ({ files, changed, done, unchanged, removed, annotations, embedded, reused });
+
+describe('the index', () => {
+  test('finds declarations in every language by what they do', async () => {
+    const directory = tree();
+    const index = open(directory);
+    const reports: IndexReport[] = [];
+    const report = await index.update({ progressCallback: (report) => reports.push(report) });
+    expect(counts(report)).toEqual({ files: 5, changed: 5, done: 5, unchanged: 0, removed: 0, annotations: 6, embedded: 6, reused: 0 });
+    expect(reports.at(-1)).toEqual(report);
+    expect(reports.map(({ done }) => done)).toEqual([...reports.map(({ done }) => done)].sort((a, b) => a - b));
+    for (const [words, file, line] of [
+      ['open a file and read its lines', 'src/files.ts', 2],
+      ['try a failed request again', 'src/http.py', 1],
+      ['remove the oldest cache entry', 'src/cache.go', 4],
+      ['put an element on top', 'src/Stack.java', 3],
+      ['sum of two numbers', 'src/lib.rs', 2],
+    ] as const) {
+      const [best] = await index.search(words, { limit: 1 });
+      expect(best, words).toMatchObject({ file, line });
+    }
+    const [best] = await index.search('put an element on top');
+    expect(best).toMatchObject({ kind: 'method', name: 'Stack.push', endLine: 3, signature: 'void push(int element)', summary: 'Puts an element on top.' });
+    expect(best!.score).toBeGreaterThanOrEqual(best!.similarity);
+    // Nobody wants to commit it.
+    expect(readFileSync(join(directory, '.embedcore', '.gitignore'), 'utf8')).toBe('*\n');
+  });
+
+  test('reads again only what changed, and forgets what is gone', async () => {
+    const directory = tree();
+    const index = open(directory);
+    await index.update();
+    expect(counts(await index.update())).toMatchObject({ changed: 0, unchanged: 5, embedded: 0, annotations: 6 });
+    // A new time alone changes nothing.
+    write(directory, 'src/lib.rs', SOURCES['src/lib.rs'], 20);
+    expect(counts(await index.update())).toMatchObject({ changed: 1, unchanged: 4, embedded: 0, annotations: 6 });
+    expect(counts(await index.update())).toMatchObject({ changed: 0, unchanged: 5 });
+    write(directory, 'src/lib.rs', `${SOURCES['src/lib.rs']}/// Multiplies two numbers.\nfn product(a: i32, b: i32) -> i32 {\n    a * b\n}\n`, 10);
+    expect(counts(await index.update())).toMatchObject({ changed: 1, unchanged: 4, embedded: 1, reused: 1, annotations: 7 });
+    expect((await index.search('product of two numbers'))[0]).toMatchObject({ file: 'src/lib.rs', name: 'product', line: 6 });
+    rmSync(join(directory, 'src', 'http.py'));
+    expect(counts(await index.update())).toMatchObject({ files: 4, removed: 1, annotations: 6, embedded: 0 });
+    expect((await index.search('try a failed request again')).map(({ file }) => file)).not.toContain('src/http.py');
+    // A moved file keeps its vectors.
+    write(directory, 'src/moved.go', SOURCES['src/cache.go']);
+    rmSync(join(directory, 'src', 'cache.go'));
+    expect(counts(await index.update())).toMatchObject({ changed: 1, removed: 1, reused: 1, embedded: 0 });
+    expect((await index.search('remove the oldest cache entry'))[0]).toMatchObject({ file: 'src/moved.go' });
+  });
+
+  test('a file that is written twice within the grain of its time is read again', async () => {
+    const directory = tree();
+    const index = open(directory);
+    const now = Date.now() / 1000;
+    write(directory, 'src/lib.rs', 'fn one() {}\n');
+    utimesSync(join(directory, 'src/lib.rs'), now, now);
+    await index.update();
+    writeFileSync(join(directory, 'src/lib.rs'), 'fn two() {}\n');
+    utimesSync(join(directory, 'src/lib.rs'), now, now);
+    await index.update();
+    expect((await index.search('two')).map(({ name }) => name)).toContain('two');
+  });
+
+  test('respects .gitignore and leaves out node_modules and hidden files', async () => {
+    const directory = tree({
+      ...SOURCES,
+      '.gitignore': 'build/\n*.gen.ts\n',
+      'build/out.ts': 'function built() {}',
+      'src/a.gen.ts': 'function generated() {}',
+      'node_modules/x/index.js': 'function theirs() {}',
+      '.hidden/a.ts': 'function hidden() {}',
+    });
+    expect(counts(await open(directory).update())).toMatchObject({ files: 5, annotations: 6 });
+  });
+
+  test('leaves out what cannot be read, and says why', async () => {
+    const directory = tree({
+      ...SOURCES,
+      'bad/binary.js': Buffer.from('function a() {}\0\0'),
+      'bad/latin1.js': Buffer.from([0x66, 0x6e, 0x20, 0xe4, 0xf6, 0xfc]),
+      'bad/huge.js': `function a() {}\n${'// filler\n'.repeat(200_000)}`,
+      'bad/noise.ts': '}}}} ((( %%% ]]]',
+      'bad/broken.ts': 'function whole() { return 1; }\nfunction torn( {{{',
+      'bad/empty.ts': '',
+      'bad/folder.ts/inner.txt': 'a directory with the name of a file',
+      'bad/deep.js': `${'('.repeat(200_000)}${')'.repeat(200_000)}`,
+      'notes.md': '# Notes',
+    });
+    symlinkSync('..', join(directory, 'bad', 'loop'));
+    symlinkSync('broken.ts', join(directory, 'bad', 'link.ts'));
+    execFileSync('mkfifo', [join(directory, 'bad', 'pipe.ts')]);
+    const index = open(directory);
+    const report = await index.update();
+    expect(report.skipped).toMatchObject({
+      'in no supported language': 3,
+      binary: 1,
+      'not UTF-8': 1,
+      'larger than 1 MB': 1,
+      'syntax errors': 2,
+      'symbolic link': 1,
+      'not a regular file': 1,
+    });
+    expect(report.examples).toContainEqual({ file: 'bad/binary.js', reason: 'binary' });
+    expect((await index.search('whole')).map(({ name }) => name)).toContain('whole');
+    // The reasons stay while the files stay.
+    const again = await index.update();
+    expect(again).toMatchObject({ changed: 0, skipped: report.skipped });
+    write(directory, 'bad/noise.ts', 'function better() {}', 10);
+    expect((await index.update()).skipped).toMatchObject({ 'syntax errors': 1 });
+  });
+
+  test.skipIf(process.getuid?.() === 0)('leaves out what it may not read', async () => {
+    const directory = tree();
+    chmodSync(join(directory, 'src', 'lib.rs'), 0);
+    expect((await open(directory).update()).skipped).toEqual({ unreadable: 1 });
+  });
+
+  test('an empty tree is no error', async () => {
+    const directory = tree({});
+    const index = open(directory);
+    expect(counts(await index.update())).toMatchObject({ files: 0, annotations: 0 });
+    expect(await index.search('anything')).toEqual([]);
+  });
+
+  test('what is missing is named', async () => {
+    const directory = tree();
+    const missing = await failure(() => open(join(directory, 'nowhere')).update());
+    expect(missing).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(missing.message).toContain('there is no such directory');
+    expect((await failure(() => open(join(directory, 'src', 'lib.rs')).update())).message).toContain('not a directory');
+    expect(existsSync(join(directory, 'nowhere'))).toBe(false);
+    const none = await failure(() => open(directory).search('x'));
+    expect(none).toMatchObject({ code: 'NOT_INITIALIZED', details: { path: join(directory, '.embedcore', 'index.sqlite') } });
+    expect(existsSync(join(directory, '.embedcore'))).toBe(false);
+  });
+
+  test('another model is refused until a rebuild is asked for', async () => {
+    const directory = tree();
+    await open(directory).update();
+    const other = open(directory, { generator: { modelPath: model('demo') } });
+    for (const work of [() => other.update(), () => other.search('x')]) {
+      const error = await failure(work);
+      expect(error).toMatchObject({ code: 'INVALID_CONFIG' });
+      expect(error.message).toContain('was made with the model builtin');
+    }
+    expect(counts(await other.update({ rebuild: true }))).toMatchObject({ embedded: 6 });
+    expect(await other.search('x')).toHaveLength(6);
+    expect((await failure(() => open(directory).search('x'))).message).toContain('demo');
+    const smaller = open(directory, { generator: { modelPath: model('demo'), maxLength: 16 } });
+    expect((await failure(() => smaller.update())).message).toContain('another version or other options of');
+  });
+
+  test('a damaged index is named, kept, and replaced by a rebuild', async () => {
+    const directory = tree();
+    const index = open(directory);
+    await index.update();
+    await index.close();
+    const file = join(directory, '.embedcore', 'index.sqlite');
+    const bytes = readFileSync(file);
+    for (const damaged of [Buffer.from('no database, but long enough for one'.repeat(100)), bytes.subarray(0, 5000), bytes.subarray(0, bytes.length / 2)]) {
+      rmSync(`${file}-wal`, { force: true });
+      rmSync(`${file}-shm`, { force: true });
+      writeFileSync(file, damaged);
+      const error = await failure(async () => {
+        await open(directory).update();
+        await open(directory).search('x');
+      });
+      expect(error).toMatchObject({ code: 'CACHE_STORAGE_FAILED', details: { path: file } });
+      expect(readFileSync(file).equals(damaged)).toBe(true);
+    }
+    expect(counts(await open(directory).update({ rebuild: true }))).toMatchObject({ embedded: 6 });
+    expect(await open(directory).search('x')).toHaveLength(6);
+  });
+
+  test('the database of another program is never touched', async () => {
+    const directory = tree();
+    const path = join(directory, 'theirs.sqlite');
+    const bytes = Buffer.from('something precious');
+    writeFileSync(path, bytes);
+    const index = open(directory, { path });
+    expect(await failure(() => index.update())).toMatchObject({ code: 'CACHE_STORAGE_FAILED' });
+    expect(await failure(() => index.update({ rebuild: true }))).toMatchObject({ code: 'CACHE_STORAGE_FAILED' });
+    expect(readFileSync(path).equals(bytes)).toBe(true);
+  });
+
+  test('an abort keeps what is written, and the next run goes on', async () => {
+    const files: Record<string, string> = {};
+    for (let i = 0; i < 3000; i++) files[`src/f${i}.ts`] = `export function handler${i}(request: Request) {\n  return request.body${i};\n}\n`;
+    const directory = tree(files);
+    const index = open(directory);
+    const stop = new AbortController();
+    const error = await failure(() =>
+      index.update({
+        signal: stop.signal,
+        progressCallback: ({ done }) => {
+          if (done > 0) stop.abort('enough');
+        },
+      }),
+    );
+    expect(error).toMatchObject({ code: 'ABORTED', cause: 'enough' });
+    const report = await index.update();
+    expect(report.unchanged).toBeGreaterThan(0);
+    expect(report.unchanged + report.changed).toBe(3000);
+    expect(report.annotations).toBe(3000);
+    expect(await failure(() => index.update({ signal: AbortSignal.abort() }))).toMatchObject({ code: 'ABORTED' });
+    const thrown = await failure(() => index.update({ rebuild: true, progressCallback: () => { throw new Error('mine'); } }));
+    expect(thrown).toMatchObject({ code: 'ABORTED', cause: { message: 'mine' } });
+  });
+
+  test('searches while it updates, and sees the new index after', async () => {
+    const directory = tree();
+    const index = open(directory);
+    await index.update();
+    expect(await index.search('x')).toHaveLength(6);
+    write(directory, 'src/new.ts', 'function fresh() {}');
+    const [, matches] = await Promise.all([index.update(), index.search('x')]);
+    expect(matches.length).toBeGreaterThanOrEqual(6);
+    expect(await index.search('x')).toHaveLength(7);
+  });
+
+  test('bad arguments are named', async () => {
+    expect(await failure(() => new CodeIndex(''))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(await failure(() => new CodeIndex('.', { pth: 'x' } as object))).toMatchObject({ code: 'INVALID_CONFIG' });
+    expect((await failure(() => new CodeIndex('.', { generator: { poling: 'x' } as object }))).message).toContain('poling');
+    const index = open(tree());
+    for (const words of ['', '  ', 3 as never]) expect(await failure(() => index.search(words))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    for (const limit of [0, -1, 1.5, NaN, 1001, '3' as never]) {
+      expect(await failure(() => index.search('x', { limit }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+    }
+    expect(await failure(() => index.update({ rebuild: 'yes' as never }))).toMatchObject({ code: 'INVALID_CONFIG' });
+    expect(await failure(() => index.update({ rebild: true } as object))).toMatchObject({ code: 'INVALID_CONFIG' });
+  });
+});
+
+describe('the command', () => {
+  const embedcore = (cwd: string, ...args: string[]) => run(process.execPath, [cli, ...args], { cwd });
+  const fails = async (cwd: string, ...args: string[]) => {
+    const error = (await failure(() => embedcore(cwd, ...args))) as unknown as { code: number; stderr: string; stdout: string };
+    expect(error.stdout).toBe('');
+    return error;
+  };
+
+  test('indexes and searches', async () => {
+    const directory = tree();
+    const first = await embedcore(directory, 'index');
+    expect(first.stdout).toMatch(/^6 annotations of 5 files in /);
+    expect(first.stdout).toContain('npx embedcore search');
+    // No bar and no colours where no terminal is.
+    expect(first.stderr).toBe('');
+    expect(first.stdout).not.toContain('\x1b');
+    expect((await embedcore(directory, 'index')).stdout).toContain('0 annotations embedded, 6 from cache');
+    const { stdout } = await embedcore(join(directory, 'src'), 'search', 'put an element on top', '..', '--limit', '2');
+    expect(stdout).toMatch(/^\d\.\d{3} {2}\.\.\/src\/Stack\.java:3\n {7}void push\(int element\)\n {7}Puts an element on top\.\n/);
+    expect(stdout.match(/^\d/gm)).toHaveLength(2);
+    const json = JSON.parse((await embedcore(directory, 'search', 'put an element on top', '--json')).stdout) as object[];
+    expect(json).toHaveLength(6);
+    expect(json[0]).toMatchObject({ file: 'src/Stack.java', line: 3, kind: 'method', score: expect.any(Number) as number });
+  });
+
+  test('says what is wrong, and what to do', async () => {
+    const directory = tree();
+    expect(await fails(directory, 'search', 'x')).toMatchObject({ code: 2, stderr: expect.stringContaining('Run: npx embedcore index') as string });
+    await embedcore(directory, 'index');
+    expect((await fails(directory, 'search', 'x', '--model', model('demo'))).stderr).toContain('Run: npx embedcore index --rebuild');
+    expect((await fails(directory, 'index', '--model', 'nowhere')).stderr).toContain('nowhere');
+    for (const args of [['serch', 'x'], ['search'], ['search', 'x', '--limit', '0'], ['search', 'two', 'words', 'here'], ['index', '--json'], ['index', '--nonsense']]) {
+      expect((await fails(directory, ...args)).code, args.join(' ')).toBe(2);
+    }
+    expect((await embedcore(directory, '--help')).stdout).toContain('embedcore search');
+    expect((await embedcore(directory, '--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+    expect((await embedcore(tree({}), 'index')).stdout).toContain('There is no source file in');
+  });
+
+  test('a killed run leaves an index that the next one completes', async () => {
+    const files: Record<string, string> = {};
+    for (let i = 0; i < 4000; i++) files[`f${i}.py`] = `def compute_${i}(value):\n    return value * ${i}\n`;
+    const directory = tree(files);
+    for (const [signal, delay] of [['SIGKILL', 250], ['SIGINT', 350], ['SIGKILL', 450]] as const) {
+      const child = spawn(process.execPath, [cli, 'index'], { cwd: directory });
+      const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+      setTimeout(() => child.kill(signal), delay);
+      const code = await ended;
+      if (signal === 'SIGINT') expect([130, 0, null]).toContain(code);
+    }
+    const { stdout } = await embedcore(directory, 'index');
+    expect(stdout).toMatch(/^4,000 annotations of 4,000 files/);
+    const json = JSON.parse((await embedcore(directory, 'search', 'compute 1234', '--json')).stdout) as { name: string }[];
+    expect(json[0]!.name).toBe('compute_1234');
+  });
+});
