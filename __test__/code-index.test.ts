@@ -10,7 +10,7 @@ import { describe, expect, onTestFinished, test } from 'vitest';
 import { failure, model, root } from './support';
 
 const run = promisify(execFile);
-const cli = join(root, 'cli', 'embedcore.mjs');
+const cli = join(root, 'cli', 'embedcore.js');
 
 const SOURCES = {
   'src/files.ts': '/** Opens a file and gives its lines. */\nexport function readLines(path: string): string[] {\n  return read(path).split("\\n");\n}\n',

@@ -246,8 +246,9 @@ impl Drop for CancelOnDrop {
 impl Engine {
     fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
         let files = ModelFiles::read(&path, &options.model)?;
-        let parse = || Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left());
-        let (tokenizer, model) = host::join(parse, || files.load(&options.model, cancel));
+        let (model, tokenizer) = files.load(&options.model, cancel, || {
+            Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
+        });
         let model = model?;
         let tokenizer = tokenizer.map_err(|reason| {
             Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))

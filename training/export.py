@@ -1,4 +1,5 @@
 """Quantises a trained table and writes the model folder: ONNX graph, tokenizer and the usual side files."""
+import hashlib
 import json
 from pathlib import Path
 
@@ -166,3 +167,7 @@ def write_model(folder, tokenizer, table, log_weight, log_gain):
     write_json(folder / "1_Pooling/config.json", {
         "word_embedding_dimension": int(rows.shape[1]), "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False,
     })
+    # The addon is built with these sums and refuses files that differ.
+    read = sorted(f for f in folder.rglob("*.*") if f.suffix in (".onnx", ".json") and f.name != "special_tokens_map.json")
+    sums = [f"{hashlib.sha256(f.read_bytes()).hexdigest()}  {f.relative_to(folder).as_posix()}\n" for f in read]
+    (folder / "SHA256SUMS").write_text("".join(sums))

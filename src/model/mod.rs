@@ -12,7 +12,8 @@ use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
 use crate::error::Result;
 use crate::host;
-use directory::ModelSpec;
+use directory::{HashedWeights, ModelSpec};
+use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use library::set_addon_directory;
@@ -155,12 +156,22 @@ impl ModelFiles {
         &self.spec.prompts
     }
 
-    /// Makes the model ready to run. Blocks: hashes and compiles the whole file.
-    pub fn load(&self, options: &ModelOptions, cancel: &Cancel) -> Result<Arc<dyn Model>> {
-        // Hashing needs nothing but the file, and compiling waits for the runtime to load.
-        let hash = || directory::hash_weights(&self.spec.onnx, cancel);
-        let compile = || onnx::OnnxModel::compile(&self.id, &self.spec, options, cancel);
-        let (weights, model) = host::join(hash, compile);
+    /// Makes the model ready to run, and does what else there is to do `meanwhile`. Blocks: hashes and compiles the
+    /// whole file.
+    pub fn load<T: Send>(
+        &self,
+        options: &ModelOptions,
+        cancel: &Cancel,
+        meanwhile: impl FnOnce() -> T + Send,
+    ) -> (Result<Arc<dyn Model>>, T) {
+        // One core loads and checks the runtime, then compiles: that takes longest. The other one does all the rest.
+        let compile = || OnnxModel::compile(&self.id, &self.spec, options, cancel);
+        let hash = || (directory::hash_weights(&self.spec.onnx, cancel), meanwhile());
+        let ((weights, meanwhile), model) = host::join(hash, compile);
+        (self.finish(weights, model), meanwhile)
+    }
+
+    fn finish(&self, weights: Result<HashedWeights>, model: Result<OnnxModel>) -> Result<Arc<dyn Model>> {
         let weights = weights?;
         if self.builtin {
             builtin::check(&self.spec, &weights)?;

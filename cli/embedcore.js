@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 // The command `embedcore`: semantic search in a directory of source code. A user of the public entry like any other.
 
-import { createRequire } from 'node:module';
-import { relative, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+// CommonJS, because it starts faster.
+'use strict';
 
-import { CodeIndex, EmbeddingError } from 'embedcore';
+const { relative, resolve } = require('node:path');
+const { parseArgs } = require('node:util');
+
+const { CodeIndex, EmbeddingError } = require('embedcore');
 
 const USAGE = `Semantic search in source code, offline.
 
@@ -51,7 +53,7 @@ const paint = (stream) => (color, text) => (stream.hasColors?.() ? `\x1b[${COLOR
 async function main(args) {
   const { values, positionals } = parse(args);
   if (values.version) {
-    return console.log(createRequire(import.meta.url)('../package.json').version);
+    return console.log(require('../package.json').version);
   }
   const [command, ...rest] = positionals;
   if (values.help || (command === undefined && args.length === 0)) return console.log(USAGE);
@@ -199,12 +201,9 @@ class Bar {
   }
 }
 
-try {
-  await main(process.argv.slice(2));
-} catch (error) {
+main(process.argv.slice(2)).catch((error) => {
   if (!(error instanceof UsageError) && !(error instanceof EmbeddingError)) throw error;
-  const color = paint(process.stderr);
-  console.error(`${color('red', 'embedcore:')} ${error.message}`);
+  console.error(`${paint(process.stderr)('red', 'embedcore:')} ${error.message}`);
   if (error instanceof UsageError && !error.message.includes('npx')) console.error('See embedcore --help');
   process.exitCode = error instanceof UsageError ? 2 : 1;
-}
+});
