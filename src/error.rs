@@ -69,6 +69,17 @@ pub enum Error {
     /// The generator was cleaned up, or the process is going away.
     #[error("The generator is closed: await initialize() to use it again")]
     Closed,
+    /// The cache was closed.
+    #[error("The cache is closed: make a new one")]
+    CacheClosed,
+    /// The cache's file could not be written.
+    #[error("The cache could not use {path}: {reason}")]
+    CacheStorage {
+        /// The file.
+        path: String,
+        /// What happened.
+        reason: String,
+    },
     /// A defect of this library.
     #[error("Internal error, please report it: {0}")]
     Internal(String),
@@ -86,14 +97,15 @@ impl Error {
             Self::NotInitialized => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
             Self::TimedOut { .. } => "TIMED_OUT",
-            Self::Closed => "CLOSED",
+            Self::Closed | Self::CacheClosed => "CLOSED",
+            Self::CacheStorage { .. } => "CACHE_STORAGE_FAILED",
             Self::Internal(_) => "INTERNAL",
         }
     }
 
     /// Whether the same call may succeed later without a change by the caller.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::TimedOut { .. })
+        matches!(self, Self::TimedOut { .. } | Self::CacheStorage { .. })
     }
 
     /// The error's fields for programs, so that nobody has to parse the message.
@@ -101,12 +113,15 @@ impl Error {
         match self {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
             Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
-            Self::ModelInit { path, .. } => json!({ "path": path }),
+            Self::ModelInit { path, .. } | Self::CacheStorage { path, .. } => json!({ "path": path }),
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
-            Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => {
-                json!({})
-            }
+            Self::InvalidArgument(_)
+            | Self::NotInitialized
+            | Self::Aborted
+            | Self::Closed
+            | Self::CacheClosed
+            | Self::Internal(_) => json!({}),
         }
     }
 

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("error", &[]),
     ("host", &[]),
     ("embedding", &[]),
@@ -15,6 +15,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("text", &[]),
     ("batch", &[]),
     ("tokens", &["embedding", "error"]),
+    ("cache", &["embedding", "error", "host"]),
     ("lanes", &["error"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "text"]),
@@ -24,11 +25,12 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 5] = [
+const ONLY_IN: [(&str, &[&str]); 6] = [
     ("ort::", &["model/onnx.rs"]),
     ("napi", &["binding/mod.rs", "binding/generator.rs", "lib.rs"]),
     ("tokenizers::", &["tokens.rs"]),
-    ("std::thread", &["host.rs", "lanes.rs"]),
+    ("rusqlite", &["cache/store.rs"]),
+    ("std::thread", &["cache/disk.rs", "host.rs", "lanes.rs"]),
     ("env::", &["model/library.rs", "model/onnx.rs"]),
 ];
 
