@@ -20,14 +20,14 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "text"]),
     ("generator", &["batch", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
-    ("binding", &["cancel", "embedding", "error", "generator", "model", "text"]),
+    ("binding", &["cache", "cancel", "embedding", "error", "generator", "model", "text"]),
     ("lib", &[]),
 ];
 
 /// External crates that only one place may name.
 const ONLY_IN: [(&str, &[&str]); 6] = [
     ("ort::", &["model/onnx.rs"]),
-    ("napi", &["binding/mod.rs", "binding/generator.rs", "lib.rs"]),
+    ("napi", &["binding/cache.rs", "binding/mod.rs", "binding/generator.rs", "lib.rs"]),
     ("tokenizers::", &["tokens.rs"]),
     ("rusqlite", &["cache/store.rs"]),
     ("std::thread", &["cache/disk.rs", "host.rs", "lanes.rs"]),

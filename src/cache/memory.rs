@@ -162,6 +162,11 @@ impl Memory {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of vectors, notes and kinds alone.
+    pub fn payload_bytes(&self) -> usize {
+        self.bytes().saturating_sub(self.len() * OVERHEAD_BYTES)
+    }
+
     /// Looks `key` up and makes it the most recently used. An entry that is no answer any more is dropped.
     pub fn get(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Found {
         let shard = self.shard(key);

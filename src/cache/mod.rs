@@ -48,6 +48,12 @@ pub struct CacheOptions {
     pub path: Option<PathBuf>,
     /// Most bytes of the file; `None`: as many as the disk has. Its log beside it takes some 10 MB more.
     pub max_disk_bytes: Option<u64>,
+    /// Whether those who look up say which content they mean. The cache itself checks what it is given.
+    pub validate_content: bool,
+    /// How often whoever runs the cache calls [`EmbeddingCache::optimize`].
+    pub maintenance_interval: Duration,
+    /// Hit ratio below which whoever runs the cache warns, 0–1.
+    pub hit_ratio_threshold: f64,
     /// How long the file is left alone after an error, in ms.
     pub retry_after_ms: u64,
     /// How old the noted time of use of an entry on disk must be to be noted again, in ms. Eviction there is no more
@@ -68,6 +74,9 @@ impl Default for CacheOptions {
             precision: Precision::default(),
             path: None,
             max_disk_bytes: None,
+            validate_content: true,
+            maintenance_interval: Duration::from_secs(300),
+            hit_ratio_threshold: 0.7,
             retry_after_ms: disk::RETRY_AFTER_MS,
             touch_after_ms: disk::TOUCH_AFTER_MS,
             listener: None,
@@ -464,11 +473,22 @@ impl EmbeddingCache {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// What it was made with.
+    pub fn options(&self) -> &CacheOptions {
+        &self.options
+    }
+
+    /// Counts a lookup that could not even be made, because what was asked for has no key.
+    pub fn count_miss(&self) {
+        self.counters.missed(MissCause::Absent, 1);
+    }
+
     /// How it does.
     pub fn stats(&self) -> Stats {
         Stats {
             entries: self.memory.len(),
             bytes: self.memory.bytes(),
+            payload_bytes: self.memory.payload_bytes(),
             max_entries: self.options.max_entries,
             max_bytes: self.options.max_bytes,
             disk: self.disk.as_ref().map(Disk::stats),

@@ -135,6 +135,8 @@ pub struct Stats {
     pub entries: usize,
     /// Bytes that they take, their bookkeeping included.
     pub bytes: usize,
+    /// Of these, the bytes of vectors and notes alone.
+    pub payload_bytes: usize,
     /// Most entries in memory.
     pub max_entries: usize,
     /// Most bytes in memory.
