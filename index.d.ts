@@ -217,6 +217,272 @@ export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
+export interface CacheOptions {
+	/** Most entries in memory. Default 1000. */
+	maxEntries?: number;
+	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	maxMemoryMB?: number;
+	/** The same in bytes. */
+	maxSizeBytes?: number;
+	/** How long an entry is an answer, in seconds. Default 3600. */
+	ttlSeconds?: number;
+	/** The same in milliseconds. */
+	ttlMs?: number;
+	/** Whether an entry answers only for the content that it was set with. Default true. */
+	enableContentValidation?: boolean;
+	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number;
+	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
+	hitRatioThreshold?: number;
+	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
+	persistPath?: string;
+	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	maxDiskMB?: number;
+	/** Keeps entries of different uses of one file apart. */
+	namespace?: string;
+	/** Keeps vectors of different models apart. */
+	model?: string;
+	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
+	vectorPrecision?: "f32" | "f16";
+}
+/** Settings of one entry. */
+export interface CacheEntryOptions {
+	/** How long it is an answer, in seconds. Default: the cache's. */
+	ttlSeconds?: number;
+	/** Anything that JSON can hold, given back with the entry. */
+	metadata?: unknown;
+}
+/** What a key stands for. A copy: changing it never changes the cache. */
+export interface CachedEmbedding {
+	embedding: number[];
+	/** What was set with it. */
+	metadata?: unknown;
+}
+/** What an annotation stands for. A copy: changing it never changes the cache. */
+export interface CachedResult extends EmbeddingResult {
+	fromCache: true;
+}
+/** One entry of {@link IntelligentEmbeddingCache.getMany}. */
+export interface CacheLookup {
+	key: string;
+	/** What the entry must have been set with; not needed without `enableContentValidation`. */
+	content?: string;
+}
+/** One entry of {@link IntelligentEmbeddingCache.setMany}. */
+export interface CacheEntry extends CacheEntryOptions {
+	key: string;
+	content: string;
+	embedding: ArrayLike<number>;
+}
+/** The answer to many lookups, in their order. */
+export interface CacheMatrix {
+	/** `rows × dimensions` values; zeros where there was no answer. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	/** Length of each vector; 0 when nothing was found. */
+	readonly dimensions: number;
+	/** 1 for each lookup that was answered. */
+	readonly hits: Uint8Array;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+}
+/** An entry that is similar to what was asked for. */
+export interface SimilarEntry {
+	key: string;
+	/** Cosine of the angle between the two, -1–1. */
+	similarity: number;
+	embedding: number[];
+	metadata?: unknown;
+}
+/** How the cache does, since it was made. Every number is measured. */
+export interface CacheStats {
+	/** Entries that were looked up: `hits + misses`. */
+	totalRequests: number;
+	hits: number;
+	misses: number;
+	/** 0–1; 0 before the first lookup. */
+	hitRatio: number;
+	/** 0–1; 0 before the first lookup. */
+	missRatio: number;
+	/** Entries in memory. */
+	currentEntries: number;
+	/** Bytes that they take, bookkeeping included. */
+	currentSizeBytes: number;
+	maxEntries: number;
+	maxSizeBytes: number;
+	/** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
+	utilization: number;
+	/** Mean time of a lookup, waiting for the disk included, in milliseconds. */
+	avgAccessTimeMs: number;
+	/** The same. */
+	averageAccessTime: number;
+	/** Entries that were set. */
+	sets: number;
+	/** Entries that left memory. Those that were not deleted or replaced stay on disk. */
+	evictions: number;
+	evictionCauses: {
+		expired: number;
+		explicit: number;
+		replaced: number;
+		size: number;
+	};
+	missCauses: {
+		absent: number;
+		expired: number;
+		changed: number;
+		damaged: number;
+	};
+	memoryHits: number;
+	diskHits: number;
+	/** Of `currentSizeBytes`, what vectors and metadata take. */
+	payloadBytes: number;
+	/** The file; `null` without `persistPath`. */
+	disk: {
+		/** Whether it is in use: not before it was opened, and not for a while after an error. */
+		available: boolean;
+		/** Entries in it, of all processes, as of the last write. */
+		entries: number;
+		sizeBytes: number;
+		/** Entries that wait to be written. */
+		queued: number;
+		written: number;
+		/** Entries that could not be written. */
+		lost: number;
+		/** Entries that were deleted to keep `maxDiskMB`. */
+		evicted: number;
+		/** Entries that were damaged, and were deleted. */
+		damaged: number;
+		errors: number;
+	} | null;
+}
+/** One recent call. */
+export interface CacheSample {
+	/** When it was answered, in milliseconds since 1970. */
+	timestamp: number;
+	/** How long it took, in milliseconds; of a call for many entries, the share of one. */
+	accessTime: number;
+	/** Share of its entries that were there, 0–1. */
+	hitRatio: number;
+}
+/** See {@link IntelligentEmbeddingCache.getPerformanceMetrics}. */
+export interface CachePerformanceMetrics {
+	stats: CacheStats;
+	/** The latest calls, the oldest first. */
+	recentSamples: CacheSample[];
+	/** Share of the memory in use that vectors and metadata take, 0–1; the rest is bookkeeping. 0 while it is empty. */
+	memoryEfficiency: number;
+	/**
+	 * 0–1: seven tenths the hit ratio, three tenths the share of set entries that need not be evicted for want of space.
+	 * 0 before the first lookup.
+	 */
+	performanceScore: number;
+}
+/** What maintenance did. */
+export interface CacheMaintenance {
+	expiredInMemory: number;
+	expiredOnDisk: number;
+	evictedOnDisk: number;
+	/** Bytes that the file gave back. */
+	freedBytes: number;
+	/** Whether all was done that there was to do; if not, the next time goes on. */
+	complete: boolean;
+}
+/** What is published on the `diagnostics_channel` `embedcore:cache`. */
+export type CacheEvent = {
+	type: "evicted";
+	cause: "expired" | "explicit" | "replaced" | "size";
+	entries: number;
+} | {
+	type: "hit-ratio-low";
+	hitRatio: number;
+	threshold: number;
+} | {
+	type: "rows-damaged";
+	path: string;
+	rows: number;
+} | {
+	type: "storage-failed";
+	path: string;
+	reason: string;
+} | {
+	type: "storage-restored";
+	path: string;
+} | {
+	type: "storage-refused";
+	path: string;
+	reason: string;
+} | {
+	type: "file-set-aside";
+	path: string;
+	movedTo: string;
+	reason: string;
+} | {
+	type: "rejected";
+	dimensions: number;
+	stored: number;
+};
+/**
+ * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
+ *
+ * Memory holds the most recently used entries, strictly, up to a number and to a size; the file holds all until they
+ * expire or `maxDiskMB` is reached. An entry answers only for the content that it was set with: a lookup with another
+ * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, published on the
+ * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}), and warned of.
+ */
+export declare class IntelligentEmbeddingCache implements AsyncDisposable {
+	#private;
+	/**
+	 * The file is opened in the background.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: CacheOptions);
+	/** Sets what `key` stands for as long as its content is `content`. */
+	set(key: string, content: string, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
+	/** Sets the result of an annotation. */
+	set(annotation: Annotation, result: EmbeddingResult): Promise<void>;
+	/** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
+	get(key: string, content?: string): Promise<CachedEmbedding | null>;
+	/** The result of an annotation whose text is unchanged. What is no annotation has none. */
+	get(annotation: Annotation): Promise<CachedResult | null>;
+	/** Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. */
+	getMany(entries: readonly CacheLookup[] | readonly Annotation[]): Promise<CacheMatrix>;
+	/** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
+	setMany(entries: readonly CacheEntry[]): Promise<void>;
+	/**
+	 * What `key` stands for: from the cache or, if it is not there, from `compute`, whose value is set. However many ask
+	 * at the same time, `compute` is called once, and with `persistPath` in one process only; its failure reaches all who
+	 * wait in this process and is not kept.
+	 */
+	getOrCompute(key: string, content: string, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
+	/** Whether {@link get} would answer. Counts in no statistics. */
+	has(target: string | Annotation, content?: string): Promise<boolean>;
+	/** Deletes an entry; whether there was one. */
+	delete(target: string | Annotation): Promise<boolean>;
+	/** Deletes all entries of this namespace and model, on disk, too. */
+	clear(): Promise<void>;
+	/** The entries whose vectors point most nearly where `embedding` does, the nearest first. */
+	findSimilar(embedding: ArrayLike<number>, options?: {
+		threshold?: number;
+		limit?: number;
+	}): Promise<SimilarEntry[]>;
+	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
+	optimize(): Promise<CacheMaintenance>;
+	/** Waits until everything that was set before is in the file and survives even a loss of power. */
+	flush(): Promise<void>;
+	/** How the cache does. */
+	getStats(): CacheStats;
+	/** How well the cache does, with its latest calls. */
+	getPerformanceMetrics(): CachePerformanceMetrics;
+	/** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** The cache that all of this thread share. The first call makes it, with its options; later ones give the same. */
+export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
+/** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
+export declare function resetEmbeddingCache(): Promise<void>;
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */

@@ -18,10 +18,13 @@ test('the package exports what the contract names', () => {
     'CodeIndex',
     'EmbeddingError',
     'EmbeddingGenerationError',
+    'IntelligentEmbeddingCache',
     'MemoryLimitError',
     'ModelInitializationError',
     'OptimizedEmbeddingGenerator',
+    'getEmbeddingCache',
     'prepareText',
+    'resetEmbeddingCache',
   ]);
 });
 

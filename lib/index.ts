@@ -1,3 +1,19 @@
+export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache';
+export type {
+  CachedEmbedding,
+  CachedResult,
+  CacheEntry,
+  CacheEntryOptions,
+  CacheEvent,
+  CacheLookup,
+  CacheMaintenance,
+  CacheMatrix,
+  CacheOptions,
+  CachePerformanceMetrics,
+  CacheSample,
+  CacheStats,
+  SimilarEntry,
+} from './cache';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
 export { CodeIndex } from './code-index';

@@ -43,9 +43,57 @@ export interface NativeUpdate {
   run(rebuild: boolean, onReport?: (report: never) => void): Promise<object>;
 }
 
+/** See `src/binding/cache.rs`. */
+export interface NativeCache {
+  settings(): string;
+  get(annotated: boolean, key: string, content: string | undefined, out: Float32Array): number;
+  found(): NativeEntry | null;
+  settle(): Promise<NativeEntry | null>;
+  lookup(annotated: boolean, joined: string, lengths: Uint32Array): NativeLookup;
+  set(
+    annotated: boolean,
+    joined: string,
+    lengths: Uint32Array,
+    data: Float32Array,
+    ttlsMs: Float64Array,
+  ): void | Promise<void>;
+  has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean>;
+  delete(annotated: boolean, key: string): boolean | Promise<boolean>;
+  clear(): void | Promise<void>;
+  nearest(query: Float32Array, threshold: number, limit: number): Promise<NativeNear[]>;
+  acquire(key: string, lifetimeMs: number): Promise<boolean>;
+  release(key: string): void;
+  optimize(): Promise<string>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  missed(): void;
+  stats(): string;
+  samples(): number[];
+}
+
+export interface NativeEntry {
+  readonly dimensions: number;
+  copyTo(out: Float32Array): void;
+  metadata(): string | null;
+}
+
+export interface NativeNear {
+  readonly similarity: number;
+  entry(): NativeEntry;
+  key(): string;
+}
+
+export interface NativeLookup {
+  readonly open: boolean;
+  readonly dimensions: number;
+  settle(): Promise<void>;
+  copyTo(data: Float32Array, hits: Uint8Array): void;
+}
+
 interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
+  NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
   NativeGenerator: new (options: object) => NativeGenerator;
   setDirectories(addon: string, builtinModel: string): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

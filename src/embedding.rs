@@ -1,6 +1,7 @@
 //! The values that flow through the house: vectors, their role, and the space that they live in.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use sha2::{Digest, Sha256};
 
@@ -93,7 +94,18 @@ pub struct Fingerprint([u8; 32]);
 impl Fingerprint {
     /// Starts a fingerprint.
     pub fn builder() -> FingerprintBuilder {
-        FingerprintBuilder(Sha256::new_with_prefix(b"embedcore/space/v1\0"))
+        Fields::new(b"embedcore/space/v1\0")
+    }
+
+    /// The fingerprint itself, as a field of something else.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Fingerprint {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
     }
 }
 
@@ -110,11 +122,97 @@ impl fmt::Debug for Fingerprint {
 }
 
 /// Collects the fields of a [`Fingerprint`].
-///
-/// Name and value are both length-prefixed: no two different lists of fields give the same bytes.
-pub struct FingerprintBuilder(Sha256);
+pub type FingerprintBuilder = Fields<Fingerprint>;
 
-impl FingerprintBuilder {
+/// Identifies one cache entry: a SHA-256, so that no two entries of any caches on one file ever meet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The 32 bytes under which the entry is stored.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Eight of the bytes: as good as any hash of the key, for it is one.
+    pub(crate) fn short(&self) -> u64 {
+        first_eight(&self.0)
+    }
+}
+
+impl From<[u8; 32]> for Key {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({:016x}…)", self.short().swap_bytes())
+    }
+}
+
+/// A part of a cache whose keys never meet those of another part, and whose vectors all have one length: one namespace
+/// with one model.
+#[derive(Clone)]
+pub struct Space {
+    digest: [u8; 32],
+    /// The hash of everything that the keys of this space begin with.
+    begun: Fields<Key>,
+}
+
+impl Space {
+    /// Starts a space with the fields that tell it apart.
+    pub fn builder() -> Fields<Space> {
+        Fields::new(b"embedcore/cache/v1\0")
+    }
+
+    /// A number that stands for the space in columns and maps. Unlike a [`Key`] it is short: two spaces with one number
+    /// are cleared and searched together, but never answer for each other.
+    pub fn id(&self) -> i64 {
+        first_eight(&self.digest) as i64
+    }
+
+    /// Starts the key of an entry in this space.
+    pub fn key(&self) -> Fields<Key> {
+        self.begun.clone()
+    }
+}
+
+impl From<[u8; 32]> for Space {
+    fn from(digest: [u8; 32]) -> Self {
+        Self { digest, begun: Fields::new(b"embedcore/key/v1\0").field("space", digest) }
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({:016x})", self.id())
+    }
+}
+
+/// The SHA-256 of a content, for validation: it is the content's own, without fields.
+pub fn content_hash(content: &[u8]) -> [u8; 32] {
+    Sha256::digest(content).into()
+}
+
+fn first_eight(digest: &[u8; 32]) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(eight)
+}
+
+/// Hashes named fields to a `T`, which is made of the SHA-256 of all of them.
+///
+/// Name and value are both length-prefixed: no two different lists of fields give the same bytes. Each kind of `T`
+/// starts with a domain of its own: equal lists give unrelated hashes.
+pub struct Fields<T>(Sha256, PhantomData<fn() -> T>);
+
+impl<T: From<[u8; 32]>> Fields<T> {
+    fn new(domain: &[u8]) -> Self {
+        Self(Sha256::new_with_prefix(domain), PhantomData)
+    }
+
     /// Adds one field.
     #[must_use]
     pub fn field(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
@@ -125,9 +223,15 @@ impl FingerprintBuilder {
         self
     }
 
-    /// The fingerprint of all fields added so far.
-    pub fn finish(self) -> Fingerprint {
-        Fingerprint(self.0.finalize().into())
+    /// The hash of all fields added so far.
+    pub fn finish(self) -> T {
+        T::from(self.0.finalize().into())
+    }
+}
+
+impl<T> Clone for Fields<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
     }
 }
 
@@ -157,5 +261,26 @@ mod tests {
             let whole = Fingerprint::builder().field(&text, "").finish();
             prop_assert_ne!(split, whole);
         }
+
+        #[test]
+        fn keys_meet_only_within_a_space_and_with_equal_fields(
+            spaces in prop::collection::vec(prop::collection::vec(("[ab]{0,2}", "[ab]{0,2}"), 0..3), 2),
+            keys in prop::collection::vec(prop::collection::vec(("[ab]{0,2}", "[ab]{0,2}"), 0..3), 2),
+        ) {
+            fn all<T: From<[u8; 32]>>(start: Fields<T>, fields: &[(String, String)]) -> T {
+                fields.iter().fold(start, |builder, (name, value)| builder.field(name, value)).finish()
+            }
+            let made: Vec<Key> = (0..2).map(|i| all(all(Space::builder(), &spaces[i]).key(), &keys[i])).collect();
+            prop_assert_eq!(spaces[0] == spaces[1] && keys[0] == keys[1], made[0] == made[1]);
+        }
+    }
+
+    #[test]
+    fn kinds_of_hashes_never_meet() {
+        let fields = Fingerprint::builder().field("a", "b").finish();
+        let space = Space::builder().field("a", "b").finish();
+        let key = space.key().finish();
+        let all = [*fields.as_bytes(), space.digest, *key.as_bytes(), content_hash(b"")];
+        assert!((1..all.len()).all(|i| !all[..i].contains(&all[i])));
     }
 }

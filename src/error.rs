@@ -91,6 +91,9 @@ pub enum Error {
         /// Where it is looked for.
         path: String,
     },
+    /// The cache was closed.
+    #[error("The cache is closed: make a new one")]
+    CacheClosed,
     /// A defect of this library.
     #[error("Internal error, please report it: {0}")]
     Internal(String),
@@ -108,7 +111,7 @@ impl Error {
             Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
             Self::TimedOut { .. } => "TIMED_OUT",
-            Self::Closed => "CLOSED",
+            Self::Closed | Self::CacheClosed => "CLOSED",
             Self::Storage { .. } => "CACHE_STORAGE_FAILED",
             Self::Internal(_) => "INTERNAL",
         }
@@ -116,7 +119,7 @@ impl Error {
 
     /// Whether the same call may succeed later without a change by the caller.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::TimedOut { .. })
+        matches!(self, Self::TimedOut { .. } | Self::Storage { .. })
     }
 
     /// The error's fields for programs, so that nobody has to parse the message.
@@ -130,9 +133,12 @@ impl Error {
             | Self::NoIndex { path } => json!({ "path": path }),
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
-            Self::InvalidArgument(_) | Self::NotInitialized | Self::Aborted | Self::Closed | Self::Internal(_) => {
-                json!({})
-            }
+            Self::InvalidArgument(_)
+            | Self::NotInitialized
+            | Self::Aborted
+            | Self::Closed
+            | Self::CacheClosed
+            | Self::Internal(_) => json!({}),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the machine offers. The only file that asks the operating system.
 
 use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Cores that this process may use: affinity and the container's CPU quota counted in. At least 1.
 pub fn available_cores() -> usize {
@@ -17,4 +18,35 @@ pub fn join<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() 
         let second = second();
         (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
     })
+}
+
+/// The time, as far as it decides anything. Tests put another one in its place.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970 by the machine's clock, which its owner may set to anything at any time.
+    fn wall_ms(&self) -> u64;
+
+    /// Milliseconds since some moment in the past. Never goes back; may stand still while the machine sleeps.
+    fn steady_ms(&self) -> u64;
+}
+
+/// The machine's own clock.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    started: Instant,
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self { started: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn steady_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
 }

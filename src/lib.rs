@@ -5,6 +5,7 @@
 //! | stage | what it does |
 //! |---|---|
 //! | [`text`] | annotation → the text that is embedded |
+//! | [`cache`] | what was computed before, in memory and on disk |
 //! | [`tokens`] | text → token ids, truncation reported |
 //! | [`batch`] | which texts run together: sorted by length, within a token budget |
 //! | [`lanes`] | who computes next: a few threads that serve all calls in turn |
@@ -21,6 +22,7 @@
 pub mod batch;
 #[cfg(feature = "napi")]
 mod binding;
+pub mod cache;
 pub mod cancel;
 pub mod embedding;
 pub mod error;

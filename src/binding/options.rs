@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::cache::{CacheOptions, Precision};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
@@ -55,6 +56,26 @@ impl<'a> Reader<'a> {
         match number {
             Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
             _ => self.wrong(name, value, &format!("a whole number from 1 to {most}")),
+        }
+    }
+
+    /// A number from `least` to `most`, fractions allowed.
+    fn number(&mut self, name: &'static str, least: f64, most: f64) -> Result<Option<f64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_f64() {
+            Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => self.wrong(name, value, &format!("a number from {least} to {most}")),
+        }
+    }
+
+    /// One setting in two spellings, of which only one may be used.
+    fn either<T>(&self, one: (&str, Option<T>), other: (&str, Option<T>)) -> Result<Option<T>> {
+        match (one.1, other.1) {
+            (Some(_), Some(_)) => Err(Error::config(
+                format!("{}{}", self.prefix, other.0),
+                format!("it says the same as `{}`: give only one of the two", one.0),
+            )),
+            (one, other) => Ok(one.or(other)),
         }
     }
 
@@ -138,4 +159,46 @@ pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
     };
     read.finish()?;
     Ok(parsed)
+}
+
+/// Longest time to live in ms: beyond this, clocks are no longer integers in JavaScript. Some 285 thousand years.
+const LONGEST_MS: f64 = 9e15;
+
+/// Most bytes and entries of a cache.
+const MOST: u64 = 1 << 50;
+
+/// Parses a cache's options, and its namespace and model.
+pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, String, String)> {
+    let mut read = Reader::new("", options);
+    let default = CacheOptions::default();
+    let from_mb = |mb: Option<f64>| mb.map(|mb| (mb * f64::from(1 << 20)).ceil() as u64);
+    let ttl_seconds = read.number("ttlSeconds", 0.001, LONGEST_MS / 1e3)?;
+    let ttl_ms = read.number("ttlMs", 1.0, LONGEST_MS)?.map(|ms| ms / 1e3);
+    let ttl = read.either(("ttlSeconds", ttl_seconds), ("ttlMs", ttl_ms))?;
+    let megabytes = from_mb(read.number("maxMemoryMB", 1e-3, MOST as f64)?);
+    let bytes = read.count("maxSizeBytes", MOST)?;
+    let max_bytes = read.either(("maxMemoryMB", megabytes), ("maxSizeBytes", bytes))?;
+    let precisions = [("f32", Precision::F32), ("f16", Precision::F16)];
+    let parsed = CacheOptions {
+        max_entries: read.count("maxEntries", MOST)?.map_or(default.max_entries, |count| count as usize),
+        max_bytes: max_bytes.map_or(default.max_bytes, |bytes| bytes as usize),
+        ttl: ttl.map(Duration::from_secs_f64).or(default.ttl),
+        precision: read.one_of("vectorPrecision", &precisions)?.unwrap_or_default(),
+        path: read.string("persistPath")?.map(Into::into),
+        max_disk_bytes: from_mb(read.number("maxDiskMB", 1.0, MOST as f64)?),
+        validate_content: read.boolean("enableContentValidation")?.unwrap_or(default.validate_content),
+        // 2^31 - 1 ms is the longest timer of Node.js.
+        maintenance_interval: read
+            .count("maintenanceInterval", (1 << 31) - 1)?
+            .map_or(default.maintenance_interval, Duration::from_millis),
+        hit_ratio_threshold: read.number("hitRatioThreshold", 0.0, 1.0)?.unwrap_or(default.hit_ratio_threshold),
+        ..default
+    };
+    if parsed.max_disk_bytes.is_some() && parsed.path.is_none() {
+        return Err(Error::config("maxDiskMB", "there is no file to limit: give persistPath, too"));
+    }
+    let namespace = read.string("namespace")?.unwrap_or_default();
+    let model = read.string("model")?.unwrap_or_default();
+    read.finish()?;
+    Ok((parsed, namespace, model))
 }

@@ -1,0 +1,95 @@
+// Caches in real processes: how they end, and how they share a file.
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Worker } from 'node:worker_threads';
+
+import { IntelligentEmbeddingCache } from 'embedcore';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { root } from './support';
+
+const program = join(root, '__test__', 'programs', 'cache.cjs');
+
+function file(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'embedcore-cache-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  return join(directory, 'cache.db');
+}
+
+function start(...args: string[]): ChildProcessWithoutNullStreams {
+  const child = spawn(process.execPath, [program, ...args], { stdio: 'pipe' });
+  onTestFinished(() => void child.kill());
+  return child;
+}
+
+/** Everything that a process says, line by line, and how it ends. */
+async function end(child: ChildProcessWithoutNullStreams): Promise<{ code: number | null; said: unknown[]; err: string }> {
+  let err = '';
+  const said: unknown[] = [];
+  child.stderr.on('data', (data) => (err += String(data)));
+  createInterface({ input: child.stdout }).on('line', (line) => said.push(JSON.parse(line)));
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { code, said, err };
+}
+
+test('two processes read what the other writes', async () => {
+  const path = file();
+  const children = [start('write', path, '0'), start('write', path, '500')];
+  const written = children.map((child) => new Promise((resolve) => child.stdout.once('data', resolve)));
+  const ends = children.map(end);
+  await Promise.all(written);
+  for (const child of children) child.stdin.write('read\n');
+  for (const { code, said, err } of await Promise.all(ends)) {
+    expect({ code, err }).toEqual({ code: 0, err: '' });
+    expect(said.at(-1)).toEqual({ right: 1000, errors: 0 });
+  }
+});
+
+test('of two processes that want the same values, one computes each', async () => {
+  const path = file();
+  const ended = await Promise.all([end(start('compute', path)), end(start('compute', path)), end(start('compute', path))]);
+  expect(ended.map(({ code, err }) => ({ code, err }))).toEqual(Array(3).fill({ code: 0, err: '' }));
+  const computed = ended.map(({ said }) => (said[0] as { computed: number }).computed);
+  expect(computed.reduce((sum, count) => sum + count)).toBe(20);
+});
+
+test('a process ends by itself, and what it has set is in the file', async () => {
+  const path = file();
+  expect(await end(start('end', path))).toEqual({ code: 7, said: [], err: '' });
+  const cache = new IntelligentEmbeddingCache({ persistPath: path });
+  expect(await cache.has('k', 'c')).toBe(true);
+  await cache.close();
+  expect(await end(start('end', ''))).toEqual({ code: 7, said: [], err: '' });
+});
+
+test('a process ends in the middle of its work without a crash', async () => {
+  const path = file();
+  for (let i = 0; i < 20; i++) expect(await end(start('exit', path))).toEqual({ code: 7, said: [], err: '' });
+});
+
+test('workers share a file, and one that is terminated takes nothing with it', async () => {
+  const path = file();
+  const cache = new IntelligentEmbeddingCache({ persistPath: path });
+  onTestFinished(() => cache.close());
+  await cache.set('k', 'c', [1, 2]);
+  for (let i = 0; i < 5; i++) {
+    const code = `
+      const { IntelligentEmbeddingCache } = require(${JSON.stringify(root)});
+      const cache = new IntelligentEmbeddingCache({ persistPath: ${JSON.stringify(path)} });
+      (async () => {
+        for (let n = 0; ; n++) {
+          await cache.set('w' + n, 'c', [n, n]);
+          if (n === 100) require('node:worker_threads').parentPort.postMessage('busy');
+          if (n % 100 === 0) await new Promise(setImmediate);
+        }
+      })();`;
+    const worker = new Worker(code, { eval: true });
+    await new Promise((resolve) => worker.once('message', resolve));
+    await worker.terminate();
+  }
+  expect((await cache.get('k', 'c'))!.embedding).toEqual([1, 2]);
+  await cache.flush();
+});

@@ -1,0 +1,715 @@
+import { channel } from 'node:diagnostics_channel';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+
+import { EmbeddingError } from './errors';
+import type { EmbeddingResult } from './generator';
+import { annotationFields, invalid, plainOptions, requireArray, type Annotation } from './input';
+import { call, native, settle, type NativeCache, type NativeEntry } from './native';
+
+/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
+export interface CacheOptions {
+  /** Most entries in memory. Default 1000. */
+  maxEntries?: number;
+  /** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+  maxMemoryMB?: number;
+  /** The same in bytes. */
+  maxSizeBytes?: number;
+  /** How long an entry is an answer, in seconds. Default 3600. */
+  ttlSeconds?: number;
+  /** The same in milliseconds. */
+  ttlMs?: number;
+  /** Whether an entry answers only for the content that it was set with. Default true. */
+  enableContentValidation?: boolean;
+  /** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
+  maintenanceInterval?: number;
+  /** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
+  hitRatioThreshold?: number;
+  /** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
+  persistPath?: string;
+  /** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+  maxDiskMB?: number;
+  /** Keeps entries of different uses of one file apart. */
+  namespace?: string;
+  /** Keeps vectors of different models apart. */
+  model?: string;
+  /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
+  vectorPrecision?: 'f32' | 'f16';
+}
+
+/** Settings of one entry. */
+export interface CacheEntryOptions {
+  /** How long it is an answer, in seconds. Default: the cache's. */
+  ttlSeconds?: number;
+  /** Anything that JSON can hold, given back with the entry. */
+  metadata?: unknown;
+}
+
+/** What a key stands for. A copy: changing it never changes the cache. */
+export interface CachedEmbedding {
+  embedding: number[];
+  /** What was set with it. */
+  metadata?: unknown;
+}
+
+/** What an annotation stands for. A copy: changing it never changes the cache. */
+export interface CachedResult extends EmbeddingResult {
+  fromCache: true;
+}
+
+/** One entry of {@link IntelligentEmbeddingCache.getMany}. */
+export interface CacheLookup {
+  key: string;
+  /** What the entry must have been set with; not needed without `enableContentValidation`. */
+  content?: string;
+}
+
+/** One entry of {@link IntelligentEmbeddingCache.setMany}. */
+export interface CacheEntry extends CacheEntryOptions {
+  key: string;
+  content: string;
+  embedding: ArrayLike<number>;
+}
+
+/** The answer to many lookups, in their order. */
+export interface CacheMatrix {
+  /** `rows × dimensions` values; zeros where there was no answer. */
+  readonly data: Float32Array;
+  readonly rows: number;
+  /** Length of each vector; 0 when nothing was found. */
+  readonly dimensions: number;
+  /** 1 for each lookup that was answered. */
+  readonly hits: Uint8Array;
+  /** The vector at `index`, a view into `data`. */
+  row(index: number): Float32Array;
+}
+
+/** An entry that is similar to what was asked for. */
+export interface SimilarEntry {
+  key: string;
+  /** Cosine of the angle between the two, -1–1. */
+  similarity: number;
+  embedding: number[];
+  metadata?: unknown;
+}
+
+/** How the cache does, since it was made. Every number is measured. */
+export interface CacheStats {
+  /** Entries that were looked up: `hits + misses`. */
+  totalRequests: number;
+  hits: number;
+  misses: number;
+  /** 0–1; 0 before the first lookup. */
+  hitRatio: number;
+  /** 0–1; 0 before the first lookup. */
+  missRatio: number;
+  /** Entries in memory. */
+  currentEntries: number;
+  /** Bytes that they take, bookkeeping included. */
+  currentSizeBytes: number;
+  maxEntries: number;
+  maxSizeBytes: number;
+  /** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
+  utilization: number;
+  /** Mean time of a lookup, waiting for the disk included, in milliseconds. */
+  avgAccessTimeMs: number;
+  /** The same. */
+  averageAccessTime: number;
+  /** Entries that were set. */
+  sets: number;
+  /** Entries that left memory. Those that were not deleted or replaced stay on disk. */
+  evictions: number;
+  evictionCauses: { expired: number; explicit: number; replaced: number; size: number };
+  missCauses: { absent: number; expired: number; changed: number; damaged: number };
+  memoryHits: number;
+  diskHits: number;
+  /** Of `currentSizeBytes`, what vectors and metadata take. */
+  payloadBytes: number;
+  /** The file; `null` without `persistPath`. */
+  disk: {
+    /** Whether it is in use: not before it was opened, and not for a while after an error. */
+    available: boolean;
+    /** Entries in it, of all processes, as of the last write. */
+    entries: number;
+    sizeBytes: number;
+    /** Entries that wait to be written. */
+    queued: number;
+    written: number;
+    /** Entries that could not be written. */
+    lost: number;
+    /** Entries that were deleted to keep `maxDiskMB`. */
+    evicted: number;
+    /** Entries that were damaged, and were deleted. */
+    damaged: number;
+    errors: number;
+  } | null;
+}
+
+/** One recent call. */
+export interface CacheSample {
+  /** When it was answered, in milliseconds since 1970. */
+  timestamp: number;
+  /** How long it took, in milliseconds; of a call for many entries, the share of one. */
+  accessTime: number;
+  /** Share of its entries that were there, 0–1. */
+  hitRatio: number;
+}
+
+/** See {@link IntelligentEmbeddingCache.getPerformanceMetrics}. */
+export interface CachePerformanceMetrics {
+  stats: CacheStats;
+  /** The latest calls, the oldest first. */
+  recentSamples: CacheSample[];
+  /** Share of the memory in use that vectors and metadata take, 0–1; the rest is bookkeeping. 0 while it is empty. */
+  memoryEfficiency: number;
+  /**
+   * 0–1: seven tenths the hit ratio, three tenths the share of set entries that need not be evicted for want of space.
+   * 0 before the first lookup.
+   */
+  performanceScore: number;
+}
+
+/** What maintenance did. */
+export interface CacheMaintenance {
+  expiredInMemory: number;
+  expiredOnDisk: number;
+  evictedOnDisk: number;
+  /** Bytes that the file gave back. */
+  freedBytes: number;
+  /** Whether all was done that there was to do; if not, the next time goes on. */
+  complete: boolean;
+}
+
+/** What is published on the `diagnostics_channel` `embedcore:cache`. */
+export type CacheEvent =
+  | { type: 'evicted'; cause: 'expired' | 'explicit' | 'replaced' | 'size'; entries: number }
+  | { type: 'hit-ratio-low'; hitRatio: number; threshold: number }
+  | { type: 'rows-damaged'; path: string; rows: number }
+  | { type: 'storage-failed'; path: string; reason: string }
+  | { type: 'storage-restored'; path: string }
+  | { type: 'storage-refused'; path: string; reason: string }
+  | { type: 'file-set-aside'; path: string; movedTo: string; reason: string }
+  | { type: 'rejected'; dimensions: number; stored: number };
+
+const events = channel('embedcore:cache');
+
+/** See `src/binding/cache.rs`. */
+const MISS = -1;
+const ASK_DISK = -2;
+const HAS_METADATA = 1 << 28;
+
+/** Lookups, or UTF-16 units of them, that are answered between two turns of the event loop: a millisecond or two. */
+const PACK_ENTRIES = 2048;
+const PACK_CHARACTERS = 1 << 20;
+
+/** Requests after which a hit ratio says something. */
+const ENOUGH_REQUESTS = 100;
+
+/** How long another process is trusted to compute a value before this one does; renewed while it computes. */
+const LEASE_MS = 10_000;
+const LEASE_POLL_MS = 25;
+
+interface Settings {
+  maintenanceInterval: number;
+  hitRatioThreshold: number;
+  validate: boolean;
+  shared: boolean;
+}
+
+/** What one call sets: strings in turn, values one after the other. */
+interface Pack {
+  strings: string[];
+  data: Float32Array;
+  ttls: Float64Array;
+}
+
+/**
+ * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
+ *
+ * Memory holds the most recently used entries, strictly, up to a number and to a size; the file holds all until they
+ * expire or `maxDiskMB` is reached. An entry answers only for the content that it was set with: a lookup with another
+ * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, published on the
+ * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}), and warned of.
+ */
+export class IntelligentEmbeddingCache implements AsyncDisposable {
+  readonly #native: NativeCache;
+  readonly #settings: Settings;
+  readonly #flights = new Map<string, Promise<CachedEmbedding>>();
+  readonly #timer: NodeJS.Timeout;
+  #scratch = new Float32Array(1024);
+  #closed: Promise<void> | undefined;
+  #requestsBefore = 0;
+  #hitsBefore = 0;
+  #evictedBefore: CacheStats['evictionCauses'] = { expired: 0, explicit: 0, replaced: 0, size: 0 };
+
+  /**
+   * The file is opened in the background.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+   */
+  constructor(options: CacheOptions = {}) {
+    this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
+    this.#settings = JSON.parse(this.#native.settings()) as Settings;
+    this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
+  }
+
+  /** Sets what `key` stands for as long as its content is `content`. */
+  set(key: string, content: string, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
+  /** Sets the result of an annotation. */
+  set(annotation: Annotation, result: EmbeddingResult): Promise<void>;
+  async set(
+    target: string | Annotation,
+    value: string | EmbeddingResult,
+    embedding?: ArrayLike<number>,
+    options: CacheEntryOptions = {},
+  ): Promise<void> {
+    if (typeof target !== 'string') {
+      const { key, content } = annotationKey(target, 'The annotation');
+      const { embedding: vector, ...rest } = resultOf(value);
+      return this.#set(true, packOf([{ key, content, embedding: vector, metadata: rest }]));
+    }
+    const entry = { ...options, key: target, content: value as string, embedding: embedding as ArrayLike<number> };
+    return this.#set(false, packOf([entry], this.#settings.validate));
+  }
+
+  /** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
+  get(key: string, content?: string): Promise<CachedEmbedding | null>;
+  /** The result of an annotation whose text is unchanged. What is no annotation has none. */
+  get(annotation: Annotation): Promise<CachedResult | null>;
+  async get(target: string | Annotation, content?: string): Promise<CachedEmbedding | CachedResult | null> {
+    this.#requireOpen();
+    if (typeof target === 'string') return this.#get(false, target, this.#contentOf(content, 'The content'));
+    let key: { key: string; content: string };
+    try {
+      key = annotationKey(target, 'The annotation');
+    } catch {
+      this.#native.missed();
+      return null;
+    }
+    const found = await this.#get(true, key.key, this.#settings.validate ? key.content : undefined);
+    if (!found) return null;
+    const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
+    return { nodeId: target.nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
+  }
+
+  /** Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. */
+  async getMany(entries: readonly CacheLookup[] | readonly Annotation[]): Promise<CacheMatrix> {
+    this.#requireOpen();
+    requireArray(entries, '{ key, content }, or of annotations');
+    const annotated = isAnnotated(entries);
+    const parts: { data: Float32Array; hits: Uint8Array; dimensions: number; rows: number }[] = [];
+    let at = 0;
+    do {
+      if (at > 0) await nextTurn();
+      const strings: string[] = [];
+      const lengths = new Uint32Array(2 * Math.min(PACK_ENTRIES, entries.length - at));
+      const from = at;
+      for (let characters = 0; at < entries.length && strings.length < lengths.length && characters < PACK_CHARACTERS; at++) {
+        const entry = annotated ? annotationKey(entries[at], `Annotation ${at}`) : (entries[at] as CacheLookup | null);
+        const key = entry?.key;
+        if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
+        const content = this.#contentOf(entry!.content, 'The content of entry', at) ?? '';
+        lengths[strings.length] = key.length;
+        lengths[strings.length + 1] = content.length;
+        strings.push(key, content);
+        characters += key.length + content.length;
+      }
+      const rows = at - from;
+      const lookup = this.#native.lookup(annotated, strings.join(''), lengths.subarray(0, strings.length));
+      if (lookup.open) await settle(() => lookup.settle());
+      const { dimensions } = lookup;
+      const data = new Float32Array(rows * dimensions);
+      const hits = new Uint8Array(rows);
+      lookup.copyTo(data, hits);
+      parts.push({ data, hits, dimensions, rows });
+    } while (at < entries.length);
+    this.#publishEvictions();
+    return toMatrix(parts);
+  }
+
+  /** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
+  async setMany(entries: readonly CacheEntry[]): Promise<void> {
+    requireArray(entries, '{ key, content, embedding }');
+    if (entries.length > 0) await this.#set(false, packOf(entries, this.#settings.validate));
+  }
+
+  /**
+   * What `key` stands for: from the cache or, if it is not there, from `compute`, whose value is set. However many ask
+   * at the same time, `compute` is called once, and with `persistPath` in one process only; its failure reaches all who
+   * wait in this process and is not kept.
+   */
+  async getOrCompute(
+    key: string,
+    content: string,
+    compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
+    options: CacheEntryOptions = {},
+  ): Promise<CachedEmbedding> {
+    if (typeof compute !== 'function') throw invalid('compute is not a function');
+    const found = await this.get(key, content);
+    if (found) return found;
+    const name = `${key.length}:${key}${content}`;
+    let flight = this.#flights.get(name);
+    if (!flight) {
+      flight = this.#compute(key, content, compute, options).finally(() => this.#flights.delete(name));
+      this.#flights.set(name, flight);
+    }
+    const { embedding, ...rest } = await flight;
+    // Everybody gets an array of its own.
+    return { embedding: [...embedding], ...rest };
+  }
+
+  async #compute(
+    key: string,
+    content: string,
+    compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
+    options: CacheEntryOptions,
+  ): Promise<CachedEmbedding> {
+    const lease = this.#settings.shared ? await this.#lease(key, content) : undefined;
+    if (lease === 'there') {
+      const found = await this.get(key, content);
+      if (found) return found;
+    }
+    try {
+      const embedding = await compute();
+      await this.set(key, content, embedding, options);
+      const rounded = Array.from(Float32Array.from(embedding));
+      return { embedding: rounded, ...(options.metadata !== undefined && { metadata: options.metadata }) };
+    } finally {
+      if (typeof lease === 'object') lease.release();
+    }
+  }
+
+  /** Waits until this process is the one that computes, or until another one has. */
+  async #lease(key: string, content: string): Promise<{ release(): void } | 'there'> {
+    const acquire = () => settle(() => this.#native.acquire(key, LEASE_MS));
+    while (!(await acquire())) {
+      await sleep(LEASE_POLL_MS);
+      if (await this.has(key, content)) return 'there';
+    }
+    const release = () => {
+      clearInterval(renewal);
+      this.#native.release(key);
+    };
+    const renewal = setInterval(() => void acquire().catch(() => {}), LEASE_MS / 3).unref();
+    if (!(await this.has(key, content))) return { release };
+    release();
+    return 'there';
+  }
+
+  /** Whether {@link get} would answer. Counts in no statistics. */
+  async has(target: string | Annotation, content?: string): Promise<boolean> {
+    this.#requireOpen();
+    if (typeof target === 'string') {
+      const expected = content === undefined ? undefined : this.#contentOf(content, 'The content');
+      return settle(async () => this.#native.has(false, target, expected));
+    }
+    const { key, content: text } = annotationKey(target, 'The annotation');
+    return settle(async () => this.#native.has(true, key, this.#settings.validate ? text : undefined));
+  }
+
+  /** Deletes an entry; whether there was one. */
+  async delete(target: string | Annotation): Promise<boolean> {
+    this.#requireOpen();
+    const annotated = typeof target !== 'string';
+    const key = annotated ? annotationKey(target, 'The annotation').key : target;
+    const deleted = await settle(async () => this.#native.delete(annotated, key));
+    this.#publishEvictions();
+    return deleted;
+  }
+
+  /** Deletes all entries of this namespace and model, on disk, too. */
+  async clear(): Promise<void> {
+    this.#requireOpen();
+    await settle(async () => this.#native.clear());
+    this.#publishEvictions();
+  }
+
+  /** The entries whose vectors point most nearly where `embedding` does, the nearest first. */
+  async findSimilar(
+    embedding: ArrayLike<number>,
+    options: { threshold?: number; limit?: number } = {},
+  ): Promise<SimilarEntry[]> {
+    this.#requireOpen();
+    const { threshold = 0.95, limit = 10 } = options;
+    if (typeof threshold !== 'number' || !(threshold >= -1 && threshold <= 1)) {
+      throw invalid(`threshold is ${String(threshold)}, not a number from -1 to 1`);
+    }
+    if (!Number.isInteger(limit) || limit < 1 || limit > 2 ** 20) {
+      throw invalid(`limit is ${String(limit)}, not a whole number from 1 to ${2 ** 20}`);
+    }
+    const query = new Float32Array(vectorOf(embedding, 'The embedding').length);
+    copyValues(embedding, query, 0, 'The embedding');
+    const near = await settle(() => this.#native.nearest(query, threshold, limit));
+    return near.map((entry) => ({ key: entry.key(), similarity: entry.similarity, ...fromNative(entry.entry()) }));
+  }
+
+  /** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
+  async optimize(): Promise<CacheMaintenance> {
+    this.#requireOpen();
+    const did = JSON.parse(await settle(() => this.#native.optimize())) as CacheMaintenance;
+    this.#publishEvictions();
+    this.#watchHitRatio();
+    return did;
+  }
+
+  /** Waits until everything that was set before is in the file and survives even a loss of power. */
+  async flush(): Promise<void> {
+    this.#requireOpen();
+    await settle(() => this.#native.flush());
+  }
+
+  /** How the cache does. */
+  getStats(): CacheStats {
+    return JSON.parse(this.#native.stats()) as CacheStats;
+  }
+
+  /** How well the cache does, with its latest calls. */
+  getPerformanceMetrics(): CachePerformanceMetrics {
+    const stats = this.getStats();
+    const samples = this.#native.samples();
+    const recentSamples = Array.from({ length: samples.length / 3 }, (_, i) => ({
+      timestamp: samples[i * 3]!,
+      accessTime: samples[i * 3 + 1]!,
+      hitRatio: samples[i * 3 + 2]!,
+    }));
+    const kept = stats.sets > 0 ? Math.max(0, 1 - stats.evictionCauses.size / stats.sets) : 1;
+    return {
+      stats,
+      recentSamples,
+      memoryEfficiency: stats.currentSizeBytes > 0 ? stats.payloadBytes / stats.currentSizeBytes : 0,
+      performanceScore: stats.totalRequests > 0 ? 0.7 * stats.hitRatio + 0.3 * kept : 0,
+    };
+  }
+
+  /** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+  close(): Promise<void> {
+    clearInterval(this.#timer);
+    return (this.#closed ??= settle(() => this.#native.close()));
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new EmbeddingError('CLOSED', 'The cache is closed: make a new one');
+  }
+
+  #contentOf(content: unknown, what: string, index?: number): string | undefined {
+    if (typeof content === 'string') return this.#settings.validate ? content : undefined;
+    if (content == null && !this.#settings.validate) return undefined;
+    const where = index === undefined ? what : `${what} ${index}`;
+    throw invalid(`${where} is not a string: pass what the embedding was made from, or set enableContentValidation: false`);
+  }
+
+  /** Not async: an answer from memory costs no promise of its own. */
+  #get(annotated: boolean, key: string, content: string | undefined): CachedEmbedding | null | Promise<CachedEmbedding | null> {
+    const answer = this.#native.get(annotated, key, content, this.#scratch);
+    if (answer === MISS) return null;
+    if (answer === ASK_DISK) return this.#getFromDisk();
+    const length = answer & (HAS_METADATA - 1);
+    if (answer !== length || length > this.#scratch.length) {
+      if (length > this.#scratch.length) this.#scratch = new Float32Array(length);
+      return fromNative(this.#native.found()!);
+    }
+    return { embedding: toNumbers(this.#scratch, length) };
+  }
+
+  async #getFromDisk(): Promise<CachedEmbedding | null> {
+    const found = await settle(() => this.#native.settle());
+    this.#publishEvictions();
+    return found && fromNative(found);
+  }
+
+  async #set(annotated: boolean, { strings, data, ttls }: Pack): Promise<void> {
+    this.#requireOpen();
+    const lengths = Uint32Array.from(strings, (text) => text.length);
+    const joined = strings.join('');
+    await settle(async () => this.#native.set(annotated, joined, lengths, data, ttls));
+    this.#publishEvictions();
+  }
+
+  /** Evictions are counted on the native side and told from here, so that they cost nothing when nobody listens. */
+  #publishEvictions(): void {
+    if (!events.hasSubscribers) return;
+    const now = this.getStats().evictionCauses;
+    for (const cause of ['expired', 'explicit', 'replaced', 'size'] as const) {
+      const entries = now[cause] - this.#evictedBefore[cause];
+      if (entries > 0) publish({ type: 'evicted', cause, entries });
+    }
+    this.#evictedBefore = now;
+  }
+
+  #watchHitRatio(): void {
+    const { hits, totalRequests } = this.getStats();
+    const requests = totalRequests - this.#requestsBefore;
+    if (requests < ENOUGH_REQUESTS) return;
+    const hitRatio = (hits - this.#hitsBefore) / requests;
+    this.#requestsBefore = totalRequests;
+    this.#hitsBefore = hits;
+    const threshold = this.#settings.hitRatioThreshold;
+    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold });
+  }
+}
+
+let shared: IntelligentEmbeddingCache | undefined;
+
+/** The cache that all of this thread share. The first call makes it, with its options; later ones give the same. */
+export function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache {
+  return (shared ??= new IntelligentEmbeddingCache(options));
+}
+
+/** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
+export async function resetEmbeddingCache(): Promise<void> {
+  const before = shared;
+  shared = undefined;
+  await before?.close();
+}
+
+/** Runs maintenance until the cache is closed or forgotten. Keeps neither the process nor the cache alive. */
+function maintain(cache: WeakRef<IntelligentEmbeddingCache>, interval: number): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    const alive = cache.deref();
+    if (!alive) clearInterval(timer);
+    // It may have been closed meanwhile; whatever else is wrong is in the statistics.
+    else alive.optimize().catch(() => {});
+  }, interval);
+  return timer.unref();
+}
+
+function publish(event: CacheEvent): void {
+  events.publish(event);
+}
+
+/** What happens to the file is told to whoever listens, and to everybody else as a warning of the process. */
+function onStorageEvent(json: string): void {
+  const event = JSON.parse(json) as CacheEvent;
+  publish(event);
+  const warn = (message: string) => process.emitWarning(message, { type: 'EmbeddingCacheWarning', code: event.type });
+  if (event.type === 'file-set-aside') {
+    warn(`The cache ${event.path} was broken (${event.reason}). It was kept as ${event.movedTo}, and a new one was begun.`);
+  } else if (event.type === 'storage-failed') {
+    warn(`The cache ${event.path} cannot be used now: ${event.reason}. It is tried again later.`);
+  } else if (event.type === 'storage-refused') {
+    warn(`The cache ${event.path} is not used: ${event.reason}`);
+  }
+}
+
+/** Under which name and content the result of an annotation is kept. */
+function annotationKey(annotation: unknown, where: string): { key: string; content: string } {
+  const [key, ...texts] = annotationFields(annotation, where) as [string, string, string, string];
+  return { key, content: JSON.stringify(texts) };
+}
+
+function isAnnotated(entries: readonly unknown[]): boolean {
+  const first = entries[0];
+  return typeof first === 'object' && first !== null && 'nodeId' in first;
+}
+
+/** A result without what belongs to its call. */
+function resultOf(result: unknown): Pick<EmbeddingResult, 'embedding' | 'inputText' | 'modelUsed'> {
+  if (typeof result !== 'object' || result === null) throw invalid('The result is not an object: pass an EmbeddingResult');
+  const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...rest } = result as CachedResult;
+  return rest;
+}
+
+function vectorOf(embedding: unknown, where: string): ArrayLike<number> {
+  const isArray = Array.isArray(embedding) || (ArrayBuffer.isView(embedding) && 'length' in embedding);
+  if (!isArray) throw invalid(`${where} is not an array of numbers`);
+  return embedding as unknown as ArrayLike<number>;
+}
+
+/** What is no number is refused here; what is not finite, on the native side. */
+function copyValues(embedding: ArrayLike<number>, data: Float32Array, offset: number, where: string): void {
+  for (let i = 0; i < embedding.length; i++) {
+    const value = embedding[i];
+    if (typeof value !== 'number') throw invalid(`${where} has ${String(value)} at position ${i}, not a number`);
+    data[offset + i] = value;
+  }
+}
+
+/** Entries as they cross: key, content and metadata in turn, and the vectors one after the other. */
+function packOf(entries: readonly CacheEntry[], validate = true): Pack {
+  const strings: string[] = [];
+  const ttls = new Float64Array(entries.length).fill(NaN);
+  let data = new Float32Array(0);
+  let dimensions = 0;
+  entries.forEach((entry: CacheEntry | null, index) => {
+    const where = entries.length > 1 ? ` of entry ${index}` : '';
+    if (typeof entry?.key !== 'string') throw invalid(`The key${where} is not a string`, { index });
+    const { key, content, embedding, ttlSeconds, metadata } = entry;
+    if (typeof content !== 'string' && (validate || content != null)) {
+      throw invalid(`The content${where} is not a string`, { index });
+    }
+    const { length } = vectorOf(embedding, `The embedding${where}`);
+    if (length === 0) throw invalid(`The embedding${where} has no values: pass at least one`, { index });
+    if (index === 0) {
+      dimensions = length;
+      data = new Float32Array(entries.length * length);
+    } else if (length !== dimensions) {
+      throw invalid(`The embedding${where} has ${length} values, that of entry 0 has ${dimensions}`, { index });
+    }
+    copyValues(embedding, data, index * dimensions, `The embedding${where}`);
+    if (ttlSeconds !== undefined) {
+      if (typeof ttlSeconds !== 'number' || !(ttlSeconds > 0)) {
+        throw invalid(`The ttlSeconds${where} is ${String(ttlSeconds)}, not a number above 0`, { index });
+      }
+      ttls[index] = ttlSeconds * 1000;
+    }
+    strings.push(key, content ?? '', metadata === undefined ? '' : toJson(metadata, where));
+  });
+  return { strings, data, ttls };
+}
+
+function toJson(metadata: unknown, where: string): string {
+  let json: string | undefined;
+  let cause: unknown;
+  try {
+    json = JSON.stringify(metadata);
+  } catch (thrown) {
+    cause = thrown;
+  }
+  if (json === undefined) {
+    throw new EmbeddingError('INVALID_ARGUMENT', `The metadata${where} cannot be written as JSON`, { cause });
+  }
+  return json;
+}
+
+function fromNative(entry: NativeEntry): CachedEmbedding {
+  const vector = new Float32Array(entry.dimensions);
+  entry.copyTo(vector);
+  const metadata = entry.metadata();
+  const embedding = toNumbers(vector, vector.length);
+  return metadata == null ? { embedding } : { embedding, metadata: JSON.parse(metadata) as unknown };
+}
+
+function toNumbers(values: Float32Array, length: number): number[] {
+  const numbers: number[] = new Array(length);
+  for (let i = 0; i < length; i++) numbers[i] = values[i]!;
+  return numbers;
+}
+
+function toMatrix(parts: { data: Float32Array; hits: Uint8Array; dimensions: number; rows: number }[]): CacheMatrix {
+  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+  const dimensions = Math.max(...parts.map((part) => part.dimensions));
+  let { data, hits } = parts[0]!;
+  if (parts.length > 1) {
+    data = new Float32Array(rows * dimensions);
+    hits = new Uint8Array(rows);
+    let at = 0;
+    for (const part of parts) {
+      // A part without hits has no values either.
+      if (part.dimensions === dimensions) {
+        data.set(part.data, at * dimensions);
+        hits.set(part.hits, at);
+      }
+      at += part.rows;
+    }
+  }
+  const row = (index: number) => {
+    if (!Number.isInteger(index) || index < 0 || index >= rows) {
+      throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+    }
+    return data.subarray(index * dimensions, (index + 1) * dimensions);
+  };
+  return { data, rows, dimensions, hits, row };
+}

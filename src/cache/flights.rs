@@ -1,0 +1,200 @@
+//! Single-flight: of all who want the same thing at the same time, one makes it and the others wait.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+type Outcome<V, E> = Option<Result<V, E>>;
+type Aloft<K, V, E> = Mutex<HashMap<K, watch::Receiver<Outcome<V, E>>>>;
+
+/// What is being made now, by key. Clones share it. An outcome goes to those who wait for it and is then forgotten:
+/// keeping values is the cache's business, and failures are nobody's.
+pub struct Flights<K, V, E> {
+    aloft: Arc<Aloft<K, V, E>>,
+}
+
+impl<K, V, E> Clone for Flights<K, V, E> {
+    fn clone(&self) -> Self {
+        Self { aloft: Arc::clone(&self.aloft) }
+    }
+}
+
+impl<K, V, E> Default for Flights<K, V, E> {
+    fn default() -> Self {
+        Self { aloft: Arc::default() }
+    }
+}
+
+/// Whose turn it is.
+pub enum Boarding<K: Eq + Hash, V, E> {
+    /// The caller's: it makes the value and calls [`Leader::land`].
+    ///
+    /// Between its lookup and now another one may have landed, so it looks into the cache once more before it begins.
+    Lead(Leader<K, V, E>),
+    /// Somebody else's.
+    Wait(Waiter<V, E>),
+}
+
+impl<K: Eq + Hash + Clone, V: Clone, E: Clone> Flights<K, V, E> {
+    /// Joins the flight for `key`, or starts one. Never waits.
+    pub fn board(&self, key: K) -> Boarding<K, V, E> {
+        let mut aloft = lock(&self.aloft);
+        if let Some(outcome) = aloft.get(&key) {
+            return Boarding::Wait(Waiter { outcome: outcome.clone() });
+        }
+        let (sender, receiver) = watch::channel(None);
+        aloft.insert(key.clone(), receiver);
+        Boarding::Lead(Leader { key: Some(key), sender, aloft: Arc::clone(&self.aloft) })
+    }
+
+    /// The value of `key`, made by one of all who ask at the same time. `make` is called at most once per caller, and
+    /// only where no earlier caller's `make` gave an outcome; what it returns goes to all who wait.
+    pub async fn fly<F>(&self, key: K, make: impl FnOnce() -> F) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        loop {
+            match self.board(key.clone()) {
+                Boarding::Lead(leader) => {
+                    let outcome = make().await;
+                    leader.land(outcome.clone());
+                    return outcome;
+                }
+                Boarding::Wait(waiter) => {
+                    if let Some(outcome) = waiter.wait().await {
+                        return outcome;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many flights there are now.
+    pub fn len(&self) -> usize {
+        lock(&self.aloft).len()
+    }
+
+    /// Whether there is no flight now.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The one who makes the value. Dropping it without an outcome leaves that to one of those who wait.
+pub struct Leader<K: Eq + Hash, V, E> {
+    key: Option<K>,
+    sender: watch::Sender<Outcome<V, E>>,
+    aloft: Arc<Aloft<K, V, E>>,
+}
+
+impl<K: Eq + Hash, V, E> Leader<K, V, E> {
+    /// Gives all who wait the outcome. A value must be in the cache before: whoever comes from now on looks there.
+    pub fn land(mut self, outcome: Result<V, E>) {
+        self.leave();
+        self.sender.send_replace(Some(outcome));
+    }
+
+    fn leave(&mut self) {
+        if let Some(key) = self.key.take() {
+            lock(&self.aloft).remove(&key);
+        }
+    }
+}
+
+impl<K: Eq + Hash, V, E> Drop for Leader<K, V, E> {
+    fn drop(&mut self) {
+        // Before the channel closes: those who wait then board again and must not meet this flight.
+        self.leave();
+    }
+}
+
+/// One who waits.
+pub struct Waiter<V, E> {
+    outcome: watch::Receiver<Outcome<V, E>>,
+}
+
+impl<V: Clone, E: Clone> Waiter<V, E> {
+    /// The outcome; `None` when the leader was dropped without one: board again.
+    pub async fn wait(mut self) -> Outcome<V, E> {
+        self.outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hundred_callers_make_one_call() {
+        let flights: Flights<u8, usize, String> = Flights::default();
+        let calls = Arc::new(AtomicUsize::new(0));
+        for outcome in [Ok(7), Err("no".to_owned())] {
+            calls.store(0, Ordering::SeqCst);
+            let callers: Vec<_> = (0..100)
+                .map(|_| {
+                    let (flights, calls, outcome) = (flights.clone(), Arc::clone(&calls), outcome.clone());
+                    tokio::spawn(async move {
+                        let make = || async {
+                            calls.fetch_add(1, Ordering::SeqCst);
+                            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                            outcome
+                        };
+                        flights.fly(1, make).await
+                    })
+                })
+                .collect();
+            for caller in callers {
+                assert_eq!(caller.await.unwrap(), outcome);
+            }
+            assert_eq!(calls.load(Ordering::SeqCst), 1);
+            assert!(flights.is_empty(), "neither values nor failures are kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_the_leader_is_cancelled_one_who_waits_takes_over() {
+        let flights: Flights<u8, usize, String> = Flights::default();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let leader = tokio::spawn({
+            let flights = flights.clone();
+            async move {
+                let make = || async {
+                    began.send(()).ok();
+                    std::future::pending().await
+                };
+                flights.fly(1, make).await
+            }
+        });
+        begun.await.unwrap();
+        let others: Vec<_> = (0..3)
+            .map(|n| {
+                let flights = flights.clone();
+                tokio::spawn(async move { flights.fly(1, || async { Ok(n) }).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(flights.len(), 1);
+        leader.abort();
+        for other in others {
+            assert!(other.await.unwrap().is_ok());
+        }
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn keys_do_not_wait_for_each_other() {
+        let flights: Flights<u8, u8, String> = Flights::default();
+        let Boarding::Lead(held) = flights.board(1) else { unreachable!() };
+        assert_eq!(flights.fly(2, || async { Ok(2) }).await, Ok(2));
+        held.land(Ok(1));
+        assert_eq!(flights.fly(1, || async { Ok(3) }).await, Ok(3));
+    }
+}

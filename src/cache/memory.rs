@@ -1,0 +1,555 @@
+//! The memory tier: strict LRU by number and by bytes.
+//!
+//! Entries are spread over shards by their key, each with a lock of its own that is held for a look into a hash map.
+//! The order of use is nevertheless one for all: every use takes the next stamp of a common counter while it holds the
+//! shard's lock, so each shard is sorted by stamp, and the oldest entry of all is the oldest of the shards' oldest.
+//! Whatever one thread does one after the other therefore evicts exactly what a single list would evict.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+
+use super::entry::Entry;
+use crate::embedding::Key;
+
+/// Sixteen threads that look up different keys seldom meet; finding the oldest entry still looks at sixteen numbers.
+const SHARDS: usize = 16;
+
+/// See [`Memory::version`].
+const VERSIONS: usize = 1024;
+
+/// What the allocator adds to each block, near enough for all of them.
+const BLOCK_BYTES: usize = 16;
+
+/// Bytes of an entry beside vector, note and kind: itself with its counters, its node in the list, its place in the
+/// map (a pointer to the key, one to the node and a byte, at a load between 7/16 and 7/8), and five blocks.
+const OVERHEAD_BYTES: usize =
+    size_of::<Entry>() + 2 * size_of::<usize>() + size_of::<(Key, Slot, usize, usize)>() + 26 + 5 * BLOCK_BYTES;
+
+/// Bytes that `entry` takes in this tier.
+pub(super) fn cost(entry: &Entry) -> usize {
+    entry.payload_bytes() + OVERHEAD_BYTES
+}
+
+/// A moment, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub wall_ms: u64,
+    pub steady_ms: u64,
+}
+
+/// What a lookup finds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Found {
+    Hit(Arc<Entry>),
+    Absent,
+    /// It was there, too old, and is gone.
+    Expired,
+    /// It was there, made from another content, and is gone.
+    Changed,
+}
+
+/// What an insert did beside inserting.
+#[derive(Debug, Default)]
+pub(super) struct Displaced {
+    pub replaced: usize,
+    pub expired: usize,
+    pub for_size: usize,
+    /// Freed by whoever drops this, outside of all locks.
+    entries: Vec<Arc<Entry>>,
+}
+
+struct Slot {
+    stamp: u64,
+    /// When it expires by the clock that nobody sets: a machine whose clock goes back must not make it younger.
+    deadline_ms: u64,
+    entry: Arc<Entry>,
+}
+
+/// Keys are hashes already.
+#[derive(Clone, Copy, Default)]
+struct AsIs(u64);
+
+impl BuildHasher for AsIs {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// A key in the map.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct Name(Key);
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.short());
+    }
+}
+
+type Lru = LruCache<Name, Slot, AsIs>;
+
+/// On a cache line of its own: a thread that works in one shard does not slow down the others.
+#[repr(align(64))]
+struct Shard {
+    lru: Mutex<Lru>,
+    /// The stamp of its least recently used entry; `u64::MAX` when it is empty. Written under the lock.
+    oldest: AtomicU64,
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Lru> {
+        self.lru.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_oldest(&self, lru: &Lru) {
+        self.oldest.store(lru.peek_lru().map_or(u64::MAX, |(_, slot)| slot.stamp), Ordering::Release);
+    }
+}
+
+pub(super) struct Memory {
+    shards: Vec<Shard>,
+    stamp: AtomicU64,
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+    max_entries: usize,
+    max_bytes: usize,
+    /// Held by the thread that evicts: two that both see one entry too many must not evict two.
+    evicting: Mutex<()>,
+    versions: Vec<AtomicU32>,
+}
+
+impl Memory {
+    pub fn new(max_entries: usize, max_bytes: usize) -> Self {
+        let shard = |_| Shard {
+            lru: Mutex::new(LruCache::unbounded_with_hasher(AsIs::default())),
+            oldest: AtomicU64::new(u64::MAX),
+        };
+        Self {
+            shards: (0..SHARDS).map(shard).collect(),
+            stamp: AtomicU64::new(0),
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_entries,
+            max_bytes,
+            evicting: Mutex::default(),
+            versions: (0..VERSIONS).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of vectors, notes and kinds alone.
+    pub fn payload_bytes(&self) -> usize {
+        self.bytes().saturating_sub(self.len() * OVERHEAD_BYTES)
+    }
+
+    /// Looks `key` up and makes it the most recently used. An entry that is no answer any more is dropped.
+    pub fn get(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Found {
+        let shard = self.shard(key);
+        let mut lru = shard.lock();
+        let Some(slot) = lru.get_mut(&Name(*key)) else { return Found::Absent };
+        let before = slot.stamp;
+        let verdict = if !live(slot, now) {
+            Found::Expired
+        } else if !slot.entry.matches(content) {
+            Found::Changed
+        } else {
+            slot.stamp = self.stamp.fetch_add(1, Ordering::Relaxed);
+            Found::Hit(Arc::clone(&slot.entry))
+        };
+        let gone = if matches!(verdict, Found::Hit(_)) {
+            None
+        } else {
+            self.touch_version(key);
+            lru.pop(&Name(*key)).inspect(|slot| self.forget(slot))
+        };
+        // Only the oldest entry's use makes another one the oldest; looking at it costs a cache miss.
+        if before == shard.oldest.load(Ordering::Relaxed) {
+            shard.note_oldest(&lru);
+        }
+        drop(lru);
+        drop(gone);
+        verdict
+    }
+
+    /// The entry, if it is an answer. Changes nothing.
+    pub fn peek(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Option<Arc<Entry>> {
+        let lru = self.shard(key).lock();
+        let slot = lru.peek(&Name(*key))?;
+        (live(slot, now) && slot.entry.matches(content)).then(|| Arc::clone(&slot.entry))
+    }
+
+    /// Counts the changes to a key, and to some others that share the counter. What was read from elsewhere before
+    /// a change must not be brought in after it.
+    pub fn version(&self, key: &Key) -> u32 {
+        self.versions[version_slot(key)].load(Ordering::Acquire)
+    }
+
+    /// Puts the entry in as the most recently used, and evicts the least recently used until the limits hold.
+    pub fn insert(&self, key: Key, entry: &Arc<Entry>, now: Now) -> Displaced {
+        self.put(key, entry, now, None)
+    }
+
+    /// [`Memory::insert`] for what another tier answered: only if nothing has changed the key since `version`.
+    pub fn promote(&self, key: Key, entry: &Arc<Entry>, now: Now, version: u32) -> Displaced {
+        // Two lookups may bring in the same entry: neither replaces anything.
+        Displaced { replaced: 0, ..self.put(key, entry, now, Some(version)) }
+    }
+
+    fn put(&self, key: Key, entry: &Arc<Entry>, now: Now, version: Option<u32>) -> Displaced {
+        let mut displaced = Displaced::default();
+        let lifetime = if entry.expires_ms == super::entry::NEVER {
+            u64::MAX
+        } else {
+            entry.expires_ms.saturating_sub(now.wall_ms)
+        };
+        let shard = self.shard(&key);
+        let mut lru = shard.lock();
+        match version {
+            Some(version) if self.version(&key) != version => return displaced,
+            Some(_) => {}
+            None => self.touch_version(&key),
+        }
+        let bytes = cost(entry);
+        // What is larger than the whole tier would only push out everything else and then itself.
+        let replaced = if bytes > self.max_bytes {
+            lru.pop(&Name(key))
+        } else {
+            let stamp = self.stamp.fetch_add(1, Ordering::Relaxed);
+            let deadline_ms = now.steady_ms.saturating_add(lifetime);
+            self.entries.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            lru.put(Name(key), Slot { stamp, deadline_ms, entry: Arc::clone(entry) })
+        };
+        if let Some(slot) = replaced {
+            self.forget(&slot);
+            displaced.replaced += 1;
+            displaced.entries.push(slot.entry);
+        }
+        shard.note_oldest(&lru);
+        drop(lru);
+        self.evict(now, &mut displaced);
+        displaced
+    }
+
+    fn evict(&self, now: Now, displaced: &mut Displaced) {
+        let over = || self.len() > self.max_entries || self.bytes() > self.max_bytes;
+        if !over() {
+            return;
+        }
+        let _one_at_a_time = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
+        while over() {
+            let oldest = self.shards.iter().map(|shard| (shard.oldest.load(Ordering::Acquire), shard));
+            let Some((stamp, shard)) = oldest.min_by_key(|(stamp, _)| *stamp) else { return };
+            let mut lru = shard.lock();
+            match lru.peek_lru() {
+                // It was used between the look and the lock: look again.
+                Some((_, slot)) if slot.stamp != stamp => continue,
+                None if stamp != u64::MAX => continue,
+                None => return,
+                Some(_) => {}
+            }
+            let Some((_, slot)) = lru.pop_lru() else { return };
+            shard.note_oldest(&lru);
+            drop(lru);
+            self.forget(&slot);
+            *(if live(&slot, now) { &mut displaced.for_size } else { &mut displaced.expired }) += 1;
+            displaced.entries.push(slot.entry);
+        }
+    }
+
+    /// Drops the entry of `key`; whether there was one.
+    pub fn remove(&self, key: &Key) -> bool {
+        let shard = self.shard(key);
+        let mut lru = shard.lock();
+        self.touch_version(key);
+        let gone = lru.pop(&Name(*key)).inspect(|slot| self.forget(slot));
+        shard.note_oldest(&lru);
+        drop(lru);
+        gone.is_some()
+    }
+
+    /// Drops all entries that `which` names; how many there were. Other threads wait for one shard at a time.
+    pub fn remove_all(&self, which: impl Fn(&Entry) -> bool) -> usize {
+        self.retain(|slot| !which(&slot.entry), || self.versions.iter().for_each(bump))
+    }
+
+    /// Drops what has expired; how many there were.
+    pub fn sweep(&self, now: Now) -> usize {
+        self.retain(|slot| live(slot, now), || {})
+    }
+
+    fn retain(&self, keep: impl Fn(&Slot) -> bool, before: impl Fn()) -> usize {
+        let mut removed = 0;
+        for shard in &self.shards {
+            let mut gone = Vec::new();
+            let mut lru = shard.lock();
+            before();
+            lru.retain(|_, slot| {
+                let keep = keep(slot);
+                if !keep {
+                    self.forget(slot);
+                    gone.push(Arc::clone(&slot.entry));
+                }
+                keep
+            });
+            shard.note_oldest(&lru);
+            drop(lru);
+            removed += gone.len();
+        }
+        removed
+    }
+
+    /// All entries of a space that answer at `now`, in no order. Does not count as use.
+    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Key, Arc<Entry>)> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let lru = shard.lock();
+            let entries = lru.iter().filter(|(_, slot)| slot.entry.space == space && live(slot, now));
+            found.extend(entries.map(|(name, slot)| (name.0, Arc::clone(&slot.entry))));
+        }
+        found
+    }
+
+    fn forget(&self, slot: &Slot) {
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(cost(&slot.entry), Ordering::Relaxed);
+    }
+
+    fn touch_version(&self, key: &Key) {
+        bump(&self.versions[version_slot(key)]);
+    }
+
+    fn shard(&self, key: &Key) -> &Shard {
+        // Bits that the hash map does not use.
+        &self.shards[usize::from(key.as_bytes()[31]) % SHARDS]
+    }
+}
+
+fn bump(version: &AtomicU32) {
+    version.fetch_add(1, Ordering::AcqRel);
+}
+
+fn version_slot(key: &Key) -> usize {
+    usize::from(u16::from_le_bytes([key.as_bytes()[16], key.as_bytes()[17]])) % VERSIONS
+}
+
+fn live(slot: &Slot, now: Now) -> bool {
+    now.steady_ms < slot.deadline_ms && slot.entry.live(now.wall_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::entry::{Draft, Precision};
+    use crate::embedding::Space;
+
+    const AT: u64 = 1_700_000_000_000;
+
+    fn key(n: u8) -> Key {
+        Space::builder().finish().key().field("n", [n]).finish()
+    }
+
+    fn entry(values: usize, content: u8, ttl_ms: u64, created_ms: u64) -> Arc<Entry> {
+        let vector = vec![f32::from(content); values];
+        let ttl = Some(Duration::from_millis(ttl_ms));
+        let draft = Draft { vector: Some(&vector), content: Some([content; 32]), ttl, ..Draft::default() };
+        Arc::new(draft.entry(&Space::builder().finish(), Precision::F32, created_ms, None))
+    }
+
+    /// The same in the plainest words: a list, the most recently used first.
+    struct Naive {
+        list: Vec<(u8, Arc<Entry>)>,
+        max_entries: usize,
+        max_bytes: usize,
+    }
+
+    impl Naive {
+        fn take(&mut self, n: u8) -> Option<Arc<Entry>> {
+            let at = self.list.iter().position(|(name, _)| *name == n)?;
+            Some(self.list.remove(at).1)
+        }
+
+        fn get(&mut self, n: u8, content: u8, now: u64) -> Found {
+            match self.take(n) {
+                None => Found::Absent,
+                Some(entry) if now >= entry.expires_ms => Found::Expired,
+                Some(entry) if entry.content != Some([content; 32]) => Found::Changed,
+                Some(entry) => {
+                    self.list.insert(0, (n, Arc::clone(&entry)));
+                    Found::Hit(entry)
+                }
+            }
+        }
+
+        fn insert(&mut self, n: u8, entry: Arc<Entry>) {
+            self.take(n);
+            if cost(&entry) <= self.max_bytes {
+                self.list.insert(0, (n, entry));
+            }
+            while self.list.len() > self.max_entries || self.bytes() > self.max_bytes {
+                self.list.pop();
+            }
+        }
+
+        fn bytes(&self) -> usize {
+            self.list.iter().map(|(_, entry)| cost(entry)).sum()
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Get(u8, u8),
+        Insert(u8, usize, u8, u64),
+        Remove(u8),
+        Sweep,
+        RemoveAll(u8),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u8..24, 0u8..2).prop_map(|(n, content)| Step::Get(n, content)),
+            8 => (0u8..24, 1usize..300, 0u8..2, 1u64..1000).prop_map(|(n, v, c, ttl)| Step::Insert(n, v, c, ttl)),
+            2 => (0u8..24).prop_map(Step::Remove),
+            1 => Just(Step::Sweep),
+            1 => (0u8..2).prop_map(Step::RemoveAll),
+            2 => (0u64..200).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn it_is_a_list(
+            steps in prop::collection::vec(step(), 1..200),
+            max_entries in 1usize..20,
+            max_bytes in 1_000usize..8_000,
+        ) {
+            let memory = Memory::new(max_entries, max_bytes);
+            let mut naive = Naive { list: Vec::new(), max_entries, max_bytes };
+            let mut elapsed = 0;
+            for step in steps {
+                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed };
+                match step {
+                    Step::Get(n, content) => {
+                        let found = memory.get(&key(n), Some(&[content; 32]), now);
+                        prop_assert_eq!(found, naive.get(n, content, now.wall_ms));
+                    }
+                    Step::Insert(n, values, content, ttl) => {
+                        let entry = entry(values, content, ttl, now.wall_ms);
+                        memory.insert(key(n), &entry, now);
+                        naive.insert(n, entry);
+                    }
+                    Step::Remove(n) => prop_assert_eq!(memory.remove(&key(n)), naive.take(n).is_some()),
+                    Step::Sweep => {
+                        let before = naive.list.len();
+                        naive.list.retain(|(_, entry)| now.wall_ms < entry.expires_ms);
+                        prop_assert_eq!(memory.sweep(now), before - naive.list.len());
+                    }
+                    Step::RemoveAll(content) => {
+                        let before = naive.list.len();
+                        naive.list.retain(|(_, entry)| entry.content != Some([content; 32]));
+                        let removed = memory.remove_all(|entry| entry.content == Some([content; 32]));
+                        prop_assert_eq!(removed, before - naive.list.len());
+                    }
+                    Step::Wait(ms) => elapsed += ms,
+                }
+                prop_assert_eq!(memory.len(), naive.list.len());
+                prop_assert_eq!(memory.bytes(), naive.bytes());
+                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed };
+                for n in 0..24 {
+                    let kept = naive.list.iter().find(|(name, _)| *name == n).map(|(_, entry)| entry);
+                    let kept = kept.filter(|entry| now.wall_ms < entry.expires_ms);
+                    let found = memory.peek(&key(n), None, now);
+                    prop_assert_eq!(found.as_ref(), kept);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_nothing_younger() {
+        let memory = Memory::new(10, 1 << 20);
+        memory.insert(key(1), &entry(1, 0, 1000, AT), Now { wall_ms: AT, steady_ms: 5 });
+        let at = |wall_ms, steady_ms| memory.peek(&key(1), None, Now { wall_ms, steady_ms }).is_some();
+        assert!(at(AT, 1004));
+        assert!(!at(AT, 1005), "the wall clock stood still, the entry did not");
+        assert!(at(AT - 30_000, 500) && !at(AT - 100_000, 500));
+        assert!(!at(AT + 1000, 5), "asleep for a second");
+    }
+
+    #[test]
+    fn what_was_read_before_a_change_is_not_brought_in_after_it() {
+        let memory = Memory::new(10, 1 << 20);
+        let now = Now { wall_ms: AT, steady_ms: 0 };
+        let (old, new) = (entry(1, 0, 1000, AT), entry(1, 1, 1000, AT));
+        for change in [0, 1, 2] {
+            let version = memory.version(&key(1));
+            match change {
+                0 => drop(memory.insert(key(1), &new, now)),
+                1 => drop(memory.remove(&key(1))),
+                _ => drop(memory.remove_all(|_| true)),
+            }
+            memory.promote(key(1), &old, now, version);
+            assert_ne!(memory.peek(&key(1), None, now).as_deref(), Some(&*old));
+        }
+        memory.promote(key(1), &old, now, memory.version(&key(1)));
+        assert_eq!(memory.peek(&key(1), None, now).as_deref(), Some(&*old));
+    }
+
+    #[test]
+    fn threads_leave_the_limits_and_the_sums_right() {
+        let memory = Memory::new(100, 1 << 20);
+        let now = Now { wall_ms: AT, steady_ms: 0 };
+        std::thread::scope(|scope| {
+            for thread in 0..4u8 {
+                let memory = &memory;
+                scope.spawn(move || {
+                    for i in 0..5000u32 {
+                        let n = (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+                        match i % 4 {
+                            0 => drop(memory.insert(key(n), &entry(usize::from(n) + 1, thread, 1000, AT), now)),
+                            1 if i % 64 == 1 => drop(memory.remove(&key(n))),
+                            _ => drop(memory.get(&key(n), None, now)),
+                        }
+                    }
+                });
+            }
+        });
+        let kept = memory.of_space(Space::builder().finish().id(), now);
+        assert_eq!(memory.len(), kept.len());
+        assert_eq!(memory.bytes(), kept.iter().map(|(_, entry)| cost(entry)).sum::<usize>());
+        assert!(memory.len() <= 100);
+        assert_eq!(memory.remove_all(|_| true), kept.len());
+        assert_eq!((memory.len(), memory.bytes()), (0, 0));
+    }
+}

@@ -1,0 +1,858 @@
+//! The cache on a real disk: crashes, damage, many processes, and a clock that somebody sets.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, thread};
+
+use embedcore::cache::{CacheOptions, Draft, EmbeddingCache, Event, Precision, Recall};
+use embedcore::embedding::{Key, Space, content_hash};
+use embedcore::error::Error;
+use embedcore::host::Clock;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const AT: u64 = 1_700_000_000_000;
+
+/// A clock that goes where the test wants it.
+struct FakeClock {
+    wall_ms: AtomicU64,
+    steady_ms: AtomicU64,
+}
+
+impl FakeClock {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { wall_ms: AtomicU64::new(AT), steady_ms: AtomicU64::new(0) })
+    }
+
+    fn pass(&self, ms: u64) {
+        self.wall_ms.fetch_add(ms, Ordering::SeqCst);
+        self.steady_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    fn set(&self, wall_ms: u64) {
+        self.wall_ms.store(wall_ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for FakeClock {
+    fn wall_ms(&self) -> u64 {
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+
+    fn steady_ms(&self) -> u64 {
+        self.steady_ms.load(Ordering::SeqCst)
+    }
+}
+
+/// A directory, a clock and the events of the caches on it.
+struct Bench {
+    directory: TempDir,
+    clock: Arc<FakeClock>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), clock: FakeClock::new(), events: Arc::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("cache.db")
+    }
+
+    fn options(&self) -> CacheOptions {
+        let events = Arc::clone(&self.events);
+        CacheOptions {
+            path: Some(self.path()),
+            clock: self.clock.clone(),
+            listener: Some(Arc::new(move |event| events.lock().unwrap().push(event))),
+            ..CacheOptions::default()
+        }
+    }
+
+    fn open(&self) -> EmbeddingCache {
+        EmbeddingCache::open(self.options()).unwrap()
+    }
+
+    fn happened(&self, which: impl Fn(&Event) -> bool) -> usize {
+        self.events.lock().unwrap().iter().filter(|event| which(event)).count()
+    }
+}
+
+fn space() -> Space {
+    Space::builder().field("namespace", "test").finish()
+}
+
+fn key(n: u32) -> Key {
+    space().key().field("key", n.to_le_bytes()).finish()
+}
+
+/// The only vector that is ever committed for `n`: whatever else comes back is torn or mistaken.
+fn vector(n: u32, dimensions: usize) -> Vec<f32> {
+    (0..dimensions as u32).map(|i| (n.wrapping_mul(31).wrapping_add(i) % 1000) as f32 / 8.0).collect()
+}
+
+fn put(cache: &EmbeddingCache, n: u32) {
+    let vector = vector(n, 64);
+    let draft = Draft { vector: Some(&vector), note: &n.to_le_bytes(), ..Draft::default() };
+    cache.commit(&space(), key(n), &draft).unwrap();
+}
+
+/// Whether `n` is there. It must be whole then.
+fn get(cache: &EmbeddingCache, n: u32) -> bool {
+    cache.lookup(key(n), None).is_some_and(|entry| {
+        assert_eq!(entry.vector.to_vec(), vector(n, 64), "{n}");
+        assert_eq!(&*entry.note, n.to_le_bytes());
+        true
+    })
+}
+
+fn count(cache: &EmbeddingCache, n: u32) -> u32 {
+    (0..n).map(|n| u32::from(get(cache, n))).sum()
+}
+
+#[test]
+fn what_was_committed_is_there_in_the_next_process() {
+    let bench = Bench::new();
+    let nested = CacheOptions { path: Some(bench.directory.path().join("a/b/cache.db")), ..bench.options() };
+    let cache = EmbeddingCache::open(nested.clone()).unwrap();
+    (0..2000).for_each(|n| put(&cache, n));
+    assert_eq!(count(&cache, 2000), 2000, "evicted from memory, still queued or on disk");
+    cache.flush().unwrap();
+    assert_eq!(cache.stats().disk.unwrap().entries, 2000);
+    cache.close();
+    cache.close();
+    assert_eq!(cache.commit(&space(), key(1), &Draft::default()), Err(Error::CacheClosed));
+    assert!(cache.lookup(key(1), None).is_none());
+
+    let again = EmbeddingCache::open(nested).unwrap();
+    assert_eq!(count(&again, 2000), 2000);
+    let stats = again.stats();
+    assert_eq!((stats.requests, stats.memory_hits, stats.disk_hits), (2000, 0, 2000));
+    assert_eq!(stats.entries, 1000);
+    assert_eq!((stats.evicted_size, stats.evictions()), (1000, 1000));
+    assert!(stats.access_ns > 0 && again.samples().len() == 128);
+    assert!(again.delete(key(7)) && !again.delete(key(7)));
+    again.clear(Some(&Space::builder().finish()), None);
+    assert_eq!(count(&again, 2000), 1999);
+    again.clear(Some(&space()), None);
+    assert_eq!(count(&again, 2000), 0);
+    again.flush().unwrap();
+    assert_eq!(again.stats().disk.unwrap().entries, 0);
+    again.close();
+}
+
+#[test]
+fn the_log_is_gone_after_close() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..10).for_each(|n| put(&cache, n));
+    cache.flush().unwrap();
+    assert!(get(&cache, 1));
+    cache.close();
+    let files: Vec<_> = fs::read_dir(bench.directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(!files.iter().any(|name| name.to_str().unwrap().ends_with("-wal")), "{files:?}");
+}
+
+#[test]
+fn a_changed_content_is_a_miss_in_both_tiers() {
+    let bench = Bench::new();
+    let (old, new) = (content_hash(b"old"), content_hash(b"new"));
+    let vector = vector(1, 8);
+    let draft = |content| Draft { vector: Some(&vector), content: Some(content), ..Draft::default() };
+    let cache = bench.open();
+    for n in 0..2 {
+        cache.commit(&space(), key(n), &draft(old)).unwrap();
+    }
+    assert!(cache.lookup(key(0), Some(old)).is_some() && cache.contains(key(0), Some(old)));
+    assert!(!cache.contains(key(0), Some(new)) && cache.contains(key(0), Some(old)), "contains changes nothing");
+    assert!(cache.lookup(key(0), Some(new)).is_none());
+    assert!(cache.lookup(key(0), Some(old)).is_none(), "the entry is gone");
+    cache.close();
+    let cache = bench.open();
+    assert!(cache.lookup(key(1), Some(new)).is_none());
+    cache.flush().unwrap();
+    assert!(cache.lookup(key(1), Some(old)).is_none(), "gone from disk, too");
+    assert_eq!((cache.stats().missed_changed, cache.stats().missed_absent), (1, 1));
+    // Another process may have written the new one meanwhile: memory's old one does not hide it.
+    let other = bench.open();
+    cache.commit(&space(), key(2), &draft(old)).unwrap();
+    cache.flush().unwrap();
+    other.commit(&space(), key(2), &draft(new)).unwrap();
+    other.flush().unwrap();
+    assert!(cache.lookup(key(2), Some(new)).is_some());
+    // Without a hash, nothing can vouch for the content.
+    cache.commit(&space(), key(3), &Draft { content: None, ..draft(old) }).unwrap();
+    assert!(cache.lookup(key(3), Some(old)).is_none());
+}
+
+#[test]
+fn time_passes_in_both_tiers() {
+    let bench = Bench::new();
+    let vector = vector(1, 8);
+    let hour = Draft { vector: Some(&vector), ..Draft::default() };
+    let cache = bench.open();
+    cache.commit(&space(), key(0), &hour).unwrap();
+    cache.commit(&space(), key(1), &Draft { ttl: Some(Duration::from_secs(10)), ..hour }).unwrap();
+    cache.commit(&space(), key(2), &Draft { ttl: Some(Duration::MAX), ..hour }).unwrap();
+    cache.flush().unwrap();
+    let reader = bench.open();
+    bench.clock.pass(9_999);
+    assert!((0..3).all(|n| cache.contains(key(n), None) && reader.contains(key(n), None)));
+    bench.clock.pass(1);
+    assert!(!cache.contains(key(1), None) && !reader.contains(key(1), None));
+    bench.clock.pass(3_600_000);
+    let optimized = reader.optimize(Duration::from_secs(60));
+    assert_eq!((optimized.expired_on_disk, optimized.complete), (2, true));
+    assert_eq!(cache.optimize(Duration::from_secs(60)).expired_in_memory, 2);
+    assert_eq!(cache.stats().evicted_expired, 2);
+    assert!(cache.contains(key(2), None) && reader.contains(key(2), None));
+    assert_eq!(reader.stats().disk.unwrap().entries, 1);
+}
+
+#[test]
+fn a_clock_that_was_ahead_leaves_nothing_behind_that_never_ages() {
+    let bench = Bench::new();
+    bench.clock.set(AT + 80 * 365 * 86_400_000);
+    let cache = bench.open();
+    (0..3).for_each(|n| put(&cache, n));
+    let vector = vector(9, 64);
+    cache
+        .commit(&space(), key(9), &Draft { vector: Some(&vector), ttl: Some(Duration::MAX), ..Draft::default() })
+        .unwrap();
+    cache.flush().unwrap();
+    bench.clock.set(AT);
+    assert!(!get(&cache, 0), "in memory");
+    let other = bench.open();
+    assert!(!get(&other, 1), "on disk");
+    assert!(other.contains(key(9), None), "what never expires needs no clock");
+    put(&other, 5);
+    other.flush().unwrap();
+    assert_eq!(other.stats().disk.unwrap().entries, 2);
+    assert!(get(&other, 5), "the cache works under the new clock");
+    bench.clock.pass(3_600_001);
+    assert!(!get(&other, 5));
+}
+
+#[test]
+fn a_clock_that_is_set_back_brings_nothing_back() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    put(&cache, 0);
+    cache.flush().unwrap();
+    bench.clock.pass(7_200_000);
+    put(&cache, 1);
+    cache.flush().unwrap();
+    cache.close();
+    bench.clock.set(AT + 600_000);
+    let cache = bench.open();
+    assert!(!get(&cache, 0), "it had expired");
+    // A step of a few seconds, as time services make them, costs nothing.
+    put(&cache, 2);
+    bench.clock.set(AT + 590_000);
+    assert!(get(&cache, 2));
+    cache.flush().unwrap();
+    assert!(get(&bench.open(), 2));
+}
+
+#[test]
+fn f16_takes_half_the_space() {
+    let bench = Bench::new();
+    let cache = EmbeddingCache::open(CacheOptions { precision: Precision::F16, ..bench.options() }).unwrap();
+    let vector: Vec<f32> = (0..384).map(|i| (i as f32 * 0.37).sin()).collect();
+    cache.commit(&space(), key(1), &Draft { vector: Some(&vector), ..Draft::default() }).unwrap();
+    cache.flush().unwrap();
+    for cache in [cache, bench.open()] {
+        let entry = cache.lookup(key(1), None).unwrap();
+        assert_eq!(entry.vector.bytes(), 768);
+        for (a, b) in vector.iter().zip(entry.vector.to_vec()) {
+            assert!((a - b).abs() <= 1.0 / 2048.0);
+        }
+    }
+}
+
+#[test]
+fn unusable_values_are_refused_and_all_of_their_call_with_them() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    put(&cache, 1);
+    let refused = |cache: &EmbeddingCache, vector: &[f32]| {
+        let good = [0.5f32; 64];
+        let drafts = [&good[..], vector].map(|vector| Draft { vector: Some(vector), ..Draft::default() });
+        let outcome = cache.commit_many(&space(), [(key(50), drafts[0]), (key(51), drafts[1])]);
+        assert!(!cache.contains(key(50), None));
+        outcome.unwrap_err().to_string()
+    };
+    assert!(refused(&cache, &[f32::NAN; 64]).contains("NaN at position 0"));
+    let mixed = refused(&cache, &[1.0; 32]);
+    assert!(mixed.contains("32 values") && mixed.contains("have 64"), "{mixed}");
+    cache.flush().unwrap();
+    let mixed = refused(&bench.open(), &[1.0; 32]);
+    assert!(mixed.contains("have 64"), "the file remembers: {mixed}");
+    cache.clear(Some(&space()), None);
+    cache.commit(&space(), key(1), &Draft { vector: Some(&[1.0; 32]), ..Draft::default() }).unwrap();
+    // A value larger than memory is not kept there, but on disk; and it pushes nothing out.
+    let small = EmbeddingCache::open(CacheOptions { max_bytes: 10_000, ..bench.options() }).unwrap();
+    let note = vec![7u8; 100_000];
+    small.commit(&space(), key(2), &Draft { note: &[1], ..Draft::default() }).unwrap();
+    small.commit(&space(), key(3), &Draft { note: &note, ..Draft::default() }).unwrap();
+    assert_eq!(small.stats().entries, 1);
+    assert_eq!(small.lookup(key(3), None).unwrap().note.len(), 100_000);
+}
+
+#[test]
+fn spaces_and_kinds_are_cleared_apart() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    let other = Space::builder().field("namespace", "other").finish();
+    let draft = |kind| Draft { note: b"x", kind, ..Draft::default() };
+    let all = |cache: &EmbeddingCache| -> Vec<bool> { (0..3).map(|n| cache.contains(key(n), None)).collect() };
+    cache.commit(&space(), key(0), &draft("a")).unwrap();
+    cache.commit(&space(), key(1), &draft("b")).unwrap();
+    cache.commit(&other, key(2), &draft("a")).unwrap();
+    cache.flush().unwrap();
+    cache.clear(Some(&space()), Some("a"));
+    assert_eq!(all(&cache), [false, true, true]);
+    assert_eq!(
+        all(&{
+            cache.flush().unwrap();
+            bench.open()
+        }),
+        [false, true, true]
+    );
+    cache.clear(None, Some("a"));
+    cache.commit(&other, key(2), &draft("a")).unwrap();
+    assert_eq!(all(&cache), [false, true, true], "set after the clear");
+    cache.clear(None, None);
+    assert_eq!(all(&cache), [false; 3]);
+    cache.flush().unwrap();
+    assert_eq!(all(&bench.open()), [false; 3]);
+}
+
+#[test]
+fn the_file_keeps_its_limit_and_what_is_used() {
+    let bench = Bench::new();
+    let limit = 2 << 20;
+    let options = CacheOptions { max_disk_bytes: Some(limit), touch_after_ms: 0, max_entries: 1, ..bench.options() };
+    let cache = EmbeddingCache::open(options).unwrap();
+    for n in 0..20_000 {
+        put(&cache, n);
+        bench.clock.pass(1);
+        if n % 500 == 0 {
+            cache.flush().unwrap();
+            assert!(get(&cache, 0), "used often, never evicted: {n}");
+        }
+    }
+    cache.flush().unwrap();
+    let disk = cache.stats().disk.unwrap();
+    assert!(disk.bytes <= limit && disk.bytes > limit / 2, "{disk:?}");
+    assert!(disk.evicted > 5000 && disk.entries + disk.evicted == 20_000, "{disk:?}");
+    assert!(get(&cache, 0) && get(&cache, 19_999) && !get(&cache, 1));
+    let pages = fs::metadata(bench.path()).unwrap().len();
+    assert!(pages <= limit + limit / 2, "{pages}");
+    // Space is given back.
+    cache.clear(None, None);
+    cache.flush().unwrap();
+    assert!(cache.optimize(Duration::from_secs(60)).freed_bytes > limit / 4);
+    assert!(fs::metadata(bench.path()).unwrap().len() < pages / 2);
+}
+
+#[test]
+fn memory_answers_without_the_disk() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    put(&cache, 1);
+    assert!(matches!(cache.recall_key(key(1), None), Ok(Some(_))));
+    assert!(cache.recall_key(key(2), None).is_err());
+    assert!(matches!(cache.recall(vec![(key(1), None)]), Recall::Done(_)));
+    let Recall::AskDisk(open) = cache.recall(vec![(key(1), None), (key(2), None)]) else { panic!() };
+    let answers = cache.settle(open);
+    assert!(answers[0].is_some() && answers[1].is_none());
+    let stats = cache.stats();
+    assert_eq!((stats.requests, stats.memory_hits, stats.misses()), (4, 3, 1));
+}
+
+#[test]
+fn similar_vectors_are_found_in_both_tiers() {
+    let bench = Bench::new();
+    let cache = EmbeddingCache::open(CacheOptions { max_entries: 2, ..bench.options() }).unwrap();
+    for n in 0..8u32 {
+        let angle = n as f32 / 10.0;
+        let vector = [angle.cos() * (n + 1) as f32, angle.sin() * (n + 1) as f32];
+        cache.commit(&space(), key(n), &Draft { vector: Some(&vector), ..Draft::default() }).unwrap();
+        if n == 4 {
+            cache.flush().unwrap();
+        }
+    }
+    let found = cache.nearest(&space(), &[2.0, 0.0], 0.95, 10).unwrap();
+    let expected: Vec<(Key, f32)> = (0..4u32).map(|n| (key(n), (n as f32 / 10.0).cos())).collect();
+    assert_eq!(found.len(), expected.len());
+    for (near, (key, similarity)) in found.iter().zip(&expected) {
+        assert_eq!(near.key, *key);
+        assert!((near.similarity - similarity).abs() < 1e-6);
+    }
+    assert_eq!(cache.nearest(&space(), &[2.0, 0.0], -1.0, 3).unwrap().len(), 3);
+    assert_eq!(cache.nearest(&Space::builder().finish(), &[2.0, 0.0], -1.0, 3).unwrap(), []);
+    assert!(cache.nearest(&space(), &[f32::NAN, 0.0], 0.0, 3).is_err());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u32, u8),
+    Get(u32, u8),
+    Delete(u32),
+    ClearAll,
+    Flush,
+    Reopen,
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u32..12, 0u8..3).prop_map(|(n, content)| Step::Put(n, content)),
+        8 => (0u32..12, 0u8..3).prop_map(|(n, content)| Step::Get(n, content)),
+        2 => (0u32..12).prop_map(Step::Delete),
+        1 => Just(Step::ClearAll),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Reopen),
+        2 => (0u64..2_000_000).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn both_tiers_together_are_a_map(steps in prop::collection::vec(step(), 1..60), max_entries in 1usize..8) {
+        let bench = Bench::new();
+        let options = CacheOptions { max_entries, ..bench.options() };
+        let mut cache = EmbeddingCache::open(options.clone()).unwrap();
+        // What is there: its content, and when it was set.
+        let mut naive: HashMap<u32, (u8, u64)> = HashMap::new();
+        for step in steps {
+            let now = bench.clock.wall_ms();
+            match step {
+                Step::Put(n, content) => {
+                    let draft = Draft { note: &[content], content: Some([content; 32]), ..Draft::default() };
+                    cache.commit(&space(), key(n), &draft).unwrap();
+                    naive.insert(n, (content, now));
+                }
+                Step::Get(n, content) => {
+                    let expected = naive.get(&n).filter(|(is, at)| *is == content && now < at + 3_600_000).is_some();
+                    let found = cache.lookup(key(n), Some([content; 32]));
+                    prop_assert_eq!(found.is_some(), expected);
+                    prop_assert!(found.is_none_or(|entry| *entry.note == [content]));
+                    if !expected {
+                        naive.remove(&n);
+                    }
+                }
+                Step::Delete(n) => {
+                    let there = naive.remove(&n).is_some_and(|(_, at)| now < at + 3_600_000);
+                    let deleted = cache.delete(key(n));
+                    prop_assert!(deleted || !there);
+                }
+                Step::ClearAll => {
+                    cache.clear(None, None);
+                    naive.clear();
+                }
+                Step::Flush => cache.flush().unwrap(),
+                Step::Reopen => {
+                    cache.close();
+                    cache = EmbeddingCache::open(options.clone()).unwrap();
+                }
+                Step::Pass(ms) => bench.clock.pass(ms),
+            }
+        }
+    }
+}
+
+// Damage.
+
+#[test]
+fn a_file_that_is_not_sqlites_is_set_aside() {
+    let bench = Bench::new();
+    fs::write(bench.path(), b"these are my notes, not a database, and they are long enough to be looked at".repeat(99))
+        .unwrap();
+    let cache = bench.open();
+    put(&cache, 1);
+    cache.flush().unwrap();
+    assert!(get(&bench.open(), 1));
+    let moved = bench.events.lock().unwrap().iter().find_map(|event| match event {
+        Event::FileSetAside { moved_to, .. } => Some(moved_to.clone()),
+        _ => None,
+    });
+    assert!(fs::read(moved.unwrap()).unwrap().starts_with(b"these are my notes"));
+}
+
+#[test]
+fn files_of_others_are_left_alone() {
+    for (sql, says) in [
+        ("CREATE TABLE accounts (name); INSERT INTO accounts VALUES ('me')", "another program"),
+        ("PRAGMA application_id = 1701667427; PRAGMA user_version = 99; CREATE TABLE entries (whatever)", "schema 99"),
+    ] {
+        let bench = Bench::new();
+        rusqlite::Connection::open(bench.path()).unwrap().execute_batch(sql).unwrap();
+        let before = fs::read(bench.path()).unwrap();
+        let cache = bench.open();
+        put(&cache, 1);
+        assert!(get(&cache, 1), "memory works");
+        assert!(cache.flush().unwrap_err().to_string().contains(says));
+        assert_eq!(
+            bench.happened(|event| matches!(event, Event::StorageRefused { reason, .. } if reason.contains(says))),
+            1
+        );
+        assert!(!cache.stats().disk.unwrap().available);
+        cache.close();
+        assert_eq!(fs::read(bench.path()).unwrap(), before);
+    }
+}
+
+#[test]
+fn flipped_bytes_never_become_answers() {
+    let flips = proptest::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..12);
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 60,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..400).for_each(|n| put(&cache, n));
+    cache.close();
+    let whole = fs::read(bench.path()).unwrap();
+    let outcome = runner.run(&flips, |flips| {
+        let bench = Bench::new();
+        let mut damaged = whole.clone();
+        for (at, with) in flips {
+            damaged[at.index(whole.len())] ^= with;
+        }
+        fs::write(bench.path(), damaged).unwrap();
+        let cache = bench.open();
+        // `get` asserts that whatever is found is whole.
+        let before = count(&cache, 400);
+        (0..400).for_each(|n| put(&cache, n));
+        let flushed = cache.flush();
+        let refused = bench.happened(|event| matches!(event, Event::StorageRefused { .. })) > 0;
+        prop_assert!(flushed.is_ok() || refused, "{flushed:?} {:?}", bench.events.lock().unwrap());
+        prop_assert_eq!(count(&cache, 400), 400);
+        cache.close();
+        if !refused {
+            prop_assert_eq!(count(&bench.open(), 400), 400, "repaired; {} before", before);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+#[test]
+fn a_damaged_row_is_a_miss_that_repairs_itself() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..10).for_each(|n| put(&cache, n));
+    cache.close();
+    let connection = rusqlite::Connection::open(bench.path()).unwrap();
+    connection.execute("UPDATE entries SET note = x'00' WHERE key = ?1", [&key(3).as_bytes()[..]]).unwrap();
+    connection.execute("UPDATE entries SET vector = 'text' WHERE key = ?1", [&key(4).as_bytes()[..]]).unwrap();
+    connection
+        .execute("UPDATE entries SET expires_ms = expires_ms + 1 WHERE key = ?1", [&key(5).as_bytes()[..]])
+        .unwrap();
+    drop(connection);
+    let cache = bench.open();
+    assert_eq!(count(&cache, 10), 7);
+    cache.flush().unwrap();
+    let stats = cache.stats();
+    assert_eq!((stats.missed_damaged, stats.disk.unwrap().entries), (3, 7));
+    assert_eq!(bench.happened(|event| matches!(event, Event::RowsDamaged { .. })), 3);
+    (0..10).for_each(|n| put(&cache, n));
+    cache.close();
+    assert_eq!(count(&bench.open(), 10), 10);
+}
+
+#[test]
+fn a_truncated_file_costs_its_entries_and_nothing_else() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..2000).for_each(|n| put(&cache, n));
+    cache.close();
+    let whole = fs::read(bench.path()).unwrap();
+    for length in [0, 1, 99, 100, 4096, 8192, 20_000, whole.len() / 2, whole.len() - 8192, whole.len() - 1] {
+        let bench = Bench::new();
+        fs::write(bench.path(), &whole[..length]).unwrap();
+        let cache = bench.open();
+        let before = count(&cache, 2000);
+        (0..2000).for_each(|n| put(&cache, n));
+        cache.flush().unwrap();
+        cache.close();
+        assert_eq!(count(&bench.open(), 2000), 2000, "cut to {length}, {before} left");
+    }
+}
+
+#[test]
+fn truncated_while_open() {
+    let bench = Bench::new();
+    let cache = EmbeddingCache::open(CacheOptions { max_entries: 1, ..bench.options() }).unwrap();
+    (0..2000).for_each(|n| put(&cache, n));
+    cache.close();
+    let cache = EmbeddingCache::open(CacheOptions { max_entries: 1, ..bench.options() }).unwrap();
+    assert!(get(&cache, 5));
+    OpenOptions::new().write(true).open(bench.path()).unwrap().set_len(30_000).unwrap();
+    count(&cache, 2000);
+    (0..2000).for_each(|n| put(&cache, n));
+    cache.flush().ok();
+    cache.close();
+    let cache = bench.open();
+    (0..2000).for_each(|n| put(&cache, n));
+    cache.flush().unwrap();
+    assert_eq!(count(&cache, 2000), 2000);
+}
+
+#[test]
+fn deleted_while_open() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..10).for_each(|n| put(&cache, n));
+    cache.flush().unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = bench.path().into_os_string();
+        path.push(suffix);
+        fs::remove_file(path).ok();
+    }
+    (10..20).for_each(|n| put(&cache, n));
+    cache.flush().unwrap();
+    assert_eq!(count(&cache, 20), 20, "memory has all of them");
+    assert_eq!(bench.happened(|event| matches!(event, Event::StorageFailed { .. })), 1);
+    let other = bench.open();
+    assert_eq!((0..20).map(|n| u32::from(get(&other, n))).collect::<Vec<_>>(), [[0; 10], [1; 10]].concat());
+    assert!(cache.stats().disk.unwrap().available);
+}
+
+/// The directory cannot be made: there is a file in its place. (Root may write anywhere, so rights do not do here.)
+#[test]
+fn a_directory_that_cannot_be_written_is_tried_again_later() {
+    let bench = Bench::new();
+    let blocked = bench.directory.path().join("blocked");
+    fs::write(&blocked, "a file").unwrap();
+    let options = CacheOptions { path: Some(blocked.join("cache.db")), max_entries: 5, ..bench.options() };
+    let cache = EmbeddingCache::open(options.clone()).unwrap();
+    (0..10).for_each(|n| put(&cache, n));
+    assert!(matches!(cache.flush(), Err(Error::Storage { .. })));
+    assert_eq!(count(&cache, 10), 5, "what memory holds");
+    assert_eq!(bench.happened(|event| matches!(event, Event::StorageFailed { .. })), 1);
+    let disk = cache.stats().disk.unwrap();
+    assert!(!disk.available && disk.lost == 10 && disk.errors > 0, "{disk:?}");
+    fs::remove_file(&blocked).unwrap();
+    bench.clock.pass(60_000);
+    while !cache.stats().disk.unwrap().available {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(bench.happened(|event| matches!(event, Event::StorageRestored { .. })), 1);
+    (0..10).for_each(|n| put(&cache, n));
+    cache.flush().ok();
+    cache.flush().unwrap();
+    assert_eq!(count(&cache, 10), 10);
+}
+
+#[test]
+fn a_path_that_is_a_directory_is_refused_at_once() {
+    let bench = Bench::new();
+    let options = CacheOptions { path: Some(bench.directory.path().to_owned()), ..bench.options() };
+    assert!(matches!(EmbeddingCache::open(options), Err(Error::InvalidConfig { .. })));
+}
+
+// Many processes. A child is this very program, told by its environment what to do.
+
+const ROLE: &str = "EMBEDCORE_TEST_ROLE";
+
+fn child(role: &str, path: &Path, test: &str) -> Child {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(ROLE, role).env("EMBEDCORE_TEST_PATH", path);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn role(name: &str) -> Option<EmbeddingCache> {
+    (env::var(ROLE).ok()? == name).then(|| {
+        let path = env::var("EMBEDCORE_TEST_PATH").unwrap().into();
+        EmbeddingCache::open(CacheOptions { path: Some(path), max_entries: 50, ..CacheOptions::default() }).unwrap()
+    })
+}
+
+/// Writes for ever, and says after every flush how far it is.
+fn write_for_ever(cache: &EmbeddingCache) -> ! {
+    let mut n = 0u32;
+    loop {
+        (0..100).for_each(|_| {
+            put(cache, n % 5000);
+            n += 1;
+        });
+        if n.is_multiple_of(300) {
+            cache.flush().unwrap();
+            println!("flushed {}", n.min(5000));
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_moment_nothing_is_torn_and_what_was_flushed_is_there() {
+    if let Some(cache) = role("writer") {
+        write_for_ever(&cache);
+    }
+    let kills: u64 = env::var("EMBEDCORE_TEST_KILLS").map_or(24, |kills| kills.parse().unwrap());
+    let bench = Bench::new();
+    let mut flushed = 0;
+    for kill in 0..kills {
+        let mut writer =
+            child("writer", &bench.path(), "killed_at_any_moment_nothing_is_torn_and_what_was_flushed_is_there");
+        let out = writer.stdout.take().unwrap();
+        let listening = thread::spawn(move || {
+            let lines = BufReader::new(out).lines().map_while(Result::ok);
+            lines.filter_map(|line| line.split("flushed ").nth(1)?.trim().parse::<u32>().ok()).max().unwrap_or(0)
+        });
+        // From the start of the process to well into its work.
+        thread::sleep(Duration::from_micros(20_000 + kill.wrapping_mul(7_919) % 97 * 1_300));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+        flushed = flushed.max(listening.join().unwrap());
+        let options = CacheOptions { max_entries: 10, ..bench.options() };
+        bench.clock.set(embedcore::host::SystemClock::default().wall_ms());
+        let cache = EmbeddingCache::open(options).unwrap();
+        let found = count(&cache, flushed);
+        assert_eq!(found, flushed, "kill {kill}");
+        let stats = cache.stats();
+        assert_eq!(stats.missed_damaged, 0);
+        cache.close();
+        assert_eq!(bench.happened(|event| matches!(event, Event::FileSetAside { .. })), 0);
+    }
+    assert!(flushed > 0, "the writer never came as far as a flush");
+}
+
+#[test]
+fn four_processes_share_one_file() {
+    const ENTRIES: u32 = 600;
+    let name = "four_processes_share_one_file";
+    if let Some(cache) = role("peer") {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        let first: u32 = line.trim().parse().unwrap();
+        for n in 0..ENTRIES {
+            put(&cache, first + n);
+            assert!(get(&cache, first + n));
+            if n % 50 == 0 {
+                count(&cache, 100);
+                cache.flush().unwrap();
+            }
+        }
+        cache.flush().unwrap();
+        assert_eq!(cache.stats().disk.unwrap().errors, 0);
+        // Another process' value is there once that one has flushed: they tell each other through the file.
+        println!("done");
+        std::io::stdin().read_line(&mut line).unwrap();
+        assert_eq!(count(&cache, 4 * ENTRIES), 4 * ENTRIES);
+        cache.close();
+        println!("saw all");
+        return;
+    }
+    if env::var(ROLE).is_ok() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut peers: Vec<Child> = (0..4).map(|_| child("peer", &bench.path(), name)).collect();
+    let mut outs: Vec<_> = peers.iter_mut().map(|peer| BufReader::new(peer.stdout.take().unwrap())).collect();
+    for (i, peer) in peers.iter_mut().enumerate() {
+        writeln!(peer.stdin.as_ref().unwrap(), "{}", i as u32 * ENTRIES).unwrap();
+    }
+    for out in &mut outs {
+        assert!(out.lines().map_while(Result::ok).any(|line| line.contains("done")));
+    }
+    for peer in &peers {
+        writeln!(peer.stdin.as_ref().unwrap(), "look").unwrap();
+    }
+    for (peer, mut out) in peers.into_iter().zip(outs) {
+        let mut said = String::new();
+        out.read_to_string(&mut said).unwrap();
+        let ended = peer.wait_with_output().unwrap();
+        assert!(ended.status.success() && said.contains("saw all"), "{said}{}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+#[test]
+fn one_lease_for_all() {
+    let bench = Bench::new();
+    let caches: Vec<EmbeddingCache> = (0..4).map(|_| bench.open()).collect();
+    let keys: Vec<Key> = (0..20).map(key).collect();
+    let minute = Duration::from_secs(60);
+    let granted: Vec<Vec<bool>> = thread::scope(|scope| {
+        let asking: Vec<_> = caches.iter().map(|cache| scope.spawn(|| cache.acquire(&keys, minute))).collect();
+        asking.into_iter().map(|asked| asked.join().unwrap()).collect()
+    });
+    for n in 0..20 {
+        assert_eq!(granted.iter().filter(|granted| granted[n]).count(), 1, "{n}");
+    }
+    let owner = granted.iter().position(|granted| granted[0]).unwrap();
+    let other = (owner + 1) % 4;
+    assert_eq!(caches[owner].acquire(&keys[..1], minute), [true], "one's own is renewed");
+    assert_eq!(caches[other].acquire(&keys[..1], minute), [false]);
+    caches[other].release(keys[..1].to_vec());
+    assert_eq!(caches[other].acquire(&keys[..1], minute), [false], "another's cannot be given back");
+    put(&caches[owner], 0);
+    caches[owner].release(keys[..1].to_vec());
+    while caches[other].acquire(&keys[..1], minute) != [true] {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(get(&caches[other], 0), "whoever has the lease next sees what the one before committed");
+    bench.clock.pass(60_000);
+    assert_eq!(caches[owner].acquire(&keys[..1], minute), [true], "expired");
+    bench.clock.set(AT - 86_400_000);
+    assert_eq!(caches[other].acquire(&keys[..1], minute), [true], "taken under a clock that was ahead");
+    let alone = EmbeddingCache::open(CacheOptions::default()).unwrap();
+    assert_eq!(alone.acquire(&keys[..2], minute), [true, true]);
+}
+
+#[test]
+fn a_locked_file_makes_callers_wait_and_nothing_fail() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    put(&cache, 0);
+    cache.flush().unwrap();
+    let mut connection = rusqlite::Connection::open(bench.path()).unwrap();
+    let holding = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    (1..10).for_each(|n| put(&cache, n));
+    let other = bench.open();
+    assert!(get(&other, 0) && !get(&other, 1), "readers do not wait");
+    thread::scope(|scope| {
+        let flushing = scope.spawn(|| cache.flush());
+        // Longer than SQLite waits by itself.
+        thread::sleep(Duration::from_millis(5_500));
+        drop(holding);
+        flushing.join().unwrap().unwrap();
+    });
+    assert_eq!(count(&other, 10), 10);
+    assert_eq!(cache.stats().disk.unwrap().errors, 0);
+}
+
+#[test]
+fn a_full_queue_makes_callers_wait_and_loses_nothing() {
+    let bench = Bench::new();
+    let cache = Arc::new(EmbeddingCache::open(CacheOptions { max_entries: 10, ..bench.options() }).unwrap());
+    thread::scope(|scope| {
+        for part in 0..4 {
+            let cache = Arc::clone(&cache);
+            scope.spawn(move || (0..10_000).for_each(|n| put(&cache, part * 10_000 + n)));
+        }
+    });
+    cache.flush().unwrap();
+    let disk = cache.stats().disk.unwrap();
+    assert_eq!((disk.entries, disk.written, disk.lost), (40_000, 40_000, 0));
+    cache.close();
+    let mut file = OpenOptions::new().read(true).open(bench.path()).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    let mut header = [0; 16];
+    file.read_exact(&mut header).unwrap();
+    assert_eq!(&header, b"SQLite format 3\0");
+}
