@@ -73,6 +73,17 @@ export interface GeneratorOptions {
 		query?: string;
 	};
 	/**
+	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+	 */
+	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+	enableCaching?: boolean;
+	/** Another spelling of `cache`. */
+	cacheConfig?: CacheOptions;
+	/**
 	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
 	 * one run on all of them.
 	 */
@@ -91,6 +102,8 @@ export interface CallOptions {
 	 * answered, and that one carries the error.
 	 */
 	onError?: "throw" | "skip";
+	/** Neither ask the cache nor tell it. Default `false`. */
+	bypassCache?: boolean;
 	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
 	inputType?: "document" | "query";
 	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
@@ -111,12 +124,14 @@ export interface EmbeddingResult {
 	embedding: number[];
 	/** What was embedded, after preparation. */
 	inputText: string;
-	/** Milliseconds that the model spent on it: its share of its batch. */
+	/** Milliseconds spent on it: its share of its batch, or of looking it up. */
 	processingTime: number;
 	/** The model, as it was named. */
 	modelUsed: string;
 	/** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
 	confidence?: number;
+	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+	fromCache?: boolean;
 	/** Whether the model did not see the whole text. */
 	truncated?: boolean;
 	/** Tokens of the whole text, special tokens included. */
@@ -136,6 +151,8 @@ export interface EmbeddingMatrix {
 	readonly tokenCounts: Uint32Array;
 	/** 1 for each text that the model did not see whole. */
 	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
 	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
 	readonly errors: ReadonlyMap<number, EmbeddingError>;
 }
@@ -225,7 +242,7 @@ export interface CacheOptions {
 	maxMemoryMB?: number;
 	/** The same in bytes. */
 	maxSizeBytes?: number;
-	/** How long an entry is an answer, in seconds. Default 3600. */
+	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
 	ttlSeconds?: number;
 	/** The same in milliseconds. */
 	ttlMs?: number;

@@ -376,7 +376,7 @@ test.each<[CacheOptions | Record<string, unknown>, string]>([
   [{ maxMemoryMB: 1, maxSizeBytes: 1 << 20 }, 'only one'],
   [{ ttlSeconds: 1, ttlMs: 1000 }, 'only one'],
   [{ ttlSeconds: NaN }, 'ttlSeconds'],
-  [{ ttlMs: 0 }, 'ttlMs'],
+  [{ ttlMs: -1 }, 'ttlMs'],
   [{ enableContentValidation: 'yes' }, 'true or false'],
   [{ maintenanceInterval: 0 }, 'maintenanceInterval'],
   [{ hitRatioThreshold: 70 }, 'hitRatioThreshold'],

@@ -257,7 +257,7 @@ describe('stopping', () => {
   });
 
   test.runIf(hasShared)('a running inference is terminated, not waited for', async () => {
-    const generator = await ready({ modelPath: miniLm });
+    const generator = await ready({ modelPath: miniLm, cache: false });
     // 64 texts of 256 tokens: about a second of work in flight.
     const long = Array.from({ length: 64 }, (_, i) => `${i} ${'word '.repeat(400)}`);
     await generator.embed(long.slice(0, 2));

@@ -14,7 +14,7 @@ export interface CacheOptions {
   maxMemoryMB?: number;
   /** The same in bytes. */
   maxSizeBytes?: number;
-  /** How long an entry is an answer, in seconds. Default 3600. */
+  /** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
   ttlSeconds?: number;
   /** The same in milliseconds. */
   ttlMs?: number;
@@ -222,6 +222,9 @@ interface Pack {
   ttls: Float64Array;
 }
 
+/** What the native side knows a cache by. */
+export let nativeOf: (cache: IntelligentEmbeddingCache) => NativeCache;
+
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
  *
@@ -249,6 +252,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
+  }
+
+  static {
+    nativeOf = (cache) => cache.#native;
   }
 
   /** Sets what `key` stands for as long as its content is `content`. */

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { fromWire, type EmbeddingError } from './errors';
+import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
+import { EmbeddingError, fromWire } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
 import { checkWatch, watched } from './watch';
@@ -26,6 +27,17 @@ export interface GeneratorOptions {
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
   prompts?: { document?: string; query?: string };
   /**
+   * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+   * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+   * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+   * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+   */
+  cache?: CacheOptions | IntelligentEmbeddingCache | false;
+  /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+  enableCaching?: boolean;
+  /** Another spelling of `cache`. */
+  cacheConfig?: CacheOptions;
+  /**
    * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
    * one run on all of them.
    */
@@ -45,6 +57,8 @@ export interface CallOptions {
    * answered, and that one carries the error.
    */
   onError?: 'throw' | 'skip';
+  /** Neither ask the cache nor tell it. Default `false`. */
+  bypassCache?: boolean;
   /** The role of the inputs, for models that embed the two differently. Default `'document'`. */
   inputType?: 'document' | 'query';
   /** Most inputs in one run of the model. By default, and above it, the planner decides. */
@@ -67,12 +81,14 @@ export interface EmbeddingResult {
   embedding: number[];
   /** What was embedded, after preparation. */
   inputText: string;
-  /** Milliseconds that the model spent on it: its share of its batch. */
+  /** Milliseconds spent on it: its share of its batch, or of looking it up. */
   processingTime: number;
   /** The model, as it was named. */
   modelUsed: string;
   /** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
   confidence?: number;
+  /** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+  fromCache?: boolean;
   /** Whether the model did not see the whole text. */
   truncated?: boolean;
   /** Tokens of the whole text, special tokens included. */
@@ -93,6 +109,8 @@ export interface EmbeddingMatrix {
   readonly tokenCounts: Uint32Array;
   /** 1 for each text that the model did not see whole. */
   readonly truncated: Uint8Array;
+  /** 1 for each text that this call did not compute. */
+  readonly fromCache: Uint8Array;
   /** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
   readonly errors: ReadonlyMap<number, EmbeddingError>;
 }
@@ -140,13 +158,20 @@ const RESULTS_PER_TURN = 512;
  */
 export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   readonly #native: NativeGenerator;
+  readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
+  /** Of its own; closed and made anew with the generator. */
+  #ownCache: IntelligentEmbeddingCache | undefined;
+  #closing: Promise<void> | undefined;
 
   /**
    * Loads nothing yet.
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: GeneratorOptions = {}) {
-    this.#native = call(() => new (native().NativeGenerator)(plainOptions(options, 'The options')));
+    const { cache, enableCaching, cacheConfig, ...others } = optionsObject(options, 'The options') as GeneratorOptions;
+    this.#cacheSettings = cacheSettings(cache, enableCaching, cacheConfig);
+    this.#native = call(() => new (native().NativeGenerator)(plainOptions(others, 'The options')));
+    this.#attachCache();
   }
 
   /**
@@ -155,6 +180,8 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
    */
   async initialize(modelPath?: string): Promise<void> {
     if (modelPath !== undefined && typeof modelPath !== 'string') throw invalid('modelPath is not a string');
+    if (this.#closing) await this.#closing;
+    this.#attachCache();
     await settle(() => this.#native.initialize(modelPath));
   }
 
@@ -213,6 +240,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
         processingTime: times[index]!,
         modelUsed: answer.modelId,
         confidence: confidences[index]!,
+        fromCache: matrix.fromCache[index] === 1,
         truncated: matrix.truncated[index] === 1,
         tokenCount: matrix.tokenCounts[index]!,
         ...(error && { error }),
@@ -239,7 +267,11 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
 
   /** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
   async cleanup(): Promise<void> {
-    await settle(() => this.#native.close());
+    const cache = this.#ownCache;
+    this.#ownCache = undefined;
+    const closing = settle(() => this.#native.close()).finally(() => cache?.close());
+    this.#closing = closing.catch(() => {});
+    await closing;
   }
 
   /** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
@@ -250,6 +282,16 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   /** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.cleanup();
+  }
+
+  #attachCache(): void {
+    if (this.#cacheSettings === false || this.#ownCache) return;
+    let cache = this.#cacheSettings;
+    if (!(cache instanceof IntelligentEmbeddingCache)) {
+      cache = this.#ownCache = new IntelligentEmbeddingCache(cache);
+    }
+    const handle = nativeOf(cache);
+    call(() => this.#native.attach(handle));
   }
 
   async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
@@ -273,6 +315,26 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   }
 }
 
+/** The cache that the options ask for, in one of the two spellings. */
+function cacheSettings(
+  cache: GeneratorOptions['cache'],
+  enableCaching: unknown,
+  cacheConfig: CacheOptions | undefined,
+): CacheOptions | IntelligentEmbeddingCache | false {
+  const refuse = (option: string, reason: string) =>
+    new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+  if (cache !== undefined && (enableCaching !== undefined || cacheConfig !== undefined)) {
+    throw refuse('cache', 'it says the same as `enableCaching` and `cacheConfig`: give only one of the two spellings');
+  }
+  if (enableCaching !== undefined && typeof enableCaching !== 'boolean') throw refuse('enableCaching', 'it is not true or false');
+  if (cache instanceof IntelligentEmbeddingCache || cache === false) return cache;
+  if ((cache as unknown) === true) return {};
+  const settings = optionsObject(cache ?? cacheConfig ?? {}, cache === undefined ? 'cacheConfig' : 'cache') as CacheOptions;
+  if (enableCaching === false) return false;
+  // The vector of a text never changes: nothing expires unless somebody wants it to.
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...settings };
+}
+
 /**
  * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
  * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
@@ -292,6 +354,7 @@ function toMatrix(answer: NativeAnswer): EmbeddingMatrix {
   const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
   const tokenCounts = Uint32Array.from(answer.tokenCounts());
   const truncated = Uint8Array.from(answer.truncated());
+  const fromCache = Uint8Array.from(answer.fromCache());
   const { dimensions } = answer;
   const rows = tokenCounts.length;
   const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
@@ -301,7 +364,7 @@ function toMatrix(answer: NativeAnswer): EmbeddingMatrix {
     }
     return data.subarray(index * dimensions, (index + 1) * dimensions);
   };
-  return { data, rows, dimensions, row, tokenCounts, truncated, errors };
+  return { data, rows, dimensions, row, tokenCounts, truncated, fromCache, errors };
 }
 
 /** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */

@@ -5,6 +5,7 @@ import { EmbeddingError, toEmbeddingError } from './errors';
 
 /** See `src/binding/generator.rs`. */
 export interface NativeGenerator {
+  attach(cache: NativeCache): void;
   initialize(path?: string): Promise<void>;
   isReady(): boolean;
   modelInfo(): object;
@@ -25,6 +26,7 @@ export interface NativeAnswer {
   processingTimes(): Float64Array;
   tokenCounts(): Uint32Array;
   truncated(): Uint8Array;
+  fromCache(): Uint8Array;
   confidences(): Float64Array;
   texts(from: number, to: number): string[];
   failures(): { index: number; error: string }[];

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::error::{Error, Result};
 
 type Hook = Box<dyn Fn(&Error) + Send + Sync>;
@@ -55,6 +57,19 @@ impl Cancel {
             }
         }
         HookGuard { cancel: self.clone(), id }
+    }
+
+    /// What `work` gives, or `Err(reason)` as soon as the work shall stop.
+    pub async fn or_else<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let stopped = Arc::new(Notify::new());
+        let _hook = self.on_cancel({
+            let stopped = Arc::clone(&stopped);
+            move |_| stopped.notify_one()
+        });
+        tokio::select! {
+            given = work => Ok(given),
+            () = stopped.notified() => Err(self.0.reason.get().cloned().unwrap_or(Error::Closed)),
+        }
     }
 
     fn hooks(&self) -> MutexGuard<'_, BTreeMap<u64, Hook>> {

@@ -167,6 +167,11 @@ impl Space {
         Fields::new(b"embedcore/cache/v1\0")
     }
 
+    /// Starts a space within this one.
+    pub fn inner(&self) -> Fields<Space> {
+        Self::builder().field("within", self.digest)
+    }
+
     /// A number that stands for the space in columns and maps. Unlike a [`Key`] it is short: two spaces with one number
     /// are cleared and searched together, but never answer for each other.
     pub fn id(&self) -> i64 {

@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("lanes", &["error"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "host", "text"]),
-    ("generator", &["batch", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
+    ("generator", &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
     ("binding", &["cache", "cancel", "embedding", "error", "generator", "index", "model", "text"]),
     ("lib", &[]),

@@ -163,6 +163,13 @@ pub struct NativeCache {
     left: Mutex<Left>,
 }
 
+impl NativeCache {
+    /// The cache, and the space of its own entries.
+    pub(super) fn shared(&self) -> (Arc<EmbeddingCache>, Space) {
+        (Arc::clone(&self.inner), self.space.clone())
+    }
+}
+
 #[derive(Default)]
 struct Left {
     entry: Option<Arc<Entry>>,

@@ -12,6 +12,7 @@ use napi::{Env, Result, Status};
 use napi_derive::napi;
 use serde_json::{Map, Value};
 
+use super::cache::NativeCache;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
@@ -41,6 +42,13 @@ impl NativeGenerator {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
         })?;
         Ok(Self { inner })
+    }
+
+    /// See `Generator::attach`.
+    #[napi(catch_unwind)]
+    pub fn attach(&self, cache: &NativeCache) {
+        let (cache, space) = cache.shared();
+        self.inner.attach(cache, space);
     }
 
     /// See `Generator::initialize`.
@@ -228,6 +236,12 @@ impl NativeAnswer {
     #[napi(catch_unwind)]
     pub fn confidences(&self) -> Float64Array {
         self.embedded.items.iter().map(|item| item.confidence).collect::<Vec<_>>().into()
+    }
+
+    /// 1 for each input that was not computed for this call.
+    #[napi(catch_unwind, js_name = "fromCache")]
+    pub fn cached(&self) -> Uint8Array {
+        self.embedded.items.iter().map(|item| u8::from(item.from_cache)).collect::<Vec<_>>().into()
     }
 
     /// What was embedded for annotations `from..to`.

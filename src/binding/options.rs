@@ -153,6 +153,7 @@ pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
         on_error: read.one_of("onError", &[("throw", OnError::Throw), ("skip", OnError::Skip)])?.unwrap_or_default(),
         batch_size: read.count("batchSize", 1 << 20)?.map(|value| value as usize),
         max_concurrency: read.count("maxConcurrency", 1 << 20)?.map(|value| value as usize),
+        bypass_cache: read.boolean("bypassCache")?.unwrap_or_default(),
         // 2^31 - 1 ms is the longest timer of Node.js, about 25 days.
         timeout: read.count("timeoutMs", (1 << 31) - 1)?.map(Duration::from_millis),
         ..CallOptions::default()
@@ -172,8 +173,8 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let mut read = Reader::new("", options);
     let default = CacheOptions::default();
     let from_mb = |mb: Option<f64>| mb.map(|mb| (mb * f64::from(1 << 20)).ceil() as u64);
-    let ttl_seconds = read.number("ttlSeconds", 0.001, LONGEST_MS / 1e3)?;
-    let ttl_ms = read.number("ttlMs", 1.0, LONGEST_MS)?.map(|ms| ms / 1e3);
+    let ttl_seconds = read.number("ttlSeconds", 0.0, LONGEST_MS / 1e3)?;
+    let ttl_ms = read.number("ttlMs", 0.0, LONGEST_MS)?.map(|ms| ms / 1e3);
     let ttl = read.either(("ttlSeconds", ttl_seconds), ("ttlMs", ttl_ms))?;
     let megabytes = from_mb(read.number("maxMemoryMB", 1e-3, MOST as f64)?);
     let bytes = read.count("maxSizeBytes", MOST)?;
@@ -182,7 +183,8 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let parsed = CacheOptions {
         max_entries: read.count("maxEntries", MOST)?.map_or(default.max_entries, |count| count as usize),
         max_bytes: max_bytes.map_or(default.max_bytes, |bytes| bytes as usize),
-        ttl: ttl.map(Duration::from_secs_f64).or(default.ttl),
+        // 0: for ever.
+        ttl: ttl.map_or(default.ttl, |seconds| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))),
         precision: read.one_of("vectorPrecision", &precisions)?.unwrap_or_default(),
         path: read.string("persistPath")?.map(Into::into),
         max_disk_bytes: from_mb(read.number("maxDiskMB", 1.0, MOST as f64)?),

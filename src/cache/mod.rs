@@ -290,6 +290,11 @@ impl EmbeddingCache {
         }
     }
 
+    /// What memory has for a key. Counts as no use and in no statistics; never waits.
+    pub fn peek(&self, key: Key) -> Option<Arc<Entry>> {
+        self.memory.peek(&key, None, self.now())
+    }
+
     /// Whether a lookup would be answered. Counts as no use and in no statistics. May wait for the disk.
     pub fn contains(&self, key: Key, content: Option<[u8; 32]>) -> bool {
         let now = self.now();

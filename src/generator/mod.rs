@@ -1,7 +1,9 @@
 //! The conductor: one call from texts to vectors, through every stage. JS class: `OptimizedEmbeddingGenerator`.
 
+mod memo;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,14 +11,16 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use crate::batch::{self, Budget};
+use crate::cache::{Boarding, EmbeddingCache};
 use crate::cancel::Cancel;
-use crate::embedding::{EmbeddingMatrix, InputType, Tokens};
+use crate::embedding::{EmbeddingMatrix, InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::{Lanes, Work};
 use crate::model::{BUILTIN, Model, ModelFiles, ModelInfo, ModelOptions, Prompts};
 use crate::text::{self, Annotation, Prepared};
 use crate::tokens::Tokenizer;
+use memo::{About, Known, Lead, Memo, Wait};
 
 /// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
 const WINDOW_TEXTS: usize = 1024;
@@ -66,6 +70,8 @@ pub struct CallOptions {
     pub batch_size: Option<usize>,
     /// Most batches at a time.
     pub max_concurrency: Option<usize>,
+    /// Whether the cache is neither asked nor told.
+    pub bypass_cache: bool,
     /// When to give up.
     pub timeout: Option<Duration>,
     /// Stops the call from outside.
@@ -98,6 +104,8 @@ pub struct Item {
     pub truncated: bool,
     /// Share of the text's tokens that the model saw and knew, 0–1.
     pub confidence: f64,
+    /// Whether this call did not compute it: it was in the cache, or another call computed it at the same time.
+    pub from_cache: bool,
     /// Why there is no vector.
     pub error: Option<Error>,
 }
@@ -115,6 +123,7 @@ pub struct Generator {
 #[derive(Default)]
 struct State {
     engine: Option<Arc<Engine>>,
+    cache: Option<(Arc<EmbeddingCache>, Space)>,
     /// Stops the load that is under way.
     load: Cancel,
     /// Stops all calls, with this model or with one that it replaced.
@@ -131,6 +140,7 @@ struct Engine {
     budget: Budget,
     lanes: Lanes,
     lowercase: bool,
+    memo: Option<Arc<Memo>>,
 }
 
 impl Generator {
@@ -138,6 +148,12 @@ impl Generator {
     pub fn new(options: GeneratorOptions) -> Self {
         let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
         Self { options, state: Mutex::default(), loading, calls }
+    }
+
+    /// Lets the models that are loaded from now on use a cache. `within` tells the entries of this generator apart from
+    /// others of the cache, beside their embedding space.
+    pub fn attach(&self, cache: Arc<EmbeddingCache>, within: Space) {
+        self.state().cache = Some((cache, within));
     }
 
     /// Loads the model at `path`, or the one of the options. Does nothing when that model is loaded already; replaces
@@ -155,7 +171,8 @@ impl Generator {
         }
         let options = self.options.clone();
         let load = cancel.clone();
-        let engine = blocking(move || Engine::load(path, &options, &load)).await??;
+        let cache = self.state().cache.clone();
+        let engine = blocking(move || Engine::load(path, &options, cache, &load)).await??;
         let replaced = {
             let mut state = self.state();
             cancel.check()?;
@@ -244,7 +261,12 @@ impl Drop for CancelOnDrop {
 }
 
 impl Engine {
-    fn load(path: String, options: &GeneratorOptions, cancel: &Cancel) -> Result<Self> {
+    fn load(
+        path: String,
+        options: &GeneratorOptions,
+        cache: Option<(Arc<EmbeddingCache>, Space)>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         let files = ModelFiles::read(&path, &options.model)?;
         let (model, tokenizer) = files.load(&options.model, cancel, || {
             Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
@@ -256,6 +278,7 @@ impl Engine {
         let info = model.info();
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
+        let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
         Ok(Self {
             path,
@@ -264,87 +287,112 @@ impl Engine {
             budget: Budget { max_rows, ..options.budget },
             lanes,
             lowercase: files.lowercase(),
+            memo: memo.map(Arc::new),
             model,
         })
     }
 
     async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
-        let cancel = &options.cancel;
+        let cancel = options.cancel.clone();
         cancel.check()?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
-        let stop = cancel.clone();
-        let (texts, cut, distinct) = blocking(move || {
+        let memo = self.memo.clone().filter(|_| !options.bypass_cache);
+        let (stop, input_type) = (cancel.clone(), options.input_type);
+        let keys_of = memo.clone();
+        let (texts, cut, distinct, keys) = blocking(move || {
             let (texts, cut) = prepare(inputs, max_chars, &stop);
             let distinct = Distinct::of(&texts);
-            (texts, cut, distinct)
+            let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
+            (texts, cut, distinct, keys)
         })
         .await?;
-        let texts = Arc::new(texts);
-        let tokens = self.tokenize(&texts, &distinct.first, options.input_type, cancel).await?;
+        let call = Call { texts: Arc::new(texts), distinct: &distinct, cancel, options: &options, keys, memo };
+        let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
+        let mut open: Vec<usize> = (0..distinct.first.len()).collect();
+        while !open.is_empty() {
+            let (leads, waits) = call.recall(open, &mut answer).await?;
+            self.compute(&call, leads, &mut answer).await?;
+            open = call.wait(waits, &mut answer).await?;
+        }
+        call.cancel.check()?;
+        let texts = if annotated { Arc::unwrap_or_clone(call.texts) } else { Vec::new() };
+        answer.finish(texts, self.path.clone())
+    }
 
-        let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress);
+    /// Computes the texts of `leads`. Each goes into the cache with its batch.
+    async fn compute(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        mut leads: BTreeMap<usize, Option<Lead>>,
+        answer: &mut Answer<'_>,
+    ) -> Result<()> {
+        if leads.is_empty() {
+            return Ok(());
+        }
+        let slots: Vec<usize> = leads.keys().copied().collect();
+        let tokens = self.tokenize(call, &slots).await?;
         let mut runnable = Vec::with_capacity(tokens.len());
-        for (slot, tokens) in tokens.into_iter().enumerate() {
+        for (slot, tokens) in slots.into_iter().zip(tokens) {
             match tokens {
-                Ok(tokens) => {
-                    answer.describe(slot, &tokens);
-                    runnable.push((slot, tokens));
-                }
-                Err(error) if options.on_error == OnError::Throw => return Err(error),
+                Ok(tokens) => runnable.push((slot, tokens)),
+                Err(error) if call.options.on_error == OnError::Throw => return Err(error),
                 Err(error) => answer.fail(slot, &error),
             }
         }
-        let mut finished = self.start(runnable, options.batch_size, options.max_concurrency, cancel);
+        let mut finished = self.start(runnable, call);
         while let Some(rows) = finished.recv().await {
-            for row in rows {
-                match row.vector {
-                    Ok(vector) => answer.commit(row.slot, &vector, row.ms),
+            let mut batch = Vec::with_capacity(rows.len());
+            for Row { slot, ms, known } in rows {
+                let lead = leads.remove(&slot).flatten();
+                match known {
+                    Ok(known) => {
+                        answer.commit(slot, &known, ms, false);
+                        batch.push((slot, lead, Arc::new(known)));
+                    }
+                    // A run that was stopped says nothing about its texts: who waits for them computes them.
+                    Err(_) if call.cancel.check().is_err() => {}
                     Err(reason) => {
-                        let error = Error::Generation { index: distinct.first[row.slot], reason };
-                        answer.fail(row.slot, &error);
-                        if options.on_error == OnError::Throw {
-                            cancel.cancel(error);
+                        let error = Error::Generation { index: call.distinct.first[slot], reason };
+                        answer.fail(slot, &error);
+                        lead.into_iter().for_each(|lead| lead.land(Err(error.clone())));
+                        if call.options.on_error == OnError::Throw {
+                            call.cancel.cancel(error);
                         }
                     }
                 }
             }
+            call.commit(batch).await;
             answer.report();
         }
-        cancel.check()?;
-        let texts = if annotated { Arc::unwrap_or_clone(texts) } else { Vec::new() };
-        answer.finish(texts, self.path.clone())
+        call.cancel.check()
     }
 
-    /// Tokens of the texts at `first`, in parallel, off the caller's threads.
-    async fn tokenize(
-        self: &Arc<Self>,
-        texts: &Arc<Vec<String>>,
-        first: &[usize],
-        input_type: InputType,
-        cancel: &Cancel,
-    ) -> Result<Vec<Result<Tokens>>> {
+    /// Tokens of the texts of `slots`, in parallel, off the caller's threads.
+    async fn tokenize(self: &Arc<Self>, call: &Call<'_>, slots: &[usize]) -> Result<Vec<Result<Tokens>>> {
+        let first: Vec<usize> = slots.iter().map(|&slot| call.distinct.first[slot]).collect();
         let mut tokens = Vec::with_capacity(first.len());
-        let mut rest = first;
+        let mut rest = &first[..];
         while !rest.is_empty() {
-            cancel.check()?;
+            call.cancel.check()?;
             let mut bytes = 0;
             let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&index| {
                 let full = bytes >= WINDOW_BYTES;
-                bytes += texts[index].len();
+                bytes += call.texts[index].len();
                 !full
             });
             let (window, after) = rest.split_at(fits.count());
             rest = after;
             let (engine, texts, cancel, window) =
-                (Arc::clone(self), Arc::clone(texts), cancel.clone(), window.to_vec());
+                (Arc::clone(self), Arc::clone(&call.texts), call.cancel.clone(), window.to_vec());
+            let input_type = call.options.input_type;
             let encode_all = move || -> Vec<Result<Tokens>> {
                 let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
                 window.into_par_iter().map(encode).collect()
             };
             tokens.extend(blocking(encode_all).await?);
         }
-        cancel.check()?;
+        call.cancel.check()?;
         Ok(tokens)
     }
 
@@ -364,17 +412,11 @@ impl Engine {
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
-    fn start(
-        &self,
-        runnable: Vec<(usize, Tokens)>,
-        batch_size: Option<usize>,
-        max_concurrency: Option<usize>,
-        cancel: &Cancel,
-    ) -> mpsc::UnboundedReceiver<Vec<Row>> {
+    fn start(&self, runnable: Vec<(usize, Tokens)>, call: &Call<'_>) -> mpsc::UnboundedReceiver<Vec<Row>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (slots, tokens): (Vec<usize>, Vec<Tokens>) = runnable.into_iter().unzip();
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
-        let max_rows = batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
+        let max_rows = call.options.batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
         let batches = batch::plan(&lengths, Budget { max_rows, ..self.budget });
         let units = batches.len();
         let batches = Batches {
@@ -382,11 +424,87 @@ impl Engine {
             slots,
             tokens,
             batches,
-            cancel: cancel.clone(),
+            cancel: call.cancel.clone(),
             finished: sender,
         };
-        self.lanes.submit(Arc::new(batches), units, max_concurrency.unwrap_or(usize::MAX));
+        self.lanes.submit(Arc::new(batches), units, call.options.max_concurrency.unwrap_or(usize::MAX));
         receiver
+    }
+}
+
+/// One call on its way.
+struct Call<'a> {
+    texts: Arc<Vec<String>>,
+    distinct: &'a Distinct,
+    cancel: Cancel,
+    options: &'a CallOptions,
+    /// The key of each slot; empty without a memo.
+    keys: Vec<Key>,
+    memo: Option<Arc<Memo>>,
+}
+
+impl Call<'_> {
+    /// Answers what is known of the slots `open`. Tells which of the others this call computes, and which another one
+    /// has under way.
+    async fn recall(
+        &self,
+        open: Vec<usize>,
+        answer: &mut Answer<'_>,
+    ) -> Result<(BTreeMap<usize, Option<Lead>>, Vec<(usize, Wait)>)> {
+        let (mut leads, mut waits) = (BTreeMap::new(), Vec::new());
+        let Some(memo) = &self.memo else {
+            return Ok((open.into_iter().map(|slot| (slot, None)).collect(), waits));
+        };
+        let started = Instant::now();
+        let keys: Vec<Key> = open.iter().map(|&slot| self.keys[slot]).collect();
+        let (reader, cancel) = (Arc::clone(memo), self.cancel.clone());
+        let found = blocking(move || reader.recall(&keys, &cancel)).await??;
+        let ms = started.elapsed().as_secs_f64() * 1e3 / open.len() as f64;
+        for (slot, known) in open.into_iter().zip(found) {
+            if let Some(known) = known {
+                answer.commit(slot, &known, ms, true);
+                continue;
+            }
+            match memo.board(self.keys[slot]) {
+                (Boarding::Lead(lead), Some(known)) => {
+                    answer.commit(slot, &known, ms, true);
+                    lead.land(Ok(Arc::new(known)));
+                }
+                (Boarding::Lead(lead), None) => drop(leads.insert(slot, Some(lead))),
+                (Boarding::Wait(wait), _) => waits.push((slot, wait)),
+            }
+        }
+        answer.report();
+        Ok((leads, waits))
+    }
+
+    /// Remembers a batch, then tells those who wait for it: from then on, others find it in the cache.
+    async fn commit(&self, batch: Vec<(usize, Option<Lead>, Arc<Known>)>) {
+        let Some(memo) = &self.memo else { return };
+        memo.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
+        for (_, lead, known) in batch {
+            lead.into_iter().for_each(|lead| lead.land(Ok(Arc::clone(&known))));
+        }
+    }
+
+    /// Answers what other calls compute. Tells which slots they have left open because they were stopped.
+    async fn wait(&self, waits: Vec<(usize, Wait)>, answer: &mut Answer<'_>) -> Result<Vec<usize>> {
+        let mut open = Vec::new();
+        for (slot, wait) in waits {
+            let started = Instant::now();
+            match self.cancel.or_else(wait.wait()).await? {
+                Some(Ok(known)) => {
+                    answer.commit(slot, &known, started.elapsed().as_secs_f64() * 1e3, true);
+                    answer.report();
+                }
+                Some(Err(error)) if self.options.on_error == OnError::Throw => {
+                    return Err(error.at(self.distinct.first[slot]));
+                }
+                Some(Err(error)) => answer.fail(slot, &error),
+                None => open.push(slot),
+            }
+        }
+        Ok(open)
     }
 }
 
@@ -444,7 +562,7 @@ impl Distinct {
 struct Row {
     slot: usize,
     ms: f64,
-    vector: Result<Vec<f32>, String>,
+    known: Result<Known, String>,
 }
 
 /// The batches of one call, run by the lanes.
@@ -480,7 +598,7 @@ impl Batches {
                 rows.map(|((&row, tokens), vector)| Row {
                     slot: self.slots[row],
                     ms: ms * tokens.ids.len() as f64 / total as f64,
-                    vector: finite(vector),
+                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }),
                 })
                 .collect()
             }
@@ -489,10 +607,14 @@ impl Batches {
                 rows.iter().flat_map(|&row| self.run_rows(&[row])).collect()
             }
             Err(reason) => {
-                rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, vector: Err(reason.clone()) }).collect()
+                rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, known: Err(reason.clone()) }).collect()
             }
         }
     }
+}
+
+fn about(tokens: &Tokens) -> About {
+    About { token_count: tokens.total, truncated: tokens.truncated(), confidence: tokens.confidence() }
 }
 
 fn finite(vector: &[f32]) -> Result<Vec<f32>, String> {
@@ -509,11 +631,11 @@ struct Answer<'a> {
     embedded: Embedded,
     open: Vec<bool>,
     answered: usize,
-    progress: Option<Progress>,
+    progress: Option<&'a Progress>,
 }
 
 impl<'a> Answer<'a> {
-    fn new(dimensions: usize, distinct: &'a Distinct, cut: &'a [bool], progress: Option<Progress>) -> Self {
+    fn new(dimensions: usize, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Self {
         let embedded = Embedded {
             matrix: EmbeddingMatrix::zeros(distinct.total, dimensions),
             items: vec![Item::default(); distinct.total],
@@ -522,20 +644,18 @@ impl<'a> Answer<'a> {
         Self { distinct, cut, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
     }
 
-    fn describe(&mut self, slot: usize, tokens: &Tokens) {
-        let cut = self.cut;
-        self.each(slot, |index, _, item| {
-            item.token_count = tokens.total;
-            item.truncated = tokens.truncated() || cut[index];
-            item.confidence = tokens.confidence();
-        });
-    }
-
-    fn commit(&mut self, slot: usize, vector: &[f32], ms: f64) {
-        let share = ms / self.distinct.inputs[slot].len() as f64;
-        self.each(slot, |_, row, item| {
-            row.copy_from_slice(vector);
-            item.processing_ms = share;
+    fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {
+        let (share, cut) = (ms / self.distinct.inputs[slot].len() as f64, self.cut);
+        self.each(slot, |index, row, item| {
+            row.copy_from_slice(&known.vector);
+            *item = Item {
+                processing_ms: share,
+                token_count: known.about.token_count,
+                truncated: known.about.truncated || cut[index],
+                confidence: known.about.confidence,
+                from_cache,
+                error: None,
+            };
         });
         self.close(slot);
     }
@@ -558,7 +678,7 @@ impl<'a> Answer<'a> {
     }
 
     fn report(&self) {
-        if let Some(progress) = &self.progress {
+        if let Some(progress) = self.progress {
             progress(self.answered, self.distinct.total);
         }
     }

@@ -1,0 +1,139 @@
+//! What a generator need not compute: texts that are in the cache, and texts that another call computes right now.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::cache::{Boarding, Draft, EmbeddingCache, Entry, Flights, Leader, Waiter};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, InputType, Key, Space};
+use crate::error::{Error, Result};
+
+/// Texts that are looked up between two checks whether the call was stopped.
+const WINDOW: usize = 1024;
+
+/// A text's vector, with what results say about the text.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Known {
+    pub vector: Vec<f32>,
+    pub about: About,
+}
+
+/// What results say about a text beside its vector.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct About {
+    pub token_count: usize,
+    /// By the tokenizer.
+    pub truncated: bool,
+    pub confidence: f64,
+}
+
+impl About {
+    const BYTES: usize = 17;
+
+    fn to_note(self) -> [u8; Self::BYTES] {
+        let mut note = [0; Self::BYTES];
+        note[..8].copy_from_slice(&(self.token_count as u64).to_le_bytes());
+        note[8] = u8::from(self.truncated);
+        note[9..].copy_from_slice(&self.confidence.to_le_bytes());
+        note
+    }
+
+    fn from_note(note: &[u8]) -> Option<Self> {
+        let (count, rest) = note.split_first_chunk()?;
+        let (truncated, rest) = rest.split_first()?;
+        Some(Self {
+            token_count: u64::from_le_bytes(*count) as usize,
+            truncated: *truncated != 0,
+            confidence: f64::from_le_bytes(rest.try_into().ok()?),
+        })
+    }
+}
+
+/// The computation of one text that others may wait for.
+pub(super) type Lead = Leader<Key, Arc<Known>, Error>;
+
+/// A computation that another call has under way.
+pub(super) type Wait = Waiter<Arc<Known>, Error>;
+
+/// The cache as one model uses it.
+pub(super) struct Memo {
+    cache: Arc<EmbeddingCache>,
+    space: Space,
+    dimensions: usize,
+    flights: Flights<Key, Arc<Known>, Error>,
+}
+
+impl Memo {
+    /// `within`: what else tells the entries of this generator apart, such as a namespace.
+    pub fn new(cache: Arc<EmbeddingCache>, within: &Space, fingerprint: &Fingerprint, dimensions: usize) -> Self {
+        let space = within.inner().field("generator", fingerprint.as_bytes()).finish();
+        Self { cache, space, dimensions, flights: Flights::default() }
+    }
+
+    /// The keys of the texts at `first`: the embedding space, the role and the text itself.
+    pub fn keys(&self, texts: &[String], first: &[usize], input_type: InputType) -> Vec<Key> {
+        let begun = self.space.key().field("role", input_type.as_str());
+        first.par_iter().with_min_len(64).map(|&index| begun.clone().field("text", &texts[index]).finish()).collect()
+    }
+
+    /// What the cache knows, in the order of `keys`. Blocks for as long as the disk takes.
+    pub fn recall(&self, keys: &[Key], cancel: &Cancel) -> Result<Vec<Option<Known>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for window in keys.chunks(WINDOW) {
+            cancel.check()?;
+            let entries = self.cache.lookup_many(window.iter().map(|key| (*key, None)).collect());
+            found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(&entry))));
+        }
+        Ok(found)
+    }
+
+    /// Makes the computation of `key` this call's own, or joins the one that is under way. In the first case another
+    /// call may have finished between the lookup and now: then its outcome comes with it.
+    pub fn board(&self, key: Key) -> (Boarding<Key, Arc<Known>, Error>, Option<Known>) {
+        let boarding = self.flights.board(key);
+        let landed = match boarding {
+            Boarding::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(&entry)),
+            Boarding::Wait(_) => None,
+        };
+        (boarding, landed)
+    }
+
+    /// Remembers what a batch has computed. A cache that cannot is no reason to fail.
+    pub async fn commit(self: &Arc<Self>, batch: Vec<(Key, Arc<Known>)>) {
+        if self.cache.commits_at_once(&self.space) {
+            return self.put(&batch);
+        }
+        let memo = Arc::clone(self);
+        drop(super::blocking(move || memo.put(&batch)).await);
+    }
+
+    fn put(&self, batch: &[(Key, Arc<Known>)]) {
+        let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
+        let drafts = batch
+            .iter()
+            .zip(&notes)
+            .map(|((key, known), note)| (*key, Draft { vector: Some(&known.vector), note, ..Draft::default() }));
+        drop(self.cache.commit_many(&self.space, drafts));
+    }
+
+    /// An entry that is not what this generator writes is a miss.
+    fn known(&self, entry: &Entry) -> Option<Known> {
+        let about = About::from_note(&entry.note)?;
+        (entry.vector.len() == self.dimensions).then(|| Known { vector: entry.vector.to_vec(), about })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_about_a_text_survives_storage() {
+        let about = About { token_count: 70_000, truncated: true, confidence: 0.25 };
+        assert_eq!(About::from_note(&about.to_note()), Some(about));
+        for end in 0..About::BYTES {
+            assert_eq!(About::from_note(&about.to_note()[..end]), None);
+        }
+    }
+}
