@@ -12,11 +12,11 @@ export async function open({ modelDir }) {
   };
 }
 
-/** A ready `OptimizedEmbeddingGenerator` of the package in this repository. */
+/** A ready `OptimizedEmbeddingGenerator` of the package in this repository: without a cache unless `config` says so. */
 export async function openGenerator(config) {
   try {
     const { OptimizedEmbeddingGenerator } = createRequire(import.meta.url)('../..');
-    const generator = new OptimizedEmbeddingGenerator(config);
+    const generator = new OptimizedEmbeddingGenerator({ cache: false, ...config });
     await generator.initialize();
     return generator;
   } catch (error) {
