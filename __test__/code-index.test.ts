@@ -78,7 +78,7 @@ describe('the index', () => {
     expect(counts(await index.update())).toMatchObject({ changed: 0, unchanged: 5, embedded: 0, annotations: 6 });
     // A new time alone changes nothing.
     write(directory, 'src/lib.rs', SOURCES['src/lib.rs'], 20);
-    expect(counts(await index.update())).toMatchObject({ changed: 1, unchanged: 4, embedded: 0, annotations: 6 });
+    expect(counts(await index.update())).toMatchObject({ changed: 1, unchanged: 5, embedded: 0, annotations: 6 });
     expect(counts(await index.update())).toMatchObject({ changed: 0, unchanged: 5 });
     write(directory, 'src/lib.rs', `${SOURCES['src/lib.rs']}/// Multiplies two numbers.\nfn product(a: i32, b: i32) -> i32 {\n    a * b\n}\n`, 10);
     expect(counts(await index.update())).toMatchObject({ changed: 1, unchanged: 4, embedded: 1, reused: 1, annotations: 7 });
@@ -137,12 +137,12 @@ describe('the index', () => {
     const index = open(directory);
     const report = await index.update();
     expect(report.skipped).toMatchObject({
-      'in no supported language': 3,
+      'in no supported language': 2,
       binary: 1,
       'not UTF-8': 1,
       'larger than 1 MB': 1,
       'syntax errors': 2,
-      'symbolic link': 1,
+      'symbolic link': 2,
       'not a regular file': 1,
     });
     expect(report.examples).toContainEqual({ file: 'bad/binary.js', reason: 'binary' });
@@ -263,6 +263,67 @@ describe('the index', () => {
     expect(await index.search('x')).toHaveLength(7);
   });
 
+  test('a file beside the index is never touched', async () => {
+    const directory = tree({ ...SOURCES, 'Cargo.lock': 'precious', 'Cargo.sqlite.lock': 'too' });
+    const index = open(directory, { path: join(directory, 'Cargo.sqlite') });
+    await index.update();
+    expect(readFileSync(join(directory, 'Cargo.lock'), 'utf8')).toBe('precious');
+    expect(readFileSync(join(directory, 'Cargo.sqlite.lock'), 'utf8')).toBe('too');
+    expect(await index.search('x')).toHaveLength(6);
+  });
+
+  test('an index that was deleted or replaced answers no more', async () => {
+    const directory = tree();
+    const reader = open(directory);
+    await open(directory).update();
+    expect(await reader.search('x')).toHaveLength(6);
+    rmSync(join(directory, '.embedcore'), { recursive: true });
+    expect(await failure(() => reader.search('x'))).toMatchObject({ code: 'NOT_INITIALIZED' });
+    rmSync(join(directory, 'src', 'lib.rs'));
+    await open(directory).update();
+    expect(await reader.search('x')).toHaveLength(5);
+  });
+
+  test('a search while a file changes never mixes two declarations', async () => {
+    const one = 'function openFile(path) {\n  return open(path);\n}\n';
+    const two = 'function closeSocket(socket) {\n  socket.close();\n}\n';
+    const directory = tree({ 'a.js': one + two });
+    const index = open(directory);
+    await index.update();
+    for (let round = 0; round < 30; round++) {
+      write(directory, 'a.js', round % 2 ? one + two : two + one, 100 + round);
+      const [, ...answers] = await Promise.all([index.update(), ...Array.from({ length: 6 }, () => index.search('open a file'))]);
+      for (const [best] of answers) if (best) expect(best.name).toBe('openFile');
+    }
+  });
+
+  test('declarations in declarations stay small', async () => {
+    const nested = Array.from({ length: 1500 }, (_, i) => `function ${'a'.repeat(300)}${i}(){\n\n\n`).join('');
+    const directory = tree({ 'deep.js': nested + '}'.repeat(1500), 'ok.js': 'function fine() {}' });
+    const index = open(directory);
+    const report = await index.update();
+    expect(report).toMatchObject({ files: 2 });
+    const matches = await index.search('a', { limit: 1000 });
+    expect(Math.max(...matches.map(({ name }) => name.length))).toBeLessThanOrEqual(400);
+    expect((await index.search('fine')).map(({ name }) => name)).toContain('fine');
+  });
+
+  test('a long query is answered like any other', async () => {
+    const index = open(tree());
+    await index.update();
+    expect(await index.search('open a file '.repeat(20_000), { limit: 3 })).toHaveLength(3);
+  });
+
+  test('who waits for another run can be stopped', async () => {
+    const files: Record<string, string> = {};
+    for (let i = 0; i < 2000; i++) files[`f${i}.ts`] = `function handler${i}() {\n  return ${i};\n}\n`;
+    const index = open(tree(files));
+    const first = index.update();
+    const error = await failure(() => index.update({ signal: AbortSignal.timeout(20) }));
+    expect(error).toMatchObject({ code: 'ABORTED' });
+    expect(await first).toMatchObject({ done: 2000 });
+  });
+
   test('bad arguments are named', async () => {
     expect(await failure(() => new CodeIndex(''))).toMatchObject({ code: 'INVALID_ARGUMENT' });
     expect(await failure(() => new CodeIndex('.', { pth: 'x' } as object))).toMatchObject({ code: 'INVALID_CONFIG' });
@@ -308,12 +369,31 @@ describe('the command', () => {
     await embedcore(directory, 'index');
     expect((await fails(directory, 'search', 'x', '--model', model('demo'))).stderr).toContain('Run: npx embedcore index --rebuild');
     expect((await fails(directory, 'index', '--model', 'nowhere')).stderr).toContain('nowhere');
-    for (const args of [['serch', 'x'], ['search'], ['search', 'x', '--limit', '0'], ['search', 'two', 'words', 'here'], ['index', '--json'], ['index', '--nonsense']]) {
+    for (const args of [['serch', 'x'], ['search'], ['search', 'x', '--limit', '0'], ['search', 'two', 'words', 'here'], ['search', 'two', 'words'], ['index', 'nowhere'], ['index', '--json'], ['index', '--nonsense']]) {
       expect((await fails(directory, ...args)).code, args.join(' ')).toBe(2);
     }
     expect((await embedcore(directory, '--help')).stdout).toContain('embedcore search');
     expect((await embedcore(directory, '--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
     expect((await embedcore(tree({}), 'index')).stdout).toContain('There is no source file in');
+  });
+
+  test('what others wrote cannot steer the terminal', async () => {
+    const directory = tree({ 'a\x1b[2J.js': '/** Clears\x1b]0;title\x07 all\u009b. */\nfunction clear(a = "\x1b[31m") {}' });
+    await embedcore(directory, 'index', '--verbose');
+    const { stdout } = await embedcore(directory, 'search', 'clear');
+    expect(stdout).toContain('function clear');
+    // eslint-disable-next-line no-control-regex
+    expect(stdout).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/);
+  });
+
+  test('an index above is found, and advice names the model', async () => {
+    const directory = tree();
+    await embedcore(directory, 'index', '--model', model('demo'));
+    const { stdout } = await embedcore(join(directory, 'src'), 'search', 'x', '--model', model('demo'));
+    expect(stdout).toContain('../src/lib.rs:2');
+    expect((await fails(join(directory, 'src'), 'search', 'x')).stderr).toContain('Run: npx embedcore index --rebuild ..');
+    expect((await fails(directory, 'index')).stderr).toContain('Run: npx embedcore index --rebuild');
+    expect((await embedcore(directory, 'index', '--model', model('demo'))).stdout).toContain(`search "what it does" --model ${model('demo')}`);
   });
 
   test('a killed run leaves an index that the next one completes', async () => {

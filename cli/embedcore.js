@@ -4,7 +4,8 @@
 // CommonJS, because it starts faster.
 'use strict';
 
-const { relative, resolve } = require('node:path');
+const { existsSync, statSync } = require('node:fs');
+const { dirname, join, relative, resolve } = require('node:path');
 const { parseArgs } = require('node:util');
 
 const { CodeIndex, EmbeddingError } = require('embedcore');
@@ -15,7 +16,7 @@ const USAGE = `Semantic search in source code, offline.
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
 
 Options of index
-  --rebuild        throw away an index that another model or version made, or a damaged one
+  --rebuild        replace an index that another model or version made, or a damaged one
   --verbose        name the files that were left out
 Options of search
   --limit N        number of answers (10)
@@ -24,7 +25,7 @@ Options of both
   --model PATH     a model directory or .onnx file instead of the built-in model
   --help, --version
 
-DIRECTORY is the current one by default.`;
+DIRECTORY is the current one by default; search also looks for an index above it.`;
 
 const OPTIONS = {
   rebuild: { type: 'boolean' },
@@ -47,6 +48,9 @@ const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${coun
 
 const COLORS = { bold: 1, dim: 2, red: 31, yellow: 33, cyan: 36 };
 
+/** Text of others as it may be shown on a terminal: without what would steer it. */
+const plain = (text) => text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+
 /** Colours, where the stream is a terminal that wants them. */
 const paint = (stream) => (color, text) => (stream.hasColors?.() ? `\x1b[${COLORS[color]}m${text}\x1b[0m` : text);
 
@@ -62,9 +66,7 @@ async function main(args) {
     const misplaced = other !== command && names.find((name) => values[name] !== undefined);
     if (misplaced) throw new UsageError(`--${misplaced} is an option of ${other}`);
   }
-  const generator = values.model === undefined ? {} : { modelPath: values.model };
-  if (command === 'index') return index(rest, values, generator);
-  return search(rest, values, generator);
+  return command === 'index' ? index(rest, values) : search(rest, values);
 }
 
 function parse(args) {
@@ -75,19 +77,36 @@ function parse(args) {
   }
 }
 
-function directoryOf(rest) {
-  if (rest.length > 1) throw new UsageError(`Expected one directory, got ${rest.join(' ')}; put the words in quotes`);
-  return resolve(rest[0] ?? '.');
+const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: model });
+
+function directoryOf(rest, hint = '') {
+  if (rest.length > 1) throw new UsageError(`Expected one directory, got ${rest.join(' ')}${hint}`);
+  if (rest.length === 0) return undefined;
+  const directory = resolve(rest[0]);
+  if (!existsSync(directory) || !statSync(directory).isDirectory()) throw new UsageError(`There is no directory ${rest[0]}${hint}`);
+  return directory;
 }
 
-async function index(rest, { rebuild, verbose }, generator) {
-  const directory = directoryOf(rest);
+/** A command that the user can copy. */
+function advice(command, directory, { model }, ...flags) {
+  const quoted = (text) => (/^[\w./:@\\-]+$/.test(text) ? text : `"${text}"`);
+  const where = relative(process.cwd(), directory);
+  const words = command === 'search' ? ['"what it does"'] : [];
+  return ['npx embedcore', command, ...words, ...flags, where && quoted(where), model && `--model ${quoted(model)}`].filter(Boolean).join(' ');
+}
+
+async function index(rest, values) {
+  const { rebuild, verbose } = values;
+  const directory = directoryOf(rest) ?? process.cwd();
   const color = paint(process.stdout);
   const bar = new Bar(process.stderr);
-  const index = new CodeIndex(directory, { generator });
+  const index = new CodeIndex(directory, { generator: generatorOf(values) });
   const stop = new AbortController();
-  // Once: a second Ctrl-C ends the process at once. Nothing is lost either way.
-  process.once('SIGINT', () => stop.abort());
+  // Once: a second Ctrl-C ends the process at once. What is written stays either way.
+  process.once('SIGINT', () => {
+    bar.say('Stopping …');
+    stop.abort();
+  });
   let last;
   try {
     last = await index.update({
@@ -100,18 +119,19 @@ async function index(rest, { rebuild, verbose }, generator) {
     });
   } catch (error) {
     bar.end();
-    if (error.code !== 'ABORTED') throw explained(error, directory);
-    console.log(`Stopped. ${plural(last?.done ?? 0, 'file')} of ${number.format(last?.changed ?? 0)} are kept; run the same command again to go on.`);
+    if (error.code !== 'ABORTED') throw explained(error, directory, values);
+    const done = last?.changed ? `${plural(last.done, 'file')} of ${number.format(last.changed)} are done` : 'Nothing was done yet';
+    console.log(`Stopped. ${done}; run the same command again to go on.`);
     process.exitCode = 130;
     return;
   }
   bar.end();
-  summarise(last, directory, verbose, color);
+  summarise(last, directory, values, color);
 }
 
 const rate = ({ embedded, seconds }) => number.format(Math.round(embedded / Math.max(seconds, 0.001)));
 
-function summarise(report, directory, verbose, color) {
+function summarise(report, directory, values, color) {
   const { files, annotations, embedded, reused, unchanged, removed, skipped, examples, seconds } = report;
   const kept = annotations - embedded;
   console.log(
@@ -126,53 +146,62 @@ function summarise(report, directory, verbose, color) {
   console.log(`  ${parts.filter(Boolean).join(', ')}`);
   const reasons = Object.entries(skipped).map(([reason, count]) => `${number.format(count)} ${reason}`);
   if (reasons.length > 0) console.log(color('dim', `  Files left out: ${reasons.join(', ')}`));
-  if (verbose) for (const { file, reason } of examples) console.log(color('dim', `    ${file || '(name unknown)'}: ${reason}`));
+  if (values.verbose) for (const { file, reason } of examples) console.log(color('dim', `    ${plain(file) || '(name unknown)'}: ${reason}`));
   if (files === 0) {
     const extensions = CodeIndex.extensions.map((extension) => `.${extension}`).join(' ');
-    console.log(`There is no source file in ${directory} (looked for ${extensions}).`);
-  } else {
-    const where = relative(process.cwd(), directory);
-    console.log(`Now search it: ${color('cyan', `npx embedcore search "what it does"${where && ` ${where}`}`)}`);
+    console.log(`There is no source file in ${directory} that .gitignore does not exclude (looked for ${extensions}).`);
+  } else if (annotations > 0) {
+    console.log(`Now search it: ${color('cyan', advice('search', directory, values))}`);
   }
 }
 
-async function search(rest, { limit = '10', json }, generator) {
+/** The nearest directory with an index, from the current one upwards. */
+function indexed() {
+  for (let directory = process.cwd(); ; directory = dirname(directory)) {
+    if (existsSync(join(directory, '.embedcore', 'index.sqlite'))) return directory;
+    if (directory === dirname(directory)) return process.cwd();
+  }
+}
+
+async function search(rest, values) {
+  const { limit = '10', json } = values;
   const [words, ...others] = rest;
   if (words === undefined) throw new UsageError('What shall be searched for? embedcore search "open a file"');
-  const directory = directoryOf(others);
+  const directory = directoryOf(others, '; put the words in quotes') ?? indexed();
   if (!/^\d+$/.test(limit) || Number(limit) < 1 || Number(limit) > 1000) {
     throw new UsageError(`--limit is ${limit}, not a whole number from 1 to 1000`);
   }
-  const index = new CodeIndex(directory, { generator });
+  const index = new CodeIndex(directory, { generator: generatorOf(values) });
   let matches;
   try {
     matches = await index.search(words, { limit: Number(limit) });
   } catch (error) {
-    throw explained(error, directory);
+    throw explained(error, directory, values);
   }
   if (json) return console.log(JSON.stringify(matches, undefined, 2));
   const color = paint(process.stdout);
   if (matches.length === 0) console.log(`Nothing is indexed in ${directory} yet.`);
   const where = relative(process.cwd(), directory);
-  const width = Math.max(40, (process.stdout.columns ?? 100) - 8);
+  // Lines are cut where they would wrap; what reads a pipe gets them whole.
+  const width = process.stdout.isTTY && process.stdout.columns ? Math.max(10, process.stdout.columns - 8) : Infinity;
   for (const { file, line, signature, summary, score } of matches) {
-    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', `${where && `${where}/`}${file}:${line}`)}`);
-    console.log(`       ${color('bold', shortened(signature, width))}`);
-    if (summary) console.log(color('dim', `       ${shortened(summary, width)}`));
+    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${where && `${where}/`}${file}:${line}`))}`);
+    console.log(`       ${color('bold', shortened(plain(signature), width))}`);
+    if (summary) console.log(color('dim', `       ${shortened(plain(summary), width)}`));
   }
 }
 
-const shortened = (text, width) => (text.length > width ? `${text.slice(0, width - 1).trimEnd()}…` : text);
+const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, width - 1).join('').trimEnd()}…` : text);
 
 /** Adds the command that helps to errors that a command can help with. */
-function explained(error, directory) {
-  const where = relative(process.cwd(), directory);
-  const target = where && ` ${where}`;
-  const advice = {
-    NOT_INITIALIZED: `embedcore index${target}`,
-    INVALID_CONFIG: `embedcore index --rebuild${target}`,
-  }[error.code];
-  return advice && error.details?.path ? new UsageError(`${error.message}. Run: npx ${advice}`) : error;
+function explained(error, directory, values) {
+  if (!error.details?.path) return error;
+  const help = {
+    NOT_INITIALIZED: () => advice('index', directory, values),
+    INVALID_CONFIG: () => advice('index', directory, values, '--rebuild'),
+    CACHE_STORAGE_FAILED: () => error.message.includes('rebuild') && advice('index', directory, values, '--rebuild'),
+  }[error.code]?.();
+  return help ? new UsageError(`${plain(error.message)}. Run: ${help}`) : error;
 }
 
 /** A progress bar on a terminal, nothing elsewhere. */
@@ -186,11 +215,16 @@ class Bar {
 
   draw(done, total, text) {
     if (!this.#stream.isTTY || total === 0) return;
-    const width = 28;
+    const figures = `${Math.floor((done / total) * 100)} %  ${number.format(done)}/${plural(total, 'file')}  ${text}`;
+    const width = Math.max(0, Math.min(28, (this.#stream.columns || 80) - figures.length - 2));
     const filled = Math.round((done / total) * width);
-    const bar = `${'█'.repeat(filled)}${'░'.repeat(width - filled)}`;
-    const line = `${bar} ${Math.floor((done / total) * 100)} %  ${number.format(done)}/${plural(total, 'file')}  ${text}`;
-    this.#stream.write(`\r\x1b[K${line.slice(0, (this.#stream.columns ?? 80) - 1)}`);
+    this.say(`${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${figures}`);
+  }
+
+  /** One line that the next one replaces. */
+  say(line) {
+    if (!this.#stream.isTTY) return;
+    this.#stream.write(`\r\x1b[K${line.trimStart().slice(0, (this.#stream.columns || 80) - 1)}`);
     this.#drawn = true;
   }
 
@@ -203,7 +237,7 @@ class Bar {
 
 main(process.argv.slice(2)).catch((error) => {
   if (!(error instanceof UsageError) && !(error instanceof EmbeddingError)) throw error;
-  console.error(`${paint(process.stderr)('red', 'embedcore:')} ${error.message}`);
+  console.error(`${paint(process.stderr)('red', 'embedcore:')} ${plain(error.message)}`);
   if (error instanceof UsageError && !error.message.includes('npx')) console.error('See embedcore --help');
   process.exitCode = error instanceof UsageError ? 2 : 1;
 });

@@ -14,7 +14,7 @@ export interface CodeIndexOptions {
 
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
-  /** Throw away an index that another model or version made, or a damaged one. Default `false`: refuse it. */
+  /** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
   rebuild?: boolean;
   /** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
   signal?: AbortSignal;
@@ -24,13 +24,13 @@ export interface IndexOptions {
 
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
-  /** Source files in the tree. */
+  /** Source files in the index; those that cannot be read are none. */
   files: number;
-  /** Files that were new or changed, and have to be read. */
+  /** Files that are new or seem changed, and have to be read. */
   changed: number;
   /** How many of those are done. */
   done: number;
-  /** Files that are as they were. */
+  /** Files whose content is as it was. */
   unchanged: number;
   /** Files that are gone from the tree, and now from the index. */
   removed: number;

@@ -57,6 +57,9 @@ const EMBEDDING: usize = 2;
 /// A file that was changed within this time before it was read may be changed again without its time telling.
 const TIME_GRAIN_NS: i64 = 2_000_000_000;
 
+/// How often a search begins again because the index was changed under it.
+const ANSWERS: usize = 3;
+
 /// The most answers to a search.
 pub const MAX_LIMIT: usize = 1000;
 
@@ -77,9 +80,9 @@ pub struct UpdateOptions {
 /// What a run of [`CodeIndex::update`] has done.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Source files in the tree.
+    /// Source files in the index; those that cannot be read are none.
     pub files: usize,
-    /// Files that were new or changed, and have to be read.
+    /// Files that are new or seem changed, and have to be read.
     pub changed: usize,
     /// How many of those are done.
     pub done: usize,
@@ -128,6 +131,7 @@ pub struct CodeIndex {
 /// The index in memory.
 struct Loaded {
     store: Store,
+    identity: Option<(u64, u64)>,
     version: i64,
     blocks: Arc<Vec<Block>>,
 }
@@ -141,9 +145,9 @@ impl CodeIndex {
 
     /// Brings the index up to date: reads what is new or changed, forgets what is gone.
     pub async fn update(self: Arc<Self>, options: UpdateOptions) -> Result<Report> {
-        let _one_at_a_time = self.updating.lock().await;
         let started = Instant::now();
-        let made_with = self.made_with().await?;
+        let _one_at_a_time = options.cancel.or_else(self.updating.lock()).await?;
+        let made_with = options.cancel.or_else(self.made_with()).await??;
         let UpdateOptions { rebuild, cancel, progress } = options;
         let (index, stop) = (Arc::clone(&self), cancel.clone());
         let (lock, store, plan) = blocking(move || index.plan(made_with, rebuild, &stop)).await??;
@@ -210,9 +214,18 @@ impl CodeIndex {
         let blocks = joined(reading).await??;
         let (made_with, vector) = query?;
         blocking(move || {
-            self.with_store(|store| store.require(&made_with))?;
-            let hits = rank::rank(&blocks, &vector, &words, limit);
-            self.describe(&hits)
+            let mut blocks = blocks;
+            for _ in 0..ANSWERS {
+                self.with_loaded(|loaded| loaded.store.require(&made_with))?;
+                let hits = rank::rank(&blocks, &vector, &words, limit);
+                let (matches, current) = self.describe(&hits)?;
+                if current {
+                    return Ok(matches);
+                }
+                blocks = self.load()?;
+            }
+            // Somebody writes all the time. What is gone is left out, and ids never change their meaning.
+            Ok(self.describe(&rank::rank(&blocks, &vector, &words, limit))?.0)
         })
         .await?
     }
@@ -247,13 +260,11 @@ impl CodeIndex {
         }
         let (lock, mut store) = (self.lock()?, Store::open(&self.path, &made_with, rebuild)?);
         let known = store.files()?;
-        let (found, skipped) = tree::walk(&self.root);
-        cancel.check()?;
-        let files = found.len();
+        let tree = tree::walk(&self.root, cancel)?;
         let mut gone: HashMap<&str, i64> = known.iter().map(|(path, file)| (path.as_str(), file.id)).collect();
         let mut annotations = 0;
-        let mut plan = Plan { skipped, ..Plan::default() };
-        for file in found {
+        let mut plan = Plan { report: Report { files: tree.files.len(), ..Report::default() }, ..Plan::default() };
+        for file in &tree.files {
             gone.remove(file.path.as_str());
             let before = known.get(&file.path);
             if let Some(before) = before {
@@ -266,26 +277,26 @@ impl CodeIndex {
                     plan.report.unchanged += 1;
                     // It could not be read before, and was not changed since.
                     if let Some(reason) = before.skipped {
+                        plan.report.files -= 1;
                         plan.skipped.add(&file.path, reason);
                     }
                 }
-                before => plan.changed.push((file, before.cloned())),
+                before => plan.changed.push((file.clone(), before.cloned())),
             }
         }
-        let gone: Vec<i64> = gone.into_values().collect();
+        // What could not be looked at stays as it was.
+        let (unseen, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(path, _)| tree.may_hold(path));
+        annotations += unseen.iter().filter_map(|(path, _)| known.get(*path)).map(|file| file.count).sum::<usize>();
+        let gone: Vec<i64> = gone.into_iter().map(|(_, id)| id).collect();
+        plan.skipped.merge(tree.skipped);
         let old = plan.changed.iter().filter_map(|(_, before)| before.as_ref().map(|before| before.id));
         plan.reuse = store.vectors_of(old.chain(gone.iter().copied()))?;
         if !gone.is_empty() {
             store.remove(&gone)?;
         }
-        plan.report = Report {
-            files,
-            annotations,
-            changed: plan.changed.len(),
-            removed: gone.len(),
-            unchanged: plan.report.unchanged,
-            ..Report::default()
-        };
+        plan.report.annotations = annotations;
+        plan.report.changed = plan.changed.len();
+        plan.report.removed = gone.len();
         Ok((lock, store, plan))
     }
 
@@ -298,11 +309,17 @@ impl CodeIndex {
             // Nobody wants to commit an index. Without this file it works as well.
             drop(fs::write(directory.join(".gitignore"), "*\n"));
         }
-        let lock = fs::File::create(self.path.with_extension("lock"))
+        let mut beside = self.path.clone().into_os_string();
+        beside.push("-lock");
+        let lock = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(beside)
             .map_err(|error| failed(format!("its lock cannot be made: {error}")))?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
-            Err(fs::TryLockError::WouldBlock) => Err(failed("another process is indexing this directory".to_owned())),
+            Err(fs::TryLockError::WouldBlock) => Err(failed("somebody else is indexing this directory now".to_owned())),
             Err(fs::TryLockError::Error(error)) => Err(failed(format!("it cannot be locked: {error}"))),
         }
     }
@@ -338,7 +355,15 @@ impl CodeIndex {
         };
         let source = match tree::read(&self.root, &found) {
             Ok(source) => source,
-            Err(reason) => return Read { path: found.path, state, outcome: Outcome::Skipped(reason) },
+            Err(reason) => {
+                let known = before.is_some();
+                let outcome = match reason {
+                    // It may be readable again the next time.
+                    Skip::Unreadable if known => Outcome::Unseen,
+                    _ => Outcome::Skipped(reason),
+                };
+                return Read { path: found.path, state, outcome };
+            }
         };
         state.size = source.len() as u64;
         state.hash = Sha256::digest(&source).into();
@@ -400,33 +425,48 @@ impl CodeIndex {
     fn load(&self) -> Result<Arc<Vec<Block>>> {
         let mut loaded = self.loaded();
         if let Some(loaded) = loaded.as_ref()
-            && loaded.store.version()? == loaded.version
+            && self.is_current(loaded)
         {
             return Ok(Arc::clone(&loaded.blocks));
         }
         // Opened again rather than read again: the file may have been replaced.
         *loaded = None;
+        let identity = store::identity(&self.path);
         let store = Store::open_existing(&self.path)?
             .ok_or_else(|| Error::NoIndex { path: self.path.display().to_string() })?;
         let version = store.version()?;
         let blocks = Arc::new(store.blocks()?);
-        *loaded = Some(Loaded { store, version, blocks: Arc::clone(&blocks) });
+        *loaded = Some(Loaded { store, identity, version, blocks: Arc::clone(&blocks) });
         Ok(blocks)
     }
 
-    fn with_store<T>(&self, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-        self.loaded().as_ref().map_or(Err(Error::Closed), |loaded| work(&loaded.store))
+    /// Whether the file is the one that was read, and was not written since.
+    fn is_current(&self, loaded: &Loaded) -> bool {
+        store::identity(&self.path) == loaded.identity
+            && loaded.store.version().is_ok_and(|version| version == loaded.version)
     }
 
-    fn describe(&self, hits: &[Hit]) -> Result<Vec<Match>> {
-        let mut matches = Vec::with_capacity(hits.len());
-        for hit in hits {
-            // A file that was replaced since the blocks were read has nothing to show.
-            let Some((file, entries)) = self.with_store(|store| store.describe(hit.file))? else { continue };
-            let Some(entry) = entries.into_iter().nth(hit.ordinal) else { continue };
-            matches.push(Match { file, entry, score: hit.score, similarity: hit.similarity });
-        }
-        Ok(matches)
+    fn with_loaded<T>(&self, work: impl FnOnce(&Loaded) -> Result<T>) -> Result<T> {
+        self.loaded().as_ref().map_or(Err(Error::Closed), work)
+    }
+
+    /// What is shown of the hits, and whether the index is still the one that they were found in.
+    fn describe(&self, hits: &[Hit]) -> Result<(Vec<Match>, bool)> {
+        self.with_loaded(|loaded| {
+            let mut files: HashMap<i64, Option<(String, Vec<Entry>)>> = HashMap::new();
+            let mut matches = Vec::with_capacity(hits.len());
+            for hit in hits {
+                let described = match files.entry(hit.file) {
+                    std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                    std::collections::hash_map::Entry::Vacant(open) => open.insert(loaded.store.describe(hit.file)?),
+                };
+                let Some((file, entries)) = described else { continue };
+                let Some(entry) = entries.get(hit.ordinal) else { continue };
+                let (file, entry) = (file.clone(), entry.clone());
+                matches.push(Match { file, entry, score: hit.score, similarity: hit.similarity });
+            }
+            Ok((matches, self.is_current(loaded)))
+        })
     }
 
     fn loaded(&self) -> MutexGuard<'_, Option<Loaded>> {
@@ -451,6 +491,8 @@ struct Read {
 }
 
 enum Outcome {
+    /// It cannot be read now; the store has what it was.
+    Unseen,
     /// Its content is what the store has.
     Same(StoredFile),
     Skipped(Skip),
@@ -514,6 +556,7 @@ impl Writer {
             self.write(chunk)?;
             self.tell();
         }
+        self.store.tidy()?;
         Ok(self.report)
     }
 
@@ -523,14 +566,20 @@ impl Writer {
         let mut touched = Vec::new();
         for Read { path, mut state, outcome } in chunk {
             let items = match outcome {
+                Outcome::Unseen => {
+                    self.skipped.add(path, Skip::Unreadable);
+                    continue;
+                }
                 Outcome::Same(before) => {
                     touched.push((before.id, state.modified));
+                    self.report.unchanged += 1;
                     if let Some(reason) = before.skipped {
                         self.skipped.add(path, reason);
                     }
                     continue;
                 }
                 Outcome::Skipped(reason) => {
+                    self.report.files -= 1;
                     self.skipped.add(&path, reason);
                     // What the system would not let us read may be readable next time, without a new time.
                     if reason == Skip::Unreadable {

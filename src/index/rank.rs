@@ -14,6 +14,9 @@ const B: f32 = 0.75;
 /// beats reciprocal-rank fusion, see `models/builtin/README.md`.
 const BM25_WEIGHT: f32 = 0.02;
 
+/// How much of a query is looked for by its words, in bytes.
+const MAX_WORDS: usize = 500;
+
 /// The vectors and words of one file's declarations.
 pub struct Block {
     /// The file's id in the store.
@@ -47,7 +50,8 @@ struct Candidate {
 
 /// The `limit` best declarations for a query, best first. Vectors have length 1.
 pub fn rank(blocks: &[Block], vector: &[f32], words: &str, limit: usize) -> Vec<Hit> {
-    let query = Bag::of([words]);
+    // Longer queries have their meaning; looking for each of their words would take long.
+    let query = Bag::of([&words[..words.floor_char_boundary(MAX_WORDS)]]);
     let candidates: Vec<Candidate> =
         blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query.stems)).collect();
     let total = candidates.len() as f32;

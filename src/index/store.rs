@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use half::f16;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::rank::Block;
@@ -27,7 +27,8 @@ const BUSY: Duration = Duration::from_secs(30);
 const SCHEMA: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE files (
-        id INTEGER PRIMARY KEY,
+        -- AUTOINCREMENT: the id of a row that is gone never means another file.
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
         path TEXT NOT NULL UNIQUE,
         size INTEGER NOT NULL,
         modified INTEGER NOT NULL,
@@ -126,7 +127,7 @@ pub struct Store {
 
 impl Store {
     /// Opens the index at `path` for a model, or starts it. One that another model or version made, or that is damaged,
-    /// is refused, unless `rebuild`: then it starts over.
+    /// is refused, unless `rebuild`: then it starts over. One that can be used stays in any case.
     pub fn open(path: &Path, made_with: &MadeWith, rebuild: bool) -> Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)
@@ -136,7 +137,8 @@ impl Store {
             Err(Error::Storage { .. } | Error::IndexMismatch { .. }) if rebuild => Self::replace(path)?,
             opened => opened?,
         };
-        if rebuild || store.made_with.is_none() {
+        let usable = store.require(made_with).is_ok();
+        if store.made_with.is_none() || (rebuild && !usable) {
             store.start_over(made_with)?;
         }
         store.require(made_with)?;
@@ -148,7 +150,11 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        let store = Self::read(connect(path)?, path)?;
+        // Reading needs no right to write; where SQLite cannot even write its notes beside the file, the file stands
+        // still, because nobody else can write it either.
+        let store = read_only(path, "")
+            .and_then(|db| Self::read(db, path))
+            .or_else(|error| read_only(path, "&immutable=1").and_then(|db| Self::read(db, path)).map_err(|_| error))?;
         Ok(store.made_with.is_some().then_some(store))
     }
 
@@ -316,6 +322,12 @@ impl Store {
         })
     }
 
+    /// Gives back the room of what was removed.
+    pub fn tidy(&mut self) -> Result<()> {
+        let tidied = self.db.execute_batch("PRAGMA incremental_vacuum;");
+        tidied.map_err(|error| self.failed(&error))
+    }
+
     /// The vectors and words of everything.
     pub fn blocks(&self) -> Result<Vec<Block>> {
         let read = || {
@@ -372,11 +384,43 @@ fn connect(path: &Path) -> Result<Connection> {
         let db = Connection::open(path)?;
         db.busy_timeout(BUSY)?;
         db.execute_batch(
-            "PRAGMA page_size = 8192; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
+            "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
         )?;
         Ok(db)
     };
     open().map_err(|error: rusqlite::Error| failed(path, explain(&error)))
+}
+
+fn read_only(path: &Path, more: &str) -> Result<Connection> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(format!("file:{}?mode=ro{more}", escaped(path)), flags)?;
+        db.busy_timeout(BUSY)?;
+        Ok(db)
+    };
+    open().map_err(|error: rusqlite::Error| failed(path, explain(&error)))
+}
+
+/// A path as part of a URI, as SQLite reads it.
+fn escaped(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let path = if cfg!(windows) { format!("/{}", path.replace('\\', "/")) } else { path.into_owned() };
+    path.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
+/// What tells a file from another one that was put in its place.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        Some((metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let since = metadata.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some((since.as_secs(), u64::from(since.subsec_nanos())))
+    }
 }
 
 fn mismatch(path: &Path, made_with: String) -> Error {

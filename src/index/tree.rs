@@ -9,6 +9,8 @@ use std::time::UNIX_EPOCH;
 use ignore::{DirEntry, WalkBuilder};
 
 use super::outline;
+use crate::cancel::Cancel;
+use crate::error::Result;
 
 /// Larger files are generated, data or minified: nobody reads them.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -86,6 +88,13 @@ impl Skipped {
     /// Most files that are named.
     const EXAMPLES: usize = 100;
 
+    /// Adds all of another one.
+    pub fn merge(&mut self, other: Self) {
+        other.counts.into_iter().for_each(|(reason, count)| *self.counts.entry(reason).or_default() += count);
+        self.examples.extend(other.examples);
+        self.examples.truncate(Self::EXAMPLES);
+    }
+
     /// Adds one.
     pub fn add(&mut self, path: impl Into<String>, reason: Skip) {
         *self.counts.entry(reason).or_default() += 1;
@@ -106,24 +115,71 @@ pub struct Found {
     pub modified: i64,
 }
 
-/// All source files below `root`, sorted by path; `.gitignore`, `.ignore` and hidden files respected.
-pub fn walk(root: &Path) -> (Vec<Found>, Skipped) {
-    let mut found = Vec::new();
-    let mut skipped = Skipped::default();
+/// What is in a tree.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// All source files, sorted by path.
+    pub files: Vec<Found>,
+    /// What was left out.
+    pub skipped: Skipped,
+    /// Directories and files that could not be looked at: nobody knows what is there now.
+    pub unseen: Vec<String>,
+}
+
+impl Tree {
+    /// Whether a file that is not among [`Tree::files`] may be there nevertheless.
+    pub fn may_hold(&self, path: &str) -> bool {
+        let within = |unseen: &String| {
+            path.strip_prefix(unseen.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.unseen.iter().any(|unseen| unseen.is_empty() || within(unseen))
+    }
+}
+
+/// All source files below `root`; `.gitignore`, `.ignore` and hidden files respected.
+pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
+    let mut tree = Tree::default();
+    // Ignore files above the root count where it is part of a repository, and only there: a home directory may have
+    // one that hides everything.
+    let in_repository = root.canonicalize().is_ok_and(|root| root.ancestors().any(|above| above.join(".git").exists()));
     let walk = WalkBuilder::new(root)
         .require_git(false)
+        .parents(in_repository)
         .filter_entry(|entry| !NEVER.iter().any(|name| entry.file_name() == *name) || entry.depth() == 0)
         .build();
     for entry in walk {
-        match entry.map_err(|_| ()).and_then(|entry| look_at(root, &entry).ok_or(())) {
-            Ok(Looked::Source(file)) => found.push(file),
+        cancel.check()?;
+        let looked = entry
+            .map_err(|error| at_fault(&error))
+            .and_then(|entry| look_at(root, &entry).ok_or_else(|| Some(entry.path().to_path_buf())));
+        match looked {
+            Ok(Looked::Source(file)) => tree.files.push(file),
             Ok(Looked::Directory) => {}
-            Ok(Looked::Other(path, reason)) => skipped.add(path, reason),
-            Err(()) => skipped.add(String::new(), Skip::Unreadable),
+            Ok(Looked::Other(path, reason)) => tree.skipped.add(path, reason),
+            Err(path) => {
+                let path = path.unwrap_or_default();
+                let path = path.strip_prefix(root).map(below).unwrap_or_default();
+                tree.skipped.add(&path, Skip::Unreadable);
+                tree.unseen.push(path);
+            }
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    (found, skipped)
+    tree.files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(tree)
+}
+
+fn at_fault(error: &ignore::Error) -> Option<PathBuf> {
+    match error {
+        ignore::Error::WithPath { path, .. } => Some(path.clone()),
+        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => at_fault(err),
+        _ => None,
+    }
+}
+
+/// A path below the root, with `/`.
+fn below(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() }
 }
 
 enum Looked {
@@ -134,21 +190,20 @@ enum Looked {
 
 fn look_at(root: &Path, entry: &DirEntry) -> Option<Looked> {
     let kind = entry.file_type()?;
-    let below = entry.path().strip_prefix(root).ok()?;
-    let path = below.to_string_lossy();
-    let path = if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() };
+    let relative = entry.path().strip_prefix(root).ok()?;
+    let path = below(relative);
     if kind.is_dir() {
         return Some(Looked::Directory);
     }
-    let extension = below.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if kind.is_symlink() {
+        return Some(Looked::Other(path, Skip::Link));
+    }
+    let extension = relative.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if outline::grammar(extension).is_none() {
         return Some(Looked::Other(path, Skip::Language));
     }
-    if below.to_str().is_none() {
+    if relative.to_str().is_none() {
         return Some(Looked::Other(path, Skip::NotUtf8));
-    }
-    if kind.is_symlink() {
-        return Some(Looked::Other(path, Skip::Link));
     }
     if !kind.is_file() {
         return Some(Looked::Other(path, Skip::NotRegular));
@@ -182,5 +237,7 @@ pub fn read(root: &Path, file: &Found) -> Result<String, Skip> {
     if bytes.contains(&0) {
         return Err(Skip::Binary);
     }
-    String::from_utf8(bytes).map_err(|_| Skip::NotUtf8)
+    let text = String::from_utf8(bytes).map_err(|_| Skip::NotUtf8)?;
+    // A byte order mark is no part of the first line.
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
