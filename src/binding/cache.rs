@@ -4,17 +4,19 @@
 //! wait for the disk gives a promise and waits on another thread.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{ptr, slice};
 
 use napi::bindgen_prelude::{
-    Either, Float32Array, Float32ArraySlice, FnArgs, FromNapiValue, PromiseRaw, ToNapiValue, TypeName, Uint8ArraySlice,
-    ValidateNapiValue,
+    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, FromNapiValue, PromiseRaw, ToNapiValue, TypeName,
+    Uint8ArraySlice, ValidateNapiValue,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
-use napi::{Env, Result, Status, ValueType, sys};
+use napi::{Env, Result, Status, Task, ValueType, sys};
 use napi_derive::napi;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -188,7 +190,8 @@ fn metadata(entry: &Entry) -> Option<String> {
 pub struct NativeCache {
     inner: Arc<EmbeddingCache>,
     space: Space,
-    out: Option<Float32Array>,
+    /// Where `get` writes vectors to. In a cell, because a `settle` on its way borrows the cache.
+    out: RefCell<Option<Float32Array>>,
     /// What the latest `get` left for the next call on the same turn of the event loop.
     left: Mutex<Left>,
 }
@@ -218,7 +221,7 @@ impl NativeCache {
             }
         })?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
-        Ok(Self { inner, space, out: None, left: Mutex::default() })
+        Ok(Self { inner, space, out: RefCell::default(), left: Mutex::default() })
     }
 
     /// What the JavaScript side must know of the options, as JSON.
@@ -236,26 +239,27 @@ impl NativeCache {
 
     /// Where `get` writes vectors to. The array must never be passed to anybody else.
     #[napi(catch_unwind)]
-    pub fn bind(&mut self, out: Float32Array) {
-        self.out = Some(out);
+    pub fn bind(&self, out: Float32Array) {
+        *self.out.borrow_mut() = Some(out);
     }
 
     /// Looks a key up in memory: the number of values, written to the bound array if it has room for them; or a miss,
     /// or that the disk must be asked. See the constants above.
     #[napi(catch_unwind)]
-    pub fn get(&mut self, key: Text, content: Option<Hashed>) -> i32 {
+    pub fn get(&self, key: Text, content: Option<Hashed>) -> i32 {
         self.get_from_memory(self.key(false, &key.0), content)
     }
 
     /// `get` for an annotation.
     #[napi(catch_unwind)]
-    pub fn get_annotated(&mut self, key: Text, content: Option<Hashed>) -> i32 {
+    pub fn get_annotated(&self, key: Text, content: Option<Hashed>) -> i32 {
         self.get_from_memory(self.key(true, &key.0), content)
     }
 
-    fn get_from_memory(&mut self, key: Key, content: Option<Hashed>) -> i32 {
+    fn get_from_memory(&self, key: Key, content: Option<Hashed>) -> i32 {
+        let mut bound = self.out.borrow_mut();
         // SAFETY: this is the thread of the array, and nobody else has it.
-        let out = self.out.as_mut().map(|out| unsafe { out.as_mut() }).unwrap_or_default();
+        let out = bound.as_mut().map(|out| unsafe { out.as_mut() }).unwrap_or_default();
         match self.inner.recall_key(key, content.map(|content| content.0)) {
             Ok(None) => MISS,
             Ok(Some(entry)) => {
@@ -285,13 +289,8 @@ impl NativeCache {
 
     /// Asks the disk what the latest `get` could not answer.
     #[napi(catch_unwind)]
-    pub fn settle<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Option<NativeEntry>>> {
-        let open = self.left().open.take();
-        let cache = Arc::clone(&self.inner);
-        blocking(env, move || {
-            let found = open.and_then(|open| cache.settle(open).pop().flatten());
-            Ok(found.map(|entry| NativeEntry { entry }))
-        })
+    pub fn settle(&self) -> AsyncTask<Settle> {
+        AsyncTask::new(Settle { cache: Arc::clone(&self.inner), open: self.left().open.take() })
     }
 
     /// Looks many up: keys and contents in turn.
@@ -541,6 +540,29 @@ impl NativeCache {
             return Ok(Either::A(work()));
         }
         blocking(env, move || Ok(work())).map(Either::B)
+    }
+}
+
+/// A look into the file for one key. On a thread of libuv: some microseconds of work are not worth the way to a thread
+/// of the runtime and back.
+pub struct Settle {
+    cache: Arc<EmbeddingCache>,
+    open: Option<Open>,
+}
+
+impl Task for Settle {
+    type Output = Option<Arc<Entry>>;
+    type JsValue = Option<NativeEntry>;
+
+    fn compute(&mut self) -> Result<Self::Output> {
+        let (cache, open) = (&self.cache, self.open.take());
+        // Out of here, a panic would end the process.
+        let found = catch_unwind(AssertUnwindSafe(|| open.and_then(|open| cache.settle(open).pop().flatten())));
+        found.map_err(|_| to_js(Error::Internal("the cache panicked".to_owned())))
+    }
+
+    fn resolve(&mut self, _: Env, found: Self::Output) -> Result<Self::JsValue> {
+        Ok(found.map(|entry| NativeEntry { entry }))
     }
 }
 
