@@ -545,7 +545,11 @@ fn flipped_bytes_never_become_answers() {
         prop_assert_eq!(count(&cache, 400), 400);
         cache.close();
         if !refused {
-            prop_assert_eq!(count(&bench.open(), 400), 400, "repaired; {} before", before);
+            let found = count(&bench.open(), 400);
+            // A key that was changed within an index may hide a neighbour from every search until that one is set again.
+            // And damage in a page that nobody had looked at before may show only now; then the file goes.
+            let set_aside = bench.happened(|event| matches!(event, Event::FileSetAside { .. })) > 0;
+            prop_assert!(found >= before || set_aside, "repaired: {found}; {before} before");
         }
         Ok(())
     });

@@ -18,7 +18,6 @@ use napi::bindgen_prelude::{
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status, Task, ValueType, sys};
 use napi_derive::napi;
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use super::{options, to_js};
@@ -32,9 +31,6 @@ const ASK_DISK: i32 = -2;
 
 /// Set in the answer of `get` when there is metadata, too. No vector is that long.
 const HAS_METADATA: i32 = 1 << 28;
-
-/// Lookups from which on several cores hash them: below, waking another core takes longer than its share of the work.
-const PARALLEL: usize = 512;
 
 /// How long one call of `optimize` works.
 const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
@@ -303,12 +299,7 @@ impl NativeCache {
         let probe = |[key, content]: &[Cow<[u8]>; 2]| -> Probe {
             (name(space, annotated, key), validate.then(|| content_hash(content)))
         };
-        // Hashing is most of the work. In small portions, one core is done before another one has begun.
-        let probes: Vec<Probe> = if pairs.len() < PARALLEL {
-            pairs.iter().map(probe).collect()
-        } else {
-            pairs.par_iter().with_min_len(PARALLEL / 2).map(probe).collect()
-        };
+        let probes: Vec<Probe> = pairs.iter().map(probe).collect();
         let state = match self.inner.recall(probes) {
             Recall::Done(answers) => Looked::Done(answers),
             Recall::AskDisk(open) => Looked::Open(open),
