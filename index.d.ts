@@ -294,7 +294,7 @@ export interface CacheEntry extends CacheEntryOptions {
 }
 /** The answer to many lookups, in their order. */
 export interface CacheMatrix {
-	/** `rows × dimensions` values; zeros where there was no answer. */
+	/** `rows × dimensions` values; zeros where there was no answer. Copied out of the cache at the first look. */
 	readonly data: Float32Array;
 	readonly rows: number;
 	/** Length of each vector; 0 when nothing was found. */

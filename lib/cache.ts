@@ -4,7 +4,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { EmbeddingError } from './errors';
 import type { EmbeddingResult } from './generator';
 import { annotationFields, invalid, plainOptions, requireArray, type Annotation } from './input';
-import { call, native, settle, type NativeCache, type NativeEntry } from './native';
+import { call, native, settle, type NativeCache, type NativeEntry, type NativeLookup } from './native';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
@@ -72,7 +72,7 @@ export interface CacheEntry extends CacheEntryOptions {
 
 /** The answer to many lookups, in their order. */
 export interface CacheMatrix {
-  /** `rows × dimensions` values; zeros where there was no answer. */
+  /** `rows × dimensions` values; zeros where there was no answer. Copied out of the cache at the first look. */
   readonly data: Float32Array;
   readonly rows: number;
   /** Length of each vector; 0 when nothing was found. */
@@ -238,7 +238,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #settings: Settings;
   readonly #flights = new Map<string, Promise<CachedEmbedding>>();
   readonly #timer: NodeJS.Timeout;
-  #scratch = new Float32Array(1024);
+  /** Where the native side leaves the vector of a `get`. */
+  readonly #scratch = new Float32Array(4096);
   #closed: Promise<void> | undefined;
   #requestsBefore = 0;
   #hitsBefore = 0;
@@ -250,6 +251,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    */
   constructor(options: CacheOptions = {}) {
     this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
+    this.#native.bind(this.#scratch);
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
@@ -302,34 +304,38 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     requireArray(entries, '{ key, content }, or of annotations');
     const annotated = isAnnotated(entries);
-    const parts: { data: Float32Array; hits: Uint8Array; dimensions: number; rows: number }[] = [];
+    const { validate } = this.#settings;
+    const parts: Part[] = [];
     let at = 0;
     do {
       if (at > 0) await nextTurn();
-      const strings: string[] = [];
       const lengths = new Uint32Array(2 * Math.min(PACK_ENTRIES, entries.length - at));
       const from = at;
-      for (let characters = 0; at < entries.length && strings.length < lengths.length && characters < PACK_CHARACTERS; at++) {
+      // Joined once, when the native side reads it.
+      let joined = '';
+      let strings = 0;
+      for (; at < entries.length && strings < lengths.length && joined.length < PACK_CHARACTERS; at++) {
         const entry = annotated ? annotationKey(entries[at], `Annotation ${at}`) : (entries[at] as CacheLookup | null);
         const key = entry?.key;
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
-        const content = this.#contentOf(entry!.content, 'The content of entry', at) ?? '';
-        lengths[strings.length] = key.length;
-        lengths[strings.length + 1] = content.length;
-        strings.push(key, content);
-        characters += key.length + content.length;
+        const content = validate ? entry!.content : '';
+        if (typeof content !== 'string') throw noContent(`The content of entry ${at}`);
+        lengths[strings++] = key.length;
+        lengths[strings++] = content.length;
+        joined += key;
+        joined += content;
       }
       const rows = at - from;
-      const lookup = this.#native.lookup(annotated, strings.join(''), lengths.subarray(0, strings.length));
-      if (lookup.open) await settle(() => lookup.settle());
-      const { dimensions } = lookup;
-      const data = new Float32Array(rows * dimensions);
-      const hits = new Uint8Array(rows);
-      lookup.copyTo(data, hits);
-      parts.push({ data, hits, dimensions, rows });
+      const lookup = this.#native.lookup(annotated, joined, lengths.subarray(0, strings));
+      const fromDisk = lookup.open;
+      if (fromDisk) await settle(() => lookup.settle());
+      const part = new Part(lookup, rows);
+      // What memory answered is held by memory anyway; what came from disk would be held out of the collector's sight.
+      if (fromDisk) part.data;
+      parts.push(part);
     } while (at < entries.length);
     this.#publishEvictions();
-    return toMatrix(parts);
+    return new Matrix(parts);
   }
 
   /** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
@@ -501,23 +507,19 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The cache is closed: make a new one');
   }
 
-  #contentOf(content: unknown, what: string, index?: number): string | undefined {
+  #contentOf(content: unknown, what: string): string | undefined {
     if (typeof content === 'string') return this.#settings.validate ? content : undefined;
     if (content == null && !this.#settings.validate) return undefined;
-    const where = index === undefined ? what : `${what} ${index}`;
-    throw invalid(`${where} is not a string: pass what the embedding was made from, or set enableContentValidation: false`);
+    throw noContent(what);
   }
 
   /** Not async: an answer from memory costs no promise of its own. */
   #get(annotated: boolean, key: string, content: string | undefined): CachedEmbedding | null | Promise<CachedEmbedding | null> {
-    const answer = this.#native.get(annotated, key, content, this.#scratch);
+    const answer = annotated ? this.#native.getAnnotated(key, content) : this.#native.get(key, content);
     if (answer === MISS) return null;
     if (answer === ASK_DISK) return this.#getFromDisk();
     const length = answer & (HAS_METADATA - 1);
-    if (answer !== length || length > this.#scratch.length) {
-      if (length > this.#scratch.length) this.#scratch = new Float32Array(length);
-      return fromNative(this.#native.found()!);
-    }
+    if (answer !== length || length > this.#scratch.length) return fromNative(this.#native.found()!);
     return { embedding: toNumbers(this.#scratch, length) };
   }
 
@@ -607,6 +609,10 @@ function annotationKey(annotation: unknown, where: string): { key: string; conte
   return { key, content: JSON.stringify(texts) };
 }
 
+function noContent(what: string): EmbeddingError {
+  return invalid(`${what} is not a string: pass what the embedding was made from, or set enableContentValidation: false`);
+}
+
 function isAnnotated(entries: readonly unknown[]): boolean {
   const first = entries[0];
   return typeof first === 'object' && first !== null && 'nodeId' in first;
@@ -689,34 +695,80 @@ function fromNative(entry: NativeEntry): CachedEmbedding {
   return metadata == null ? { embedding } : { embedding, metadata: JSON.parse(metadata) as unknown };
 }
 
+/** Copied: an array of doubles from the start, without holes, which is faster than to fill a new one. */
+let template: number[] = [];
+
 function toNumbers(values: Float32Array, length: number): number[] {
-  const numbers: number[] = new Array(length);
+  if (template.length !== length) template = Array.from({ length }, () => 0.5);
+  const numbers = template.slice();
   for (let i = 0; i < length; i++) numbers[i] = values[i]!;
   return numbers;
 }
 
-function toMatrix(parts: { data: Float32Array; hits: Uint8Array; dimensions: number; rows: number }[]): CacheMatrix {
-  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-  const dimensions = Math.max(...parts.map((part) => part.dimensions));
-  let { data, hits } = parts[0]!;
-  if (parts.length > 1) {
-    data = new Float32Array(rows * dimensions);
-    hits = new Uint8Array(rows);
-    let at = 0;
-    for (const part of parts) {
-      // A part without hits has no values either.
-      if (part.dimensions === dimensions) {
-        data.set(part.data, at * dimensions);
-        hits.set(part.hits, at);
-      }
-      at += part.rows;
-    }
+/** Some lookups that crossed together. Vectors are copied out when they are looked at. */
+class Part {
+  readonly hits: Uint8Array;
+  readonly dimensions: number;
+  #data: Float32Array | undefined;
+
+  constructor(
+    readonly lookup: NativeLookup,
+    readonly rows: number,
+  ) {
+    this.dimensions = lookup.dimensions;
+    this.hits = new Uint8Array(rows);
+    lookup.hits(this.hits);
   }
-  const row = (index: number) => {
-    if (!Number.isInteger(index) || index < 0 || index >= rows) {
-      throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+
+  get data(): Float32Array {
+    if (!this.#data) {
+      // Written in full by the native side, so it need not be zeroed before.
+      this.#data = new Float32Array(Buffer.allocUnsafeSlow(4 * this.rows * this.dimensions).buffer);
+      this.lookup.copyTo(this.#data);
     }
-    return data.subarray(index * dimensions, (index + 1) * dimensions);
-  };
-  return { data, rows, dimensions, hits, row };
+    return this.#data;
+  }
+}
+
+class Matrix implements CacheMatrix {
+  readonly rows: number;
+  readonly dimensions: number;
+  readonly hits: Uint8Array;
+  #data: Float32Array | undefined;
+  #parts: Part[];
+
+  constructor(parts: Part[]) {
+    this.#parts = parts;
+    this.rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    this.dimensions = Math.max(...parts.map((part) => part.dimensions));
+    this.hits = parts.length === 1 ? parts[0]!.hits : concat(Uint8Array, parts.map((part) => part.hits));
+  }
+
+  get data(): Float32Array {
+    if (!this.#data) {
+      const empty = (part: Part) => new Float32Array(part.rows * this.dimensions);
+      // A part without hits does not know how long vectors are.
+      const datas = this.#parts.map((part) => (part.dimensions === this.dimensions ? part.data : empty(part)));
+      this.#data = datas.length === 1 ? datas[0]! : concat(Float32Array, datas);
+      this.#parts = [];
+    }
+    return this.#data;
+  }
+
+  row(index: number): Float32Array {
+    if (!Number.isInteger(index) || index < 0 || index >= this.rows) {
+      throw invalid(`Row ${String(index)} does not exist: there are ${this.rows}`, { index });
+    }
+    return this.data.subarray(index * this.dimensions, (index + 1) * this.dimensions);
+  }
+}
+
+function concat<T extends Uint8Array | Float32Array>(type: new (length: number) => T, parts: T[]): T {
+  const all = new type(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

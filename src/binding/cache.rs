@@ -4,16 +4,19 @@
 //! wait for the disk gives a promise and waits on another thread.
 
 use std::borrow::Cow;
-use std::ptr;
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{ptr, slice};
 
 use napi::bindgen_prelude::{
-    Either, Float32ArraySlice, FnArgs, FromNapiValue, PromiseRaw, ToNapiValue, TypeName, Uint8ArraySlice,
-    ValidateNapiValue,
+    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, FromNapiValue, PromiseRaw, ToNapiValue, TypeName,
+    Uint8ArraySlice, ValidateNapiValue,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
-use napi::{Env, Result, Status, ValueType, sys};
+use napi::{Env, Result, Status, Task, ValueType, sys};
 use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
@@ -35,44 +38,63 @@ const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
 /// Called with an event as JSON. Weak: a callback never keeps the process alive.
 type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
 
-/// A string's bytes in UTF-8, read in one go as long as it is not long.
+/// A string's bytes in UTF-8.
 pub struct Text(Vec<u8>);
 
+/// The SHA-256 of a string's bytes in UTF-8. Nothing is allocated for strings of usual length.
+pub struct Hashed([u8; 32]);
+
 /// Longer strings are read a second time.
-const SHORT: usize = 2048;
+const SHORT: usize = 4096;
 
-impl TypeName for Text {
-    fn type_name() -> &'static str {
-        "String"
-    }
-
-    fn value_type() -> ValueType {
-        ValueType::String
-    }
-}
-
-impl ValidateNapiValue for Text {}
-
-impl FromNapiValue for Text {
-    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(SHORT);
-        let mut length = 0;
-        // SAFETY: `env` and `value` are the ones that Node.js has just passed. It writes at most as many bytes as it is
-        // told, a final zero included, and says how many without the zero.
-        unsafe {
-            read(sys::napi_get_value_string_utf8(env, value, bytes.as_mut_ptr().cast(), SHORT, &mut length))?;
-            // A character has up to four bytes; with fewer left, the next one may not have fitted.
-            if length + 5 > SHORT {
-                read(sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut length))?;
-                bytes.reserve_exact(length + 1);
-                let room = bytes.capacity();
-                read(sys::napi_get_value_string_utf8(env, value, bytes.as_mut_ptr().cast(), room, &mut length))?;
-            }
-            bytes.set_len(length);
+/// Calls `work` with a string's bytes in UTF-8. Lone surrogates become U+FFFD, as everywhere in the web platform.
+///
+/// # Safety
+/// `env` and `value` are the ones that Node.js has just passed.
+unsafe fn with_bytes<T>(env: sys::napi_env, value: sys::napi_value, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    let mut short = [MaybeUninit::<u8>::uninit(); SHORT];
+    let mut length = 0;
+    // SAFETY: Node.js writes at most as many bytes as it is told, a final zero included, and says how many without it.
+    unsafe {
+        read(sys::napi_get_value_string_utf8(env, value, short.as_mut_ptr().cast(), SHORT, &mut length))?;
+        // A character has up to four bytes; with fewer left, the next one may not have fitted.
+        if length + 5 <= SHORT {
+            return Ok(work(slice::from_raw_parts(short.as_ptr().cast(), length)));
         }
-        Ok(Self(bytes))
+        read(sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut length))?;
+        let mut long: Vec<u8> = Vec::with_capacity(length + 1);
+        let room = long.capacity();
+        read(sys::napi_get_value_string_utf8(env, value, long.as_mut_ptr().cast(), room, &mut length))?;
+        long.set_len(length);
+        Ok(work(&long))
     }
 }
+
+macro_rules! from_string {
+    ($type:ty, $from:expr) => {
+        impl TypeName for $type {
+            fn type_name() -> &'static str {
+                "String"
+            }
+
+            fn value_type() -> ValueType {
+                ValueType::String
+            }
+        }
+
+        impl ValidateNapiValue for $type {}
+
+        impl FromNapiValue for $type {
+            unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
+                // SAFETY: passed on as they came.
+                unsafe { with_bytes(env, value, $from) }
+            }
+        }
+    };
+}
+
+from_string!(Text, |bytes| Text(bytes.to_vec()));
+from_string!(Hashed, |bytes| Hashed(content_hash(bytes)));
 
 fn read(status: sys::napi_status) -> Result<()> {
     if status == sys::Status::napi_ok {
@@ -103,7 +125,7 @@ impl ValidateNapiValue for Joined {}
 impl FromNapiValue for Joined {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
         // SAFETY: passed on as they came.
-        let Text(utf8) = unsafe { Text::from_napi_value(env, value) }?;
+        let utf8 = unsafe { with_bytes(env, value, <[u8]>::to_vec) }?;
         if utf8.is_ascii() {
             return Ok(Self { utf8, utf16: None });
         }
@@ -139,6 +161,11 @@ impl Joined {
     }
 }
 
+/// What names an entry. An annotation and a key of the same name are two.
+fn name(space: &Space, annotated: bool, key: &[u8]) -> Key {
+    space.key().field(if annotated { "node" } else { "key" }, key).finish()
+}
+
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
 fn to_note(key: &[u8], metadata: &[u8]) -> Vec<u8> {
     [&(key.len() as u32).to_le_bytes(), key, metadata].concat()
@@ -159,6 +186,8 @@ fn metadata(entry: &Entry) -> Option<String> {
 pub struct NativeCache {
     inner: Arc<EmbeddingCache>,
     space: Space,
+    /// Where `get` writes vectors to. In a cell, because a `settle` on its way borrows the cache.
+    out: RefCell<Option<Float32Array>>,
     /// What the latest `get` left for the next call on the same turn of the event loop.
     left: Mutex<Left>,
 }
@@ -195,7 +224,7 @@ impl NativeCache {
             }
         })?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
-        Ok(Self { inner, space, left: Mutex::default() })
+        Ok(Self { inner, space, out: RefCell::default(), left: Mutex::default() })
     }
 
     /// What the JavaScript side must know of the options, as JSON.
@@ -211,21 +240,39 @@ impl NativeCache {
         .to_string()
     }
 
-    /// Looks into memory: the number of values, written to `out` if it has room for them; or a miss, or that the disk
-    /// must be asked. See the constants above.
+    /// Where `get` writes vectors to. The array must never be passed to anybody else.
     #[napi(catch_unwind)]
-    pub fn get(&self, annotated: bool, key: Text, content: Option<Text>, mut out: Float32ArraySlice) -> i32 {
-        let out = writable(&mut out);
-        let (key, content) = self.probe(annotated, &key.0, content.as_ref().map(|content| &content.0[..]));
-        match self.inner.recall_key(key, content) {
+    pub fn bind(&self, out: Float32Array) {
+        *self.out.borrow_mut() = Some(out);
+    }
+
+    /// Looks a key up in memory: the number of values, written to the bound array if it has room for them; or a miss,
+    /// or that the disk must be asked. See the constants above.
+    #[napi(catch_unwind)]
+    pub fn get(&self, key: Text, content: Option<Hashed>) -> i32 {
+        self.get_from_memory(self.key(false, &key.0), content)
+    }
+
+    /// `get` for an annotation.
+    #[napi(catch_unwind)]
+    pub fn get_annotated(&self, key: Text, content: Option<Hashed>) -> i32 {
+        self.get_from_memory(self.key(true, &key.0), content)
+    }
+
+    fn get_from_memory(&self, key: Key, content: Option<Hashed>) -> i32 {
+        let mut bound = self.out.borrow_mut();
+        // SAFETY: this is the thread of the array, and nobody else has it.
+        let out = bound.as_mut().map(|out| unsafe { out.as_mut() }).unwrap_or_default();
+        match self.inner.recall_key(key, content.map(|content| content.0)) {
             Ok(None) => MISS,
             Ok(Some(entry)) => {
                 let values = entry.vector.len();
+                let room = out.len();
                 let has_metadata = !from_note(&entry.note).1.is_empty();
                 if let Some(out) = out.get_mut(..values) {
                     entry.vector.copy_to(out);
                 }
-                if has_metadata || values > out.len() {
+                if has_metadata || values > room {
                     self.left().entry = Some(entry);
                 }
                 values as i32 | if has_metadata { HAS_METADATA } else { 0 }
@@ -245,24 +292,21 @@ impl NativeCache {
 
     /// Asks the disk what the latest `get` could not answer.
     #[napi(catch_unwind)]
-    pub fn settle<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Option<NativeEntry>>> {
-        let open = self.left().open.take();
-        let cache = Arc::clone(&self.inner);
-        blocking(env, move || {
-            let found = open.and_then(|open| cache.settle(open).pop().flatten());
-            Ok(found.map(|entry| NativeEntry { entry }))
-        })
+    pub fn settle(&self) -> AsyncTask<Settle> {
+        AsyncTask::new(Settle { cache: Arc::clone(&self.inner), open: self.left().open.take() })
     }
 
     /// Looks many up: keys and contents in turn.
     #[napi(catch_unwind)]
     pub fn lookup(&self, annotated: bool, joined: Joined, lengths: &[u32]) -> NativeLookup {
         let validate = self.inner.options().validate_content;
-        let mut strings = joined.split(lengths);
-        let mut probes: Vec<Probe> = Vec::with_capacity(lengths.len() / 2);
-        while let (Some(key), Some(content)) = (strings.next(), strings.next()) {
-            probes.push(self.probe(annotated, &key, validate.then_some(&content)));
-        }
+        let strings: Vec<_> = joined.split(lengths).collect();
+        let (pairs, _) = strings.as_chunks::<2>();
+        let space = &self.space;
+        let probe = |[key, content]: &[Cow<[u8]>; 2]| -> Probe {
+            (name(space, annotated, key), validate.then(|| content_hash(content)))
+        };
+        let probes: Vec<Probe> = pairs.iter().map(probe).collect();
         let state = match self.inner.recall(probes) {
             Recall::Done(answers) => Looked::Done(answers),
             Recall::AskDisk(open) => Looked::Open(open),
@@ -286,8 +330,8 @@ impl NativeCache {
         let mut strings = joined.split(lengths);
         let mut items = Vec::with_capacity(ttls_ms.len());
         while let (Some(key), Some(content), Some(metadata)) = (strings.next(), strings.next(), strings.next()) {
-            let (name, content) = self.probe(annotated, &key, validate.then_some(&content));
-            items.push((name, content, to_note(&key, &metadata)));
+            let content = validate.then(|| content_hash(&content));
+            items.push((self.key(annotated, &key), content, to_note(&key, &metadata)));
         }
         let dimensions = data.len() / items.len().max(1);
         let ttl = |at: usize| {
@@ -318,9 +362,9 @@ impl NativeCache {
         env: &'env Env,
         annotated: bool,
         key: Text,
-        content: Option<Text>,
+        content: Option<Hashed>,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let (key, content) = self.probe(annotated, &key.0, content.as_ref().map(|content| &content.0[..]));
+        let (key, content) = (self.key(annotated, &key.0), content.map(|content| content.0));
         let cache = Arc::clone(&self.inner);
         self.at_once_or_blocking(env, move || cache.contains(key, content))
     }
@@ -333,7 +377,7 @@ impl NativeCache {
         annotated: bool,
         key: Text,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let (key, _) = self.probe(annotated, &key.0, None);
+        let key = self.key(annotated, &key.0);
         let cache = Arc::clone(&self.inner);
         self.at_once_or_blocking(env, move || cache.delete(key))
     }
@@ -367,7 +411,7 @@ impl NativeCache {
     /// Whether this process is the one that computes the value of a key: see `EmbeddingCache::acquire`.
     #[napi(catch_unwind)]
     pub fn acquire<'env>(&self, env: &'env Env, key: Text, lifetime_ms: u32) -> Result<PromiseRaw<'env, bool>> {
-        let (key, _) = self.probe(false, &key.0, None);
+        let key = self.key(false, &key.0);
         let cache = Arc::clone(&self.inner);
         let lifetime = Duration::from_millis(lifetime_ms.into());
         blocking(env, move || Ok(cache.acquire(&[key], lifetime).first().copied().unwrap_or(true)))
@@ -376,7 +420,7 @@ impl NativeCache {
     /// See `EmbeddingCache::release`.
     #[napi(catch_unwind)]
     pub fn release(&self, key: Text) {
-        let (key, _) = self.probe(false, &key.0, None);
+        let key = self.key(false, &key.0);
         self.inner.release(vec![key]);
     }
 
@@ -476,10 +520,8 @@ impl NativeCache {
         samples.iter().flat_map(|sample| [sample.at_ms as f64, sample.ns as f64 / 1e6, sample.hit_ratio]).collect()
     }
 
-    /// What names an entry. An annotation and a key of the same name are two.
-    fn probe(&self, annotated: bool, key: &[u8], content: Option<&[u8]>) -> (Key, Option<[u8; 32]>) {
-        let key = self.space.key().field(if annotated { "node" } else { "key" }, key).finish();
-        (key, content.map(content_hash))
+    fn key(&self, annotated: bool, key: &[u8]) -> Key {
+        name(&self.space, annotated, key)
     }
 
     fn left(&self) -> std::sync::MutexGuard<'_, Left> {
@@ -496,6 +538,29 @@ impl NativeCache {
             return Ok(Either::A(work()));
         }
         blocking(env, move || Ok(work())).map(Either::B)
+    }
+}
+
+/// A look into the file for one key. On a thread of libuv: some microseconds of work are not worth the way to a thread
+/// of the runtime and back.
+pub struct Settle {
+    cache: Arc<EmbeddingCache>,
+    open: Option<Open>,
+}
+
+impl Task for Settle {
+    type Output = Option<Arc<Entry>>;
+    type JsValue = Option<NativeEntry>;
+
+    fn compute(&mut self) -> Result<Self::Output> {
+        let (cache, open) = (&self.cache, self.open.take());
+        // Out of here, a panic would end the process.
+        let found = catch_unwind(AssertUnwindSafe(|| open.and_then(|open| cache.settle(open).pop().flatten())));
+        found.map_err(|_| to_js(Error::Internal("the cache panicked".to_owned())))
+    }
+
+    fn resolve(&mut self, _: Env, found: Self::Output) -> Result<Self::JsValue> {
+        Ok(found.map(|entry| NativeEntry { entry }))
     }
 }
 
@@ -555,6 +620,7 @@ impl NativeNear {
 enum Looked {
     Open(Open),
     Done(Vec<Option<Arc<Entry>>>),
+    /// On its way to the disk, or taken.
     Asking,
 }
 
@@ -597,24 +663,30 @@ impl NativeLookup {
         }
     }
 
-    /// Writes the vectors to `data`, one after the other, and a 1 to `hits` for each that was found.
+    /// Writes to `hits` a 1 for each that was found.
     #[napi(catch_unwind)]
-    pub fn copy_to(&self, mut data: Float32ArraySlice, mut hits: Uint8ArraySlice) {
-        let data = writable(&mut data);
+    pub fn hits(&self, mut hits: Uint8ArraySlice) {
         // SAFETY: see `writable`.
         let hits = unsafe { hits.as_mut() };
-        let state = self.state();
-        let Looked::Done(answers) = &*state else { return };
+        if let Looked::Done(answers) = &*self.state() {
+            hits.iter_mut().zip(answers).for_each(|(hit, answer)| *hit = u8::from(answer.is_some()));
+        }
+    }
+
+    /// Writes the vectors to `data`, one after the other, zeros where there is none, and lets go of the answers.
+    #[napi(catch_unwind)]
+    pub fn copy_to(&self, mut data: Float32ArraySlice) {
+        let data = writable(&mut data);
+        let Looked::Done(answers) = std::mem::replace(&mut *self.state(), Looked::Asking) else { return };
         let dimensions = data.len() / answers.len().max(1);
         if dimensions == 0 {
             return;
         }
-        for ((answer, row), hit) in answers.iter().zip(data.chunks_exact_mut(dimensions)).zip(hits) {
-            if let Some(entry) = answer
-                && entry.vector.len() == dimensions
-            {
-                entry.vector.copy_to(row);
-                *hit = 1;
+        for (answer, row) in answers.iter().zip(data.chunks_exact_mut(dimensions)) {
+            match answer {
+                Some(entry) if entry.vector.len() == dimensions => entry.vector.copy_to(row),
+                // The memory is as it came.
+                _ => row.fill(0.0),
             }
         }
     }

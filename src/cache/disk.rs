@@ -650,7 +650,12 @@ impl Shared {
             queue.calls.push_back(call);
         }
         self.work.notify_one();
-        receiver.recv().unwrap_or_else(|_| Err(Fault::Unavailable("the cache is closed".to_owned())))
+        let closed = || Err(Fault::Unavailable("the cache is closed".to_owned()));
+        let answer = receiver.recv().unwrap_or_else(|_| closed());
+        if let Err(Fault::Broken(reason)) = &answer {
+            self.read_failed(Fault::Broken(reason.clone()));
+        }
+        answer
     }
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {
@@ -817,10 +822,9 @@ impl Shared {
     fn open(&self) -> Result<Writer, Fault> {
         let path = &self.options.path;
         let opened = Writer::open(path, self.options.max_bytes, self.clock.wall_ms());
-        match opened {
-            Ok(writer) => self.opened(writer),
+        match opened.and_then(|writer| self.opened(writer)) {
             Err(Fault::Broken(reason)) => self.replace(Identity::of(path).ok(), &reason),
-            Err(fault) => Err(fault),
+            opened => opened,
         }
     }
 

@@ -365,8 +365,8 @@ impl Batch<'_> {
             "UPDATE entries SET space = ?2, kind = ?3, created_ms = ?4, expires_ms = ?5, used_ms = ?6, checksum = ?7,
              content = ?8, format = ?9, vector = ?10, note = ?11 WHERE key = ?1",
         )?;
-        update.execute(values)?;
-        Ok(Ok(()))
+        // The index says that there is such a row.
+        if update.execute(values)? == 1 { Ok(Ok(())) } else { Err(disagreement()) }
     }
 
     /// The length of a space's vectors. The first one decides.
@@ -395,10 +395,14 @@ impl Batch<'_> {
 
     /// Deletes the row of a key if it is still damaged.
     pub fn repair(&mut self, key: &Key) -> Result<()> {
-        match find(self.connection, key)? {
-            Row::Damaged => self.delete(key, None),
-            Row::Absent | Row::Found(_) => Ok(()),
+        if matches!(find(self.connection, key)?, Row::Damaged) {
+            self.delete(key, None)?;
+            // An index that points to a wrong row is not repaired by deleting that row.
+            if !matches!(find(self.connection, key)?, Row::Absent) {
+                return Err(disagreement());
+            }
         }
+        Ok(())
     }
 
     /// Deletes all entries of a space and kind; absent ones stand for all.
@@ -657,6 +661,10 @@ fn read(key: &Key, row: &rusqlite::Row) -> Result<Row> {
         (fields.checksum() == stored.checksum).then_some(stored)
     };
     Ok(whole().map_or(Row::Damaged, Row::Found))
+}
+
+fn disagreement() -> Fault {
+    Fault::Broken("an index does not agree with its table".to_owned())
 }
 
 const F32: i64 = 0;
