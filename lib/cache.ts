@@ -2,7 +2,6 @@ import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 
 import { EmbeddingError } from './errors';
-import type { EmbeddingResult } from './generator';
 import { annotationFields, invalid, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeCache, type NativeEntry, type NativeLookup } from './native';
 

@@ -4,6 +4,7 @@ import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache'
 import { EmbeddingError, fromWire } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import type { EmbeddingResult } from './result';
 import { checkWatch, watched } from './watch';
 
 /** How the vectors of a text's tokens become one. */
@@ -71,30 +72,6 @@ export interface CallOptions {
 export interface BatchProcessOptions extends CallOptions {
   /** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
   memoryLimit?: number;
-}
-
-/** What became of one annotation. */
-export interface EmbeddingResult {
-  /** The annotation's own. */
-  nodeId: string;
-  /** The vector; empty where there is an `error`. */
-  embedding: number[];
-  /** What was embedded, after preparation. */
-  inputText: string;
-  /** Milliseconds spent on it: its share of its batch, or of looking it up. */
-  processingTime: number;
-  /** The model, as it was named. */
-  modelUsed: string;
-  /** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
-  confidence?: number;
-  /** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
-  fromCache?: boolean;
-  /** Whether the model did not see the whole text. */
-  truncated?: boolean;
-  /** Tokens of the whole text, special tokens included. */
-  tokenCount?: number;
-  /** Why there is no vector; only with `onError: 'skip'`. */
-  error?: EmbeddingError;
 }
 
 /** Many vectors in one allocation. */

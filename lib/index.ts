@@ -23,9 +23,9 @@ export type {
   BatchProcessOptions,
   CallOptions,
   EmbeddingMatrix,
-  EmbeddingResult,
   GeneratorOptions,
   ModelInfo,
   Pooling,
 } from './generator';
 export type { Annotation } from './input';
+export type { EmbeddingResult } from './result';

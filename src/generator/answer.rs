@@ -1,0 +1,104 @@
+//! The answer to a call as it fills: equal texts share one slot.
+
+use std::collections::HashMap;
+
+use super::memo::Known;
+use super::{Embedded, Item, Progress};
+use crate::embedding::EmbeddingMatrix;
+use crate::error::{Error, Result};
+
+/// The distinct texts of a call. Each has a slot; the vector of a slot answers all its inputs.
+pub(super) struct Distinct {
+    /// The first input of each slot.
+    pub first: Vec<usize>,
+    /// All inputs of each slot.
+    pub inputs: Vec<Vec<usize>>,
+    /// Number of inputs.
+    pub total: usize,
+}
+
+impl Distinct {
+    pub fn of(texts: &[String]) -> Self {
+        let mut slot_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
+        let mut distinct = Self { first: Vec::new(), inputs: Vec::new(), total: texts.len() };
+        for (index, text) in texts.iter().enumerate() {
+            let slot = *slot_of.entry(text).or_insert(distinct.first.len());
+            if slot == distinct.first.len() {
+                distinct.first.push(index);
+                distinct.inputs.push(Vec::with_capacity(1));
+            }
+            distinct.inputs[slot].push(index);
+        }
+        distinct
+    }
+}
+
+/// The answer as it fills.
+pub(super) struct Answer<'a> {
+    distinct: &'a Distinct,
+    cut: &'a [bool],
+    embedded: Embedded,
+    open: Vec<bool>,
+    answered: usize,
+    progress: Option<&'a Progress>,
+}
+
+impl<'a> Answer<'a> {
+    pub fn new(dimensions: usize, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Self {
+        let embedded = Embedded {
+            matrix: EmbeddingMatrix::zeros(distinct.total, dimensions),
+            items: vec![Item::default(); distinct.total],
+            ..Embedded::default()
+        };
+        Self { distinct, cut, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
+    }
+
+    pub fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {
+        let (share, cut) = (ms / self.distinct.inputs[slot].len() as f64, self.cut);
+        self.each(slot, |index, row, item| {
+            row.copy_from_slice(&known.vector);
+            *item = Item {
+                processing_ms: share,
+                token_count: known.about.token_count,
+                truncated: known.about.truncated || cut[index],
+                confidence: known.about.confidence,
+                from_cache,
+                error: None,
+            };
+        });
+        self.close(slot);
+    }
+
+    pub fn fail(&mut self, slot: usize, error: &Error) {
+        self.each(slot, |index, _, item| *item = Item { error: Some(error.at(index)), ..Item::default() });
+        self.close(slot);
+    }
+
+    pub fn each(&mut self, slot: usize, mut change: impl FnMut(usize, &mut [f32], &mut Item)) {
+        for &index in &self.distinct.inputs[slot] {
+            change(index, self.embedded.matrix.row_mut(index), &mut self.embedded.items[index]);
+        }
+    }
+
+    pub fn close(&mut self, slot: usize) {
+        if std::mem::take(&mut self.open[slot]) {
+            self.answered += self.distinct.inputs[slot].len();
+        }
+    }
+
+    pub fn report(&self) {
+        if let Some(progress) = self.progress {
+            progress(self.answered, self.distinct.total);
+        }
+    }
+
+    pub fn finish(mut self, texts: Vec<String>, model_id: String) -> Result<Embedded> {
+        if let Some(slot) = self.open.iter().position(|open| *open) {
+            let index = self.distinct.first[slot];
+            return Err(Error::Internal(format!("the batch of text {index} ended without an answer")));
+        }
+        self.embedded.texts = texts;
+        self.embedded.model_id = model_id;
+        Ok(self.embedded)
+    }
+}

@@ -1,0 +1,307 @@
+//! A loaded model, and the way of a call through it: every stage in turn.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use tokio::sync::mpsc;
+
+use super::answer::{Answer, Distinct};
+use super::batches::{Batches, Row};
+use super::memo::{Known, Lead, Memo, Wait};
+use super::{CallOptions, Embedded, GeneratorOptions, Inputs, OnError, blocking};
+use crate::batch::{self, Budget};
+use crate::cache::{Boarding, EmbeddingCache};
+use crate::cancel::Cancel;
+use crate::embedding::{InputType, Key, Space, Tokens};
+use crate::error::{Error, Result};
+use crate::host;
+use crate::lanes::Lanes;
+use crate::model::{Model, ModelFiles, Prompts};
+use crate::text::{self, Prepared};
+use crate::tokens::Tokenizer;
+
+/// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
+const WINDOW_TEXTS: usize = 1024;
+const WINDOW_BYTES: usize = 1 << 20;
+
+/// A loaded model with all that a call needs.
+pub(super) struct Engine {
+    pub path: String,
+    pub model: Arc<dyn Model>,
+    tokenizer: Tokenizer,
+    prompts: Prompts,
+    budget: Budget,
+    lanes: Lanes,
+    lowercase: bool,
+    memo: Option<Arc<Memo>>,
+}
+
+impl Engine {
+    pub fn load(
+        path: String,
+        options: &GeneratorOptions,
+        cache: Option<(Arc<EmbeddingCache>, Space)>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let files = ModelFiles::read(&path, &options.model)?;
+        let (model, tokenizer) = files.load(&options.model, cancel, || {
+            Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
+        });
+        let model = model?;
+        let tokenizer = tokenizer.map_err(|reason| {
+            Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))
+        })?;
+        let info = model.info();
+        // Where a vector depends on the other rows of its batch, there are none.
+        let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
+        let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
+        let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
+        Ok(Self {
+            path,
+            tokenizer,
+            prompts: files.prompts().clone(),
+            budget: Budget { max_rows, ..options.budget },
+            lanes,
+            lowercase: files.lowercase(),
+            memo: memo.map(Arc::new),
+            model,
+        })
+    }
+
+    pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        let cancel = options.cancel.clone();
+        cancel.check()?;
+        let annotated = matches!(inputs, Inputs::Annotations(_));
+        let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
+        let memo = self.memo.clone().filter(|_| !options.bypass_cache);
+        let (stop, input_type) = (cancel.clone(), options.input_type);
+        let keys_of = memo.clone();
+        let (texts, cut, distinct, keys) = blocking(move || {
+            let (texts, cut) = prepare(inputs, max_chars, &stop);
+            let distinct = Distinct::of(&texts);
+            let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
+            (texts, cut, distinct, keys)
+        })
+        .await?;
+        let call = Call { texts: Arc::new(texts), distinct: &distinct, cancel, options: &options, keys, memo };
+        let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
+        let mut open: Vec<usize> = (0..distinct.first.len()).collect();
+        while !open.is_empty() {
+            let (leads, waits) = call.recall(open, &mut answer).await?;
+            self.compute(&call, leads, &mut answer).await?;
+            open = call.wait(waits, &mut answer).await?;
+        }
+        call.cancel.check()?;
+        let texts = if annotated { Arc::unwrap_or_clone(call.texts) } else { Vec::new() };
+        answer.finish(texts, self.path.clone())
+    }
+
+    /// Computes the texts of `leads`. Each goes into the cache with its batch.
+    async fn compute(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        mut leads: BTreeMap<usize, Option<Lead>>,
+        answer: &mut Answer<'_>,
+    ) -> Result<()> {
+        if leads.is_empty() {
+            return Ok(());
+        }
+        let slots: Vec<usize> = leads.keys().copied().collect();
+        let tokens = self.tokenize(call, &slots).await?;
+        let mut runnable = Vec::with_capacity(tokens.len());
+        for (slot, tokens) in slots.into_iter().zip(tokens) {
+            match tokens {
+                Ok(tokens) => runnable.push((slot, tokens)),
+                Err(error) if call.options.on_error == OnError::Throw => return Err(error),
+                Err(error) => answer.fail(slot, &error),
+            }
+        }
+        let mut finished = self.start(runnable, call);
+        while let Some(rows) = finished.recv().await {
+            let mut batch = Vec::with_capacity(rows.len());
+            for Row { slot, ms, known } in rows {
+                let lead = leads.remove(&slot).flatten();
+                match known {
+                    Ok(known) => {
+                        answer.commit(slot, &known, ms, false);
+                        batch.push((slot, lead, Arc::new(known)));
+                    }
+                    // A run that was stopped says nothing about its texts: who waits for them computes them.
+                    Err(_) if call.cancel.check().is_err() => {}
+                    Err(reason) => {
+                        let error = Error::Generation { index: call.distinct.first[slot], reason };
+                        answer.fail(slot, &error);
+                        lead.into_iter().for_each(|lead| lead.land(Err(error.clone())));
+                        if call.options.on_error == OnError::Throw {
+                            call.cancel.cancel(error);
+                        }
+                    }
+                }
+            }
+            call.commit(batch).await;
+            answer.report();
+        }
+        call.cancel.check()
+    }
+
+    /// Tokens of the texts of `slots`, in parallel, off the caller's threads.
+    async fn tokenize(self: &Arc<Self>, call: &Call<'_>, slots: &[usize]) -> Result<Vec<Result<Tokens>>> {
+        let first: Vec<usize> = slots.iter().map(|&slot| call.distinct.first[slot]).collect();
+        let mut tokens = Vec::with_capacity(first.len());
+        let mut rest = &first[..];
+        while !rest.is_empty() {
+            call.cancel.check()?;
+            let mut bytes = 0;
+            let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&index| {
+                let full = bytes >= WINDOW_BYTES;
+                bytes += call.texts[index].len();
+                !full
+            });
+            let (window, after) = rest.split_at(fits.count());
+            rest = after;
+            let (engine, texts, cancel, window) =
+                (Arc::clone(self), Arc::clone(&call.texts), call.cancel.clone(), window.to_vec());
+            let input_type = call.options.input_type;
+            let encode_all = move || -> Vec<Result<Tokens>> {
+                let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
+                window.into_par_iter().map(encode).collect()
+            };
+            tokens.extend(blocking(encode_all).await?);
+        }
+        call.cancel.check()?;
+        Ok(tokens)
+    }
+
+    fn encode(&self, index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
+        if text.trim().is_empty() {
+            return Err(Error::EmptyText { index });
+        }
+        let mut text = Cow::Borrowed(text);
+        let prompt = self.prompts.of(input_type);
+        if !prompt.is_empty() {
+            text = Cow::Owned(format!("{prompt}{text}"));
+        }
+        if self.lowercase {
+            text = Cow::Owned(text.to_lowercase());
+        }
+        self.tokenizer.encode(index, &text)
+    }
+
+    /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
+    fn start(&self, runnable: Vec<(usize, Tokens)>, call: &Call<'_>) -> mpsc::UnboundedReceiver<Vec<Row>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (slots, tokens): (Vec<usize>, Vec<Tokens>) = runnable.into_iter().unzip();
+        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
+        let max_rows = call.options.batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
+        let batches = batch::plan(&lengths, Budget { max_rows, ..self.budget });
+        let units = batches.len();
+        let batches = Batches {
+            model: Arc::clone(&self.model),
+            slots,
+            tokens,
+            batches,
+            cancel: call.cancel.clone(),
+            finished: sender,
+        };
+        self.lanes.submit(Arc::new(batches), units, call.options.max_concurrency.unwrap_or(usize::MAX));
+        receiver
+    }
+}
+
+/// One call on its way.
+struct Call<'a> {
+    texts: Arc<Vec<String>>,
+    distinct: &'a Distinct,
+    cancel: Cancel,
+    options: &'a CallOptions,
+    /// The key of each slot; empty without a memo.
+    keys: Vec<Key>,
+    memo: Option<Arc<Memo>>,
+}
+
+impl Call<'_> {
+    /// Answers what is known of the slots `open`. Tells which of the others this call computes, and which another one
+    /// has under way.
+    async fn recall(
+        &self,
+        open: Vec<usize>,
+        answer: &mut Answer<'_>,
+    ) -> Result<(BTreeMap<usize, Option<Lead>>, Vec<(usize, Wait)>)> {
+        let (mut leads, mut waits) = (BTreeMap::new(), Vec::new());
+        let Some(memo) = &self.memo else {
+            return Ok((open.into_iter().map(|slot| (slot, None)).collect(), waits));
+        };
+        let started = Instant::now();
+        let keys: Vec<Key> = open.iter().map(|&slot| self.keys[slot]).collect();
+        let (reader, cancel) = (Arc::clone(memo), self.cancel.clone());
+        let found = blocking(move || reader.recall(&keys, &cancel)).await??;
+        let ms = started.elapsed().as_secs_f64() * 1e3 / open.len() as f64;
+        for (slot, known) in open.into_iter().zip(found) {
+            if let Some(known) = known {
+                answer.commit(slot, &known, ms, true);
+                continue;
+            }
+            match memo.board(self.keys[slot]) {
+                (Boarding::Lead(lead), Some(known)) => {
+                    answer.commit(slot, &known, ms, true);
+                    lead.land(Ok(Arc::new(known)));
+                }
+                (Boarding::Lead(lead), None) => drop(leads.insert(slot, Some(lead))),
+                (Boarding::Wait(wait), _) => waits.push((slot, wait)),
+            }
+        }
+        answer.report();
+        Ok((leads, waits))
+    }
+
+    /// Remembers a batch, then tells those who wait for it: from then on, others find it in the cache.
+    async fn commit(&self, batch: Vec<(usize, Option<Lead>, Arc<Known>)>) {
+        let Some(memo) = &self.memo else { return };
+        memo.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
+        for (_, lead, known) in batch {
+            lead.into_iter().for_each(|lead| lead.land(Ok(Arc::clone(&known))));
+        }
+    }
+
+    /// Answers what other calls compute. Tells which slots they have left open because they were stopped.
+    async fn wait(&self, waits: Vec<(usize, Wait)>, answer: &mut Answer<'_>) -> Result<Vec<usize>> {
+        let mut open = Vec::new();
+        for (slot, wait) in waits {
+            let started = Instant::now();
+            match self.cancel.or_else(wait.wait()).await? {
+                Some(Ok(known)) => {
+                    answer.commit(slot, &known, started.elapsed().as_secs_f64() * 1e3, true);
+                    answer.report();
+                }
+                Some(Err(error)) if self.options.on_error == OnError::Throw => {
+                    return Err(error.at(self.distinct.first[slot]));
+                }
+                Some(Err(error)) => answer.fail(slot, &error),
+                None => open.push(slot),
+            }
+        }
+        Ok(open)
+    }
+}
+
+/// The texts to embed, and for each whether something was cut off it.
+fn prepare(inputs: Inputs, max_chars: usize, cancel: &Cancel) -> (Vec<String>, Vec<bool>) {
+    match inputs {
+        Inputs::Texts(texts) => {
+            let cut = vec![false; texts.len()];
+            (texts, cut)
+        }
+        Inputs::Annotations(annotations) => {
+            let prepare = |annotation| {
+                // Nobody looks at the texts of a call that was stopped.
+                let stopped = |_| Prepared { text: String::new(), cut: true };
+                let prepared = cancel.check().map_or_else(stopped, |()| text::prepare(annotation, max_chars));
+                (prepared.text, prepared.cut)
+            };
+            annotations.par_iter().with_min_len(64).map(prepare).unzip()
+        }
+    }
+}
