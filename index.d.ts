@@ -50,72 +50,6 @@ export interface Annotation {
 	/** Carried along, not embedded. */
 	metadata?: Record<string, unknown>;
 }
-/** How the vectors of a text's tokens become one. */
-export type Pooling = "mean" | "cls" | "last_token" | "max";
-/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
-export interface GeneratorOptions {
-	/**
-	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
-	 * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
-	 */
-	modelPath?: string;
-	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling;
-	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-	normalize?: boolean;
-	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-	dimensions?: number;
-	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-	maxLength?: number;
-	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-	prompts?: {
-		document?: string;
-		query?: string;
-	};
-	/**
-	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
-	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
-	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
-	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
-	 */
-	cache?: CacheOptions | IntelligentEmbeddingCache | false;
-	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-	enableCaching?: boolean;
-	/** Another spelling of `cache`. */
-	cacheConfig?: CacheOptions;
-	/**
-	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
-	 * one run on all of them.
-	 */
-	intraOpThreads?: number;
-}
-/** Options of one call. */
-export interface CallOptions {
-	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
-	signal?: AbortSignal;
-	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-	timeoutMs?: number;
-	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-	progressCallback?: (processed: number, total: number) => void;
-	/**
-	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
-	 * answered, and that one carries the error.
-	 */
-	onError?: "throw" | "skip";
-	/** Neither ask the cache nor tell it. Default `false`. */
-	bypassCache?: boolean;
-	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-	inputType?: "document" | "query";
-	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
-	batchSize?: number;
-	/** Most runs at a time. Default: as many as there are cores. */
-	maxConcurrency?: number;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
-export interface BatchProcessOptions extends CallOptions {
-	/** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
-	memoryLimit?: number;
-}
 /** What became of one annotation. */
 export interface EmbeddingResult {
 	/** The annotation's own. */
@@ -139,101 +73,6 @@ export interface EmbeddingResult {
 	/** Why there is no vector; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
-/** Many vectors in one allocation. */
-export interface EmbeddingMatrix {
-	/** `rows × dimensions` values, row by row. */
-	readonly data: Float32Array;
-	readonly rows: number;
-	readonly dimensions: number;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-	/** Tokens of each whole text, special tokens included. */
-	readonly tokenCounts: Uint32Array;
-	/** 1 for each text that the model did not see whole. */
-	readonly truncated: Uint8Array;
-	/** 1 for each text that this call did not compute. */
-	readonly fromCache: Uint8Array;
-	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-	readonly errors: ReadonlyMap<number, EmbeddingError>;
-}
-/** What a loaded model is. */
-export interface ModelInfo {
-	/** The model as it was named. */
-	modelId: string;
-	/** Its ONNX file. */
-	modelPath: string;
-	/** Length of its vectors. */
-	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included. */
-	maxLength: number;
-	/** How token vectors become one; `null` where the graph does it. */
-	pooling: Pooling | null;
-	/** Whether vectors have length 1. */
-	normalize: boolean;
-	/** The output of the graph that is read. */
-	output: string;
-	/** Element type of that output. */
-	dtype: "fp32" | "fp16";
-	/**
-	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
-	 * on the fly, so their texts are run one by one.
-	 */
-	batchInvariant: boolean;
-	/** Threads inside one run. */
-	intraOpThreads: number;
-	/** How the ONNX Runtime in use describes itself. */
-	runtime: string;
-	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
-	fingerprint: string;
-}
-/**
- * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
- * work runs on native threads and never blocks the event loop.
- */
-export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
-	#private;
-	/**
-	 * Loads nothing yet.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
-	 */
-	constructor(options?: GeneratorOptions);
-	/**
-	 * Loads the model. Does nothing when that model is loaded already; another one replaces it once it is ready.
-	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it. The generator stays usable.
-	 */
-	initialize(modelPath?: string): Promise<void>;
-	/** Whether a model is loaded. */
-	isReady(): boolean;
-	/**
-	 * What the loaded model is.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
-	 */
-	getModelInfo(): ModelInfo;
-	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
-	prepareText(annotation: Annotation): string;
-	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
-	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
-	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
-	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
-	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
-	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
-	/** Embeds the words of a search. */
-	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
-	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
-	cleanup(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
-	shutdown(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/**
- * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
- * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
- * parts are left out; an annotation without any gives `Node: <nodeId>`.
- */
-export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
@@ -500,6 +339,167 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/** How the vectors of a text's tokens become one. */
+export type Pooling = "mean" | "cls" | "last_token" | "max";
+/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
+export interface GeneratorOptions {
+	/**
+	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+	 * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
+	 */
+	modelPath?: string;
+	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+	pooling?: Pooling;
+	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
+	normalize?: boolean;
+	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+	dimensions?: number;
+	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
+	maxLength?: number;
+	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
+	prompts?: {
+		document?: string;
+		query?: string;
+	};
+	/**
+	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+	 */
+	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+	enableCaching?: boolean;
+	/** Another spelling of `cache`. */
+	cacheConfig?: CacheOptions;
+	/**
+	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
+	 * one run on all of them.
+	 */
+	intraOpThreads?: number;
+}
+/** Options of one call. */
+export interface CallOptions {
+	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
+	signal?: AbortSignal;
+	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number;
+	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
+	progressCallback?: (processed: number, total: number) => void;
+	/**
+	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
+	 * answered, and that one carries the error.
+	 */
+	onError?: "throw" | "skip";
+	/** Neither ask the cache nor tell it. Default `false`. */
+	bypassCache?: boolean;
+	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
+	inputType?: "document" | "query";
+	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
+	batchSize?: number;
+	/** Most runs at a time. Default: as many as there are cores. */
+	maxConcurrency?: number;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
+export interface BatchProcessOptions extends CallOptions {
+	/** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
+	memoryLimit?: number;
+}
+/** Many vectors in one allocation. */
+export interface EmbeddingMatrix {
+	/** `rows × dimensions` values, row by row. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	readonly dimensions: number;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+	/** Tokens of each whole text, special tokens included. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
+/** What a loaded model is. */
+export interface ModelInfo {
+	/** The model as it was named. */
+	modelId: string;
+	/** Its ONNX file. */
+	modelPath: string;
+	/** Length of its vectors. */
+	dimensions: number;
+	/** Most tokens of a text that it sees, special tokens included. */
+	maxLength: number;
+	/** How token vectors become one; `null` where the graph does it. */
+	pooling: Pooling | null;
+	/** Whether vectors have length 1. */
+	normalize: boolean;
+	/** The output of the graph that is read. */
+	output: string;
+	/** Element type of that output. */
+	dtype: "fp32" | "fp16";
+	/**
+	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
+	 * on the fly, so their texts are run one by one.
+	 */
+	batchInvariant: boolean;
+	/** Threads inside one run. */
+	intraOpThreads: number;
+	/** How the ONNX Runtime in use describes itself. */
+	runtime: string;
+	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
+	fingerprint: string;
+}
+/**
+ * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
+ * work runs on native threads and never blocks the event loop.
+ */
+export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
+	#private;
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: GeneratorOptions);
+	/**
+	 * Loads the model. Does nothing when that model is loaded already; another one replaces it once it is ready.
+	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it. The generator stays usable.
+	 */
+	initialize(modelPath?: string): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+	/**
+	 * What the loaded model is.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
+	 */
+	getModelInfo(): ModelInfo;
+	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
+	prepareText(annotation: Annotation): string;
+	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
+	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
+	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
+	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
+	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
+	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
+	/** Embeds the words of a search. */
+	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
+	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
+	cleanup(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
+	shutdown(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/**
+ * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
+ * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
+ * parts are left out; an annotation without any gives `Node: <nodeId>`.
+ */
+export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
@@ -509,7 +509,7 @@ export interface CodeIndexOptions {
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
-	/** Throw away an index that another model or version made, or a damaged one. Default `false`: refuse it. */
+	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
 	rebuild?: boolean;
 	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
 	signal?: AbortSignal;
@@ -518,13 +518,13 @@ export interface IndexOptions {
 }
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
-	/** Source files in the tree. */
+	/** Source files in the index; those that cannot be read are none. */
 	files: number;
-	/** Files that were new or changed, and have to be read. */
+	/** Files that are new or seem changed, and have to be read. */
 	changed: number;
 	/** How many of those are done. */
 	done: number;
-	/** Files that are as they were. */
+	/** Files whose content is as it was. */
 	unchanged: number;
 	/** Files that are gone from the tree, and now from the index. */
 	removed: number;

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import { EmbeddingError } from './errors';
 import { annotationFields, invalid, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeCache, type NativeEntry, type NativeLookup } from './native';
+import type { EmbeddingResult } from './result';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
