@@ -339,6 +339,11 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/** Options of a stream. */
+export interface StreamOptions {
+	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
+	order?: "input" | "completion";
+}
 /** How the vectors of a text's tokens become one. */
 export type Pooling = "mean" | "cls" | "last_token" | "max";
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
@@ -399,6 +404,9 @@ export interface CallOptions {
 	batchSize?: number;
 	/** Most runs at a time. Default: as many as there are cores. */
 	maxConcurrency?: number;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
 }
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
 export interface BatchProcessOptions extends CallOptions {
@@ -487,6 +495,14 @@ export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
 	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
 	/** Embeds the words of a search. */
 	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
+	/**
+	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
+	 * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
+	 * stops everything.
+	 */
+	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
+	/** The same for texts: a vector for each. */
+	stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
 	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
 	cleanup(): Promise<void>;
 	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */

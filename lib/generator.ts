@@ -5,6 +5,7 @@ import { EmbeddingError, fromWire } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
 import type { EmbeddingResult } from './result';
+import { windows, type StreamOptions } from './stream';
 import { checkWatch, watched } from './watch';
 
 /** How the vectors of a text's tokens become one. */
@@ -67,6 +68,9 @@ export interface CallOptions {
   /** Most runs at a time. Default: as many as there are cores. */
   maxConcurrency?: number;
 }
+
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'timeoutMs'> {}
 
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
 export interface BatchProcessOptions extends CallOptions {
@@ -242,6 +246,31 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     return (await this.embed([text], { inputType: 'query', ...options, onError: 'throw' })).row(0);
   }
 
+  /**
+   * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
+   * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
+   * stops everything.
+   */
+  stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
+  /** The same for texts: a vector for each. */
+  stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
+  stream(
+    inputs: Iterable<Annotation | string> | AsyncIterable<Annotation | string>,
+    options: StreamCallOptions = {},
+  ): AsyncGenerator<EmbeddingResult | Float32Array, void, undefined> {
+    const { order = 'input', signal, ...rest } = optionsObject(options, 'The options') as StreamCallOptions;
+    if (order !== 'input' && order !== 'completion') {
+      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`order\`: ${JSON.stringify(order)} is not 'input' or 'completion'`);
+    }
+    checkWatch({ signal });
+    return windows<Annotation | string, EmbeddingResult | Float32Array>(inputs, order, async (window, from, stopped) => {
+      const call = { ...rest, firstIndex: from, signal: signal ? AbortSignal.any([signal, stopped]) : stopped };
+      if (typeof window[0] !== 'string') return this.batchProcess(window as Annotation[], call);
+      const matrix = await this.embed(window as string[], call);
+      return window.map((_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
+    });
+  }
+
   /** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
   async cleanup(): Promise<void> {
     const cache = this.#ownCache;
@@ -272,9 +301,9 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   }
 
   async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
-    const { signal, progressCallback, ...others } = optionsObject(options, 'The options') as CallOptions;
+    const { signal, progressCallback, firstIndex = 0, ...others } = optionsObject(options, 'The options') as CallOptions & { firstIndex?: number };
     const watch = checkWatch({ signal, progressCallback });
-    const rest = plainOptions(others, 'The options');
+    const rest = plainOptions({ ...others, ...(firstIndex > 0 && { firstIndex }) }, 'The options');
     const running = call(() => this.#native.call());
     return watched(watch, () => running.cancel(), async (report, check) => {
       // Reports that never go back: native ones and the end of the call arrive on different paths.
@@ -283,7 +312,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
         if (processed > last) report((last = processed), inputs.length);
       });
       // Copied: the caller may change the array while it is fed.
-      await feed(running, [...inputs], annotated, check);
+      await feed(running, [...inputs], annotated, firstIndex, check);
       check();
       const answer = await running.run(annotated, rest, progress);
       progress?.(inputs.length);

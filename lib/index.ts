@@ -26,6 +26,8 @@ export type {
   GeneratorOptions,
   ModelInfo,
   Pooling,
+  StreamCallOptions,
 } from './generator';
 export type { Annotation } from './input';
 export type { EmbeddingResult } from './result';
+export type { StreamOptions } from './stream';

@@ -60,6 +60,7 @@ export async function feed(
   call: NativeCall,
   inputs: readonly unknown[],
   annotated: boolean,
+  firstIndex: number,
   check: () => void,
 ): Promise<void> {
   let strings: string[] = [];
@@ -75,7 +76,8 @@ export async function feed(
       await nextTurn();
     }
     check();
-    for (const text of annotated ? annotationFields(inputs[index], `Annotation ${index}`) : [textAt(inputs, index)]) {
+    const name = firstIndex + index;
+    for (const text of annotated ? annotationFields(inputs[index], `Annotation ${name}`) : [textAt(inputs[index], name)]) {
       strings.push(text);
       characters += text.length;
     }
@@ -83,8 +85,7 @@ export async function feed(
   push();
 }
 
-function textAt(inputs: readonly unknown[], index: number): string {
-  const text = inputs[index];
+function textAt(text: unknown, index: number): string {
   if (typeof text !== 'string') throw invalid(`Text ${index} is ${show(text)}, not a string`, { index });
   return text;
 }

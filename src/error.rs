@@ -145,13 +145,23 @@ impl Error {
     /// The same error about the text at `index`: equal texts share one fate, but not one position.
     pub(crate) fn at(&self, index: usize) -> Self {
         let mut error = self.clone();
-        if let Self::EmptyText { index: at }
-        | Self::InputTooLong { index: at, .. }
-        | Self::Generation { index: at, .. } = &mut error
-        {
-            *at = index;
-        }
+        error.index_mut().into_iter().for_each(|at| *at = index);
         error
+    }
+
+    /// The same error, counted from `by`.
+    pub(crate) fn shifted(mut self, by: usize) -> Self {
+        self.index_mut().into_iter().for_each(|at| *at += by);
+        self
+    }
+
+    fn index_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::EmptyText { index } | Self::InputTooLong { index, .. } | Self::Generation { index, .. } => {
+                Some(index)
+            }
+            _ => None,
+        }
     }
 
     /// A model that cannot be used because of `path`.

@@ -72,6 +72,15 @@ impl Engine {
     }
 
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        let first = options.first_index;
+        let mut embedded = self.answer(inputs, options).await.map_err(|error| error.shifted(first))?;
+        for item in &mut embedded.items {
+            item.error = item.error.take().map(|error| error.shifted(first));
+        }
+        Ok(embedded)
+    }
+
+    async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
         let cancel = options.cancel.clone();
         cancel.check()?;
         let annotated = matches!(inputs, Inputs::Annotations(_));

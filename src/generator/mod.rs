@@ -61,6 +61,8 @@ pub struct CallOptions {
     pub batch_size: Option<usize>,
     /// Most batches at a time.
     pub max_concurrency: Option<usize>,
+    /// The index of the first input, where the call is a part of something longer: errors count from it.
+    pub first_index: usize,
     /// Whether the cache is neither asked nor told.
     pub bypass_cache: bool,
     /// When to give up.

@@ -2,11 +2,11 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | [`tree`] | directory → source files, and why others are left out |
-//! | [`outline`] | source → functions, methods, classes, types |
-//! | [`words`] | text → what BM25 compares |
-//! | [`store`] | all of it on disk, one row for each file |
-//! | [`rank`] | query → best declarations |
+//! | `tree` | directory → source files, and why others are left out |
+//! | `outline` | source → functions, methods, classes, types |
+//! | `words` | text → what BM25 compares |
+//! | `store` | all of it on disk, one row for each file |
+//! | `rank` | query → best declarations |
 //!
 //! The vectors come from a [`Generator`].
 
