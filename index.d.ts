@@ -520,8 +520,8 @@ export declare function prepareText(annotation: Annotation, maxTokens?: number):
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
 	path?: string;
-	/** The model that makes the vectors. Default: the built-in one. */
-	generator?: GeneratorOptions;
+	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {

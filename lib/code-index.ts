@@ -8,8 +8,8 @@ import { checkWatch, watched } from './watch';
 export interface CodeIndexOptions {
   /** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
   path?: string;
-  /** The model that makes the vectors. Default: the built-in one. */
-  generator?: GeneratorOptions;
+  /** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
+  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig'>;
 }
 
 /** Options of {@link CodeIndex.update}. */
