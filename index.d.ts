@@ -1,5 +1,159 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
+/** Options of {@link DynamicBatchOptimizer}. */
+export interface BatchOptimizerOptions {
+	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
+	minBatchSize?: number;
+	/** Largest batch. Default 128. */
+	maxBatchSize?: number;
+	/**
+	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
+	 * the batch, and makes no difference where all sizes take as much. Default 70.
+	 */
+	targetCpuUsage?: number;
+	/** Memory usage, in percent, above which batches shrink. Default 75. */
+	targetMemoryUsage?: number;
+	/** Batches before the size is changed for the first time. Default 10. */
+	minSamples?: number;
+	/** Batches that analytics are about. Default 100. */
+	historyRetention?: number;
+	/**
+	 * How eagerly other sizes are tried, 0–1: trying costs at most 3 % of all time for 1, in proportion for less. 0: never
+	 * by itself. Default 0.3.
+	 */
+	aggressiveness?: number;
+}
+/** One batch that ran. */
+export interface BatchRecord {
+	/** Items that it was meant to have. */
+	batchSize: number;
+	/** How long it took, in milliseconds. */
+	processingTime: number;
+	/** Items that were processed. */
+	itemsProcessed: number;
+	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
+	cpuUsage?: number;
+	/** Memory usage while it ran, in percent. */
+	memoryUsage?: number;
+	/** Whether it succeeded. Default true. */
+	success?: boolean;
+	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
+	tokens?: number;
+}
+/** What {@link DynamicBatchOptimizer} would do, and why. */
+export interface OptimizationRecommendation {
+	/** The best size that is known. */
+	recommendedBatchSize: number;
+	/** 0–1: how little there is left to gain with other sizes. At most 0.1 below `minSamples`. */
+	confidence: number;
+	reason: string;
+	/** Relative gain over the latest batches: 0.1 for 10 % more throughput. Never below 0. */
+	expectedImprovement: number;
+	/** CPU and memory in percent, throughput in items a second. */
+	resourcePrediction: {
+		cpuUsage: number;
+		memoryUsage: number;
+		throughput: number;
+	};
+}
+/** What the machine does: the container where it has a limit, else the host. At most a second old. */
+export interface SystemResourceMetrics {
+	/** Percent of the cores that this process may use, or of its container's quota. */
+	cpuUsage: number;
+	/** Bytes. */
+	availableMemory: number;
+	/** Bytes. */
+	totalMemory: number;
+	/** Percent. */
+	memoryUsage: number;
+	/** Over 1, 5 and 15 minutes. Zeros on Windows. */
+	loadAverage: number[];
+	/** Cores that this process may use. */
+	cpuCores: number;
+}
+/** One batch as it is kept. */
+export interface PerformanceHistory {
+	batchSize: number;
+	/** Milliseconds. */
+	processingTime: number;
+	/** Items a second; 0 where it failed. */
+	throughput: number;
+	/** Percent; `null` where only CPU usage was given. */
+	memoryUsage: number | null;
+	/** Percent; `null` where only memory usage was given. */
+	cpuUsage: number | null;
+	/** When it was recorded, in milliseconds since 1970. */
+	timestamp: number;
+	success: boolean;
+}
+/** How batches went, over the history that is kept. */
+export interface PerformanceAnalytics {
+	/** Items a second, over all time that batches took. */
+	averageThroughput: number;
+	averageBatchSize: number;
+	/** Milliseconds. */
+	averageProcessingTime: number;
+	/** 0–1: half the performance score, three tenths the resource score, two tenths the stability score. */
+	optimizationScore: number;
+	/** Throughput of the latest batches relative to that of the best size known, 0–1. */
+	performanceScore: number;
+	/** 1 up to the targets of CPU and memory, from there linearly to 0 at 100 %; the mean of the two. */
+	resourceScore: number;
+	/** Success rate × (1 − coefficient of variation of throughput among batches of the latest size), 0–1. */
+	stabilityScore: number;
+	/** Mean of CPU and memory usage, 0–1. */
+	resourceUtilization: number;
+	/** 0–1. */
+	successRate: number;
+	currentMetrics: SystemResourceMetrics;
+	/** The latest 20 batches, the oldest first. */
+	recentHistory: PerformanceHistory[];
+	/** Relative change of the latest five batches against the five before; 0 while there are no such. */
+	trends: {
+		throughputTrend: number;
+		memoryTrend: number;
+		cpuTrend: number;
+	};
+	recommendations: OptimizationRecommendation;
+}
+/**
+ * Learns which batch size is fastest on this machine, for this work.
+ *
+ * Ask for {@link getCurrentBatchSize} before each batch and tell by {@link recordPerformance} how it went. The first
+ * `minSamples` batches keep the initial size; then sizes are tried, each the one that promises most, until none promises
+ * enough: some twenty batches. From there on the best one is kept, others are looked at now and then for a bounded share
+ * of the time, and a sudden change of the load starts the search again. Which algorithms these are is written in
+ * `src/batch/optimizer.rs`. Use one optimizer for each model.
+ */
+export declare class DynamicBatchOptimizer {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
+	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions);
+	/**
+	 * Learns from a batch.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
+	 */
+	recordPerformance(record: BatchRecord): void;
+	/** The same, with CPU and memory sampled here. */
+	recordPerformance(batchSize: number, processingTime: number, itemCount: number, success?: boolean): void;
+	/** The size that the next batch should have. */
+	getCurrentBatchSize(): number;
+	/**
+	 * Decides anew at once, and gives the size that the next batch should have. There is no need to call it: every record
+	 * is a decision.
+	 */
+	optimize(): number;
+	/** Forgets everything and starts again with the initial size. */
+	reset(): void;
+	/** The options as they are in force. */
+	getConfig(): Required<BatchOptimizerOptions>;
+	/** The best size that is known, and why. */
+	getOptimizationRecommendation(): OptimizationRecommendation;
+	/** How batches went. */
+	getPerformanceAnalytics(): PerformanceAnalytics;
+	/** What the machine does. */
+	getCurrentSystemMetrics(): SystemResourceMetrics;
+}
 /** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
 export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
 /** What an {@link EmbeddingError} knows beside its message. */
@@ -613,6 +767,158 @@ export declare class CodeIndex implements AsyncDisposable {
 	close(): Promise<void>;
 	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
+}
+/** One way to process items. */
+export interface ProcessingStrategy {
+	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
+	 * usage; others are ranked by size. */
+	name: string;
+	/** Most items of one call. */
+	maxBatchSize: number;
+	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
+	 * event loop turn between. */
+	approach: "sequential" | "parallel" | "streaming" | "chunked";
+	/** How much memory it takes, relative to others. For your information. */
+	memoryOverhead: number;
+	/** How much CPU it takes, relative to others. For your information. */
+	cpuOverhead: number;
+	/** Batches between two clean-ups while memory is short. */
+	cleanupFrequency: number;
+}
+/** Memory usages, in percent, at which strategies change, in falling order. */
+export interface MemoryThresholds {
+	/** One item at a time from here on. Default 85. */
+	critical: number;
+	/** Small batches and warnings from here on. Default 70. */
+	high: number;
+	/** Middling batches from here on, large ones below. Default 55. */
+	normal: number;
+	/** Recommendations say that there is room, below. Default 35. */
+	low: number;
+}
+/** Options of {@link MemoryAwareProcessor}. */
+export interface MemoryProcessorOptions {
+	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
+	strategies?: ProcessingStrategy[];
+	memoryThresholds?: Partial<MemoryThresholds>;
+	/** How often memory is looked at, in milliseconds. Default 1000. */
+	monitoringInterval?: number;
+	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
+	cleanupThreshold?: number;
+	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
+	gcThreshold?: number;
+	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
+	enableGcHints?: boolean;
+	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
+	emergencyCleanupThreshold?: number;
+	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
+	memoryBuffer?: number;
+}
+/** Memory of the container where it has a limit, else of the host. Bytes. */
+export interface MemoryMetrics {
+	totalMemory: number;
+	/** What can be had, caches that the kernel gives back included. */
+	availableMemory: number;
+	/** As `process.memoryUsage()`. */
+	processMemory: NodeJS.MemoryUsage;
+	/** 0–100. */
+	memoryUsagePercent: number;
+	/** What is available less `memoryBuffer`. */
+	availableForProcessing: number;
+}
+/** How a caller follows processing. */
+export interface ProcessingHooks {
+	/** Called as items are done; never goes back, ends with all. */
+	onProgress?: ((completed: number, total: number) => void) | undefined;
+	/** Called when memory makes another strategy necessary, or possible. */
+	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
+	/** Called while usage is at or above `high`, at most once for every sample of memory. */
+	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
+	/** Stops: no further call is made, and the promise is rejected with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up with `TIMED_OUT` after so many milliseconds. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link MemoryAwareProcessor.processItems}. */
+export interface ProcessItemsOptions<T> extends ProcessingHooks {
+	/**
+	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
+	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
+	 * Default `'throw'`.
+	 */
+	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
+export interface ProcessingContext<T, R> extends ProcessingHooks {
+	items: readonly T[];
+	/** Gives a result for each item of the batch, in order. */
+	processor: (batch: T[]) => R[] | Promise<R[]>;
+	/** Told about each item that fails. */
+	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
+export interface ProcessingResult<R> {
+	/** Results of the items that succeeded, in the order of the items. */
+	results: R[];
+	/** Items that failed, in order: those have no result. */
+	failures: {
+		index: number;
+		error: EmbeddingError;
+	}[];
+	stats: {
+		totalItems: number;
+		successfulItems: number;
+		failedItems: number;
+		/** Milliseconds. */
+		totalTime: number;
+		strategyChanges: number;
+		memoryCleanups: number;
+		/** Percent. */
+		peakMemoryUsage: number;
+		/** Percent. */
+		averageMemoryUsage: number;
+	};
+	/** Memory at the start and after each batch: the latest 1000. */
+	memoryHistory: MemoryMetrics[];
+}
+/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
+export interface ProcessingRecommendations {
+	currentStrategy: ProcessingStrategy;
+	memoryMetrics: MemoryMetrics;
+	recommendations: string[];
+	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
+	estimatedCapacity: number;
+}
+/**
+ * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
+ *
+ * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
+ * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
+ */
+export declare class MemoryAwareProcessor {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: MemoryProcessorOptions);
+	/**
+	 * Gives what `process` gives for all items, in their order.
+	 *
+	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
+	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
+	 */
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
+		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
+	}): Promise<(R | undefined)[]>;
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
+	/** The same, with statistics. Items that fail are left out of the results, and reported. */
+	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
+	/** The strategy for some usage of memory, whatever came before. */
+	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
+	/** Memory as it is now. */
+	getCurrentMemoryMetrics(): MemoryMetrics;
+	/** What a person could do, and for how many items there is room. */
+	getProcessingRecommendations(): ProcessingRecommendations;
+	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
+	stop(): void;
 }
 
 export {};

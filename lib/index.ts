@@ -1,3 +1,12 @@
+export { DynamicBatchOptimizer } from './batch-optimizer';
+export type {
+  BatchOptimizerOptions,
+  BatchRecord,
+  OptimizationRecommendation,
+  PerformanceAnalytics,
+  PerformanceHistory,
+  SystemResourceMetrics,
+} from './batch-optimizer';
 export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache';
 export type {
   CachedEmbedding,
@@ -29,5 +38,17 @@ export type {
   StreamCallOptions,
 } from './generator';
 export type { Annotation } from './input';
+export { MemoryAwareProcessor } from './memory-processor';
+export type {
+  MemoryMetrics,
+  MemoryProcessorOptions,
+  MemoryThresholds,
+  ProcessingContext,
+  ProcessingHooks,
+  ProcessingRecommendations,
+  ProcessingResult,
+  ProcessingStrategy,
+  ProcessItemsOptions,
+} from './memory-processor';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

@@ -95,7 +95,41 @@ export interface NativeLookup {
   copyTo(data: Float32Array): void;
 }
 
+/** See `src/binding/batch.rs`. */
+export interface NativeBatchOptimizer {
+  config(): string;
+  record(
+    size: number,
+    timeMs: number,
+    items: number,
+    success: boolean,
+    tokens: number | undefined,
+    cpu: number | undefined,
+    memory: number | undefined,
+  ): number;
+  current(): number;
+  optimize(): number;
+  reset(): void;
+  recommendation(): string;
+  analytics(): string;
+  metrics(): string;
+}
+
+/** See `src/binding/memory.rs`. */
+export interface NativeMemoryProcessor {
+  settings(): string;
+  memory(now: boolean): number[];
+  current(): number;
+  select(usage: number): number;
+  advance(usage: number): number;
+  cleanup(usage: number, batches: number): number;
+  recommendations(usage: number): string[];
+  stop(): void;
+}
+
 interface Addon {
+  NativeBatchOptimizer: new (initial: number, options: object) => NativeBatchOptimizer;
+  NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;

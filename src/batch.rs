@@ -4,6 +4,8 @@
 //! caches. So rows are sorted by length and filled up to a token budget, which serves short texts (many rows, to spread
 //! the cost of a run) and long ones (few rows) alike.
 
+pub mod optimizer;
+
 /// The limits of one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {

@@ -1,7 +1,15 @@
-//! What the machine offers. The only file that asks the operating system.
+//! What the machine offers. The only module that asks the operating system.
+
+mod cgroup;
+mod machine;
+mod monitor;
 
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cgroup::Cgroup;
+pub use machine::{Machine, Memory, Resources, ThisMachine, trim};
+pub use monitor::Monitor;
 
 /// Cores that this process may use: affinity and the container's CPU quota counted in. At least 1.
 pub fn available_cores() -> usize {

@@ -7,14 +7,15 @@
 //! | [`text`] | annotation → the text that is embedded |
 //! | [`cache`] | what was computed before, in memory and on disk |
 //! | [`tokens`] | text → token ids, truncation reported |
-//! | [`batch`] | which texts run together: sorted by length, within a token budget |
+//! | [`batch`] | which texts run together: sorted by length, within a token budget; which size is fastest |
 //! | [`lanes`] | who computes next: a few threads that serve all calls in turn |
 //! | [`model`] | tokens → vectors; where weights come from |
 //!
 //! [`index`] lies above the generator and uses it like any caller: a source tree in, answers to searches out.
 //!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
-//! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. On top lies the binding that
+//! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at
+//! once, for a caller's own function. On top lies the binding that
 //! shows all of it to Node.js, behind the feature `napi`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -30,6 +31,7 @@ pub mod generator;
 pub mod host;
 pub mod index;
 pub mod lanes;
+pub mod memory;
 pub mod model;
 pub mod text;
 pub mod tokens;

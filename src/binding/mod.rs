@@ -3,9 +3,11 @@
 // The attribute macros of napi expand to unsafe code.
 #![allow(unsafe_code)]
 
+mod batch;
 mod cache;
 mod generator;
 mod index;
+mod memory;
 mod options;
 
 use std::path::PathBuf;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::batch::optimizer::OptimizerOptions;
 use crate::cache::{CacheOptions, Precision};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
+use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::model::{ModelOptions, Pooling, PromptOptions};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
@@ -204,4 +206,101 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let model = read.string("model")?.unwrap_or_default();
     read.finish()?;
     Ok((parsed, namespace, model))
+}
+
+/// Most items of a batch.
+const MOST_ITEMS: u64 = 1 << 20;
+
+/// Parses a batch optimizer's options.
+pub(super) fn optimizer(options: &Map<String, Value>) -> Result<OptimizerOptions> {
+    let mut read = Reader::new("", options);
+    let default = OptimizerOptions::default();
+    let size = |size: Option<u64>, default: usize| size.map_or(default, |size| size as usize);
+    let parsed = OptimizerOptions {
+        min_size: size(read.count("minBatchSize", MOST_ITEMS)?, default.min_size),
+        max_size: size(read.count("maxBatchSize", MOST_ITEMS)?, default.max_size),
+        target_cpu: read.number("targetCpuUsage", 1.0, 100.0)?.unwrap_or(default.target_cpu),
+        target_memory: read.number("targetMemoryUsage", 1.0, 100.0)?.unwrap_or(default.target_memory),
+        min_samples: size(read.count("minSamples", MOST_ITEMS)?, default.min_samples),
+        history: size(read.count("historyRetention", MOST_ITEMS)?, default.history),
+        aggressiveness: read.number("aggressiveness", 0.0, 1.0)?.unwrap_or(default.aggressiveness),
+    };
+    read.finish()?;
+    Ok(parsed)
+}
+
+/// Parses a memory processor's options.
+pub(super) fn memory(options: &Map<String, Value>) -> Result<MemoryOptions> {
+    let mut read = Reader::new("", options);
+    let default = MemoryOptions::default();
+    let strategies = match read.get("strategies") {
+        None => default.strategies,
+        Some(Value::Array(strategies)) => strategies.iter().map(parse_strategy).collect::<Result<_>>()?,
+        Some(other) => return read.wrong("strategies", other, "an array of strategies"),
+    };
+    let thresholds = match read.get("memoryThresholds") {
+        None => default.thresholds,
+        Some(Value::Object(thresholds)) => parse_thresholds(thresholds)?,
+        Some(other) => return read.wrong("memoryThresholds", other, "an object { critical, high, normal, low }"),
+    };
+    // The two thresholds for cleaning up are written as shares by some users and as percentages by others.
+    let mut usage = |name| {
+        let usage = read.number(name, 0.0, 100.0)?;
+        Ok::<_, Error>(usage.map(|usage| if usage <= 1.0 { usage * 100.0 } else { usage }))
+    };
+    let cleanup_threshold = usage("cleanupThreshold")?.unwrap_or(default.cleanup_threshold);
+    let gc_threshold = usage("gcThreshold")?.unwrap_or(default.gc_threshold);
+    let emergency_cleanup_threshold =
+        usage("emergencyCleanupThreshold")?.unwrap_or(default.emergency_cleanup_threshold);
+    let parsed = MemoryOptions {
+        strategies,
+        thresholds,
+        monitoring_interval: read
+            .count("monitoringInterval", (1 << 31) - 1)?
+            .map_or(default.monitoring_interval, Duration::from_millis),
+        cleanup_threshold,
+        gc_threshold,
+        enable_gc_hints: read.boolean("enableGcHints")?.unwrap_or(default.enable_gc_hints),
+        emergency_cleanup_threshold,
+        memory_buffer: read.number("memoryBuffer", 0.0, 0.99)?.unwrap_or(default.memory_buffer),
+    };
+    read.finish()?;
+    Ok(parsed)
+}
+
+fn parse_thresholds(thresholds: &Map<String, Value>) -> Result<Thresholds> {
+    let mut read = Reader::new("memoryThresholds.", thresholds);
+    let default = Thresholds::default();
+    let parsed = Thresholds {
+        critical: read.number("critical", 0.0, 100.0)?.unwrap_or(default.critical),
+        high: read.number("high", 0.0, 100.0)?.unwrap_or(default.high),
+        normal: read.number("normal", 0.0, 100.0)?.unwrap_or(default.normal),
+        low: read.number("low", 0.0, 100.0)?.unwrap_or(default.low),
+    };
+    read.finish()?;
+    Ok(parsed)
+}
+
+fn parse_strategy(strategy: &Value) -> Result<Strategy> {
+    let Some(strategy) = strategy.as_object() else {
+        return Err(Error::config(
+            "strategies",
+            format!("{strategy} is not a strategy: pass {{ name, maxBatchSize, … }}"),
+        ));
+    };
+    let mut read = Reader::new("strategies.", strategy);
+    let approaches = Approach::ALL.map(|approach| (approach.as_str(), approach));
+    let parsed = Strategy {
+        name: read.string("name")?.ok_or_else(|| Error::config("strategies.name", "a strategy needs one"))?,
+        max_batch_size: read
+            .count("maxBatchSize", MOST_ITEMS)?
+            .ok_or_else(|| Error::config("strategies.maxBatchSize", "a strategy needs one"))?
+            as usize,
+        approach: read.one_of("approach", &approaches)?.unwrap_or(Approach::Sequential),
+        memory_overhead: read.number("memoryOverhead", 0.0, 1e6)?.unwrap_or(1.0),
+        cpu_overhead: read.number("cpuOverhead", 0.0, 1e6)?.unwrap_or(1.0),
+        cleanup_frequency: read.count("cleanupFrequency", MOST_ITEMS)?.map_or(5, |frequency| frequency as usize),
+    };
+    read.finish()?;
+    Ok(parsed)
 }
