@@ -19,7 +19,7 @@ export interface BatchOptimizerOptions {
   /** Batches that analytics are about. Default 100. */
   historyRetention?: number;
   /**
-   * How eagerly other sizes are tried, 0–1: trying costs at most 3 % of all time for 1, in proportion for less. 0: never
+   * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
    * by itself. Default 0.3.
    */
   aggressiveness?: number;

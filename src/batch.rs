@@ -4,6 +4,7 @@
 //! caches. So rows are sorted by length and filled up to a token budget, which serves short texts (many rows, to spread
 //! the cost of a run) and long ones (few rows) alike.
 
+mod belief;
 pub mod optimizer;
 
 /// The limits of one batch.

@@ -26,19 +26,11 @@
 
 use std::collections::VecDeque;
 
+use super::belief::{Arm, Belief, CLIP, beliefs};
 use crate::error::{Error, Result};
 
 /// Candidates per doubling of the size. Two neighbours are 9 % apart: a cliff is missed by less than that.
 const STEPS_PER_OCTAVE: f64 = 8.0;
-
-/// Prior standard deviation of ln(throughput) around its mean, after clipping.
-const SPREAD: f64 = 0.35;
-
-/// How far below the best a size counts as its measured value; whatever is slower is just slow. In ln(throughput).
-const CLIP: f64 = 0.30;
-
-/// Where a size is expected that nothing is known about, below the best, in ln(throughput).
-const PRIOR_BELOW_BEST: f64 = 0.05;
 
 /// Noise of ln(throughput) before any is measured, and its bounds.
 const NOISE: f64 = 0.05;
@@ -47,11 +39,20 @@ const NOISE_BOUNDS: (f64, f64) = (0.005, 0.5);
 /// A batch that failed counts as this much slower than the best, in ln(throughput): 5 times.
 const FAILURE: f64 = 1.6;
 
+/// A size with this weight of records has been seen, and not too long ago.
+const KNOWN: f64 = 0.3;
+
 /// A size with this weight of records is known well: from then on its records move the level instead.
 const WELL_KNOWN: f64 = 8.0;
 
 /// How fast the level follows the size in use: share of each surprise. A drift of 1 % a batch stays below the alarm.
 const FOLLOW: f64 = 0.2;
+
+/// Batches between two looks at all beliefs while the best size is held.
+const CHECK: usize = 8;
+
+/// Beliefs that weigh less than this are forgotten.
+const FORGOTTEN: f64 = 0.002;
 
 /// Two sizes nearer than this, as a ratio, need no other one between them.
 const NEAR: f64 = 1.12;
@@ -63,7 +64,7 @@ const MEMORY: f64 = 200.0;
 const HINT: f64 = 0.5;
 
 /// Most batches of a search: from the start, and after a change.
-const SEARCH: usize = 18;
+const SEARCH: usize = 20;
 const SEARCH_AGAIN: usize = 16;
 
 /// The expected improvement, relative, that is worth a batch at the default aggressiveness.
@@ -73,7 +74,7 @@ const WORTH: f64 = 0.005;
 const NORMAL: f64 = 0.3;
 
 /// Share of all time that trying other sizes may cost, for an aggressiveness of 1.
-const SHARE: f64 = 0.03;
+const SHARE: f64 = 0.05;
 
 /// A size takes over when it leads by this much, relative, and by as much as noise could explain.
 const HYSTERESIS: f64 = 0.01;
@@ -216,14 +217,6 @@ pub struct Analytics {
     pub utilization: f64,
     /// Relative change of the latest five batches against the five before: throughput, memory and CPU.
     pub trends: [f64; 3],
-}
-
-/// What is believed about one size. Values are ln(throughput) relative to the level.
-#[derive(Debug, Clone, Copy)]
-struct Arm {
-    size: usize,
-    mean: f64,
-    weight: f64,
 }
 
 /// The ceiling was lowered.
@@ -386,8 +379,9 @@ impl BatchOptimizer {
             self.history.push_back(record);
         }
         self.watch_resources(&record);
+        let tried = record.size != self.base;
         self.learn(&record);
-        self.decide();
+        self.decide(tried);
         Ok(())
     }
 
@@ -577,6 +571,10 @@ impl BatchOptimizer {
         for arm in &mut self.arms {
             arm.weight *= 1.0 - 1.0 / MEMORY;
         }
+        if matches!(self.phase, Phase::Hold(_)) {
+            let base = self.base;
+            self.arms.retain(|arm| arm.weight >= FORGOTTEN || arm.size == base);
+        }
         let best = self.best();
         let mut measured = if record.success {
             let amount = if unit == Unit::Tokens { record.tokens.unwrap_or_default() } else { record.items };
@@ -653,22 +651,24 @@ impl BatchOptimizer {
         }
         self.drift = (0.0, 0.0);
         self.residuals.clear();
+        // What was saved up on the machine as it was must not be spent on this one.
+        (self.held_ms, self.lost_ms) = (0.0, 0.0);
         self.phase = Phase::Search(SEARCH_AGAIN);
     }
 
-    /// What comes next.
-    fn decide(&mut self) {
+    /// What comes next, after a batch of another size than the one in use, or of that one.
+    fn decide(&mut self, tried: bool) {
         if self.samples < self.options.min_samples {
             return;
         }
         if self.phase == Phase::Gather {
             self.phase = Phase::Search(SEARCH);
         }
-        self.base = self.leader(if matches!(self.phase, Phase::Hold(_)) { 1.0 } else { 0.0 });
         let worth = WORTH * NORMAL / self.options.aggressiveness.max(1e-9);
         match self.phase {
             Phase::Gather => {}
             Phase::Search(left) => {
+                self.base = self.leader(0.0);
                 let next = self.promise(&self.posterior()).filter(|(_, promise)| *promise > worth);
                 match next.map(|(size, _)| size).or_else(|| self.edge()).filter(|_| left > 0) {
                     Some(size) => {
@@ -679,20 +679,27 @@ impl BatchOptimizer {
                 }
             }
             Phase::Hold(calm) => {
-                self.current = self.base;
-                self.phase = Phase::Hold(calm + 1);
-                let spacing = (4.0 / self.options.aggressiveness.max(1e-9)).max(2.0);
-                if (calm as f64) < spacing {
-                    return;
+                let spacing = (4.0 / self.options.aggressiveness.max(1e-9)).max(2.0) as usize;
+                let mut calm = calm + 1;
+                // Beliefs cost more than all else here, and a record of the size in use changes next to nothing.
+                if tried || calm.is_multiple_of(CHECK) || self.base > self.limit() {
+                    self.base = self.leader(1.0);
+                    if tried && self.leader(0.0) != self.base {
+                        // What looks better is looked at again soon.
+                        calm = spacing.saturating_sub(2);
+                    }
                 }
-                let posterior = self.posterior();
-                let promising = self.promise(&posterior).filter(|(_, promise)| *promise > worth / 2.0);
-                if let Some(size) = self.edge().or(promising.map(|(size, _)| size))
-                    && self.can_afford(size, &posterior)
-                {
-                    self.current = size;
-                    // What looks better is looked at again soon.
-                    self.phase = Phase::Hold(0);
+                self.current = self.base;
+                self.phase = Phase::Hold(calm);
+                if calm >= spacing && (calm - spacing).is_multiple_of(CHECK) {
+                    let posterior = self.posterior();
+                    let promising = self.promise(&posterior).filter(|(_, promise)| *promise > worth / 2.0);
+                    if let Some(size) = self.edge().or(promising.map(|(size, _)| size))
+                        && self.can_afford(size, &posterior)
+                    {
+                        self.current = size;
+                        self.phase = Phase::Hold(0);
+                    }
                 }
             }
         }
@@ -712,7 +719,7 @@ impl BatchOptimizer {
         if self.options.aggressiveness == 0.0 {
             return None;
         }
-        let known = |arm: &&Arm| arm.weight >= 0.5;
+        let known = |arm: &&Arm| arm.weight >= KNOWN;
         let base = self.arm(self.base).filter(known)?;
         let next = self.arms.iter().filter(known).filter(|arm| arm.size > base.size).min_by_key(|arm| arm.size)?;
         let middle = (base.size as f64 * next.size as f64).sqrt().round() as usize;
@@ -724,16 +731,12 @@ impl BatchOptimizer {
     /// Whether trying `size` once stays within the share of time that trying may cost.
     fn can_afford(&self, size: usize, posterior: &[Belief]) -> bool {
         let Some(base) = self.arm(self.base) else { return true };
-        let value = self.arm(size).map_or_else(
-            || {
-                let belief = posterior.iter().find(|belief| belief.size == size);
-                let belief = belief.map_or(base.mean, |belief| belief.mean - belief.deviation);
-                // There may be a step anywhere below the next larger one; what that costs is not clipped.
-                let next = self.arms.iter().filter(|arm| arm.size > size).min_by_key(|arm| arm.size);
-                next.map_or(belief, |next| next.mean.min(belief))
-            },
-            |arm| arm.mean,
-        );
+        let belief = posterior.iter().find(|belief| belief.size == size);
+        let belief = belief.map_or(base.mean, |belief| belief.mean - belief.deviation);
+        // What was measured counts as it was, without the clipping. Of a size that never ran, there may be a step anywhere
+        // below the next larger one.
+        let known = self.arms.iter().filter(|arm| arm.size >= size).min_by_key(|arm| arm.size);
+        let value = known.map_or(belief, |known| if known.size == size { known.mean } else { known.mean.min(belief) });
         let throughput = |value: f64| self.to_items((value + self.level).exp()).max(1e-9);
         let loss = size as f64 * (1.0 / throughput(value) - 1.0 / throughput(base.mean)) * 1e3;
         self.lost_ms + loss.max(0.0) <= SHARE * self.options.aggressiveness * self.held_ms
@@ -761,9 +764,10 @@ impl BatchOptimizer {
     }
 
     /// The size that promises most, and how much, relative to the best one known. None is more than twice the largest
-    /// size that ever ran, so that a first step into a cliff is a small one.
+    /// size that ran since the last change, so that a first step over a cliff is a small one.
     fn promise(&self, posterior: &[Belief]) -> Option<(usize, f64)> {
-        let reach = 2 * self.arms.iter().map(|arm| arm.size).max().unwrap_or(self.current).max(1);
+        let known = self.arms.iter().filter(|arm| arm.weight >= KNOWN || arm.size == self.base);
+        let reach = 2 * known.map(|arm| arm.size).max().unwrap_or(self.current).max(1);
         let limit = self.limit().min(reach);
         let best = posterior
             .iter()
@@ -787,48 +791,7 @@ impl BatchOptimizer {
     }
 
     fn beliefs_of(&self, sizes: &[usize]) -> Vec<Belief> {
-        let Some(best) = self.best() else { return Vec::new() };
-        let noise = self.noise();
-        let prior = best - PRIOR_BELOW_BEST;
-        let places: Vec<f64> = self.arms.iter().map(|arm| (arm.size as f64).log2()).collect();
-        let count = places.len();
-        let mut factor = vec![0.0; count * count];
-        for row in 0..count {
-            for column in 0..=row {
-                factor[row * count + column] = kernel(places[row] - places[column]);
-            }
-            factor[row * count + row] += noise * noise / self.arms[row].weight.max(1e-6) + 1e-8;
-        }
-        cholesky(&mut factor, count);
-        let values: Vec<f64> = self.arms.iter().map(|arm| arm.mean.max(best - CLIP) - prior).collect();
-        let values = forward(&factor, values);
-        let believe = |&size: &usize| {
-            let place = (size as f64).log2();
-            let near = forward(&factor, places.iter().map(|other| kernel(place - other)).collect());
-            let mean = prior + near.iter().zip(&values).map(|(a, b)| a * b).sum::<f64>();
-            let variance = kernel(0.0) - near.iter().map(|a| a * a).sum::<f64>();
-            Belief { size, mean, deviation: variance.max(0.0).sqrt() }
-        };
-        sizes.iter().map(believe).collect()
-    }
-}
-
-/// What is believed about the throughput of a size: its logarithm relative to the level.
-#[derive(Debug, Clone, Copy)]
-struct Belief {
-    size: usize,
-    mean: f64,
-    deviation: f64,
-}
-
-impl Belief {
-    /// By how much this size is expected to beat `best`, where not beating it counts as nothing.
-    fn improvement(&self, best: f64) -> f64 {
-        if self.deviation < 1e-9 {
-            return (self.mean - best).max(0.0);
-        }
-        let z = (self.mean - best) / self.deviation;
-        (self.deviation * (z * normal_cdf(z) + normal_pdf(z))).max(0.0)
+        beliefs(&self.arms, self.noise(), sizes)
     }
 }
 
@@ -848,49 +811,6 @@ fn candidates(options: &OptimizerOptions) -> Vec<usize> {
     sizes.sort_unstable();
     sizes.dedup();
     sizes
-}
-
-/// Covariance of two sizes `distance` octaves apart: a smooth part (squared exponential) and a rough one (Ornstein–
-/// Uhlenbeck), which admits steps.
-fn kernel(distance: f64) -> f64 {
-    let smooth = (-distance * distance / (2.0 * 1.2 * 1.2)).exp();
-    let rough = (-distance.abs() / 1.5).exp();
-    SPREAD * SPREAD * (0.5 * smooth + 0.5 * rough)
-}
-
-/// Replaces the lower triangle of a symmetric, positive definite matrix by its Cholesky factor.
-fn cholesky(matrix: &mut [f64], count: usize) {
-    for row in 0..count {
-        for column in 0..=row {
-            let sum: f64 = (0..column).map(|k| matrix[row * count + k] * matrix[column * count + k]).sum();
-            let rest = matrix[row * count + column] - sum;
-            matrix[row * count + column] =
-                if row == column { rest.max(1e-12).sqrt() } else { rest / matrix[column * count + column] };
-        }
-    }
-}
-
-/// Solves `factor · x = values` for a lower triangular factor.
-fn forward(factor: &[f64], mut values: Vec<f64>) -> Vec<f64> {
-    let count = values.len();
-    for row in 0..count {
-        let sum: f64 = (0..row).map(|k| factor[row * count + k] * values[k]).sum();
-        values[row] = (values[row] - sum) / factor[row * count + row];
-    }
-    values
-}
-
-fn normal_pdf(z: f64) -> f64 {
-    (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt()
-}
-
-/// To within 1e-7: Abramowitz & Stegun 26.2.17.
-fn normal_cdf(z: f64) -> f64 {
-    let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-    let sum =
-        t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
-    let upper = normal_pdf(z) * sum;
-    if z >= 0.0 { 1.0 - upper } else { upper }
 }
 
 fn mean(values: &[f64]) -> Option<f64> {
