@@ -444,8 +444,8 @@ export type CacheEvent = {
  *
  * Memory holds the most recently used entries, strictly, up to a number and to a size; the file holds all until they
  * expire or `maxDiskMB` is reached. An entry answers only for the content that it was set with: a lookup with another
- * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, published on the
- * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}), and warned of.
+ * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, and published on the
+ * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}).
  */
 export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	#private;
@@ -509,7 +509,7 @@ export interface CodeIndexOptions {
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
-	/** Throw away an index that another model or version made, or a damaged one. Default `false`: refuse it. */
+	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
 	rebuild?: boolean;
 	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
 	signal?: AbortSignal;
@@ -518,13 +518,13 @@ export interface IndexOptions {
 }
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
-	/** Source files in the tree. */
+	/** Source files in the index; those that cannot be read are none. */
 	files: number;
-	/** Files that were new or changed, and have to be read. */
+	/** Files that are new or seem changed, and have to be read. */
 	changed: number;
 	/** How many of those are done. */
 	done: number;
-	/** Files that are as they were. */
+	/** Files whose content is as it was. */
 	unchanged: number;
 	/** Files that are gone from the tree, and now from the index. */
 	removed: number;
