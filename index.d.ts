@@ -437,8 +437,8 @@ export type CacheEvent = {
  *
  * Memory holds the most recently used entries, strictly, up to a number and to a size; the file holds all until they
  * expire or `maxDiskMB` is reached. An entry answers only for the content that it was set with: a lookup with another
- * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, published on the
- * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}), and warned of.
+ * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, and published on the
+ * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}).
  */
 export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	#private;

@@ -201,6 +201,9 @@ const HAS_METADATA = 1 << 28;
 const PACK_ENTRIES = 2048;
 const PACK_CHARACTERS = 1 << 20;
 
+/** Strings are joined to at most so many UTF-16 units, or one string: V8 makes larger ones anew on pages of their own. */
+const JOINED_CHARACTERS = 1 << 15;
+
 /** Requests after which a hit ratio says something. */
 const ENOUGH_REQUESTS = 100;
 
@@ -230,15 +233,16 @@ export let nativeOf: (cache: IntelligentEmbeddingCache) => NativeCache;
  *
  * Memory holds the most recently used entries, strictly, up to a number and to a size; the file holds all until they
  * expire or `maxDiskMB` is reached. An entry answers only for the content that it was set with: a lookup with another
- * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, published on the
- * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}), and warned of.
+ * one is a miss, and the entry is gone. Trouble with the file never fails a call: it is counted, and published on the
+ * `diagnostics_channel` `embedcore:cache` ({@link CacheEvent}).
  */
 export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #native: NativeCache;
   readonly #settings: Settings;
   readonly #flights = new Map<string, Promise<CachedEmbedding>>();
   readonly #timer: NodeJS.Timeout;
-  /** Where the native side leaves the vector of a `get`. */
+  readonly #lookup: ReturnType<NativeCache['getter']>;
+  /** Where it leaves the vector. */
   readonly #scratch = new Float32Array(4096);
   #closed: Promise<void> | undefined;
   #requestsBefore = 0;
@@ -251,7 +255,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    */
   constructor(options: CacheOptions = {}) {
     this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
-    this.#native.bind(this.#scratch);
+    this.#lookup = this.#native.getter(this.#scratch);
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
@@ -311,10 +315,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       if (at > 0) await nextTurn();
       const lengths = new Uint32Array(2 * Math.min(PACK_ENTRIES, entries.length - at));
       const from = at;
+      const all: string[] = [];
       // Joined once, when the native side reads it.
       let joined = '';
+      let characters = 0;
       let strings = 0;
-      for (; at < entries.length && strings < lengths.length && joined.length < PACK_CHARACTERS; at++) {
+      for (; at < entries.length && strings < lengths.length && characters < PACK_CHARACTERS; at++) {
         const entry = annotated ? annotationKey(entries[at], `Annotation ${at}`) : (entries[at] as CacheLookup | null);
         const key = entry?.key;
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
@@ -322,11 +328,18 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         if (typeof content !== 'string') throw noContent(`The content of entry ${at}`);
         lengths[strings++] = key.length;
         lengths[strings++] = content.length;
+        const length = key.length + content.length;
+        if (joined.length > 0 && joined.length + length > JOINED_CHARACTERS) {
+          all.push(joined);
+          joined = '';
+        }
         joined += key;
         joined += content;
+        characters += length;
       }
+      all.push(joined);
       const rows = at - from;
-      const lookup = this.#native.lookup(annotated, joined, lengths.subarray(0, strings));
+      const lookup = this.#native.lookup(annotated, all, lengths.subarray(0, strings));
       const fromDisk = lookup.open;
       if (fromDisk) await settle(() => lookup.settle());
       const part = new Part(lookup, rows);
@@ -514,8 +527,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   /** Not async: an answer from memory costs no promise of its own. */
-  #get(annotated: boolean, key: string, content: string | undefined): CachedEmbedding | null | Promise<CachedEmbedding | null> {
-    const answer = annotated ? this.#native.getAnnotated(key, content) : this.#native.get(key, content);
+  #get(
+    annotated: boolean,
+    key: string,
+    content: string | undefined,
+  ): CachedEmbedding | null | Promise<CachedEmbedding | null> {
+    const answer = this.#lookup(annotated, key, content);
     if (answer === MISS) return null;
     if (answer === ASK_DISK) return this.#getFromDisk();
     const length = answer & (HAS_METADATA - 1);
@@ -532,8 +549,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   async #set(annotated: boolean, { strings, data, ttls }: Pack): Promise<void> {
     this.#requireOpen();
     const lengths = Uint32Array.from(strings, (text) => text.length);
-    const joined = strings.join('');
-    await settle(async () => this.#native.set(annotated, joined, lengths, data, ttls));
+    await settle(async () => this.#native.set(annotated, [strings.join('')], lengths, data, ttls));
     this.#publishEvictions();
   }
 
@@ -589,18 +605,9 @@ function publish(event: CacheEvent): void {
   events.publish(event);
 }
 
-/** What happens to the file is told to whoever listens, and to everybody else as a warning of the process. */
+/** What happens to the file is told to whoever listens; nothing is printed. */
 function onStorageEvent(json: string): void {
-  const event = JSON.parse(json) as CacheEvent;
-  publish(event);
-  const warn = (message: string) => process.emitWarning(message, { type: 'EmbeddingCacheWarning', code: event.type });
-  if (event.type === 'file-set-aside') {
-    warn(`The cache ${event.path} was broken (${event.reason}). It was kept as ${event.movedTo}, and a new one was begun.`);
-  } else if (event.type === 'storage-failed') {
-    warn(`The cache ${event.path} cannot be used now: ${event.reason}. It is tried again later.`);
-  } else if (event.type === 'storage-refused') {
-    warn(`The cache ${event.path} is not used: ${event.reason}`);
-  }
+  publish(JSON.parse(json) as CacheEvent);
 }
 
 /** Under which name and content the result of an annotation is kept. */

@@ -48,15 +48,13 @@ export interface NativeUpdate {
 /** See `src/binding/cache.rs`. */
 export interface NativeCache {
   settings(): string;
-  bind(out: Float32Array): void;
-  get(key: string, content: string | undefined): number;
-  getAnnotated(key: string, content: string | undefined): number;
+  getter(out: Float32Array): (annotated: boolean, key: string, content: string | undefined) => number;
   found(): NativeEntry | null;
   settle(): Promise<NativeEntry | null>;
-  lookup(annotated: boolean, joined: string, lengths: Uint32Array): NativeLookup;
+  lookup(annotated: boolean, joined: string[], lengths: Uint32Array): NativeLookup;
   set(
     annotated: boolean,
-    joined: string,
+    joined: string[],
     lengths: Uint32Array,
     data: Float32Array,
     ttlsMs: Float64Array,

@@ -108,7 +108,7 @@ fn put(cache: &EmbeddingCache, n: u32) {
 
 /// Whether `n` is there. It must be whole then.
 fn get(cache: &EmbeddingCache, n: u32) -> bool {
-    cache.lookup(key(n), None).is_some_and(|entry| {
+    cache.lookup(key(n)).is_some_and(|entry| {
         assert_eq!(entry.vector.to_vec(), vector(n, 64), "{n}");
         assert_eq!(&*entry.note, n.to_le_bytes());
         true
@@ -131,7 +131,7 @@ fn what_was_committed_is_there_in_the_next_process() {
     cache.close();
     cache.close();
     assert_eq!(cache.commit(&space(), key(1), &Draft::default()), Err(Error::CacheClosed));
-    assert!(cache.lookup(key(1), None).is_none());
+    assert!(cache.lookup(key(1)).is_none());
 
     let again = EmbeddingCache::open(nested).unwrap();
     assert_eq!(count(&again, 2000), 2000);
@@ -167,32 +167,32 @@ fn a_changed_content_is_a_miss_in_both_tiers() {
     let bench = Bench::new();
     let (old, new) = (content_hash(b"old"), content_hash(b"new"));
     let vector = vector(1, 8);
-    let draft = |content| Draft { vector: Some(&vector), content: Some(content), ..Draft::default() };
+    let draft = Draft { vector: Some(&vector), ..Draft::default() };
     let cache = bench.open();
     for n in 0..2 {
-        cache.commit(&space(), key(n), &draft(old)).unwrap();
+        cache.commit(&space(), (key(n), Some(old)), &draft).unwrap();
     }
-    assert!(cache.lookup(key(0), Some(old)).is_some() && cache.contains(key(0), Some(old)));
-    assert!(!cache.contains(key(0), Some(new)) && cache.contains(key(0), Some(old)), "contains changes nothing");
-    assert!(cache.lookup(key(0), Some(new)).is_none());
-    assert!(cache.lookup(key(0), Some(old)).is_none(), "the entry is gone");
+    assert!(cache.lookup((key(0), Some(old))).is_some() && cache.contains((key(0), Some(old))));
+    assert!(!cache.contains((key(0), Some(new))) && cache.contains((key(0), Some(old))), "contains changes nothing");
+    assert!(cache.lookup((key(0), Some(new))).is_none());
+    assert!(cache.lookup((key(0), Some(old))).is_none(), "the entry is gone");
     cache.close();
     let cache = bench.open();
-    assert!(cache.lookup(key(1), Some(new)).is_none());
-    assert!(cache.lookup(key(1), Some(old)).is_none(), "gone at once");
+    assert!(cache.lookup((key(1), Some(new))).is_none());
+    assert!(cache.lookup((key(1), Some(old))).is_none(), "gone at once");
     cache.flush().unwrap();
-    assert!(cache.lookup(key(1), Some(old)).is_none(), "gone from disk, too");
+    assert!(cache.lookup((key(1), Some(old))).is_none(), "gone from disk, too");
     assert_eq!((cache.stats().missed_changed, cache.stats().missed_absent), (1, 2));
     // Another process may have written the new one meanwhile: memory's old one does not hide it.
     let other = bench.open();
-    cache.commit(&space(), key(2), &draft(old)).unwrap();
+    cache.commit(&space(), (key(2), Some(old)), &draft).unwrap();
     cache.flush().unwrap();
-    other.commit(&space(), key(2), &draft(new)).unwrap();
+    other.commit(&space(), (key(2), Some(new)), &draft).unwrap();
     other.flush().unwrap();
-    assert!(cache.lookup(key(2), Some(new)).is_some());
+    assert!(cache.lookup((key(2), Some(new))).is_some());
     // Without a hash, nothing can vouch for the content.
-    cache.commit(&space(), key(3), &Draft { content: None, ..draft(old) }).unwrap();
-    assert!(cache.lookup(key(3), Some(old)).is_none());
+    cache.commit(&space(), key(3), &draft).unwrap();
+    assert!(cache.lookup((key(3), Some(old))).is_none());
 }
 
 #[test]
@@ -207,15 +207,15 @@ fn time_passes_in_both_tiers() {
     cache.flush().unwrap();
     let reader = bench.open();
     bench.clock.pass(9_999);
-    assert!((0..3).all(|n| cache.contains(key(n), None) && reader.contains(key(n), None)));
+    assert!((0..3).all(|n| cache.contains(key(n)) && reader.contains(key(n))));
     bench.clock.pass(1);
-    assert!(!cache.contains(key(1), None) && !reader.contains(key(1), None));
+    assert!(!cache.contains(key(1)) && !reader.contains(key(1)));
     bench.clock.pass(3_600_000);
     let optimized = reader.optimize(Duration::from_secs(60));
     assert_eq!((optimized.expired_on_disk, optimized.complete), (2, true));
     assert_eq!(cache.optimize(Duration::from_secs(60)).expired_in_memory, 2);
     assert_eq!(cache.stats().evicted_expired, 2);
-    assert!(cache.contains(key(2), None) && reader.contains(key(2), None));
+    assert!(cache.contains(key(2)) && reader.contains(key(2)));
     assert_eq!(reader.stats().disk.unwrap().entries, 1);
 }
 
@@ -234,7 +234,7 @@ fn a_clock_that_was_ahead_leaves_nothing_behind_that_never_ages() {
     assert!(!get(&cache, 0), "in memory");
     let other = bench.open();
     assert!(!get(&other, 1), "on disk");
-    assert!(other.contains(key(9), None), "what never expires needs no clock");
+    assert!(other.contains(key(9)), "what never expires needs no clock");
     put(&other, 5);
     other.flush().unwrap();
     assert_eq!(other.stats().disk.unwrap().entries, 2);
@@ -272,7 +272,7 @@ fn f16_takes_half_the_space() {
     cache.commit(&space(), key(1), &Draft { vector: Some(&vector), ..Draft::default() }).unwrap();
     cache.flush().unwrap();
     for cache in [cache, bench.open()] {
-        let entry = cache.lookup(key(1), None).unwrap();
+        let entry = cache.lookup(key(1)).unwrap();
         assert_eq!(entry.vector.bytes(), 768);
         for (a, b) in vector.iter().zip(entry.vector.to_vec()) {
             assert!((a - b).abs() <= 1.0 / 2048.0);
@@ -289,7 +289,7 @@ fn unusable_values_are_refused_and_all_of_their_call_with_them() {
         let good = [0.5f32; 64];
         let drafts = [&good[..], vector].map(|vector| Draft { vector: Some(vector), ..Draft::default() });
         let outcome = cache.commit_many(&space(), [(key(50), drafts[0]), (key(51), drafts[1])]);
-        assert!(!cache.contains(key(50), None));
+        assert!(!cache.contains(key(50)));
         outcome.unwrap_err().to_string()
     };
     assert!(refused(&cache, &[f32::NAN; 64]).contains("NaN at position 0"));
@@ -306,7 +306,7 @@ fn unusable_values_are_refused_and_all_of_their_call_with_them() {
     small.commit(&space(), key(2), &Draft { note: &[1], ..Draft::default() }).unwrap();
     small.commit(&space(), key(3), &Draft { note: &note, ..Draft::default() }).unwrap();
     assert_eq!(small.stats().entries, 1);
-    assert_eq!(small.lookup(key(3), None).unwrap().note.len(), 100_000);
+    assert_eq!(small.lookup(key(3)).unwrap().note.len(), 100_000);
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn spaces_and_kinds_are_cleared_apart() {
     let cache = bench.open();
     let other = Space::builder().field("namespace", "other").finish();
     let draft = |kind| Draft { note: b"x", kind, ..Draft::default() };
-    let all = |cache: &EmbeddingCache| -> Vec<bool> { (0..3).map(|n| cache.contains(key(n), None)).collect() };
+    let all = |cache: &EmbeddingCache| -> Vec<bool> { (0..3).map(|n| cache.contains(key(n))).collect() };
     cache.commit(&space(), key(0), &draft("a")).unwrap();
     cache.commit(&space(), key(1), &draft("b")).unwrap();
     cache.commit(&other, key(2), &draft("a")).unwrap();
@@ -371,10 +371,10 @@ fn memory_answers_without_the_disk() {
     let bench = Bench::new();
     let cache = bench.open();
     put(&cache, 1);
-    assert!(matches!(cache.recall_key(key(1), None), Ok(Some(_))));
-    assert!(cache.recall_key(key(2), None).is_err());
-    assert!(matches!(cache.recall(vec![(key(1), None)]), Recall::Done(_)));
-    let Recall::AskDisk(open) = cache.recall(vec![(key(1), None), (key(2), None)]) else { panic!() };
+    assert!(matches!(cache.recall_one(&key(1).into()), Ok(Some(_))));
+    assert!(cache.recall_one(&key(2).into()).is_err());
+    assert!(matches!(cache.recall([key(1)]), Recall::Done(_)));
+    let Recall::AskDisk(open) = cache.recall([key(1), key(2)]) else { panic!() };
     let answers = cache.settle(open);
     assert!(answers[0].is_some() && answers[1].is_none());
     let stats = cache.stats();
@@ -388,16 +388,18 @@ fn similar_vectors_are_found_in_both_tiers() {
     for n in 0..8u32 {
         let angle = n as f32 / 10.0;
         let vector = [angle.cos() * (n + 1) as f32, angle.sin() * (n + 1) as f32];
-        cache.commit(&space(), key(n), &Draft { vector: Some(&vector), ..Draft::default() }).unwrap();
+        let note = n.to_le_bytes();
+        let draft = Draft { vector: Some(&vector), note: &note, ..Draft::default() };
+        cache.commit(&space(), key(n), &draft).unwrap();
         if n == 4 {
             cache.flush().unwrap();
         }
     }
     let found = cache.nearest(&space(), &[2.0, 0.0], 0.95, 10).unwrap();
-    let expected: Vec<(Key, f32)> = (0..4u32).map(|n| (key(n), (n as f32 / 10.0).cos())).collect();
+    let expected: Vec<(u32, f32)> = (0..4u32).map(|n| (n, (n as f32 / 10.0).cos())).collect();
     assert_eq!(found.len(), expected.len());
-    for (near, (key, similarity)) in found.iter().zip(&expected) {
-        assert_eq!(near.key, *key);
+    for (near, (n, similarity)) in found.iter().zip(&expected) {
+        assert_eq!(*near.entry.note, n.to_le_bytes());
         assert!((near.similarity - similarity).abs() < 1e-6);
     }
     assert_eq!(cache.nearest(&space(), &[2.0, 0.0], -1.0, 3).unwrap().len(), 3);
@@ -441,13 +443,13 @@ proptest! {
             let now = bench.clock.wall_ms();
             match step {
                 Step::Put(n, content) => {
-                    let draft = Draft { note: &[content], content: Some([content; 32]), ..Draft::default() };
-                    cache.commit(&space(), key(n), &draft).unwrap();
+                    let draft = Draft { note: &[content], ..Draft::default() };
+                    cache.commit(&space(), (key(n), Some([content; 32])), &draft).unwrap();
                     naive.insert(n, (content, now));
                 }
                 Step::Get(n, content) => {
                     let expected = naive.get(&n).filter(|(is, at)| *is == content && now < at + 3_600_000).is_some();
-                    let found = cache.lookup(key(n), Some([content; 32]));
+                    let found = cache.lookup((key(n), Some([content; 32])));
                     prop_assert_eq!(found.is_some(), expected);
                     prop_assert!(found.is_none_or(|entry| *entry.note == [content]));
                     if !expected {

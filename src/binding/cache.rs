@@ -3,17 +3,17 @@
 //! What memory answers is answered at once, on the event loop, for that costs less than to go anywhere else. What may
 //! wait for the disk gives a promise and waits on another thread.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{ptr, slice};
 
 use napi::bindgen_prelude::{
-    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, FromNapiValue, PromiseRaw, ToNapiValue, TypeName,
-    Uint8ArraySlice, ValidateNapiValue,
+    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, FromNapiValue, Function, PromiseRaw, ToNapiValue,
+    TypeName, Uint8ArraySlice, ValidateNapiValue,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status, Task, ValueType, sys};
@@ -21,8 +21,8 @@ use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
 use super::{options, to_js};
-use crate::cache::{Draft, EmbeddingCache, Entry, Event, Open, Probe, Recall};
-use crate::embedding::{Key, Space, content_hash};
+use crate::cache::{Draft, EmbeddingCache, Entry, Event, Names, Open, Probe, Recall};
+use crate::embedding::Space;
 use crate::error::Error;
 
 /// What `get` answers instead of a number of values.
@@ -38,63 +38,79 @@ const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
 /// Called with an event as JSON. Weak: a callback never keeps the process alive.
 type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
 
-/// A string's bytes in UTF-8.
-pub struct Text(Vec<u8>);
+/// See `NativeCache::getter`.
+type Getter<'env> = Function<'env, FnArgs<(bool, String, Option<String>)>, i32>;
 
-/// The SHA-256 of a string's bytes in UTF-8. Nothing is allocated for strings of usual length.
-pub struct Hashed([u8; 32]);
-
-/// Longer strings are read a second time.
+/// Strings up to this many bytes are read to the stack.
 const SHORT: usize = 4096;
 
-/// Calls `work` with a string's bytes in UTF-8. Lone surrogates become U+FFFD, as everywhere in the web platform.
-///
-/// # Safety
-/// `env` and `value` are the ones that Node.js has just passed.
-unsafe fn with_bytes<T>(env: sys::napi_env, value: sys::napi_value, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
-    let mut short = [MaybeUninit::<u8>::uninit(); SHORT];
-    let mut length = 0;
-    // SAFETY: Node.js writes at most as many bytes as it is told, a final zero included, and says how many without it.
-    unsafe {
-        read(sys::napi_get_value_string_utf8(env, value, short.as_mut_ptr().cast(), SHORT, &mut length))?;
-        // A character has up to four bytes; with fewer left, the next one may not have fitted.
-        if length + 5 <= SHORT {
-            return Ok(work(slice::from_raw_parts(short.as_ptr().cast(), length)));
+/// More than this is not kept for the next call.
+const KEPT: usize = 4 << 20;
+
+thread_local! {
+    /// Where the strings of a call lie. Kept: memory of this size comes from the system each time, zeroed page by page,
+    /// which takes as long as everything else.
+    static STRINGS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A string's bytes in UTF-8. Lone surrogates become U+FFFD, as everywhere in the web platform.
+pub struct Text(Vec<u8>);
+
+/// A string that is read when its bytes are needed.
+pub struct Str(sys::napi_env, sys::napi_value);
+
+impl Str {
+    /// Calls `work` with the bytes in UTF-8. Nothing is allocated for strings of usual length.
+    fn with<T>(&self, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        let mut short = [MaybeUninit::<u8>::uninit(); SHORT];
+        let mut length = 0;
+        // SAFETY: a `Str` lives no longer than the call that passed it. Node.js writes at most as many bytes as it is
+        // told, a final zero included, and says how many without it.
+        unsafe {
+            read(sys::napi_get_value_string_utf8(self.0, self.1, short.as_mut_ptr().cast(), SHORT, &mut length))?;
+            // A character has up to four bytes; with fewer left, the next one may not have fitted.
+            if length + 5 <= SHORT {
+                return Ok(work(slice::from_raw_parts(short.as_ptr().cast(), length)));
+            }
         }
-        read(sys::napi_get_value_string_utf8(env, value, ptr::null_mut(), 0, &mut length))?;
-        let mut long: Vec<u8> = Vec::with_capacity(length + 1);
-        let room = long.capacity();
-        read(sys::napi_get_value_string_utf8(env, value, long.as_mut_ptr().cast(), room, &mut length))?;
-        long.set_len(length);
+        let mut long = Vec::new();
+        self.append_to(&mut long, None)?;
         Ok(work(&long))
     }
-}
 
-macro_rules! from_string {
-    ($type:ty, $from:expr) => {
-        impl TypeName for $type {
-            fn type_name() -> &'static str {
-                "String"
-            }
-
-            fn value_type() -> ValueType {
-                ValueType::String
-            }
+    /// Appends the bytes in UTF-8. `units`: its length in UTF-16, if that is known.
+    fn append_to(&self, bytes: &mut Vec<u8>, units: Option<usize>) -> Result<()> {
+        let mut length = 0;
+        // SAFETY: as above; there is room for what Node.js is told.
+        unsafe {
+            let most = match units {
+                // V8 counts the bytes first unless there is room for the longest that there can be.
+                Some(units) => 3 * units,
+                None => {
+                    read(sys::napi_get_value_string_utf8(self.0, self.1, ptr::null_mut(), 0, &mut length))?;
+                    length
+                }
+            };
+            bytes.reserve(most + 1);
+            let to = bytes.as_mut_ptr().add(bytes.len()).cast();
+            read(sys::napi_get_value_string_utf8(self.0, self.1, to, most + 1, &mut length))?;
+            bytes.set_len(bytes.len() + length);
         }
+        Ok(())
+    }
 
-        impl ValidateNapiValue for $type {}
-
-        impl FromNapiValue for $type {
-            unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
-                // SAFETY: passed on as they came.
-                unsafe { with_bytes(env, value, $from) }
-            }
+    fn utf16(&self) -> Result<Vec<u16>> {
+        let mut length = 0;
+        // SAFETY: as above; lengths are in units here.
+        unsafe {
+            read(sys::napi_get_value_string_utf16(self.0, self.1, ptr::null_mut(), 0, &mut length))?;
+            let mut units: Vec<u16> = Vec::with_capacity(length + 1);
+            read(sys::napi_get_value_string_utf16(self.0, self.1, units.as_mut_ptr(), length + 1, &mut length))?;
+            units.set_len(length);
+            Ok(units)
         }
-    };
+    }
 }
-
-from_string!(Text, |bytes| Text(bytes.to_vec()));
-from_string!(Hashed, |bytes| Hashed(content_hash(bytes)));
 
 fn read(status: sys::napi_status) -> Result<()> {
     if status == sys::Status::napi_ok {
@@ -103,67 +119,145 @@ fn read(status: sys::napi_status) -> Result<()> {
     Err(napi::Error::new(Status::from(status), "a string was expected".to_owned()))
 }
 
-/// Many strings, joined to one. Their lengths come beside it, in UTF-16 units.
-pub struct Joined {
-    utf8: Vec<u8>,
-    /// Only where the lengths of the two differ.
-    utf16: Option<Vec<u16>>,
-}
+macro_rules! from_value {
+    ($type:ty, $js:literal, $value_type:ident, $from:expr) => {
+        impl TypeName for $type {
+            fn type_name() -> &'static str {
+                $js
+            }
 
-impl TypeName for Joined {
-    fn type_name() -> &'static str {
-        "String"
-    }
-
-    fn value_type() -> ValueType {
-        ValueType::String
-    }
-}
-
-impl ValidateNapiValue for Joined {}
-
-impl FromNapiValue for Joined {
-    unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
-        // SAFETY: passed on as they came.
-        let utf8 = unsafe { with_bytes(env, value, <[u8]>::to_vec) }?;
-        if utf8.is_ascii() {
-            return Ok(Self { utf8, utf16: None });
+            fn value_type() -> ValueType {
+                ValueType::$value_type
+            }
         }
-        let mut length = 0;
-        let mut units: Vec<u16>;
-        // SAFETY: as above; lengths are in units here.
-        unsafe {
-            read(sys::napi_get_value_string_utf16(env, value, ptr::null_mut(), 0, &mut length))?;
-            units = Vec::with_capacity(length + 1);
-            let room = units.capacity();
-            read(sys::napi_get_value_string_utf16(env, value, units.as_mut_ptr(), room, &mut length))?;
-            units.set_len(length);
+
+        impl ValidateNapiValue for $type {}
+
+        impl FromNapiValue for $type {
+            unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
+                $from(env, value)
+            }
         }
-        Ok(Self { utf8, utf16: Some(units) })
-    }
+    };
 }
+
+from_value!(Str, "String", String, |env, value| Ok(Str(env, value)));
+from_value!(Text, "String", String, |env, value| Str(env, value).with(|bytes| Text(bytes.to_vec())));
+from_value!(Joined, "Array", Object, |env, value| Ok(Joined(env, value)));
+
+/// Many strings, joined to fewer. Their lengths come beside them, in UTF-16 units; none is cut between two.
+pub struct Joined(sys::napi_env, sys::napi_value);
 
 impl Joined {
-    /// The strings. Lone surrogates become U+FFFD, as everywhere in the web platform.
-    fn split<'a>(&'a self, lengths: &'a [u32]) -> impl Iterator<Item = Cow<'a, [u8]>> {
-        let mut at = 0;
-        lengths.iter().map(move |&length| {
-            let from = at;
-            at += length as usize;
-            match &self.utf16 {
-                None => Cow::Borrowed(self.utf8.get(from..at).unwrap_or_default()),
-                Some(units) => {
-                    let units = units.get(from..at).unwrap_or_default();
-                    Cow::Owned(String::from_utf16_lossy(units).into_bytes())
-                }
+    /// Reads all strings.
+    fn read(&self, lengths: &[u32]) -> Result<Strings> {
+        let mut strings = Strings { bytes: STRINGS.take(), ends: Vec::with_capacity(lengths.len()) };
+        strings.bytes.clear();
+        let mut count = 0;
+        // SAFETY: a `Joined` lives no longer than the call that passed it.
+        read(unsafe { sys::napi_get_array_length(self.0, self.1, &mut count) })?;
+        let mut rest = lengths;
+        for index in 0..count {
+            let mut value = ptr::null_mut();
+            let mut units = 0;
+            // SAFETY: as above; only the length is asked for, which is where the string is made flat.
+            unsafe {
+                read(sys::napi_get_element(self.0, self.1, index, &mut value))?;
+                read(sys::napi_get_value_string_utf16(self.0, value, ptr::null_mut(), 0, &mut units))?;
             }
+            let mut sum = 0;
+            let strings_in_it = rest.iter().take_while(|length| {
+                sum += **length as usize;
+                sum <= units
+            });
+            let (lengths, others) = rest.split_at(strings_in_it.count());
+            strings.append(&Str(self.0, value), units, lengths)?;
+            rest = others;
+        }
+        strings.ends.resize(lengths.len(), strings.bytes.len());
+        Ok(strings)
+    }
+}
+
+/// Strings, one after the other.
+struct Strings {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Strings {
+    fn append(&mut self, joined: &Str, units: usize, lengths: &[u32]) -> Result<()> {
+        let (begin, before) = (self.bytes.len(), self.ends.len());
+        joined.append_to(&mut self.bytes, Some(units))?;
+        let mut at = begin;
+        for length in lengths {
+            let length = *length as usize;
+            at = match self.bytes.get(at..at + length) {
+                Some(bytes) if bytes.is_ascii() => at + length,
+                _ => match end_of(&self.bytes[at..], length) {
+                    Some(bytes) => at + bytes,
+                    None => {
+                        self.bytes.truncate(begin);
+                        self.ends.truncate(before);
+                        return self.append_units(&joined.utf16()?, lengths);
+                    }
+                },
+            };
+            self.ends.push(at);
+        }
+        Ok(())
+    }
+
+    /// Where a string ends with one half of a character and the next one begins with the other half, joining them has
+    /// made a character that neither has.
+    fn append_units(&mut self, units: &[u16], lengths: &[u32]) -> Result<()> {
+        let mut at = 0;
+        for length in lengths {
+            let from = at;
+            at += *length as usize;
+            let string = String::from_utf16_lossy(units.get(from..at).unwrap_or_default());
+            self.bytes.extend_from_slice(string.as_bytes());
+            self.ends.push(self.bytes.len());
+        }
+        Ok(())
+    }
+
+    /// The strings in groups of `N`.
+    fn groups<const N: usize>(&self) -> impl ExactSizeIterator<Item = [&[u8]; N]> {
+        let mut from = 0;
+        self.ends.as_chunks::<N>().0.iter().map(move |ends| {
+            ends.map(|end| {
+                let string = &self.bytes[from..end];
+                from = end;
+                string
+            })
         })
     }
 }
 
-/// What names an entry. An annotation and a key of the same name are two.
-fn name(space: &Space, annotated: bool, key: &[u8]) -> Key {
-    space.key().field(if annotated { "node" } else { "key" }, key).finish()
+impl Drop for Strings {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= KEPT {
+            STRINGS.set(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// How many bytes `units` units of UTF-16 take at the beginning of `utf8`, unless they end within a character.
+fn end_of(utf8: &[u8], units: usize) -> Option<usize> {
+    let mut left = units;
+    let mut at = 0;
+    while left > 0 {
+        let (bytes, units) = match utf8.get(at)? {
+            0..0x80 => (1, 1),
+            0x80..0xe0 => (2, 1),
+            0xe0..0xf0 => (3, 1),
+            _ => (4, 2),
+        };
+        at += bytes;
+        left = left.checked_sub(units)?;
+    }
+    Some(at)
 }
 
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
@@ -186,16 +280,50 @@ fn metadata(entry: &Entry) -> Option<String> {
 pub struct NativeCache {
     inner: Arc<EmbeddingCache>,
     space: Space,
-    /// Where `get` writes vectors to. In a cell, because a `settle` on its way borrows the cache.
-    out: RefCell<Option<Float32Array>>,
-    /// What the latest `get` left for the next call on the same turn of the event loop.
-    left: Mutex<Left>,
+    door: Rc<Door>,
+}
+
+/// What a lookup of one needs, and what it leaves for the next call on the same turn of the event loop.
+struct Door {
+    cache: Arc<EmbeddingCache>,
+    /// Entries by key and by annotation: of the same name, they are two.
+    keys: Names,
+    nodes: Names,
+    left: RefCell<Left>,
 }
 
 impl NativeCache {
     /// The cache, and the space of its own entries.
     pub(super) fn shared(&self) -> (Arc<EmbeddingCache>, Space) {
         (Arc::clone(&self.inner), self.space.clone())
+    }
+}
+
+impl Door {
+    fn names(&self, annotated: bool) -> &Names {
+        if annotated { &self.nodes } else { &self.keys }
+    }
+
+    fn get(&self, probe: &Probe, out: &mut [f32]) -> i32 {
+        match self.cache.recall_one(probe) {
+            Ok(None) => MISS,
+            Ok(Some(entry)) => {
+                let values = entry.vector.len();
+                let room = out.len();
+                let has_metadata = !from_note(&entry.note).1.is_empty();
+                if let Some(out) = out.get_mut(..values) {
+                    entry.vector.copy_to(out);
+                }
+                if has_metadata || values > room {
+                    self.left.borrow_mut().entry = Some(entry);
+                }
+                values as i32 | if has_metadata { HAS_METADATA } else { 0 }
+            }
+            Err(open) => {
+                self.left.borrow_mut().open = Some(open);
+                ASK_DISK
+            }
+        }
     }
 }
 
@@ -224,7 +352,9 @@ impl NativeCache {
             }
         })?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
-        Ok(Self { inner, space, out: RefCell::default(), left: Mutex::default() })
+        let (keys, nodes) = (Names::new(&space, "key"), Names::new(&space, "node"));
+        let door = Rc::new(Door { cache: Arc::clone(&inner), keys, nodes, left: RefCell::default() });
+        Ok(Self { inner, space, door })
     }
 
     /// What the JavaScript side must know of the options, as JSON.
@@ -240,78 +370,58 @@ impl NativeCache {
         .to_string()
     }
 
-    /// Where `get` writes vectors to. The array must never be passed to anybody else.
+    /// The function that looks one up in memory: whether for an annotation, the key, and the content, if that matters.
+    /// Answers the number of values, written to `out` if it has room for them; or a miss, or that the disk must be asked.
+    /// See the constants above. `out` must never be passed to anybody else.
+    ///
+    /// No method: Node.js takes longer to find what is behind an object than all of a lookup takes.
     #[napi(catch_unwind)]
-    pub fn bind(&self, out: Float32Array) {
-        *self.out.borrow_mut() = Some(out);
-    }
-
-    /// Looks a key up in memory: the number of values, written to the bound array if it has room for them; or a miss,
-    /// or that the disk must be asked. See the constants above.
-    #[napi(catch_unwind)]
-    pub fn get(&self, key: Text, content: Option<Hashed>) -> i32 {
-        self.get_from_memory(self.key(false, &key.0), content)
-    }
-
-    /// `get` for an annotation.
-    #[napi(catch_unwind)]
-    pub fn get_annotated(&self, key: Text, content: Option<Hashed>) -> i32 {
-        self.get_from_memory(self.key(true, &key.0), content)
-    }
-
-    fn get_from_memory(&self, key: Key, content: Option<Hashed>) -> i32 {
-        let mut bound = self.out.borrow_mut();
-        // SAFETY: this is the thread of the array, and nobody else has it.
-        let out = bound.as_mut().map(|out| unsafe { out.as_mut() }).unwrap_or_default();
-        match self.inner.recall_key(key, content.map(|content| content.0)) {
-            Ok(None) => MISS,
-            Ok(Some(entry)) => {
-                let values = entry.vector.len();
-                let room = out.len();
-                let has_metadata = !from_note(&entry.note).1.is_empty();
-                if let Some(out) = out.get_mut(..values) {
-                    entry.vector.copy_to(out);
-                }
-                if has_metadata || values > room {
-                    self.left().entry = Some(entry);
-                }
-                values as i32 | if has_metadata { HAS_METADATA } else { 0 }
-            }
-            Err(open) => {
-                self.left().open = Some(open);
-                ASK_DISK
-            }
-        }
+    pub fn getter<'env>(&self, env: &'env Env, mut out: Float32Array) -> Result<Getter<'env>> {
+        let door = Rc::clone(&self.door);
+        let out = RefCell::new(move |probe: &Probe, door: &Door| {
+            // SAFETY: this is the thread of the array, and nobody else has it.
+            door.get(probe, unsafe { out.as_mut() })
+        });
+        env.create_function_from_closure("get", move |call| {
+            let get = || -> Result<i32> {
+                let names = door.names(call.get(0)?);
+                let (key, content): (Str, Option<Str>) = (call.get(1)?, call.get(2)?);
+                let found = |probe: &Probe| out.borrow_mut()(probe, &door);
+                key.with(|key| match content {
+                    None => Ok(found(&names.probe(key, None))),
+                    Some(content) => content.with(|content| found(&names.probe(key, Some(content)))),
+                })?
+            };
+            // Out of here, a panic would end the process.
+            catch_unwind(AssertUnwindSafe(get))
+                .unwrap_or_else(|_| Err(to_js(Error::Internal("the cache panicked".to_owned()))))
+        })
     }
 
     /// What the latest `get` has found.
     #[napi(catch_unwind)]
     pub fn found(&self) -> Option<NativeEntry> {
-        self.left().entry.take().map(|entry| NativeEntry { entry })
+        self.door.left.take().entry.map(|entry| NativeEntry { entry })
     }
 
     /// Asks the disk what the latest `get` could not answer.
     #[napi(catch_unwind)]
     pub fn settle(&self) -> AsyncTask<Settle> {
-        AsyncTask::new(Settle { cache: Arc::clone(&self.inner), open: self.left().open.take() })
+        AsyncTask::new(Settle { cache: Arc::clone(&self.inner), open: self.door.left.take().open })
     }
 
     /// Looks many up: keys and contents in turn.
     #[napi(catch_unwind)]
-    pub fn lookup(&self, annotated: bool, joined: Joined, lengths: &[u32]) -> NativeLookup {
+    pub fn lookup(&self, annotated: bool, joined: Joined, lengths: &[u32]) -> Result<NativeLookup> {
         let validate = self.inner.options().validate_content;
-        let strings: Vec<_> = joined.split(lengths).collect();
-        let (pairs, _) = strings.as_chunks::<2>();
-        let space = &self.space;
-        let probe = |[key, content]: &[Cow<[u8]>; 2]| -> Probe {
-            (name(space, annotated, key), validate.then(|| content_hash(content)))
-        };
-        let probes: Vec<Probe> = pairs.iter().map(probe).collect();
+        let strings = joined.read(lengths)?;
+        let names = self.door.names(annotated);
+        let probes = strings.groups().map(|[key, content]| names.probe(key, validate.then_some(content)));
         let state = match self.inner.recall(probes) {
             Recall::Done(answers) => Looked::Done(answers),
             Recall::AskDisk(open) => Looked::Open(open),
         };
-        NativeLookup { cache: Arc::clone(&self.inner), state: Arc::new(Mutex::new(state)) }
+        Ok(NativeLookup { cache: Arc::clone(&self.inner), state: Arc::new(Mutex::new(state)) })
     }
 
     /// Sets entries: keys, contents and metadata in turn; `dimensions` values for each in `data`; how many ms each
@@ -326,33 +436,27 @@ impl NativeCache {
         data: &[f32],
         ttls_ms: &[f64],
     ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let strings = joined.read(lengths)?;
+        let names = self.door.names(annotated).clone();
         let validate = self.inner.options().validate_content;
-        let mut strings = joined.split(lengths);
-        let mut items = Vec::with_capacity(ttls_ms.len());
-        while let (Some(key), Some(content), Some(metadata)) = (strings.next(), strings.next(), strings.next()) {
-            let content = validate.then(|| content_hash(&content));
-            items.push((self.key(annotated, &key), content, to_note(&key, &metadata)));
-        }
-        let dimensions = data.len() / items.len().max(1);
-        let ttl = |at: usize| {
-            let ms = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan())?;
-            Some(Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX))
+        let commit = move |cache: &EmbeddingCache, data: &[f32], ttls_ms: &[f64]| {
+            let groups = strings.groups();
+            let dimensions = data.len() / groups.len().max(1);
+            let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
+            let drafts = groups.zip(&notes).enumerate().map(|(at, ([key, content, _], note))| {
+                let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
+                let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
+                let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
+                let probe = names.probe(key, validate.then_some(content));
+                (probe, Draft { vector: Some(vector), note, kind: "", ttl })
+            });
+            cache.commit_many(names.space(), drafts).map_err(to_js)
         };
-        let commit =
-            move |cache: &EmbeddingCache, space: &Space, data: &[f32], ttl: &dyn Fn(usize) -> Option<Duration>| {
-                let drafts = items.iter().enumerate().map(|(at, (key, content, note))| {
-                    let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
-                    (*key, Draft { vector: Some(vector), note, kind: "", content: *content, ttl: ttl(at) })
-                });
-                cache.commit_many(space, drafts).map_err(to_js)
-            };
         if self.inner.commits_at_once(&self.space) {
-            return commit(&self.inner, &self.space, data, &ttl).map(Either::A);
+            return commit(&self.inner, data, ttls_ms).map(Either::A);
         }
-        let (cache, space, data) = (Arc::clone(&self.inner), self.space.clone(), data.to_vec());
-        let ttls: Vec<_> = (0..ttls_ms.len()).map(ttl).collect();
-        let ttl = move |at: usize| ttls.get(at).copied().flatten();
-        blocking(env, move || commit(&cache, &space, &data, &ttl)).map(Either::B)
+        let (cache, data, ttls_ms) = (Arc::clone(&self.inner), data.to_vec(), ttls_ms.to_vec());
+        blocking(env, move || commit(&cache, &data, &ttls_ms)).map(Either::B)
     }
 
     /// See `EmbeddingCache::contains`.
@@ -362,11 +466,12 @@ impl NativeCache {
         env: &'env Env,
         annotated: bool,
         key: Text,
-        content: Option<Hashed>,
+        content: Option<Text>,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let (key, content) = (self.key(annotated, &key.0), content.map(|content| content.0));
-        let cache = Arc::clone(&self.inner);
-        self.at_once_or_blocking(env, move || cache.contains(key, content))
+        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
+        self.at_once_or_blocking(env, move || {
+            cache.contains(names.probe(&key.0, content.as_ref().map(|content| &content.0[..])))
+        })
     }
 
     /// See `EmbeddingCache::delete`.
@@ -377,9 +482,8 @@ impl NativeCache {
         annotated: bool,
         key: Text,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let key = self.key(annotated, &key.0);
-        let cache = Arc::clone(&self.inner);
-        self.at_once_or_blocking(env, move || cache.delete(key))
+        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
+        self.at_once_or_blocking(env, move || cache.delete(names.probe(&key.0, None)))
     }
 
     /// Deletes everything of this namespace and model.
@@ -411,7 +515,7 @@ impl NativeCache {
     /// Whether this process is the one that computes the value of a key: see `EmbeddingCache::acquire`.
     #[napi(catch_unwind)]
     pub fn acquire<'env>(&self, env: &'env Env, key: Text, lifetime_ms: u32) -> Result<PromiseRaw<'env, bool>> {
-        let key = self.key(false, &key.0);
+        let key = self.door.keys.key(&key.0);
         let cache = Arc::clone(&self.inner);
         let lifetime = Duration::from_millis(lifetime_ms.into());
         blocking(env, move || Ok(cache.acquire(&[key], lifetime).first().copied().unwrap_or(true)))
@@ -420,7 +524,7 @@ impl NativeCache {
     /// See `EmbeddingCache::release`.
     #[napi(catch_unwind)]
     pub fn release(&self, key: Text) {
-        let key = self.key(false, &key.0);
+        let key = self.door.keys.key(&key.0);
         self.inner.release(vec![key]);
     }
 
@@ -518,14 +622,6 @@ impl NativeCache {
     pub fn samples(&self) -> Vec<f64> {
         let samples = self.inner.samples();
         samples.iter().flat_map(|sample| [sample.at_ms as f64, sample.ns as f64 / 1e6, sample.hit_ratio]).collect()
-    }
-
-    fn key(&self, annotated: bool, key: &[u8]) -> Key {
-        name(&self.space, annotated, key)
-    }
-
-    fn left(&self) -> std::sync::MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does `work` here if there is no disk to wait for.

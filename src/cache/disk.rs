@@ -67,6 +67,9 @@ pub(super) enum OnDisk {
     Damaged,
 }
 
+/// A key, and the hash of the content that the entry must have been made from, if that matters.
+pub(super) type Asked = (Key, Option<[u8; 32]>);
+
 /// One change, in the order of the callers.
 enum Op {
     Put(Key, Arc<Entry>),
@@ -239,7 +242,7 @@ impl Disk {
     }
 
     /// Looks keys up. What no longer is an answer is deleted.
-    pub fn get(&self, probes: &[(Key, Option<[u8; 32]>)], now: Now) -> Vec<OnDisk> {
+    pub fn get(&self, probes: &[Asked], now: Now) -> Vec<OnDisk> {
         let mut found = vec![OnDisk::Absent; probes.len()];
         let mut asked = Vec::with_capacity(probes.len());
         let clears = {
@@ -997,7 +1000,13 @@ mod tests {
         let space = Space::builder().finish();
         let key = |n: u32| space.key().field("n", n.to_le_bytes()).finish();
         let entry = |note: Vec<u8>| {
-            Arc::new(Draft { note: &note, ..Draft::default() }.entry(&space, Precision::F32, clock.wall_ms(), None))
+            Arc::new(Draft { note: &note, ..Draft::default() }.entry(
+                &space,
+                None,
+                Precision::F32,
+                clock.wall_ms(),
+                None,
+            ))
         };
         let note = |n: u32| {
             let now = Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms() };

@@ -97,7 +97,7 @@ pub struct Entry {
     pub space: i64,
     /// Its type, for clearing by type; may be empty.
     pub kind: Box<str>,
-    /// SHA-256 of the content that it was made from, if lookups shall check that.
+    /// SHA-256 of the content that it was made from, if lookups shall check that and the disk needs it.
     pub content: Option<[u8; 32]>,
     /// The embedding; may be empty.
     pub vector: Vector,
@@ -137,8 +137,6 @@ pub struct Draft<'a> {
     pub note: &'a [u8],
     /// A type, for clearing by type.
     pub kind: &'a str,
-    /// SHA-256 of what it was made from: a lookup with another one is a miss and drops the entry.
-    pub content: Option<[u8; 32]>,
     /// How long it is an answer; `None` takes the cache's default.
     pub ttl: Option<Duration>,
 }
@@ -165,6 +163,7 @@ impl Draft<'_> {
     pub(super) fn entry(
         &self,
         space: &Space,
+        content: Option<[u8; 32]>,
         precision: Precision,
         created_ms: u64,
         default_ttl: Option<Duration>,
@@ -173,7 +172,7 @@ impl Draft<'_> {
         Entry {
             space: space.id(),
             kind: self.kind.into(),
-            content: self.content,
+            content,
             vector: Vector::pack(self.vector.unwrap_or_default(), precision),
             note: self.note.into(),
             created_ms,
@@ -204,12 +203,12 @@ mod tests {
     #[test]
     fn an_entry_lives_from_its_making_to_its_end_and_not_under_another_clock() {
         let draft = Draft { ttl: Some(Duration::from_secs(3600)), ..Draft::default() };
-        let entry = draft.entry(&Space::builder().finish(), Precision::F32, 1_000_000_000, None);
+        let entry = draft.entry(&Space::builder().finish(), None, Precision::F32, 1_000_000_000, None);
         let lives = [(0i64, true), (3_599_999, true), (3_600_000, false), (-30_000, true), (-61_000, false)];
         for (offset, lives) in lives {
             assert_eq!(entry.live(1_000_000_000u64.wrapping_add_signed(offset)), lives, "{offset}");
         }
-        let forever = Draft::default().entry(&Space::builder().finish(), Precision::F32, 1_000_000_000, None);
+        let forever = Draft::default().entry(&Space::builder().finish(), None, Precision::F32, 1_000_000_000, None);
         assert!(forever.live(0) && forever.live(u64::MAX));
     }
 

@@ -6,12 +6,14 @@
 //! Whatever one thread does one after the other therefore evicts exactly what a single list would evict.
 
 use std::hash::{BuildHasher, Hash, Hasher};
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
 use super::entry::Entry;
+use super::name::{Name, Probe};
 use crate::embedding::Key;
 
 /// Sixteen threads that look up different keys seldom meet; finding the oldest entry still looks at sixteen numbers.
@@ -26,7 +28,7 @@ const BLOCK_BYTES: usize = 16;
 /// Bytes of an entry beside vector, note and kind: itself with its counters, its node in the list, its place in the
 /// map (a pointer to the key, one to the node and a byte, at a load between 7/16 and 7/8), and five blocks.
 const OVERHEAD_BYTES: usize =
-    size_of::<Entry>() + 2 * size_of::<usize>() + size_of::<(Key, Slot, usize, usize)>() + 26 + 5 * BLOCK_BYTES;
+    size_of::<Entry>() + 2 * size_of::<usize>() + size_of::<(Name, Slot, usize, usize)>() + 26 + 5 * BLOCK_BYTES;
 
 /// Bytes that `entry` takes in this tier.
 pub(super) fn cost(entry: &Entry) -> usize {
@@ -51,6 +53,15 @@ pub(super) enum Found {
     Changed,
 }
 
+/// Where an entry is put, and what it can be checked by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub name: Name,
+    pub content: Option<Name>,
+    /// Its key on disk, where there is a disk.
+    pub key: Option<Key>,
+}
+
 /// What an insert did beside inserting.
 #[derive(Debug, Default)]
 pub(super) struct Displaced {
@@ -65,10 +76,26 @@ struct Slot {
     stamp: u64,
     /// When it expires by the clock that nobody sets: a machine whose clock goes back must not make it younger.
     deadline_ms: u64,
+    /// The content that it was set or found with, if that was said.
+    content: Option<Name>,
+    /// Its key on disk, once that was needed.
+    key: Option<Key>,
     entry: Arc<Entry>,
 }
 
-/// Keys are hashes already.
+impl Slot {
+    /// Whether it was made from the content that `probe` asks for.
+    fn matches(&self, probe: &Probe) -> bool {
+        let Some(content) = probe.content() else { return true };
+        match self.content {
+            Some(known) => known == content,
+            // It came from disk, and nobody said then which content was meant.
+            None => self.entry.matches(probe.content_hash().as_ref()),
+        }
+    }
+}
+
+/// Names are hashes already.
 #[derive(Clone, Copy, Default)]
 struct AsIs(u64);
 
@@ -94,13 +121,9 @@ impl Hasher for AsIs {
     }
 }
 
-/// A key in the map.
-#[derive(PartialEq, Eq, Clone, Copy)]
-struct Name(Key);
-
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.short());
+        state.write_u64(self.short());
     }
 }
 
@@ -167,25 +190,27 @@ impl Memory {
         self.bytes().saturating_sub(self.len() * OVERHEAD_BYTES)
     }
 
-    /// Looks `key` up and makes it the most recently used. An entry that is no answer any more is dropped.
-    pub fn get(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Found {
-        let shard = self.shard(key);
+    /// Looks an entry up and makes it the most recently used. One that is no answer any more is dropped.
+    pub fn get(&self, probe: &Probe, now: Now) -> Found {
+        let name = probe.name();
+        let shard = self.shard(name);
         let mut lru = shard.lock();
-        let Some(slot) = lru.get_mut(&Name(*key)) else { return Found::Absent };
+        let Some(slot) = lru.get_mut(&name) else { return Found::Absent };
         let before = slot.stamp;
         let verdict = if !live(slot, now) {
             Found::Expired
-        } else if !slot.entry.matches(content) {
+        } else if !slot.matches(probe) {
             Found::Changed
         } else {
             slot.stamp = self.stamp.fetch_add(1, Ordering::Relaxed);
+            slot.content = slot.content.or(probe.content());
             Found::Hit(Arc::clone(&slot.entry))
         };
         let gone = if matches!(verdict, Found::Hit(_)) {
             None
         } else {
-            self.touch_version(key);
-            lru.pop(&Name(*key)).inspect(|slot| self.forget(slot))
+            self.touch_version(name);
+            lru.pop(&name).inspect(|slot| self.forget(slot))
         };
         // Only the oldest entry's use makes another one the oldest; looking at it costs a cache miss.
         if before == shard.oldest.load(Ordering::Relaxed) {
@@ -196,54 +221,66 @@ impl Memory {
         verdict
     }
 
-    /// The entry, if it is an answer. Changes nothing.
-    pub fn peek(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Option<Arc<Entry>> {
-        let lru = self.shard(key).lock();
-        let slot = lru.peek(&Name(*key))?;
-        (live(slot, now) && slot.entry.matches(content)).then(|| Arc::clone(&slot.entry))
+    /// Brings what the probes ask for into the processor's caches. A lookup goes to the main memory three or four times,
+    /// one after the other, and a lock lets nothing pass; here, many lookups wait at the same time.
+    pub fn fetch(&self, probes: &[Probe]) {
+        let locked: Vec<_> = self.shards.iter().map(Shard::lock).collect();
+        let look = |probe: &Probe| {
+            let slot = locked[shard_of(probe.name())].peek(&probe.name());
+            slot.map_or(0, |slot| slot.entry.expires_ms)
+        };
+        black_box(probes.iter().map(look).fold(0, u64::wrapping_add));
     }
 
-    /// Counts the changes to a key, and to some others that share the counter. What was read from elsewhere before
+    /// The entry, if it is an answer. Changes nothing.
+    pub fn peek(&self, probe: &Probe, now: Now) -> Option<Arc<Entry>> {
+        let lru = self.shard(probe.name()).lock();
+        let slot = lru.peek(&probe.name())?;
+        (live(slot, now) && slot.matches(probe)).then(|| Arc::clone(&slot.entry))
+    }
+
+    /// Counts the changes to an entry, and to some others that share the counter. What was read from elsewhere before
     /// a change must not be brought in after it.
-    pub fn version(&self, key: &Key) -> u32 {
-        self.versions[version_slot(key)].load(Ordering::Acquire)
+    pub fn version(&self, name: Name) -> u32 {
+        self.versions[version_slot(name)].load(Ordering::Acquire)
     }
 
     /// Puts the entry in as the most recently used, and evicts the least recently used until the limits hold.
-    pub fn insert(&self, key: Key, entry: &Arc<Entry>, now: Now) -> Displaced {
-        self.put(key, entry, now, None)
+    pub fn insert(&self, place: Place, entry: &Arc<Entry>, now: Now) -> Displaced {
+        self.put(place, entry, now, None)
     }
 
-    /// [`Memory::insert`] for what another tier answered: only if nothing has changed the key since `version`.
-    pub fn promote(&self, key: Key, entry: &Arc<Entry>, now: Now, version: u32) -> Displaced {
+    /// [`Memory::insert`] for what another tier answered: only if nothing has changed the entry since `version`.
+    pub fn promote(&self, place: Place, entry: &Arc<Entry>, now: Now, version: u32) -> Displaced {
         // Two lookups may bring in the same entry: neither replaces anything.
-        Displaced { replaced: 0, ..self.put(key, entry, now, Some(version)) }
+        Displaced { replaced: 0, ..self.put(place, entry, now, Some(version)) }
     }
 
-    fn put(&self, key: Key, entry: &Arc<Entry>, now: Now, version: Option<u32>) -> Displaced {
+    fn put(&self, place: Place, entry: &Arc<Entry>, now: Now, version: Option<u32>) -> Displaced {
         let mut displaced = Displaced::default();
         let lifetime = if entry.expires_ms == super::entry::NEVER {
             u64::MAX
         } else {
             entry.expires_ms.saturating_sub(now.wall_ms)
         };
-        let shard = self.shard(&key);
+        let Place { name, content, key } = place;
+        let shard = self.shard(name);
         let mut lru = shard.lock();
         match version {
-            Some(version) if self.version(&key) != version => return displaced,
+            Some(version) if self.version(name) != version => return displaced,
             Some(_) => {}
-            None => self.touch_version(&key),
+            None => self.touch_version(name),
         }
         let bytes = cost(entry);
         // What is larger than the whole tier would only push out everything else and then itself.
         let replaced = if bytes > self.max_bytes {
-            lru.pop(&Name(key))
+            lru.pop(&name)
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::Relaxed);
             let deadline_ms = now.steady_ms.saturating_add(lifetime);
             self.entries.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            lru.put(Name(key), Slot { stamp, deadline_ms, entry: Arc::clone(entry) })
+            lru.put(name, Slot { stamp, deadline_ms, content, key, entry: Arc::clone(entry) })
         };
         if let Some(slot) = replaced {
             self.forget(&slot);
@@ -282,12 +319,12 @@ impl Memory {
         }
     }
 
-    /// Drops the entry of `key`; whether there was one.
-    pub fn remove(&self, key: &Key) -> bool {
-        let shard = self.shard(key);
+    /// Drops an entry; whether there was one.
+    pub fn remove(&self, name: Name) -> bool {
+        let shard = self.shard(name);
         let mut lru = shard.lock();
-        self.touch_version(key);
-        let gone = lru.pop(&Name(*key)).inspect(|slot| self.forget(slot));
+        self.touch_version(name);
+        let gone = lru.pop(&name).inspect(|slot| self.forget(slot));
         shard.note_oldest(&lru);
         drop(lru);
         gone.is_some()
@@ -324,13 +361,14 @@ impl Memory {
         removed
     }
 
-    /// All entries of a space that answer at `now`, in no order. Does not count as use.
-    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Key, Arc<Entry>)> {
+    /// All entries of a space that answer at `now`, with their keys on disk as far as these were needed, in no order.
+    /// Does not count as use.
+    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Option<Key>, Arc<Entry>)> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let lru = shard.lock();
             let entries = lru.iter().filter(|(_, slot)| slot.entry.space == space && live(slot, now));
-            found.extend(entries.map(|(name, slot)| (name.0, Arc::clone(&slot.entry))));
+            found.extend(entries.map(|(_, slot)| (slot.key, Arc::clone(&slot.entry))));
         }
         found
     }
@@ -340,22 +378,25 @@ impl Memory {
         self.bytes.fetch_sub(cost(&slot.entry), Ordering::Relaxed);
     }
 
-    fn touch_version(&self, key: &Key) {
-        bump(&self.versions[version_slot(key)]);
+    fn touch_version(&self, name: Name) {
+        bump(&self.versions[version_slot(name)]);
     }
 
-    fn shard(&self, key: &Key) -> &Shard {
-        // Bits that the hash map does not use.
-        &self.shards[usize::from(key.as_bytes()[31]) % SHARDS]
+    fn shard(&self, name: Name) -> &Shard {
+        &self.shards[shard_of(name)]
     }
+}
+
+fn shard_of(name: Name) -> usize {
+    name.other() as usize % SHARDS
 }
 
 fn bump(version: &AtomicU32) {
     version.fetch_add(1, Ordering::AcqRel);
 }
 
-fn version_slot(key: &Key) -> usize {
-    usize::from(u16::from_le_bytes([key.as_bytes()[16], key.as_bytes()[17]])) % VERSIONS
+fn version_slot(name: Name) -> usize {
+    (name.other() >> 32) as usize % VERSIONS
 }
 
 fn live(slot: &Slot, now: Now) -> bool {
@@ -378,11 +419,16 @@ mod tests {
         Space::builder().finish().key().field("n", [n]).finish()
     }
 
+    fn place(n: u8, content: u8) -> Place {
+        let probe = Probe::from((key(n), Some([content; 32])));
+        Place { name: probe.name(), content: probe.content(), key: None }
+    }
+
     fn entry(values: usize, content: u8, ttl_ms: u64, created_ms: u64) -> Arc<Entry> {
         let vector = vec![f32::from(content); values];
         let ttl = Some(Duration::from_millis(ttl_ms));
-        let draft = Draft { vector: Some(&vector), content: Some([content; 32]), ttl, ..Draft::default() };
-        Arc::new(draft.entry(&Space::builder().finish(), Precision::F32, created_ms, None))
+        let draft = Draft { vector: Some(&vector), ttl, ..Draft::default() };
+        Arc::new(draft.entry(&Space::builder().finish(), Some([content; 32]), Precision::F32, created_ms, None))
     }
 
     /// The same in the plainest words: a list, the most recently used first.
@@ -461,15 +507,15 @@ mod tests {
                 let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed };
                 match step {
                     Step::Get(n, content) => {
-                        let found = memory.get(&key(n), Some(&[content; 32]), now);
+                        let found = memory.get(&(key(n), Some([content; 32])).into(), now);
                         prop_assert_eq!(found, naive.get(n, content, now.wall_ms));
                     }
                     Step::Insert(n, values, content, ttl) => {
                         let entry = entry(values, content, ttl, now.wall_ms);
-                        memory.insert(key(n), &entry, now);
+                        memory.insert(place(n, content), &entry, now);
                         naive.insert(n, entry);
                     }
-                    Step::Remove(n) => prop_assert_eq!(memory.remove(&key(n)), naive.take(n).is_some()),
+                    Step::Remove(n) => prop_assert_eq!(memory.remove(place(n, 0).name), naive.take(n).is_some()),
                     Step::Sweep => {
                         let before = naive.list.len();
                         naive.list.retain(|(_, entry)| now.wall_ms < entry.expires_ms);
@@ -489,7 +535,7 @@ mod tests {
                 for n in 0..24 {
                     let kept = naive.list.iter().find(|(name, _)| *name == n).map(|(_, entry)| entry);
                     let kept = kept.filter(|entry| now.wall_ms < entry.expires_ms);
-                    let found = memory.peek(&key(n), None, now);
+                    let found = memory.peek(&key(n).into(), now);
                     prop_assert_eq!(found.as_ref(), kept);
                 }
             }
@@ -499,8 +545,8 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_makes_nothing_younger() {
         let memory = Memory::new(10, 1 << 20);
-        memory.insert(key(1), &entry(1, 0, 1000, AT), Now { wall_ms: AT, steady_ms: 5 });
-        let at = |wall_ms, steady_ms| memory.peek(&key(1), None, Now { wall_ms, steady_ms }).is_some();
+        memory.insert(place(1, 0), &entry(1, 0, 1000, AT), Now { wall_ms: AT, steady_ms: 5 });
+        let at = |wall_ms, steady_ms| memory.peek(&key(1).into(), Now { wall_ms, steady_ms }).is_some();
         assert!(at(AT, 1004));
         assert!(!at(AT, 1005), "the wall clock stood still, the entry did not");
         assert!(at(AT - 30_000, 500) && !at(AT - 100_000, 500));
@@ -513,17 +559,17 @@ mod tests {
         let now = Now { wall_ms: AT, steady_ms: 0 };
         let (old, new) = (entry(1, 0, 1000, AT), entry(1, 1, 1000, AT));
         for change in [0, 1, 2] {
-            let version = memory.version(&key(1));
+            let version = memory.version(place(1, 0).name);
             match change {
-                0 => drop(memory.insert(key(1), &new, now)),
-                1 => drop(memory.remove(&key(1))),
+                0 => drop(memory.insert(place(1, 1), &new, now)),
+                1 => drop(memory.remove(place(1, 0).name)),
                 _ => drop(memory.remove_all(|_| true)),
             }
-            memory.promote(key(1), &old, now, version);
-            assert_ne!(memory.peek(&key(1), None, now).as_deref(), Some(&*old));
+            memory.promote(place(1, 0), &old, now, version);
+            assert_ne!(memory.peek(&key(1).into(), now).as_deref(), Some(&*old));
         }
-        memory.promote(key(1), &old, now, memory.version(&key(1)));
-        assert_eq!(memory.peek(&key(1), None, now).as_deref(), Some(&*old));
+        memory.promote(place(1, 0), &old, now, memory.version(place(1, 0).name));
+        assert_eq!(memory.peek(&key(1).into(), now).as_deref(), Some(&*old));
     }
 
     #[test]
@@ -537,9 +583,11 @@ mod tests {
                     for i in 0..5000u32 {
                         let n = (i.wrapping_mul(2_654_435_761) >> 24) as u8;
                         match i % 4 {
-                            0 => drop(memory.insert(key(n), &entry(usize::from(n) + 1, thread, 1000, AT), now)),
-                            1 if i % 64 == 1 => drop(memory.remove(&key(n))),
-                            _ => drop(memory.get(&key(n), None, now)),
+                            0 => {
+                                drop(memory.insert(place(n, thread), &entry(usize::from(n) + 1, thread, 1000, AT), now))
+                            }
+                            1 if i % 64 == 1 => drop(memory.remove(place(n, 0).name)),
+                            _ => drop(memory.get(&key(n).into(), now)),
                         }
                     }
                 });

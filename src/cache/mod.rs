@@ -10,20 +10,22 @@ mod disk;
 mod entry;
 mod flights;
 mod memory;
+mod name;
 mod near;
 mod report;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use disk::{Disk, DiskOptions, OnDisk};
+use disk::{Asked, Disk, DiskOptions, OnDisk};
 pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, Precision, Vector};
 pub use flights::{Boarding, Flights, Leader, Waiter};
-use memory::{Displaced, Found, Memory, Now};
+use memory::{Displaced, Found, Memory, Now, Place};
+pub use name::{Names, Probe};
 pub use near::Near;
 use near::Nearest;
 use report::Counters;
@@ -85,8 +87,8 @@ impl Default for CacheOptions {
     }
 }
 
-/// What is looked up: a key, and the hash of the content that the entry must have been made from, if that matters.
-pub type Probe = (Key, Option<[u8; 32]>);
+/// Lookups whose way to the main memory is shared. See [`Memory::fetch`].
+const TOGETHER: usize = 64;
 
 /// What memory alone can say.
 pub enum Recall {
@@ -98,7 +100,6 @@ pub enum Recall {
 
 /// A lookup on its way from memory to disk.
 pub struct Open {
-    probes: Vec<Probe>,
     answers: Vec<Option<Arc<Entry>>>,
     open: Vec<Unanswered>,
     started: Instant,
@@ -107,7 +108,10 @@ pub struct Open {
 struct Unanswered {
     at: usize,
     cause: MissCause,
+    /// Where memory would have it, and [`Memory::version`] of that.
+    place: Place,
     version: u32,
+    asked: Asked,
 }
 
 /// What maintenance did.
@@ -168,24 +172,13 @@ impl EmbeddingCache {
         })
     }
 
-    /// The answer for a key, from memory or else from disk. May wait for the disk.
-    pub fn lookup(&self, key: Key, content: Option<[u8; 32]>) -> Option<Arc<Entry>> {
-        let started = Instant::now();
-        let now = self.now();
-        let cause = match self.recall_one(&key, content.as_ref(), now) {
-            Ok(entry) => {
-                self.counters.took(started.elapsed(), 1, 1, now.wall_ms);
-                return Some(entry);
-            }
-            Err(cause) => cause,
-        };
-        let unanswered = Unanswered { at: 0, cause, version: self.memory.version(&key) };
-        let open = Open { probes: vec![(key, content)], answers: vec![None], open: vec![unanswered], started };
-        self.settle(open).pop().flatten()
+    /// The answer, from memory or else from disk. May wait for the disk.
+    pub fn lookup<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
+        self.recall_one(&probe.into()).unwrap_or_else(|open| self.settle(open).pop().flatten())
     }
 
-    /// The answers for many keys, in their order. May wait for the disk, once for all.
-    pub fn lookup_many(&self, probes: Vec<Probe>) -> Vec<Option<Arc<Entry>>> {
+    /// The answers to many probes, in their order. May wait for the disk, once for all.
+    pub fn lookup_many<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Vec<Option<Arc<Entry>>> {
         match self.recall(probes) {
             Recall::Done(answers) => answers,
             Recall::AskDisk(open) => self.settle(open),
@@ -193,59 +186,83 @@ impl EmbeddingCache {
     }
 
     /// Looks into memory only. Never waits.
-    pub fn recall(&self, probes: Vec<Probe>) -> Recall {
+    pub fn recall<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Recall {
         let started = Instant::now();
         let now = self.now();
+        let mut probes = probes.into_iter().map(Into::into);
         let mut open = Vec::new();
-        let mut answers = Vec::with_capacity(probes.len());
-        for (at, (key, content)) in probes.iter().enumerate() {
-            answers.push(match self.recall_one(key, content.as_ref(), now) {
-                Ok(entry) => Some(entry),
-                Err(cause) => {
-                    open.push(Unanswered { at, cause, version: self.memory.version(key) });
-                    None
-                }
-            });
+        let mut found = 0;
+        let mut answers = Vec::with_capacity(probes.size_hint().0);
+        let mut some: Vec<Probe> = Vec::with_capacity(TOGETHER);
+        loop {
+            some.clear();
+            some.extend(probes.by_ref().take(TOGETHER));
+            if some.is_empty() {
+                break;
+            }
+            self.memory.fetch(&some);
+            for probe in &some {
+                let answer = match self.ask_memory(probe, now) {
+                    Ok(entry) => {
+                        found += 1;
+                        Some(entry)
+                    }
+                    Err(cause) => {
+                        match self.disk {
+                            Some(_) => open.push(self.unanswered(probe, answers.len(), cause)),
+                            None => self.counters.missed(cause, 1),
+                        }
+                        None
+                    }
+                };
+                answers.push(answer);
+            }
         }
-        let open = Open { probes, answers, open, started };
-        if self.disk.is_none() || open.open.is_empty() {
-            return Recall::Done(self.finish(open, now));
+        self.counters.memory_hits.add(found);
+        if open.is_empty() {
+            self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
+            return Recall::Done(answers);
         }
-        Recall::AskDisk(open)
+        Recall::AskDisk(Open { answers, open, started })
     }
 
-    /// [`EmbeddingCache::recall`] for one key: the answer, `None` for a miss, or a lookup to be settled.
-    pub fn recall_key(&self, key: Key, content: Option<[u8; 32]>) -> Result<Option<Arc<Entry>>, Open> {
+    /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
+    pub fn recall_one(&self, probe: &Probe) -> Result<Option<Arc<Entry>>, Open> {
         let started = Instant::now();
         let now = self.now();
-        match self.recall_one(&key, content.as_ref(), now) {
+        let answer = match self.ask_memory(probe, now) {
             Ok(entry) => {
-                self.counters.took(started.elapsed(), 1, 1, now.wall_ms);
-                Ok(Some(entry))
+                self.counters.memory_hits.add(1);
+                Some(entry)
             }
-            Err(cause) if self.disk.is_none() => {
-                self.counters.missed(cause, 1);
-                self.counters.took(started.elapsed(), 1, 0, now.wall_ms);
-                Ok(None)
+            Err(cause) if self.disk.is_some() => {
+                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, cause)], started });
             }
             Err(cause) => {
-                let unanswered = Unanswered { at: 0, cause, version: self.memory.version(&key) };
-                Err(Open { probes: vec![(key, content)], answers: vec![None], open: vec![unanswered], started })
+                self.counters.missed(cause, 1);
+                None
             }
-        }
+        };
+        self.counters.took(started.elapsed(), 1, usize::from(answer.is_some()), now.wall_ms);
+        Ok(answer)
+    }
+
+    fn unanswered(&self, probe: &Probe, at: usize, cause: MissCause) -> Unanswered {
+        let asked = (probe.key(), probe.content_hash());
+        let place = Place { name: probe.name(), content: probe.content(), key: Some(asked.0) };
+        Unanswered { at, cause, place, version: self.memory.version(place.name), asked }
     }
 
     /// Answers what memory could not. Waits for the disk.
     pub fn settle(&self, mut open: Open) -> Vec<Option<Arc<Entry>>> {
         let now = self.now();
         if let Some(disk) = &self.disk {
-            let asked: Vec<Probe> = open.open.iter().map(|unanswered| open.probes[unanswered.at]).collect();
+            let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
             let mut found = disk.get(&asked, now).into_iter();
             open.open.retain_mut(|unanswered| {
-                let (key, _) = open.probes[unanswered.at];
                 unanswered.cause = match found.next() {
                     Some(OnDisk::Hit(entry)) => {
-                        let displaced = self.memory.promote(key, &entry, now, unanswered.version);
+                        let displaced = self.memory.promote(unanswered.place, &entry, now, unanswered.version);
                         self.displaced(&displaced);
                         self.counters.disk_hits.add(1);
                         open.answers[unanswered.at] = Some(entry);
@@ -260,24 +277,17 @@ impl EmbeddingCache {
                 true
             });
         }
-        self.finish(open, now)
-    }
-
-    fn finish(&self, open: Open, now: Now) -> Vec<Option<Arc<Entry>>> {
         for unanswered in &open.open {
             self.counters.missed(unanswered.cause, 1);
         }
-        let requests = open.probes.len();
+        let requests = open.answers.len();
         self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);
         open.answers
     }
 
-    fn recall_one(&self, key: &Key, content: Option<&[u8; 32]>, now: Now) -> Result<Arc<Entry>, MissCause> {
-        match self.memory.get(key, content, now) {
-            Found::Hit(entry) => {
-                self.counters.memory_hits.add(1);
-                Ok(entry)
-            }
+    fn ask_memory(&self, probe: &Probe, now: Now) -> Result<Arc<Entry>, MissCause> {
+        match self.memory.get(probe, now) {
+            Found::Hit(entry) => Ok(entry),
             Found::Absent => Err(MissCause::Absent),
             Found::Expired => {
                 self.left(EvictionCause::Expired, 1);
@@ -290,58 +300,67 @@ impl EmbeddingCache {
         }
     }
 
-    /// What memory has for a key. Counts as no use and in no statistics; never waits.
-    pub fn peek(&self, key: Key) -> Option<Arc<Entry>> {
-        self.memory.peek(&key, None, self.now())
+    /// What memory has. Counts as no use and in no statistics; never waits.
+    pub fn peek<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
+        self.memory.peek(&probe.into(), self.now())
     }
 
     /// Whether a lookup would be answered. Counts as no use and in no statistics. May wait for the disk.
-    pub fn contains(&self, key: Key, content: Option<[u8; 32]>) -> bool {
-        let now = self.now();
-        self.memory.peek(&key, content.as_ref(), now).is_some() || self.on_disk(key, content, now)
+    pub fn contains<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
+        let (probe, now) = (probe.into(), self.now());
+        self.memory.peek(&probe, now).is_some() || self.on_disk((probe.key(), probe.content_hash()), now)
     }
 
-    fn on_disk(&self, key: Key, content: Option<[u8; 32]>, now: Now) -> bool {
-        let found = self.disk.as_ref().map(|disk| disk.get(&[(key, content)], now));
+    fn on_disk(&self, asked: Asked, now: Now) -> bool {
+        let found = self.disk.as_ref().map(|disk| disk.get(&[asked], now));
         found.is_some_and(|found| matches!(found[..], [OnDisk::Hit(_)]))
     }
 
     /// Sets an entry. It is an answer at once; it is on disk some ten milliseconds later. May wait for the disk: when
     /// the queue is full, and for the first vector of a space.
-    pub fn commit(&self, space: &Space, key: Key, draft: &Draft) -> Result<()> {
-        self.commit_many(space, [(key, *draft)])
+    pub fn commit<'a>(&self, space: &Space, probe: impl Into<Probe<'a>>, draft: &Draft<'a>) -> Result<()> {
+        self.commit_many(space, [(probe, *draft)])
     }
 
-    /// Sets entries, all or, when one of them is refused, none.
+    /// Sets entries, all or, when one of them is refused, none. Where a probe says which content, a lookup with another
+    /// one is a miss and drops the entry.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for values that are not finite, of another length than the space's, or too large;
     /// [`Error::CacheClosed`].
-    pub fn commit_many<'a>(&self, space: &Space, drafts: impl IntoIterator<Item = (Key, Draft<'a>)>) -> Result<()> {
+    pub fn commit_many<'a, P: Into<Probe<'a>>>(
+        &self,
+        space: &Space,
+        drafts: impl IntoIterator<Item = (P, Draft<'a>)>,
+    ) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::CacheClosed);
         }
         let now = self.now();
         let mut entries = Vec::new();
-        for (key, draft) in drafts {
+        for (probe, draft) in drafts {
             draft.check()?;
             if let Some(vector) = draft.vector {
                 self.check_dimensions(space, vector.len())?;
             }
-            entries.push((key, Arc::new(draft.entry(space, self.options.precision, now.wall_ms, self.options.ttl))));
+            let probe: Probe = probe.into();
+            // Nobody but the disk asks for these.
+            let (key, hash) = self.disk.as_ref().map(|_| (probe.key(), probe.content_hash())).unzip();
+            let entry = draft.entry(space, hash.flatten(), self.options.precision, now.wall_ms, self.options.ttl);
+            entries.push((Place { name: probe.name(), content: probe.content(), key }, Arc::new(entry)));
         }
         let count = entries.len();
         let Some(disk) = &self.disk else {
-            for (key, entry) in &entries {
-                self.displaced(&self.memory.insert(*key, entry, now));
+            for (place, entry) in &entries {
+                self.displaced(&self.memory.insert(*place, entry, now));
             }
             self.counters.sets.add(count);
             return Ok(());
         };
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // The disk first: a lookup that reads it meanwhile must not bring the old value back into memory.
-        disk.put(entries.iter().map(|(key, entry)| (*key, Arc::clone(entry))));
-        let displaced: Vec<_> = entries.iter().map(|(key, entry)| self.memory.insert(*key, entry, now)).collect();
+        disk.put(entries.iter().filter_map(|(place, entry)| Some((place.key?, Arc::clone(entry)))));
+        let displaced: Vec<_> = entries.iter().map(|(place, entry)| self.memory.insert(*place, entry, now)).collect();
         drop(changing);
         displaced.iter().for_each(|displaced| self.displaced(displaced));
         self.counters.sets.add(count);
@@ -376,13 +395,14 @@ impl EmbeddingCache {
     }
 
     /// Deletes an entry; whether there was one. May wait for the disk.
-    pub fn delete(&self, key: Key) -> bool {
-        let on_disk = self.on_disk(key, None, self.now());
+    pub fn delete<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
+        let probe = probe.into();
+        let on_disk = self.disk.is_some() && self.on_disk((probe.key(), None), self.now());
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(disk) = &self.disk {
-            disk.delete(key);
+            disk.delete(probe.key());
         }
-        let in_memory = self.memory.remove(&key);
+        let in_memory = self.memory.remove(probe.name());
         drop(changing);
         self.left(EvictionCause::Explicit, usize::from(in_memory));
         in_memory || on_disk
@@ -411,14 +431,13 @@ impl EmbeddingCache {
         Draft { vector: Some(query), ..Draft::default() }.check()?;
         let now = self.now();
         let mut nearest = Nearest::new(query, threshold, limit);
-        let in_memory: HashMap<Key, Arc<Entry>> = self.memory.of_space(space.id(), now).into_iter().collect();
-        for (key, entry) in &in_memory {
-            nearest.show(*key, entry);
-        }
+        let in_memory = self.memory.of_space(space.id(), now);
+        in_memory.iter().for_each(|(_, entry)| nearest.show(entry));
         if let Some(disk) = &self.disk {
+            let shown: HashSet<Key> = in_memory.iter().filter_map(|(key, _)| *key).collect();
             disk.scan(space.id(), now, |key, entry| {
-                if !in_memory.contains_key(&key) {
-                    nearest.show(key, &entry);
+                if !shown.contains(&key) {
+                    nearest.show(&entry);
                 }
                 true
             });

@@ -7,13 +7,10 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::entry::{Entry, Vector};
-use crate::embedding::Key;
 
 /// An entry and how near it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Near {
-    /// Its key.
-    pub key: Key,
     /// Cosine of the angle between the two vectors, -1–1.
     pub similarity: f32,
     /// The entry.
@@ -40,7 +37,7 @@ impl<'a> Nearest<'a> {
     }
 
     /// Entries without a vector, of another length, or of length zero are near to nothing.
-    pub fn show(&mut self, key: Key, entry: &Arc<Entry>) {
+    pub fn show(&mut self, entry: &Arc<Entry>) {
         if entry.vector.len() != self.query.len() || self.limit == 0 {
             return;
         }
@@ -63,7 +60,7 @@ impl<'a> Nearest<'a> {
         if self.heap.len() == self.limit {
             self.heap.pop();
         }
-        self.heap.push(Ranked(Near { key, similarity, entry: Arc::clone(entry) }));
+        self.heap.push(Ranked(Near { similarity, entry: Arc::clone(entry) }));
     }
 
     /// The nearest first.
@@ -88,9 +85,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Equal ones in the order of their keys: the same answer every time.
-        let keys = || self.0.key.as_bytes().cmp(other.0.key.as_bytes());
-        other.0.similarity.total_cmp(&self.0.similarity).then_with(keys)
+        // Equal ones in the order of their notes, which begin with the key: the same answer every time.
+        let notes = || self.0.entry.note.cmp(&other.0.entry.note);
+        other.0.similarity.total_cmp(&self.0.similarity).then_with(notes)
     }
 }
 

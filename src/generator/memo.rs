@@ -82,7 +82,7 @@ impl Memo {
         let mut found = Vec::with_capacity(keys.len());
         for window in keys.chunks(WINDOW) {
             cancel.check()?;
-            let entries = self.cache.lookup_many(window.iter().map(|key| (*key, None)).collect());
+            let entries = self.cache.lookup_many(window.iter().copied());
             found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(&entry))));
         }
         Ok(found)
