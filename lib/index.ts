@@ -22,6 +22,7 @@ export { OptimizedEmbeddingGenerator, prepareText } from './generator';
 export type {
   BatchProcessOptions,
   CallOptions,
+  Dtype,
   EmbeddingMatrix,
   GeneratorOptions,
   ModelInfo,
