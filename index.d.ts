@@ -500,6 +500,8 @@ export interface StreamOptions {
 }
 /** How the vectors of a text's tokens become one. */
 export type Pooling = "mean" | "cls" | "last_token" | "max";
+/** The variants in which models are published, by the type of their weights. */
+export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
 	/**
@@ -507,6 +509,11 @@ export interface GeneratorOptions {
 	 * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
 	 */
 	modelPath?: string;
+	/**
+	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
+	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
+	 */
+	dtype?: Dtype;
 	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
 	pooling?: Pooling;
 	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
@@ -600,8 +607,8 @@ export interface ModelInfo {
 	normalize: boolean;
 	/** The output of the graph that is read. */
 	output: string;
-	/** Element type of that output. */
-	dtype: "fp32" | "fp16";
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
+	dtype: Dtype;
 	/**
 	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
 	 * on the fly, so their texts are run one by one.

@@ -31,6 +31,7 @@ export { OptimizedEmbeddingGenerator, prepareText } from './generator';
 export type {
   BatchProcessOptions,
   CallOptions,
+  Dtype,
   EmbeddingMatrix,
   GeneratorOptions,
   ModelInfo,

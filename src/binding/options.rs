@@ -10,7 +10,7 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
-use crate::model::{ModelOptions, Pooling, PromptOptions};
+use crate::model::{Dtype, ModelOptions, Pooling, PromptOptions};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -106,9 +106,11 @@ impl<'a> Reader<'a> {
 pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions> {
     let mut read = Reader::new("", options);
     let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
+    let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let parsed = GeneratorOptions {
         model_path: read.string("modelPath")?,
         model: ModelOptions {
+            dtype: read.one_of("dtype", &dtypes)?,
             pooling: read.one_of("pooling", &poolings)?,
             normalize: read.boolean("normalize")?,
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),

@@ -11,12 +11,9 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::pooling::{Activation, Dense};
-use super::{ModelOptions, Pooling, PromptOptions, Prompts};
+use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-
-/// Where a graph is looked for, best first.
-const GRAPHS: [&str; 2] = ["onnx/model.onnx", "model.onnx"];
 
 /// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
 const MAX_CONFIG_BYTES: u64 = 256 << 20;
@@ -104,7 +101,7 @@ struct DenseConfig {
 
 /// Reads what the files at `path` say. Options win over files.
 pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
-    let (root, onnx) = locate(path)?;
+    let (root, onnx) = graph::locate(path, options.dtype)?;
     let mut files = ConfigFiles { root, read: Vec::new() };
     let tokenizer_path = files.root.join("tokenizer.json");
     let tokenizer_json = read_file(&tokenizer_path)?.ok_or_else(|| {
@@ -153,48 +150,6 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     spec.normalize = options.normalize.or(spec.normalize);
     spec.config_files = files.read;
     Ok(spec)
-}
-
-/// The directory that holds the model's files, and its graph.
-fn locate(path: &str) -> Result<(PathBuf, PathBuf)> {
-    let given = Path::new(path);
-    let kind = fs::metadata(given).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => Error::model(
-            path,
-            "there is no such file or directory: pass the path of a model directory in Hugging Face layout or of an .onnx file",
-        ),
-        _ => Error::model(path, error.to_string()),
-    })?;
-    if kind.is_dir() {
-        return match GRAPHS.iter().map(|graph| given.join(graph)).find(|graph| graph.is_file()) {
-            Some(onnx) => Ok((given.to_path_buf(), onnx)),
-            None => Err(Error::model(path, no_graph(given))),
-        };
-    }
-    if given.extension().is_none_or(|extension| extension != "onnx") {
-        return Err(Error::model(path, "this file is not an .onnx file: pass a model directory or an .onnx file"));
-    }
-    let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let grandparent = if parent.file_name().is_some_and(|name| name == "onnx") { parent.parent() } else { None };
-    let root = [Some(parent), grandparent].into_iter().flatten().find(|dir| dir.join("tokenizer.json").is_file());
-    Ok((root.or(grandparent).unwrap_or(parent).to_path_buf(), given.to_path_buf()))
-}
-
-fn no_graph(directory: &Path) -> String {
-    let mut found: Vec<String> = ["", "onnx"]
-        .iter()
-        .filter_map(|sub| fs::read_dir(directory.join(sub)).ok())
-        .flat_map(|entries| entries.flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "onnx"))
-        .map(|path| path.strip_prefix(directory).unwrap_or(&path).display().to_string())
-        .collect();
-    found.sort();
-    let advice = match found.first() {
-        Some(_) => format!("pass the path of one of the .onnx files that are there: {}", found.join(", ")),
-        None => "export the model to ONNX first".to_owned(),
-    };
-    format!("it holds neither {}: {advice}", GRAPHS.join(" nor "))
 }
 
 /// Reads configuration files and remembers what it read.

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod directory;
+mod graph;
 mod library;
 mod onnx;
 mod pooling;
@@ -16,6 +17,7 @@ use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
+pub use graph::Dtype;
 pub use library::set_addon_directory;
 pub use pooling::Pooling;
 
@@ -34,6 +36,8 @@ pub trait Model: Send + Sync {
 /// What the user may say about a model; what is `None` is read from the model's own files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelOptions {
+    /// Which variant of the graph is taken, where there are several. Default: the plain `model.onnx`.
+    pub dtype: Option<Dtype>,
     /// How token vectors become one vector.
     pub pooling: Option<Pooling>,
     /// Whether vectors are scaled to length 1.
@@ -93,7 +97,7 @@ pub struct ModelInfo {
     pub normalize: bool,
     /// The graph's output that is read.
     pub output: String,
-    /// Element type of that output: `fp32` or `fp16`.
+    /// Type of the weights, as far as the file's name tells; else the element type of that output, `fp32` or `fp16`.
     pub dtype: &'static str,
     /// Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise
     /// activations on the fly; their texts are run one by one.

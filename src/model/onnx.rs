@@ -21,7 +21,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::{HashedWeights, ModelSpec};
 use super::pooling::Head;
-use super::{Model, ModelInfo, ModelOptions, Pooling, library};
+use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, library};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
 use crate::error::{Error, Result};
@@ -63,6 +63,7 @@ pub(super) struct OnnxModel {
     session: ManuallyDrop<Session>,
     inputs: Vec<Input>,
     output: CString,
+    output_dtype: &'static str,
     head: Head,
     /// Length of the graph's own vectors; 0 until the first run has told.
     width: usize,
@@ -100,7 +101,7 @@ impl OnnxModel {
                 known.join(", ")
             ))
         })?;
-        let dtype = match output.dtype().tensor_type() {
+        let output_dtype = match output.dtype().tensor_type() {
             Some(TensorElementType::Float32) => "fp32",
             Some(TensorElementType::Float16) => "fp16",
             other => {
@@ -139,6 +140,7 @@ impl OnnxModel {
         let output_name = output.name().to_owned();
         let mut model = Self {
             output: CString::new(output_name.as_str()).map_err(|error| bad(error.to_string()))?,
+            output_dtype,
             inputs,
             head,
             width: 0,
@@ -152,7 +154,7 @@ impl OnnxModel {
                 pooling: if pooled { None } else { spec.pooling },
                 normalize,
                 output: output_name,
-                dtype,
+                dtype: Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str),
                 batch_invariant: false,
                 intra_op_threads,
                 runtime: runtime.build.clone(),
@@ -168,7 +170,7 @@ impl OnnxModel {
     /// The model with what only the hashed weights tell.
     pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
         self.info.batch_invariant = !weights.dynamic_quantization;
-        self.info.fingerprint = fingerprint(spec, weights, &self.info);
+        self.info.fingerprint = fingerprint(spec, weights, &self.info, self.output_dtype);
         self
     }
 
@@ -336,7 +338,7 @@ fn compile(runtime: &Runtime, spec: &ModelSpec, intra_op_threads: usize, cancel:
     })
 }
 
-fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo) -> Fingerprint {
+fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, output_dtype: &str) -> Fingerprint {
     let number = |value: usize| (value as u64).to_le_bytes();
     let mut builder = Fingerprint::builder()
         .field("weights", weights.sha256)
@@ -345,7 +347,7 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo) -> F
         .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
         .field("normalize", [u8::from(info.normalize)])
         .field("dimensions", number(info.dimensions))
-        .field("dtype", info.dtype)
+        .field("dtype", output_dtype)
         .field("max_length", number(info.max_length))
         .field("prompt", spec.prompts.of(InputType::Document))
         .field("query prompt", spec.prompts.of(InputType::Query))
