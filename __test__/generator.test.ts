@@ -16,9 +16,11 @@ const annotation = (nodeId: string, summary = `summary of ${nodeId}`): Annotatio
 test('the package exports what the contract names', () => {
   expect(Object.keys(embedcore).sort()).toEqual([
     'CodeIndex',
+    'DynamicBatchOptimizer',
     'EmbeddingError',
     'EmbeddingGenerationError',
     'IntelligentEmbeddingCache',
+    'MemoryAwareProcessor',
     'MemoryLimitError',
     'ModelInitializationError',
     'OptimizedEmbeddingGenerator',
