@@ -506,9 +506,23 @@ export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" |
 export interface GeneratorOptions {
 	/**
 	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
-	 * Face layout, or an `.onnx` file in one. May be given to `initialize` instead.
+	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
+	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
+	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
 	 */
 	modelPath?: string;
+	/**
+	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
+	 * fetched.
+	 */
+	revision?: string;
+	/**
+	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
+	 * `~/.cache/huggingface/hub`.
+	 */
+	cacheDir?: string;
+	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
+	localFilesOnly?: boolean;
 	/**
 	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
 	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
@@ -543,6 +557,22 @@ export interface GeneratorOptions {
 	 * one run on all of them.
 	 */
 	intraOpThreads?: number;
+}
+/** How much of a file of a model has been fetched. */
+export interface FetchProgress {
+	/** Its name in the model. */
+	file: string;
+	/** Bytes that are here, those of an earlier attempt included. */
+	loaded: number;
+	/** Bytes that it has. */
+	total: number;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
+export interface InitializeOptions {
+	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
+	signal?: AbortSignal;
+	/** Told of files that are fetched from the hub, some times a second. */
+	progressCallback?: (progress: FetchProgress) => void;
 }
 /** Options of one call. */
 export interface CallOptions {
@@ -597,6 +627,13 @@ export interface ModelInfo {
 	modelId: string;
 	/** Its ONNX file. */
 	modelPath: string;
+	/**
+	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
+	 * ONNX files and a conversion of it is known.
+	 */
+	repository: string | null;
+	/** The commit of that repository, else `null`. */
+	revision: string | null;
 	/** Length of its vectors. */
 	dimensions: number;
 	/** Most tokens of a text that it sees, special tokens included. */
@@ -633,10 +670,12 @@ export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
 	 */
 	constructor(options?: GeneratorOptions);
 	/**
-	 * Loads the model. Does nothing when that model is loaded already; another one replaces it once it is ready.
-	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it. The generator stays usable.
+	 * Loads the model, and fetches it from the hub where that is its place. Does nothing when that model is loaded already;
+	 * another one replaces it once it is ready.
+	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
+	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
 	 */
-	initialize(modelPath?: string): Promise<void>;
+	initialize(modelPath?: string, options?: InitializeOptions): Promise<void>;
 	/** Whether a model is loaded. */
 	isReady(): boolean;
 	/**

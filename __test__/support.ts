@@ -61,3 +61,55 @@ export function floats(path: string): Float32Array {
 export function texts(count: number): string[] {
   return Array.from({ length: count }, (_, i) => `text ${i} ${'reads a file and parses it '.repeat(i % 10)}`);
 }
+
+/** A graph with its larger weights taken out, and those weights, as they lie in a file `name` beside it. */
+export function withExternalData(graph: Buffer, name: string): { graph: Buffer; data: Buffer } {
+  const weights: Buffer[] = [];
+  let offset = 0;
+  const varint = (value: number) => {
+    const bytes = [];
+    for (; value > 127; value = Math.floor(value / 128)) bytes.push((value % 128) | 128);
+    return Buffer.from([...bytes, value]);
+  };
+  const field = (number: number, bytes: Buffer) => Buffer.concat([varint(number * 8 + 2), varint(bytes.length), bytes]);
+  const entry = (key: string, value: string | number) => field(13, Buffer.concat([field(1, Buffer.from(key)), field(2, Buffer.from(String(value)))]));
+  /** Rewrites the fields of a message; numbers are those of onnx.proto. */
+  const rewrite = (message: Buffer, change: (number: number, bytes: Buffer) => Buffer | undefined): Buffer => {
+    const parts: Buffer[] = [];
+    let at = 0;
+    const read = () => {
+      let value = 0;
+      for (let shift = 1; ; shift *= 128) {
+        const byte = message[at++]!;
+        value += (byte % 128) * shift;
+        if (byte < 128) return value;
+      }
+    };
+    while (at < message.length) {
+      const start = at;
+      const tag = read();
+      if (tag % 8 === 2) {
+        const length = read();
+        const changed = change(tag >> 3, message.subarray(at, at + length));
+        at += length;
+        parts.push(changed ?? message.subarray(start, at));
+        continue;
+      }
+      if (tag % 8 === 0) read();
+      else at += tag % 8 === 1 ? 8 : 4;
+      parts.push(message.subarray(start, at));
+    }
+    return Buffer.concat(parts);
+  };
+  const tensor = (bytes: Buffer) =>
+    rewrite(bytes, (number, raw) => {
+      if (number !== 9 || raw.length < 1024) return undefined;
+      const location = [entry('location', name), entry('offset', offset), entry('length', raw.length), Buffer.from([14 * 8, 1])];
+      weights.push(raw);
+      offset += raw.length;
+      return Buffer.concat(location);
+    });
+  const inGraph = (bytes: Buffer) => rewrite(bytes, (number, inner) => (number === 5 ? field(5, tensor(inner)) : undefined));
+  const changed = rewrite(graph, (number, inner) => (number === 7 ? field(7, inGraph(inner)) : undefined));
+  return { graph: changed, data: Buffer.concat(weights) };
+}

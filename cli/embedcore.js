@@ -22,7 +22,7 @@ Options of search
   --limit N        number of answers (10)
   --json           answers as JSON
 Options of both
-  --model PATH     a model directory or .onnx file instead of the built-in model
+  --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
   --help, --version
 
 DIRECTORY is the current one by default; search also looks for an index above it.`;

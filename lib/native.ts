@@ -6,11 +6,16 @@ import { EmbeddingError, toEmbeddingError } from './errors';
 /** See `src/binding/generator.rs`. */
 export interface NativeGenerator {
   attach(cache: NativeCache): void;
-  initialize(path?: string): Promise<void>;
+  load(): NativeLoad;
   isReady(): boolean;
   modelInfo(): object;
   close(): Promise<void>;
   call(): NativeCall;
+}
+
+export interface NativeLoad {
+  cancel(): void;
+  run(path?: string, onFetch?: (file: string, loaded: number, total: number) => void): Promise<void>;
 }
 
 export interface NativeCall {

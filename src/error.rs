@@ -46,6 +46,18 @@ pub enum Error {
         /// What is wrong with it and what to do.
         reason: String,
     },
+    /// A file of a model could not be had from the hub.
+    #[error("Could not get {file} from {url}: {reason}")]
+    Hub {
+        /// The file and its model.
+        file: String,
+        /// Where it was asked for, without anything secret.
+        url: String,
+        /// What the server answered; `None` where it did not.
+        status: Option<u16>,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// The model answered with an error or with unusable numbers.
     #[error("Could not embed text {index}: {reason}")]
     Generation {
@@ -106,7 +118,9 @@ impl Error {
             Self::InvalidArgument(_) | Self::EmptyText { .. } => "INVALID_ARGUMENT",
             Self::InvalidConfig { .. } | Self::IndexMismatch { .. } => "INVALID_CONFIG",
             Self::InputTooLong { .. } => "INPUT_TOO_LONG",
-            Self::ModelInit { .. } => "MODEL_INIT_FAILED",
+            Self::Hub { status: None | Some(408 | 500..), .. } => "BACKEND_UNAVAILABLE",
+            Self::Hub { status: Some(429), .. } => "RATE_LIMITED",
+            Self::ModelInit { .. } | Self::Hub { .. } => "MODEL_INIT_FAILED",
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
             Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
@@ -119,7 +133,10 @@ impl Error {
 
     /// Whether the same call may succeed later without a change by the caller.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Storage { .. })
+        match self {
+            Self::Hub { status, .. } => matches!(status, None | Some(408 | 429 | 500..)),
+            _ => matches!(self, Self::TimedOut { .. } | Self::Storage { .. }),
+        }
     }
 
     /// The error's fields for programs, so that nobody has to parse the message.
@@ -131,6 +148,7 @@ impl Error {
             | Self::Storage { path, .. }
             | Self::IndexMismatch { path, .. }
             | Self::NoIndex { path } => json!({ "path": path }),
+            Self::Hub { file, url, status, .. } => json!({ "file": file, "url": url, "status": status }),
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
             Self::InvalidArgument(_)

@@ -30,7 +30,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 9] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
     ("ort::", &["model/onnx.rs"]),
     (
         "napi",
@@ -48,9 +48,11 @@ const ONLY_IN: [(&str, &[&str]); 9] = [
     ("rusqlite::", &["cache/store.rs", "index/store.rs"]),
     ("tree_sitter", &["index/outline.rs"]),
     ("ignore::", &["index/tree.rs"]),
+    ("ureq::", &["model/hub/client.rs"]),
+    ("rustls_native_certs", &["model/hub/client.rs"]),
     ("std::thread", &["cache/disk.rs", "host.rs", "host/monitor.rs", "lanes.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
-    ("env::", &["model/library.rs", "model/onnx.rs"]),
+    ("env::", &["model/hub/client.rs", "model/hub/mod.rs", "model/library.rs", "model/onnx.rs"]),
 ];
 
 #[test]

@@ -17,6 +17,7 @@ use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::{Embedded, Generator, Inputs, Progress};
+use crate::model;
 use crate::text::Annotation;
 
 /// Vectors above this size are handed over without a copy. Below it a copy is cheaper than a finaliser.
@@ -51,11 +52,10 @@ impl NativeGenerator {
         self.inner.attach(cache, space);
     }
 
-    /// See `Generator::initialize`.
+    /// A load that has not begun yet.
     #[napi(catch_unwind)]
-    pub fn initialize<'env>(&self, env: &'env Env, path: Option<String>) -> Result<PromiseRaw<'env, ()>> {
-        let generator = Arc::clone(&self.inner);
-        env.spawn_future(async move { generator.initialize(path).await.map_err(to_js) })
+    pub fn load(&self) -> NativeLoad {
+        NativeLoad { generator: Arc::clone(&self.inner), cancel: Cancel::default() }
     }
 
     /// See `Generator::is_ready`.
@@ -71,6 +71,8 @@ impl NativeGenerator {
         let mut object = Object::new(&env)?;
         object.set("modelId", info.model_id)?;
         object.set("modelPath", info.model_path)?;
+        object.set("repository", info.repository)?;
+        object.set("revision", info.revision)?;
         object.set("dimensions", info.dimensions as u32)?;
         object.set("maxLength", info.max_length as u32)?;
         object.set("pooling", info.pooling.map(|pooling| pooling.as_str()))?;
@@ -98,6 +100,43 @@ impl NativeGenerator {
     #[napi(catch_unwind)]
     pub fn call(&self) -> NativeCall {
         NativeCall { generator: Arc::clone(&self.inner), cancel: Cancel::default(), packs: Mutex::default() }
+    }
+}
+
+/// Called with (file, loaded, total) of a file that is fetched. Weak, too.
+type OnFetch = ThreadsafeFunction<FnArgs<(String, f64, f64)>, (), FnArgs<(String, f64, f64)>, Status, false, true>;
+
+/// One load of a model, stopped at any time.
+#[napi]
+pub struct NativeLoad {
+    generator: Arc<Generator>,
+    cancel: Cancel,
+}
+
+#[napi]
+impl NativeLoad {
+    /// Stops the load, if it runs; its promise is rejected with `ABORTED`.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.cancel.cancel(Error::Aborted);
+    }
+
+    /// See `Generator::load`.
+    #[napi(catch_unwind)]
+    pub fn run<'env>(
+        &self,
+        env: &'env Env,
+        path: Option<String>,
+        on_fetch: Option<OnFetch>,
+    ) -> Result<PromiseRaw<'env, ()>> {
+        let (generator, cancel) = (Arc::clone(&self.generator), self.cancel.clone());
+        let progress = on_fetch.map(|callback| -> model::Progress {
+            Box::new(move |file, loaded, total| {
+                let report = (file.to_owned(), loaded as f64, total as f64);
+                callback.call(report.into(), ThreadsafeFunctionCallMode::NonBlocking);
+            })
+        });
+        env.spawn_future(async move { generator.load(path, cancel, progress).await.map_err(to_js) })
     }
 }
 

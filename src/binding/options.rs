@@ -10,7 +10,7 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
-use crate::model::{Dtype, ModelOptions, Pooling, PromptOptions};
+use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -110,6 +110,11 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     let parsed = GeneratorOptions {
         model_path: read.string("modelPath")?,
         model: ModelOptions {
+            hub: HubOptions {
+                revision: read.string("revision")?,
+                cache_dir: read.string("cacheDir")?.map(Into::into),
+                local_files_only: read.boolean("localFilesOnly")?.unwrap_or_default(),
+            },
             dtype: read.one_of("dtype", &dtypes)?,
             pooling: read.one_of("pooling", &poolings)?,
             normalize: read.boolean("normalize")?,

@@ -19,7 +19,7 @@ use crate::embedding::{InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::Lanes;
-use crate::model::{Model, ModelFiles, Prompts};
+use crate::model::{Model, ModelFiles, Prompts, Source};
 use crate::text::{self, Prepared};
 use crate::tokens::Tokenizer;
 
@@ -41,12 +41,12 @@ pub(super) struct Engine {
 
 impl Engine {
     pub fn load(
-        path: String,
+        source: &Source,
         options: &GeneratorOptions,
         cache: Option<(Arc<EmbeddingCache>, Space)>,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let files = ModelFiles::read(&path, &options.model)?;
+        let files = ModelFiles::read(source, &options.model)?;
         let (model, tokenizer) = files.load(&options.model, cancel, || {
             Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
         });
@@ -60,7 +60,7 @@ impl Engine {
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
         Ok(Self {
-            path,
+            path: source.id.clone(),
             tokenizer,
             prompts: files.prompts().clone(),
             budget: Budget { max_rows, ..options.budget },

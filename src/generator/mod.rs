@@ -13,7 +13,7 @@ use crate::cache::EmbeddingCache;
 use crate::cancel::Cancel;
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
 use crate::error::{Error, Result};
-use crate::model::{BUILTIN, ModelInfo, ModelOptions};
+use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Source};
 use crate::text::Annotation;
 use engine::Engine;
 
@@ -140,9 +140,13 @@ impl Generator {
     /// Loads the model at `path`, or the one of the options. Does nothing when that model is loaded already; replaces
     /// another one only once the new one is ready, and lets running calls finish with the old one.
     pub async fn initialize(&self, path: Option<String>) -> Result<()> {
-        let _one_at_a_time = self.loading.lock().await;
+        self.load(path, Cancel::default(), None).await
+    }
+
+    /// The same, stopped by `cancel`, and told of what is fetched.
+    pub async fn load(&self, path: Option<String>, cancel: Cancel, progress: Option<model::Progress>) -> Result<()> {
+        let _one_at_a_time = cancel.or_else(self.loading.lock()).await?;
         let path = path.or_else(|| self.options.model_path.clone()).unwrap_or_else(|| BUILTIN.to_owned());
-        let cancel = Cancel::default();
         {
             let mut state = self.state();
             if state.engine.as_ref().is_some_and(|engine| engine.path == path) {
@@ -150,10 +154,13 @@ impl Generator {
             }
             state.load = cancel.clone();
         }
-        let options = self.options.clone();
-        let load = cancel.clone();
+        let (options, stop) = (self.options.clone(), cancel.clone());
+        let find = blocking(move || Source::find(&path, &options.model, &stop, progress.as_ref()));
+        // Not waited for once it is stopped: a name that is being looked up cannot be.
+        let source = cancel.or_else(find).await???;
+        let (options, stop) = (self.options.clone(), cancel.clone());
         let cache = self.state().cache.clone();
-        let engine = blocking(move || Engine::load(path, &options, cache, &load)).await??;
+        let engine = blocking(move || Engine::load(&source, &options, cache, &stop)).await??;
         let replaced = {
             let mut state = self.state();
             cancel.check()?;

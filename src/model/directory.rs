@@ -21,6 +21,8 @@ const MAX_CONFIG_BYTES: u64 = 256 << 20;
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
     pub root: PathBuf,
+    /// The repository and the commit of the hub that all of it comes from.
+    pub origin: Option<(String, String)>,
     pub onnx: PathBuf,
     pub tokenizer_path: String,
     pub tokenizer_json: Vec<u8>,
@@ -125,6 +127,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
 
     let mut spec = ModelSpec {
         root: files.root.clone(),
+        origin: None,
         onnx,
         tokenizer_path: tokenizer_path.display().to_string(),
         tokenizer_json,

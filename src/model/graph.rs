@@ -73,13 +73,19 @@ pub(super) fn places(dtype: Option<Dtype>) -> [String; 2] {
     [format!("onnx/{file}"), file.to_owned()]
 }
 
+/// Whether `file` holds weights of `graph`, which the format allows to lie beside it.
+pub(super) fn is_data_of(graph: &str, file: &str) -> bool {
+    let rest = file.strip_prefix(graph).unwrap_or_default();
+    rest == ".data" || rest.strip_prefix("_data").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 /// The directory that holds the files of the model at `path`, and its graph.
 pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathBuf)> {
     let given = Path::new(path);
     let kind = fs::metadata(given).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::model(
             path,
-            "there is no such file or directory: pass the path of a model directory in Hugging Face layout or of an .onnx file",
+            "there is no such file or directory: pass the path of a model directory in Hugging Face layout, of an .onnx file, or a hub id such as 'owner/name'",
         ),
         _ => Error::model(path, error.to_string()),
     })?;
@@ -145,6 +151,21 @@ fn graphs_in(directory: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn data_belongs_to_its_graph_only() {
+        for (file, expected) in [
+            ("onnx/model.onnx_data", true),
+            ("onnx/model.onnx_data_1", true),
+            ("onnx/model.onnx.data", true),
+            ("onnx/model.onnx", false),
+            ("onnx/model.onnx_database", false),
+            ("onnx/model_q4.onnx_data", false),
+            ("model.onnx_data", false),
+        ] {
+            assert_eq!(is_data_of("onnx/model.onnx", file), expected, "{file}");
+        }
+    }
 
     #[test]
     fn every_variant_is_known_by_its_name() {

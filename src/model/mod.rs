@@ -3,21 +3,24 @@
 mod builtin;
 mod directory;
 mod graph;
+mod hub;
 mod library;
 mod onnx;
 mod pooling;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host;
 use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
+pub use hub::Progress;
 pub use library::set_addon_directory;
 pub use pooling::Pooling;
 
@@ -36,6 +39,8 @@ pub trait Model: Send + Sync {
 /// What the user may say about a model; what is `None` is read from the model's own files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelOptions {
+    /// Where models come from that are named by an id.
+    pub hub: HubOptions,
     /// Which variant of the graph is taken, where there are several. Default: the plain `model.onnx`.
     pub dtype: Option<Dtype>,
     /// How token vectors become one vector.
@@ -50,6 +55,17 @@ pub struct ModelOptions {
     pub prompts: PromptOptions,
     /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
     pub intra_op_threads: Option<usize>,
+}
+
+/// How models are had from the hub; what is `None` is read from the environment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct HubOptions {
+    /// A branch, a tag or a commit. Default: `main`.
+    pub revision: Option<String>,
+    /// Where files are kept, in the layout of the hub's other tools.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether the network is left alone.
+    pub local_files_only: bool,
 }
 
 /// What the user wants put before a text, by its role.
@@ -87,6 +103,10 @@ pub struct ModelInfo {
     pub model_id: String,
     /// Its ONNX file.
     pub model_path: String,
+    /// The repository of the hub that its files come from: another one than its id says where that one has no ONNX.
+    pub repository: Option<String>,
+    /// The commit of that repository.
+    pub revision: Option<String>,
     /// Length of its vectors.
     pub dimensions: usize,
     /// Most tokens of a text that it sees, special tokens included.
@@ -111,6 +131,39 @@ pub struct ModelInfo {
     pub fingerprint: Fingerprint,
 }
 
+/// Where a model's files are on this machine.
+pub struct Source {
+    /// The model as the user named it.
+    pub id: String,
+    path: String,
+    /// The repository and the commit that they come from.
+    origin: Option<(String, String)>,
+}
+
+impl Source {
+    /// Finds what `id` names: [`BUILTIN`], a directory in Hugging Face layout, an `.onnx` file inside one, or else a model
+    /// on the hub, whose files are fetched unless they are here. Blocks.
+    pub fn find(id: &str, options: &ModelOptions, cancel: &Cancel, progress: Option<&Progress>) -> Result<Self> {
+        let local = |path: String| match &options.hub.revision {
+            None => Ok(Self { id: id.to_owned(), path, origin: None }),
+            Some(_) => {
+                Err(Error::config("revision", format!("{id} is not on the hub, so it has no revisions: leave it out")))
+            }
+        };
+        if id == BUILTIN {
+            return local(builtin::directory()?);
+        }
+        match hub::Id::parse(id) {
+            Some(named) if !Path::new(id).exists() => {
+                let snapshot = hub::resolve(&named, options, cancel, progress)?;
+                let path = snapshot.directory.display().to_string();
+                Ok(Self { id: id.to_owned(), path, origin: Some((snapshot.repository, snapshot.commit)) })
+            }
+            _ => local(id.to_owned()),
+        }
+    }
+}
+
 /// A model's files, read but not loaded yet: what its pipeline needs beside the model itself.
 pub struct ModelFiles {
     id: String,
@@ -119,15 +172,11 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Reads what the files at `path` say: [`BUILTIN`], a directory in Hugging Face layout, or an `.onnx` file inside
-    /// one. Options win over files.
-    pub fn read(path: &str, options: &ModelOptions) -> Result<Self> {
-        let builtin = path == BUILTIN;
-        let spec = match builtin {
-            true => directory::read(&builtin::directory()?, options)?,
-            false => directory::read(path, options)?,
-        };
-        Ok(Self { id: path.to_owned(), spec, builtin })
+    /// Reads what the files of a model say. Options win over files.
+    pub fn read(source: &Source, options: &ModelOptions) -> Result<Self> {
+        let mut spec = directory::read(&source.path, options)?;
+        spec.origin = source.origin.clone();
+        Ok(Self { id: source.id.clone(), spec, builtin: source.id == BUILTIN })
     }
 
     /// The bytes of its `tokenizer.json`.

@@ -149,6 +149,8 @@ impl OnnxModel {
             info: ModelInfo {
                 model_id: id.to_owned(),
                 model_path: spec.onnx.display().to_string(),
+                repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
+                revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
                 dimensions: 0,
                 max_length: spec.max_length,
                 pooling: if pooled { None } else { spec.pooling },
@@ -353,6 +355,9 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
         .field("query prompt", spec.prompts.of(InputType::Query))
         .field("case", [u8::from(spec.lowercase)])
         .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
+    if let Some((_, commit)) = &spec.origin {
+        builder = builder.field("revision", commit);
+    }
     for (name, bytes) in &spec.config_files {
         builder = builder.field(name, bytes);
     }

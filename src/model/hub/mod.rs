@@ -1,0 +1,442 @@
+//! Models from a hub: an id → a directory with the files that are needed, verified.
+//!
+//! What is in the cache is taken as it is, and then nothing is asked of the network. A branch or tag therefore stays at
+//! the commit that was found first. Files and cache are laid out as other tools of the hub lay them out.
+
+mod cache;
+mod client;
+mod download;
+
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{HubOptions, ModelOptions, graph};
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use cache::{Known, Repo};
+use client::Client;
+
+/// Told of a file, how many of its bytes are there, and of how many.
+pub type Progress = Box<dyn Fn(&str, u64, u64) + Send + Sync>;
+
+/// Models that are published without ONNX, and conversions of them that hold the same weights. Only those that bring
+/// all that is needed: files of two repositories are never mixed.
+const CONVERSIONS: [(&str, &str); 3] = [
+    ("microsoft/codebert-base", "Xenova/codebert-base"),
+    ("google-bert/bert-base-uncased", "Xenova/bert-base-uncased"),
+    ("distilbert/distilbert-base-uncased", "Xenova/distilbert-base-uncased"),
+];
+
+/// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
+const CONFIG: [&str; 6] = [
+    "config.json",
+    "tokenizer_config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "1_Pooling/config.json",
+];
+
+const TOKENIZER: &str = "tokenizer.json";
+
+/// The longest name and revision that are looked up.
+const MAX_NAME: usize = 96;
+const MAX_REVISION: usize = 250;
+
+/// A model on the hub: `owner/name`, and the revision where one was given.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Id {
+    name: String,
+    revision: Option<String>,
+}
+
+impl Id {
+    /// `None` for what cannot be an id. Only what the hub itself accepts is one: nothing that leaves the cache directory
+    /// or the endpoint.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, revision) = match text.split_once('@') {
+            Some((name, revision)) => (name, Some(revision)),
+            None => (text, None),
+        };
+        let (owner, model) = name.split_once('/')?;
+        let plain = |part: &str| {
+            let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            let edge = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            part.chars().all(inner)
+                && part.starts_with(edge)
+                && part.ends_with(edge)
+                && !part.contains("--")
+                && !part.contains("..")
+        };
+        let named = name.len() <= MAX_NAME && plain(owner) && plain(model) && !model.ends_with(".onnx");
+        let revised = revision.is_none_or(is_revision);
+        (named && revised).then(|| Self { name: name.to_owned(), revision: revision.map(str::to_owned) })
+    }
+}
+
+/// Whether it may name a branch, a tag or a commit: parts of plain characters, none of which is hidden or leads upwards.
+fn is_revision(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    let part =
+        |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains("..") && part.chars().all(plain);
+    text.len() <= MAX_REVISION && text.split('/').all(part)
+}
+
+/// Whether it names a commit, which never changes.
+fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a file of a repository is a plain path inside it, on every platform.
+fn is_inside(file: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
+    file.split('/').all(part)
+}
+
+/// The files of a model on this machine.
+pub(super) struct Snapshot {
+    pub directory: PathBuf,
+    /// Where they come from: a conversion where the model itself has no graph.
+    pub repository: String,
+    pub commit: String,
+}
+
+/// Where things are and how they are reached, from the options and the environment.
+struct Settings {
+    endpoint: String,
+    token: Option<Secret>,
+    cache: PathBuf,
+    /// What forbids the network, if anything does.
+    offline: Option<&'static str>,
+    /// How long a server may be silent.
+    patience: Duration,
+}
+
+/// Never shown, by no means.
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Settings {
+    fn read(options: &HubOptions) -> Result<Self> {
+        let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+        if !endpoint.starts_with("https://") && !endpoint.starts_with("http://") {
+            return Err(Error::config("HF_ENDPOINT", "the environment variable is not an http or https URL"));
+        }
+        let on = |name: &'static str| {
+            let value = variable(name)?.to_ascii_lowercase();
+            ["1", "true", "yes", "on"].contains(&value.as_str()).then_some(name)
+        };
+        let home = || {
+            let named = variable("HF_HOME").map(PathBuf::from);
+            let cache =
+                || variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cache")));
+            named.or_else(|| Some(cache()?.join("huggingface")))
+        };
+        let cache = options.cache_dir.clone().or_else(|| variable("HF_HUB_CACHE").map(PathBuf::from));
+        let cache = cache.or_else(|| variable("HUGGINGFACE_HUB_CACHE").map(PathBuf::from));
+        let cache = cache.or_else(|| Some(home()?.join("hub")));
+        let token_file = || {
+            let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")))?;
+            std::fs::read_to_string(path).ok()
+        };
+        let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
+        let token = match on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+            Some(_) => token,
+            None => token.or_else(token_file),
+        };
+        let patience = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse::<f64>().ok());
+        Ok(Self {
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()).map(Secret),
+            cache: cache.ok_or_else(|| {
+                Error::config("cacheDir", "there is no home directory to keep models in: pass cacheDir, or set HF_HOME")
+            })?,
+            offline: match options.local_files_only {
+                true => Some("localFilesOnly"),
+                false => on("HF_HUB_OFFLINE").or_else(|| on("TRANSFORMERS_OFFLINE")),
+            },
+            patience: Duration::from_secs_f64(patience.unwrap_or(10.0).clamp(0.1, 3600.0)),
+        })
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Why a repository cannot serve.
+enum Failure {
+    /// It holds no graph at all, or nothing of it is here and nothing may be fetched: a conversion may serve.
+    NoGraph(Error),
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// One search for the files of a model.
+struct Search<'a> {
+    settings: Settings,
+    options: &'a ModelOptions,
+    cancel: &'a Cancel,
+    progress: Option<&'a Progress>,
+}
+
+/// The files of `id`, from the cache or from the hub.
+pub(super) fn resolve(
+    id: &Id,
+    options: &ModelOptions,
+    cancel: &Cancel,
+    progress: Option<&Progress>,
+) -> Result<Snapshot> {
+    let revision = match (&id.revision, &options.hub.revision) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(Error::config("revision", format!("{other} is not {one}, which the model's id says")));
+        }
+        (one, other) => one.as_ref().or(other.as_ref()),
+    };
+    if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
+        return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
+    }
+    let search = Search { settings: Settings::read(&options.hub)?, options, cancel, progress };
+    let conversion = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversion)| *conversion);
+    match (search.find(&id.name, revision.map_or("main", String::as_str)), conversion) {
+        (Ok(snapshot), _) => Ok(snapshot),
+        (Err(Failure::NoGraph(error)), Some(conversion)) if revision.is_none() => {
+            search.find(conversion, "main").map_err(|failure| match failure {
+                // Nothing is here of either: the one that was asked for is the one to name.
+                Failure::NoGraph(_) => error,
+                Failure::Other(other) => other,
+            })
+        }
+        (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some(conversion)) => {
+            let reason = format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
+            Err(Error::ModelInit { path, reason })
+        }
+        (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
+    }
+}
+
+/// What the hub says about a revision.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+impl Search<'_> {
+    fn find(&self, name: &str, revision: &str) -> Result<Snapshot, Failure> {
+        let repo = Repo::of(&self.settings.cache, name);
+        let commit = if is_commit(revision) { Some(revision.to_owned()) } else { repo.commit_of(revision) };
+        let snapshot = |commit: &str| Snapshot {
+            directory: repo.snapshot(commit),
+            repository: name.to_owned(),
+            commit: commit.to_owned(),
+        };
+        let mut usable = None;
+        if let Some(commit) = commit {
+            match self.cached(&repo, &commit) {
+                Cached::Complete => return Ok(snapshot(&commit)),
+                Cached::NoGraph => return Err(Failure::NoGraph(no_graph(name, self.options, &[]))),
+                Cached::Usable => usable = Some(commit),
+                Cached::Incomplete => {}
+            }
+        }
+        if let Some(reason) = self.settings.offline {
+            return usable.as_deref().map(snapshot).ok_or_else(|| {
+                let cache = self.settings.cache.display();
+                Failure::NoGraph(Error::model(
+                    format!("{name}@{revision}"),
+                    format!(
+                        "not all of its files are in {cache}, and {reason} forbids to fetch them: load it once with the network, or pass the path of a model directory"
+                    ),
+                ))
+            });
+        }
+        let client = Client::new(&self.settings, self.cancel)?;
+        match (self.download(&client, &repo, name, revision), usable) {
+            (Ok(commit), _) => Ok(snapshot(&commit)),
+            // What is here was good enough for the tool that put it here.
+            (Err(Failure::Other(error)), Some(commit)) if error.code() == "BACKEND_UNAVAILABLE" => {
+                Ok(snapshot(&commit))
+            }
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    /// How much of a commit is in the cache.
+    fn cached(&self, repo: &Repo, commit: &str) -> Cached {
+        let state = |file: &str| repo.known(commit, file);
+        let everywhere = graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype)));
+        if everywhere.into_iter().all(|place| state(&place) == Known::Absent) {
+            return Cached::NoGraph;
+        }
+        let places = graph::places(self.options.dtype);
+        let Some(at) = places.iter().position(|place| state(place) == Known::Here) else { return Cached::Incomplete };
+        if state(TOKENIZER) != Known::Here {
+            return Cached::Incomplete;
+        }
+        let mut optional: Vec<String> = CONFIG.iter().map(|file| (*file).to_owned()).collect();
+        optional.extend(places[..at].iter().cloned());
+        optional.push(format!("{}_data", places[at]));
+        optional.extend(module_files(&repo.snapshot(commit)));
+        match optional.iter().all(|file| state(file) != Known::Unknown) {
+            true => Cached::Complete,
+            false => Cached::Usable,
+        }
+    }
+
+    /// Fetches what is missing; gives the commit. The graph comes last: where it is, all the rest is, too.
+    fn download(&self, client: &Client, repo: &Repo, name: &str, revision: &str) -> Result<String, Failure> {
+        let listing: Listing = client.listing(name, revision)?;
+        if !is_commit(&listing.sha) || (is_commit(revision) && listing.sha != revision) {
+            let reason = format!("the hub answers with another commit than was asked for: {:?}", listing.sha);
+            return Err(Error::model(format!("{name}@{revision}"), reason).into());
+        }
+        let commit = listing.sha;
+        let there: Vec<String> =
+            listing.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|file| is_inside(file)).collect();
+        let has = |file: &str| there.iter().any(|other| other == file);
+        let mark = |files: &mut dyn Iterator<Item = String>| {
+            files.filter(|file| !has(file)).try_for_each(|file| repo.mark_absent(&commit, &file))
+        };
+        let places = graph::places(self.options.dtype);
+        let Some(graph) = places.iter().find(|place| has(place)) else {
+            let graphs: Vec<String> = there.iter().filter(|file| file.ends_with(".onnx")).cloned().collect();
+            let error = no_graph(name, self.options, &graphs);
+            let mut everywhere = graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype)));
+            if everywhere.any(|place| has(&place)) {
+                return Err(error.into());
+            }
+            mark(&mut graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype))))?;
+            repo.write_ref(revision, &commit)?;
+            return Err(Failure::NoGraph(error));
+        };
+        if !has(TOKENIZER) {
+            let reason = format!(
+                "it has no {TOKENIZER}: pass the id of a repository that has one, or make one and pass the path of a model directory"
+            );
+            return Err(Error::model(name, reason).into());
+        }
+        mark(&mut CONFIG.iter().map(|file| (*file).to_owned()))?;
+        mark(&mut places.iter().cloned().chain([format!("{graph}_data")]))?;
+        let fetch = |file: &str| match repo.known(&commit, file) {
+            Known::Here => Ok(()),
+            _ => download::fetch(client, repo, name, &commit, file, self.cancel, self.progress),
+        };
+        CONFIG.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
+        let modules = module_files(&repo.snapshot(&commit));
+        modules.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
+        mark(&mut modules.iter().cloned())?;
+        fetch(TOKENIZER)?;
+        there.iter().filter(|file| graph::is_data_of(graph, file)).try_for_each(|file| fetch(file))?;
+        fetch(graph)?;
+        if !is_commit(revision) {
+            repo.write_ref(revision, &commit)?;
+        }
+        Ok(commit)
+    }
+}
+
+enum Cached {
+    /// All that a load reads is here, and what is not here does not exist.
+    Complete,
+    /// What every model needs is here; what else there may be is unknown.
+    Usable,
+    Incomplete,
+    /// It is known to have no graph.
+    NoGraph,
+}
+
+fn no_graph(name: &str, options: &ModelOptions, found: &[String]) -> Error {
+    let missing = graph::missing(&graph::places(options.dtype), found);
+    Error::model(name, format!("{missing}, or pass the id of a repository that holds it"))
+}
+
+/// The files of the modules that `modules.json` names. What is wrong with it is found when it is read for good.
+fn module_files(snapshot: &std::path::Path) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Module {
+        #[serde(default)]
+        path: String,
+        #[serde(rename = "type", default)]
+        kind: String,
+    }
+    let modules = std::fs::read(snapshot.join("modules.json")).unwrap_or_default();
+    let modules: Vec<Module> = serde_json::from_slice(&modules).unwrap_or_default();
+    let of_module = |module: &Module| {
+        let config = format!("{}/config.json", module.path);
+        let weights = module.kind.ends_with(".Dense").then(|| format!("{}/model.safetensors", module.path));
+        [Some(config), weights].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let read = modules.iter().filter(|module| {
+        is_inside(&module.path) && (module.kind.ends_with(".Pooling") || module.kind.ends_with(".Dense"))
+    });
+    read.flat_map(of_module).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_what_the_hub_accepts() {
+        for text in ["a/b", "sentence-transformers/all-MiniLM-L6-v2", "_a/b_", "a/b@v1.0", "a/b@refs/pr/1"] {
+            assert!(Id::parse(text).is_some(), "{text}");
+        }
+        for text in [
+            "",
+            "a",
+            "/a/b",
+            "a/b/c",
+            "./a/b",
+            "../a",
+            "a/..",
+            "a/b..c",
+            "a/-b",
+            "a/b.",
+            "a--b/c",
+            "a\\b/c",
+            "a/b c",
+            "а/b",
+            "https://host/a",
+            "a/b@",
+            "a/b@..",
+            "a/b@x/../y",
+            "a/b@/x",
+            "a/b@.x",
+            "a/model.onnx",
+            "C:/x",
+            "a/b\0",
+            "a/b%2f",
+        ] {
+            assert!(Id::parse(text).is_none(), "{text}");
+        }
+        assert!(Id::parse(&format!("a/{}", "b".repeat(95))).is_none());
+    }
+
+    #[test]
+    fn files_stay_inside() {
+        assert!(is_inside("onnx/model.onnx") && is_inside("1_Pooling/config.json"));
+        for file in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a\\b", "C:x", "./a", "a/"] {
+            assert!(!is_inside(file), "{file}");
+        }
+    }
+}
