@@ -19,7 +19,7 @@ let cacheDir: string;
 beforeEach(async () => {
   hub = await startHub();
   cacheDir = mkdtempSync(join(tmpdir(), 'embedcore-hub-'));
-  onTestFinished(() => rmSync(cacheDir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 }));
+  onTestFinished(() => removed(cacheDir));
   for (const name of Object.keys(process.env)) if (/^HF_|^HUGGING|_proxy$/i.test(name)) vi.stubEnv(name, undefined);
   vi.stubEnv('HF_ENDPOINT', hub.url);
   vi.stubEnv('HF_HUB_DISABLE_IMPLICIT_TOKEN', '1');
@@ -530,3 +530,15 @@ describe('processes', () => {
     expectSound();
   });
 });
+
+/** Removes a directory. A download that was stopped may still write into it for a moment. */
+async function removed(directory: string): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return rmSync(directory, { recursive: true, force: true });
+    } catch (error) {
+      if (attempt === 50) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
