@@ -387,11 +387,14 @@ fn runtime() -> Result<&'static Runtime> {
     // SAFETY: runs once per process, under the lock above. What remains is the race of every setenv with a getenv on
     // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    // An exit that begins while the library loads waits here for it; one that begins later, at the handler below.
+    // SAFETY: the handler is a plain function without captures and does not unwind.
+    unsafe { libc::atexit(close_at_exit) };
+    let _inside = GATE.enter(&Cancel::default())?;
     let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     // Registered after the library was loaded, so that it runs before the library's static destructors.
     // SAFETY: the handler is a plain function without captures and does not unwind.
     unsafe { libc::atexit(close_at_exit) };
-    let _inside = GATE.enter(&Cancel::default())?;
     let environment =
         environment.with_name("embedcore").with_telemetry(false).build().map_err(|error| failed(&error))?;
     environment.set_log_level(LogLevel::Fatal);
