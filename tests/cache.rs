@@ -407,6 +407,79 @@ fn similar_vectors_are_found_in_both_tiers() {
     assert!(cache.nearest(&space(), &[f32::NAN, 0.0], 0.0, 3).is_err());
 }
 
+/// Around one of fifty directions.
+fn clustered(n: u32) -> Vec<f32> {
+    let noise = |seed: u32| f64::from(seed).sin().mul_add(43_758.545, 0.0).fract() as f32;
+    (0..96).map(|i| noise(n % 50 * 1000 + i) + 0.4 * noise(n * 97 + i)).collect()
+}
+
+#[test]
+fn the_nearest_of_many_are_found_and_nothing_that_is_gone() {
+    const ENTRIES: u32 = 4000;
+    let bench = Bench::new();
+    let in_memory = CacheOptions { path: None, ..bench.options() };
+    for options in [CacheOptions { max_entries: 50_000, ..in_memory }, bench.options()] {
+        let on_disk = options.path.is_some();
+        let cache = EmbeddingCache::open(options).unwrap();
+        let set = |cache: &EmbeddingCache, n: u32, vector: &[f32], seconds: u64| {
+            let ttl = Some(Duration::from_secs(seconds));
+            let draft = Draft { vector: Some(vector), note: &n.to_le_bytes(), ttl, ..Draft::default() };
+            cache.commit(&space(), key(n), &draft).unwrap();
+        };
+        let mut vectors: Vec<Option<Vec<f32>>> = (0..ENTRIES).map(|n| Some(clustered(n))).collect();
+        for (n, vector) in (0..).zip(&vectors) {
+            set(&cache, n, vector.as_ref().unwrap(), if n % 7 == 0 { 10 } else { 1000 });
+        }
+        let check = |cache: &EmbeddingCache, vectors: &[Option<Vec<f32>>], least: usize| {
+            let mut right = 0;
+            for query in 0..20 {
+                let query = clustered(100_000 + query * 31);
+                let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                let cosine = |a: &[f32]| dot(a, &query) / (dot(a, a) * dot(&query, &query)).sqrt();
+                let living = (0u32..).zip(vectors).filter_map(|(n, vector)| Some((n, cosine(vector.as_ref()?))));
+                let mut exact: Vec<(u32, f64)> = living.collect();
+                exact.sort_by(|a, b| b.1.total_cmp(&a.1));
+                let found = cache.nearest(&space(), &query, 0.3, 10).unwrap();
+                assert!(found.is_sorted_by(|a, b| a.similarity >= b.similarity));
+                for near in &found {
+                    let n = u32::from_le_bytes((*near.entry.note).try_into().unwrap());
+                    let vector = vectors[n as usize].as_ref().unwrap();
+                    assert!(near.similarity >= 0.3 && (f64::from(near.similarity) - cosine(vector)).abs() < 1e-4);
+                    right += usize::from(exact[..10].iter().any(|(of, _)| *of == n));
+                }
+            }
+            assert!(right >= least, "{right} of 200");
+        };
+        check(&cache, &vectors, 196);
+        bench.clock.pass(10_000);
+        (0..ENTRIES as usize).step_by(7).for_each(|n| vectors[n] = None);
+        for n in (0..ENTRIES).step_by(5) {
+            cache.delete(key(n));
+            vectors[n as usize] = None;
+        }
+        for n in (1..ENTRIES).step_by(3) {
+            let vector = clustered(n + 50_017);
+            set(&cache, n, &vector, 1000);
+            vectors[n as usize] = Some(vector);
+        }
+        check(&cache, &vectors, 196);
+        if on_disk {
+            cache.flush().unwrap();
+            let other = bench.open();
+            check(&other, &vectors, 196);
+            for n in ENTRIES..ENTRIES + 500 {
+                let vector = clustered(n);
+                set(&other, n, &vector, 1000);
+                vectors.push(Some(vector));
+            }
+            other.flush().unwrap();
+            check(&cache, &vectors, 196);
+        }
+        cache.clear(Some(&space()), None);
+        assert_eq!(cache.nearest(&space(), &clustered(1), -1.0, 10).unwrap(), []);
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Put(u32, u8),

@@ -328,38 +328,45 @@ impl Disk {
         }
     }
 
-    /// Calls `each` with every entry of a space that is an answer, the queued ones first, until it answers false.
-    pub fn scan(&self, space: i64, now: Now, mut each: impl FnMut(Key, Arc<Entry>) -> bool) {
+    /// Whether the file can be asked. Waits until it is opened.
+    pub fn ready(&self) -> bool {
+        let mut queue = self.shared.queue();
+        while queue.phase == Phase::Opening {
+            queue = self.shared.wait(&self.shared.progress, queue);
+        }
+        queue.phase == Phase::Ready && !queue.ended
+    }
+
+    /// Calls `each` with every entry of a space that is an answer and whose row comes after the row `after`; where that
+    /// is 0, with those that are queued, too. Gives the last row of the file, `None` if it could not be read.
+    pub fn scan(&self, space: i64, after: i64, now: Now, mut each: impl FnMut(Key, Arc<Entry>)) -> Option<i64> {
         let (waiting, clears) = {
-            let mut queue = self.shared.queue();
-            while queue.phase == Phase::Opening {
-                queue = self.shared.wait(&self.shared.progress, queue);
-            }
+            let queue = self.shared.queue();
             if queue.phase != Phase::Ready || queue.ended {
-                return;
+                return None;
             }
-            let waiting = queue.pending.iter().map(|(key, pending)| (*key, pending.entry.clone()));
+            // What is queued later is told to whoever follows.
+            let waiting = queue.pending.iter().filter(|_| after == 0);
+            let waiting = waiting.map(|(key, pending)| (*key, pending.entry.clone()));
             (waiting.collect::<HashMap<_, _>>(), queue.clears.clone())
         };
         for (key, entry) in &waiting {
             if let Some(entry) = entry
                 && entry.space == space
                 && entry.live(now.wall_ms)
-                && !each(*key, Arc::clone(entry))
             {
-                return;
+                each(*key, Arc::clone(entry));
             }
         }
         let outcome = self.shared.read(|reader| {
-            reader.scan(space, |key, stored| {
-                let answers =
-                    !waiting.contains_key(&key) && stored.entry.live(now.wall_ms) && !covered(&clears, &stored.entry);
-                !answers || each(key, Arc::new(stored.entry))
+            reader.scan(space, after, |key, stored| {
+                let entry = stored.entry;
+                if !waiting.contains_key(&key) && entry.live(now.wall_ms) && !covered(&clears, &entry) {
+                    each(key, Arc::new(entry));
+                }
             })
         });
-        if let Err(fault) = outcome {
-            self.shared.read_failed(fault);
-        }
+        outcome.map_err(|fault| self.shared.read_failed(fault)).ok()
     }
 
     /// Length of the vectors of a space, which `first` decides if there are none yet. `None`: the file does not say.

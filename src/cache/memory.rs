@@ -14,7 +14,6 @@ use lru::LruCache;
 
 use super::entry::Entry;
 use super::name::{Name, Probe};
-use crate::embedding::Key;
 
 /// Sixteen threads that look up different keys seldom meet; finding the oldest entry still looks at sixteen numbers.
 const SHARDS: usize = 16;
@@ -58,8 +57,6 @@ pub(super) enum Found {
 pub(super) struct Place {
     pub name: Name,
     pub content: Option<Name>,
-    /// Its key on disk, where there is a disk.
-    pub key: Option<Key>,
 }
 
 /// What an insert did beside inserting.
@@ -78,8 +75,6 @@ struct Slot {
     deadline_ms: u64,
     /// The content that it was set or found with, if that was said.
     content: Option<Name>,
-    /// Its key on disk, once that was needed.
-    key: Option<Key>,
     entry: Arc<Entry>,
 }
 
@@ -239,6 +234,12 @@ impl Memory {
         (live(slot, now) && slot.matches(probe)).then(|| Arc::clone(&slot.entry))
     }
 
+    /// The entry of that name, if it is an answer. Changes nothing.
+    pub fn named(&self, name: Name, now: Now) -> Option<Arc<Entry>> {
+        let lru = self.shard(name).lock();
+        lru.peek(&name).filter(|slot| live(slot, now)).map(|slot| Arc::clone(&slot.entry))
+    }
+
     /// Counts the changes to an entry, and to some others that share the counter. What was read from elsewhere before
     /// a change must not be brought in after it.
     pub fn version(&self, name: Name) -> u32 {
@@ -263,7 +264,7 @@ impl Memory {
         } else {
             entry.expires_ms.saturating_sub(now.wall_ms)
         };
-        let Place { name, content, key } = place;
+        let Place { name, content } = place;
         let shard = self.shard(name);
         let mut lru = shard.lock();
         match version {
@@ -280,7 +281,7 @@ impl Memory {
             let deadline_ms = now.steady_ms.saturating_add(lifetime);
             self.entries.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            lru.put(name, Slot { stamp, deadline_ms, content, key, entry: Arc::clone(entry) })
+            lru.put(name, Slot { stamp, deadline_ms, content, entry: Arc::clone(entry) })
         };
         if let Some(slot) = replaced {
             self.forget(&slot);
@@ -361,14 +362,13 @@ impl Memory {
         removed
     }
 
-    /// All entries of a space that answer at `now`, with their keys on disk as far as these were needed, in no order.
-    /// Does not count as use.
-    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Option<Key>, Arc<Entry>)> {
+    /// All entries of a space that answer at `now`, in no order. Does not count as use.
+    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Name, Arc<Entry>)> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let lru = shard.lock();
             let entries = lru.iter().filter(|(_, slot)| slot.entry.space == space && live(slot, now));
-            found.extend(entries.map(|(_, slot)| (slot.key, Arc::clone(&slot.entry))));
+            found.extend(entries.map(|(name, slot)| (*name, Arc::clone(&slot.entry))));
         }
         found
     }
@@ -411,7 +411,7 @@ mod tests {
 
     use super::*;
     use crate::cache::entry::{Draft, Precision};
-    use crate::embedding::Space;
+    use crate::embedding::{Key, Space};
 
     const AT: u64 = 1_700_000_000_000;
 
@@ -421,7 +421,7 @@ mod tests {
 
     fn place(n: u8, content: u8) -> Place {
         let probe = Probe::from((key(n), Some([content; 32])));
-        Place { name: probe.name(), content: probe.content(), key: None }
+        Place { name: probe.name(), content: probe.content() }
     }
 
     fn entry(values: usize, content: u8, ttl_ms: u64, created_ms: u64) -> Arc<Entry> {

@@ -6,6 +6,7 @@
 //!
 //! Each user has a [`Space`] of its own, so several can share one cache and one file.
 
+mod codes;
 mod disk;
 mod entry;
 mod flights;
@@ -15,10 +16,10 @@ mod near;
 mod report;
 mod store;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use disk::{Asked, Disk, DiskOptions, OnDisk};
@@ -27,7 +28,7 @@ pub use flights::{Boarding, Flights, Leader, Waiter};
 use memory::{Displaced, Found, Memory, Now, Place};
 pub use name::{Names, Probe};
 pub use near::Near;
-use near::Nearest;
+use near::{Handle, Index, Indexes, Nearest};
 use report::Counters;
 pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, Stats};
 
@@ -87,6 +88,9 @@ impl Default for CacheOptions {
     }
 }
 
+/// Entries in memory that are compared one by one when similar ones are asked for: a fraction of a millisecond.
+pub const SMALL: usize = 2000;
+
 /// Lookups whose way to the main memory is shared. See [`Memory::fetch`].
 const TOGETHER: usize = 64;
 
@@ -137,6 +141,7 @@ pub struct EmbeddingCache {
     memory: Memory,
     disk: Option<Disk>,
     counters: Counters,
+    indexes: Indexes,
     /// Length of the vectors of each space.
     dimensions: RwLock<HashMap<i64, usize>>,
     /// Held while a change goes to the disk and then to memory: both see all changes in one order.
@@ -165,6 +170,7 @@ impl EmbeddingCache {
             memory: Memory::new(options.max_entries, options.max_bytes),
             disk,
             counters: Counters::default(),
+            indexes: Indexes::default(),
             dimensions: RwLock::default(),
             changing: Mutex::default(),
             closed: AtomicBool::new(false),
@@ -249,7 +255,7 @@ impl EmbeddingCache {
 
     fn unanswered(&self, probe: &Probe, at: usize, cause: MissCause) -> Unanswered {
         let asked = (probe.key(), probe.content_hash());
-        let place = Place { name: probe.name(), content: probe.content(), key: Some(asked.0) };
+        let place = Place { name: probe.name(), content: probe.content() };
         Unanswered { at, cause, place, version: self.memory.version(place.name), asked }
     }
 
@@ -347,29 +353,52 @@ impl EmbeddingCache {
             // Nobody but the disk asks for these.
             let (key, hash) = self.disk.as_ref().map(|_| (probe.key(), probe.content_hash())).unzip();
             let entry = draft.entry(space, hash.flatten(), self.options.precision, now.wall_ms, self.options.ttl);
-            entries.push((Place { name: probe.name(), content: probe.content(), key }, Arc::new(entry)));
+            let place = Place { name: probe.name(), content: probe.content() };
+            entries.push((place, key, Arc::new(entry)));
         }
         let count = entries.len();
         let Some(disk) = &self.disk else {
-            for (place, entry) in &entries {
+            for (place, _, entry) in &entries {
                 self.displaced(&self.memory.insert(*place, entry, now));
             }
+            self.index(space, &entries);
             self.counters.sets.add(count);
             return Ok(());
         };
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // The disk first: a lookup that reads it meanwhile must not bring the old value back into memory.
-        disk.put(entries.iter().filter_map(|(place, entry)| Some((place.key?, Arc::clone(entry)))));
-        let displaced: Vec<_> = entries.iter().map(|(place, entry)| self.memory.insert(*place, entry, now)).collect();
+        disk.put(entries.iter().filter_map(|(_, key, entry)| Some(((*key)?, Arc::clone(entry)))));
+        let displaced: Vec<_> =
+            entries.iter().map(|(place, _, entry)| self.memory.insert(*place, entry, now)).collect();
+        self.index(space, &entries);
         drop(changing);
         displaced.iter().for_each(|displaced| self.displaced(displaced));
         self.counters.sets.add(count);
         Ok(())
     }
 
-    /// Whether a commit to `space` would return without waiting for the disk.
+    /// Has the index of the space follow a change, if there is one.
+    fn index(&self, space: &Space, entries: &[(Place, Option<Key>, Arc<Entry>)]) {
+        let Some(index) = self.indexes.existing(space.id()) else { return };
+        let mut index = lock(&index);
+        for (place, key, entry) in entries {
+            index.set(key.map_or(Handle::InMemory(place.name), Handle::OnDisk), entry);
+        }
+        // Most of what it holds has been deleted or evicted: the next search makes it anew.
+        if index.len() > 2 * self.entries() + SMALL {
+            self.indexes.forget(Some(space.id()));
+        }
+    }
+
+    /// Entries in both tiers, about.
+    fn entries(&self) -> usize {
+        self.memory.len() + self.disk.as_ref().map_or(0, |disk| disk.stats().entries as usize)
+    }
+
+    /// Whether a commit to `space` would return without waiting for the disk or a search.
     pub fn commits_at_once(&self, space: &Space) -> bool {
-        self.disk.as_ref().is_none_or(|disk| disk.has_room() && self.dimensions_of(space).is_some())
+        let known = || self.dimensions_of(space).is_some();
+        self.disk.as_ref().is_none_or(|disk| disk.has_room() && known()) && !self.indexes.busy(space.id())
     }
 
     fn dimensions_of(&self, space: &Space) -> Option<usize> {
@@ -417,6 +446,7 @@ impl EmbeddingCache {
         }
         let covered = |entry: &Entry| id.is_none_or(|id| id == entry.space) && kind.is_none_or(|k| *k == *entry.kind);
         let removed = self.memory.remove_all(covered);
+        self.indexes.forget(id);
         if kind.is_none() {
             let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
             dimensions.retain(|space, _| id.is_some_and(|id| id != *space));
@@ -426,23 +456,86 @@ impl EmbeddingCache {
     }
 
     /// The entries of a space whose vectors are most similar to `query`, the nearest first: at most `limit` of those
-    /// with a cosine of at least `threshold`. Looks at every entry of the space; waits for the disk.
+    /// with a cosine of at least `threshold`. Waits for the disk; the first call of a space reads all of it.
+    ///
+    /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing, and a value
+    /// that another process has put in the place of one is found where the old one was until maintenance.
     pub fn nearest(&self, space: &Space, query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
         Draft { vector: Some(query), ..Draft::default() }.check()?;
         let now = self.now();
         let mut nearest = Nearest::new(query, threshold, limit);
-        let in_memory = self.memory.of_space(space.id(), now);
-        in_memory.iter().for_each(|(_, entry)| nearest.show(entry));
-        if let Some(disk) = &self.disk {
-            let shown: HashSet<Key> = in_memory.iter().filter_map(|(key, _)| *key).collect();
-            disk.scan(space.id(), now, |key, entry| {
-                if !shown.contains(&key) {
-                    nearest.show(&entry);
+        let disk = self.disk.as_ref().filter(|disk| disk.ready());
+        if disk.is_none() && self.memory.len() <= SMALL || self.disk.is_some() && disk.is_none() {
+            self.memory.of_space(space.id(), now).iter().for_each(|(_, entry)| nearest.show(entry));
+            return Ok(nearest.finish());
+        }
+        let index = self.indexes.of(space.id());
+        let mut dead = Vec::new();
+        let candidates = {
+            let mut index = lock(&index);
+            match disk {
+                Some(disk) => self.follow(disk, space, &mut index, now),
+                None if index.made => {}
+                None => {
+                    for (name, entry) in self.memory.of_space(space.id(), now) {
+                        if !index.holds(&Handle::InMemory(name)) {
+                            index.set(Handle::InMemory(name), &entry);
+                        }
+                    }
+                    index.made = true;
                 }
-                true
-            });
+            }
+            index.nearest(query, limit)
+        };
+        // Bytes rank a little differently from the vectors themselves.
+        let enough = limit.saturating_add(limit / 2 + 10);
+        let mut shown = 0;
+        for some in candidates.chunks(enough) {
+            let entries = self.fetch(some, now);
+            for (candidate, entry) in some.iter().zip(entries) {
+                match entry {
+                    Some(entry) => {
+                        nearest.show(&entry);
+                        shown += 1;
+                    }
+                    None => dead.push(*candidate),
+                }
+            }
+            if shown >= enough {
+                break;
+            }
+        }
+        if !dead.is_empty() {
+            let mut index = lock(&index);
+            dead.iter().for_each(|(handle, stamp)| index.remove(handle, *stamp));
         }
         Ok(nearest.finish())
+    }
+
+    /// Adds to the index what was written to the file since it was last looked at, by whatever process.
+    fn follow(&self, disk: &Disk, space: &Space, index: &mut Index, now: Now) {
+        let after = index.last_row;
+        let last = disk.scan(space.id(), after, now, |key, entry| {
+            if !index.holds(&Handle::OnDisk(key)) {
+                index.set(Handle::OnDisk(key), &entry);
+            }
+        });
+        index.last_row = last.unwrap_or(after);
+    }
+
+    /// What the tiers answer now for what an index names.
+    fn fetch(&self, candidates: &[(Handle, u64)], now: Now) -> Vec<Option<Arc<Entry>>> {
+        let named = |(handle, _): &(Handle, u64)| match handle {
+            Handle::InMemory(name) => self.memory.named(*name, now),
+            Handle::OnDisk(_) => None,
+        };
+        let Some(disk) = &self.disk else { return candidates.iter().map(named).collect() };
+        let asked = candidates.iter().filter_map(|(handle, _)| match handle {
+            Handle::OnDisk(key) => Some((*key, None)),
+            Handle::InMemory(_) => None,
+        });
+        let found = disk.get(&asked.collect::<Vec<_>>(), now).into_iter();
+        found.map(|found| if let OnDisk::Hit(entry) = found { Some(entry) } else { None }).collect()
     }
 
     /// Takes the leases on `keys` that are free, for `lifetime` (at most ten minutes): whoever has the lease computes,
@@ -465,6 +558,10 @@ impl EmbeddingCache {
         let expired_in_memory = self.memory.sweep(self.now());
         self.left(EvictionCause::Expired, expired_in_memory);
         let tidied = self.disk.as_ref().map(|disk| disk.tidy(budget)).unwrap_or_default();
+        if self.disk.is_some() {
+            // Other processes may have replaced what it holds.
+            self.indexes.forget(None);
+        }
         Optimized {
             expired_in_memory,
             expired_on_disk: tidied.expired,
@@ -490,6 +587,7 @@ impl EmbeddingCache {
             disk.close();
         }
         self.memory.remove_all(|_| true);
+        self.indexes.forget(None);
     }
 
     /// Whether [`EmbeddingCache::close`] was called.
@@ -549,4 +647,8 @@ impl EmbeddingCache {
 fn storage_failed(options: &CacheOptions, reason: String) -> Error {
     let path = options.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     Error::Storage { path, reason }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,18 @@
 //! Near-match: which entries' vectors point in nearly the same direction.
 //!
-//! Every vector of a space is compared, which is exact at any size and needs nothing to be kept up to date.
+//! The few entries of a small memory tier are all compared. Beyond, an [`Index`] of the space says which ones are worth
+//! it. It is made when it is first asked for, follows what is set, and may name entries that are no longer there: only
+//! what the tiers still answer is ever shown to [`Nearest`], which compares the vectors themselves.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::{self, AtomicBool};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::codes::Codes;
 use super::entry::{Entry, Vector};
+use super::name::Name;
+use crate::embedding::Key;
 
 /// An entry and how near it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +21,130 @@ pub struct Near {
     pub similarity: f32,
     /// The entry.
     pub entry: Arc<Entry>,
+}
+
+/// Where an entry is found again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Handle {
+    /// Without a disk.
+    InMemory(Name),
+    OnDisk(Key),
+}
+
+/// The vectors of one space, as [`Codes`].
+#[derive(Default)]
+pub(super) struct Index {
+    codes: Codes,
+    handles: Vec<Handle>,
+    /// When each was added or set, as of `clock`.
+    stamps: Vec<u64>,
+    places: HashMap<Handle, usize>,
+    clock: u64,
+    /// Whether all that memory held when it was made was added.
+    pub made: bool,
+    /// The last row of the file that was looked at.
+    pub last_row: i64,
+}
+
+impl Index {
+    pub fn len(&self) -> usize {
+        self.handles.len()
+    }
+
+    pub fn holds(&self, handle: &Handle) -> bool {
+        self.places.contains_key(handle)
+    }
+
+    /// Adds an entry's vector, or sets it anew.
+    pub fn set(&mut self, handle: Handle, entry: &Entry) {
+        let vector = entry.vector.to_vec();
+        if self.codes.len() == 0 {
+            self.codes = Codes::new(vector.len());
+        }
+        let usable = vector.len() == self.codes.dimensions() && vector.iter().any(|value| *value != 0.0);
+        match (self.places.get(&handle), usable) {
+            (Some(&at), false) => self.remove_at(at),
+            (None, false) => {}
+            (Some(&at), true) => {
+                self.codes.set(at, &vector);
+                self.clock += 1;
+                self.stamps[at] = self.clock;
+            }
+            (None, true) => {
+                self.places.insert(handle, self.len());
+                self.codes.push(&vector);
+                self.handles.push(handle);
+                self.clock += 1;
+                self.stamps.push(self.clock);
+            }
+        }
+    }
+
+    /// Removes an entry, unless it was set since `stamp`.
+    pub fn remove(&mut self, handle: &Handle, stamp: u64) {
+        if let Some(&at) = self.places.get(handle)
+            && self.stamps[at] == stamp
+        {
+            self.remove_at(at);
+        }
+    }
+
+    fn remove_at(&mut self, at: usize) {
+        self.codes.swap_remove(at);
+        self.stamps.swap_remove(at);
+        let gone = self.handles.swap_remove(at);
+        self.places.remove(&gone);
+        if let Some(moved) = self.handles.get(at) {
+            self.places.insert(*moved, at);
+        }
+    }
+
+    /// The entries that are probably nearest, the nearest first, more than `limit`.
+    pub fn nearest(&self, query: &[f32], limit: usize) -> Vec<(Handle, u64)> {
+        if self.codes.dimensions() != query.len() || query.iter().all(|value| *value == 0.0) {
+            return Vec::new();
+        }
+        let places = self.codes.nearest(query, limit);
+        places.into_iter().map(|at| (self.handles[at], self.stamps[at])).collect()
+    }
+}
+
+/// The indexes of a cache, by space.
+#[derive(Default)]
+pub(super) struct Indexes {
+    spaces: Mutex<HashMap<i64, Arc<Mutex<Index>>>>,
+    /// Whether there is one: nobody waits for a lock before that.
+    any: AtomicBool,
+}
+
+impl Indexes {
+    fn spaces(&self) -> MutexGuard<'_, HashMap<i64, Arc<Mutex<Index>>>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The index of a space, if it was asked for before.
+    pub fn existing(&self, space: i64) -> Option<Arc<Mutex<Index>>> {
+        self.any.load(atomic::Ordering::Acquire).then(|| self.spaces().get(&space).cloned()).flatten()
+    }
+
+    /// The index of a space, which may be new and empty.
+    pub fn of(&self, space: i64) -> Arc<Mutex<Index>> {
+        let mut spaces = self.spaces();
+        self.any.store(true, atomic::Ordering::Release);
+        Arc::clone(spaces.entry(space).or_default())
+    }
+
+    /// Whether a change to a space would wait for a search.
+    pub fn busy(&self, space: i64) -> bool {
+        self.existing(space).is_some_and(|index| index.try_lock().is_err())
+    }
+
+    /// Forgets the index of a space, or all.
+    pub fn forget(&self, space: Option<i64>) {
+        if self.any.load(atomic::Ordering::Acquire) {
+            self.spaces().retain(|id, _| space.is_some_and(|space| space != *id));
+        }
+    }
 }
 
 /// Collects the nearest of the entries that it is shown.

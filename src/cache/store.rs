@@ -155,22 +155,30 @@ impl Reader {
         Ok(transaction.map_or(Ok(()), |transaction| transaction.finish())?)
     }
 
-    /// Calls `each` with every whole row of a space until it answers false.
-    pub fn scan(&self, space: i64, mut each: impl FnMut(Key, Stored) -> bool) -> Result<()> {
-        let mut statement = self.connection.prepare_cached(select!("FROM entries WHERE space = ?1"))?;
-        let mut rows = statement.query([space])?;
+    /// Calls `each` with every whole row of a space after the row `after`. Gives the last row of all.
+    pub fn scan(&self, space: i64, after: i64, mut each: impl FnMut(Key, Stored)) -> Result<i64> {
+        let last = self.connection.prepare_cached("SELECT max(id) FROM entries")?.query_row([], |row| row.get(0));
+        let last: i64 = last.map(Option::unwrap_or_default)?;
+        if last <= after {
+            return Ok(last);
+        }
+        // A + keeps SQLite from reading the index of the space, which does not know the rows' order.
+        let sql = match after {
+            0 => select!("FROM entries WHERE space = ?1 AND id > ?2"),
+            _ => select!("FROM entries WHERE +space = ?1 AND id > ?2"),
+        };
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([space, after])?;
         while let Some(row) = rows.next()? {
             let Some(key) = row.get_ref(11)?.as_blob().ok().and_then(|key| <[u8; 32]>::try_from(key).ok()) else {
                 continue;
             };
             let key = Key::from(key);
-            if let Row::Found(stored) = read(&key, row)?
-                && !each(key, stored)
-            {
-                break;
+            if let Row::Found(stored) = read(&key, row)? {
+                each(key, stored);
             }
         }
-        Ok(())
+        Ok(last)
     }
 }
 
