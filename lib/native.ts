@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 
 import { EmbeddingError, toEmbeddingError } from './errors';
 
@@ -138,6 +139,7 @@ interface Addon {
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
   NativeGenerator: new (options: object) => NativeGenerator;
   setDirectories(addon: string, builtinModel: string): void;
+  closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }
 
@@ -168,6 +170,7 @@ function load(): Addon {
     const path = addonPath(name);
     const addon = require(path) as Addon;
     addon.setDirectories(dirname(path), join(__dirname, '..', 'models', 'builtin'));
+    closeAtExit(path, addon);
     return addon;
   } catch (cause) {
     throw new EmbeddingError(
@@ -178,6 +181,15 @@ function load(): Addon {
       { cause, details: { platform: name } },
     );
   }
+}
+
+/** Once for each process and addon, however often a test runner loads this file. */
+function closeAtExit(path: string, addon: Addon): void {
+  const once = Symbol.for(`embedcore:${path}`);
+  const marked = process as unknown as Record<symbol, boolean>;
+  if (!isMainThread || marked[once]) return;
+  marked[once] = true;
+  process.on('exit', () => addon.closeRuntime());
 }
 
 let addon: Addon | undefined;

@@ -41,6 +41,7 @@ impl NativeGenerator {
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&inner), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
+            model::await_load();
         })?;
         Ok(Self { inner })
     }

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
 use crate::index::{self, CodeIndex, Match, Progress, Report, UpdateOptions};
+use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
 type OnReport = ThreadsafeFunction<FnArgs<(Value,)>, (), FnArgs<(Value,)>, Status, false, true>;
@@ -34,6 +35,7 @@ impl NativeIndex {
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&generator), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
+            model::await_load();
         })?;
         let inner = CodeIndex::new(PathBuf::from(root), path.map(PathBuf::from), Arc::clone(&generator));
         Ok(Self { inner: Arc::new(inner), generator })

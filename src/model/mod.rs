@@ -22,6 +22,7 @@ pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
 pub use hub::Progress;
 pub use library::set_addon_directory;
+pub use onnx::{await_load, close};
 pub use pooling::Pooling;
 
 /// Something that turns tokens into vectors. Safe to call from many threads at once.

@@ -370,10 +370,17 @@ struct Runtime {
     build: String,
 }
 
+/// Held while the library loads.
+static LOADING: Mutex<()> = Mutex::new(());
+
+/// Waits until nobody loads the library. For a thread of JS that ends, as it does before its process may.
+pub fn await_load() {
+    drop(LOADING.lock());
+}
+
 /// Loads the library at the first call. A failure is not remembered: the user may mend it and try again.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    static LOADING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
@@ -387,9 +394,7 @@ fn runtime() -> Result<&'static Runtime> {
     // SAFETY: runs once per process, under the lock above. What remains is the race of every setenv with a getenv on
     // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    // An exit that begins while the library loads waits here for it; one that begins later, at the handler below.
-    // SAFETY: the handler is a plain function without captures and does not unwind.
-    unsafe { libc::atexit(close_at_exit) };
+    // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
     let _inside = GATE.enter(&Cancel::default())?;
     let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     // Registered after the library was loaded, so that it runs before the library's static destructors.
@@ -448,6 +453,12 @@ impl Drop for GatePass {
 }
 
 extern "C" fn close_at_exit() {
+    close();
+}
+
+/// Lets nothing into ONNX Runtime any more, stops what is inside and waits for it. For a process that ends: it must not
+/// begin to, on one thread, while the library is loaded on another.
+pub fn close() {
     let calls: Vec<Cancel> = {
         let mut inside = GATE.lock();
         inside.closed = true;
