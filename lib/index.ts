@@ -53,5 +53,14 @@ export type {
   ProcessingStrategy,
   ProcessItemsOptions,
 } from './memory-processor';
+export type {
+  BatchMetrics,
+  LearnedBatch,
+  MemoryEvent,
+  MemoryUseMetrics,
+  OptimizationReport,
+  OverallMetrics,
+  PerformanceMetrics,
+} from './performance';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

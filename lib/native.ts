@@ -10,6 +10,9 @@ export interface NativeGenerator {
   load(): NativeLoad;
   isReady(): boolean;
   modelInfo(): object;
+  /** JSON of `NativeMetrics` in `performance.ts`. */
+  metrics(): string;
+  optimize(): Promise<void>;
   close(): Promise<void>;
   call(): NativeCall;
 }
@@ -137,7 +140,12 @@ interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
-  NativeGenerator: new (options: object) => NativeGenerator;
+  NativeGenerator: new (
+    options: object,
+    optimizer: NativeBatchOptimizer | undefined,
+    processor: NativeMemoryProcessor | undefined,
+    onEvent: (json: string) => void,
+  ) => NativeGenerator;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

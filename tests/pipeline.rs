@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use embedcore::batch::Budget;
 use embedcore::error::Error;
-use embedcore::generator::{CallOptions, Generator, GeneratorOptions, Inputs, OnError};
+use embedcore::generator::{Batching, CallOptions, Generator, GeneratorOptions, Inputs, OnError};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -31,7 +31,9 @@ async fn ready_with(name: &str, budget: Budget) -> Arc<Generator> {
         embedcore::model::set_addon_directory(directory);
     });
     let path = root().join("fixtures/models").join(name).display().to_string();
-    let generator = Generator::new(GeneratorOptions { model_path: Some(path), budget, ..GeneratorOptions::default() });
+    let options =
+        GeneratorOptions { model_path: Some(path), budget, batching: Batching::Fixed, ..GeneratorOptions::default() };
+    let generator = Generator::new(options).unwrap();
     generator.initialize(None).await.unwrap();
     Arc::new(generator)
 }

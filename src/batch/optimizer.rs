@@ -112,6 +112,9 @@ pub struct OptimizerOptions {
     pub history: usize,
     /// How eagerly other sizes are tried, 0–1. 0: never; the optimizer learns only from sizes that somebody else tries.
     pub aggressiveness: f64,
+    /// No size is tried that is more than so many times the best one known, at least 1. Small batches cost little to try,
+    /// large ones much. Default: without a limit, for curves with several peaks.
+    pub reach: f64,
 }
 
 impl Default for OptimizerOptions {
@@ -124,6 +127,7 @@ impl Default for OptimizerOptions {
             min_samples: 10,
             history: 100,
             aggressiveness: NORMAL,
+            reach: f64::INFINITY,
         }
     }
 }
@@ -768,7 +772,7 @@ impl BatchOptimizer {
     fn promise(&self, posterior: &[Belief]) -> Option<(usize, f64)> {
         let known = self.arms.iter().filter(|arm| arm.weight >= KNOWN || arm.size == self.base);
         let reach = 2 * known.map(|arm| arm.size).max().unwrap_or(self.current).max(1);
-        let limit = self.limit().min(reach);
+        let limit = self.limit().min(reach).min((self.base as f64 * self.options.reach) as usize);
         let best = posterior
             .iter()
             .filter(|belief| self.arm(belief.size).is_some())

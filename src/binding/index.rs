@@ -31,7 +31,8 @@ impl NativeIndex {
     /// Parses the options of the index' own generator; reads nothing.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, root: String, path: Option<String>, generator: Map<String, Value>) -> Result<Self> {
-        let generator = Arc::new(Generator::new(options::generator(&generator).map_err(to_js)?));
+        let generator = Generator::new(options::generator(&generator).map_err(to_js)?).map_err(to_js)?;
+        let generator = Arc::new(generator);
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&generator), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
