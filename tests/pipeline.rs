@@ -128,3 +128,32 @@ async fn one_long_run_of_the_model_is_terminated_inside() {
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     assert!(started.elapsed() < full * 3 / 4, "{:?} of {full:?}", started.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn little_memory_makes_small_batches_of_the_same_vectors() {
+    let generator = ready("bert-mean").await;
+    let free = generator.embed(Inputs::Texts(texts(300)), CallOptions::default()).await.unwrap();
+    let batches = generator.totals().batches;
+    let options = CallOptions { memory_limit: Some(500_000), ..CallOptions::default() };
+    let short = generator.embed(Inputs::Texts(texts(300)), options).await.unwrap();
+    assert!(generator.totals().batches - batches > 2 * batches);
+    for (a, b) in free.matrix.data.iter().zip(&short.matrix.data) {
+        assert!((a - b).abs() <= 1e-6);
+    }
+    assert_eq!(generator.totals().rows, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_cannot_fit_alone_is_refused() {
+    let generator = ready("bert-mean").await;
+    let mut texts: Vec<String> = (0..40).map(|i| format!("short {i}")).collect();
+    texts[17] = "reads a file and parses it ".repeat(40);
+    let limited = |on_error| CallOptions { memory_limit: Some(20_000), on_error, ..CallOptions::default() };
+    let answer = generator.embed(Inputs::Texts(texts.clone()), limited(OnError::Skip)).await.unwrap();
+    for (index, item) in answer.items.iter().enumerate() {
+        assert_eq!(item.error.is_some(), index == 17, "{index}: {:?}", item.error);
+    }
+    let error = generator.embed(Inputs::Texts(texts), limited(OnError::Throw)).await.unwrap_err();
+    assert!(matches!(error, Error::MemoryLimit { index: 17, need, limit: 20_000 } if need > 20_000), "{error}");
+    assert_eq!(error.code(), "MEMORY_LIMIT_EXCEEDED");
+}

@@ -13,7 +13,10 @@ use crate::error::Result;
 /// Classes of lengths: up to 2^0, 2^1, … tokens. The last one takes all that is longer.
 const CLASSES: usize = 18;
 
-/// Largest size that is ever tried, in rows.
+/// Largest batch that is ever tried, in tokens: what more gains is lost in the caches, and its memory is kept.
+const MOST_TOKENS: usize = 4096;
+
+/// Largest batch that is ever tried, in rows.
 const MOST_ROWS: usize = 1024;
 
 /// Batches shorter than this are recorded only now and then: learning must not cost what it can gain.
@@ -69,8 +72,12 @@ impl Pacer {
         // The budget is good to begin with: a search would cost short calls more than it could gain.
         let options = OptimizerOptions { searches: false, ..options };
         let learner = |class| {
-            let initial = Budget { max_rows: budget.max_rows.min(options.max_size), ..budget }.rows(1usize << class);
-            BatchOptimizer::new(initial, options).map(Mutex::new)
+            let longest = 1usize << class;
+            let (low, high) = (options.min_size.min(options.max_size), options.max_size.max(options.min_size));
+            let max_size = high.min(MOST_TOKENS.max(budget.max_tokens) / longest).max(1);
+            let initial = Budget { max_rows: budget.max_rows.min(max_size), ..budget }.rows(longest);
+            let min_size = low.min(max_size);
+            BatchOptimizer::new(initial, OptimizerOptions { min_size, max_size, ..options }).map(Mutex::new)
         };
         Ok(Self { budget, learners: Learners::Own((0..CLASSES).map(learner).collect::<Result<_>>()?) })
     }

@@ -198,7 +198,9 @@ impl Governor {
             let alone = self.strategy(|strategy| strategy.approach == Approach::Streaming).unwrap_or(false);
             let mut state = lock(&self.state);
             let growth = (state.granted.saturating_add(bytes)).saturating_sub(state.held);
-            if growth <= room && !(alone && state.permits > 0) {
+            // Over the ceiling, not even memory that is there already is used again before something was given back.
+            let due = (growth > room || room == 0) && state.relieved.is_none_or(|at| at.elapsed() >= RELIEF_EVERY);
+            if !due && growth <= room && !(alone && state.permits > 0) {
                 state.granted += bytes;
                 state.permits += 1;
                 if waited {
@@ -207,7 +209,6 @@ impl Governor {
                 }
                 return Ok(Permit { governor: Arc::clone(self), bytes });
             }
-            let due = growth > room && state.relieved.is_none_or(|at| at.elapsed() >= RELIEF_EVERY);
             if due {
                 state.relieved = Some(Instant::now());
                 state.reliefs += 1;
