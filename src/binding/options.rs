@@ -113,7 +113,9 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     let mut read = Reader::new("", options);
     let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
+    let measure_threads = read.get("intraOpThreads").and_then(Value::as_str) == Some("auto");
     let parsed = GeneratorOptions {
+        measure_threads,
         model_path: read.string("modelPath")?,
         model: ModelOptions {
             hub: HubOptions {
@@ -137,7 +139,11 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
                     );
                 }
             },
-            intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
+            intra_op_threads: if measure_threads {
+                None
+            } else {
+                read.count("intraOpThreads", 1024)?.map(|n| n as usize)
+            },
         },
         memory_limit: read.megabytes("memoryLimit")?,
         batching: match read.get("batchOptimizer") {

@@ -13,7 +13,7 @@ use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Row};
 use super::memo::{Known, Lead, Memo, Wait};
 use super::tally::Tally;
-use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking};
+use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;
 use crate::batch::pace::Pacer;
 use crate::cache::{Boarding, EmbeddingCache};
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::Lanes;
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelFiles, Prompts, Source};
+use crate::model::{Model, ModelFiles, ModelOptions, Prompts, Source};
 use crate::text::{self, Prepared};
 use crate::tokens::Tokenizer;
 
@@ -63,10 +63,20 @@ impl Engine {
         let (model, tokenizer) = files.load(&options.model, cancel, || {
             Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
         });
-        let model = model?;
+        let mut model = model?;
         let tokenizer = tokenizer.map_err(|reason| {
             Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))
         })?;
+        let cores = threads::for_computing(host::available_cores());
+        let mut lanes = Lanes::new(cores / model.info().intra_op_threads)?;
+        if options.measure_threads && cores > 1 {
+            governor.expect(files.weight_bytes()).map_err(too_large)?;
+            let wide = ModelOptions { intra_op_threads: Some(cores), ..options.model.clone() };
+            let (wide, one_lane) = (files.load(&wide, cancel, || ()).0?, Lanes::new(1)?);
+            if threads::speed(&wide, &one_lane, cancel)? > threads::speed(&model, &lanes, cancel)? {
+                (model, lanes) = (wide, one_lane);
+            }
+        }
         let info = model.info();
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
@@ -80,7 +90,6 @@ impl Engine {
         let shrinks = Arc::downgrade(&model);
         governor.on_shortage(Box::new(move || shrinks.upgrade().map(|model| model.shrink()).is_some()));
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
-        let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
         Ok(Self {
             path: source.id.clone(),
             tokenizer,

@@ -5,6 +5,7 @@ mod batches;
 mod engine;
 mod memo;
 mod tally;
+mod threads;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct GeneratorOptions {
     pub model: ModelOptions,
     /// The limits of one batch, to begin with.
     pub budget: Budget,
+    /// Whether loading measures what is faster: as many runs as there are cores on one thread each, or one run on all.
+    pub measure_threads: bool,
     /// How batches become faster.
     pub batching: Batching,
     /// Most bytes of physical memory that the process may hold while texts are embedded. Default: what the container or
