@@ -113,8 +113,8 @@ export interface MemoryEvent {
   type: 'strategy-changed';
   before: string;
   after: string;
-  /** Share of the ceiling that the process holds, 0–100. */
-  memoryUsagePercent: number;
+  /** Share that is in use of what the ceiling leaves beyond the model and all else that the process holds anyway, 0–100. */
+  usagePercent: number;
 }
 
 /** As the native side tells it. See `src/binding/generator.rs`. */

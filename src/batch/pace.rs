@@ -84,7 +84,8 @@ impl Pacer {
 
     /// Options for [`Pacer::learning`] where the user gives none.
     pub fn defaults() -> OptimizerOptions {
-        OptimizerOptions { max_size: MOST_ROWS, ..OptimizerOptions::default() }
+        // A try is one batch of a like size: it may come twice as often as where nothing is known about its cost.
+        OptimizerOptions { max_size: MOST_ROWS, aggressiveness: 0.6, ..OptimizerOptions::default() }
     }
 
     /// Takes the number of rows from an optimizer that others may use, too.

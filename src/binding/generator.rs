@@ -62,7 +62,7 @@ impl NativeGenerator {
                 "type": "strategy-changed",
                 "before": change.before,
                 "after": change.after,
-                "memoryUsagePercent": change.usage,
+                "usagePercent": change.usage,
             });
             on_event.call((event.to_string(),).into(), ThreadsafeFunctionCallMode::NonBlocking);
         }));

@@ -45,7 +45,7 @@ pub struct Change {
     pub before: String,
     /// The strategy now.
     pub after: String,
-    /// Share of what this process could hold that it holds, 0–100 %.
+    /// Share that is in use of what the ceiling leaves beyond the model and all else that the process holds anyway, 0–100 %.
     pub usage: f64,
 }
 
@@ -314,7 +314,9 @@ impl Governor {
             state.held = state.peak.min(process.saturating_sub(sampled.floor));
         }
         let Some(strategies) = &self.strategies else { return };
-        let usage = process as f64 / self.ceiling(&sampled.latest).max(1) as f64 * 100.0;
+        // Smaller batches make nothing smaller of what the process holds anyway, such as the model.
+        let room = self.ceiling(&sampled.latest).saturating_sub(sampled.floor);
+        let usage = process.saturating_sub(sampled.floor) as f64 / room.max(1) as f64 * 100.0;
         let change = {
             let mut strategies = lock(strategies);
             let before = strategies.current();
@@ -517,7 +519,7 @@ mod tests {
         let seen = changes.clone();
         governor.on_change(Box::new(move |change| lock(&seen).push((change.before.clone(), change.after.clone()))));
         assert_eq!(governor.most_rows(), 128);
-        machine.0.store(350 * MB, Ordering::SeqCst);
+        machine.0.store(360 * MB, Ordering::SeqCst);
         thread::sleep(FRESH);
         let first = governor.admit(MB, &Cancel::default()).unwrap();
         assert_eq!((governor.most_rows(), governor.strategy_name().as_deref()), (1, Some("streaming")));
