@@ -566,6 +566,8 @@ export interface FetchProgress {
 	loaded: number;
 	/** Bytes that it has. */
 	total: number;
+	/** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+	progressTotal: number;
 }
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
 export interface InitializeOptions {

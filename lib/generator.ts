@@ -76,6 +76,8 @@ export interface FetchProgress {
   loaded: number;
   /** Bytes that it has. */
   total: number;
+  /** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+  progressTotal: number;
 }
 
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
@@ -220,7 +222,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     const load = call(() => this.#native.load());
     await watched(watch, () => load.cancel(), async (report, check) => {
       check();
-      await load.run(modelPath, report && ((file, loaded, total) => report({ file, loaded, total })));
+      await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
     });
   }
 

@@ -13,9 +13,12 @@ export interface NativeGenerator {
   call(): NativeCall;
 }
 
+/** Told of a file, how many of its bytes are there, of how many, and the percentage of all files. */
+export type OnFetch = (file: string, loaded: number, total: number, progressTotal: number) => void;
+
 export interface NativeLoad {
   cancel(): void;
-  run(path?: string, onFetch?: (file: string, loaded: number, total: number) => void): Promise<void>;
+  run(path?: string, onFetch?: OnFetch): Promise<void>;
 }
 
 export interface NativeCall {

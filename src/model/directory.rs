@@ -1,7 +1,7 @@
 //! A model's own files, in Hugging Face layout: what they say about it, and the hash of what they hold.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::content;
 use super::pooling::{Activation, Dense};
 use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
-const MAX_CONFIG_BYTES: u64 = 256 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
 
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
@@ -176,25 +177,17 @@ impl ConfigFiles {
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
     let read = || {
         let mut bytes = Vec::new();
-        open_file(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+        content::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_CONFIG_BYTES {
             return Err(io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
         }
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => content::check(path, &bytes).map(|()| Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::model(path, error.to_string())),
     }
-}
-
-/// Opens regular files only: opening a pipe would wait for ever.
-fn open_file(path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    File::open(path)
 }
 
 /// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds
@@ -381,6 +374,7 @@ fn read_dense(files: &mut ConfigFiles, path: &str) -> Result<Dense> {
 
 /// What a pass over a graph's file tells.
 pub(super) struct HashedWeights {
+    /// Of the graph's file; where weights lie beside it, of the hashes of all of them.
     pub sha256: [u8; 32],
     /// Whether the graph quantises activations by the range found in the batch at hand.
     pub dynamic_quantization: bool,
@@ -391,9 +385,10 @@ pub(super) struct HashedWeights {
 /// positive would cost speed only, and weights that spell such a name by chance do not exist.
 const DYNAMIC: [&str; 3] = ["DynamicQuantize", "MatMulInteger", "ConvInteger"];
 
-/// Hashes the graph and the files beside it that it names: weights may lie outside the graph.
+/// Hashes the graph and the files beside it that it names, because weights may lie outside the graph; refuses what the
+/// cache of the hub names otherwise.
 pub(super) fn hash_weights(onnx: &Path, cancel: &Cancel) -> Result<HashedWeights> {
-    let beside: Vec<String> = onnx
+    let mut beside: Vec<String> = onnx
         .parent()
         .and_then(|directory| fs::read_dir(directory).ok())
         .into_iter()
@@ -401,40 +396,37 @@ pub(super) fn hash_weights(onnx: &Path, cancel: &Cancel) -> Result<HashedWeights
         .filter(|entry| entry.path() != onnx && entry.path().is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
+    // Directories list their files in any order.
+    beside.sort();
     let names: Vec<&str> = DYNAMIC.iter().copied().chain(beside.iter().map(String::as_str)).collect();
-    let mut hash = Sha256::new();
-    let found = hash_file(onnx, &names, &mut hash, cancel)?;
-    for (_, name) in beside.iter().enumerate().filter(|(i, _)| found[DYNAMIC.len() + i]) {
-        hash_file(&onnx.with_file_name(name), &[], &mut hash, cancel)?;
+    let (mut sha256, found) = hash_file(onnx, &names, cancel)?;
+    let beside: Vec<&String> =
+        beside.iter().enumerate().filter(|(i, _)| found[DYNAMIC.len() + i]).map(|(_, name)| name).collect();
+    if !beside.is_empty() {
+        let mut all = Sha256::new_with_prefix(sha256);
+        for name in beside {
+            all.update(hash_file(&onnx.with_file_name(name), &[], cancel)?.0);
+        }
+        sha256 = all.finalize().into();
     }
-    let dynamic_quantization = found[..DYNAMIC.len()].contains(&true);
-    Ok(HashedWeights { sha256: hash.finalize().into(), dynamic_quantization })
+    Ok(HashedWeights { sha256, dynamic_quantization: found[..DYNAMIC.len()].contains(&true) })
 }
 
 /// Hashes a file and tells which of `names` occur in it.
-fn hash_file(path: &Path, names: &[&str], hash: &mut Sha256, cancel: &Cancel) -> Result<Vec<bool>> {
-    const CHUNK: usize = 1 << 20;
+fn hash_file(path: &Path, names: &[&str], cancel: &Cancel) -> Result<([u8; 32], Vec<bool>)> {
+    // A name may lie across the end of a chunk.
     let overlap = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    let failed = |error: io::Error| Error::model(path, error.to_string());
-    let mut file = open_file(path).map_err(failed)?;
-    let mut buffer = vec![0; overlap + CHUNK];
-    let mut found = vec![false; names.len()];
-    let mut kept = 0;
-    loop {
+    let (mut hash, mut found) = (Sha256::new(), vec![false; names.len()]);
+    let read = content::each_chunk(path, overlap, |chunk, window| {
         cancel.check()?;
-        let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return Ok(found),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        hash.update(&buffer[kept..kept + read]);
-        let filled = kept + read;
+        hash.update(chunk);
         for (found, name) in found.iter_mut().zip(names) {
-            *found = *found || memchr::memmem::find(&buffer[..filled], name.as_bytes()).is_some();
+            *found = *found || memchr::memmem::find(window, name.as_bytes()).is_some();
         }
-        // A name may lie across the end of a chunk.
-        kept = filled.min(overlap);
-        buffer.copy_within(filled - kept..filled, 0);
-    }
+        Ok(())
+    });
+    read.map_err(|error| Error::model(path, error.to_string()))??;
+    let sha256 = hash.finalize().into();
+    content::check_hashed(path, &sha256)?;
+    Ok((sha256, found))
 }

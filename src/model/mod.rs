@@ -1,6 +1,7 @@
 //! The models: where their files are, how they run, how hidden states become one vector.
 
 mod builtin;
+mod content;
 mod directory;
 mod graph;
 mod hub;
@@ -20,7 +21,7 @@ use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
-pub use hub::Progress;
+pub use hub::{Fetched, Progress};
 pub use library::set_addon_directory;
 pub use pooling::Pooling;
 

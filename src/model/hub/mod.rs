@@ -7,28 +7,46 @@ mod cache;
 mod client;
 mod download;
 
+use std::collections::HashSet;
 use std::env;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{HubOptions, ModelOptions, graph};
+use super::directory::MAX_CONFIG_BYTES;
+use super::{HubOptions, ModelOptions, content, graph};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cache::{Known, Repo};
 use client::Client;
+use download::Delivery;
 
-/// Told of a file, how many of its bytes are there, and of how many.
-pub type Progress = Box<dyn Fn(&str, u64, u64) + Send + Sync>;
+/// How far a download has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fetched<'a> {
+    /// The file's name in its repository.
+    pub file: &'a str,
+    /// How many of its bytes are there, and of how many.
+    pub loaded: u64,
+    /// See there.
+    pub total: u64,
+    /// The share of all files of this load that is there, in percent. Never goes back, ends with 100.
+    pub progress_total: f64,
+}
 
-/// Models that are published without ONNX, and conversions of them that hold the same weights. Only those that bring
-/// all that is needed: files of two repositories are never mixed.
-const CONVERSIONS: [(&str, &str); 3] = [
-    ("microsoft/codebert-base", "Xenova/codebert-base"),
-    ("google-bert/bert-base-uncased", "Xenova/bert-base-uncased"),
-    ("distilbert/distilbert-base-uncased", "Xenova/distilbert-base-uncased"),
+/// Told of what is fetched.
+pub type Progress = Box<dyn Fn(&Fetched) + Send + Sync>;
+
+/// Models that are published without ONNX, and conversions of them that hold the same weights, best first. Only those
+/// that bring all that is needed (files of two repositories are never mixed) and give vectors: conversions for guessing
+/// masked words, as those of bert-base-uncased, do not.
+const CONVERSIONS: [(&str, &[&str]); 2] = [
+    ("microsoft/codebert-base", &["Xenova/codebert-base", "onnx-community/codebert-base-ONNX"]),
+    ("BAAI/bge-small-zh-v1.5", &["Xenova/bge-small-zh-v1.5"]),
 ];
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
@@ -42,6 +60,9 @@ const CONFIG: [&str; 6] = [
 ];
 
 const TOKENIZER: &str = "tokenizer.json";
+
+/// The most modules that a model is believed to have. The largest known have four.
+const MAX_MODULES: usize = 32;
 
 /// The longest name and revision that are looked up.
 const MAX_NAME: usize = 96;
@@ -97,6 +118,11 @@ fn is_inside(file: &str) -> bool {
     file.split('/').all(part)
 }
 
+/// A path that is misspelt looks like a name: an error about the name says what is not here, either.
+fn not_here(name: &str) -> String {
+    format!("there is no file or directory {name} on this machine, either")
+}
+
 /// The files of a model on this machine.
 pub(super) struct Snapshot {
     pub directory: PathBuf,
@@ -136,27 +162,30 @@ impl Settings {
             ["1", "true", "yes", "on"].contains(&value.as_str()).then_some(name)
         };
         let home = || {
-            let named = variable("HF_HOME").map(PathBuf::from);
-            let cache =
-                || variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cache")));
-            named.or_else(|| Some(cache()?.join("huggingface")))
+            let cache = || path_variable("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
+            path_variable("HF_HOME").or_else(|| Some(cache()?.join("huggingface")))
         };
-        let cache = options.cache_dir.clone().or_else(|| variable("HF_HUB_CACHE").map(PathBuf::from));
-        let cache = cache.or_else(|| variable("HUGGINGFACE_HUB_CACHE").map(PathBuf::from));
-        let cache = cache.or_else(|| Some(home()?.join("hub")));
+        let cache = options.cache_dir.clone().or_else(|| path_variable("HF_HUB_CACHE"));
+        let cache = cache.or_else(|| path_variable("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")));
         let token_file = || {
-            let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")))?;
+            let path = path_variable("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")))?;
             std::fs::read_to_string(path).ok()
         };
-        let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
+        let named = || variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
         let token = match on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
-            Some(_) => token,
-            None => token.or_else(token_file),
+            // As the hub's own tools have it: then none is sent that nobody passed for this very call.
+            Some(_) => None,
+            None => named().or_else(token_file),
         };
+        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Error::config("HF_TOKEN", "the token has characters in it that no token has"));
+        }
         let patience = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse::<f64>().ok());
+        let patience = patience.filter(|seconds| seconds.is_finite()).unwrap_or(10.0);
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()).map(Secret),
+            token: token.map(Secret),
             cache: cache.ok_or_else(|| {
                 Error::config("cacheDir", "there is no home directory to keep models in: pass cacheDir, or set HF_HOME")
             })?,
@@ -164,13 +193,22 @@ impl Settings {
                 true => Some("localFilesOnly"),
                 false => on("HF_HUB_OFFLINE").or_else(|| on("TRANSFORMERS_OFFLINE")),
             },
-            patience: Duration::from_secs_f64(patience.unwrap_or(10.0).clamp(0.1, 3600.0)),
+            patience: Duration::from_secs_f64(patience.clamp(0.1, 3600.0)),
         })
     }
 }
 
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A path, in which `~` stands for the home directory.
+fn path_variable(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os(name).filter(|value| !value.is_empty())?);
+    match path.strip_prefix("~") {
+        Ok(rest) => Some(env::home_dir()?.join(rest)),
+        Err(_) => Some(path),
+    }
 }
 
 /// Why a repository cannot serve.
@@ -211,17 +249,11 @@ pub(super) fn resolve(
         return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
     }
     let search = Search { settings: Settings::read(&options.hub)?, options, cancel, progress };
-    let conversion = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversion)| *conversion);
-    match (search.find(&id.name, revision.map_or("main", String::as_str)), conversion) {
+    let conversions = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversions)| *conversions);
+    match (search.find(&id.name, revision.map_or("main", String::as_str)), conversions) {
         (Ok(snapshot), _) => Ok(snapshot),
-        (Err(Failure::NoGraph(error)), Some(conversion)) if revision.is_none() => {
-            search.find(conversion, "main").map_err(|failure| match failure {
-                // Nothing is here of either: the one that was asked for is the one to name.
-                Failure::NoGraph(_) => error,
-                Failure::Other(other) => other,
-            })
-        }
-        (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some(conversion)) => {
+        (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => search.converted(conversions, error),
+        (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some([conversion, ..])) => {
             let reason = format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
             Err(Error::ModelInit { path, reason })
         }
@@ -242,6 +274,19 @@ struct Sibling {
 }
 
 impl Search<'_> {
+    /// The first conversion that there is. `error` is the trouble with the model itself.
+    fn converted(&self, conversions: &[&str], error: Error) -> Result<Snapshot> {
+        for conversion in conversions {
+            match self.find(conversion, "main") {
+                Ok(snapshot) => return Ok(snapshot),
+                // It is not there, or not here: the next one may be.
+                Err(Failure::NoGraph(_) | Failure::Other(Error::Hub { status: Some(401 | 404), .. })) => {}
+                Err(Failure::Other(other)) => return Err(other),
+            }
+        }
+        Err(error)
+    }
+
     fn find(&self, name: &str, revision: &str) -> Result<Snapshot, Failure> {
         let repo = Repo::of(&self.settings.cache, name);
         let commit = if is_commit(revision) { Some(revision.to_owned()) } else { repo.commit_of(revision) };
@@ -265,7 +310,8 @@ impl Search<'_> {
                 Failure::NoGraph(Error::model(
                     format!("{name}@{revision}"),
                     format!(
-                        "not all of its files are in {cache}, and {reason} forbids to fetch them: load it once with the network, or pass the path of a model directory"
+                        "not all of its files are in {cache}, and {reason} forbids to fetch them: load it once with the network, or pass the path of a model directory ({})",
+                        not_here(name)
                     ),
                 ))
             });
@@ -274,9 +320,7 @@ impl Search<'_> {
         match (self.download(&client, &repo, name, revision), usable) {
             (Ok(commit), _) => Ok(snapshot(&commit)),
             // What is here was good enough for the tool that put it here.
-            (Err(Failure::Other(error)), Some(commit)) if error.code() == "BACKEND_UNAVAILABLE" => {
-                Ok(snapshot(&commit))
-            }
+            (Err(Failure::Other(Error::Hub { .. })), Some(commit)) => Ok(snapshot(&commit)),
             (Err(failure), _) => Err(failure),
         }
     }
@@ -295,7 +339,7 @@ impl Search<'_> {
         }
         let mut optional: Vec<String> = CONFIG.iter().map(|file| (*file).to_owned()).collect();
         optional.extend(places[..at].iter().cloned());
-        optional.push(format!("{}_data", places[at]));
+        optional.extend(graph::data_of(&places[at], |file| state(file) == Known::Here));
         optional.extend(module_files(&repo.snapshot(commit)));
         match optional.iter().all(|file| state(file) != Known::Unknown) {
             true => Cached::Complete,
@@ -336,18 +380,26 @@ impl Search<'_> {
             return Err(Error::model(name, reason).into());
         }
         mark(&mut CONFIG.iter().map(|file| (*file).to_owned()))?;
-        mark(&mut places.iter().cloned().chain([format!("{graph}_data")]))?;
-        let fetch = |file: &str| match repo.known(&commit, file) {
-            Known::Here => Ok(()),
-            _ => download::fetch(client, repo, name, &commit, file, self.cancel, self.progress),
+        mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
+        let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
+        let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            let wanted = files.filter(|file| has(file) && repo.known(&commit, file) != Known::Here);
+            wanted.map(str::to_owned).collect()
         };
-        CONFIG.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
+        let data = |file: &str| file == graph || graph::is_data_of(graph, file);
+        let most = |file: &str| if data(file) { u64::MAX } else { MAX_CONFIG_BYTES };
+        // Names other files.
+        delivery.fetch(&missing(&mut ["modules.json"].into_iter()), most, true)?;
         let modules = module_files(&repo.snapshot(&commit));
-        modules.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
         mark(&mut modules.iter().cloned())?;
-        fetch(TOKENIZER)?;
-        there.iter().filter(|file| graph::is_data_of(graph, file)).try_for_each(|file| fetch(file))?;
-        fetch(graph)?;
+        let weights = there.iter().filter(|file| graph::is_data_of(graph, file));
+        let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain([TOKENIZER]);
+        let all = config.chain(weights.map(String::as_str)).chain([graph.as_str()]);
+        let mut wanted = missing(&mut { all });
+        // Some files have two reasons to be there.
+        let mut seen = HashSet::new();
+        wanted.retain(|file| seen.insert(file.clone()));
+        delivery.fetch(&wanted, most, false)?;
         if !is_commit(revision) {
             repo.write_ref(revision, &commit)?;
         }
@@ -379,7 +431,10 @@ fn module_files(snapshot: &std::path::Path) -> Vec<String> {
         #[serde(rename = "type", default)]
         kind: String,
     }
-    let modules = std::fs::read(snapshot.join("modules.json")).unwrap_or_default();
+    let mut modules = Vec::new();
+    let read = |file: File| file.take(MAX_CONFIG_BYTES).read_to_end(&mut modules);
+    // What could not be read is no JSON, either.
+    drop(content::open(&snapshot.join("modules.json")).and_then(read));
     let modules: Vec<Module> = serde_json::from_slice(&modules).unwrap_or_default();
     let of_module = |module: &Module| {
         let config = format!("{}/config.json", module.path);
@@ -389,7 +444,7 @@ fn module_files(snapshot: &std::path::Path) -> Vec<String> {
     let read = modules.iter().filter(|module| {
         is_inside(&module.path) && (module.kind.ends_with(".Pooling") || module.kind.ends_with(".Dense"))
     });
-    read.flat_map(of_module).collect()
+    read.take(MAX_MODULES).flat_map(of_module).collect()
 }
 
 #[cfg(test)]
