@@ -968,5 +968,97 @@ export declare class MemoryAwareProcessor {
 	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
 	stop(): void;
 }
+/** Options of {@link ModelStore}. */
+export interface ModelStoreOptions {
+	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
+	cacheDir?: string;
+}
+/** A model in the store. */
+export interface StoredModel {
+	/** `owner/name`. */
+	id: string;
+	/** Its folder. */
+	path: string;
+	/** The commits of which files are there, and the branches and tags that stand for them. */
+	revisions: {
+		revision: string;
+		names: string[];
+	}[];
+	/** Files of all revisions. */
+	files: number;
+	/** Bytes of all content on the disk. */
+	bytes: number;
+	/** Bytes of downloads that are not finished, part of `bytes`. */
+	partialBytes: number;
+	/** When anything of it was written last. */
+	modified: Date;
+}
+/** A model that was added. */
+export interface AddedModel {
+	/** As the caller named it. */
+	id: string;
+	/** The repository that its files come from: a conversion where the model has no ONNX. */
+	repository: string;
+	/** The commit. */
+	revision: string;
+	/** The directory of its files. */
+	path: string;
+	/** Bytes of the files of that commit. */
+	bytes: number;
+}
+/** What a look at all files of a model has shown. */
+export interface VerifiedModel {
+	/** `owner/name`. */
+	id: string;
+	/** Contents that are what their names say. */
+	sound: number;
+	/** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
+	unchecked: number;
+	/** Bytes that were read. */
+	bytes: number;
+	/** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
+	problems: {
+		file: string;
+		path: string;
+		what: string;
+	}[];
+}
+/**
+ * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
+ * open.
+ */
+export declare class ModelStore {
+	#private;
+	/**
+	 * Reads nothing yet; the directory need not be there.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: ModelStoreOptions);
+	/** Where it is. */
+	get directory(): string;
+	/** All models that are there, by name. */
+	list(): Promise<StoredModel[]>;
+	/**
+	 * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
+	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
+	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
+	 */
+	add(id: string, options?: {
+		revision?: string;
+		dtype?: Dtype;
+		signal?: AbortSignal;
+		progressCallback?: (progress: FetchProgress) => void;
+	}): Promise<AddedModel>;
+	/**
+	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
+	 * fetches anew what is damaged.
+	 */
+	verify(id?: string, options?: {
+		signal?: AbortSignal;
+		progressCallback?: (progress: FetchProgress) => void;
+	}): Promise<VerifiedModel[]>;
+	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
+	remove(id: string): Promise<number>;
+}
 
 export {};

@@ -53,5 +53,7 @@ export type {
   ProcessingStrategy,
   ProcessItemsOptions,
 } from './memory-processor';
+export { ModelStore } from './model-store';
+export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

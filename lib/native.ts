@@ -21,6 +21,20 @@ export interface NativeLoad {
   run(path?: string, onFetch?: OnFetch): Promise<void>;
 }
 
+/** See `src/binding/models.rs`. */
+export interface NativeModelStore {
+  directory(): string;
+  work(): NativeModelWork;
+}
+
+export interface NativeModelWork {
+  cancel(): void;
+  list(): Promise<string>;
+  add(id: string, options: object, onFetch?: OnFetch): Promise<string>;
+  verify(id?: string, onRead?: OnFetch): Promise<string>;
+  remove(id: string): Promise<string>;
+}
+
 export interface NativeCall {
   push(joined: string, lengths: Uint32Array): void;
   cancel(): void;
@@ -139,6 +153,7 @@ interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
+  NativeModelStore: new (options: object) => NativeModelStore;
   NativeGenerator: new (options: object) => NativeGenerator;
   setDirectories(addon: string, builtinModel: string): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

@@ -1,5 +1,6 @@
 //! Options as the user wrote them → options that are valid. Defaults live in the core.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -135,6 +136,24 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
         },
         ..GeneratorOptions::default()
     };
+    read.finish()?;
+    Ok(parsed)
+}
+
+/// Parses a model store's options: where it is.
+pub(super) fn model_store(options: &Map<String, Value>) -> Result<Option<PathBuf>> {
+    let mut read = Reader::new("", options);
+    let cache_dir = read.string("cacheDir")?.map(Into::into);
+    read.finish()?;
+    Ok(cache_dir)
+}
+
+/// Parses what of a model shall be added.
+pub(super) fn added_model(options: &Map<String, Value>) -> Result<ModelOptions> {
+    let mut read = Reader::new("", options);
+    let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
+    let hub = HubOptions { revision: read.string("revision")?, ..HubOptions::default() };
+    let parsed = ModelOptions { hub, dtype: read.one_of("dtype", &dtypes)?, ..ModelOptions::default() };
     read.finish()?;
     Ok(parsed)
 }

@@ -21,7 +21,7 @@ use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
-pub use hub::{Fetched, Progress};
+pub use hub::{AddedModel, Fetched, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
 pub use library::set_addon_directory;
 pub use pooling::Pooling;
 

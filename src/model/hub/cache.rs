@@ -35,6 +35,11 @@ impl Repo {
         Self { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
     /// The commit that a branch or tag was at when it was last looked up.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
@@ -147,7 +152,7 @@ pub(super) enum Lock {
 }
 
 /// A name that nobody else has, in no process of no machine or container that shares the cache.
-fn unique() -> String {
+pub(super) fn unique() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 

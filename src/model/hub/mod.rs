@@ -6,6 +6,7 @@
 mod cache;
 mod client;
 mod download;
+mod store;
 
 use std::collections::HashSet;
 use std::env;
@@ -24,6 +25,8 @@ use crate::error::{Error, Result};
 use cache::{Known, Repo};
 use client::Client;
 use download::Delivery;
+
+pub use store::{AddedModel, ModelStore, Problem, StoredModel, VerifiedModel};
 
 /// How far a download has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -230,6 +233,8 @@ struct Search<'a> {
     options: &'a ModelOptions,
     cancel: &'a Cancel,
     progress: Option<&'a Progress>,
+    /// Whether the hub is asked about a branch although it is in the cache.
+    refresh: bool,
 }
 
 /// The files of `id`, from the cache or from the hub.
@@ -239,26 +244,7 @@ pub(super) fn resolve(
     cancel: &Cancel,
     progress: Option<&Progress>,
 ) -> Result<Snapshot> {
-    let revision = match (&id.revision, &options.hub.revision) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(Error::config("revision", format!("{other} is not {one}, which the model's id says")));
-        }
-        (one, other) => one.as_ref().or(other.as_ref()),
-    };
-    if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
-        return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
-    }
-    let search = Search { settings: Settings::read(&options.hub)?, options, cancel, progress };
-    let conversions = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversions)| *conversions);
-    match (search.find(&id.name, revision.map_or("main", String::as_str)), conversions) {
-        (Ok(snapshot), _) => Ok(snapshot),
-        (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => search.converted(conversions, error),
-        (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some([conversion, ..])) => {
-            let reason = format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
-            Err(Error::ModelInit { path, reason })
-        }
-        (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
-    }
+    Search { settings: Settings::read(&options.hub)?, options, cancel, progress, refresh: false }.resolve(id)
 }
 
 /// What the hub says about a revision.
@@ -274,6 +260,31 @@ struct Sibling {
 }
 
 impl Search<'_> {
+    fn resolve(&self, id: &Id) -> Result<Snapshot> {
+        let revision = match (&id.revision, &self.options.hub.revision) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Error::config("revision", format!("{other} is not {one}, which the model's id says")));
+            }
+            (one, other) => one.as_ref().or(other.as_ref()),
+        };
+        if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
+            return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
+        }
+        let conversions = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversions)| *conversions);
+        match (self.find(&id.name, revision.map_or("main", String::as_str)), conversions) {
+            (Ok(snapshot), _) => Ok(snapshot),
+            (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => {
+                self.converted(conversions, error)
+            }
+            (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some([conversion, ..])) => {
+                let reason =
+                    format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
+                Err(Error::ModelInit { path, reason })
+            }
+            (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
+        }
+    }
+
     /// The first conversion that there is. `error` is the trouble with the model itself.
     fn converted(&self, conversions: &[&str], error: Error) -> Result<Snapshot> {
         for conversion in conversions {
@@ -298,7 +309,9 @@ impl Search<'_> {
         let mut usable = None;
         if let Some(commit) = commit {
             match self.cached(&repo, &commit) {
-                Cached::Complete => return Ok(snapshot(&commit)),
+                Cached::Complete if !self.asks_again(revision) => return Ok(snapshot(&commit)),
+                Cached::Complete => usable = Some(commit),
+                Cached::NoGraph if self.asks_again(revision) => {}
                 Cached::NoGraph => return Err(Failure::NoGraph(no_graph(name, self.options, &[]))),
                 Cached::Usable => usable = Some(commit),
                 Cached::Incomplete => {}
@@ -320,9 +333,14 @@ impl Search<'_> {
         match (self.download(&client, &repo, name, revision), usable) {
             (Ok(commit), _) => Ok(snapshot(&commit)),
             // What is here was good enough for the tool that put it here.
-            (Err(Failure::Other(Error::Hub { .. })), Some(commit)) => Ok(snapshot(&commit)),
+            (Err(Failure::Other(Error::Hub { .. })), Some(commit)) if !self.refresh => Ok(snapshot(&commit)),
             (Err(failure), _) => Err(failure),
         }
+    }
+
+    /// Whether the hub is to say where a revision is now.
+    fn asks_again(&self, revision: &str) -> bool {
+        self.refresh && !is_commit(revision) && self.settings.offline.is_none()
     }
 
     /// How much of a commit is in the cache.
