@@ -542,6 +542,11 @@ export interface GeneratorOptions {
 		query?: string;
 	};
 	/**
+	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
+	 * before all texts, whatever their `inputType`.
+	 */
+	promptName?: string;
+	/**
 	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
 	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
 	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for

@@ -51,6 +51,11 @@ export interface GeneratorOptions {
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
   prompts?: { document?: string; query?: string };
   /**
+   * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
+   * before all texts, whatever their `inputType`.
+   */
+  promptName?: string;
+  /**
    * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
    * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
    * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for

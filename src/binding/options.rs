@@ -121,17 +121,7 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             normalize: read.boolean("normalize")?,
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
-            prompts: match read.get("prompts") {
-                None => PromptOptions::default(),
-                Some(Value::Object(prompts)) => parse_prompts(prompts)?,
-                Some(other) => {
-                    return read.wrong(
-                        "prompts",
-                        other,
-                        "an object such as { query: 'query: ', document: 'passage: ' }",
-                    );
-                }
-            },
+            prompts: PromptOptions { name: read.string("promptName")?, ..prompts(&mut read)? },
             intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
         },
         ..GeneratorOptions::default()
@@ -158,14 +148,21 @@ pub(super) fn added_model(options: &Map<String, Value>) -> Result<ModelOptions> 
     Ok(parsed)
 }
 
-fn parse_prompts(prompts: &Map<String, Value>) -> Result<PromptOptions> {
+fn prompts(read: &mut Reader) -> Result<PromptOptions> {
+    let prompts = match read.get("prompts") {
+        None => return Ok(PromptOptions::default()),
+        Some(Value::Object(prompts)) => prompts,
+        Some(other) => {
+            return read.wrong("prompts", other, "an object such as { query: 'query: ', document: 'passage: ' }");
+        }
+    };
     let mut read = Reader::new("prompts.", prompts);
     let mut prompt = |name| match read.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => read.wrong(name, other, "a string"),
     };
-    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")? };
+    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")?, name: None };
     read.finish()?;
     Ok(parsed)
 }

@@ -12,12 +12,15 @@ use sha2::{Digest, Sha256};
 
 use super::content;
 use super::pooling::{Activation, Dense};
-use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph};
+use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
 pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
+
+/// The most tokens that any model is believed to read, as many as a text has at most.
+const MOST_TOKENS: usize = 1 << 20;
 
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
@@ -105,13 +108,9 @@ struct DenseConfig {
 /// Reads what the files at `path` say. Options win over files.
 pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let (root, onnx) = graph::locate(path, options.dtype)?;
-    let mut files = ConfigFiles { root, read: Vec::new() };
-    let tokenizer_path = files.root.join("tokenizer.json");
-    let tokenizer_json = read_file(&tokenizer_path)?.ok_or_else(|| {
-        Error::model(&tokenizer_path, "there is no such file, and without its tokenizer the model cannot be used")
-    })?;
-
+    let mut files = ConfigFiles::at(&root);
     let config: Config = files.json("config.json")?.unwrap_or_default();
+    let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, config.model_type.as_deref())?;
     let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
@@ -123,20 +122,21 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     );
     let pad_id = config.pad_token_id.and_then(|id| u32::try_from(id).ok()).unwrap_or(u32::from(roberta_like));
     let first_position = if roberta_like { pad_id.saturating_add(1) } else { 0 };
-    let longest = config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize));
+    let longest =
+        config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize).min(MOST_TOKENS));
     let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
 
     let mut spec = ModelSpec {
         root: files.root.clone(),
         origin: None,
         onnx,
-        tokenizer_path: tokenizer_path.display().to_string(),
+        tokenizer_path,
         tokenizer_json,
         pooling: None,
         normalize: None,
         dense: Vec::new(),
         max_length,
-        prompts: merged_prompts(&options.prompts, &prompts),
+        prompts: merged_prompts(&options.prompts, &prompts)?,
         truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
         lowercase: sentence_bert.do_lower_case,
         pad_id,
@@ -156,21 +156,56 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     Ok(spec)
 }
 
+/// The bytes of `tokenizer.json`, or what takes its place, and the name of the file that is read.
+fn tokenizer(files: &mut ConfigFiles, model_type: Option<&str>) -> Result<(Vec<u8>, String)> {
+    let path = files.root.join("tokenizer.json");
+    if let Some(json) = read_file(&path)? {
+        return Ok((json, path.display().to_string()));
+    }
+    vocabulary::tokenizer_json(files, model_type)?.ok_or_else(|| {
+        Error::model(
+            &path,
+            "there is no such file, nor a vocabulary (vocab.txt, or vocab.json and merges.txt), and without its tokenizer the model cannot be used",
+        )
+    })
+}
+
 /// Reads configuration files and remembers what it read.
-struct ConfigFiles {
-    root: PathBuf,
+pub(super) struct ConfigFiles {
+    pub root: PathBuf,
     read: Vec<(String, Vec<u8>)>,
 }
 
 impl ConfigFiles {
+    /// Of the model at `root`.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), read: Vec::new() }
+    }
+
     /// The parsed file, or `None` when there is none.
-    fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+    pub fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let path = self.root.join(name);
         let Some(bytes) = read_file(&path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes)
             .map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
-        self.read.push((name.to_owned(), bytes));
+        self.remember(name, bytes);
         Ok(Some(parsed))
+    }
+
+    /// The text of a file, or `None` when there is none.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let path = self.root.join(name);
+        let Some(bytes) = read_file(&path)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| Error::model(&path, "it is not UTF-8 text"))?;
+        self.remember(name, text.clone().into_bytes());
+        Ok(Some(text))
+    }
+
+    /// Some files are read twice, for different reasons.
+    fn remember(&mut self, name: &str, bytes: Vec<u8>) {
+        if self.read.iter().all(|(other, _)| other != name) {
+            self.read.push((name.to_owned(), bytes));
+        }
     }
 }
 
@@ -215,20 +250,37 @@ fn max_length(
             "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512",
         )
     })?;
-    Ok(said.min(longest.unwrap_or(said)))
+    Ok(said.min(longest.unwrap_or(MOST_TOKENS)))
 }
 
-/// What the user says, then what the model names for the role, then its default.
-fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) -> Prompts {
-    let named = |name: &str| config.prompts.get(name).cloned().flatten();
-    let default = config.default_prompt_name.as_deref().and_then(named).unwrap_or_default();
-    let of_role = |option: &Option<String>, names: &[&str]| {
-        option.clone().or_else(|| names.iter().find_map(|name| named(name))).unwrap_or_else(|| default.clone())
+/// What the user says, then what the model names for the role, then its default. A prompt that the user chooses by its
+/// name is put before texts of either role.
+fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) -> Result<Prompts> {
+    let own = |name: &str| config.prompts.get(name).cloned().flatten();
+    let named = |name: &str| match name {
+        "document" if options.document.is_some() => options.document.clone(),
+        "query" if options.query.is_some() => options.query.clone(),
+        _ => own(name),
     };
-    Prompts {
-        document: of_role(&options.document, &["document", "passage", "corpus"]),
-        query: of_role(&options.query, &["query"]),
+    if let Some(name) = &options.name {
+        let prompt = named(name).ok_or_else(|| {
+            let known: Vec<String> = config.prompts.keys().map(|name| format!("'{name}'")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Error::config(
+                "promptName",
+                format!("the model has no prompt '{name}'; it has {known}: pass the text in prompts"),
+            )
+        })?;
+        return Ok(Prompts { document: prompt.clone(), query: prompt });
     }
+    let default = config.default_prompt_name.as_deref().and_then(own).unwrap_or_default();
+    let of_role = |option: &Option<String>, names: &[&str]| {
+        option.clone().or_else(|| names.iter().find_map(|name| own(name))).unwrap_or_else(|| default.clone())
+    };
+    Ok(Prompts {
+        document: of_role(&options.document, &["document", "passage", "search_document", "corpus"]),
+        query: of_role(&options.query, &["query", "search_query"]),
+    })
 }
 
 fn read_modules(

@@ -8,6 +8,7 @@ mod hub;
 mod library;
 mod onnx;
 mod pooling;
+mod vocabulary;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub struct PromptOptions {
     pub document: Option<String>,
     /// Before queries.
     pub query: Option<String>,
+    /// The name of one of the model's own prompts, put before all texts instead.
+    pub name: Option<String>,
 }
 
 /// What is put before a text, by its role.
@@ -180,7 +183,7 @@ impl ModelFiles {
         Ok(Self { id: source.id.clone(), spec, builtin: source.id == BUILTIN })
     }
 
-    /// The bytes of its `tokenizer.json`.
+    /// The bytes of its `tokenizer.json`, or of what takes its place.
     pub fn tokenizer_json(&self) -> &[u8] {
         &self.spec.tokenizer_json
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::directory::MAX_CONFIG_BYTES;
-use super::{HubOptions, ModelOptions, content, graph};
+use super::{HubOptions, ModelOptions, content, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cache::{Known, Repo};
@@ -352,10 +352,13 @@ impl Search<'_> {
         }
         let places = graph::places(self.options.dtype);
         let Some(at) = places.iter().position(|place| state(place) == Known::Here) else { return Cached::Incomplete };
-        if state(TOKENIZER) != Known::Here {
+        let here = |file: &str| state(file) == Known::Here;
+        let tokenizer: &[&str] = if here(TOKENIZER) { &[] } else { &vocabulary::FILES };
+        if !here(TOKENIZER) && !vocabulary::is_enough(here) {
             return Cached::Incomplete;
         }
         let mut optional: Vec<String> = CONFIG.iter().map(|file| (*file).to_owned()).collect();
+        optional.extend(tokenizer.iter().map(|file| (*file).to_owned()).chain([TOKENIZER.to_owned()]));
         optional.extend(places[..at].iter().cloned());
         optional.extend(graph::data_of(&places[at], |file| state(file) == Known::Here));
         optional.extend(module_files(&repo.snapshot(commit)));
@@ -391,13 +394,14 @@ impl Search<'_> {
             repo.write_ref(revision, &commit)?;
             return Err(Failure::NoGraph(error));
         };
-        if !has(TOKENIZER) {
+        let tokenizer = if has(TOKENIZER) { vec![TOKENIZER] } else { vocabulary::FILES.to_vec() };
+        if !has(TOKENIZER) && !vocabulary::is_enough(has) {
             let reason = format!(
-                "it has no {TOKENIZER}: pass the id of a repository that has one, or make one and pass the path of a model directory"
+                "it has neither {TOKENIZER} nor a vocabulary (vocab.txt, or vocab.json and merges.txt): pass the id of a repository that has one, or make one and pass the path of a model directory"
             );
             return Err(Error::model(name, reason).into());
         }
-        mark(&mut CONFIG.iter().map(|file| (*file).to_owned()))?;
+        mark(&mut CONFIG.iter().chain(&tokenizer).chain(&[TOKENIZER]).map(|file| (*file).to_owned()))?;
         mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
         let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
         let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {
@@ -411,7 +415,7 @@ impl Search<'_> {
         let modules = module_files(&repo.snapshot(&commit));
         mark(&mut modules.iter().cloned())?;
         let weights = there.iter().filter(|file| graph::is_data_of(graph, file));
-        let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain([TOKENIZER]);
+        let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain(tokenizer);
         let all = config.chain(weights.map(String::as_str)).chain([graph.as_str()]);
         let mut wanted = missing(&mut { all });
         // Some files have two reasons to be there.
