@@ -502,6 +502,8 @@ export interface StreamOptions {
 export type Pooling = "mean" | "cls" | "last_token" | "max";
 /** The variants in which models are published, by the type of their weights. */
 export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
+/** What computes a model, where the ONNX Runtime in use was built for it. */
+export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
 	/**
@@ -562,6 +564,12 @@ export interface GeneratorOptions {
 	 * one run on all of them.
 	 */
 	intraOpThreads?: number;
+	/**
+	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
+	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
+	 * to those of the CPU but not the same, so they have a fingerprint of their own.
+	 */
+	executionProviders?: ExecutionProvider[];
 }
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
@@ -660,6 +668,8 @@ export interface ModelInfo {
 	batchInvariant: boolean;
 	/** Threads inside one run. */
 	intraOpThreads: number;
+	/** What computes, best first. */
+	executionProviders: ExecutionProvider[];
 	/** How the ONNX Runtime in use describes itself. */
 	runtime: string;
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */

@@ -33,6 +33,7 @@ export type {
   CallOptions,
   Dtype,
   EmbeddingMatrix,
+  ExecutionProvider,
   FetchProgress,
   GeneratorOptions,
   InitializeOptions,

@@ -81,6 +81,8 @@ impl NativeGenerator {
         object.set("dtype", info.dtype)?;
         object.set("batchInvariant", info.batch_invariant)?;
         object.set("intraOpThreads", info.intra_op_threads as u32)?;
+        let providers: Vec<&str> = info.providers.iter().map(|provider| provider.as_str()).collect();
+        object.set("executionProviders", providers)?;
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
         Ok(object)

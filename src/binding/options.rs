@@ -11,7 +11,7 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
-use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions};
+use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -123,11 +123,31 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
             prompts: PromptOptions { name: read.string("promptName")?, ..prompts(&mut read)? },
             intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
+            providers: providers(&mut read)?,
         },
         ..GeneratorOptions::default()
     };
     read.finish()?;
     Ok(parsed)
+}
+
+fn providers(read: &mut Reader) -> Result<Vec<Provider>> {
+    let Some(value) = read.get("executionProviders") else { return Ok(Vec::new()) };
+    let known = Provider::ALL.map(|provider| format!("'{}'", provider.as_str())).join(", ");
+    let list = value.as_array().filter(|list| !list.is_empty());
+    let Some(list) = list else { return read.wrong("executionProviders", value, &format!("a list of {known}")) };
+    let mut providers = Vec::new();
+    for name in list {
+        let provider = Provider::ALL.into_iter().find(|provider| name.as_str() == Some(provider.as_str()));
+        match provider {
+            Some(provider) if providers.contains(&provider) => {
+                return Err(Error::config("executionProviders", format!("{name} is in it twice")));
+            }
+            Some(provider) => providers.push(provider),
+            None => return read.wrong("executionProviders", name, &format!("one of {known}")),
+        }
+    }
+    Ok(providers)
 }
 
 /// Parses a model store's options: where it is.

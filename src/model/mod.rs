@@ -57,6 +57,36 @@ pub struct ModelOptions {
     pub prompts: PromptOptions,
     /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
     pub intra_op_threads: Option<usize>,
+    /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
+    pub providers: Vec<Provider>,
+}
+
+/// What computes a graph, where the ONNX Runtime in use was built for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Every runtime has it.
+    Cpu,
+    /// GPUs of NVIDIA.
+    Cuda,
+    /// Apple's.
+    CoreMl,
+    /// Any GPU on Windows.
+    DirectMl,
+}
+
+impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::CoreMl, Self::DirectMl];
+
+    /// The spelling in options.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::CoreMl => "coreml",
+            Self::DirectMl => "directml",
+        }
+    }
 }
 
 /// How models are had from the hub; what is `None` is read from the environment.
@@ -128,6 +158,8 @@ pub struct ModelInfo {
     pub batch_invariant: bool,
     /// Threads inside one run.
     pub intra_op_threads: usize,
+    /// What computes, best first.
+    pub providers: Vec<Provider>,
     /// How the ONNX Runtime in use describes itself.
     pub runtime: String,
     /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
