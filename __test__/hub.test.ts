@@ -567,8 +567,8 @@ describe('processes', () => {
       setTimeout(() => send(asked, response, file!.bytes), 300);
       return true;
     };
-    const ended = await Promise.all(Array.from({ length: 4 }, () => start().ended));
-    expect(ended).toEqual(Array(4).fill('0 32'));
+    const ended = await Promise.all(Array.from({ length: 5 }, () => start().ended));
+    expect(ended).toEqual(Array(5).fill('0 32'));
     expect(hub.stored).toHaveLength(1);
     expectSound();
   });
@@ -587,17 +587,23 @@ describe('processes', () => {
       response.on('close', () => clearInterval(drip));
       return true;
     };
-    for (let i = 0; i < 12; i++) {
+    // Fifty, two at a time, so that some die while another one waits for them.
+    for (let i = 0; i < 25; i++) {
       const before = hub.stored.length;
-      const { child, ended } = start();
-      let over = false;
-      void ended.then(() => (over = true));
-      // Some anywhere, the others in the middle of the large file.
-      if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 20_000, interval: 5 });
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * (i % 3 > 0 ? 60 : 500)));
-      child.kill('SIGKILL');
-      await ended;
+      const kill = async () => {
+        const { child, ended } = start();
+        let over = false;
+        void ended.then(() => (over = true));
+        // Some anywhere, the others in the middle of the large file.
+        if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 20_000, interval: 5 });
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * (i % 3 > 0 ? 60 : 500)));
+        child.kill('SIGKILL');
+        await ended;
+      };
+      await Promise.all([kill(), kill()]);
       expectSound();
+      // Otherwise the rest of them would find it whole.
+      if (i % 5 === 4) rmSync(folder(), { recursive: true });
     }
     hub.fault = undefined;
     expect(await start().ended).toBe('0 32');

@@ -55,6 +55,13 @@ impl Repo {
         self.place(&path, |temporary| fs::write(temporary, commit))
     }
 
+    /// Whether files can be added.
+    pub fn takes_files(&self) -> bool {
+        let path = self.root.join("blobs").join(format!("{}.temporary", unique()));
+        let made = self.in_folder(&path, |path| File::create_new(path).map(drop));
+        made.is_ok_and(|()| fs::remove_file(&path).is_ok())
+    }
+
     /// The directory of a commit's files.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.root.join("snapshots").join(commit)

@@ -329,6 +329,9 @@ impl Search<'_> {
                 ))
             });
         }
+        if let Some(commit) = usable.as_deref().filter(|_| !self.refresh && !repo.takes_files()) {
+            return Ok(snapshot(commit));
+        }
         let client = Client::new(&self.settings, self.cancel)?;
         match (self.download(&client, &repo, name, revision), usable) {
             (Ok(commit), _) => Ok(snapshot(&commit)),
