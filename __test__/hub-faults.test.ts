@@ -264,6 +264,8 @@ describe.runIf(spawnSync('openssl', ['version']).status === 0)('TLS', () => {
     const error = await fails();
     expect(error).toMatchObject({ code: 'BACKEND_UNAVAILABLE' });
     expect(error.message).toMatch(/certificate.*NODE_EXTRA_CA_CERTS/i);
+    // Once: it will not be another one the next time.
+    expect(hub.connections).toBe(1);
     expect(hub.asked).toEqual([]);
     vi.stubEnv(variable, ca);
     expect((await load()).isReady()).toBe(true);

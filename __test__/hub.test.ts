@@ -383,6 +383,23 @@ describe('faults', () => {
     expect(hub.asked).toHaveLength(12);
   });
 
+  test('redirects within the hub, as it has them for small files', async () => {
+    vi.stubEnv('HF_TOKEN', 'hf_secret');
+    hub.fault = (asked, response, file) => {
+      const [, etag] = /^\/api\/resolve-cache\/(.*)\?/.exec(asked.path) ?? [];
+      const small = [...hub.models.get(ID)!.files.values()].find((known) => known.etag === (etag ?? file?.etag) && !known.large);
+      if (!small) return false;
+      if (!etag) return response.writeHead(307, { Location: `/api/resolve-cache/${small.etag}?x=y` }).end(), true;
+      response.setHeader('ETag', `"${small.etag}"`);
+      send(asked, response, asked.method === 'HEAD' ? Buffer.alloc(small.bytes.length) : small.bytes);
+      return true;
+    };
+    await load();
+    expectSound();
+    // The token goes with them.
+    expect(new Set(hub.asked.map(({ authorization }) => authorization))).toEqual(new Set(['Bearer hf_secret']));
+  });
+
   test('names that lead out of the cache are not even asked for', async () => {
     const { files } = hub.models.get(ID)!;
     files.set('../../../evil/model.onnx', hubFile('x.onnx', Buffer.from('x')));
@@ -510,17 +527,30 @@ describe('stopping', () => {
 
 describe('a model without ONNX', () => {
   const files = { [GRAPH]: null, 'model.safetensors': 'weights' };
-  const options = { modelPath: 'microsoft/codebert-base', pooling: 'mean', normalize: true } as const;
+  const options = { modelPath: 'microsoft/codebert-base' } as const;
 
   test('is loaded from its conversion, and says so, offline too', async () => {
     hub.add('microsoft/codebert-base', 'roberta-mean', files);
     const { sha } = hub.add('Xenova/codebert-base', 'roberta-mean');
-    const expected = { modelId: 'microsoft/codebert-base', repository: 'Xenova/codebert-base', revision: sha };
+    const expected = { modelId: 'microsoft/codebert-base', repository: 'Xenova/codebert-base', revision: sha, pooling: 'mean', normalize: true };
     expect((await load(options)).getModelInfo()).toMatchObject(expected);
     hub.asked.length = 0;
     expect((await load(options)).getModelInfo()).toMatchObject(expected);
     expect(hub.asked).toEqual([]);
     expect((await load({ ...options, localFilesOnly: true })).getModelInfo()).toMatchObject(expected);
+  });
+
+  test('gives the vectors that the table says, unless the caller says else', async () => {
+    hub.add('microsoft/codebert-base', 'roberta-mean', files);
+    hub.add('Xenova/codebert-base', 'roberta-mean');
+    const embedded = async (more: GeneratorOptions) => (await (await ready(more)).embed(['reads a file'])).data;
+    const local = { modelPath: model('roberta-mean'), normalize: true } as const;
+    expect(await embedded({ ...options, cacheDir })).toEqual(await embedded({ ...local, pooling: 'mean' }));
+    expect(await embedded({ modelPath: 'Xenova/codebert-base', cacheDir })).toEqual(await embedded({ ...local, pooling: 'mean' }));
+    expect(await embedded({ ...options, cacheDir, pooling: 'cls' })).toEqual(await embedded({ ...local, pooling: 'cls' }));
+    // Only the models of the table: all others are asked for.
+    hub.add(ID, 'roberta-mean');
+    expect((await fails()).message).toContain("pass pooling: 'mean'");
   });
 
   test('is loaded from the next conversion where the first one is gone', async () => {

@@ -133,6 +133,15 @@ describe('ModelStore', () => {
     expect(await failure(() => store.remove(ID))).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringContaining(cacheDir) });
   });
 
+  test('lists and removes what other tools keep without an owner', async () => {
+    mkdirSync(join(cacheDir, 'models--gpt2', 'blobs'), { recursive: true });
+    mkdirSync(join(cacheDir, 'datasets--a--b'));
+    expect((await store.list()).map(({ id }) => id)).toEqual(['gpt2']);
+    expect(await store.verify('gpt2')).toMatchObject([{ id: 'gpt2', problems: [] }]);
+    await store.remove('gpt2');
+    expect(readdirSync(cacheDir)).toEqual(['datasets--a--b']);
+  });
+
   test.runIf(process.platform !== 'win32')('removes the link to a folder elsewhere, not that folder', async () => {
     const elsewhere = join(cacheDir, '..', 'elsewhere');
     mkdirSync(elsewhere, { recursive: true });

@@ -30,6 +30,8 @@ pub(super) struct ModelSpec {
     pub onnx: PathBuf,
     pub tokenizer_path: String,
     pub tokenizer_json: Vec<u8>,
+    /// Whether no file says how vectors are made.
+    pub silent: bool,
     /// `None` when nothing says: fine only if the graph pools by itself.
     pub pooling: Option<Pooling>,
     pub normalize: Option<bool>,
@@ -132,6 +134,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         onnx,
         tokenizer_path,
         tokenizer_json,
+        silent: false,
         pooling: None,
         normalize: None,
         dense: Vec::new(),
@@ -150,6 +153,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
             spec.pooling = config.map(|config| pooling(&files.root, &config, options)).transpose()?;
         }
     }
+    spec.silent = spec.pooling.is_none() && spec.normalize.is_none();
     spec.pooling = options.pooling.or(spec.pooling);
     spec.normalize = options.normalize.or(spec.normalize);
     spec.config_files = files.read;

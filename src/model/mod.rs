@@ -212,6 +212,11 @@ impl ModelFiles {
     pub fn read(source: &Source, options: &ModelOptions) -> Result<Self> {
         let mut spec = directory::read(&source.path, options)?;
         spec.origin = source.origin.clone();
+        let manner = source.origin.as_ref().and_then(|(repository, _)| hub::manner(repository));
+        if let (Some((pooling, normalize)), true) = (manner, spec.silent) {
+            spec.pooling = spec.pooling.or(Some(pooling));
+            spec.normalize = spec.normalize.or(Some(normalize));
+        }
         Ok(Self { id: source.id.clone(), spec, builtin: source.id == BUILTIN })
     }
 

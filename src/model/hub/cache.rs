@@ -35,11 +35,6 @@ impl Repo {
         Self { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
-    /// Where it is.
-    pub fn folder(&self) -> &Path {
-        &self.root
-    }
-
     /// The commit that a branch or tag was at when it was last looked up.
     pub fn commit_of(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;

@@ -36,6 +36,8 @@ type Origin = (Option<String>, Option<String>, Option<u16>);
 pub(super) enum Trouble {
     /// There was no answer, or not all of it.
     Network(String),
+    /// The server's certificate is not one that is trusted, and will not be the next time.
+    Distrust(String),
     /// The answer is no.
     Status { status: u16, said: String, retry_after: Option<Duration> },
     /// Trying again is of no use.
@@ -157,7 +159,11 @@ impl<'a> Client<'a> {
             }
             let answer = request.call();
             self.cancel.check()?;
-            let response = answer.map_err(|error| Trouble::Network(plainly(&error)))?;
+            let response = answer.map_err(|error| match plainly(&error) {
+                // The library has no kind of its own for these.
+                reason if reason.contains("certificate") => Trouble::Distrust(reason),
+                reason => Trouble::Network(reason),
+            })?;
             status = response.status().as_u16();
             match status {
                 200..=299 => return Ok(response),
@@ -188,7 +194,7 @@ impl<'a> Client<'a> {
         }
         let (status, reason) = match trouble {
             Trouble::Final(error) => return error,
-            Trouble::Network(reason) => (
+            Trouble::Network(reason) | Trouble::Distrust(reason) => (
                 None,
                 format!(
                     "{reason}; check the connection (HTTPS_PROXY, NODE_EXTRA_CA_CERTS, HF_ENDPOINT), or pass the path of a model directory"

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::directory::MAX_CONFIG_BYTES;
-use super::{HubOptions, ModelOptions, content, graph, vocabulary};
+use super::{HubOptions, ModelOptions, Pooling, content, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cache::{Known, Repo};
@@ -44,13 +44,39 @@ pub struct Fetched<'a> {
 /// Told of what is fetched.
 pub type Progress = Box<dyn Fn(&Fetched) + Send + Sync>;
 
-/// Models that are published without ONNX, and conversions of them that hold the same weights, best first. Only those
-/// that bring all that is needed (files of two repositories are never mixed) and give vectors: conversions for guessing
-/// masked words, as those of bert-base-uncased, do not.
-const CONVERSIONS: [(&str, &[&str]); 2] = [
-    ("microsoft/codebert-base", &["Xenova/codebert-base", "onnx-community/codebert-base-ONNX"]),
-    ("BAAI/bge-small-zh-v1.5", &["Xenova/bge-small-zh-v1.5"]),
+/// A model that is published without ONNX.
+struct Converted {
+    model: &'static str,
+    /// Conversions that hold the same weights, best first.
+    repositories: &'static [&'static str],
+    /// How its vectors are made: conversions do not say.
+    pooling: Pooling,
+    normalize: bool,
+}
+
+/// Only conversions that bring all that is needed (files of two repositories are never mixed) and give vectors: those for
+/// guessing masked words, as of bert-base-uncased, do not.
+const CONVERSIONS: [Converted; 2] = [
+    Converted {
+        model: "microsoft/codebert-base",
+        repositories: &["Xenova/codebert-base", "onnx-community/codebert-base-ONNX"],
+        // It says nothing itself; this is what other tools take then, and what code search with it commonly does.
+        pooling: Pooling::Mean,
+        normalize: true,
+    },
+    Converted {
+        model: "BAAI/bge-small-zh-v1.5",
+        repositories: &["Xenova/bge-small-zh-v1.5"],
+        pooling: Pooling::Cls,
+        normalize: true,
+    },
 ];
+
+/// How the vectors of a repository are made, and whether they are normalised, where it is known without its files.
+pub(super) fn manner(repository: &str) -> Option<(Pooling, bool)> {
+    let converted = CONVERSIONS.iter().find(|converted| converted.repositories.contains(&repository))?;
+    Some((converted.pooling, converted.normalize))
+}
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
 const CONFIG: [&str; 6] = [
@@ -270,7 +296,8 @@ impl Search<'_> {
         if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
             return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
         }
-        let conversions = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversions)| *conversions);
+        let conversions =
+            CONVERSIONS.iter().find(|converted| converted.model == id.name).map(|converted| converted.repositories);
         match (self.find(&id.name, revision.map_or("main", String::as_str)), conversions) {
             (Ok(snapshot), _) => Ok(snapshot),
             (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::cache::{Repo, unwritable};
+use super::cache::unwritable;
 use super::{Fetched, Id, Progress, Search, Settings, Snapshot};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -170,20 +170,17 @@ impl ModelStore {
         Ok(bytes)
     }
 
-    /// The folder of a model that is there.
+    /// The folder of a model that is there. Found by its name in the list, so that no id leads anywhere else.
     fn folder(&self, id: &str) -> Result<PathBuf> {
+        if let Some((_, folder)) = self.folders()?.into_iter().find(|(known, _)| known == id) {
+            return Ok(folder);
+        }
         let named = parsed(id)?;
         if named.revision.is_some() {
             return Err(Error::InvalidArgument(format!("{id} names a revision: give the whole model, {}", named.name)));
         }
-        let folder = Repo::of(&self.directory, &named.name).folder().to_path_buf();
-        match folder.is_dir() {
-            true => Ok(folder),
-            false => {
-                let cache = self.directory.display();
-                Err(Error::InvalidArgument(format!("{id} is not in {cache}: list what is there, or name its cacheDir")))
-            }
-        }
+        let cache = self.directory.display();
+        Err(Error::InvalidArgument(format!("{id} is not in {cache}: list what is there, or name its cacheDir")))
     }
 
     /// All models, by the names of their folders.
