@@ -209,14 +209,19 @@ mod tests {
         let repo = || Repo::of(directory.path(), "a/b");
         let cancel = Cancel::default();
         let first = repo().lock("1", &cancel).unwrap();
+        let path = directory.path().join(".locks/models--a--b/1.lock");
+        let open = File::open(&path).unwrap();
+        assert!(is_at(&open, &path));
         let waiter = std::thread::spawn({
             let (repo, cancel) = (repo(), cancel.clone());
             move || repo.lock("1", &cancel).map(drop)
         });
-        // Long enough for the waiter to have opened the file; if it was not, it waits for the second lock at once.
         std::thread::sleep(LOCK_POLL * 3);
-        fs::remove_file(directory.path().join(".locks/models--a--b/1.lock")).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&open, &path));
         let second = repo().lock("1", &cancel).unwrap();
+        // One that was opened before the removal, and locked after it: there is no way to make that happen on purpose.
+        assert!(!is_at(&open, &path));
         drop(first);
         std::thread::sleep(LOCK_POLL * 4);
         assert!(!waiter.is_finished());
