@@ -23,6 +23,7 @@ test('the package exports what the contract names', () => {
     'MemoryAwareProcessor',
     'MemoryLimitError',
     'ModelInitializationError',
+    'ModelStore',
     'OptimizedEmbeddingGenerator',
     'getEmbeddingCache',
     'prepareText',
@@ -350,6 +351,18 @@ describe('life', () => {
     await generator.initialize(model('bert-cls'));
     await generator.cleanup();
     expect(await running).toMatchObject({ code: 'CLOSED' });
+  });
+
+  test('a prompt chosen by its name is put before all texts, and must be one of the model\'s', async () => {
+    const modelPath = model('bert-prompts');
+    const [own, chosen] = await Promise.all([ready({ modelPath }), ready({ modelPath, promptName: 'query' })]);
+    const query = await own.embedQuery('a');
+    expect((await chosen.embed(['a'])).row(0)).toEqual(query);
+    expect(await chosen.embedQuery('a')).toEqual(query);
+    expect(chosen.getModelInfo().fingerprint).not.toBe(own.getModelInfo().fingerprint);
+    const error = await failure(() => new OptimizedEmbeddingGenerator({ modelPath, promptName: 'clustering' }).initialize());
+    expect(error).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'promptName' } });
+    expect(error.message).toContain("'document', 'query'");
   });
 
   test('prompts are merged with the model\'s own', async () => {

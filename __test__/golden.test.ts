@@ -1,14 +1,16 @@
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import type { CallOptions, Pooling } from 'embedcore';
-import { describe, expect, test } from 'vitest';
+import type { CallOptions, GeneratorOptions } from 'embedcore';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
-import { distance, model, ready, root } from './support';
+import { startHub } from './hub-server';
+import { cosine, distance, model, ready, root } from './support';
 
 interface Golden {
   name: string;
-  options: { pooling?: Pooling; normalize?: boolean; inputType?: 'document' | 'query' };
+  options: Pick<GeneratorOptions, 'pooling' | 'normalize' | 'dimensions' | 'prompts' | 'promptName'> & { inputType?: 'document' | 'query' };
   maxLength: number;
   dimensions: number;
   tolerance: number;
@@ -31,6 +33,26 @@ describe.each(golden.models)('$name $options', ({ name, options, maxLength, dime
       const matrix = await generator.embed([text], callOptions);
       expect(distance(matrix.row(0), expected.vectors[i]!), text).toBeLessThanOrEqual(tolerance);
     }
+  });
+
+  test('so it does by its id, from the hub', async () => {
+    const hub = await startHub();
+    const cacheDir = mkdtempSync(join(tmpdir(), 'embedcore-golden-'));
+    onTestFinished(() => rmSync(cacheDir, { recursive: true, force: true }));
+    vi.stubEnv('HF_ENDPOINT', hub.url);
+    vi.stubEnv('HF_TOKEN_PATH', join(cacheDir, 'no token'));
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const { sha } = hub.add(`tiny/${name}`, name);
+    const generator = await ready({ modelPath: `tiny/${name}`, cacheDir, ...modelOptions });
+    expect(generator.getModelInfo().revision).toBe(sha);
+    const matrix = await generator.embed(expected.texts, callOptions);
+    for (const [i, text] of expected.texts.entries()) {
+      expect(distance(matrix.row(i), expected.vectors[i]!), text).toBeLessThanOrEqual(tolerance);
+      expect(cosine(matrix.row(i), expected.vectors[i]!), text).toBeGreaterThanOrEqual(0.9999);
+    }
+    hub.asked.length = 0;
+    await ready({ modelPath: `tiny/${name}`, cacheDir, ...modelOptions });
+    expect(hub.asked).toEqual([]);
   });
 
   test('the same in a batch, in any order, whatever runs beside it', async () => {

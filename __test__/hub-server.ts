@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
@@ -34,6 +35,10 @@ export interface HubModel {
 /** A server that speaks the protocol of the hub, and one that keeps its large files. */
 export interface Hub {
   url: string;
+  /** Where the two servers listen on this machine, whatever their addresses say. */
+  ports: { hub: number; store: number };
+  /** Connections that were ever made to either, asked for something or not. */
+  connections: number;
   models: Map<string, HubModel>;
   /** Everything asked for, at the hub itself. */
   asked: Asked[];
@@ -65,15 +70,25 @@ function filesOf(directory: string, under = ''): [string, Buffer][] {
   });
 }
 
-async function listen(answer: (request: IncomingMessage, response: ServerResponse) => void) {
-  const server = createServer(answer);
+/** Keys and the names of servers that are reached by TLS. */
+export interface Tls {
+  key: string;
+  cert: string;
+  hub: string;
+  store: string;
+}
+
+async function listen(answer: (request: IncomingMessage, response: ServerResponse) => void, connected: () => void, tls?: Tls, name?: string) {
+  const server = tls ? createTlsServer(tls, answer) : createServer(answer);
+  server.on('connection', connected);
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const close = () =>
     new Promise<void>((resolve) => {
       server.close(() => resolve());
       server.closeAllConnections();
     });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, close };
+  const { port } = server.address() as AddressInfo;
+  return { url: name ? `https://${name.replace('PORT', String(port))}` : `http://127.0.0.1:${port}`, port, close };
 }
 
 /** Sends bytes as a server that knows ranges. */
@@ -85,7 +100,8 @@ export function send(asked: Asked, response: ServerResponse, bytes: Buffer): voi
   response.writeHead(from > 0 ? 206 : 200).end(bytes.subarray(from));
 }
 
-export async function startHub(): Promise<Hub> {
+export async function startHub(tls?: Tls): Promise<Hub> {
+  const connected = () => void hub.connections++;
   const models = new Map<string, HubModel>();
   const [asked, stored]: [Asked[], Asked[]] = [[], []];
   const of = (request: IncomingMessage): Asked => ({
@@ -103,7 +119,7 @@ export async function startHub(): Promise<Hub> {
     if (hub.fault?.(about, response, file)) return;
     if (file) send(about, response, file.bytes);
     else response.writeHead(404).end();
-  });
+  }, connected, tls, tls?.store);
   const server = await listen((request, response) => {
     const about = of(request);
     asked.push(about);
@@ -130,9 +146,11 @@ export async function startHub(): Promise<Hub> {
     } else {
       response.writeHead(404, { 'X-Error-Message': 'Repository not found' }).end();
     }
-  });
+  }, connected, tls, tls?.hub);
   const hub: Hub = {
     url: server.url,
+    ports: { hub: server.port, store: store.port },
+    connections: 0,
     models,
     asked,
     stored,

@@ -22,7 +22,7 @@ beforeEach(async () => {
   onTestFinished(() => removed(cacheDir));
   for (const name of Object.keys(process.env)) if (/^HF_|^HUGGING|_proxy$/i.test(name)) vi.stubEnv(name, undefined);
   vi.stubEnv('HF_ENDPOINT', hub.url);
-  vi.stubEnv('HF_HUB_DISABLE_IMPLICIT_TOKEN', '1');
+  vi.stubEnv('HF_TOKEN_PATH', join(cacheDir, 'no token'));
   onTestFinished(() => void vi.unstubAllEnvs());
 });
 
@@ -118,9 +118,12 @@ describe('the first load', () => {
     onTestFinished(() => generator.cleanup());
     await generator.initialize(undefined, { progressCallback: (report) => reports.push(report) });
     const ofGraph = reports.filter(({ file }) => file === GRAPH);
-    expect(ofGraph.at(-1)).toEqual({ file: GRAPH, loaded: graphOf().bytes.length, total: graphOf().bytes.length });
+    expect(ofGraph.at(-1)).toEqual({ file: GRAPH, loaded: graphOf().bytes.length, total: graphOf().bytes.length, progressTotal: 100 });
     expect(ofGraph.map(({ loaded }) => loaded)).toEqual(ofGraph.map(({ loaded }) => loaded).sort((a, b) => a - b));
     expect(new Set(reports.map(({ file }) => file))).toContain('tokenizer.json');
+    const shares = reports.map(({ progressTotal }) => progressTotal);
+    expect(shares).toEqual(shares.toSorted((a, b) => a - b));
+    expect(new Set(shares).size).toBeGreaterThan(5);
   });
 });
 
@@ -154,6 +157,7 @@ describe('the second load', () => {
     expect(error).toMatchObject({ code: 'MODEL_INIT_FAILED', retryable: false });
     expect(error.message).toContain(how);
     expect(error.message).toMatch(ADVICE);
+    expect(error.message).toContain(`no file or directory ${ID} on this machine`);
     expect(hub.asked).toEqual([]);
   });
 });
@@ -177,10 +181,11 @@ describe('a cache of another tool', () => {
     expect(hub.fetched('modules.json')).toBe(1);
   });
 
-  test('that may lack files serves when there is no network', async () => {
+  test.each([undefined, 401, 404, 429, 500])('that may lack files serves when the hub cannot be asked (%s)', async (status) => {
     hub.add(ID, 'bert-mean');
     layOut(ID, needed);
-    await hub.close();
+    if (status) hub.fault = (_, response) => (response.writeHead(status).end(), true);
+    else await hub.close();
     expect((await load()).isReady()).toBe(true);
   });
 
@@ -222,6 +227,7 @@ describe('faults', () => {
     expect(error).toMatchObject({ code, retryable, details: { status, url: expect.stringContaining(hub.url), file: expect.stringContaining(ID) } });
     expect(error.message).toContain(`${status}, "Because."`);
     expect(error.message).toMatch(ADVICE);
+    expect(error.message).toContain(`no file or directory ${ID} on this machine`);
     expect(hub.asked.length).toBe(retryable ? 4 : 1);
     hub.fault = undefined;
     await load();
@@ -233,6 +239,7 @@ describe('faults', () => {
     const error = await fails();
     expect(error).toMatchObject({ code: 'BACKEND_UNAVAILABLE', retryable: true, details: { status: null } });
     expect(error.message).toMatch(ADVICE);
+    expect(error.message).toContain(`no file or directory ${ID} on this machine`);
   });
 
   test('a server that fails twice, and one that asks to wait', async () => {
@@ -241,6 +248,18 @@ describe('faults', () => {
     const started = performance.now();
     await load();
     expect(performance.now() - started).toBeGreaterThan(990);
+  });
+
+  test('one that names the time until which to wait, by its own clock', async () => {
+    const now = Date.UTC(2001, 1, 3);
+    const date = (ms: number) => new Date(ms).toUTCString();
+    let left = 1;
+    hub.fault = (_, response) => left-- > 0 && (response.writeHead(429, { Date: date(now), 'Retry-After': date(now + 2000) }).end(), true);
+    const started = performance.now();
+    await load();
+    expect(performance.now() - started).toBeGreaterThan(1990);
+    hub.fault = (_, response) => (response.writeHead(429, { Date: date(now), 'Retry-After': date(now + 600_000) }).end(), true);
+    expect((await fails({ revision: 'v1' })).message).toContain('try again in 600 s');
   });
 
   test('one that asks to wait for an hour is not waited for', async () => {
@@ -316,6 +335,37 @@ describe('faults', () => {
     expectSound();
   });
 
+  test('content that is damaged in the cache is noticed when it is loaded, and fetched anew by the next attempt', async () => {
+    await load();
+    for (const name of ['config.json', 'tokenizer.json', GRAPH]) {
+      const { etag, bytes } = hub.models.get(ID)!.files.get(name)!;
+      const damaged = Buffer.from(bytes);
+      // A value that means something else, or a weight that is another one: nothing but the hash can tell.
+      damaged[name === 'config.json' ? bytes.lastIndexOf('1') : bytes.length >> 1]! ^= 1;
+      writeFileSync(join(folder(), 'blobs', etag), damaged);
+      const error = await fails();
+      expect(error).toMatchObject({ code: 'MODEL_INIT_FAILED', details: { path: expect.stringContaining(name) } });
+      expect(error.message).toContain('damaged');
+      await load();
+      expectSound();
+    }
+  });
+
+  test('a file of the configuration that claims an absurd size is not fetched', async () => {
+    hub.fault = (asked, response, file) => {
+      if (asked.method !== 'HEAD' || !asked.path.endsWith('/config.json')) return false;
+      response.writeHead(200, { ETag: file!.etag, 'Content-Length': 1e12 }).end();
+      return true;
+    };
+    expect((await fails()).message).toContain('1000000000000 bytes');
+    expect(hub.asked.filter(({ method, path }) => method === 'GET' && path.endsWith('/config.json'))).toEqual([]);
+  });
+
+  test.each(['nan', 'inf', '-1', 'soon'])('a timeout of %s', async (timeout) => {
+    vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', timeout);
+    await load();
+  });
+
   test('a server that says nothing any more', async () => {
     vi.stubEnv('HF_HUB_DOWNLOAD_TIMEOUT', '0.3');
     let silent = 1;
@@ -328,7 +378,26 @@ describe('faults', () => {
     hub.fault = (asked, response) => (response.writeHead(302, { Location: asked.path }).end(), true);
     expect((await fails()).message).toContain('more than 10 times');
     hub.fault = (_, response) => (response.writeHead(302, { Location: 'ftp://x/y' }).end(), true);
-    expect((await fails()).code).toBe('BACKEND_UNAVAILABLE');
+    expect(await fails()).toMatchObject({ code: 'MODEL_INIT_FAILED', retryable: false, details: { status: 302 } });
+    // Nothing of that passes by itself.
+    expect(hub.asked).toHaveLength(12);
+  });
+
+  test('redirects within the hub, as it has them for small files', async () => {
+    vi.stubEnv('HF_TOKEN', 'hf_secret');
+    hub.fault = (asked, response, file) => {
+      const [, etag] = /^\/api\/resolve-cache\/(.*)\?/.exec(asked.path) ?? [];
+      const small = [...hub.models.get(ID)!.files.values()].find((known) => known.etag === (etag ?? file?.etag) && !known.large);
+      if (!small) return false;
+      if (!etag) return response.writeHead(307, { Location: `/api/resolve-cache/${small.etag}?x=y` }).end(), true;
+      response.setHeader('ETag', `"${small.etag}"`);
+      send(asked, response, asked.method === 'HEAD' ? Buffer.alloc(small.bytes.length) : small.bytes);
+      return true;
+    };
+    await load();
+    expectSound();
+    // The token goes with them.
+    expect(new Set(hub.asked.map(({ authorization }) => authorization))).toEqual(new Set(['Bearer hf_secret']));
   });
 
   test('names that lead out of the cache are not even asked for', async () => {
@@ -369,6 +438,18 @@ describe('the token', () => {
     expect(new Set(hub.asked.map(({ authorization }) => authorization))).toEqual(new Set(['Bearer hf_secret']));
     expect(hub.stored.length).toBeGreaterThan(0);
     expect(new Set(hub.stored.map(({ authorization }) => authorization))).toEqual(new Set([undefined]));
+  });
+
+  test('is not sent where that is switched off, and is refused where it cannot be one', async () => {
+    vi.stubEnv('HF_TOKEN', 'hf_secret');
+    vi.stubEnv('HF_HUB_DISABLE_IMPLICIT_TOKEN', '1');
+    await load();
+    expect(new Set(hub.asked.map(({ authorization }) => authorization))).toEqual(new Set([undefined]));
+    vi.stubEnv('HF_HUB_DISABLE_IMPLICIT_TOKEN', undefined);
+    vi.stubEnv('HF_TOKEN', 'hf_ sécret');
+    const error = await fails({ revision: 'v1' });
+    expect(error).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'HF_TOKEN' } });
+    expect(error.message).not.toContain('sécret');
   });
 
   test('is in no message', async () => {
@@ -446,17 +527,41 @@ describe('stopping', () => {
 
 describe('a model without ONNX', () => {
   const files = { [GRAPH]: null, 'model.safetensors': 'weights' };
-  const options = { modelPath: 'microsoft/codebert-base', pooling: 'mean', normalize: true } as const;
+  const options = { modelPath: 'microsoft/codebert-base' } as const;
 
   test('is loaded from its conversion, and says so, offline too', async () => {
     hub.add('microsoft/codebert-base', 'roberta-mean', files);
     const { sha } = hub.add('Xenova/codebert-base', 'roberta-mean');
-    const expected = { modelId: 'microsoft/codebert-base', repository: 'Xenova/codebert-base', revision: sha };
+    const expected = { modelId: 'microsoft/codebert-base', repository: 'Xenova/codebert-base', revision: sha, pooling: 'mean', normalize: true };
     expect((await load(options)).getModelInfo()).toMatchObject(expected);
     hub.asked.length = 0;
     expect((await load(options)).getModelInfo()).toMatchObject(expected);
     expect(hub.asked).toEqual([]);
     expect((await load({ ...options, localFilesOnly: true })).getModelInfo()).toMatchObject(expected);
+  });
+
+  test('gives the vectors that the table says, unless the caller says else', async () => {
+    hub.add('microsoft/codebert-base', 'roberta-mean', files);
+    hub.add('Xenova/codebert-base', 'roberta-mean');
+    const embedded = async (more: GeneratorOptions) => (await (await ready(more)).embed(['reads a file'])).data;
+    const local = { modelPath: model('roberta-mean'), normalize: true } as const;
+    expect(await embedded({ ...options, cacheDir })).toEqual(await embedded({ ...local, pooling: 'mean' }));
+    expect(await embedded({ modelPath: 'Xenova/codebert-base', cacheDir })).toEqual(await embedded({ ...local, pooling: 'mean' }));
+    expect(await embedded({ ...options, cacheDir, pooling: 'cls' })).toEqual(await embedded({ ...local, pooling: 'cls' }));
+    // Only the models of the table: all others are asked for.
+    hub.add(ID, 'roberta-mean');
+    expect((await fails()).message).toContain("pass pooling: 'mean'");
+  });
+
+  test('is loaded from the next conversion where the first one is gone', async () => {
+    hub.add('microsoft/codebert-base', 'roberta-mean', files);
+    hub.add('onnx-community/codebert-base-ONNX', 'roberta-mean');
+    expect((await load(options)).getModelInfo().repository).toBe('onnx-community/codebert-base-ONNX');
+    expect((await load({ ...options, localFilesOnly: true })).getModelInfo().repository).toBe('onnx-community/codebert-base-ONNX');
+    hub.models.delete('onnx-community/codebert-base-ONNX');
+    rmSync(folder('onnx-community/codebert-base-ONNX'), { recursive: true });
+    const error = await fails(options);
+    expect(error.message).toContain('microsoft/codebert-base: it holds neither onnx/model.onnx');
   });
 
   test('at a revision of its own is not, because the conversion has others', async () => {
@@ -492,8 +597,8 @@ describe('processes', () => {
       setTimeout(() => send(asked, response, file!.bytes), 300);
       return true;
     };
-    const ended = await Promise.all(Array.from({ length: 4 }, () => start().ended));
-    expect(ended).toEqual(Array(4).fill('0 32'));
+    const ended = await Promise.all(Array.from({ length: 5 }, () => start().ended));
+    expect(ended).toEqual(Array(5).fill('0 32'));
     expect(hub.stored).toHaveLength(1);
     expectSound();
   });
@@ -512,17 +617,23 @@ describe('processes', () => {
       response.on('close', () => clearInterval(drip));
       return true;
     };
-    for (let i = 0; i < 12; i++) {
+    // Fifty, two at a time, so that some die while another one waits for them.
+    for (let i = 0; i < 25; i++) {
       const before = hub.stored.length;
-      const { child, ended } = start();
-      let over = false;
-      void ended.then(() => (over = true));
-      // Some anywhere, the others in the middle of the large file.
-      if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 20_000, interval: 5 });
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * (i % 3 > 0 ? 60 : 500)));
-      child.kill('SIGKILL');
-      await ended;
+      const kill = async () => {
+        const { child, ended } = start();
+        let over = false;
+        void ended.then(() => (over = true));
+        // Some anywhere, the others in the middle of the large file.
+        if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 20_000, interval: 5 });
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * (i % 3 > 0 ? 60 : 500)));
+        child.kill('SIGKILL');
+        await ended;
+      };
+      await Promise.all([kill(), kill()]);
       expectSound();
+      // Otherwise the rest of them would find it whole.
+      if (i % 5 === 4) rmSync(folder(), { recursive: true });
     }
     hub.fault = undefined;
     expect(await start().ended).toBe('0 32');

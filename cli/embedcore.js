@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code. A user of the public entry like any other.
+// The command `embedcore`: semantic search in a directory of source code, and the models that are kept for it. A user of
+// the public entry like any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -8,12 +9,16 @@ const { existsSync, statSync } = require('node:fs');
 const { dirname, join, relative, resolve } = require('node:path');
 const { parseArgs } = require('node:util');
 
-const { CodeIndex, EmbeddingError } = require('embedcore');
+const { CodeIndex, EmbeddingError, ModelStore } = require('embedcore');
 
 const USAGE = `Semantic search in source code, offline.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
+  embedcore models list                 models from the hub that are kept on this machine
+  embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
+  embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
+  embedcore models remove OWNER/NAME    remove one
 
 Options of index
   --rebuild        replace an index that another model or version made, or a damaged one
@@ -21,8 +26,12 @@ Options of index
 Options of search
   --limit N        number of answers (10)
   --json           answers as JSON
-Options of both
+Options of index and search
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
+Options of models
+  --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
+  --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)
+  --json           answers as JSON
   --help, --version
 
 DIRECTORY is the current one by default; search also looks for an index above it.`;
@@ -33,12 +42,14 @@ const OPTIONS = {
   limit: { type: 'string' },
   json: { type: 'boolean' },
   model: { type: 'string' },
+  dtype: { type: 'string' },
+  'cache-dir': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 };
 
-/** Which options go with which command; the others go with every one. */
-const ONLY = { index: ['rebuild', 'verbose'], search: ['limit', 'json'] };
+/** Which options go with which command, beside those that go with every one. */
+const ALLOWED = { index: ['rebuild', 'verbose', 'model'], search: ['limit', 'json', 'model'], models: ['dtype', 'cache-dir', 'json'] };
 
 /** What the user has done wrong, in words for the user. */
 class UsageError extends Error {}
@@ -61,12 +72,13 @@ async function main(args) {
   }
   const [command, ...rest] = positionals;
   if (values.help || (command === undefined && args.length === 0)) return console.log(USAGE);
-  if (!Object.hasOwn(ONLY, command ?? '')) throw new UsageError(`There is no command ${command ?? ''}`.trimEnd());
-  for (const [other, names] of Object.entries(ONLY)) {
-    const misplaced = other !== command && names.find((name) => values[name] !== undefined);
-    if (misplaced) throw new UsageError(`--${misplaced} is an option of ${other}`);
+  if (!Object.hasOwn(ALLOWED, command ?? '')) throw new UsageError(`There is no command ${command ?? ''}`.trimEnd());
+  const misplaced = Object.keys(values).find((name) => !ALLOWED[command].includes(name));
+  if (misplaced) {
+    const homes = Object.keys(ALLOWED).filter((other) => ALLOWED[other].includes(misplaced));
+    throw new UsageError(`--${misplaced} is an option of ${homes.join(' and ')}`);
   }
-  return command === 'index' ? index(rest, values) : search(rest, values);
+  return { index, search, models }[command](rest, values);
 }
 
 function parse(args) {
@@ -191,6 +203,99 @@ async function search(rest, values) {
   }
 }
 
+/** What can be done with the models that are kept. */
+const MODEL_COMMANDS = { list: listModels, add: addModel, verify: verifyModels, remove: removeModel };
+
+async function models([command, ...ids], values) {
+  if (!Object.hasOwn(MODEL_COMMANDS, command ?? '')) {
+    const known = Object.keys(MODEL_COMMANDS).join(', ');
+    throw new UsageError(command === undefined ? `models: ${known}` : `There is no command models ${command}; known are ${known}`);
+  }
+  const [least, most] = { list: [0, 0], add: [1, 1], verify: [0, 1], remove: [1, 1] }[command];
+  if (ids.length < least) throw new UsageError(`Which model? embedcore models ${command} OWNER/NAME`);
+  if (ids.length > most) throw new UsageError(`models ${command} takes ${most === 0 ? 'no model' : 'one model'}, got ${ids.join(' ')}`);
+  if (values.dtype !== undefined && command !== 'add') throw new UsageError('--dtype is an option of models add');
+  const store = new ModelStore({ cacheDir: values['cache-dir'] });
+  return MODEL_COMMANDS[command](store, ids[0], values);
+}
+
+const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
+
+/** A number of bytes in three digits. */
+function size(bytes) {
+  const power = bytes < 1000 ? 0 : Math.min(Math.floor(Math.log10(bytes) / 3), UNITS.length - 1);
+  const value = bytes / 1000 ** power;
+  return `${value.toFixed(power === 0 || value >= 100 ? 0 : 1)} ${UNITS[power]}`;
+}
+
+const printed = (value) => console.log(JSON.stringify(value, null, 2));
+
+async function listModels(store, _, { json }) {
+  const models = await store.list();
+  if (json) return printed({ directory: store.directory, models });
+  const color = paint(process.stdout);
+  const width = Math.max(0, ...models.map(({ id }) => id.length));
+  for (const { id, bytes, partialBytes, revisions } of models) {
+    const shown = revisions.map(({ revision, names }) => [revision.slice(0, 8), ...names].join(' ')).join(', ');
+    const partial = partialBytes > 0 ? `  (${size(partialBytes)} of it not finished)` : '';
+    console.log(`${color('bold', plain(id).padEnd(width))}  ${size(bytes).padStart(9)}  ${color('dim', plain(shown))}${partial}`);
+  }
+  const all = models.reduce((sum, { bytes }) => sum + bytes, 0);
+  console.log(`${plural(models.length, 'model')}, ${size(all)} in ${plain(store.directory)}`);
+}
+
+/** Runs `work` with a bar and a signal that Ctrl-C raises. */
+async function watched(work) {
+  const bar = new Bar(process.stderr);
+  const stop = new AbortController();
+  process.once('SIGINT', () => {
+    bar.say('Stopping …');
+    stop.abort();
+  });
+  const progressCallback = ({ file, loaded, total, progressTotal }) =>
+    bar.fill(progressTotal / 100, `${Math.floor(progressTotal)} %  ${plain(file)}  ${size(loaded)} of ${size(total)}`);
+  try {
+    return await work({ signal: stop.signal, progressCallback });
+  } catch (error) {
+    if (error.code !== 'ABORTED') throw error;
+    process.exitCode = 130;
+    return undefined;
+  } finally {
+    bar.end();
+  }
+}
+
+async function addModel(store, id, { dtype, json }) {
+  const added = await watched((watch) => store.add(id, { ...watch, ...(dtype && { dtype }) }));
+  if (!added) return console.error('Stopped. What was fetched is kept; run the same command again to go on.');
+  if (json) return printed(added);
+  const from = added.repository === id.split('@')[0] ? '' : ` from ${added.repository}`;
+  console.log(`${paint(process.stdout)('bold', added.id)}${from} at ${added.revision.slice(0, 8)}: ${size(added.bytes)} in ${plain(added.path)}`);
+}
+
+async function verifyModels(store, id, { json }) {
+  const models = await watched((watch) => store.verify(id, watch));
+  if (!models) return console.error('Stopped.');
+  const broken = models.filter(({ problems }) => problems.length > 0);
+  if (broken.length > 0) process.exitCode = 1;
+  if (json) return printed({ directory: store.directory, models });
+  const color = paint(process.stdout);
+  for (const { id, sound, unchecked, bytes, problems } of models) {
+    const rest = unchecked > 0 ? `, ${number.format(unchecked)} without a hash` : '';
+    const state = problems.length > 0 ? color('red', plural(problems.length, 'problem')) : 'sound';
+    console.log(`${color('bold', plain(id))}: ${state} (${plural(sound, 'file')}, ${size(bytes)} read${rest})`);
+    for (const { file, path, what } of problems) console.log(`  ${plain(file)}: ${plain(what)} (${plain(path)})`);
+    if (problems.length > 0) console.log(`  Fetch anew what is needed of it: ${color('cyan', `npx embedcore models add ${plain(id)}`)}`);
+  }
+  console.log(`${plural(models.length, 'model')} in ${plain(store.directory)}, ${broken.length === 0 ? 'all sound' : `${number.format(broken.length)} with problems`}`);
+}
+
+async function removeModel(store, id, { json }) {
+  const bytes = await store.remove(id);
+  if (json) return printed({ id, bytes });
+  console.log(`${plain(id)} is removed: ${size(bytes)} are free again`);
+}
+
 const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, width - 1).join('').trimEnd()}…` : text);
 
 /** Adds the command that helps to errors that a command can help with. */
@@ -214,10 +319,14 @@ class Bar {
   }
 
   draw(done, total, text) {
-    if (!this.#stream.isTTY || total === 0) return;
-    const figures = `${Math.floor((done / total) * 100)} %  ${number.format(done)}/${plural(total, 'file')}  ${text}`;
+    if (total > 0) this.fill(done / total, `${Math.floor((done / total) * 100)} %  ${number.format(done)}/${plural(total, 'file')}  ${text}`);
+  }
+
+  /** A bar of which `share`, 0 to 1, is done. */
+  fill(share, figures) {
+    if (!this.#stream.isTTY) return;
     const width = Math.max(0, Math.min(28, (this.#stream.columns || 80) - figures.length - 2));
-    const filled = Math.round((done / total) * width);
+    const filled = Math.round(share * width);
     this.say(`${'█'.repeat(filled)}${'░'.repeat(width - filled)} ${figures}`);
   }
 

@@ -17,6 +17,9 @@ export type Pooling = 'mean' | 'cls' | 'last_token' | 'max';
 /** The variants in which models are published, by the type of their weights. */
 export type Dtype = 'fp32' | 'fp16' | 'q8' | 'int8' | 'uint8' | 'q4' | 'q4f16' | 'bnb4';
 
+/** What computes a model, where the ONNX Runtime in use was built for it. */
+export type ExecutionProvider = 'cpu' | 'cuda' | 'coreml' | 'directml';
+
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
   /**
@@ -53,6 +56,11 @@ export interface GeneratorOptions {
   maxLength?: number;
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
   prompts?: { document?: string; query?: string };
+  /**
+   * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
+   * before all texts, whatever their `inputType`.
+   */
+  promptName?: string;
   /**
    * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
    * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
@@ -97,6 +105,12 @@ export interface GeneratorOptions {
    * measures which of the two is faster here; it takes the time and memory to load the model twice.
    */
   intraOpThreads?: number | 'auto';
+  /**
+   * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
+   * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
+   * to those of the CPU but not the same, so they have a fingerprint of their own.
+   */
+  executionProviders?: ExecutionProvider[];
 }
 
 /** How much of a file of a model has been fetched. */
@@ -107,6 +121,8 @@ export interface FetchProgress {
   loaded: number;
   /** Bytes that it has. */
   total: number;
+  /** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+  progressTotal: number;
 }
 
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
@@ -202,6 +218,8 @@ export interface ModelInfo {
   batchInvariant: boolean;
   /** Threads inside one run. */
   intraOpThreads: number;
+  /** What computes, best first. */
+  executionProviders: ExecutionProvider[];
   /** How the ONNX Runtime in use describes itself. */
   runtime: string;
   /** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
@@ -269,7 +287,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     const load = call(() => this.#native.load());
     await watched(watch, () => load.cancel(), async (report, check) => {
       check();
-      await load.run(modelPath, report && ((file, loaded, total) => report({ file, loaded, total })));
+      await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
     });
   }
 

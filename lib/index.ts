@@ -33,6 +33,7 @@ export type {
   CallOptions,
   Dtype,
   EmbeddingMatrix,
+  ExecutionProvider,
   FetchProgress,
   GeneratorOptions,
   InitializeOptions,
@@ -62,5 +63,7 @@ export type {
   OverallMetrics,
   PerformanceMetrics,
 } from './performance';
+export { ModelStore } from './model-store';
+export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

@@ -102,9 +102,13 @@ export function plainOptions(options: unknown, name: string): Record<string, unk
   for (const [key, value] of Object.entries(optionsObject(options, name))) {
     if (value === undefined) continue;
     const nested = typeof value === 'object' && value !== null && !Array.isArray(value);
-    // Numbers that JSON does not know, functions and the like cross as text and are refused there by name.
-    const crosses = typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) || value === null;
-    plain[key] = nested ? plainOptions(value, key) : crosses ? value : show(value);
+    plain[key] = nested ? plainOptions(value, key) : Array.isArray(value) ? value.map(crossing) : crossing(value);
   }
   return plain;
+}
+
+/** Numbers that JSON does not know, functions and the like cross as text and are refused there by name. */
+function crossing(value: unknown): unknown {
+  const crosses = typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) || value === null;
+  return crosses ? value : show(value);
 }

@@ -17,9 +17,26 @@ export interface NativeGenerator {
   call(): NativeCall;
 }
 
+/** Told of a file, how many of its bytes are there, of how many, and the percentage of all files. */
+export type OnFetch = (file: string, loaded: number, total: number, progressTotal: number) => void;
+
 export interface NativeLoad {
   cancel(): void;
-  run(path?: string, onFetch?: (file: string, loaded: number, total: number) => void): Promise<void>;
+  run(path?: string, onFetch?: OnFetch): Promise<void>;
+}
+
+/** See `src/binding/models.rs`. */
+export interface NativeModelStore {
+  directory(): string;
+  work(): NativeModelWork;
+}
+
+export interface NativeModelWork {
+  cancel(): void;
+  list(): Promise<string>;
+  add(id: string, options: object, onFetch?: OnFetch): Promise<string>;
+  verify(id?: string, onRead?: OnFetch): Promise<string>;
+  remove(id: string): Promise<string>;
 }
 
 export interface NativeCall {
@@ -146,6 +163,7 @@ interface Addon {
     processor: NativeMemoryProcessor | undefined,
     onEvent: (json: string) => void,
   ) => NativeGenerator;
+  NativeModelStore: new (options: object) => NativeModelStore;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

@@ -44,6 +44,7 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
             "binding/index.rs",
             "binding/memory.rs",
             "binding/mod.rs",
+            "binding/models.rs",
             "lib.rs",
         ],
     ),

@@ -110,6 +110,8 @@ impl NativeGenerator {
         object.set("dtype", info.dtype)?;
         object.set("batchInvariant", info.batch_invariant)?;
         object.set("intraOpThreads", info.intra_op_threads as u32)?;
+        let providers: Vec<&str> = info.providers.iter().map(|provider| provider.as_str()).collect();
+        object.set("executionProviders", providers)?;
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
         Ok(object)
@@ -182,8 +184,17 @@ impl NativeGenerator {
     }
 }
 
-/// Called with (file, loaded, total) of a file that is fetched. Weak, too.
-type OnFetch = ThreadsafeFunction<FnArgs<(String, f64, f64)>, (), FnArgs<(String, f64, f64)>, Status, false, true>;
+/// Called with (file, loaded, total, percent of all files) of a file that is fetched. Weak, too.
+pub(super) type OnFetch =
+    ThreadsafeFunction<FnArgs<(String, f64, f64, f64)>, (), FnArgs<(String, f64, f64, f64)>, Status, false, true>;
+
+/// Hands reports over to JS.
+pub(super) fn reporting(callback: OnFetch) -> model::Progress {
+    Box::new(move |fetched| {
+        let report = (fetched.file.to_owned(), fetched.loaded as f64, fetched.total as f64, fetched.progress_total);
+        callback.call(report.into(), ThreadsafeFunctionCallMode::NonBlocking);
+    })
+}
 
 /// One load of a model, stopped at any time.
 #[napi]
@@ -209,12 +220,7 @@ impl NativeLoad {
         on_fetch: Option<OnFetch>,
     ) -> Result<PromiseRaw<'env, ()>> {
         let (generator, cancel) = (Arc::clone(&self.generator), self.cancel.clone());
-        let progress = on_fetch.map(|callback| -> model::Progress {
-            Box::new(move |file, loaded, total| {
-                let report = (file.to_owned(), loaded as f64, total as f64);
-                callback.call(report.into(), ThreadsafeFunctionCallMode::NonBlocking);
-            })
-        });
+        let progress = on_fetch.map(reporting);
         env.spawn_future(async move { generator.load(path, cancel, progress).await.map_err(to_js) })
     }
 }

@@ -1,5 +1,6 @@
 //! Options as the user wrote them → options that are valid. Defaults live in the core.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
-use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions};
+use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -128,22 +129,13 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             normalize: read.boolean("normalize")?,
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
-            prompts: match read.get("prompts") {
-                None => PromptOptions::default(),
-                Some(Value::Object(prompts)) => parse_prompts(prompts)?,
-                Some(other) => {
-                    return read.wrong(
-                        "prompts",
-                        other,
-                        "an object such as { query: 'query: ', document: 'passage: ' }",
-                    );
-                }
-            },
+            prompts: PromptOptions { name: read.string("promptName")?, ..prompts(&mut read)? },
             intra_op_threads: if measure_threads {
                 None
             } else {
                 read.count("intraOpThreads", 1024)?.map(|n| n as usize)
             },
+            providers: providers(&mut read)?,
         },
         memory_limit: read.megabytes("memoryLimit")?,
         batching: match read.get("batchOptimizer") {
@@ -164,14 +156,58 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     Ok(parsed)
 }
 
-fn parse_prompts(prompts: &Map<String, Value>) -> Result<PromptOptions> {
+fn providers(read: &mut Reader) -> Result<Vec<Provider>> {
+    let Some(value) = read.get("executionProviders") else { return Ok(Vec::new()) };
+    let known = Provider::ALL.map(|provider| format!("'{}'", provider.as_str())).join(", ");
+    let list = value.as_array().filter(|list| !list.is_empty());
+    let Some(list) = list else { return read.wrong("executionProviders", value, &format!("a list of {known}")) };
+    let mut providers = Vec::new();
+    for name in list {
+        let provider = Provider::ALL.into_iter().find(|provider| name.as_str() == Some(provider.as_str()));
+        match provider {
+            Some(provider) if providers.contains(&provider) => {
+                return Err(Error::config("executionProviders", format!("{name} is in it twice")));
+            }
+            Some(provider) => providers.push(provider),
+            None => return read.wrong("executionProviders", name, &format!("one of {known}")),
+        }
+    }
+    Ok(providers)
+}
+
+/// Parses a model store's options: where it is.
+pub(super) fn model_store(options: &Map<String, Value>) -> Result<Option<PathBuf>> {
+    let mut read = Reader::new("", options);
+    let cache_dir = read.string("cacheDir")?.map(Into::into);
+    read.finish()?;
+    Ok(cache_dir)
+}
+
+/// Parses what of a model shall be added.
+pub(super) fn added_model(options: &Map<String, Value>) -> Result<ModelOptions> {
+    let mut read = Reader::new("", options);
+    let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
+    let hub = HubOptions { revision: read.string("revision")?, ..HubOptions::default() };
+    let parsed = ModelOptions { hub, dtype: read.one_of("dtype", &dtypes)?, ..ModelOptions::default() };
+    read.finish()?;
+    Ok(parsed)
+}
+
+fn prompts(read: &mut Reader) -> Result<PromptOptions> {
+    let prompts = match read.get("prompts") {
+        None => return Ok(PromptOptions::default()),
+        Some(Value::Object(prompts)) => prompts,
+        Some(other) => {
+            return read.wrong("prompts", other, "an object such as { query: 'query: ', document: 'passage: ' }");
+        }
+    };
     let mut read = Reader::new("prompts.", prompts);
     let mut prompt = |name| match read.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => read.wrong(name, other, "a string"),
     };
-    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")? };
+    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")?, name: None };
     read.finish()?;
     Ok(parsed)
 }

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use super::content;
 use super::directory::{HashedWeights, ModelSpec};
 use crate::error::{Error, Result};
 
@@ -47,7 +48,7 @@ pub(super) fn check(spec: &ModelSpec, weights: &HashedWeights) -> Result<()> {
     };
     for line in SHA256SUMS.lines() {
         let Some((expected, name)) = line.split_once("  ") else { continue };
-        let found = read(name).map(|hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let found = read(name).map(|hash| content::hexadecimal(&hash));
         if found.as_deref() != Some(expected) {
             let path = spec.root.join(name);
             return Err(Error::model(

@@ -1,7 +1,7 @@
 //! A model's own files, in Hugging Face layout: what they say about it, and the hash of what they hold.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::content;
 use super::pooling::{Activation, Dense};
-use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph};
+use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
-const MAX_CONFIG_BYTES: u64 = 256 << 20;
+pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
+
+/// The most tokens that any model is believed to read, as many as a text has at most.
+const MOST_TOKENS: usize = 1 << 20;
 
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
@@ -26,6 +30,8 @@ pub(super) struct ModelSpec {
     pub onnx: PathBuf,
     pub tokenizer_path: String,
     pub tokenizer_json: Vec<u8>,
+    /// Whether no file says how vectors are made.
+    pub silent: bool,
     /// `None` when nothing says: fine only if the graph pools by itself.
     pub pooling: Option<Pooling>,
     pub normalize: Option<bool>,
@@ -104,13 +110,9 @@ struct DenseConfig {
 /// Reads what the files at `path` say. Options win over files.
 pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let (root, onnx) = graph::locate(path, options.dtype)?;
-    let mut files = ConfigFiles { root, read: Vec::new() };
-    let tokenizer_path = files.root.join("tokenizer.json");
-    let tokenizer_json = read_file(&tokenizer_path)?.ok_or_else(|| {
-        Error::model(&tokenizer_path, "there is no such file, and without its tokenizer the model cannot be used")
-    })?;
-
+    let mut files = ConfigFiles::at(&root);
     let config: Config = files.json("config.json")?.unwrap_or_default();
+    let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, config.model_type.as_deref())?;
     let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
@@ -122,20 +124,22 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     );
     let pad_id = config.pad_token_id.and_then(|id| u32::try_from(id).ok()).unwrap_or(u32::from(roberta_like));
     let first_position = if roberta_like { pad_id.saturating_add(1) } else { 0 };
-    let longest = config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize));
+    let longest =
+        config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize).min(MOST_TOKENS));
     let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
 
     let mut spec = ModelSpec {
         root: files.root.clone(),
         origin: None,
         onnx,
-        tokenizer_path: tokenizer_path.display().to_string(),
+        tokenizer_path,
         tokenizer_json,
+        silent: false,
         pooling: None,
         normalize: None,
         dense: Vec::new(),
         max_length,
-        prompts: merged_prompts(&options.prompts, &prompts),
+        prompts: merged_prompts(&options.prompts, &prompts)?,
         truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
         lowercase: sentence_bert.do_lower_case,
         pad_id,
@@ -149,52 +153,80 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
             spec.pooling = config.map(|config| pooling(&files.root, &config, options)).transpose()?;
         }
     }
+    spec.silent = spec.pooling.is_none() && spec.normalize.is_none();
     spec.pooling = options.pooling.or(spec.pooling);
     spec.normalize = options.normalize.or(spec.normalize);
     spec.config_files = files.read;
     Ok(spec)
 }
 
+/// The bytes of `tokenizer.json`, or what takes its place, and the name of the file that is read.
+fn tokenizer(files: &mut ConfigFiles, model_type: Option<&str>) -> Result<(Vec<u8>, String)> {
+    let path = files.root.join("tokenizer.json");
+    if let Some(json) = read_file(&path)? {
+        return Ok((json, path.display().to_string()));
+    }
+    vocabulary::tokenizer_json(files, model_type)?.ok_or_else(|| {
+        Error::model(
+            &path,
+            "there is no such file, nor a vocabulary (vocab.txt, or vocab.json and merges.txt), and without its tokenizer the model cannot be used",
+        )
+    })
+}
+
 /// Reads configuration files and remembers what it read.
-struct ConfigFiles {
-    root: PathBuf,
+pub(super) struct ConfigFiles {
+    pub root: PathBuf,
     read: Vec<(String, Vec<u8>)>,
 }
 
 impl ConfigFiles {
+    /// Of the model at `root`.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), read: Vec::new() }
+    }
+
     /// The parsed file, or `None` when there is none.
-    fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+    pub fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
         let path = self.root.join(name);
         let Some(bytes) = read_file(&path)? else { return Ok(None) };
         let parsed = serde_json::from_slice(&bytes)
             .map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
-        self.read.push((name.to_owned(), bytes));
+        self.remember(name, bytes);
         Ok(Some(parsed))
+    }
+
+    /// The text of a file, or `None` when there is none.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let path = self.root.join(name);
+        let Some(bytes) = read_file(&path)? else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| Error::model(&path, "it is not UTF-8 text"))?;
+        self.remember(name, text.clone().into_bytes());
+        Ok(Some(text))
+    }
+
+    /// Some files are read twice, for different reasons.
+    fn remember(&mut self, name: &str, bytes: Vec<u8>) {
+        if self.read.iter().all(|(other, _)| other != name) {
+            self.read.push((name.to_owned(), bytes));
+        }
     }
 }
 
 fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
     let read = || {
         let mut bytes = Vec::new();
-        open_file(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
+        content::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_CONFIG_BYTES {
             return Err(io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
         }
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => content::check(path, &bytes).map(|()| Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::model(path, error.to_string())),
     }
-}
-
-/// Opens regular files only: opening a pipe would wait for ever.
-fn open_file(path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    File::open(path)
 }
 
 /// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds
@@ -222,20 +254,37 @@ fn max_length(
             "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512",
         )
     })?;
-    Ok(said.min(longest.unwrap_or(said)))
+    Ok(said.min(longest.unwrap_or(MOST_TOKENS)))
 }
 
-/// What the user says, then what the model names for the role, then its default.
-fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) -> Prompts {
-    let named = |name: &str| config.prompts.get(name).cloned().flatten();
-    let default = config.default_prompt_name.as_deref().and_then(named).unwrap_or_default();
-    let of_role = |option: &Option<String>, names: &[&str]| {
-        option.clone().or_else(|| names.iter().find_map(|name| named(name))).unwrap_or_else(|| default.clone())
+/// What the user says, then what the model names for the role, then its default. A prompt that the user chooses by its
+/// name is put before texts of either role.
+fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) -> Result<Prompts> {
+    let own = |name: &str| config.prompts.get(name).cloned().flatten();
+    let named = |name: &str| match name {
+        "document" if options.document.is_some() => options.document.clone(),
+        "query" if options.query.is_some() => options.query.clone(),
+        _ => own(name),
     };
-    Prompts {
-        document: of_role(&options.document, &["document", "passage", "corpus"]),
-        query: of_role(&options.query, &["query"]),
+    if let Some(name) = &options.name {
+        let prompt = named(name).ok_or_else(|| {
+            let known: Vec<String> = config.prompts.keys().map(|name| format!("'{name}'")).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            Error::config(
+                "promptName",
+                format!("the model has no prompt '{name}'; it has {known}: pass the text in prompts"),
+            )
+        })?;
+        return Ok(Prompts { document: prompt.clone(), query: prompt });
     }
+    let default = config.default_prompt_name.as_deref().and_then(own).unwrap_or_default();
+    let of_role = |option: &Option<String>, names: &[&str]| {
+        option.clone().or_else(|| names.iter().find_map(|name| own(name))).unwrap_or_else(|| default.clone())
+    };
+    Ok(Prompts {
+        document: of_role(&options.document, &["document", "passage", "search_document", "corpus"]),
+        query: of_role(&options.query, &["query", "search_query"]),
+    })
 }
 
 fn read_modules(
@@ -381,6 +430,7 @@ fn read_dense(files: &mut ConfigFiles, path: &str) -> Result<Dense> {
 
 /// What a pass over a graph's file tells.
 pub(super) struct HashedWeights {
+    /// Of the graph's file; where weights lie beside it, of the hashes of all of them.
     pub sha256: [u8; 32],
     /// Whether the graph quantises activations by the range found in the batch at hand.
     pub dynamic_quantization: bool,
@@ -391,9 +441,10 @@ pub(super) struct HashedWeights {
 /// positive would cost speed only, and weights that spell such a name by chance do not exist.
 const DYNAMIC: [&str; 3] = ["DynamicQuantize", "MatMulInteger", "ConvInteger"];
 
-/// Hashes the graph and the files beside it that it names: weights may lie outside the graph.
+/// Hashes the graph and the files beside it that it names, because weights may lie outside the graph; refuses what the
+/// cache of the hub names otherwise.
 pub(super) fn hash_weights(onnx: &Path, cancel: &Cancel) -> Result<HashedWeights> {
-    let beside: Vec<String> = onnx
+    let mut beside: Vec<String> = onnx
         .parent()
         .and_then(|directory| fs::read_dir(directory).ok())
         .into_iter()
@@ -401,40 +452,37 @@ pub(super) fn hash_weights(onnx: &Path, cancel: &Cancel) -> Result<HashedWeights
         .filter(|entry| entry.path() != onnx && entry.path().is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
+    // Directories list their files in any order.
+    beside.sort();
     let names: Vec<&str> = DYNAMIC.iter().copied().chain(beside.iter().map(String::as_str)).collect();
-    let mut hash = Sha256::new();
-    let found = hash_file(onnx, &names, &mut hash, cancel)?;
-    for (_, name) in beside.iter().enumerate().filter(|(i, _)| found[DYNAMIC.len() + i]) {
-        hash_file(&onnx.with_file_name(name), &[], &mut hash, cancel)?;
+    let (mut sha256, found) = hash_file(onnx, &names, cancel)?;
+    let beside: Vec<&String> =
+        beside.iter().enumerate().filter(|(i, _)| found[DYNAMIC.len() + i]).map(|(_, name)| name).collect();
+    if !beside.is_empty() {
+        let mut all = Sha256::new_with_prefix(sha256);
+        for name in beside {
+            all.update(hash_file(&onnx.with_file_name(name), &[], cancel)?.0);
+        }
+        sha256 = all.finalize().into();
     }
-    let dynamic_quantization = found[..DYNAMIC.len()].contains(&true);
-    Ok(HashedWeights { sha256: hash.finalize().into(), dynamic_quantization })
+    Ok(HashedWeights { sha256, dynamic_quantization: found[..DYNAMIC.len()].contains(&true) })
 }
 
 /// Hashes a file and tells which of `names` occur in it.
-fn hash_file(path: &Path, names: &[&str], hash: &mut Sha256, cancel: &Cancel) -> Result<Vec<bool>> {
-    const CHUNK: usize = 1 << 20;
+fn hash_file(path: &Path, names: &[&str], cancel: &Cancel) -> Result<([u8; 32], Vec<bool>)> {
+    // A name may lie across the end of a chunk.
     let overlap = names.iter().map(|name| name.len()).max().unwrap_or(0);
-    let failed = |error: io::Error| Error::model(path, error.to_string());
-    let mut file = open_file(path).map_err(failed)?;
-    let mut buffer = vec![0; overlap + CHUNK];
-    let mut found = vec![false; names.len()];
-    let mut kept = 0;
-    loop {
+    let (mut hash, mut found) = (Sha256::new(), vec![false; names.len()]);
+    let read = content::each_chunk(path, overlap, |chunk, window| {
         cancel.check()?;
-        let read = match file.read(&mut buffer[kept..]) {
-            Ok(0) => return Ok(found),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        hash.update(&buffer[kept..kept + read]);
-        let filled = kept + read;
+        hash.update(chunk);
         for (found, name) in found.iter_mut().zip(names) {
-            *found = *found || memchr::memmem::find(&buffer[..filled], name.as_bytes()).is_some();
+            *found = *found || memchr::memmem::find(window, name.as_bytes()).is_some();
         }
-        // A name may lie across the end of a chunk.
-        kept = filled.min(overlap);
-        buffer.copy_within(filled - kept..filled, 0);
-    }
+        Ok(())
+    });
+    read.map_err(|error| Error::model(path, error.to_string()))??;
+    let sha256 = hash.finalize().into();
+    content::check_hashed(path, &sha256)?;
+    Ok((sha256, found))
 }

@@ -79,6 +79,17 @@ pub(super) fn is_data_of(graph: &str, file: &str) -> bool {
     rest == ".data" || rest.strip_prefix("_data").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
+/// The names that decide whether `graph` has all its weights: those that lie beside it, and the first of each numbering
+/// that does not, by what `has` says.
+pub(super) fn data_of(graph: &str, has: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut names = vec![format!("{graph}.data"), format!("{graph}_data")];
+    for number in 1.. {
+        let Some(true) = names.last().map(|last| has(last)) else { break };
+        names.push(format!("{graph}_data_{number}"));
+    }
+    names
+}
+
 /// The directory that holds the files of the model at `path`, and its graph.
 pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathBuf)> {
     let given = Path::new(path);
@@ -165,6 +176,17 @@ mod tests {
         ] {
             assert_eq!(is_data_of("onnx/model.onnx", file), expected, "{file}");
         }
+    }
+
+    #[test]
+    fn weights_are_all_there_when_the_next_number_is_not() {
+        let of = |there: &[&str]| data_of("m.onnx", |file| there.contains(&file));
+        assert_eq!(of(&[]), ["m.onnx.data", "m.onnx_data"]);
+        assert_eq!(of(&["m.onnx.data"]), ["m.onnx.data", "m.onnx_data"]);
+        assert_eq!(
+            of(&["m.onnx_data", "m.onnx_data_1"]),
+            ["m.onnx.data", "m.onnx_data", "m.onnx_data_1", "m.onnx_data_2"]
+        );
     }
 
     #[test]

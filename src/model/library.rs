@@ -2,14 +2,14 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use object::read::ReadCache;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use sha2::{Digest, Sha256};
 
+use super::content;
 use crate::error::{Error, Result};
 
 /// A user's own library, for platforms without a bundled one and for other execution providers.
@@ -46,7 +46,7 @@ pub(super) fn find() -> Result<PathBuf> {
         );
         return Err(Error::model("ONNX Runtime", reason));
     };
-    match sha256(&path) {
+    match content::sha256(&path).map(|hash| content::hexadecimal(&hash)) {
         Ok(hash) if hash == BUNDLED_SHA256 => Ok(path),
         Ok(_) => Err(Error::model(
             &path,
@@ -57,19 +57,6 @@ pub(super) fn find() -> Result<PathBuf> {
             format!("the bundled ONNX Runtime cannot be read ({error}): reinstall the package"),
         )),
     }
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => hash.update(&chunk[..read]),
-        }
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Refuses what would crash the dynamic linker instead of giving an error: an ELF library whose segments reach beyond

@@ -1,6 +1,7 @@
 //! The models: where their files are, how they run, how hidden states become one vector.
 
 mod builtin;
+mod content;
 mod directory;
 mod graph;
 mod hub;
@@ -8,6 +9,7 @@ mod library;
 mod onnx;
 mod pooling;
 mod price;
+mod vocabulary;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
-pub use hub::Progress;
+pub use hub::{AddedModel, Fetched, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
 pub use library::set_addon_directory;
 pub use onnx::{await_load, close};
 pub use pooling::Pooling;
@@ -63,6 +65,36 @@ pub struct ModelOptions {
     pub prompts: PromptOptions,
     /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
     pub intra_op_threads: Option<usize>,
+    /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
+    pub providers: Vec<Provider>,
+}
+
+/// What computes a graph, where the ONNX Runtime in use was built for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// Every runtime has it.
+    Cpu,
+    /// GPUs of NVIDIA.
+    Cuda,
+    /// Apple's.
+    CoreMl,
+    /// Any GPU on Windows.
+    DirectMl,
+}
+
+impl Provider {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::CoreMl, Self::DirectMl];
+
+    /// The spelling in options.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::CoreMl => "coreml",
+            Self::DirectMl => "directml",
+        }
+    }
 }
 
 /// How models are had from the hub; what is `None` is read from the environment.
@@ -83,6 +115,8 @@ pub struct PromptOptions {
     pub document: Option<String>,
     /// Before queries.
     pub query: Option<String>,
+    /// The name of one of the model's own prompts, put before all texts instead.
+    pub name: Option<String>,
 }
 
 /// What is put before a text, by its role.
@@ -132,6 +166,8 @@ pub struct ModelInfo {
     pub batch_invariant: bool,
     /// Threads inside one run.
     pub intra_op_threads: usize,
+    /// What computes, best first.
+    pub providers: Vec<Provider>,
     /// How the ONNX Runtime in use describes itself.
     pub runtime: String,
     /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
@@ -184,10 +220,15 @@ impl ModelFiles {
     pub fn read(source: &Source, options: &ModelOptions) -> Result<Self> {
         let mut spec = directory::read(&source.path, options)?;
         spec.origin = source.origin.clone();
+        let manner = source.origin.as_ref().and_then(|(repository, _)| hub::manner(repository));
+        if let (Some((pooling, normalize)), true) = (manner, spec.silent) {
+            spec.pooling = spec.pooling.or(Some(pooling));
+            spec.normalize = spec.normalize.or(Some(normalize));
+        }
         Ok(Self { id: source.id.clone(), spec, builtin: source.id == BUILTIN })
     }
 
-    /// The bytes of its `tokenizer.json`.
+    /// The bytes of its `tokenizer.json`, or of what takes its place.
     pub fn tokenizer_json(&self) -> &[u8] {
         &self.spec.tokenizer_json
     }

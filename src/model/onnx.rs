@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ort::AsPointer;
 use ort::environment::Environment;
+use ort::ep::{self, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::GraphOptimizationLevel;
@@ -23,7 +25,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::{HashedWeights, ModelSpec};
 use super::pooling::Head;
 use super::price::Price;
-use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, library};
+use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, library};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
 use crate::error::{Error, Result};
@@ -69,6 +71,8 @@ struct Input {
 /// A transformer or static embedding model in ONNX.
 pub(super) struct OnnxModel {
     session: ManuallyDrop<Session>,
+    /// Held by the one run that there may be at a time, where providers do not take more.
+    turn: Option<Mutex<()>>,
     inputs: Vec<Input>,
     output: CString,
     output_dtype: &'static str,
@@ -88,7 +92,8 @@ impl OnnxModel {
         let runtime = runtime()?;
         let bad = |reason: String| Error::model(&spec.onnx, reason);
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
-        let session = compile(runtime, spec, intra_op_threads, cancel)?;
+        let providers = if options.providers.is_empty() { vec![Provider::Cpu] } else { options.providers.clone() };
+        let session = compile(runtime, spec, intra_op_threads, &providers, cancel)?;
 
         let inputs =
             session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
@@ -170,9 +175,11 @@ impl OnnxModel {
                 batch_invariant: false,
                 intra_op_threads,
                 runtime: runtime.build.clone(),
+                providers: providers.clone(),
                 fingerprint: Fingerprint::builder().finish(),
             },
             session: ManuallyDrop::new(session),
+            turn: providers.iter().any(|provider| *provider != Provider::Cpu).then(Mutex::default),
         };
         (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
@@ -322,9 +329,10 @@ impl OnnxModel {
         let names: Vec<_> = self.inputs.iter().map(|input| input.name.as_ptr()).collect();
         let values: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
         let mut output = ptr::null_mut();
+        let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: all pointers outlive the call; names and values have the same length; the output's slot is null, so the
-        // runtime allocates. Many threads may call Run on one session: ONNX Runtime documents that, and its CPU provider,
-        // the only one configured in `compile`, keeps it. ort asks for `&mut` because other providers do not.
+        // runtime allocates. Many threads may call Run on one session: ONNX Runtime documents that, and its CPU provider
+        // keeps it. ort asks for `&mut` because other providers do not: with those, `turn` lets in one at a time.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
@@ -392,14 +400,35 @@ fn parse_input(input: &Outlet) -> Result<Input, String> {
     Ok(Input { name: CString::new(name).map_err(|error| error.to_string())?, feed, wide })
 }
 
-fn compile(runtime: &Runtime, spec: &ModelSpec, intra_op_threads: usize, cancel: &Cancel) -> Result<Session> {
+fn compile(
+    runtime: &Runtime,
+    spec: &ModelSpec,
+    intra_op_threads: usize,
+    providers: &[Provider],
+    cancel: &Cancel,
+) -> Result<Session> {
+    let offered = |provider: &Provider| runtime.providers.iter().any(|name| name == provider.as_str());
+    if let Some(missing) = providers.iter().find(|provider| !offered(provider)) {
+        let reason = format!(
+            "the ONNX Runtime in use ({}) does not offer '{}'; it offers {}: set ORT_DYLIB_PATH to a library that was built for it, or leave the option out",
+            runtime.library.display(),
+            missing.as_str(),
+            runtime.providers.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+        );
+        return Err(Error::config("executionProviders", reason));
+    }
     let _inside = GATE.enter(cancel)?;
     let build = || -> ort::Result<Session> {
         let mut builder = Session::builder(&runtime.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_intra_threads(intra_op_threads)?
             .with_inter_threads(1)?
-            .with_log_level(LogLevel::Fatal)?;
+            // DirectML does not work with it.
+            .with_memory_pattern(!providers.contains(&Provider::DirectMl))?
+            .with_log_level(LogLevel::Fatal)?
+            .with_execution_providers(
+                providers.iter().filter_map(|provider| dispatch(*provider)).collect::<Vec<_>>(),
+            )?;
         let canceler = builder.canceler();
         let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
         builder.commit_from_file(&spec.onnx)
@@ -408,6 +437,18 @@ fn compile(runtime: &Runtime, spec: &ModelSpec, intra_op_threads: usize, cancel:
         let reason = || Error::model(&spec.onnx, format!("ONNX Runtime cannot read it: {error}"));
         cancel.check().err().unwrap_or_else(reason)
     })
+}
+
+/// How a provider is asked for. The CPU always comes last by itself.
+fn dispatch(provider: Provider) -> Option<ExecutionProviderDispatch> {
+    let dispatch = match provider {
+        Provider::Cpu => return None,
+        Provider::Cuda => ep::CUDA::default().build(),
+        Provider::CoreMl => ep::CoreML::default().build(),
+        Provider::DirectMl => ep::DirectML::default().build(),
+    };
+    // Without its driver, say: nobody who asks for a GPU wants to wait for a CPU instead.
+    Some(dispatch.error_on_failure())
 }
 
 fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, output_dtype: &str) -> Fingerprint {
@@ -428,6 +469,11 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
     if let Some((_, commit)) = &spec.origin {
         builder = builder.field("revision", commit);
     }
+    // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one
+    // space have to be.
+    for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
+        builder = builder.field("provider", provider.as_str());
+    }
     for (name, bytes) in &spec.config_files {
         builder = builder.field(name, bytes);
     }
@@ -438,6 +484,9 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
 struct Runtime {
     environment: Environment,
     build: String,
+    library: PathBuf,
+    /// What it offers, as options spell it.
+    providers: Vec<String>,
 }
 
 /// Held while the library loads.
@@ -473,7 +522,32 @@ fn runtime() -> Result<&'static Runtime> {
     let environment =
         environment.with_name("embedcore").with_telemetry(false).build().map_err(|error| failed(&error))?;
     environment.set_log_level(LogLevel::Fatal);
-    Ok(RUNTIME.get_or_init(|| Runtime { environment, build: ort::info().to_owned() }))
+    let (build, providers) = (ort::info().to_owned(), offered());
+    Ok(RUNTIME.get_or_init(|| Runtime { environment, build, library, providers }))
+}
+
+/// The execution providers that the loaded library was built with.
+fn offered() -> Vec<String> {
+    let (mut names, mut count) = (ptr::null_mut(), 0);
+    // SAFETY: the library is loaded; both pointers are to places for the answer.
+    let status = unsafe { (ort::api().GetAvailableProviders)(&mut names, &mut count) };
+    // SAFETY: the status was just returned by the call above and is used once.
+    if unsafe { ort::Error::result_from_status(status) }.is_err() || names.is_null() {
+        return vec![Provider::Cpu.as_str().to_owned()];
+    }
+    let spelt = |index| {
+        // SAFETY: the call above has filled `count` pointers to strings that end with a zero.
+        let name = unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy();
+        let name = name.strip_suffix("ExecutionProvider").unwrap_or(&name).to_ascii_lowercase();
+        if name == "dml" { Provider::DirectMl.as_str().to_owned() } else { name }
+    };
+    let mut spelt: Vec<String> = (0..usize::try_from(count).unwrap_or(0)).map(spelt).collect();
+    // SAFETY: gives back what the call above gave, once. The answer is of no interest: nothing can be done.
+    let released = unsafe { (ort::api().ReleaseAvailableProviders)(names, count) };
+    // SAFETY: as above.
+    drop(unsafe { ort::Error::result_from_status(released) });
+    spelt.sort();
+    spelt
 }
 
 /// Everything that is inside ONNX Runtime right now. At process exit the gate is closed and emptied, because the

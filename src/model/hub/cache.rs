@@ -1,10 +1,9 @@
 //! The cache's layout, which is that of the hub's other tools: `models--owner--name/{blobs,refs,snapshots}`.
 
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{download, is_commit};
@@ -51,6 +50,13 @@ impl Repo {
         self.place(&path, |temporary| fs::write(temporary, commit))
     }
 
+    /// Whether files can be added.
+    pub fn takes_files(&self) -> bool {
+        let path = self.root.join("blobs").join(format!("{}.temporary", unique()));
+        let made = self.in_folder(&path, |path| File::create_new(path).map(drop));
+        made.is_ok_and(|()| fs::remove_file(&path).is_ok())
+    }
+
     /// The directory of a commit's files.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
         self.root.join("snapshots").join(commit)
@@ -82,28 +88,33 @@ impl Repo {
         self.root.join("blobs").join(etag)
     }
 
-    /// Where it lies while it is not whole yet.
-    pub fn incomplete(&self, etag: &str) -> Result<PathBuf> {
-        let path = self.root.join("blobs").join(format!("{etag}.incomplete"));
+    /// Where it lies while it is not whole yet. Without a lock nobody else may know that place, or two would write there.
+    pub fn incomplete(&self, etag: &str, lock: &Lock) -> Result<PathBuf> {
+        let name = match lock {
+            Lock::Held(_) => format!("{etag}.incomplete"),
+            Lock::Unsupported => format!("{etag}.{}.incomplete", unique()),
+        };
+        let path = self.root.join("blobs").join(name);
         self.in_folder(&path, |_| Ok(()))?;
         Ok(path)
     }
 
-    /// Waits until nobody else fetches this content. The lock ends with the file that is given, and with its process.
-    pub fn lock(&self, etag: &str, cancel: &Cancel) -> Result<File> {
+    /// Waits until nobody else fetches this content. The lock ends with what is given, and with its process.
+    pub fn lock(&self, etag: &str, cancel: &Cancel) -> Result<Lock> {
         let path = self.locks.join(format!("{etag}.lock"));
-        let mut lock = None;
-        self.in_folder(&path, |path| {
-            lock = Some(File::options().create(true).append(true).open(path)?);
-            Ok(())
-        })?;
-        let lock = lock.ok_or_else(|| Error::Internal("a lock without a file".to_owned()))?;
         loop {
+            let mut lock = None;
+            self.in_folder(&path, |path| {
+                lock = Some(File::options().create(true).append(true).open(path)?);
+                Ok(())
+            })?;
+            let lock = lock.ok_or_else(|| Error::Internal("a lock without a file".to_owned()))?;
             match lock.try_lock() {
-                Ok(()) => return Ok(lock),
+                // Somebody may have removed the file meanwhile: then others lock another one of that name.
+                Ok(()) if is_at(&lock, &path) => return Ok(Lock::Held(lock)),
+                Ok(()) => cancel.check()?,
                 Err(TryLockError::WouldBlock) => download::pause(cancel, LOCK_POLL)?,
-                // A file system without locks: files are still whole, they may only be fetched twice.
-                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(lock),
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => return Ok(Lock::Unsupported),
                 Err(TryLockError::Error(error)) => return Err(unwritable(&path, &error)),
             }
         }
@@ -123,13 +134,8 @@ impl Repo {
 
     /// Makes a file elsewhere in the cache and moves it to `path` when it is whole.
     fn place(&self, path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> Result<()> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.root.join("blobs").join(format!("{}-{number}.temporary", process::id()));
-        self.in_folder(&temporary, |temporary| {
-            drop(fs::remove_file(temporary));
-            make(temporary)
-        })?;
+        let temporary = self.root.join("blobs").join(format!("{}.temporary", unique()));
+        self.in_folder(&temporary, make)?;
         self.in_folder(path, |path| fs::rename(&temporary, path)).inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 
@@ -137,6 +143,39 @@ impl Repo {
         let folder = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).and_then(|()| work(path)).map_err(|error| unwritable(path, &error))
     }
+}
+
+/// The right to fetch some content.
+pub(super) enum Lock {
+    /// Nobody else has it.
+    Held(#[expect(dead_code, reason = "held, not read")] File),
+    /// The file system has no locks: then content may be fetched twice, each time to a place of its own.
+    Unsupported,
+}
+
+/// A name that nobody else has, in no process of no machine or container that shares the cache.
+pub(super) fn unique() -> String {
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Whether the open file is the one that `path` names.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let place = |found: &fs::Metadata| (found.dev(), found.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(open), Ok(named)) if place(&open) == place(&named))
+}
+
+/// An open file cannot be removed here.
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// Whether a file system has no locks, as some network ones.
+fn is_unsupported(error: &io::Error) -> bool {
+    let no_locks = cfg!(unix) && error.raw_os_error() == Some(libc::ENOLCK);
+    no_locks || error.kind() == io::ErrorKind::Unsupported
 }
 
 /// A cache that does not take files.
@@ -157,4 +196,42 @@ fn symlink(target: &str, link: &Path) -> io::Result<()> {
 #[cfg(windows)]
 fn symlink(target: &str, link: &Path) -> io::Result<()> {
     std::os::windows::fs::symlink_file(target.replace('/', "\\"), link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_whose_file_was_removed_is_worth_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let repo = || Repo::of(directory.path(), "a/b");
+        let cancel = Cancel::default();
+        let first = repo().lock("1", &cancel).unwrap();
+        let path = directory.path().join(".locks/models--a--b/1.lock");
+        let open = File::open(&path).unwrap();
+        assert!(is_at(&open, &path));
+        let waiter = std::thread::spawn({
+            let (repo, cancel) = (repo(), cancel.clone());
+            move || repo.lock("1", &cancel).map(drop)
+        });
+        std::thread::sleep(LOCK_POLL * 3);
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&open, &path));
+        let second = repo().lock("1", &cancel).unwrap();
+        // One that was opened before the removal, and locked after it: there is no way to make that happen on purpose.
+        assert!(!is_at(&open, &path));
+        drop(first);
+        std::thread::sleep(LOCK_POLL * 4);
+        assert!(!waiter.is_finished());
+        drop(second);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn temporary_names_are_not_shared_by_those_that_share_a_process_id() {
+        let names: std::collections::HashSet<String> = (0..1000).map(|_| unique()).collect();
+        assert_eq!(names.len(), 1000);
+    }
 }

@@ -3,18 +3,19 @@
 use std::env;
 use std::fs;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::config::Config;
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
-use super::{Listing, Settings, variable};
+use super::{Listing, Settings, not_here, variable};
 use crate::cancel::{Cancel, HookGuard};
 use crate::error::{Error, Result};
 
 use super::download::retried;
+use crate::model::content;
 
 /// The hub's own tools follow no more.
 const MAX_REDIRECTS: usize = 10;
@@ -25,6 +26,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A listing names each file of a repository; the longest known have some megabytes.
 const MAX_LISTING: u64 = 64 << 20;
 
+/// What is asked for first.
+const LISTING: &str = "the list of files";
+
 /// Who may read the token: the scheme, host and port of a URL.
 type Origin = (Option<String>, Option<String>, Option<u16>);
 
@@ -32,6 +36,8 @@ type Origin = (Option<String>, Option<String>, Option<u16>);
 pub(super) enum Trouble {
     /// There was no answer, or not all of it.
     Network(String),
+    /// The server's certificate is not one that is trusted, and will not be the next time.
+    Distrust(String),
     /// The answer is no.
     Status { status: u16, said: String, retry_after: Option<Duration> },
     /// Trying again is of no use.
@@ -61,7 +67,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub fn new(settings: &'a Settings, cancel: &'a Cancel) -> Result<Self> {
-        let tls = TlsConfig::builder().root_certs(roots(&settings.endpoint)).build();
+        let tls = TlsConfig::builder().root_certs(roots()).build();
         let config = Config::builder()
             .user_agent(concat!("embedcore/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
@@ -97,7 +103,7 @@ impl<'a> Client<'a> {
                 Trouble::Final(Error::model(&url, reason))
             })
         };
-        retried(self.cancel, ask).map_err(|trouble| self.failed(trouble, name, "the list of files", &url))
+        retried(self.cancel, ask).map_err(|trouble| self.failed(trouble, name, LISTING, &url))
     }
 
     /// Where a file of a commit is.
@@ -112,9 +118,8 @@ impl<'a> Client<'a> {
         let etag = text("x-linked-etag").or_else(|| text("etag")).unwrap_or_default();
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_ascii_lowercase();
         let size = text("x-linked-size").or_else(|| text("content-length")).and_then(|size| size.parse().ok());
-        let hexadecimal = etag.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match (size, etag.len()) {
-            (Some(size), 40 | 64) if hexadecimal => Ok(Meta { etag, size }),
+        match size {
+            Some(size) if content::is_name(&etag) => Ok(Meta { etag, size }),
             _ => {
                 let reason = "the server does not say its size and hash, so that it cannot be verified: check HF_ENDPOINT, or fetch it by other means and pass the path of its directory";
                 Err(Error::model(clean(url), reason).into())
@@ -138,9 +143,10 @@ impl<'a> Client<'a> {
     fn request(&self, method: &str, url: &str, from: Option<u64>, through: bool) -> Result<Response<Body>, Trouble> {
         let home = url.parse::<Uri>().map(|uri| origin(&uri)).ok();
         let mut url = url.to_owned();
+        let mut status = 0;
         for _ in 0..=MAX_REDIRECTS {
             self.cancel.check()?;
-            let uri: Uri = url.parse().map_err(|_| Trouble::Network("it redirects to what is not a URL".to_owned()))?;
+            let uri: Uri = url.parse().map_err(|_| Trouble::Network("it is not a URL".to_owned()))?;
             let mut request = if method == "HEAD" { self.agent.head(&uri) } else { self.agent.get(&uri) };
             request = request.header("accept-encoding", "identity");
             if let Some(token) = &self.settings.token
@@ -153,29 +159,32 @@ impl<'a> Client<'a> {
             }
             let answer = request.call();
             self.cancel.check()?;
-            let response = answer.map_err(|error| Trouble::Network(plainly(&error)))?;
-            let status = response.status().as_u16();
+            let response = answer.map_err(|error| match plainly(&error) {
+                // The library has no kind of its own for these.
+                reason if reason.contains("certificate") => Trouble::Distrust(reason),
+                reason => Trouble::Network(reason),
+            })?;
+            status = response.status().as_u16();
             match status {
                 200..=299 => return Ok(response),
-                300..=399 if !through && response.headers().contains_key("x-linked-etag") => return Ok(response),
+                300..=399 if !through && told(&response) => return Ok(response),
                 300..=399 => {
                     let location = response.headers().get("location").and_then(|value| value.to_str().ok());
                     let next = location.and_then(|location| resolved(&uri, location));
                     let next = next.filter(|next| next.starts_with("https://") || url.starts_with("http://"));
                     url = next.ok_or_else(|| {
-                        Trouble::Network(format!("it redirects ({status}) to nowhere that may be followed"))
+                        let said = "to nowhere that may be followed".to_owned();
+                        Trouble::Status { status, said, retry_after: None }
                     })?;
                 }
                 _ => {
                     let (parts, mut body) = response.into_parts();
                     let said = said(&parts.headers, &mut body);
-                    let retry_after = parts.headers.get("retry-after").and_then(|value| value.to_str().ok());
-                    let retry_after = retry_after.and_then(|seconds| seconds.trim().parse().ok());
-                    return Err(Trouble::Status { status, said, retry_after: retry_after.map(Duration::from_secs) });
+                    return Err(Trouble::Status { status, said, retry_after: retry_after(&parts.headers) });
                 }
             }
         }
-        Err(Trouble::Network(format!("it redirects more than {MAX_REDIRECTS} times")))
+        Err(Trouble::Status { status, said: format!("more than {MAX_REDIRECTS} times"), retry_after: None })
     }
 
     /// The error that a user gets.
@@ -185,35 +194,60 @@ impl<'a> Client<'a> {
         }
         let (status, reason) = match trouble {
             Trouble::Final(error) => return error,
-            Trouble::Network(reason) => (
+            Trouble::Network(reason) | Trouble::Distrust(reason) => (
                 None,
                 format!(
-                    "{reason}; check the connection (HTTPS_PROXY, HF_ENDPOINT), or pass the path of a model directory"
+                    "{reason}; check the connection (HTTPS_PROXY, NODE_EXTRA_CA_CERTS, HF_ENDPOINT), or pass the path of a model directory"
                 ),
             ),
-            Trouble::Status { status, said, .. } => (Some(status), self.explained(status, &said)),
+            Trouble::Status { status, said, retry_after } => (Some(status), self.explained(status, &said, retry_after)),
         };
+        // A path that is misspelt looks like a model's name.
+        let reason = if file == LISTING { format!("{reason} ({})", not_here(name)) } else { reason };
         Error::Hub { file: format!("{file} of {name}"), url: clean(url), status, reason }
     }
 
-    fn explained(&self, status: u16, said: &str) -> String {
+    fn explained(&self, status: u16, said: &str, retry_after: Option<Duration>) -> String {
         let said = if said.is_empty() { String::new() } else { format!(", {said:?}") };
         let token = match self.settings.token {
             Some(_) => "check that HF_TOKEN may read it",
             None => "set HF_TOKEN to a token that may read it",
         };
         match status {
+            300..=399 => format!(
+                "it redirects ({status}{said}): check HF_ENDPOINT and the proxies in between, or pass the path of a model directory"
+            ),
             401 | 403 => format!(
                 "the hub refuses it ({status}{said}): if the name is right, {token} and accept the model's terms on its page, or pass the path of a model directory"
             ),
             404 => format!(
-                "there is no such model, revision or file ({status}{said}), nor a file or directory of that name here: check the spelling, or, for a private one, {token}"
+                "there is no such model, revision or file ({status}{said}): check the spelling, or, for a private one, {token}"
             ),
-            429 => format!("too many requests ({status}{said}): try again later, or set HF_TOKEN for a higher limit"),
+            429 => {
+                let later = retry_after.map_or("later".to_owned(), |wait| format!("in {} s", wait.as_secs()));
+                format!("too many requests ({status}{said}): try again {later}, or set HF_TOKEN for a higher limit")
+            }
             500.. => format!("the server fails ({status}{said}): try again later, or set HF_ENDPOINT to a mirror"),
             _ => format!("the server answers {status}{said}: check HF_ENDPOINT, or pass the path of a model directory"),
         }
     }
+}
+
+/// Whether an answer says itself what the file is that it redirects to.
+fn told(response: &Response<Body>) -> bool {
+    ["x-linked-etag", "x-linked-size"].iter().all(|name| response.headers().contains_key(*name))
+}
+
+/// When a server wants to be asked again: in so many seconds, or at a time by its own clock.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text("retry-after")?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    let now = text("date").and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(at.duration_since(now).unwrap_or_default())
 }
 
 fn origin(uri: &Uri) -> Origin {
@@ -240,8 +274,9 @@ pub(super) fn clean(url: &str) -> String {
 
 /// Where a redirect leads.
 fn resolved(from: &Uri, location: &str) -> Option<String> {
-    if location.starts_with("http://") || location.starts_with("https://") {
-        return Some(location.to_owned());
+    if let Some((scheme, rest)) = location.split_once("://") {
+        let scheme = scheme.to_ascii_lowercase();
+        return ["http", "https"].contains(&scheme.as_str()).then(|| format!("{scheme}://{rest}"));
     }
     let (scheme, authority) = (from.scheme_str()?, from.authority()?);
     if let Some(rest) = location.strip_prefix("//") {
@@ -260,12 +295,25 @@ fn resolved(from: &Uri, location: &str) -> Option<String> {
 fn said(headers: &HeaderMap, body: &mut Body) -> String {
     let header = headers.get("x-error-message").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let text = header.unwrap_or_else(|| {
-        let mut start = Vec::new();
-        drop(body.as_reader().take(1024).read_to_end(&mut start));
+        let start = beginning(body.as_reader());
         let json: Option<serde_json::Value> = serde_json::from_slice(&start).ok();
         json.and_then(|json| json.get("error")?.as_str().map(str::to_owned)).unwrap_or_default()
     });
     text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// What comes of an answer within a second, up to 1 KB: nobody waits for the rest of an excuse.
+fn beginning(mut body: impl Read) -> Vec<u8> {
+    let (begun, mut start) = (Instant::now(), vec![0; 1024]);
+    let mut filled = 0;
+    while filled < start.len() && begun.elapsed() < Duration::from_secs(1) {
+        match body.read(&mut start[filled..]) {
+            Ok(read) if read > 0 => filled += read,
+            _ => break,
+        }
+    }
+    start.truncate(filled);
+    start
 }
 
 fn plainly(error: &ureq::Error) -> String {
@@ -293,19 +341,14 @@ fn encoded(text: &str, slashes: bool) -> String {
     })
 }
 
-/// The certificates of this machine and those that the user adds. Slim containers have none: then Mozilla's.
-fn roots(endpoint: &str) -> RootCerts {
-    if endpoint.starts_with("http://") {
-        return RootCerts::WebPki;
-    }
+/// The certificates of this machine and those that the user adds. Slim containers have none: then those that the user
+/// adds, else Mozilla's.
+fn roots() -> RootCerts {
     let mut all: Vec<Certificate<'static>> = rustls_native_certs::load_native_certs()
         .certs
         .iter()
         .map(|certificate| Certificate::from_der(certificate.as_ref()).to_owned())
         .collect();
-    if all.is_empty() {
-        return RootCerts::WebPki;
-    }
     for name in ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"] {
         let pem = variable(name).and_then(|path| fs::read(path).ok()).unwrap_or_default();
         all.extend(parse_pem(&pem).flatten().filter_map(|item| match item {
@@ -313,7 +356,7 @@ fn roots(endpoint: &str) -> RootCerts {
             _ => None,
         }));
     }
-    RootCerts::new_with_certs(&all)
+    if all.is_empty() { RootCerts::WebPki } else { RootCerts::new_with_certs(&all) }
 }
 
 /// The proxy that the environment names for the endpoint, if any.
@@ -367,8 +410,31 @@ mod tests {
             ("//other/x", "https://other/x"),
             ("/x?y", "https://host:8/x?y"),
             ("x", "https://host:8/a/x"),
+            ("HTTPS://other/x", "https://other/x"),
         ] {
             assert_eq!(resolved(&from, location).as_deref(), Some(expected));
+        }
+        for location in ["ftp://other/x", "file:///etc/passwd"] {
+            assert_eq!(resolved(&from, location), None, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_as_a_date() {
+        let asked = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", value.parse().unwrap());
+            date.map(|date| headers.insert("date", date.parse().unwrap()));
+            retry_after(&headers).map(|pause| pause.as_secs())
+        };
+        assert_eq!(asked(" 7 ", None), Some(7));
+        // By the server's clock, whatever ours says.
+        let now = Some("Sun, 06 Nov 1994 08:49:30 GMT");
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", now), Some(7));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:29 GMT", now), Some(0));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", None), Some(0));
+        for nonsense in ["soon", "-1", "", "1e3"] {
+            assert_eq!(asked(nonsense, now), None, "{nonsense}");
         }
     }
 

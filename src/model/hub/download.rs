@@ -1,4 +1,4 @@
-//! One file from the hub into the cache: either whole and verified, or not at all.
+//! Files from the hub into the cache: each either whole and verified, or not at all.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
-use super::Progress;
-use super::cache::{Repo, unwritable};
+use super::cache::{Lock, Repo, unwritable};
 use super::client::{Client, Meta, Trouble};
+use super::{Fetched, Progress};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::model::content::NameHash;
 
 /// Attempts without a single new byte, and the pause after the first of them; each further one is twice as long.
 const ATTEMPTS: u32 = 4;
@@ -30,46 +28,90 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 const CHUNK: usize = 1 << 16;
 
-/// Fetches a file unless its content is in the cache, and lets the snapshot of `commit` point to it. Of many processes
-/// one fetches, the others wait for it.
-pub(super) fn fetch(
-    client: &Client,
-    repo: &Repo,
-    name: &str,
-    commit: &str,
-    file: &str,
-    cancel: &Cancel,
-    progress: Option<&Progress>,
-) -> Result<()> {
-    let url = client.url(name, commit, file);
-    let failed = |trouble| client.failed(trouble, name, file, &url);
-    let meta = retried(cancel, || client.meta(&url)).map_err(failed)?;
-    let blob = repo.blob(&meta.etag);
-    // What is there under its hash was verified by who put it there; a wrong size is the one cheap sign that it was not.
-    let whole = || fs::metadata(&blob).is_ok_and(|found| found.is_file() && found.len() == meta.size);
-    if !whole() {
-        let _lock = repo.lock(&meta.etag, cancel)?;
-        if !whole() {
-            let path = repo.incomplete(&meta.etag)?;
-            let report = Report { file, total: meta.size, progress };
-            Partial::open(&path, &meta)?.fill(client, &url, &meta, cancel, &report).map_err(failed)?;
-            fs::rename(&path, &blob).map_err(|error| unwritable(&blob, &error))?;
+/// The files of one load on their way.
+pub(super) struct Delivery<'a> {
+    pub client: &'a Client<'a>,
+    pub repo: &'a Repo,
+    /// The repository.
+    pub name: &'a str,
+    pub commit: &'a str,
+    pub cancel: &'a Cancel,
+    pub progress: Option<&'a Progress>,
+}
+
+/// A file that is to be fetched.
+struct Order<'a> {
+    file: &'a str,
+    url: String,
+    meta: Meta,
+}
+
+impl Delivery<'_> {
+    /// Fetches files unless their contents are in the cache, and lets the snapshot point to them, one after the other. Of
+    /// many processes one fetches, the others wait for it. Where `more` follow, shares of the whole are not known yet.
+    pub fn fetch(&self, files: &[String], most: impl Fn(&str) -> u64, more: bool) -> Result<()> {
+        // All are asked about before the first is fetched: what is refused is known at once, and how much there is.
+        let orders = files.iter().map(|file| self.order(file, most(file))).collect::<Result<Vec<_>>>()?;
+        let all = if more { 0 } else { orders.iter().map(|order| order.meta.size).sum() };
+        let mut report = Report { progress: self.progress, file: "", total: 0, before: 0, all, told: 0.0 };
+        for order in &orders {
+            (report.file, report.total) = (order.file, order.meta.size);
+            self.deliver(order, &mut report)?;
+            report.before += order.meta.size;
         }
+        Ok(())
     }
-    repo.point(commit, file, &meta.etag)
+
+    fn order<'a>(&self, file: &'a str, most: u64) -> Result<Order<'a>> {
+        let url = self.client.url(self.name, self.commit, file);
+        let meta = retried(self.cancel, || self.client.meta(&url));
+        let meta = meta.map_err(|trouble| self.client.failed(trouble, self.name, file, &url))?;
+        if meta.size > most {
+            let reason = format!("{file} has {} bytes, more than the {most} that such a file may have", meta.size);
+            return Err(Error::model(self.name, reason));
+        }
+        Ok(Order { file, url, meta })
+    }
+
+    fn deliver(&self, Order { file, url, meta }: &Order, report: &mut Report) -> Result<()> {
+        let blob = self.repo.blob(&meta.etag);
+        // Cheap; what is read of it is compared with its hash when the model is loaded.
+        let whole = || fs::metadata(&blob).is_ok_and(|found| found.is_file() && found.len() == meta.size);
+        if !whole() {
+            let lock = self.repo.lock(&meta.etag, self.cancel)?;
+            if !whole() {
+                let path = self.repo.incomplete(&meta.etag, &lock)?;
+                let filled = Partial::open(&path, meta)?.fill(self.client, url, meta, self.cancel, report);
+                if filled.is_err() && matches!(lock, Lock::Unsupported) {
+                    drop(fs::remove_file(&path));
+                }
+                filled.map_err(|trouble| self.client.failed(trouble, self.name, file, url))?;
+                fs::rename(&path, &blob).map_err(|error| unwritable(&blob, &error))?;
+            }
+        }
+        report.tell(meta.size);
+        self.repo.point(self.commit, file, &meta.etag)
+    }
 }
 
 struct Report<'a> {
+    progress: Option<&'a Progress>,
     file: &'a str,
     total: u64,
-    progress: Option<&'a Progress>,
+    /// Bytes of the files before it, and of all; 0 where that is not known yet.
+    before: u64,
+    all: u64,
+    told: f64,
 }
 
 impl Report<'_> {
-    fn tell(&self, loaded: u64) {
-        if let Some(progress) = self.progress {
-            progress(self.file, loaded, self.total);
+    fn tell(&mut self, loaded: u64) {
+        let Some(progress) = self.progress else { return };
+        if self.all > 0 {
+            // What was left behind wrong is thrown away; the whole never goes back.
+            self.told = self.told.max((self.before + loaded) as f64 / self.all as f64 * 100.0);
         }
+        progress(&Fetched { file: self.file, loaded, total: self.total, progress_total: self.told });
     }
 }
 
@@ -78,7 +120,7 @@ struct Partial<'a> {
     path: &'a Path,
     file: File,
     length: u64,
-    hash: Hash,
+    hash: NameHash,
 }
 
 impl<'a> Partial<'a> {
@@ -86,7 +128,7 @@ impl<'a> Partial<'a> {
     fn open(path: &'a Path, meta: &Meta) -> Result<Self> {
         let failed = |error: std::io::Error| unwritable(path, &error);
         let file = File::options().create(true).read(true).write(true).truncate(false).open(path).map_err(failed)?;
-        let mut partial = Self { path, file, length: 0, hash: Hash::of(meta) };
+        let mut partial = Self { path, file, length: 0, hash: NameHash::like(&meta.etag, meta.size) };
         let mut chunk = vec![0; CHUNK];
         loop {
             match partial.file.read(&mut chunk).map_err(failed)? {
@@ -105,7 +147,7 @@ impl<'a> Partial<'a> {
 
     fn restart(&mut self, meta: &Meta) -> Result<()> {
         self.length = 0;
-        self.hash = Hash::of(meta);
+        self.hash = NameHash::like(&meta.etag, meta.size);
         let emptied = self.file.set_len(0).and_then(|()| self.file.seek(SeekFrom::Start(0)));
         emptied.map(drop).map_err(|error| unwritable(self.path, &error))
     }
@@ -117,7 +159,7 @@ impl<'a> Partial<'a> {
         url: &str,
         meta: &Meta,
         cancel: &Cancel,
-        report: &Report,
+        report: &mut Report,
     ) -> Result<(), Trouble> {
         // What somebody else has left may be wrong; what was fetched from the first byte on may not.
         let mut inherited = self.length > 0;
@@ -137,7 +179,7 @@ impl<'a> Partial<'a> {
                     }
                 }
             }
-            if self.hash.matches(&meta.etag) {
+            if self.hash.name() == meta.etag {
                 let synced = self.file.sync_all().map_err(|error| unwritable(self.path, &error));
                 return Ok(synced?);
             }
@@ -161,7 +203,7 @@ impl<'a> Partial<'a> {
         url: &str,
         meta: &Meta,
         cancel: &Cancel,
-        report: &Report,
+        report: &mut Report,
     ) -> Result<(), Trouble> {
         let (from, mut body) = client.bytes(url, self.length)?;
         if from != self.length {
@@ -192,36 +234,6 @@ impl<'a> Partial<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// The hash that an ETag is: SHA-256 of large files, git's own of small ones.
-enum Hash {
-    Sha256(Sha256),
-    Git(Sha1),
-}
-
-impl Hash {
-    fn of(meta: &Meta) -> Self {
-        match meta.etag.len() {
-            64 => Self::Sha256(Sha256::new()),
-            _ => Self::Git(Sha1::new_with_prefix(format!("blob {}\0", meta.size))),
-        }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Git(hash) => hash.update(bytes),
-        }
-    }
-
-    fn matches(&self, etag: &str) -> bool {
-        let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        etag == match self {
-            Self::Sha256(hash) => hexadecimal(&hash.clone().finalize()),
-            Self::Git(hash) => hexadecimal(&hash.clone().finalize()),
-        }
     }
 }
 
@@ -266,18 +278,6 @@ pub(super) fn pause(cancel: &Cancel, duration: Duration) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hashes_are_those_of_git_and_of_large_files() {
-        let known = |etag: &str| {
-            let mut hash = Hash::of(&Meta { etag: etag.to_owned(), size: 6 });
-            hash.update(b"hello\n");
-            hash.matches(etag)
-        };
-        assert!(known("ce013625030ba8dba906f756967f9e9ca394464a"));
-        assert!(known("5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"));
-        assert!(!known("ce013625030ba8dba906f756967f9e9ca394464b"));
-    }
 
     #[test]
     fn a_pause_ends_with_the_work() {

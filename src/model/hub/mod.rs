@@ -6,30 +6,77 @@
 mod cache;
 mod client;
 mod download;
+mod store;
 
+use std::collections::HashSet;
 use std::env;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{HubOptions, ModelOptions, graph};
+use super::directory::MAX_CONFIG_BYTES;
+use super::{HubOptions, ModelOptions, Pooling, content, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cache::{Known, Repo};
 use client::Client;
+use download::Delivery;
 
-/// Told of a file, how many of its bytes are there, and of how many.
-pub type Progress = Box<dyn Fn(&str, u64, u64) + Send + Sync>;
+pub use store::{AddedModel, ModelStore, Problem, StoredModel, VerifiedModel};
 
-/// Models that are published without ONNX, and conversions of them that hold the same weights. Only those that bring
-/// all that is needed: files of two repositories are never mixed.
-const CONVERSIONS: [(&str, &str); 3] = [
-    ("microsoft/codebert-base", "Xenova/codebert-base"),
-    ("google-bert/bert-base-uncased", "Xenova/bert-base-uncased"),
-    ("distilbert/distilbert-base-uncased", "Xenova/distilbert-base-uncased"),
+/// How far a download has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fetched<'a> {
+    /// The file's name in its repository.
+    pub file: &'a str,
+    /// How many of its bytes are there, and of how many.
+    pub loaded: u64,
+    /// See there.
+    pub total: u64,
+    /// The share of all files of this load that is there, in percent. Never goes back, ends with 100.
+    pub progress_total: f64,
+}
+
+/// Told of what is fetched.
+pub type Progress = Box<dyn Fn(&Fetched) + Send + Sync>;
+
+/// A model that is published without ONNX.
+struct Converted {
+    model: &'static str,
+    /// Conversions that hold the same weights, best first.
+    repositories: &'static [&'static str],
+    /// How its vectors are made: conversions do not say.
+    pooling: Pooling,
+    normalize: bool,
+}
+
+/// Only conversions that bring all that is needed (files of two repositories are never mixed) and give vectors: those for
+/// guessing masked words, as of bert-base-uncased, do not.
+const CONVERSIONS: [Converted; 2] = [
+    Converted {
+        model: "microsoft/codebert-base",
+        repositories: &["Xenova/codebert-base", "onnx-community/codebert-base-ONNX"],
+        // It says nothing itself; this is what other tools take then, and what code search with it commonly does.
+        pooling: Pooling::Mean,
+        normalize: true,
+    },
+    Converted {
+        model: "BAAI/bge-small-zh-v1.5",
+        repositories: &["Xenova/bge-small-zh-v1.5"],
+        pooling: Pooling::Cls,
+        normalize: true,
+    },
 ];
+
+/// How the vectors of a repository are made, and whether they are normalised, where it is known without its files.
+pub(super) fn manner(repository: &str) -> Option<(Pooling, bool)> {
+    let converted = CONVERSIONS.iter().find(|converted| converted.repositories.contains(&repository))?;
+    Some((converted.pooling, converted.normalize))
+}
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
 const CONFIG: [&str; 6] = [
@@ -42,6 +89,9 @@ const CONFIG: [&str; 6] = [
 ];
 
 const TOKENIZER: &str = "tokenizer.json";
+
+/// The most modules that a model is believed to have. The largest known have four.
+const MAX_MODULES: usize = 32;
 
 /// The longest name and revision that are looked up.
 const MAX_NAME: usize = 96;
@@ -97,6 +147,11 @@ fn is_inside(file: &str) -> bool {
     file.split('/').all(part)
 }
 
+/// A path that is misspelt looks like a name: an error about the name says what is not here, either.
+fn not_here(name: &str) -> String {
+    format!("there is no file or directory {name} on this machine, either")
+}
+
 /// The files of a model on this machine.
 pub(super) struct Snapshot {
     pub directory: PathBuf,
@@ -136,27 +191,30 @@ impl Settings {
             ["1", "true", "yes", "on"].contains(&value.as_str()).then_some(name)
         };
         let home = || {
-            let named = variable("HF_HOME").map(PathBuf::from);
-            let cache =
-                || variable("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cache")));
-            named.or_else(|| Some(cache()?.join("huggingface")))
+            let cache = || path_variable("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
+            path_variable("HF_HOME").or_else(|| Some(cache()?.join("huggingface")))
         };
-        let cache = options.cache_dir.clone().or_else(|| variable("HF_HUB_CACHE").map(PathBuf::from));
-        let cache = cache.or_else(|| variable("HUGGINGFACE_HUB_CACHE").map(PathBuf::from));
-        let cache = cache.or_else(|| Some(home()?.join("hub")));
+        let cache = options.cache_dir.clone().or_else(|| path_variable("HF_HUB_CACHE"));
+        let cache = cache.or_else(|| path_variable("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")));
         let token_file = || {
-            let path = variable("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home()?.join("token")))?;
+            let path = path_variable("HF_TOKEN_PATH").or_else(|| Some(home()?.join("token")))?;
             std::fs::read_to_string(path).ok()
         };
-        let token = variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
+        let named = || variable("HF_TOKEN").or_else(|| variable("HUGGING_FACE_HUB_TOKEN"));
         let token = match on("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
-            Some(_) => token,
-            None => token.or_else(token_file),
+            // As the hub's own tools have it: then none is sent that nobody passed for this very call.
+            Some(_) => None,
+            None => named().or_else(token_file),
         };
+        let token = token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty());
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(Error::config("HF_TOKEN", "the token has characters in it that no token has"));
+        }
         let patience = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse::<f64>().ok());
+        let patience = patience.filter(|seconds| seconds.is_finite()).unwrap_or(10.0);
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()).map(Secret),
+            token: token.map(Secret),
             cache: cache.ok_or_else(|| {
                 Error::config("cacheDir", "there is no home directory to keep models in: pass cacheDir, or set HF_HOME")
             })?,
@@ -164,13 +222,22 @@ impl Settings {
                 true => Some("localFilesOnly"),
                 false => on("HF_HUB_OFFLINE").or_else(|| on("TRANSFORMERS_OFFLINE")),
             },
-            patience: Duration::from_secs_f64(patience.unwrap_or(10.0).clamp(0.1, 3600.0)),
+            patience: Duration::from_secs_f64(patience.clamp(0.1, 3600.0)),
         })
     }
 }
 
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A path, in which `~` stands for the home directory.
+fn path_variable(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env::var_os(name).filter(|value| !value.is_empty())?);
+    match path.strip_prefix("~") {
+        Ok(rest) => Some(env::home_dir()?.join(rest)),
+        Err(_) => Some(path),
+    }
 }
 
 /// Why a repository cannot serve.
@@ -192,6 +259,8 @@ struct Search<'a> {
     options: &'a ModelOptions,
     cancel: &'a Cancel,
     progress: Option<&'a Progress>,
+    /// Whether the hub is asked about a branch although it is in the cache.
+    refresh: bool,
 }
 
 /// The files of `id`, from the cache or from the hub.
@@ -201,32 +270,7 @@ pub(super) fn resolve(
     cancel: &Cancel,
     progress: Option<&Progress>,
 ) -> Result<Snapshot> {
-    let revision = match (&id.revision, &options.hub.revision) {
-        (Some(one), Some(other)) if one != other => {
-            return Err(Error::config("revision", format!("{other} is not {one}, which the model's id says")));
-        }
-        (one, other) => one.as_ref().or(other.as_ref()),
-    };
-    if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
-        return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
-    }
-    let search = Search { settings: Settings::read(&options.hub)?, options, cancel, progress };
-    let conversion = CONVERSIONS.iter().find(|(model, _)| *model == id.name).map(|(_, conversion)| *conversion);
-    match (search.find(&id.name, revision.map_or("main", String::as_str)), conversion) {
-        (Ok(snapshot), _) => Ok(snapshot),
-        (Err(Failure::NoGraph(error)), Some(conversion)) if revision.is_none() => {
-            search.find(conversion, "main").map_err(|failure| match failure {
-                // Nothing is here of either: the one that was asked for is the one to name.
-                Failure::NoGraph(_) => error,
-                Failure::Other(other) => other,
-            })
-        }
-        (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some(conversion)) => {
-            let reason = format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
-            Err(Error::ModelInit { path, reason })
-        }
-        (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
-    }
+    Search { settings: Settings::read(&options.hub)?, options, cancel, progress, refresh: false }.resolve(id)
 }
 
 /// What the hub says about a revision.
@@ -242,6 +286,45 @@ struct Sibling {
 }
 
 impl Search<'_> {
+    fn resolve(&self, id: &Id) -> Result<Snapshot> {
+        let revision = match (&id.revision, &self.options.hub.revision) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(Error::config("revision", format!("{other} is not {one}, which the model's id says")));
+            }
+            (one, other) => one.as_ref().or(other.as_ref()),
+        };
+        if let Some(revision) = revision.filter(|revision| !is_revision(revision)) {
+            return Err(Error::config("revision", format!("{revision:?} is not a branch, a tag or a commit")));
+        }
+        let conversions =
+            CONVERSIONS.iter().find(|converted| converted.model == id.name).map(|converted| converted.repositories);
+        match (self.find(&id.name, revision.map_or("main", String::as_str)), conversions) {
+            (Ok(snapshot), _) => Ok(snapshot),
+            (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => {
+                self.converted(conversions, error)
+            }
+            (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some([conversion, ..])) => {
+                let reason =
+                    format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
+                Err(Error::ModelInit { path, reason })
+            }
+            (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
+        }
+    }
+
+    /// The first conversion that there is. `error` is the trouble with the model itself.
+    fn converted(&self, conversions: &[&str], error: Error) -> Result<Snapshot> {
+        for conversion in conversions {
+            match self.find(conversion, "main") {
+                Ok(snapshot) => return Ok(snapshot),
+                // It is not there, or not here: the next one may be.
+                Err(Failure::NoGraph(_) | Failure::Other(Error::Hub { status: Some(401 | 404), .. })) => {}
+                Err(Failure::Other(other)) => return Err(other),
+            }
+        }
+        Err(error)
+    }
+
     fn find(&self, name: &str, revision: &str) -> Result<Snapshot, Failure> {
         let repo = Repo::of(&self.settings.cache, name);
         let commit = if is_commit(revision) { Some(revision.to_owned()) } else { repo.commit_of(revision) };
@@ -253,7 +336,9 @@ impl Search<'_> {
         let mut usable = None;
         if let Some(commit) = commit {
             match self.cached(&repo, &commit) {
-                Cached::Complete => return Ok(snapshot(&commit)),
+                Cached::Complete if !self.asks_again(revision) => return Ok(snapshot(&commit)),
+                Cached::Complete => usable = Some(commit),
+                Cached::NoGraph if self.asks_again(revision) => {}
                 Cached::NoGraph => return Err(Failure::NoGraph(no_graph(name, self.options, &[]))),
                 Cached::Usable => usable = Some(commit),
                 Cached::Incomplete => {}
@@ -265,20 +350,27 @@ impl Search<'_> {
                 Failure::NoGraph(Error::model(
                     format!("{name}@{revision}"),
                     format!(
-                        "not all of its files are in {cache}, and {reason} forbids to fetch them: load it once with the network, or pass the path of a model directory"
+                        "not all of its files are in {cache}, and {reason} forbids to fetch them: load it once with the network, or pass the path of a model directory ({})",
+                        not_here(name)
                     ),
                 ))
             });
+        }
+        if let Some(commit) = usable.as_deref().filter(|_| !self.refresh && !repo.takes_files()) {
+            return Ok(snapshot(commit));
         }
         let client = Client::new(&self.settings, self.cancel)?;
         match (self.download(&client, &repo, name, revision), usable) {
             (Ok(commit), _) => Ok(snapshot(&commit)),
             // What is here was good enough for the tool that put it here.
-            (Err(Failure::Other(error)), Some(commit)) if error.code() == "BACKEND_UNAVAILABLE" => {
-                Ok(snapshot(&commit))
-            }
+            (Err(Failure::Other(Error::Hub { .. })), Some(commit)) if !self.refresh => Ok(snapshot(&commit)),
             (Err(failure), _) => Err(failure),
         }
+    }
+
+    /// Whether the hub is to say where a revision is now.
+    fn asks_again(&self, revision: &str) -> bool {
+        self.refresh && !is_commit(revision) && self.settings.offline.is_none()
     }
 
     /// How much of a commit is in the cache.
@@ -290,12 +382,15 @@ impl Search<'_> {
         }
         let places = graph::places(self.options.dtype);
         let Some(at) = places.iter().position(|place| state(place) == Known::Here) else { return Cached::Incomplete };
-        if state(TOKENIZER) != Known::Here {
+        let here = |file: &str| state(file) == Known::Here;
+        let tokenizer: &[&str] = if here(TOKENIZER) { &[] } else { &vocabulary::FILES };
+        if !here(TOKENIZER) && !vocabulary::is_enough(here) {
             return Cached::Incomplete;
         }
         let mut optional: Vec<String> = CONFIG.iter().map(|file| (*file).to_owned()).collect();
+        optional.extend(tokenizer.iter().map(|file| (*file).to_owned()).chain([TOKENIZER.to_owned()]));
         optional.extend(places[..at].iter().cloned());
-        optional.push(format!("{}_data", places[at]));
+        optional.extend(graph::data_of(&places[at], |file| state(file) == Known::Here));
         optional.extend(module_files(&repo.snapshot(commit)));
         match optional.iter().all(|file| state(file) != Known::Unknown) {
             true => Cached::Complete,
@@ -329,25 +424,34 @@ impl Search<'_> {
             repo.write_ref(revision, &commit)?;
             return Err(Failure::NoGraph(error));
         };
-        if !has(TOKENIZER) {
+        let tokenizer = if has(TOKENIZER) { vec![TOKENIZER] } else { vocabulary::FILES.to_vec() };
+        if !has(TOKENIZER) && !vocabulary::is_enough(has) {
             let reason = format!(
-                "it has no {TOKENIZER}: pass the id of a repository that has one, or make one and pass the path of a model directory"
+                "it has neither {TOKENIZER} nor a vocabulary (vocab.txt, or vocab.json and merges.txt): pass the id of a repository that has one, or make one and pass the path of a model directory"
             );
             return Err(Error::model(name, reason).into());
         }
-        mark(&mut CONFIG.iter().map(|file| (*file).to_owned()))?;
-        mark(&mut places.iter().cloned().chain([format!("{graph}_data")]))?;
-        let fetch = |file: &str| match repo.known(&commit, file) {
-            Known::Here => Ok(()),
-            _ => download::fetch(client, repo, name, &commit, file, self.cancel, self.progress),
+        mark(&mut CONFIG.iter().chain(&tokenizer).chain(&[TOKENIZER]).map(|file| (*file).to_owned()))?;
+        mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
+        let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
+        let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            let wanted = files.filter(|file| has(file) && repo.known(&commit, file) != Known::Here);
+            wanted.map(str::to_owned).collect()
         };
-        CONFIG.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
+        let data = |file: &str| file == graph || graph::is_data_of(graph, file);
+        let most = |file: &str| if data(file) { u64::MAX } else { MAX_CONFIG_BYTES };
+        // Names other files.
+        delivery.fetch(&missing(&mut ["modules.json"].into_iter()), most, true)?;
         let modules = module_files(&repo.snapshot(&commit));
-        modules.iter().filter(|file| has(file)).try_for_each(|file| fetch(file))?;
         mark(&mut modules.iter().cloned())?;
-        fetch(TOKENIZER)?;
-        there.iter().filter(|file| graph::is_data_of(graph, file)).try_for_each(|file| fetch(file))?;
-        fetch(graph)?;
+        let weights = there.iter().filter(|file| graph::is_data_of(graph, file));
+        let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain(tokenizer);
+        let all = config.chain(weights.map(String::as_str)).chain([graph.as_str()]);
+        let mut wanted = missing(&mut { all });
+        // Some files have two reasons to be there.
+        let mut seen = HashSet::new();
+        wanted.retain(|file| seen.insert(file.clone()));
+        delivery.fetch(&wanted, most, false)?;
         if !is_commit(revision) {
             repo.write_ref(revision, &commit)?;
         }
@@ -379,7 +483,10 @@ fn module_files(snapshot: &std::path::Path) -> Vec<String> {
         #[serde(rename = "type", default)]
         kind: String,
     }
-    let modules = std::fs::read(snapshot.join("modules.json")).unwrap_or_default();
+    let mut modules = Vec::new();
+    let read = |file: File| file.take(MAX_CONFIG_BYTES).read_to_end(&mut modules);
+    // What could not be read is no JSON, either.
+    drop(content::open(&snapshot.join("modules.json")).and_then(read));
     let modules: Vec<Module> = serde_json::from_slice(&modules).unwrap_or_default();
     let of_module = |module: &Module| {
         let config = format!("{}/config.json", module.path);
@@ -389,7 +496,7 @@ fn module_files(snapshot: &std::path::Path) -> Vec<String> {
     let read = modules.iter().filter(|module| {
         is_inside(&module.path) && (module.kind.ends_with(".Pooling") || module.kind.ends_with(".Dense"))
     });
-    read.flat_map(of_module).collect()
+    read.take(MAX_MODULES).flat_map(of_module).collect()
 }
 
 #[cfg(test)]

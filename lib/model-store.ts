@@ -1,0 +1,138 @@
+import { EmbeddingError } from './errors';
+import type { Dtype, FetchProgress } from './generator';
+import { invalid, optionsObject, plainOptions } from './input';
+import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from './native';
+import { checkWatch, watched, type Watch } from './watch';
+
+/** Options of {@link ModelStore}. */
+export interface ModelStoreOptions {
+  /** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
+  cacheDir?: string;
+}
+
+/** A model in the store. */
+export interface StoredModel {
+  /** `owner/name`. */
+  id: string;
+  /** Its folder. */
+  path: string;
+  /** The commits of which files are there, and the branches and tags that stand for them. */
+  revisions: { revision: string; names: string[] }[];
+  /** Files of all revisions. */
+  files: number;
+  /** Bytes of all content on the disk. */
+  bytes: number;
+  /** Bytes of downloads that are not finished, part of `bytes`. */
+  partialBytes: number;
+  /** When anything of it was written last. */
+  modified: Date;
+}
+
+/** A model that was added. */
+export interface AddedModel {
+  /** As the caller named it. */
+  id: string;
+  /** The repository that its files come from: a conversion where the model has no ONNX. */
+  repository: string;
+  /** The commit. */
+  revision: string;
+  /** The directory of its files. */
+  path: string;
+  /** Bytes of the files of that commit. */
+  bytes: number;
+}
+
+/** What a look at all files of a model has shown. */
+export interface VerifiedModel {
+  /** `owner/name`. */
+  id: string;
+  /** Contents that are what their names say. */
+  sound: number;
+  /** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
+  unchecked: number;
+  /** Bytes that were read. */
+  bytes: number;
+  /** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
+  problems: { file: string; path: string; what: string }[];
+}
+
+/**
+ * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
+ * open.
+ */
+export class ModelStore {
+  readonly #native: NativeModelStore;
+
+  /**
+   * Reads nothing yet; the directory need not be there.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+   */
+  constructor(options: ModelStoreOptions = {}) {
+    this.#native = call(() => new (native().NativeModelStore)(plainOptions(options, 'The options')));
+  }
+
+  /** Where it is. */
+  get directory(): string {
+    return call(() => this.#native.directory());
+  }
+
+  /** All models that are there, by name. */
+  async list(): Promise<StoredModel[]> {
+    const models = await this.#run<(Omit<StoredModel, 'modified'> & { modified: number })[]>({}, (work) => work.list());
+    return models.map((model) => ({ ...model, modified: new Date(model.modified) }));
+  }
+
+  /**
+   * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
+   * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
+   * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
+   */
+  async add(
+    id: string,
+    options: { revision?: string; dtype?: Dtype; signal?: AbortSignal; progressCallback?: (progress: FetchProgress) => void } = {},
+  ): Promise<AddedModel> {
+    requireId(id);
+    const { signal, progressCallback, ...rest } = optionsObject(options, 'The options') as typeof options;
+    const plain = plainOptions(rest, 'The options');
+    return this.#run({ signal, progressCallback }, (work, report) => work.add(id, plain, report));
+  }
+
+  /**
+   * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
+   * fetches anew what is damaged.
+   */
+  async verify(
+    id?: string,
+    options: { signal?: AbortSignal; progressCallback?: (progress: FetchProgress) => void } = {},
+  ): Promise<VerifiedModel[]> {
+    if (id !== undefined) requireId(id);
+    const { signal, progressCallback, ...unknown } = optionsObject(options, 'The options') as typeof options;
+    for (const option of Object.keys(unknown)) {
+      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: there is no such option; known are signal, progressCallback`);
+    }
+    return this.#run({ signal, progressCallback }, (work, report) => work.verify(id, report));
+  }
+
+  /** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
+  async remove(id: string): Promise<number> {
+    requireId(id);
+    return this.#run({}, (work) => work.remove(id));
+  }
+
+  async #run<T>(
+    watch: Watch<[FetchProgress]>,
+    begin: (work: NativeModelWork, report: OnFetch | undefined) => Promise<string>,
+  ): Promise<T> {
+    const checked = checkWatch(watch);
+    const work = call(() => this.#native.work());
+    return watched(checked, () => work.cancel(), async (report, check) => {
+      check();
+      const told = report && ((...[file, loaded, total, progressTotal]: Parameters<OnFetch>) => report({ file, loaded, total, progressTotal }));
+      return JSON.parse(await begin(work, told)) as T;
+    });
+  }
+}
+
+function requireId(id: unknown): void {
+  if (typeof id !== 'string') throw invalid('The id is not a string: give owner/name');
+}
