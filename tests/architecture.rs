@@ -36,7 +36,9 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
         "napi",
         &[
             "binding/batch.rs",
-            "binding/cache.rs",
+            "binding/cache/found.rs",
+            "binding/cache/mod.rs",
+            "binding/cache/strings.rs",
             "binding/generator.rs",
             "binding/index.rs",
             "binding/memory.rs",

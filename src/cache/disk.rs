@@ -70,6 +70,14 @@ pub(super) enum OnDisk {
 /// A key, and the hash of the content that the entry must have been made from, if that matters.
 pub(super) type Asked = (Key, Option<[u8; 32]>);
 
+/// What a lookup finds before it reads the file.
+struct Glance {
+    found: Vec<OnDisk>,
+    /// Places of the probes that are left.
+    asked: Vec<usize>,
+    clears: Vec<Clearing>,
+}
+
 /// One change, in the order of the callers.
 enum Op {
     Put(Key, Arc<Entry>),
@@ -243,65 +251,103 @@ impl Disk {
 
     /// Looks keys up. What no longer is an answer is deleted.
     pub fn get(&self, probes: &[Asked], now: Now) -> Vec<OnDisk> {
-        let mut found = vec![OnDisk::Absent; probes.len()];
-        let mut asked = Vec::with_capacity(probes.len());
-        let clears = {
-            let mut queue = self.shared.queue();
-            while queue.phase == Phase::Opening {
-                queue = self.shared.wait(&self.shared.progress, queue);
+        let mut queue = self.shared.queue();
+        while queue.phase == Phase::Opening {
+            queue = self.shared.wait(&self.shared.progress, queue);
+        }
+        let Glance { mut found, asked, clears } = self.glance(queue, probes, now);
+        if !asked.is_empty() {
+            let outcome = self.shared.read(|reader| self.look(reader, probes, &asked, &clears, now, &mut found));
+            if let Err(fault) = outcome {
+                self.shared.read_failed(fault);
             }
-            let mut changed = Vec::new();
-            for (at, (key, content)) in probes.iter().enumerate() {
-                match queue.pending.get(key) {
-                    Some(Pending { entry: Some(entry), .. }) => {
-                        found[at] = judge(entry, content.as_ref(), now);
-                        if found[at] == OnDisk::Changed {
-                            changed.push(*key);
-                        }
+        }
+        found
+    }
+
+    /// [`Disk::get`] for one, unless another thread or process would have to be waited for.
+    pub fn get_now(&self, probe: &Asked, now: Now) -> Option<OnDisk> {
+        let queue = self.shared.queue();
+        if queue.phase == Phase::Opening {
+            return None;
+        }
+        let probes = std::slice::from_ref(probe);
+        let Glance { mut found, asked, clears } = self.glance(queue, probes, now);
+        if !asked.is_empty() {
+            let reader = self.shared.spare_reader()?;
+            let outcome = self.look(&reader.1, probes, &asked, &clears, now, &mut found);
+            self.shared.keep(reader);
+            match outcome {
+                Err(Fault::Busy(_)) => return None,
+                Err(fault) => self.shared.read_failed(fault),
+                Ok(()) => {}
+            }
+        }
+        found.pop()
+    }
+
+    /// What is queued, and what is left to be read.
+    fn glance(&self, mut queue: MutexGuard<Queue>, probes: &[Asked], now: Now) -> Glance {
+        let mut glance = Glance { found: vec![OnDisk::Absent; probes.len()], asked: Vec::new(), clears: Vec::new() };
+        let mut changed = Vec::new();
+        for (at, (key, content)) in probes.iter().enumerate() {
+            match queue.pending.get(key) {
+                Some(Pending { entry: Some(entry), .. }) => {
+                    glance.found[at] = judge(entry, content.as_ref(), now);
+                    if glance.found[at] == OnDisk::Changed {
+                        changed.push(*key);
                     }
-                    Some(Pending { entry: None, .. }) => {}
-                    None => asked.push(at),
                 }
+                Some(Pending { entry: None, .. }) => {}
+                None => glance.asked.push(at),
             }
-            for key in changed {
-                self.shared.enqueue(&mut queue, Op::Delete { key, only: None });
-            }
-            if queue.phase != Phase::Ready || queue.ended {
-                return found;
-            }
-            queue.clears.clone()
-        };
+        }
+        for key in changed {
+            self.shared.enqueue(&mut queue, Op::Delete { key, only: None });
+        }
+        if queue.phase != Phase::Ready || queue.ended {
+            glance.asked.clear();
+        }
+        glance.clears.clone_from(&queue.clears);
+        glance
+    }
+
+    /// Reads what is left.
+    fn look(
+        &self,
+        reader: &Reader,
+        probes: &[Asked],
+        asked: &[usize],
+        clears: &[Clearing],
+        now: Now,
+        found: &mut [OnDisk],
+    ) -> Result<(), Fault> {
         let mut rows = asked.iter();
         let mut after = Vec::new();
         let mut touches = Vec::new();
-        let outcome = self.shared.read(|reader| {
-            reader.get(asked.iter().map(|&at| &probes[at].0), |row| {
-                let Some(&at) = rows.next() else { return };
-                let (key, content) = &probes[at];
-                found[at] = match row {
-                    Row::Absent => OnDisk::Absent,
-                    Row::Damaged => {
-                        after.push(Op::Repair(*key));
-                        OnDisk::Damaged
+        let outcome = reader.get(asked.iter().map(|&at| &probes[at].0), |row| {
+            let Some(&at) = rows.next() else { return };
+            let (key, content) = &probes[at];
+            found[at] = match row {
+                Row::Absent => OnDisk::Absent,
+                Row::Damaged => {
+                    after.push(Op::Repair(*key));
+                    OnDisk::Damaged
+                }
+                Row::Found(stored) if covered(clears, &stored.entry) => OnDisk::Absent,
+                Row::Found(Stored { id, used_ms, checksum, entry }) => {
+                    let verdict = judge(&Arc::new(entry), content.as_ref(), now);
+                    if !matches!(verdict, OnDisk::Hit(_)) {
+                        after.push(Op::Delete { key: *key, only: Some(checksum) });
+                    } else if used_ms + self.shared.options.touch_after_ms <= now.wall_ms {
+                        touches.push((id, now.wall_ms));
                     }
-                    Row::Found(stored) if covered(&clears, &stored.entry) => OnDisk::Absent,
-                    Row::Found(Stored { id, used_ms, checksum, entry }) => {
-                        let verdict = judge(&Arc::new(entry), content.as_ref(), now);
-                        if !matches!(verdict, OnDisk::Hit(_)) {
-                            after.push(Op::Delete { key: *key, only: Some(checksum) });
-                        } else if used_ms + self.shared.options.touch_after_ms <= now.wall_ms {
-                            touches.push((id, now.wall_ms));
-                        }
-                        verdict
-                    }
-                };
-            })
+                    verdict
+                }
+            };
         });
-        if let Err(fault) = outcome {
-            self.shared.read_failed(fault);
-        }
         self.follow_up(after, touches);
-        found
+        outcome
     }
 
     fn follow_up(&self, after: Vec<Op>, touches: Vec<(i64, u64)>) {
@@ -670,17 +716,28 @@ impl Shared {
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {
         let generation = self.generation.load(Ordering::Acquire);
-        let kept = self.readers().pop();
-        let reader = match kept {
-            Some((of, reader)) if of == generation => reader,
-            _ => Reader::open(&self.options.path)?,
+        let reader = match self.spare_reader() {
+            Some((_, reader)) => reader,
+            None => Reader::open(&self.options.path)?,
         };
+        reader.patient(true)?;
         let answer = work(&reader)?;
-        let mut readers = self.readers();
-        if readers.len() < READERS && self.generation.load(Ordering::Acquire) == generation {
-            readers.push((generation, reader));
-        }
+        reader.patient(false)?;
+        self.keep((generation, reader));
         Ok(answer)
+    }
+
+    /// A reader of the file as it is now, and of which opening it is.
+    fn spare_reader(&self) -> Option<(u64, Reader)> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.readers().pop().filter(|(of, _)| *of == generation)
+    }
+
+    fn keep(&self, reader: (u64, Reader)) {
+        let mut readers = self.readers();
+        if readers.len() < READERS && self.generation.load(Ordering::Acquire) == reader.0 {
+            readers.push(reader);
+        }
     }
 
     fn readers(&self) -> MutexGuard<'_, Vec<(u64, Reader)>> {

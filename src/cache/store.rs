@@ -147,6 +147,11 @@ impl Reader {
         Ok(Self { connection })
     }
 
+    /// Whether it waits for other processes that have the file to themselves for a moment, or says [`Fault::Busy`].
+    pub fn patient(&self, patient: bool) -> Result<()> {
+        Ok(self.connection.busy_timeout(if patient { BUSY_WAIT } else { Duration::ZERO })?)
+    }
+
     /// The rows of `keys`, all as of one moment.
     pub fn get<'k>(&self, mut keys: impl ExactSizeIterator<Item = &'k Key>, mut each: impl FnMut(Row)) -> Result<()> {
         // A transaction locks once for all; one look does that by itself.
