@@ -40,7 +40,7 @@ pub use search::SMALL;
 
 use crate::embedding::{Key, Space};
 use crate::error::{Error, Result};
-use crate::host::{Clock, SystemClock};
+use crate::host::{self, Clock, SystemClock};
 
 /// What a cache is made with.
 #[derive(Clone)]
@@ -288,8 +288,8 @@ impl EmbeddingCache {
         }
     }
 
-    /// Drops what has expired, keeps the file within its limit and gives free space back, in small steps for about
-    /// `budget`. Waits for the disk.
+    /// Drops what has expired, keeps the file within its limit and gives free space and memory back, in small steps for
+    /// about `budget`. Waits for the disk.
     pub fn optimize(&self, budget: Duration) -> Optimized {
         let expired_in_memory = self.memory.sweep(self.now());
         self.left(EvictionCause::Expired, expired_in_memory);
@@ -298,6 +298,7 @@ impl EmbeddingCache {
             // Other processes may have replaced what it holds.
             self.indexes.forget(None);
         }
+        host::trim();
         Optimized {
             expired_in_memory,
             expired_on_disk: tidied.expired,
@@ -324,6 +325,7 @@ impl EmbeddingCache {
         }
         self.memory.remove_all(|_| true);
         self.indexes.forget(None);
+        host::trim();
     }
 
     /// Whether [`EmbeddingCache::close`] was called.
