@@ -184,6 +184,7 @@ export type CacheEvent =
   | { type: 'evicted'; cause: 'expired' | 'explicit' | 'replaced' | 'size'; entries: number }
   | { type: 'hit-ratio-low'; hitRatio: number; threshold: number }
   | { type: 'rows-damaged'; path: string; rows: number }
+  | { type: 'index-rebuilt'; path: string }
   | { type: 'storage-failed'; path: string; reason: string }
   | { type: 'storage-restored'; path: string }
   | { type: 'storage-refused'; path: string; reason: string }

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -76,6 +76,13 @@ struct Glance {
     /// Places of the probes that are left.
     asked: Vec<usize>,
     clears: Vec<Clearing>,
+}
+
+/// How far somebody has followed the file.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Seen {
+    generation: u64,
+    row: i64,
 }
 
 /// One change, in the order of the callers.
@@ -161,6 +168,8 @@ struct Shared {
     readers: Mutex<Vec<(u64, Reader)>>,
     /// Which opening of the file readers belong to.
     generation: AtomicU64,
+    /// Whether the order of its keys is to be checked: of each file that is opened, once, and where there was damage.
+    unchecked: AtomicBool,
     counters: DiskCounters,
 }
 
@@ -210,6 +219,7 @@ impl Disk {
             progress: Condvar::new(),
             readers: Mutex::default(),
             generation: AtomicU64::new(0),
+            unchecked: AtomicBool::new(true),
             counters: DiskCounters::default(),
         });
         let serving = Arc::clone(&shared);
@@ -370,6 +380,7 @@ impl Disk {
         drop(queue);
         if damaged > 0 {
             self.shared.counters.damaged.add(damaged);
+            self.shared.unchecked.store(true, Ordering::Release);
             self.shared.tell(|path| Event::RowsDamaged { path, rows: damaged });
         }
     }
@@ -383,9 +394,12 @@ impl Disk {
         queue.phase == Phase::Ready && !queue.ended
     }
 
-    /// Calls `each` with every entry of a space that is an answer and whose row comes after the row `after`; where that
-    /// is 0, with those that are queued, too. Gives the last row of the file, `None` if it could not be read.
-    pub fn scan(&self, space: i64, after: i64, now: Now, mut each: impl FnMut(Key, Arc<Entry>)) -> Option<i64> {
+    /// Calls `each` with every entry of a space that is an answer and was written, by whatever process, since `seen`;
+    /// if that is of no use any more, with all, and with those that are queued. Gives what has been seen now, `None` if the
+    /// file could not be read.
+    pub fn scan(&self, space: i64, seen: Seen, now: Now, mut each: impl FnMut(Key, Arc<Entry>)) -> Option<Seen> {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        let after = if seen.generation == generation { seen.row } else { 0 };
         let (waiting, clears) = {
             let queue = self.shared.queue();
             if queue.phase != Phase::Ready || queue.ended {
@@ -407,12 +421,15 @@ impl Disk {
         let outcome = self.shared.read(|reader| {
             reader.scan(space, after, |key, stored| {
                 let entry = stored.entry;
-                if !waiting.contains_key(&key) && entry.live(now.wall_ms) && !covered(&clears, &entry) {
+                // What is queued is newer than its row.
+                let old = || waiting.contains_key(&key) || self.shared.queue().pending.contains_key(&key);
+                if entry.live(now.wall_ms) && !covered(&clears, &entry) && !old() {
                     each(key, Arc::new(entry));
                 }
             })
         });
-        outcome.map_err(|fault| self.shared.read_failed(fault)).ok()
+        let row = outcome.map_err(|fault| self.shared.read_failed(fault)).ok()?;
+        Some(Seen { generation, row })
     }
 
     /// Length of the vectors of a space, which `first` decides if there are none yet. `None`: the file does not say.
@@ -478,6 +495,7 @@ impl Disk {
     pub fn tidy(&self, budget: Duration) -> Tidied {
         let started = Instant::now();
         let mut total = Tidied::default();
+        self.check_order();
         loop {
             let clock = Arc::clone(&self.shared.clock);
             let Ok(step) = self.shared.call(move |writer| writer.tidy(clock.wall_ms())) else { return total };
@@ -494,6 +512,24 @@ impl Disk {
             self.shared.note_usage(usage);
         }
         total
+    }
+
+    /// Finds out whether there are rows that no search finds, and then makes the index anew.
+    fn check_order(&self) {
+        if !self.ready() || !self.shared.unchecked.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        match self.shared.read(Reader::in_order) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.shared.counters.errors.add(1);
+                match self.shared.call(Writer::reindex) {
+                    Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
+                    Err(_) => self.shared.unchecked.store(true, Ordering::Release),
+                }
+            }
+            Err(fault) => self.shared.read_failed(fault),
+        }
     }
 
     /// Writes what is queued, ends the thread and closes the file. May be called any number of times.
@@ -897,6 +933,7 @@ impl Shared {
 
     fn opened(&self, writer: Writer) -> Result<Writer, Fault> {
         self.note_usage(writer.usage()?);
+        self.unchecked.store(true, Ordering::Release);
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.readers().clear();
         if matches!(self.queue().phase, Phase::Suspended { .. }) {

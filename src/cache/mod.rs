@@ -294,10 +294,6 @@ impl EmbeddingCache {
         let expired_in_memory = self.memory.sweep(self.now());
         self.left(EvictionCause::Expired, expired_in_memory);
         let tidied = self.disk.as_ref().map(|disk| disk.tidy(budget)).unwrap_or_default();
-        if self.disk.is_some() {
-            // Other processes may have replaced what it holds.
-            self.indexes.forget(None);
-        }
         host::trim();
         Optimized {
             expired_in_memory,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::codes::ROUNDING;
 use super::disk::{Disk, OnDisk};
 use super::entry::{Draft, Entry};
 use super::memory::{Now, Place};
-use super::near::{Handle, Index, Near, Nearest};
+use super::near::{Candidate, Handle, Index, Near, Nearest};
 use super::{EmbeddingCache, lock};
 use crate::embedding::{Key, Space};
 use crate::error::Result;
@@ -30,8 +31,7 @@ impl EmbeddingCache {
     /// The entries of a space whose vectors are most similar to `query`, the nearest first: at most `limit` of those
     /// with a cosine of at least `threshold`. Waits for the disk; the first call of a space reads all of it.
     ///
-    /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing, and a value
-    /// that another process has put in the place of one is found where the old one was until maintenance.
+    /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing.
     pub fn nearest(&self, space: &Space, query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
         Draft { vector: Some(query), ..Draft::default() }.check()?;
         let now = self.now();
@@ -59,51 +59,40 @@ impl EmbeddingCache {
             }
             index.nearest(query, limit)
         };
-        // Bytes rank a little differently from the vectors themselves.
-        let enough = limit.saturating_add(limit / 2 + 10);
-        let mut shown = 0;
-        for some in candidates.chunks(enough) {
-            let entries = self.fetch(some, now);
-            for (candidate, entry) in some.iter().zip(entries) {
+        // The few that are probably wanted, then more for as long as one of them may be.
+        for some in candidates.chunks(limit.saturating_add(2)) {
+            if !some.first().is_some_and(|best| nearest.wants(best.similarity + ROUNDING)) {
+                break;
+            }
+            for (candidate, entry) in some.iter().zip(self.fetch(some, now)) {
                 match entry {
-                    Some(entry) => {
-                        nearest.show(&entry);
-                        shown += 1;
-                    }
+                    Some(entry) => nearest.show(&entry),
                     None => dead.push(*candidate),
                 }
-            }
-            if shown >= enough {
-                break;
             }
         }
         if !dead.is_empty() {
             let mut index = lock(&index);
-            dead.iter().for_each(|(handle, stamp)| index.remove(handle, *stamp));
+            dead.iter().for_each(|gone| index.remove(gone));
         }
         Ok(nearest.finish())
     }
 
-    /// Adds to the index what was written to the file since it was last looked at, by whatever process.
+    /// Has the index follow what was written to the file since it was last looked at, by whatever process.
     fn follow(&self, disk: &Disk, space: &Space, index: &mut Index, now: Now) {
-        let after = index.last_row;
-        let last = disk.scan(space.id(), after, now, |key, entry| {
-            if !index.holds(&Handle::OnDisk(key)) {
-                index.set(Handle::OnDisk(key), &entry);
-            }
-        });
-        index.last_row = last.unwrap_or(after);
+        let seen = disk.scan(space.id(), index.seen, now, |key, entry| index.set(Handle::OnDisk(key), &entry));
+        index.seen = seen.unwrap_or(index.seen);
     }
 
     /// What the tiers answer now for what an index names.
-    fn fetch(&self, candidates: &[(Handle, u64)], now: Now) -> Vec<Option<Arc<Entry>>> {
-        let named = |(handle, _): &(Handle, u64)| match handle {
-            Handle::InMemory(name) => self.memory.named(*name, now),
+    fn fetch(&self, candidates: &[Candidate], now: Now) -> Vec<Option<Arc<Entry>>> {
+        let named = |candidate: &Candidate| match candidate.handle {
+            Handle::InMemory(name) => self.memory.named(name, now),
             Handle::OnDisk(_) => None,
         };
         let Some(disk) = &self.disk else { return candidates.iter().map(named).collect() };
-        let asked = candidates.iter().filter_map(|(handle, _)| match handle {
-            Handle::OnDisk(key) => Some((*key, None)),
+        let asked = candidates.iter().filter_map(|candidate| match candidate.handle {
+            Handle::OnDisk(key) => Some((key, None)),
             Handle::InMemory(_) => None,
         });
         let found = disk.get(&asked.collect::<Vec<_>>(), now).into_iter();

@@ -160,6 +160,23 @@ impl Reader {
         Ok(transaction.map_or(Ok(()), |transaction| transaction.finish())?)
     }
 
+    /// Whether the index of keys is sorted. Where a damaged key is not, a search may pass by whole rows beside it.
+    pub fn in_order(&self) -> Result<bool> {
+        let mut keys = self.connection.prepare("SELECT key FROM entries INDEXED BY entries_key ORDER BY key")?;
+        let mut rows = keys.query([])?;
+        let mut before = Vec::new();
+        while let Some(row) = rows.next()? {
+            match row.get_ref(0)? {
+                ValueRef::Blob(key) if before.as_slice() < key => {
+                    before.clear();
+                    before.extend_from_slice(key);
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Calls `each` with every whole row of a space after the row `after`. Gives the last row of all.
     pub fn scan(&self, space: i64, after: i64, mut each: impl FnMut(Key, Stored)) -> Result<i64> {
         let last = self.connection.prepare_cached("SELECT max(id) FROM entries")?.query_row([], |row| row.get(0));
@@ -260,7 +277,7 @@ impl Writer {
         self.follow_clock(now_ms)?;
         let max_bytes = self.max_bytes;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch { connection: &transaction, dimensions: &mut self.dimensions, added: 0 };
+        let mut batch = Batch { connection: &transaction, dimensions: &mut self.dimensions, added: 0, next_id: None };
         let done = work(&mut batch).and_then(|done| {
             let evicted = max_bytes.map_or(Ok(0), |max_bytes| batch.evict(max_bytes))?;
             let entries = batch.finish(now_ms)?;
@@ -277,6 +294,19 @@ impl Writer {
     pub fn sync(&self) -> Result<()> {
         // Answers "busy" in a column, where readers keep it from doing all; the log itself is synced before that.
         Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    }
+
+    /// Makes the index of keys anew, from the rows. Of those with the same key, which the old one has let in, the newest
+    /// stays.
+    pub fn reindex(&mut self) -> Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(
+            "DROP INDEX entries_key;
+             DELETE FROM entries WHERE id NOT IN (SELECT max(id) FROM entries GROUP BY key);
+             CREATE UNIQUE INDEX entries_key ON entries(key);
+             UPDATE meta SET value = (SELECT count(*) FROM entries) WHERE name = 'entries';",
+        )?;
+        Ok(transaction.commit()?)
     }
 
     /// A small part of maintenance.
@@ -338,6 +368,8 @@ pub(super) struct Batch<'a> {
     connection: &'a Connection,
     dimensions: &'a mut HashMap<i64, usize>,
     added: i64,
+    /// Of the next row, once one was written.
+    next_id: Option<i64>,
 }
 
 impl Batch<'_> {
@@ -349,6 +381,7 @@ impl Batch<'_> {
                 return Ok(Err(stored));
             }
         }
+        let id = self.next_id()?;
         let (format, bytes) = encode(&entry.vector);
         let fields = Checked { key, entry, format, bytes: &bytes };
         let checksum = fields.checksum();
@@ -364,11 +397,12 @@ impl Batch<'_> {
             format,
             bytes,
             &*entry.note,
+            id,
         ];
         let mut insert = self.connection.prepare_cached(
             "INSERT INTO entries
-             (key, space, kind, created_ms, expires_ms, used_ms, checksum, content, format, vector, note)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (key) DO NOTHING",
+             (key, space, kind, created_ms, expires_ms, used_ms, checksum, content, format, vector, note, id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (key) DO NOTHING",
         )?;
         if insert.execute(values)? == 1 {
             self.added += 1;
@@ -376,10 +410,25 @@ impl Batch<'_> {
         }
         let mut update = self.connection.prepare_cached(
             "UPDATE entries SET space = ?2, kind = ?3, created_ms = ?4, expires_ms = ?5, used_ms = ?6, checksum = ?7,
-             content = ?8, format = ?9, vector = ?10, note = ?11 WHERE key = ?1",
+             content = ?8, format = ?9, vector = ?10, note = ?11, id = ?12 WHERE key = ?1",
         )?;
         // The index says that there is such a row.
         if update.execute(values)? == 1 { Ok(Ok(())) } else { Err(disagreement()) }
+    }
+
+    /// The id of a row that is written now: higher than those of all that were ever written, so that whoever has seen the
+    /// rows up to one sees all later changes behind it.
+    fn next_id(&mut self) -> Result<i64> {
+        let id = match self.next_id {
+            Some(id) => id,
+            None => {
+                let mut last = self.connection.prepare_cached("SELECT max(id) FROM entries")?;
+                let last: Option<i64> = last.query_row([], |row| row.get(0))?;
+                (meta(self.connection, "next_id")? as i64).max(last.unwrap_or_default().saturating_add(1))
+            }
+        };
+        self.next_id = Some(id.saturating_add(1));
+        Ok(id)
     }
 
     /// The length of a space's vectors. The first one decides.
@@ -394,8 +443,33 @@ impl Batch<'_> {
         insert.execute(params![space, first as i64])?;
         let mut select = self.connection.prepare_cached("SELECT dimensions FROM spaces WHERE id = ?1")?;
         let stored: i64 = select.query_row([space], |row| row.get(0))?;
-        self.dimensions.insert(space, stored as usize);
-        Ok(stored as usize)
+        let mut stored = stored as usize;
+        // A damaged length would refuse all vectors for ever: entries have a checksum, and know better.
+        if stored != first
+            && let Some(known) = self.any_vector_of(space)?
+            && known != stored
+        {
+            self.connection.execute("UPDATE spaces SET dimensions = ?2 WHERE id = ?1", [space, known as i64])?;
+            stored = known;
+        }
+        self.dimensions.insert(space, stored);
+        Ok(stored)
+    }
+
+    /// Length of the vector of any whole entry of a space.
+    fn any_vector_of(&self, space: i64) -> Result<Option<usize>> {
+        let sql = select!("FROM entries WHERE space = ?1 AND length(vector) > 0 LIMIT 8");
+        let mut select = self.connection.prepare_cached(sql)?;
+        let mut rows = select.query([space])?;
+        while let Some(row) = rows.next()? {
+            let key = row.get_ref(11)?.as_blob().ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
+            if let Some(key) = key
+                && let Row::Found(stored) = read(&Key::from(key), row)?
+            {
+                return Ok(Some(stored.entry.vector.len()));
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes the entry of a key; where `only` is given, only the row with that checksum.
@@ -509,6 +583,10 @@ impl Batch<'_> {
              WHERE name IN ('entries', 'clock_ms')",
         )?;
         update.execute([self.added, now_ms as i64])?;
+        if let Some(next_id) = self.next_id {
+            let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('next_id', ?1)")?;
+            note.execute([next_id])?;
+        }
         meta(self.connection, "entries")
     }
 }

@@ -61,6 +61,7 @@ pub fn event(event: &Event) -> Option<String> {
             json!({ "type": "storage-failed", "path": path.to_string_lossy(), "reason": reason })
         }
         Event::StorageRestored { path } => json!({ "type": "storage-restored", "path": path.to_string_lossy() }),
+        Event::IndexRebuilt { path } => json!({ "type": "index-rebuilt", "path": path.to_string_lossy() }),
         Event::StorageRefused { path, reason } => {
             json!({ "type": "storage-refused", "path": path.to_string_lossy(), "reason": reason })
         }
