@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -166,6 +166,9 @@ struct Shared {
     /// Something was done.
     progress: Condvar,
     readers: Mutex<Vec<(u64, Reader)>>,
+    /// Held by those who read, and alone by who opens the file or puts another one in its place: SQLite cuts the log's
+    /// index to nothing when it opens one, which is a SIGBUS for whoever of this process still reads the old one.
+    using: RwLock<()>,
     /// Which opening of the file readers belong to.
     generation: AtomicU64,
     /// Whether the order of its keys is to be checked: of each file that is opened, once, and where there was damage.
@@ -218,6 +221,7 @@ impl Disk {
             work: Condvar::new(),
             progress: Condvar::new(),
             readers: Mutex::default(),
+            using: RwLock::default(),
             generation: AtomicU64::new(0),
             unchecked: AtomicBool::new(true),
             counters: DiskCounters::default(),
@@ -284,6 +288,7 @@ impl Disk {
         let probes = std::slice::from_ref(probe);
         let Glance { mut found, asked, clears } = self.glance(queue, probes, now);
         if !asked.is_empty() {
+            let _using = self.shared.using.try_read().ok()?;
             let reader = self.shared.spare_reader()?;
             let outcome = self.look(&reader.1, probes, &asked, &clears, now, &mut found);
             self.shared.keep(reader);
@@ -523,7 +528,8 @@ impl Disk {
             Ok(true) => {}
             Ok(false) => {
                 self.shared.counters.errors.add(1);
-                match self.shared.call(Writer::reindex) {
+                let now_ms = self.shared.clock.wall_ms();
+                match self.shared.call(move |writer| writer.reindex(now_ms)) {
                     Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
                     Err(_) => self.shared.unchecked.store(true, Ordering::Release),
                 }
@@ -751,6 +757,7 @@ impl Shared {
     }
 
     fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {
+        let _using = self.using.read().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Acquire);
         let reader = match self.spare_reader() {
             Some((_, reader)) => reader,
@@ -921,12 +928,21 @@ impl Shared {
         }
     }
 
+    /// Waits for those who read, and keeps others from it. Nothing of the file is open then.
+    fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        let alone = self.using.write().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.readers().clear();
+        alone
+    }
+
     /// Opens the file; a broken one is set aside first.
     fn open(&self) -> Result<Writer, Fault> {
+        let _alone = self.alone();
         let path = &self.options.path;
         let opened = Writer::open(path, self.options.max_bytes, self.clock.wall_ms());
         match opened.and_then(|writer| self.opened(writer)) {
-            Err(Fault::Broken(reason)) => self.replace(Identity::of(path).ok(), &reason),
+            Err(Fault::Broken(reason)) => self.replace_alone(Identity::of(path).ok(), &reason),
             opened => opened,
         }
     }
@@ -934,8 +950,6 @@ impl Shared {
     fn opened(&self, writer: Writer) -> Result<Writer, Fault> {
         self.note_usage(writer.usage()?);
         self.unchecked.store(true, Ordering::Release);
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.readers().clear();
         if matches!(self.queue().phase, Phase::Suspended { .. }) {
             self.tell(|path| Event::StorageRestored { path });
         }
@@ -945,10 +959,13 @@ impl Shared {
     }
 
     fn replace(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
+        let _alone = self.alone();
+        self.replace_alone(broken, reason)
+    }
+
+    fn replace_alone(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
         self.counters.errors.add(1);
         let path = &self.options.path;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.readers().clear();
         if let Some(moved_to) = store::set_aside(path, broken, self.clock.wall_ms())? {
             self.tell(|path| Event::FileSetAside { path, moved_to, reason: reason.to_owned() });
         }
@@ -969,14 +986,12 @@ impl Shared {
                 }
                 None => self.open()?,
             };
-            let mut rejected = Vec::new();
+            let mut events = Vec::new();
             let now_ms = self.clock.wall_ms();
             let outcome = writer.transaction(now_ms, |batch| {
-                rejected.clear();
+                events.clear();
                 for (_, op) in ops {
-                    if let Some(event) = self.apply(batch, op)? {
-                        rejected.push(event);
-                    }
+                    events.extend(self.apply(batch, op)?);
                 }
                 touches.iter().try_for_each(|(id, used_ms)| batch.touch(*id, *used_ms))
             });
@@ -986,8 +1001,9 @@ impl Shared {
                     *slot = Some(writer);
                     self.note_usage(usage);
                     self.counters.evicted.add(usage.evicted);
-                    self.counters.lost.add(rejected.len());
-                    rejected.into_iter().for_each(|event| self.tell(|_| event));
+                    let lost = events.iter().filter(|event| matches!(event, Event::Rejected { .. })).count();
+                    self.counters.lost.add(lost);
+                    events.into_iter().for_each(|event| self.tell(|_| event));
                     return Ok(());
                 }
                 Err(Fault::Busy(_)) if attempts < BUSY_ATTEMPTS => *slot = Some(writer),
@@ -1008,7 +1024,10 @@ impl Shared {
                 return Ok(refused.map(|stored| Event::Rejected { dimensions: entry.vector.len(), stored }));
             }
             Op::Delete { key, only } => batch.delete(key, *only)?,
-            Op::Repair(key) => batch.repair(key)?,
+            Op::Repair(key) => {
+                let path = || self.options.path.clone();
+                return Ok(batch.repair(key)?.then(|| Event::IndexRebuilt { path: path() }));
+            }
             Op::Clear { space, kind } => batch.clear(*space, kind.as_deref())?,
             Op::Release(keys) => batch.release(keys, &self.owner)?,
         }

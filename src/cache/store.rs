@@ -141,9 +141,13 @@ pub(super) struct Reader {
 
 impl Reader {
     pub fn open(path: &Path) -> Result<Self> {
+        // Between the renames of a file that is set aside, the file of before would be read with the log of the new one.
+        let _steady = lock(path, File::lock_shared);
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         prepare(&connection, -4096)?;
+        // The log is opened with the first look.
+        pragma(&connection, "schema_version")?;
         Ok(Self { connection })
     }
 
@@ -192,10 +196,7 @@ impl Reader {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([space, after])?;
         while let Some(row) = rows.next()? {
-            let Some(key) = row.get_ref(11)?.as_blob().ok().and_then(|key| <[u8; 32]>::try_from(key).ok()) else {
-                continue;
-            };
-            let key = Key::from(key);
+            let Some(key) = key_of(row)? else { continue };
             if let Row::Found(stored) = read(&key, row)? {
                 each(key, stored);
             }
@@ -239,7 +240,7 @@ impl Writer {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
-        let _alone = lock(path);
+        let _alone = lock(path, File::lock);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection, -16_384)?;
@@ -296,17 +297,9 @@ impl Writer {
         Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
     }
 
-    /// Makes the index of keys anew, from the rows. Of those with the same key, which the old one has let in, the newest
-    /// stays.
-    pub fn reindex(&mut self) -> Result<()> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(
-            "DROP INDEX entries_key;
-             DELETE FROM entries WHERE id NOT IN (SELECT max(id) FROM entries GROUP BY key);
-             CREATE UNIQUE INDEX entries_key ON entries(key);
-             UPDATE meta SET value = (SELECT count(*) FROM entries) WHERE name = 'entries';",
-        )?;
-        Ok(transaction.commit()?)
+    /// Makes the index of keys anew. See [`Batch::reindex`].
+    pub fn reindex(&mut self, now_ms: u64) -> Result<()> {
+        self.transaction(now_ms, |batch| batch.reindex()).map(drop)
     }
 
     /// A small part of maintenance.
@@ -462,9 +455,8 @@ impl Batch<'_> {
         let mut select = self.connection.prepare_cached(sql)?;
         let mut rows = select.query([space])?;
         while let Some(row) = rows.next()? {
-            let key = row.get_ref(11)?.as_blob().ok().and_then(|key| <[u8; 32]>::try_from(key).ok());
-            if let Some(key) = key
-                && let Row::Found(stored) = read(&Key::from(key), row)?
+            if let Some(key) = key_of(row)?
+                && let Row::Found(stored) = read(&key, row)?
             {
                 return Ok(Some(stored.entry.vector.len()));
             }
@@ -480,15 +472,44 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Deletes the row of a key if it is still damaged.
-    pub fn repair(&mut self, key: &Key) -> Result<()> {
-        if matches!(find(self.connection, key)?, Row::Damaged) {
-            self.delete(key, None)?;
-            // An index that points to a wrong row is not repaired by deleting that row.
-            if !matches!(find(self.connection, key)?, Row::Absent) {
-                return Err(disagreement());
+    /// Deletes the row of a key if it is still damaged; whether that was not enough, because it was the index of keys that
+    /// led to a row of another key, and is new now.
+    pub fn repair(&mut self, key: &Key) -> Result<bool> {
+        if !matches!(find(self.connection, key)?, Row::Damaged) {
+            return Ok(false);
+        }
+        let mut select = self.connection.prepare_cached("SELECT id FROM entries WHERE key = ?1")?;
+        let id: i64 = select.query_row([key.as_bytes()], |row| row.get(0))?;
+        if !self.is_whole(id)? {
+            self.added -= self.connection.execute("DELETE FROM entries WHERE id = ?1", [id])? as i64;
+            if !matches!(find(self.connection, key)?, Row::Damaged) {
+                return Ok(false);
             }
         }
+        self.reindex().map(|()| true)
+    }
+
+    /// Whether a row is what was written for the key that it has itself, whatever an index says.
+    fn is_whole(&self, id: i64) -> Result<bool> {
+        let mut select = self.connection.prepare_cached(select!("FROM entries NOT INDEXED WHERE id = ?1"))?;
+        let mut rows = select.query([id])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        Ok(match key_of(row)? {
+            Some(key) => matches!(read(&key, row)?, Row::Found(_)),
+            None => false,
+        })
+    }
+
+    /// Makes the index of keys anew, from the rows. Of those with the same key, which the old one has let in, the newest
+    /// stays.
+    pub fn reindex(&mut self) -> Result<()> {
+        self.connection.execute_batch(
+            "DROP INDEX entries_key;
+             DELETE FROM entries WHERE id NOT IN (SELECT max(id) FROM entries GROUP BY key);
+             CREATE UNIQUE INDEX entries_key ON entries(key);
+             UPDATE meta SET value = (SELECT count(*) FROM entries NOT INDEXED) WHERE name = 'entries';",
+        )?;
+        self.added = 0;
         Ok(())
     }
 
@@ -593,7 +614,7 @@ impl Batch<'_> {
 
 /// Moves a broken file out of the way with everything that belongs to it; where to. `None`: somebody else did already.
 pub(super) fn set_aside(path: &Path, broken: Option<Identity>, now_ms: u64) -> Result<Option<PathBuf>> {
-    let _alone = lock(path);
+    let _alone = lock(path, File::lock);
     let there = Identity::of(path);
     if broken.is_some_and(|broken| there.as_ref().ok() != Some(&broken)) {
         return Ok(None);
@@ -640,9 +661,9 @@ impl Writer {
 }
 
 /// Held while the file is opened or set aside. Where locks do not work, neither do several processes on one file.
-fn lock(path: &Path) -> Option<File> {
+fn lock(path: &Path, how: fn(&File) -> io::Result<()>) -> Option<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, "-lock")).ok()?;
-    file.lock().ok()?;
+    how(&file).ok()?;
     Some(file)
 }
 
@@ -715,6 +736,12 @@ fn find(connection: &Connection, key: &Key) -> Result<Row> {
         Some(row) => read(key, row),
         None => Ok(Row::Absent),
     }
+}
+
+/// The key of a row that was selected without an index of keys.
+fn key_of(row: &rusqlite::Row) -> Result<Option<Key>> {
+    let key = row.get_ref(11)?.as_blob().ok();
+    Ok(key.and_then(|key| <[u8; 32]>::try_from(key).ok()).map(Key::from))
 }
 
 /// The row, if it is what was written for `key`, the one that was asked for: an index may be damaged, too.
