@@ -184,6 +184,7 @@ export type CacheEvent =
   | { type: 'evicted'; cause: 'expired' | 'explicit' | 'replaced' | 'size'; entries: number }
   | { type: 'hit-ratio-low'; hitRatio: number; threshold: number }
   | { type: 'rows-damaged'; path: string; rows: number }
+  | { type: 'index-rebuilt'; path: string }
   | { type: 'storage-failed'; path: string; reason: string }
   | { type: 'storage-restored'; path: string }
   | { type: 'storage-refused'; path: string; reason: string }
@@ -192,7 +193,7 @@ export type CacheEvent =
 
 const events = channel('embedcore:cache');
 
-/** See `src/binding/cache.rs`. */
+/** See `src/binding/cache/mod.rs`. */
 const MISS = -1;
 const ASK_DISK = -2;
 const HAS_METADATA = 1 << 28;
@@ -201,8 +202,8 @@ const HAS_METADATA = 1 << 28;
 const PACK_ENTRIES = 2048;
 const PACK_CHARACTERS = 1 << 20;
 
-/** Strings are joined to at most so many UTF-16 units, or one string: V8 makes larger ones anew on pages of their own. */
-const JOINED_CHARACTERS = 1 << 15;
+/** Strings that one call to the native side passes. Even, so that no pair is torn. */
+const ARGUMENTS = 512;
 
 /** Requests after which a hit ratio says something. */
 const ENOUGH_REQUESTS = 100;
@@ -242,7 +243,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #flights = new Map<string, Promise<CachedEmbedding>>();
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
-  /** Where it leaves the vector. */
+  readonly #look: ReturnType<NativeCache['looker']>;
+  readonly #push: ReturnType<NativeCache['pusher']>;
+  /** Where {@link #lookup} leaves the vector. */
   readonly #scratch = new Float32Array(4096);
   #closed: Promise<void> | undefined;
   #requestsBefore = 0;
@@ -256,6 +259,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   constructor(options: CacheOptions = {}) {
     this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
     this.#lookup = this.#native.getter(this.#scratch);
+    this.#look = this.#native.looker();
+    this.#push = this.#native.pusher();
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
@@ -313,33 +318,21 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     let at = 0;
     do {
       if (at > 0) await nextTurn();
-      const lengths = new Uint32Array(2 * Math.min(PACK_ENTRIES, entries.length - at));
       const from = at;
-      const all: string[] = [];
-      // Joined once, when the native side reads it.
-      let joined = '';
-      let characters = 0;
-      let strings = 0;
-      for (; at < entries.length && strings < lengths.length && characters < PACK_CHARACTERS; at++) {
+      const strings: string[] = [];
+      for (let characters = 0; at < entries.length && at - from < PACK_ENTRIES && characters < PACK_CHARACTERS; at++) {
         const entry = annotated ? annotationKey(entries[at], `Annotation ${at}`) : (entries[at] as CacheLookup | null);
         const key = entry?.key;
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
         const content = validate ? entry!.content : '';
         if (typeof content !== 'string') throw noContent(`The content of entry ${at}`);
-        lengths[strings++] = key.length;
-        lengths[strings++] = content.length;
-        const length = key.length + content.length;
-        if (joined.length > 0 && joined.length + length > JOINED_CHARACTERS) {
-          all.push(joined);
-          joined = '';
-        }
-        joined += key;
-        joined += content;
-        characters += length;
+        strings.push(key, content);
+        characters += key.length + content.length;
       }
-      all.push(joined);
       const rows = at - from;
-      const lookup = this.#native.lookup(annotated, all, lengths.subarray(0, strings));
+      // From here to the answer nothing of the caller's runs, so that no other lookup gets in between.
+      for (let i = 0; i < strings.length; i += ARGUMENTS) this.#look(annotated, ...strings.slice(i, i + ARGUMENTS));
+      const lookup = this.#native.looked();
       const fromDisk = lookup.open;
       if (fromDisk) await settle(() => lookup.settle());
       const part = new Part(lookup, rows);
@@ -548,8 +541,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
   async #set(annotated: boolean, { strings, data, ttls }: Pack): Promise<void> {
     this.#requireOpen();
-    const lengths = Uint32Array.from(strings, (text) => text.length);
-    await settle(async () => this.#native.set(annotated, [strings.join('')], lengths, data, ttls));
+    await settle(async () => {
+      for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
+      return this.#native.set(annotated, data, ttls);
+    });
     this.#publishEvictions();
   }
 

@@ -71,20 +71,16 @@ export interface NativeUpdate {
   run(rebuild: boolean, onReport?: (report: never) => void): Promise<object>;
 }
 
-/** See `src/binding/cache.rs`. */
+/** See `src/binding/cache/mod.rs`. */
 export interface NativeCache {
   settings(): string;
   getter(out: Float32Array): (annotated: boolean, key: string, content: string | undefined) => number;
   found(): NativeEntry | null;
   settle(): Promise<NativeEntry | null>;
-  lookup(annotated: boolean, joined: string[], lengths: Uint32Array): NativeLookup;
-  set(
-    annotated: boolean,
-    joined: string[],
-    lengths: Uint32Array,
-    data: Float32Array,
-    ttlsMs: Float64Array,
-  ): void | Promise<void>;
+  looker(): (annotated: boolean, ...strings: string[]) => void;
+  looked(): NativeLookup;
+  pusher(): (...strings: string[]) => void;
+  set(annotated: boolean, data: Float32Array, ttlsMs: Float64Array): void | Promise<void>;
   has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean>;
   delete(annotated: boolean, key: string): boolean | Promise<boolean>;
   clear(): void | Promise<void>;

@@ -39,7 +39,9 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
         "napi",
         &[
             "binding/batch.rs",
-            "binding/cache.rs",
+            "binding/cache/found.rs",
+            "binding/cache/mod.rs",
+            "binding/cache/strings.rs",
             "binding/generator.rs",
             "binding/index.rs",
             "binding/memory.rs",
@@ -49,12 +51,15 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
         ],
     ),
     ("tokenizers::", &["tokens.rs"]),
-    ("rusqlite::", &["cache/store.rs", "index/store.rs"]),
+    (
+        "rusqlite::",
+        &["cache/store/batch.rs", "cache/store/file.rs", "cache/store/mod.rs", "cache/store/row.rs", "index/store.rs"],
+    ),
     ("tree_sitter", &["index/outline.rs"]),
     ("ignore::", &["index/tree.rs"]),
     ("ureq::", &["model/hub/client.rs"]),
     ("rustls_native_certs", &["model/hub/client.rs"]),
-    ("std::thread", &["cache/disk.rs", "host.rs", "host/monitor.rs", "lanes.rs"]),
+    ("std::thread", &["cache/disk/mod.rs", "host.rs", "host/monitor.rs", "lanes.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
     ("env::", &["model/hub/client.rs", "model/hub/mod.rs", "model/library.rs", "model/onnx.rs"]),
 ];

@@ -10,31 +10,37 @@ mod codes;
 mod disk;
 mod entry;
 mod flights;
+mod haste;
+mod lookup;
 mod memory;
 mod name;
 mod near;
 mod report;
+mod search;
 mod store;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use disk::{Asked, Disk, DiskOptions, OnDisk};
+use disk::{Disk, DiskOptions};
 pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, Precision, Vector};
 pub use flights::{Boarding, Flights, Leader, Waiter};
-use memory::{Displaced, Found, Memory, Now, Place};
+pub use haste::Haste;
+pub use lookup::{Open, Recall, Recalling};
+use memory::{Displaced, Memory, Now, Place};
 pub use name::{Names, Probe};
+use near::Indexes;
 pub use near::Near;
-use near::{Handle, Index, Indexes, Nearest};
 use report::Counters;
 pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, Stats};
+pub use search::SMALL;
 
 use crate::embedding::{Key, Space};
 use crate::error::{Error, Result};
-use crate::host::{Clock, SystemClock};
+use crate::host::{self, Clock, SystemClock};
 
 /// What a cache is made with.
 #[derive(Clone)]
@@ -86,36 +92,6 @@ impl Default for CacheOptions {
             clock: Arc::new(SystemClock::default()),
         }
     }
-}
-
-/// Entries in memory that are compared one by one when similar ones are asked for: a fraction of a millisecond.
-pub const SMALL: usize = 2000;
-
-/// Lookups whose way to the main memory is shared. See [`Memory::fetch`].
-const TOGETHER: usize = 64;
-
-/// What memory alone can say.
-pub enum Recall {
-    /// All of it: an answer or `None` for each probe.
-    Done(Vec<Option<Arc<Entry>>>),
-    /// The disk must be asked: [`EmbeddingCache::settle`] does, and blocks.
-    AskDisk(Open),
-}
-
-/// A lookup on its way from memory to disk.
-pub struct Open {
-    answers: Vec<Option<Arc<Entry>>>,
-    open: Vec<Unanswered>,
-    started: Instant,
-}
-
-struct Unanswered {
-    at: usize,
-    cause: MissCause,
-    /// Where memory would have it, and [`Memory::version`] of that.
-    place: Place,
-    version: u32,
-    asked: Asked,
 }
 
 /// What maintenance did.
@@ -178,150 +154,6 @@ impl EmbeddingCache {
         })
     }
 
-    /// The answer, from memory or else from disk. May wait for the disk.
-    pub fn lookup<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
-        self.recall_one(&probe.into()).unwrap_or_else(|open| self.settle(open).pop().flatten())
-    }
-
-    /// The answers to many probes, in their order. May wait for the disk, once for all.
-    pub fn lookup_many<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Vec<Option<Arc<Entry>>> {
-        match self.recall(probes) {
-            Recall::Done(answers) => answers,
-            Recall::AskDisk(open) => self.settle(open),
-        }
-    }
-
-    /// Looks into memory only. Never waits.
-    pub fn recall<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Recall {
-        let started = Instant::now();
-        let now = self.now();
-        let mut probes = probes.into_iter().map(Into::into);
-        let mut open = Vec::new();
-        let mut found = 0;
-        let mut answers = Vec::with_capacity(probes.size_hint().0);
-        let mut some: Vec<Probe> = Vec::with_capacity(TOGETHER);
-        loop {
-            some.clear();
-            some.extend(probes.by_ref().take(TOGETHER));
-            if some.is_empty() {
-                break;
-            }
-            self.memory.fetch(&some);
-            for probe in &some {
-                let answer = match self.ask_memory(probe, now) {
-                    Ok(entry) => {
-                        found += 1;
-                        Some(entry)
-                    }
-                    Err(cause) => {
-                        match self.disk {
-                            Some(_) => open.push(self.unanswered(probe, answers.len(), cause)),
-                            None => self.counters.missed(cause, 1),
-                        }
-                        None
-                    }
-                };
-                answers.push(answer);
-            }
-        }
-        self.counters.memory_hits.add(found);
-        if open.is_empty() {
-            self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
-            return Recall::Done(answers);
-        }
-        Recall::AskDisk(Open { answers, open, started })
-    }
-
-    /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
-    pub fn recall_one(&self, probe: &Probe) -> Result<Option<Arc<Entry>>, Open> {
-        let started = Instant::now();
-        let now = self.now();
-        let answer = match self.ask_memory(probe, now) {
-            Ok(entry) => {
-                self.counters.memory_hits.add(1);
-                Some(entry)
-            }
-            Err(cause) if self.disk.is_some() => {
-                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, cause)], started });
-            }
-            Err(cause) => {
-                self.counters.missed(cause, 1);
-                None
-            }
-        };
-        self.counters.took(started.elapsed(), 1, usize::from(answer.is_some()), now.wall_ms);
-        Ok(answer)
-    }
-
-    fn unanswered(&self, probe: &Probe, at: usize, cause: MissCause) -> Unanswered {
-        let asked = (probe.key(), probe.content_hash());
-        let place = Place { name: probe.name(), content: probe.content() };
-        Unanswered { at, cause, place, version: self.memory.version(place.name), asked }
-    }
-
-    /// Answers what memory could not. Waits for the disk.
-    pub fn settle(&self, mut open: Open) -> Vec<Option<Arc<Entry>>> {
-        let now = self.now();
-        if let Some(disk) = &self.disk {
-            let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
-            let mut found = disk.get(&asked, now).into_iter();
-            open.open.retain_mut(|unanswered| {
-                unanswered.cause = match found.next() {
-                    Some(OnDisk::Hit(entry)) => {
-                        let displaced = self.memory.promote(unanswered.place, &entry, now, unanswered.version);
-                        self.displaced(&displaced);
-                        self.counters.disk_hits.add(1);
-                        open.answers[unanswered.at] = Some(entry);
-                        return false;
-                    }
-                    Some(OnDisk::Expired) => MissCause::Expired,
-                    Some(OnDisk::Changed) => MissCause::Changed,
-                    Some(OnDisk::Damaged) => MissCause::Damaged,
-                    // What memory had is the better reason.
-                    Some(OnDisk::Absent) | None => unanswered.cause,
-                };
-                true
-            });
-        }
-        for unanswered in &open.open {
-            self.counters.missed(unanswered.cause, 1);
-        }
-        let requests = open.answers.len();
-        self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);
-        open.answers
-    }
-
-    fn ask_memory(&self, probe: &Probe, now: Now) -> Result<Arc<Entry>, MissCause> {
-        match self.memory.get(probe, now) {
-            Found::Hit(entry) => Ok(entry),
-            Found::Absent => Err(MissCause::Absent),
-            Found::Expired => {
-                self.left(EvictionCause::Expired, 1);
-                Err(MissCause::Expired)
-            }
-            Found::Changed => {
-                self.left(EvictionCause::Explicit, 1);
-                Err(MissCause::Changed)
-            }
-        }
-    }
-
-    /// What memory has. Counts as no use and in no statistics; never waits.
-    pub fn peek<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
-        self.memory.peek(&probe.into(), self.now())
-    }
-
-    /// Whether a lookup would be answered. Counts as no use and in no statistics. May wait for the disk.
-    pub fn contains<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
-        let (probe, now) = (probe.into(), self.now());
-        self.memory.peek(&probe, now).is_some() || self.on_disk((probe.key(), probe.content_hash()), now)
-    }
-
-    fn on_disk(&self, asked: Asked, now: Now) -> bool {
-        let found = self.disk.as_ref().map(|disk| disk.get(&[asked], now));
-        found.is_some_and(|found| matches!(found[..], [OnDisk::Hit(_)]))
-    }
-
     /// Sets an entry. It is an answer at once; it is on disk some ten milliseconds later. May wait for the disk: when
     /// the queue is full, and for the first vector of a space.
     pub fn commit<'a>(&self, space: &Space, probe: impl Into<Probe<'a>>, draft: &Draft<'a>) -> Result<()> {
@@ -375,19 +207,6 @@ impl EmbeddingCache {
         displaced.iter().for_each(|displaced| self.displaced(displaced));
         self.counters.sets.add(count);
         Ok(())
-    }
-
-    /// Has the index of the space follow a change, if there is one.
-    fn index(&self, space: &Space, entries: &[(Place, Option<Key>, Arc<Entry>)]) {
-        let Some(index) = self.indexes.existing(space.id()) else { return };
-        let mut index = lock(&index);
-        for (place, key, entry) in entries {
-            index.set(key.map_or(Handle::InMemory(place.name), Handle::OnDisk), entry);
-        }
-        // Most of what it holds has been deleted or evicted: the next search makes it anew.
-        if index.len() > 2 * self.entries() + SMALL {
-            self.indexes.forget(Some(space.id()));
-        }
     }
 
     /// Entries in both tiers, about.
@@ -455,89 +274,6 @@ impl EmbeddingCache {
         self.left(EvictionCause::Explicit, removed);
     }
 
-    /// The entries of a space whose vectors are most similar to `query`, the nearest first: at most `limit` of those
-    /// with a cosine of at least `threshold`. Waits for the disk; the first call of a space reads all of it.
-    ///
-    /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing, and a value
-    /// that another process has put in the place of one is found where the old one was until maintenance.
-    pub fn nearest(&self, space: &Space, query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
-        Draft { vector: Some(query), ..Draft::default() }.check()?;
-        let now = self.now();
-        let mut nearest = Nearest::new(query, threshold, limit);
-        let disk = self.disk.as_ref().filter(|disk| disk.ready());
-        if disk.is_none() && self.memory.len() <= SMALL || self.disk.is_some() && disk.is_none() {
-            self.memory.of_space(space.id(), now).iter().for_each(|(_, entry)| nearest.show(entry));
-            return Ok(nearest.finish());
-        }
-        let index = self.indexes.of(space.id());
-        let mut dead = Vec::new();
-        let candidates = {
-            let mut index = lock(&index);
-            match disk {
-                Some(disk) => self.follow(disk, space, &mut index, now),
-                None if index.made => {}
-                None => {
-                    for (name, entry) in self.memory.of_space(space.id(), now) {
-                        if !index.holds(&Handle::InMemory(name)) {
-                            index.set(Handle::InMemory(name), &entry);
-                        }
-                    }
-                    index.made = true;
-                }
-            }
-            index.nearest(query, limit)
-        };
-        // Bytes rank a little differently from the vectors themselves.
-        let enough = limit.saturating_add(limit / 2 + 10);
-        let mut shown = 0;
-        for some in candidates.chunks(enough) {
-            let entries = self.fetch(some, now);
-            for (candidate, entry) in some.iter().zip(entries) {
-                match entry {
-                    Some(entry) => {
-                        nearest.show(&entry);
-                        shown += 1;
-                    }
-                    None => dead.push(*candidate),
-                }
-            }
-            if shown >= enough {
-                break;
-            }
-        }
-        if !dead.is_empty() {
-            let mut index = lock(&index);
-            dead.iter().for_each(|(handle, stamp)| index.remove(handle, *stamp));
-        }
-        Ok(nearest.finish())
-    }
-
-    /// Adds to the index what was written to the file since it was last looked at, by whatever process.
-    fn follow(&self, disk: &Disk, space: &Space, index: &mut Index, now: Now) {
-        let after = index.last_row;
-        let last = disk.scan(space.id(), after, now, |key, entry| {
-            if !index.holds(&Handle::OnDisk(key)) {
-                index.set(Handle::OnDisk(key), &entry);
-            }
-        });
-        index.last_row = last.unwrap_or(after);
-    }
-
-    /// What the tiers answer now for what an index names.
-    fn fetch(&self, candidates: &[(Handle, u64)], now: Now) -> Vec<Option<Arc<Entry>>> {
-        let named = |(handle, _): &(Handle, u64)| match handle {
-            Handle::InMemory(name) => self.memory.named(*name, now),
-            Handle::OnDisk(_) => None,
-        };
-        let Some(disk) = &self.disk else { return candidates.iter().map(named).collect() };
-        let asked = candidates.iter().filter_map(|(handle, _)| match handle {
-            Handle::OnDisk(key) => Some((*key, None)),
-            Handle::InMemory(_) => None,
-        });
-        let found = disk.get(&asked.collect::<Vec<_>>(), now).into_iter();
-        found.map(|found| if let OnDisk::Hit(entry) = found { Some(entry) } else { None }).collect()
-    }
-
     /// Takes the leases on `keys` that are free, for `lifetime` (at most ten minutes): whoever has the lease computes,
     /// the others of all processes on this file wait and look again. Without a file, or while it cannot be used, all
     /// are granted. Waits for the disk.
@@ -552,16 +288,13 @@ impl EmbeddingCache {
         }
     }
 
-    /// Drops what has expired, keeps the file within its limit and gives free space back, in small steps for about
-    /// `budget`. Waits for the disk.
+    /// Drops what has expired, keeps the file within its limit and gives free space and memory back, in small steps for
+    /// about `budget`. Waits for the disk.
     pub fn optimize(&self, budget: Duration) -> Optimized {
         let expired_in_memory = self.memory.sweep(self.now());
         self.left(EvictionCause::Expired, expired_in_memory);
         let tidied = self.disk.as_ref().map(|disk| disk.tidy(budget)).unwrap_or_default();
-        if self.disk.is_some() {
-            // Other processes may have replaced what it holds.
-            self.indexes.forget(None);
-        }
+        host::trim();
         Optimized {
             expired_in_memory,
             expired_on_disk: tidied.expired,
@@ -588,6 +321,7 @@ impl EmbeddingCache {
         }
         self.memory.remove_all(|_| true);
         self.indexes.forget(None);
+        host::trim();
     }
 
     /// Whether [`EmbeddingCache::close`] was called.

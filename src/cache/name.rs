@@ -5,7 +5,8 @@
 //! starts and never leaves it; neither do its hashes. Whoever does not know the key cannot do better than to guess, and
 //! for 2³² names (more than any memory holds) the chance that any two are equal is below 2⁻⁶⁴. XXH3 would take half the
 //! time, but beyond 240 bytes its collisions can be provoked without knowing the secret: the highest bit of one word,
-//! changed in two stripes that follow each other, cancels out for about one in 2³² secrets. SipHash is as safe and slower on contents of some hundred bytes.
+//! changed in two stripes that follow each other, cancels out for about one in 2³² secrets. SipHash is as safe, and slower
+//! on contents of some hundred bytes.
 //!
 //! What outlives the process, or is shared with another one, has a [`Key`] and a SHA-256 of its content. Both are
 //! computed only when the disk is asked or written.

@@ -10,6 +10,7 @@ use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::codes::Codes;
+use super::disk::Seen;
 use super::entry::{Entry, Vector};
 use super::name::Name;
 use crate::embedding::Key;
@@ -31,6 +32,15 @@ pub(super) enum Handle {
     OnDisk(Key),
 }
 
+/// An entry that is worth a look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub handle: Handle,
+    pub stamp: u64,
+    /// Cosine, within [`ROUNDING`](super::codes::ROUNDING).
+    pub similarity: f32,
+}
+
 /// The vectors of one space, as [`Codes`].
 #[derive(Default)]
 pub(super) struct Index {
@@ -42,8 +52,8 @@ pub(super) struct Index {
     clock: u64,
     /// Whether all that memory held when it was made was added.
     pub made: bool,
-    /// The last row of the file that was looked at.
-    pub last_row: i64,
+    /// How far it has followed the file.
+    pub seen: Seen,
 }
 
 impl Index {
@@ -80,10 +90,10 @@ impl Index {
         }
     }
 
-    /// Removes an entry, unless it was set since `stamp`.
-    pub fn remove(&mut self, handle: &Handle, stamp: u64) {
-        if let Some(&at) = self.places.get(handle)
-            && self.stamps[at] == stamp
+    /// Removes an entry, unless it was set since.
+    pub fn remove(&mut self, gone: &Candidate) {
+        if let Some(&at) = self.places.get(&gone.handle)
+            && self.stamps[at] == gone.stamp
         {
             self.remove_at(at);
         }
@@ -100,12 +110,13 @@ impl Index {
     }
 
     /// The entries that are probably nearest, the nearest first, more than `limit`.
-    pub fn nearest(&self, query: &[f32], limit: usize) -> Vec<(Handle, u64)> {
+    pub fn nearest(&self, query: &[f32], limit: usize) -> Vec<Candidate> {
         if self.codes.dimensions() != query.len() || query.iter().all(|value| *value == 0.0) {
             return Vec::new();
         }
-        let places = self.codes.nearest(query, limit);
-        places.into_iter().map(|at| (self.handles[at], self.stamps[at])).collect()
+        let ranked = self.codes.nearest(query, limit).into_iter();
+        let candidate = |(similarity, at)| Candidate { handle: self.handles[at], stamp: self.stamps[at], similarity };
+        ranked.map(candidate).collect()
     }
 }
 
@@ -164,6 +175,12 @@ impl<'a> Nearest<'a> {
     pub fn new(query: &'a [f32], threshold: f32, limit: usize) -> Self {
         let norm = dot(query, query).sqrt();
         Self { query, norm, threshold, limit, heap: BinaryHeap::new(), unpacked: vec![0.0; query.len()] }
+    }
+
+    /// Whether one of this similarity could be among them.
+    pub fn wants(&self, similarity: f32) -> bool {
+        let last = self.heap.peek().filter(|_| self.heap.len() == self.limit);
+        similarity >= last.map_or(self.threshold, |last| last.0.similarity)
     }
 
     /// Entries without a vector, of another length, or of length zero are near to nothing.

@@ -46,6 +46,11 @@ pub enum Event {
         /// Whose it is.
         reason: String,
     },
+    /// Keys of the file were damaged, so that entries could not be found. They can again.
+    IndexRebuilt {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file was broken; it was kept under another name and a new one was begun.
     FileSetAside {
         /// The file.

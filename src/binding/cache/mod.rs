@@ -1,0 +1,413 @@
+//! The handles behind `IntelligentEmbeddingCache`: the cache, a lookup of many, and what was found on disk.
+//!
+//! What memory answers is answered at once, on the event loop, for that costs less than to go anywhere else. What may
+//! wait for the disk gives a promise and waits on another thread.
+
+mod found;
+mod report;
+mod strings;
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use napi::bindgen_prelude::{AsyncTask, Either, Float32Array, FnArgs, Function, PromiseRaw, ToNapiValue};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Result, Status};
+use napi_derive::napi;
+use serde_json::{Map, Value, json};
+
+use self::found::{NativeEntry, NativeLookup, NativeNear, Settle, from_note, lock, to_note};
+use self::strings::{Str, Strings, Text};
+use super::{options, to_js};
+use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Probe, Recalling};
+use crate::embedding::Space;
+use crate::error::Error;
+
+/// What `get` answers instead of a number of values.
+const MISS: i32 = -1;
+const ASK_DISK: i32 = -2;
+
+/// Set in the answer of `get` when there is metadata, too. No vector is that long.
+const HAS_METADATA: i32 = 1 << 28;
+
+/// How long one call of `optimize` works.
+const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
+
+/// Called with an event as JSON. Weak: a callback never keeps the process alive.
+type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
+
+/// See `NativeCache::getter`.
+type Getter<'env> = Function<'env, FnArgs<(bool, String, Option<String>)>, i32>;
+
+/// See `NativeCache::looker` and `NativeCache::pusher`: any number of strings follow.
+type Looker<'env> = Function<'env, FnArgs<(bool,)>, ()>;
+type Pusher<'env> = Function<'env, (), ()>;
+
+/// Strings of a call that are read before anything is done with them: they are still in the processor's nearest cache
+/// then.
+const AT_ONCE: usize = 128;
+
+/// See `EmbeddingCache`.
+#[napi]
+pub struct NativeCache {
+    inner: Arc<EmbeddingCache>,
+    space: Space,
+    door: Rc<Door>,
+}
+
+/// What lookups need, and what a call leaves for the next one on the same turn of the event loop.
+struct Door {
+    cache: Arc<EmbeddingCache>,
+    /// Entries by key and by annotation: of the same name, they are two.
+    keys: Names,
+    nodes: Names,
+    left: RefCell<Left>,
+    haste: Arc<Mutex<Haste>>,
+}
+
+impl NativeCache {
+    /// The cache, and the space of its own entries.
+    pub(super) fn shared(&self) -> (Arc<EmbeddingCache>, Space) {
+        (Arc::clone(&self.inner), self.space.clone())
+    }
+}
+
+impl Door {
+    fn names(&self, annotated: bool) -> &Names {
+        if annotated { &self.nodes } else { &self.keys }
+    }
+
+    fn get(&self, probe: &Probe, out: &mut [f32]) -> i32 {
+        let answer = self.cache.recall_one(probe).or_else(|open| lock(&self.haste).settle(&self.cache, open));
+        match answer {
+            Ok(None) => MISS,
+            Ok(Some(entry)) => {
+                let values = entry.vector.len();
+                let room = out.len();
+                let has_metadata = !from_note(&entry.note).1.is_empty();
+                if let Some(out) = out.get_mut(..values) {
+                    entry.vector.copy_to(out);
+                }
+                if has_metadata || values > room {
+                    self.left.borrow_mut().entry = Some(entry);
+                }
+                values as i32 | if has_metadata { HAS_METADATA } else { 0 }
+            }
+            Err(open) => {
+                self.left.borrow_mut().open = Some(open);
+                ASK_DISK
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Left {
+    entry: Option<Arc<Entry>>,
+    open: Option<Open>,
+    looking: Option<Recalling>,
+    /// Of the next `set`.
+    pushed: Strings,
+    /// Memory that is used again.
+    scratch: Strings,
+}
+
+#[napi]
+impl NativeCache {
+    /// Parses the options and begins to open the file. Events are the ones that concern the file.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(env: Env, options: Map<String, Value>, on_event: OnEvent) -> Result<Self> {
+        let (mut options, namespace, model) = options::cache(&options).map_err(to_js)?;
+        options.listener = Some(Arc::new(move |event| {
+            if let Some(event) = report::event(&event) {
+                on_event.call((event,).into(), ThreadsafeFunctionCallMode::NonBlocking);
+            }
+        }));
+        let inner = Arc::new(EmbeddingCache::open(options).map_err(to_js)?);
+        // The end of a process or worker that nobody forces is an end in order: what is queued is written.
+        env.add_env_cleanup_hook(Arc::downgrade(&inner), |cache| {
+            if let Some(cache) = cache.upgrade() {
+                cache.close();
+            }
+        })?;
+        let space = Space::builder().field("namespace", namespace).field("model", model).finish();
+        let (keys, nodes) = (Names::new(&space, "key"), Names::new(&space, "node"));
+        let left = RefCell::default();
+        let door = Rc::new(Door { cache: Arc::clone(&inner), keys, nodes, left, haste: Arc::default() });
+        Ok(Self { inner, space, door })
+    }
+
+    /// What the JavaScript side must know of the options, as JSON.
+    #[napi(catch_unwind)]
+    pub fn settings(&self) -> String {
+        let options = self.inner.options();
+        json!({
+            "maintenanceInterval": options.maintenance_interval.as_millis() as u64,
+            "hitRatioThreshold": options.hit_ratio_threshold,
+            "validate": options.validate_content,
+            "shared": options.path.is_some(),
+        })
+        .to_string()
+    }
+
+    /// The function that looks one up in memory: whether for an annotation, the key, and the content, if that matters.
+    /// Answers the number of values, written to `out` if it has room for them; or a miss, or that the disk must be asked.
+    /// See the constants above. `out` must never be passed to anybody else.
+    ///
+    /// No method: Node.js takes longer to find what is behind an object than all of a lookup takes.
+    #[napi(catch_unwind)]
+    pub fn getter<'env>(&self, env: &'env Env, mut out: Float32Array) -> Result<Getter<'env>> {
+        let door = Rc::clone(&self.door);
+        let out = RefCell::new(move |probe: &Probe, door: &Door| {
+            // SAFETY: this is the thread of the array, and nobody else has it.
+            door.get(probe, unsafe { out.as_mut() })
+        });
+        env.create_function_from_closure("get", move |call| {
+            let get = || -> Result<i32> {
+                let names = door.names(call.get(0)?);
+                let (key, content): (Str, Option<Str>) = (call.get(1)?, call.get(2)?);
+                let found = |probe: &Probe| out.borrow_mut()(probe, &door);
+                key.with(|key| match content {
+                    None => Ok(found(&names.probe(key, None))),
+                    Some(content) => content.with(|content| found(&names.probe(key, Some(content)))),
+                })?
+            };
+            // Out of here, a panic would end the process.
+            catch_unwind(AssertUnwindSafe(get))
+                .unwrap_or_else(|_| Err(to_js(Error::Internal("the cache panicked".to_owned()))))
+        })
+    }
+
+    /// What the latest `get` has found.
+    #[napi(catch_unwind)]
+    pub fn found(&self) -> Option<NativeEntry> {
+        self.door.left.borrow_mut().entry.take().map(NativeEntry::new)
+    }
+
+    /// Asks the disk what the latest `get` could not answer.
+    #[napi(catch_unwind)]
+    pub fn settle(&self) -> AsyncTask<Settle> {
+        let open = self.door.left.borrow_mut().open.take();
+        AsyncTask::new(Settle::new(&self.inner, open, &self.door.haste))
+    }
+
+    /// The function that looks many up in memory: whether for annotations, then keys and contents in turn. What it has
+    /// found, the calls of one lookup together, is `looked`.
+    #[napi(catch_unwind)]
+    pub fn looker<'env>(&self, env: &'env Env) -> Result<Looker<'env>> {
+        let door = Rc::clone(&self.door);
+        let validate = self.inner.options().validate_content;
+        env.create_function_from_closure("look", move |call| {
+            let names = door.names(call.get(0)?);
+            let mut left = door.left.borrow_mut();
+            let mut recalling = left.looking.take().unwrap_or_else(|| door.cache.recalling());
+            let mut strings = std::mem::take(&mut left.scratch);
+            for from in (1..call.length()).step_by(AT_ONCE) {
+                strings.clear();
+                strings.read(&call, from, from + AT_ONCE)?;
+                let probes = strings.groups().map(|[key, content]| names.probe(key, validate.then_some(content)));
+                door.cache.recall_more(&mut recalling, probes);
+            }
+            left.scratch = strings;
+            left.looking = Some(recalling);
+            Ok(())
+        })
+    }
+
+    /// What was looked up since the last time.
+    #[napi(catch_unwind)]
+    pub fn looked(&self) -> NativeLookup {
+        let recalling = self.door.left.borrow_mut().looking.take();
+        let recalling = recalling.unwrap_or_else(|| self.inner.recalling());
+        NativeLookup::new(&self.inner, self.inner.recalled(recalling))
+    }
+
+    /// The function that takes the strings of the next `set`.
+    #[napi(catch_unwind)]
+    pub fn pusher<'env>(&self, env: &'env Env) -> Result<Pusher<'env>> {
+        let door = Rc::clone(&self.door);
+        env.create_function_from_closure("push", move |call| {
+            let pushed = &mut door.left.borrow_mut().pushed;
+            pushed.read(&call, 0, call.length()).inspect_err(|_| pushed.clear())
+        })
+    }
+
+    /// Sets entries: keys, contents and metadata in turn were pushed before; `dimensions` values for each in `data`; how
+    /// many ms each lives, where that is a number. A promise only if it has to wait for the disk.
+    #[napi(catch_unwind)]
+    pub fn set<'env>(
+        &self,
+        env: &'env Env,
+        annotated: bool,
+        data: &[f32],
+        ttls_ms: &[f64],
+    ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let strings = std::mem::take(&mut self.door.left.borrow_mut().pushed);
+        let names = self.door.names(annotated).clone();
+        let validate = self.inner.options().validate_content;
+        let commit = move |cache: &EmbeddingCache, data: &[f32], ttls_ms: &[f64]| {
+            let groups = strings.groups();
+            let dimensions = data.len() / groups.len().max(1);
+            let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
+            let drafts = groups.zip(&notes).enumerate().map(|(at, ([key, content, _], note))| {
+                let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
+                let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
+                let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
+                let probe = names.probe(key, validate.then_some(content));
+                (probe, Draft { vector: Some(vector), note, kind: "", ttl })
+            });
+            cache.commit_many(names.space(), drafts).map_err(to_js)
+        };
+        if self.inner.commits_at_once(&self.space) {
+            return commit(&self.inner, data, ttls_ms).map(Either::A);
+        }
+        let (cache, data, ttls_ms) = (Arc::clone(&self.inner), data.to_vec(), ttls_ms.to_vec());
+        blocking(env, move || commit(&cache, &data, &ttls_ms)).map(Either::B)
+    }
+
+    /// See `EmbeddingCache::contains`.
+    #[napi(catch_unwind)]
+    pub fn has<'env>(
+        &self,
+        env: &'env Env,
+        annotated: bool,
+        key: Text,
+        content: Option<Text>,
+    ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
+        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
+        self.at_once_or_blocking(env, move || {
+            cache.contains(names.probe(&key.0, content.as_ref().map(|content| &content.0[..])))
+        })
+    }
+
+    /// See `EmbeddingCache::delete`.
+    #[napi(catch_unwind)]
+    pub fn delete<'env>(
+        &self,
+        env: &'env Env,
+        annotated: bool,
+        key: Text,
+    ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
+        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
+        self.at_once_or_blocking(env, move || cache.delete(names.probe(&key.0, None)))
+    }
+
+    /// Deletes everything of this namespace and model.
+    #[napi(catch_unwind)]
+    pub fn clear<'env>(&self, env: &'env Env) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let (cache, space) = (Arc::clone(&self.inner), self.space.clone());
+        self.at_once_or_blocking(env, move || cache.clear(Some(&space), None))
+    }
+
+    /// See `EmbeddingCache::nearest`.
+    #[napi(catch_unwind)]
+    pub fn nearest<'env>(
+        &self,
+        env: &'env Env,
+        query: &[f32],
+        threshold: f64,
+        limit: u32,
+    ) -> Result<PromiseRaw<'env, Vec<NativeNear>>> {
+        let (cache, space, query) = (Arc::clone(&self.inner), self.space.clone(), query.to_vec());
+        blocking(env, move || {
+            let nearest = cache.nearest(&space, &query, threshold as f32, limit as usize).map_err(to_js)?;
+            let near = nearest.into_iter().map(|near| NativeNear::new(near.similarity, near.entry));
+            Ok(near.collect())
+        })
+    }
+
+    /// Whether this process is the one that computes the value of a key: see `EmbeddingCache::acquire`.
+    #[napi(catch_unwind)]
+    pub fn acquire<'env>(&self, env: &'env Env, key: Text, lifetime_ms: u32) -> Result<PromiseRaw<'env, bool>> {
+        let key = self.door.keys.key(&key.0);
+        let cache = Arc::clone(&self.inner);
+        let lifetime = Duration::from_millis(lifetime_ms.into());
+        blocking(env, move || Ok(cache.acquire(&[key], lifetime).first().copied().unwrap_or(true)))
+    }
+
+    /// See `EmbeddingCache::release`.
+    #[napi(catch_unwind)]
+    pub fn release(&self, key: Text) {
+        let key = self.door.keys.key(&key.0);
+        self.inner.release(vec![key]);
+    }
+
+    /// See `EmbeddingCache::optimize`. What it did, as JSON.
+    #[napi(catch_unwind)]
+    pub fn optimize<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, String>> {
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || {
+            let did = cache.optimize(OPTIMIZE_BUDGET);
+            Ok(json!({
+                "expiredInMemory": did.expired_in_memory,
+                "expiredOnDisk": did.expired_on_disk,
+                "evictedOnDisk": did.evicted_on_disk,
+                "freedBytes": did.freed_bytes,
+                "complete": did.complete,
+            })
+            .to_string())
+        })
+    }
+
+    /// See `EmbeddingCache::flush`.
+    #[napi(catch_unwind)]
+    pub fn flush<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || cache.flush().map_err(to_js))
+    }
+
+    /// See `EmbeddingCache::close`.
+    #[napi(catch_unwind)]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || {
+            cache.close();
+            Ok(())
+        })
+    }
+
+    /// Counts a lookup that could not even be made.
+    #[napi(catch_unwind)]
+    pub fn missed(&self) {
+        self.inner.count_miss();
+    }
+
+    /// See `Stats`. As JSON.
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> String {
+        report::stats(&self.inner.stats())
+    }
+
+    /// The latest calls, the oldest first: when, how many ms, hit ratio.
+    #[napi(catch_unwind)]
+    pub fn samples(&self) -> Vec<f64> {
+        let samples = self.inner.samples();
+        samples.iter().flat_map(|sample| [sample.at_ms as f64, sample.ns as f64 / 1e6, sample.hit_ratio]).collect()
+    }
+
+    /// Does `work` here if there is no disk to wait for.
+    fn at_once_or_blocking<'env, T: Send + ToNapiValue + 'static>(
+        &self,
+        env: &'env Env,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Either<T, PromiseRaw<'env, T>>> {
+        if self.inner.options().path.is_none() {
+            return Ok(Either::A(work()));
+        }
+        blocking(env, move || Ok(work())).map(Either::B)
+    }
+}
+
+/// Does what may wait on a thread that may.
+fn blocking<'env, T: Send + ToNapiValue + 'static>(
+    env: &'env Env,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<PromiseRaw<'env, T>> {
+    env.spawn_future(async move {
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|error| to_js(Error::Internal(error.to_string())))?
+    })
+}

@@ -1,0 +1,80 @@
+//! What a cache tells about itself, as JSON.
+
+use serde_json::json;
+
+use crate::cache::{Event, Stats};
+
+/// See `Stats`.
+pub fn stats(stats: &Stats) -> String {
+    json!({
+        "totalRequests": stats.requests,
+        "hits": stats.hits(),
+        "misses": stats.misses(),
+        "hitRatio": stats.hit_ratio(),
+        "missRatio": if stats.requests > 0 { 1.0 - stats.hit_ratio() } else { 0.0 },
+        "currentEntries": stats.entries,
+        "currentSizeBytes": stats.bytes,
+        "maxEntries": stats.max_entries,
+        "maxSizeBytes": stats.max_bytes,
+        "utilization": stats.utilization(),
+        "avgAccessTimeMs": stats.average_access_ns() / 1e6,
+        "averageAccessTime": stats.average_access_ns() / 1e6,
+        "sets": stats.sets,
+        "evictions": stats.evictions(),
+        "evictionCauses": {
+            "expired": stats.evicted_expired,
+            "explicit": stats.evicted_explicit,
+            "replaced": stats.evicted_replaced,
+            "size": stats.evicted_size,
+        },
+        "missCauses": {
+            "absent": stats.missed_absent,
+            "expired": stats.missed_expired,
+            "changed": stats.missed_changed,
+            "damaged": stats.missed_damaged,
+        },
+        "memoryHits": stats.memory_hits,
+        "diskHits": stats.disk_hits,
+        "payloadBytes": stats.payload_bytes,
+        "disk": stats.disk.as_ref().map(|disk| json!({
+            "available": disk.available,
+            "entries": disk.entries,
+            "sizeBytes": disk.bytes,
+            "queued": disk.queued,
+            "written": disk.written,
+            "lost": disk.lost,
+            "evicted": disk.evicted,
+            "damaged": disk.damaged,
+            "errors": disk.errors,
+        })),
+    })
+    .to_string()
+}
+
+/// Events of the file. Those of entries are in the statistics.
+pub fn event(event: &Event) -> Option<String> {
+    let event = match event {
+        Event::RowsDamaged { path, rows } => {
+            json!({ "type": "rows-damaged", "path": path.to_string_lossy(), "rows": rows })
+        }
+        Event::StorageFailed { path, reason } => {
+            json!({ "type": "storage-failed", "path": path.to_string_lossy(), "reason": reason })
+        }
+        Event::StorageRestored { path } => json!({ "type": "storage-restored", "path": path.to_string_lossy() }),
+        Event::IndexRebuilt { path } => json!({ "type": "index-rebuilt", "path": path.to_string_lossy() }),
+        Event::StorageRefused { path, reason } => {
+            json!({ "type": "storage-refused", "path": path.to_string_lossy(), "reason": reason })
+        }
+        Event::FileSetAside { path, moved_to, reason } => json!({
+            "type": "file-set-aside",
+            "path": path.to_string_lossy(),
+            "movedTo": moved_to.to_string_lossy(),
+            "reason": reason,
+        }),
+        Event::Rejected { dimensions, stored } => {
+            json!({ "type": "rejected", "dimensions": dimensions, "stored": stored })
+        }
+        Event::Evicted { .. } => return None,
+    };
+    Some(event.to_string())
+}

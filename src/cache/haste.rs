@@ -1,0 +1,128 @@
+//! Whether an event loop asks the file itself or has another thread ask it.
+//!
+//! While the system has the file's pages at hand, a look into it takes some microseconds: less than to hand it to
+//! another thread, and a tenth of what its caller waits until that thread has woken up, answered and woken up the event
+//! loop. So the event loop looks itself, as long as that is quick and does not keep other work waiting: after
+//! [`MOST_AT_ONCE`] of it, and after a look that was slow, because the disk had to be asked, other threads do it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::EmbeddingCache;
+use super::entry::Entry;
+use super::lookup::Open;
+
+/// How long an event loop looks into the file itself before it gets to other work.
+const MOST_AT_ONCE: Duration = Duration::from_millis(2);
+
+/// What takes longer was no matter of the processor alone.
+const SLOW: Duration = Duration::from_micros(300);
+
+/// Lookups that go elsewhere after one that was slow; twice as many after each that follows.
+const FEW: u32 = 8;
+const MANY: u32 = 1024;
+
+/// How one event loop looks into the file.
+#[derive(Debug, Default)]
+pub struct Haste {
+    spent: Duration,
+    /// Lookups that other threads have.
+    away: usize,
+    /// Lookups that are to go elsewhere, and how many there were to be the last time.
+    skip: u32,
+    skipped: u32,
+}
+
+impl Haste {
+    /// The answer, if this is the time and place to ask for it; else the lookup is given back, and is to be settled on
+    /// another thread, between [`Haste::sent`] and [`Haste::returned`].
+    pub fn settle(&mut self, cache: &EmbeddingCache, open: Open) -> Result<Option<Arc<Entry>>, Open> {
+        if !self.here() {
+            return Err(open);
+        }
+        let started = Instant::now();
+        let answer = cache.settle_now(open)?;
+        self.took(started.elapsed());
+        Ok(answer)
+    }
+
+    /// A lookup was handed to another thread.
+    pub fn sent(&mut self) {
+        self.away += 1;
+    }
+
+    /// It has come back: the event loop has got to other work meanwhile.
+    pub fn returned(&mut self) {
+        self.away -= 1;
+        self.spent = Duration::ZERO;
+    }
+
+    /// Nobody overtakes those who were sent elsewhere because the event loop has other work.
+    fn here(&mut self) -> bool {
+        if self.skip > 0 {
+            self.skip -= 1;
+            return false;
+        }
+        self.away == 0 && self.spent < MOST_AT_ONCE
+    }
+
+    fn took(&mut self, time: Duration) {
+        self.spent += time;
+        if time < SLOW {
+            self.skipped /= 2;
+        } else {
+            self.skipped = (2 * self.skipped).clamp(FEW, MANY);
+            self.skip = self.skipped;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_micros(10);
+
+    #[test]
+    fn an_event_loop_gets_to_other_work() {
+        let mut haste = Haste::default();
+        let mut here = 0;
+        while haste.here() {
+            haste.took(QUICK);
+            here += 1;
+        }
+        assert_eq!(here, MOST_AT_ONCE.as_micros() / QUICK.as_micros());
+        for _ in 0..3 {
+            haste.sent();
+        }
+        haste.returned();
+        assert!(!haste.here(), "two are still away");
+        haste.returned();
+        haste.returned();
+        assert!(haste.here());
+    }
+
+    #[test]
+    fn a_slow_disk_is_left_to_others_more_and_more() {
+        let mut haste = Haste::default();
+        let mut elsewhere = Vec::new();
+        for _ in 0..9 {
+            let mut skipped = 0;
+            while !haste.here() {
+                haste.sent();
+                haste.returned();
+                skipped += 1;
+            }
+            elsewhere.push(skipped);
+            haste.took(SLOW);
+        }
+        assert_eq!(elsewhere, [0, 8, 16, 32, 64, 128, 256, 512, 1024]);
+        // Once it is quick again, a slow look is soon an exception again.
+        for _ in 0..20 {
+            while !haste.here() {}
+            haste.took(Duration::ZERO);
+        }
+        haste.took(SLOW);
+        assert_eq!(haste.skip, FEW);
+    }
+}

@@ -1,0 +1,220 @@
+//! Lookups: memory first, then the disk for what memory does not have.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::EmbeddingCache;
+use super::disk::{Asked, Disk, OnDisk};
+use super::entry::Entry;
+use super::memory::{Found, Now, Place};
+use super::name::Probe;
+use super::report::{EvictionCause, MissCause};
+
+/// Lookups whose way to the main memory is shared. See [`Memory::fetch`](super::memory::Memory::fetch).
+const TOGETHER: usize = 64;
+
+/// A lookup of many on its way through memory.
+pub struct Recalling {
+    answers: Vec<Option<Arc<Entry>>>,
+    open: Vec<Unanswered>,
+    started: Instant,
+    now: Now,
+}
+
+/// What memory alone can say.
+pub enum Recall {
+    /// All of it: an answer or `None` for each probe.
+    Done(Vec<Option<Arc<Entry>>>),
+    /// The disk must be asked: [`EmbeddingCache::settle`] does, and blocks.
+    AskDisk(Open),
+}
+
+/// A lookup on its way from memory to disk.
+pub struct Open {
+    answers: Vec<Option<Arc<Entry>>>,
+    open: Vec<Unanswered>,
+    started: Instant,
+}
+
+struct Unanswered {
+    at: usize,
+    cause: MissCause,
+    /// Where memory would have it, and [`Memory::version`](super::memory::Memory::version) of that.
+    place: Place,
+    version: u32,
+    asked: Asked,
+}
+
+impl EmbeddingCache {
+    /// The answer, from memory or else from disk. May wait for the disk.
+    pub fn lookup<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
+        self.recall_one(&probe.into()).unwrap_or_else(|open| self.settle(open).pop().flatten())
+    }
+
+    /// The answers to many probes, in their order. May wait for the disk, once for all.
+    pub fn lookup_many<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Vec<Option<Arc<Entry>>> {
+        match self.recall(probes) {
+            Recall::Done(answers) => answers,
+            Recall::AskDisk(open) => self.settle(open),
+        }
+    }
+
+    /// Looks into memory only. Never waits.
+    pub fn recall<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Recall {
+        let mut recalling = self.recalling();
+        self.recall_more(&mut recalling, probes);
+        self.recalled(recalling)
+    }
+
+    /// Begins a lookup of many that are not all at hand at once: [`EmbeddingCache::recall_more`] takes some,
+    /// [`EmbeddingCache::recalled`] ends it.
+    pub fn recalling(&self) -> Recalling {
+        Recalling { answers: Vec::new(), open: Vec::new(), started: Instant::now(), now: self.now() }
+    }
+
+    /// See [`EmbeddingCache::recalling`]. Never waits.
+    pub fn recall_more<'a, P: Into<Probe<'a>>>(&self, recalling: &mut Recalling, probes: impl IntoIterator<Item = P>) {
+        let Recalling { answers, open, now, .. } = recalling;
+        let mut probes = probes.into_iter().map(Into::into);
+        answers.reserve(probes.size_hint().0);
+        let mut some: Vec<Probe> = Vec::with_capacity(TOGETHER);
+        loop {
+            some.clear();
+            some.extend(probes.by_ref().take(TOGETHER));
+            if some.is_empty() {
+                break;
+            }
+            self.memory.fetch(&some);
+            for probe in &some {
+                let answer = self.ask_memory(probe, *now);
+                if let Err(cause) = answer {
+                    match self.disk {
+                        Some(_) => open.push(self.unanswered(probe, answers.len(), cause)),
+                        None => self.counters.missed(cause, 1),
+                    }
+                }
+                answers.push(answer.ok());
+            }
+        }
+    }
+
+    /// See [`EmbeddingCache::recalling`].
+    pub fn recalled(&self, recalling: Recalling) -> Recall {
+        let Recalling { answers, open, started, now } = recalling;
+        let found = answers.iter().flatten().count();
+        self.counters.memory_hits.add(found);
+        if open.is_empty() {
+            self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
+            return Recall::Done(answers);
+        }
+        Recall::AskDisk(Open { answers, open, started })
+    }
+
+    /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
+    pub fn recall_one(&self, probe: &Probe) -> Result<Option<Arc<Entry>>, Open> {
+        let started = Instant::now();
+        let now = self.now();
+        let answer = match self.ask_memory(probe, now) {
+            Ok(entry) => {
+                self.counters.memory_hits.add(1);
+                Some(entry)
+            }
+            Err(cause) if self.disk.is_some() => {
+                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, cause)], started });
+            }
+            Err(cause) => {
+                self.counters.missed(cause, 1);
+                None
+            }
+        };
+        self.counters.took(started.elapsed(), 1, usize::from(answer.is_some()), now.wall_ms);
+        Ok(answer)
+    }
+
+    fn unanswered(&self, probe: &Probe, at: usize, cause: MissCause) -> Unanswered {
+        let asked = (probe.key(), probe.content_hash());
+        let place = Place { name: probe.name(), content: probe.content() };
+        Unanswered { at, cause, place, version: self.memory.version(place.name), asked }
+    }
+
+    /// Answers what memory could not. Waits for the disk.
+    pub fn settle(&self, open: Open) -> Vec<Option<Arc<Entry>>> {
+        let now = self.now();
+        let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
+        let found = self.disk.as_ref().map(|disk| disk.get(&asked, now)).unwrap_or_default();
+        self.settled(open, found, now)
+    }
+
+    /// [`EmbeddingCache::settle`] for a lookup of one, if that is possible without waiting for another thread or
+    /// process: only for the file's pages, where the system does not have them at hand.
+    pub fn settle_now(&self, open: Open) -> Result<Option<Arc<Entry>>, Open> {
+        let now = self.now();
+        let found = match (&self.disk, &open.open[..]) {
+            (Some(disk), [unanswered]) => disk.get_now(&unanswered.asked, now),
+            _ => None,
+        };
+        match found {
+            Some(found) => Ok(self.settled(open, vec![found], now).pop().flatten()),
+            None => Err(open),
+        }
+    }
+
+    /// What the disk has found is the answer.
+    fn settled(&self, mut open: Open, found: Vec<OnDisk>, now: Now) -> Vec<Option<Arc<Entry>>> {
+        let mut found = found.into_iter();
+        open.open.retain_mut(|unanswered| {
+            unanswered.cause = match found.next() {
+                Some(OnDisk::Hit(entry)) => {
+                    let displaced = self.memory.promote(unanswered.place, &entry, now, unanswered.version);
+                    self.displaced(&displaced);
+                    self.counters.disk_hits.add(1);
+                    open.answers[unanswered.at] = Some(entry);
+                    return false;
+                }
+                Some(OnDisk::Expired) => MissCause::Expired,
+                Some(OnDisk::Changed) => MissCause::Changed,
+                Some(OnDisk::Damaged) => MissCause::Damaged,
+                // What memory had is the better reason.
+                Some(OnDisk::Absent) | None => unanswered.cause,
+            };
+            true
+        });
+        for unanswered in &open.open {
+            self.counters.missed(unanswered.cause, 1);
+        }
+        let requests = open.answers.len();
+        self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);
+        open.answers
+    }
+
+    fn ask_memory(&self, probe: &Probe, now: Now) -> Result<Arc<Entry>, MissCause> {
+        match self.memory.get(probe, now) {
+            Found::Hit(entry) => Ok(entry),
+            Found::Absent => Err(MissCause::Absent),
+            Found::Expired => {
+                self.left(EvictionCause::Expired, 1);
+                Err(MissCause::Expired)
+            }
+            Found::Changed => {
+                self.left(EvictionCause::Explicit, 1);
+                Err(MissCause::Changed)
+            }
+        }
+    }
+
+    /// What memory has. Counts as no use and in no statistics; never waits.
+    pub fn peek<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
+        self.memory.peek(&probe.into(), self.now())
+    }
+
+    /// Whether a lookup would be answered. Counts as no use and in no statistics. May wait for the disk.
+    pub fn contains<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
+        let (probe, now) = (probe.into(), self.now());
+        self.memory.peek(&probe, now).is_some() || self.on_disk((probe.key(), probe.content_hash()), now)
+    }
+
+    pub(super) fn on_disk(&self, asked: Asked, now: Now) -> bool {
+        let found = self.disk.as_ref().map(|disk: &Disk| disk.get(&[asked], now));
+        found.is_some_and(|found| matches!(found[..], [OnDisk::Hit(_)]))
+    }
+}

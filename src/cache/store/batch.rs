@@ -1,0 +1,270 @@
+//! The changes of one transaction.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, params};
+
+use super::super::entry::Entry;
+use super::Result;
+use super::file::{PAGE_BYTES, meta, pragma};
+use super::row::{Checked, Row, disagreement, encode, find, key_of, read, select};
+use crate::embedding::Key;
+
+/// No lease is believed for longer: it was taken while the clock was ahead.
+pub const LONGEST_LEASE_MS: u64 = 600_000;
+
+/// The changes of one transaction.
+pub struct Batch<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) dimensions: &'a mut HashMap<i64, usize>,
+    pub(super) added: i64,
+    /// Of the next row, once one was written.
+    pub(super) next_id: Option<i64>,
+}
+
+impl Batch<'_> {
+    /// Writes an entry; `Err(length)` in the answer when its space has vectors of another length.
+    pub fn put(&mut self, key: &Key, entry: &Entry) -> Result<std::result::Result<(), usize>> {
+        if !entry.vector.is_empty() {
+            let stored = self.dimensions_of(entry.space, entry.vector.len())?;
+            if stored != entry.vector.len() {
+                return Ok(Err(stored));
+            }
+        }
+        let id = self.next_id()?;
+        let (format, bytes) = encode(&entry.vector);
+        let fields = Checked { key, entry, format, bytes: &bytes };
+        let checksum = fields.checksum();
+        let values = params![
+            key.as_bytes(),
+            entry.space,
+            &*entry.kind,
+            entry.created_ms as i64,
+            entry.expires_ms as i64,
+            entry.created_ms as i64,
+            checksum,
+            entry.content.as_ref().map(|hash| &hash[..]),
+            format,
+            bytes,
+            &*entry.note,
+            id,
+        ];
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO entries
+             (key, space, kind, created_ms, expires_ms, used_ms, checksum, content, format, vector, note, id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (key) DO NOTHING",
+        )?;
+        if insert.execute(values)? == 1 {
+            self.added += 1;
+            return Ok(Ok(()));
+        }
+        let mut update = self.connection.prepare_cached(
+            "UPDATE entries SET space = ?2, kind = ?3, created_ms = ?4, expires_ms = ?5, used_ms = ?6, checksum = ?7,
+             content = ?8, format = ?9, vector = ?10, note = ?11, id = ?12 WHERE key = ?1",
+        )?;
+        // The index says that there is such a row.
+        if update.execute(values)? == 1 { Ok(Ok(())) } else { Err(disagreement()) }
+    }
+
+    /// The id of a row that is written now: higher than those of all that were ever written, so that whoever has seen the
+    /// rows up to one sees all later changes behind it.
+    fn next_id(&mut self) -> Result<i64> {
+        let id = match self.next_id {
+            Some(id) => id,
+            None => {
+                let mut last = self.connection.prepare_cached("SELECT max(id) FROM entries")?;
+                let last: Option<i64> = last.query_row([], |row| row.get(0))?;
+                (meta(self.connection, "next_id")? as i64).max(last.unwrap_or_default().saturating_add(1))
+            }
+        };
+        self.next_id = Some(id.saturating_add(1));
+        Ok(id)
+    }
+
+    /// The length of a space's vectors. The first one decides.
+    pub fn dimensions_of(&mut self, space: i64, first: usize) -> Result<usize> {
+        if let Some(&known) = self.dimensions.get(&space)
+            && known == first
+        {
+            return Ok(known);
+        }
+        let mut insert =
+            self.connection.prepare_cached("INSERT INTO spaces VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?;
+        insert.execute(params![space, first as i64])?;
+        let mut select = self.connection.prepare_cached("SELECT dimensions FROM spaces WHERE id = ?1")?;
+        let stored: i64 = select.query_row([space], |row| row.get(0))?;
+        let mut stored = stored as usize;
+        // A damaged length would refuse all vectors for ever: entries have a checksum, and know better.
+        if stored != first
+            && let Some(known) = self.any_vector_of(space)?
+            && known != stored
+        {
+            self.connection.execute("UPDATE spaces SET dimensions = ?2 WHERE id = ?1", [space, known as i64])?;
+            stored = known;
+        }
+        self.dimensions.insert(space, stored);
+        Ok(stored)
+    }
+
+    /// Length of the vector of any whole entry of a space.
+    fn any_vector_of(&self, space: i64) -> Result<Option<usize>> {
+        let sql = select!("FROM entries WHERE space = ?1 AND length(vector) > 0 LIMIT 8");
+        let mut select = self.connection.prepare_cached(sql)?;
+        let mut rows = select.query([space])?;
+        while let Some(row) = rows.next()? {
+            if let Some(key) = key_of(row)?
+                && let Row::Found(stored) = read(&key, row)?
+            {
+                return Ok(Some(stored.entry.vector.len()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes the entry of a key; where `only` is given, only the row with that checksum.
+    pub fn delete(&mut self, key: &Key, only: Option<i64>) -> Result<()> {
+        let mut delete =
+            self.connection.prepare_cached("DELETE FROM entries WHERE key = ?1 AND (?2 IS NULL OR checksum = ?2)")?;
+        self.added -= delete.execute(params![key.as_bytes(), only])? as i64;
+        Ok(())
+    }
+
+    /// Deletes the row of a key if it is still damaged; whether that was not enough, because it was the index of keys that
+    /// led to a row of another key, and is new now.
+    pub fn repair(&mut self, key: &Key) -> Result<bool> {
+        if !matches!(find(self.connection, key)?, Row::Damaged) {
+            return Ok(false);
+        }
+        let mut select = self.connection.prepare_cached("SELECT id FROM entries WHERE key = ?1")?;
+        let id: i64 = select.query_row([key.as_bytes()], |row| row.get(0))?;
+        if !self.is_whole(id)? {
+            self.added -= self.connection.execute("DELETE FROM entries WHERE id = ?1", [id])? as i64;
+            if !matches!(find(self.connection, key)?, Row::Damaged) {
+                return Ok(false);
+            }
+        }
+        self.reindex().map(|()| true)
+    }
+
+    /// Whether a row is what was written for the key that it has itself, whatever an index says.
+    fn is_whole(&self, id: i64) -> Result<bool> {
+        let mut select = self.connection.prepare_cached(select!("FROM entries NOT INDEXED WHERE id = ?1"))?;
+        let mut rows = select.query([id])?;
+        let Some(row) = rows.next()? else { return Ok(false) };
+        Ok(match key_of(row)? {
+            Some(key) => matches!(read(&key, row)?, Row::Found(_)),
+            None => false,
+        })
+    }
+
+    /// Makes the index of keys anew, from the rows. Of those with the same key, which the old one has let in, the newest
+    /// stays.
+    pub fn reindex(&mut self) -> Result<()> {
+        self.connection.execute_batch(
+            "DROP INDEX entries_key;
+             DELETE FROM entries WHERE id NOT IN (SELECT max(id) FROM entries GROUP BY key);
+             CREATE UNIQUE INDEX entries_key ON entries(key);
+             UPDATE meta SET value = (SELECT count(*) FROM entries NOT INDEXED) WHERE name = 'entries';",
+        )?;
+        self.added = 0;
+        Ok(())
+    }
+
+    /// Deletes all entries of a space and kind; absent ones stand for all.
+    pub fn clear(&mut self, space: Option<i64>, kind: Option<&str>) -> Result<()> {
+        let deleted = self.connection.execute(
+            "DELETE FROM entries WHERE (?1 IS NULL OR space = ?1) AND (?2 IS NULL OR kind = ?2)",
+            params![space, kind],
+        )?;
+        self.added -= deleted as i64;
+        if kind.is_none() {
+            self.connection.execute("DELETE FROM spaces WHERE ?1 IS NULL OR id = ?1", [space])?;
+            self.dimensions.clear();
+        }
+        Ok(())
+    }
+
+    /// Notes that a row was used.
+    pub fn touch(&mut self, id: i64, used_ms: u64) -> Result<()> {
+        let mut update =
+            self.connection.prepare_cached("UPDATE entries SET used_ms = ?2 WHERE id = ?1 AND used_ms < ?2")?;
+        update.execute([id, used_ms as i64])?;
+        Ok(())
+    }
+
+    /// Takes the leases that are free; whether each is `owner`'s now.
+    pub fn acquire(&mut self, keys: &[Key], owner: &[u8], now_ms: u64, until_ms: u64) -> Result<Vec<bool>> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT INTO leases VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE
+             SET owner = excluded.owner, expires_ms = excluded.expires_ms
+             WHERE owner = excluded.owner OR expires_ms <= ?4 OR expires_ms > ?5",
+        )?;
+        let until = until_ms.min(now_ms + LONGEST_LEASE_MS);
+        let mut take = |key: &Key| {
+            let latest = (now_ms + LONGEST_LEASE_MS) as i64;
+            Ok(insert.execute(params![key.as_bytes(), owner, until as i64, now_ms as i64, latest])? == 1)
+        };
+        keys.iter().map(&mut take).collect()
+    }
+
+    /// Gives leases back.
+    pub fn release(&mut self, keys: &[Key], owner: &[u8]) -> Result<()> {
+        let mut delete = self.connection.prepare_cached("DELETE FROM leases WHERE key = ?1 AND owner = ?2")?;
+        keys.iter().try_for_each(|key| delete.execute(params![key.as_bytes(), owner]).map(drop))?;
+        Ok(())
+    }
+
+    pub(super) fn drop_leases(&mut self, now_ms: u64) -> Result<()> {
+        self.connection.execute("DELETE FROM leases WHERE expires_ms <= ?1", [now_ms as i64])?;
+        Ok(())
+    }
+
+    pub(super) fn expire(&mut self, now_ms: u64, most: usize) -> Result<usize> {
+        let mut delete = self.connection.prepare_cached(
+            "DELETE FROM entries WHERE id IN (SELECT id FROM entries
+             WHERE expires_ms <= ?1 AND expires_ms < 9223372036854775807 LIMIT ?2)",
+        )?;
+        let deleted = delete.execute([now_ms as i64, most as i64])?;
+        self.added -= deleted as i64;
+        Ok(deleted)
+    }
+
+    /// Deletes the least recently used entries until the file holds no more than `max_bytes`.
+    pub(super) fn evict(&mut self, max_bytes: u64) -> Result<usize> {
+        let mut evicted = 0;
+        loop {
+            let pages = pragma(self.connection, "page_count")?;
+            let used = (pages - pragma(self.connection, "freelist_count")?.min(pages)) * PAGE_BYTES;
+            if used <= max_bytes {
+                return Ok(evicted);
+            }
+            // About as many as the surplus has room for, a twentieth of the file on top so that not every batch evicts.
+            let entries = (meta(self.connection, "entries")? as i64 + self.added).max(1) as u64;
+            let surplus = used - max_bytes + max_bytes / 20;
+            let rows = (surplus * entries / used).clamp(1, 20_000);
+            let mut delete = self.connection.prepare_cached(
+                "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY used_ms, id LIMIT ?1)",
+            )?;
+            let deleted = delete.execute([rows as i64])?;
+            if deleted == 0 {
+                // Nothing but the file's own frame is left.
+                return Ok(evicted);
+            }
+            self.added -= deleted as i64;
+            evicted += deleted;
+        }
+    }
+
+    pub(super) fn finish(&mut self, now_ms: u64) -> Result<u64> {
+        let mut update = self.connection.prepare_cached(
+            "UPDATE meta SET value = CASE name WHEN 'entries' THEN max(value + ?1, 0) ELSE max(value, ?2) END
+             WHERE name IN ('entries', 'clock_ms')",
+        )?;
+        update.execute([self.added, now_ms as i64])?;
+        if let Some(next_id) = self.next_id {
+            let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('next_id', ?1)")?;
+            note.execute([next_id])?;
+        }
+        meta(self.connection, "entries")
+    }
+}

@@ -1,0 +1,303 @@
+//! The file of the disk tier: its schema, and everything that is said to SQLite.
+
+mod batch;
+mod file;
+mod row;
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+pub(super) use batch::Batch;
+use file::{BUSY_WAIT, lock, meta, migrate, pragma, prepare};
+pub(super) use file::{Identity, PAGE_BYTES, set_aside};
+pub(super) use row::{Row, Stored};
+use row::{find, key_of, read, select};
+
+use super::entry::{CLOCK_SLACK_MS, NEVER};
+use crate::embedding::Key;
+
+/// Rows that one step of maintenance deletes, and pages that it gives back: a few milliseconds each, so that it never
+/// keeps another process or the queue waiting.
+const STEP_ROWS: usize = 500;
+const STEP_PAGES: usize = 256;
+
+/// Why something could not be done, by what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Another process holds the file.
+    Busy(String),
+    /// The file is damaged, or none of SQLite's.
+    Broken(String),
+    /// The file is somebody else's.
+    Foreign(String),
+    /// The disk is full, the directory cannot be written, …
+    Unavailable(String),
+}
+
+impl Fault {
+    pub fn reason(&self) -> &str {
+        let (Self::Busy(reason) | Self::Broken(reason) | Self::Foreign(reason) | Self::Unavailable(reason)) = self;
+        reason
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        let reason = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
+                Self::Busy(reason)
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Broken(reason),
+            // What these statements never meet in a file as they leave it. Unknown is SQLITE_ERROR: no such table.
+            Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => Self::Broken(reason),
+            Some(_) => Self::Unavailable(reason),
+            // A value of a type that this schema does not have, or no row where there must be one.
+            None => Self::Broken(reason),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+type Result<T> = std::result::Result<T, Fault>;
+
+/// A connection that only reads. Never waits for a writer.
+pub(super) struct Reader {
+    connection: Connection,
+}
+
+impl Reader {
+    pub fn open(path: &Path) -> Result<Self> {
+        // Between the renames of a file that is set aside, the file of before would be read with the log of the new one.
+        let _steady = lock(path, File::lock_shared);
+        let connection =
+            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        prepare(&connection, -4096)?;
+        // The log is opened with the first look.
+        pragma(&connection, "schema_version")?;
+        Ok(Self { connection })
+    }
+
+    /// Whether it waits for other processes that have the file to themselves for a moment, or says [`Fault::Busy`].
+    pub fn patient(&self, patient: bool) -> Result<()> {
+        Ok(self.connection.busy_timeout(if patient { BUSY_WAIT } else { Duration::ZERO })?)
+    }
+
+    /// The rows of `keys`, all as of one moment.
+    pub fn get<'k>(&self, mut keys: impl ExactSizeIterator<Item = &'k Key>, mut each: impl FnMut(Row)) -> Result<()> {
+        // A transaction locks once for all; one look does that by itself.
+        let transaction = if keys.len() > 1 { Some(self.connection.unchecked_transaction()?) } else { None };
+        keys.try_for_each(|key| find(&self.connection, key).map(&mut each))?;
+        Ok(transaction.map_or(Ok(()), |transaction| transaction.finish())?)
+    }
+
+    /// Whether the index of keys is sorted. Where a damaged key is not, a search may pass by whole rows beside it.
+    pub fn in_order(&self) -> Result<bool> {
+        let mut keys = self.connection.prepare("SELECT key FROM entries INDEXED BY entries_key ORDER BY key")?;
+        let mut rows = keys.query([])?;
+        let mut before = Vec::new();
+        while let Some(row) = rows.next()? {
+            match row.get_ref(0)? {
+                ValueRef::Blob(key) if before.as_slice() < key => {
+                    before.clear();
+                    before.extend_from_slice(key);
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Calls `each` with every whole row of a space after the row `after`. Gives the last row of all.
+    pub fn scan(&self, space: i64, after: i64, mut each: impl FnMut(Key, Stored)) -> Result<i64> {
+        let last = self.connection.prepare_cached("SELECT max(id) FROM entries")?.query_row([], |row| row.get(0));
+        let last: i64 = last.map(Option::unwrap_or_default)?;
+        if last <= after {
+            return Ok(last);
+        }
+        // A + keeps SQLite from reading the index of the space, which does not know the rows' order.
+        let sql = match after {
+            0 => select!("FROM entries WHERE space = ?1 AND id > ?2"),
+            _ => select!("FROM entries WHERE +space = ?1 AND id > ?2"),
+        };
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([space, after])?;
+        while let Some(row) = rows.next()? {
+            let Some(key) = key_of(row)? else { continue };
+            if let Row::Found(stored) = read(&key, row)? {
+                each(key, stored);
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// What a batch changed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Usage {
+    pub entries: u64,
+    pub bytes: u64,
+    pub evicted: usize,
+}
+
+/// What a step of maintenance did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tidied {
+    pub expired: usize,
+    pub evicted: usize,
+    pub pages: usize,
+    /// Whether there may be more to do.
+    pub more: bool,
+}
+
+/// The connection that writes.
+pub(super) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    file: Identity,
+    max_bytes: Option<u64>,
+    dimensions: HashMap<i64, usize>,
+    /// The latest time that any writer of this file has seen.
+    clock_ms: u64,
+}
+
+impl Writer {
+    /// Opens the file or begins one. Nobody else opens it or sets it aside meanwhile.
+    pub fn open(path: &Path, max_bytes: Option<u64>, now_ms: u64) -> Result<Self> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let _alone = lock(path, File::lock);
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        prepare(&connection, -16_384)?;
+        // Without this the directory is found to be read-only at the first write only.
+        if connection.is_readonly("main")? {
+            return Err(Fault::Unavailable(format!("{} cannot be written", path.display())));
+        }
+        migrate(&mut connection)?;
+        let clock_ms = meta(&connection, "clock_ms")?;
+        let mut writer = Self {
+            connection,
+            path: path.to_owned(),
+            file: Identity::of(path)?,
+            max_bytes,
+            dimensions: HashMap::new(),
+            clock_ms,
+        };
+        writer.follow_clock(now_ms)?;
+        Ok(writer)
+    }
+
+    /// Whether the file is still where it was opened.
+    pub fn in_place(&self) -> bool {
+        Identity::of(&self.path).is_ok_and(|file| file == self.file)
+    }
+
+    /// Entries and bytes in use.
+    pub fn usage(&self) -> Result<Usage> {
+        let pages = pragma(&self.connection, "page_count")?.saturating_sub(pragma(&self.connection, "freelist_count")?);
+        Ok(Usage { entries: meta(&self.connection, "entries")?, bytes: pages * PAGE_BYTES, evicted: 0 })
+    }
+
+    /// Does everything that `work` does, or nothing of it.
+    pub fn transaction<T>(&mut self, now_ms: u64, work: impl FnOnce(&mut Batch) -> Result<T>) -> Result<(T, Usage)> {
+        self.follow_clock(now_ms)?;
+        let max_bytes = self.max_bytes;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = Batch { connection: &transaction, dimensions: &mut self.dimensions, added: 0, next_id: None };
+        let done = work(&mut batch).and_then(|done| {
+            let evicted = max_bytes.map_or(Ok(0), |max_bytes| batch.evict(max_bytes))?;
+            let entries = batch.finish(now_ms)?;
+            Ok((done, entries, evicted))
+        });
+        let (done, entries, evicted) = done.inspect_err(|_| self.dimensions.clear())?;
+        let pages = pragma(&transaction, "page_count")?.saturating_sub(pragma(&transaction, "freelist_count")?);
+        transaction.commit().inspect_err(|_| self.dimensions.clear())?;
+        self.clock_ms = self.clock_ms.max(now_ms);
+        Ok((done, Usage { entries, bytes: pages * PAGE_BYTES, evicted }))
+    }
+
+    /// Makes what was committed survive a loss of power, too.
+    pub fn sync(&self) -> Result<()> {
+        // Answers "busy" in a column, where readers keep it from doing all; the log itself is synced before that.
+        Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    }
+
+    /// Makes the index of keys anew. See [`Batch::reindex`].
+    pub fn reindex(&mut self, now_ms: u64) -> Result<()> {
+        self.transaction(now_ms, |batch| batch.reindex()).map(drop)
+    }
+
+    /// A small part of maintenance.
+    pub fn tidy(&mut self, now_ms: u64) -> Result<Tidied> {
+        let (expired, usage) = self.transaction(now_ms, |batch| {
+            batch.drop_leases(now_ms)?;
+            batch.expire(now_ms, STEP_ROWS)
+        })?;
+        let free = pragma(&self.connection, "freelist_count")?;
+        let mut pages = 0;
+        if expired == 0 && free > 0 {
+            let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({STEP_PAGES})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            pages = free.saturating_sub(pragma(&self.connection, "freelist_count")?) as usize;
+        }
+        let more = expired == STEP_ROWS || (expired > 0 && free > 0) || pages == STEP_PAGES;
+        if !more {
+            self.sync()?;
+        }
+        Ok(Tidied { expired, evicted: usage.evicted, pages, more })
+    }
+
+    /// When the machine's clock was set back, ends at once what it would bring back to life or keep alive for ever.
+    fn follow_clock(&mut self, now_ms: u64) -> Result<()> {
+        let before = self.clock_ms;
+        if before <= now_ms.saturating_add(CLOCK_SLACK_MS) {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let future = (now_ms + CLOCK_SLACK_MS) as i64;
+        // What had expired by the clock that was ahead stays expired.
+        let mut gone = transaction.execute(
+            "DELETE FROM entries WHERE expires_ms <= ?1 AND expires_ms < 9223372036854775807",
+            [before as i64],
+        )?;
+        // What was made by it has an age that nobody knows.
+        gone += transaction.execute(
+            "DELETE FROM entries WHERE used_ms > ?1 AND created_ms > ?1 AND expires_ms < 9223372036854775807",
+            [future],
+        )?;
+        transaction.execute("UPDATE entries SET used_ms = ?2 WHERE used_ms > ?1", [future, now_ms as i64])?;
+        transaction.execute("DELETE FROM leases", [])?;
+        transaction.execute("UPDATE meta SET value = max(value - ?1, 0) WHERE name = 'entries'", [gone as i64])?;
+        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'clock_ms'", [now_ms as i64])?;
+        transaction.commit()?;
+        self.clock_ms = now_ms;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn execute(&mut self, sql: &str) -> Result<()> {
+        Ok(self.connection.execute_batch(sql)?)
+    }
+}
+
+impl Writer {
+    pub fn identity(&self) -> Identity {
+        self.file
+    }
+}
+
+const _: () = assert!(NEVER == 9_223_372_036_854_775_807, "the number in the SQL");
