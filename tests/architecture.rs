@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("host", &[]),
     ("embedding", &[]),
@@ -18,19 +18,33 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("cache", &["embedding", "error", "host"]),
     ("lanes", &["error"]),
     ("memory", &["error"]),
+    ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "host", "text"]),
     ("generator", &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
     (
         "binding",
-        &["batch", "cache", "cancel", "embedding", "error", "generator", "host", "index", "memory", "model", "text"],
+        &[
+            "batch",
+            "cache",
+            "cancel",
+            "embedding",
+            "error",
+            "generator",
+            "host",
+            "index",
+            "memory",
+            "metrics",
+            "model",
+            "text",
+        ],
     ),
     ("lib", &[]),
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 11] = [
+const ONLY_IN: [(&str, &[&str]); 12] = [
     ("ort::", &["model/onnx.rs"]),
     (
         "napi",
@@ -40,10 +54,12 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
             "binding/generator.rs",
             "binding/index.rs",
             "binding/memory.rs",
+            "binding/metrics.rs",
             "binding/mod.rs",
             "lib.rs",
         ],
     ),
+    ("hdrhistogram::", &["metrics/distribution.rs"]),
     ("tokenizers::", &["tokens.rs"]),
     ("rusqlite::", &["cache/store.rs", "index/store.rs"]),
     ("tree_sitter", &["index/outline.rs"]),
