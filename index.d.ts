@@ -493,6 +493,561 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/** Options of {@link PerformanceMonitor.toPrometheus}. */
+export interface PrometheusOptions {
+	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
+	prefix?: string;
+	/** Labels of every sample, such as the service's name. */
+	labels?: Record<string, string>;
+}
+/** What of a snapshot becomes a table. */
+export type CsvTable = "operations" | "caches" | "cycles";
+/** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
+export interface OpenTelemetryOptions {
+	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
+	spans?: boolean;
+	/** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
+	api?: unknown;
+}
+/** Something to end. */
+export interface OpenTelemetryConnection extends Disposable {
+	/** Nothing more is offered. */
+	disconnect(): void;
+}
+/** Options of {@link PerformanceMonitor}. */
+export interface MonitorOptions {
+	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
+	maxCycles?: number;
+	/**
+	 * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
+	 * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
+	 */
+	persistPath?: string;
+	/** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
+	persistInterval?: number;
+}
+/** What is known of an operation beside its time. */
+export interface RecordOptions {
+	/** Items that it has processed: a whole number from 0. Default 1. */
+	batchSize?: number;
+	/** Whether it succeeded; what failed has processed nothing. Default true. */
+	success?: boolean;
+	/** Memory in bytes: what was held, or what was held before and after and the most between. */
+	memory?: number | {
+		before: number;
+		after: number;
+		peak?: number;
+	};
+	/** What went wrong, to be kept among the latest errors. Makes `success` false. */
+	error?: unknown;
+}
+/** Options of {@link PerformanceMonitor.measure}. */
+export type MeasureOptions = Pick<RecordOptions, "batchSize">;
+/** Options of {@link MonitorTimer.stop}. */
+export type StopOptions = Pick<RecordOptions, "batchSize" | "success" | "error">;
+/** Bytes that the process held around operations. */
+export interface OperationMemory {
+	/** When the latest operation began. */
+	before: number;
+	/** When it ended. */
+	after: number;
+	/**
+	 * The most that was seen at any of them: exact where an operation drove the process higher than it ever was, else what
+	 * was held at a beginning or an end.
+	 */
+	peak: number;
+	/** How much more was held after an operation than before it, on average. */
+	averageGrowth: number;
+	/** Operations that it was measured at. */
+	samples: number;
+}
+/** What is known of one operation. Times in milliseconds; percentiles are off by at most 0.4 %. */
+export interface OperationStats {
+	name: string;
+	/** How often it ran, failures included. */
+	count: number;
+	/** How often it failed. */
+	errors: number;
+	/** Items that it has processed. */
+	items: number;
+	/** All times together. */
+	total: number;
+	min: number;
+	max: number;
+	mean: number;
+	p50: number;
+	p95: number;
+	p99: number;
+	p999: number;
+	/**
+	 * Items a second: from the beginning of the first operation to the end of the last one, and over the last minute (or
+	 * since that beginning). 0 where that is no time at all.
+	 */
+	throughput: {
+		wholeRun: number;
+		lastMinute: number;
+	};
+	/** `null` where it was not measured. */
+	memory: OperationMemory | null;
+	/** When the first one began, in milliseconds since 1970. */
+	firstAt: number;
+	/** When the last one ended, in milliseconds since 1970. */
+	lastAt: number;
+}
+/** How one type of thing was found. */
+export interface CacheTypeStats {
+	type: string;
+	hits: number;
+	misses: number;
+	/** 0–1. */
+	hitRatio: number;
+}
+/** Work of several steps. Times in milliseconds. */
+export interface CycleRecord {
+	id: string;
+	/** `'interrupted'`: its process ended before it did. */
+	status: "inProgress" | "succeeded" | "failed" | "interrupted";
+	/** Milliseconds since 1970. */
+	startedAt: number;
+	/** Milliseconds since 1970; `null` where nobody saw the end, as `duration`. */
+	endedAt: number | null;
+	duration: number | null;
+	llmCalls: number;
+	/** Of these, the ones that a cache answered. */
+	cacheHits: number;
+	llmTime: number;
+	validations: number;
+	validationTime: number;
+	fileOperations: number;
+	/** Bytes that the process held; as {@link OperationMemory}. */
+	memory: {
+		before: number;
+		after: number;
+		peak: number;
+	} | null;
+}
+/** All cycles since the beginning, those that are no longer kept one by one included. Times in milliseconds. */
+export interface CycleSummary {
+	/** `succeeded + failed + interrupted`. */
+	count: number;
+	succeeded: number;
+	failed: number;
+	interrupted: number;
+	/** Cycles in progress. The totals below are of ended ones. */
+	active: number;
+	llmCalls: number;
+	cacheHits: number;
+	/** 0–1; 0 before the first call. */
+	cacheHitRatio: number;
+	llmTime: number;
+	validations: number;
+	validationTime: number;
+	fileOperations: number;
+	/** `null` before the first one has ended. */
+	duration: {
+		total: number;
+		min: number;
+		max: number;
+		mean: number;
+		p50: number;
+		p95: number;
+		p99: number;
+		p999: number;
+	} | null;
+}
+/** One failure. */
+export interface MonitorError {
+	/** Milliseconds since 1970. */
+	at: number;
+	/** The operation. */
+	name: string;
+	message: string;
+}
+/** What the machine does, the container where it has a limit; at most a second old. */
+export interface MachineUse {
+	/** Bytes that this process holds. */
+	processMemory: number;
+	/** Bytes in use by all. */
+	usedMemory: number;
+	/** Bytes that there are. */
+	totalMemory: number;
+	/** Percent of the cores that this process may use. */
+	cpuUsage: number;
+	cpuCores: number;
+}
+/** See {@link PerformanceMonitor.getSummary}. */
+export interface MonitorSummary {
+	/** When the monitor was made or reset, in milliseconds since 1970. */
+	startedAt: number;
+	/** How long ago that is, in milliseconds. */
+	uptime: number;
+	/** Over all operations. */
+	totals: {
+		count: number;
+		errors: number;
+		items: number;
+	};
+	operations: Record<string, OperationStats>;
+	caches: {
+		hits: number;
+		misses: number;
+		hitRatio: number;
+		byType: Record<string, CacheTypeStats>;
+	};
+	cycles: CycleSummary;
+	/** The latest failures whose message is known, the oldest first: at most 100. */
+	errors: MonitorError[];
+	machine: MachineUse;
+}
+/** All that a monitor knows at one moment, as JSON can hold it. See {@link mergeSnapshots}. */
+export interface MonitorSnapshot {
+	format: "embedcore-monitor";
+	version: 1;
+	/** Milliseconds since 1970. */
+	takenAt: number;
+	/** Milliseconds since 1970. */
+	startedAt: number;
+	/** By name. `histogram`: durations in nanoseconds and how many there are of each, in turn. */
+	operations: (OperationStats & {
+		histogram?: number[];
+	})[];
+	/** By type. */
+	caches: CacheTypeStats[];
+	cycles: {
+		summary: CycleSummary;
+		/** The latest ones that have ended, the oldest first. */
+		recent: CycleRecord[];
+		active: CycleRecord[];
+		histogram: number[];
+	};
+	errors: MonitorError[];
+	/** Not after merging. */
+	machine?: MachineUse;
+}
+/** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
+export type MonitorEvent = {
+	monitor: PerformanceMonitor;
+} & ({
+	type: "operation";
+	name: string;
+	duration: number;
+	items: number;
+	success: boolean;
+	error?: unknown;
+} | {
+	type: "operations";
+	name: string;
+	durations: ArrayLike<number>;
+	items: number;
+	success: boolean;
+} | {
+	type: "cycle-started";
+	id: string;
+} | {
+	type: "cycle-ended";
+	cycle: CycleRecord;
+} | {
+	type: "file-set-aside";
+	path: string;
+	movedTo: string;
+	reason: string;
+} | {
+	type: "storage-failed";
+	path: string;
+	error: EmbeddingError;
+});
+/** What is measured from the start to {@link stop}. */
+export interface MonitorTimer extends Disposable {
+	/**
+	 * Ends the measurement and gives the milliseconds that it took. Only the first call records; another one gives the same
+	 * again.
+	 */
+	stop(options?: StopOptions): number;
+}
+/**
+ * Counts and times whatever you name: operations, look-ups in caches, cycles of several steps.
+ *
+ * Times are kept in HDR histograms, so that percentiles are right to 0.4 % however many there are, and two monitors can
+ * be merged. Recording costs some tens of nanoseconds and never blocks. The first 1000 names (of operations, and of
+ * cached types) are told apart; what comes after them is counted together as `(others)`.
+ */
+export declare class PerformanceMonitor implements AsyncDisposable {
+	#private;
+	/**
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option; `CACHE_STORAGE_FAILED` where `persistPath` cannot
+	 * be read. A damaged file is renamed and kept, and told on the `diagnostics_channel` `embedcore:monitor`.
+	 */
+	constructor(options?: MonitorOptions);
+	/**
+	 * Runs `work`, waits for it and gives what it gives. Its time, its memory and whether it failed are recorded; what it
+	 * throws is thrown on as it is.
+	 */
+	measure<T>(name: string, work: () => T | PromiseLike<T>, options?: MeasureOptions): Promise<T>;
+	/** Measures time and memory from now until `stop()`; or, with `using`, until the end of the block. */
+	startTimer(name: string): MonitorTimer;
+	/**
+	 * Records an operation that took `ms` milliseconds and has just ended.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is recorded then.
+	 */
+	record(name: string, ms: number, options?: RecordOptions): void;
+	/**
+	 * Records many operations that have just ended, each with the same `batchSize`. The fast way, fastest for a
+	 * `Float64Array`. Of one that is no duration, the index is named and none is recorded.
+	 */
+	recordMany(name: string, durations: ArrayLike<number>, options?: Pick<RecordOptions, "batchSize" | "success">): void;
+	/** Counts something that was found in a cache. */
+	cacheHit(type?: string): void;
+	/** Counts something that was not found in a cache. */
+	cacheMiss(type?: string): void;
+	/**
+	 * Starts a cycle: work of several steps. More than 10,000 at a time are not kept: the oldest counts as interrupted.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when one of this id is in progress.
+	 */
+	startCycle(id: string): void;
+	/**
+	 * Notes a call of a language model in a cycle; `duration` in milliseconds.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when no cycle of this id is in progress, as the other steps do.
+	 */
+	recordLlmCall(id: string, options?: {
+		cacheHit?: boolean;
+		duration?: number;
+	}): void;
+	/** Notes a validation of `count` things (default 1) in a cycle, that took `duration` milliseconds. */
+	recordValidation(id: string, options?: {
+		duration?: number;
+		count?: number;
+	}): void;
+	/** Notes that a file was read or written in a cycle, or `count` of them. */
+	recordFileOperation(id: string, options?: {
+		count?: number;
+	}): void;
+	/** Ends a cycle, and gives what is known of it. */
+	endCycle(id: string, options?: {
+		success?: boolean;
+	}): CycleRecord;
+	/** Cycles that have ended, the oldest first: the latest `maxCycles`. */
+	getCycles(): CycleRecord[];
+	/** What is known of one operation; `null` for one that was never recorded. */
+	getStats(name: string): OperationStats | null;
+	/** Everything, for a program to read. */
+	getSummary(): MonitorSummary;
+	/** Everything, histograms included: to be kept as JSON, merged with others, or opened by the dashboard. */
+	snapshot(): MonitorSnapshot;
+	/** Forgets everything, cycles in progress included. */
+	reset(): void;
+	/** Everything in the [text format of Prometheus](https://prometheus.io/docs/instrumenting/exposition_formats/). */
+	toPrometheus(options?: PrometheusOptions): string;
+	/** Operations (or caches, or cycles) as CSV, RFC 4180, safe to open in a spreadsheet. */
+	toCsv(table?: CsvTable): string;
+	/** Everything as tables in Markdown. */
+	toMarkdown(): string;
+	/** Everything for a terminal, at most 80 columns wide. */
+	toText(): string;
+	/** A {@link snapshot} as JSON. */
+	toJson(): string;
+	/**
+	 * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. With
+	 * `spans: true`, {@link measure} and timers are recorded as spans, too. Needs `@opentelemetry/api`, which is an
+	 * optional peer.
+	 *
+	 * @throws {@link EmbeddingError} `BACKEND_UNAVAILABLE` where that package is not installed.
+	 */
+	connectOpenTelemetry(options?: OpenTelemetryOptions): OpenTelemetryConnection;
+	/**
+	 * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
+	 */
+	save(path?: string | undefined): Promise<void>;
+	/** Writes what is not yet written. What is recorded later is still kept in memory. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/**
+ * The monitor of the process. What threads (`worker_threads`) record with theirs, they record with this one: at the
+ * latest when they read it or end.
+ */
+export declare function getGlobalMonitor(): PerformanceMonitor;
+/**
+ * One snapshot of several: counts are summed, percentiles are those of all durations together, throughput is that from
+ * the first beginning to the last end, and the latest cycles and errors of all are kept.
+ *
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
+ */
+export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot;
+/** Options of {@link monitored}. */
+export interface MonitoredOptions {
+	/** What the operation is called. Default: `Class.method`. */
+	name?: string;
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor;
+	/** Items of a call, by its arguments. Default 1. */
+	batchSize?: (...args: any[]) => number;
+}
+/** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
+export interface MonitoredDecorator {
+	<This, Args extends any[], Result>(method: (this: This, ...args: Args) => Result, context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>): (this: This, ...args: Args) => Result;
+	<T>(target: object, key: string | symbol, descriptor: TypedPropertyDescriptor<T>): void;
+}
+/**
+ * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
+ * gives or throws is passed on as it is.
+ *
+ * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
+ */
+export declare function monitored(nameOrOptions?: string | MonitoredOptions): MonitoredDecorator;
+/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
+export interface DashboardSource {
+	/** Called once an interval. */
+	getPerformanceMetrics(): DashboardMetrics | object;
+}
+/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
+export interface DashboardMetrics {
+	/** Look-ups since the beginning, by tier. */
+	cache?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/** The same, as a cache calls it. */
+	stats?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/** Items and tokens that the next batch may have. */
+	batchOptimizer?: {
+		currentBatchSize?: number;
+		tokenBudget?: number;
+	};
+	/** How batches are made, and the most memory that may be used, in bytes. */
+	memoryProcessor?: {
+		currentStrategy?: string | {
+			name: string;
+		};
+		memoryLimit?: number;
+	};
+}
+/** Options of {@link PerformanceDashboard}. */
+export interface DashboardOptions {
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor;
+	generator?: DashboardSource;
+	cache?: DashboardSource;
+	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
+	interval?: number;
+	/** Points that are kept. Default 900: a quarter of an hour. */
+	history?: number;
+	/** What the page is called. Default `embedcore`. */
+	title?: string;
+}
+/** What happened between two points. Durations in milliseconds. */
+export interface TimelinePoint {
+	/** When it ended, in milliseconds since 1970. */
+	at: number;
+	/** How long it was. */
+	seconds: number;
+	operations: {
+		name: string;
+		count: number;
+		errors: number;
+		items: number;
+		p50: number;
+		p95: number;
+		p99: number;
+		max: number;
+	}[];
+	caches: CacheTypeStats[];
+	/** Cycles that ended. */
+	cycles: number;
+	/** Cycles in progress at its end. */
+	active: number;
+	/** Look-ups in the tiers of caches; `null` where nobody knows. */
+	tiers: {
+		memory: number;
+		disk: number;
+		misses: number;
+	} | null;
+	/** At its end, as the next ones. */
+	batchSize: number | null;
+	tokenBudget: number | null;
+	strategy: string | null;
+	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
+	memory: {
+		process: number;
+		used: number;
+		limit: number;
+	};
+	/** Percent. */
+	cpu: number;
+}
+/** All that a dashboard knows. A snapshot of its monitor, and more. */
+export interface DashboardSnapshot extends MonitorSnapshot {
+	dashboard: {
+		title: string;
+		interval: number;
+		history: number;
+		timeline: TimelinePoint[];
+	};
+}
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+	/** 0 (default): any that is free. */
+	port?: number;
+	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+	host?: string;
+	/** Whether the process stays alive for it. Default false. */
+	keepAlive?: boolean;
+}
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+	readonly url: string;
+	readonly port: number;
+	/** Ends all connections. */
+	close(): Promise<void>;
+}
+/**
+ * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
+ *
+ * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
+ * millisecond or less for each.
+ */
+export declare class PerformanceDashboard implements AsyncDisposable {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: DashboardOptions);
+	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
+	snapshot(): DashboardSnapshot;
+	/** For a terminal, at most 80 columns wide. */
+	textSummary(): string;
+	/** Tables in Markdown. */
+	markdownReport(): string;
+	/**
+	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
+	 */
+	exportJson(path: string): Promise<void>;
+	/** Writes a table as CSV. */
+	exportCsv(path: string, table?: CsvTable): Promise<void>;
+	/**
+	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+	 */
+	serve(options?: ServeOptions): Promise<DashboardServer>;
+	/**
+	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
+	 * file changes, so does the page.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
+	 */
+	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
+	/** Ends its servers, and takes no more points. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** Options of a stream. */
 export interface StreamOptions {
 	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */

@@ -24,7 +24,12 @@ test('the package exports what the contract names', () => {
     'MemoryLimitError',
     'ModelInitializationError',
     'OptimizedEmbeddingGenerator',
+    'PerformanceDashboard',
+    'PerformanceMonitor',
     'getEmbeddingCache',
+    'getGlobalMonitor',
+    'mergeSnapshots',
+    'monitored',
     'prepareText',
     'resetEmbeddingCache',
   ]);

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code. A user of the public entry like any other.
+// The command `embedcore`: semantic search in a directory of source code, and the dashboard. A user of the public entry
+// like any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -8,12 +9,13 @@ const { existsSync, statSync } = require('node:fs');
 const { dirname, join, relative, resolve } = require('node:path');
 const { parseArgs } = require('node:util');
 
-const { CodeIndex, EmbeddingError } = require('embedcore');
+const { CodeIndex, EmbeddingError, PerformanceDashboard } = require('embedcore');
 
-const USAGE = `Semantic search in source code, offline.
+const USAGE = `Semantic search in source code, offline; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
+  embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
 
 Options of index
   --rebuild        replace an index that another model or version made, or a damaged one
@@ -23,6 +25,10 @@ Options of search
   --json           answers as JSON
 Options of both
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
+Options of dashboard
+  --port N         where it is served (4040, or another one if that is taken)
+  --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
+Options of all
   --help, --version
 
 DIRECTORY is the current one by default; search also looks for an index above it.`;
@@ -33,12 +39,17 @@ const OPTIONS = {
   limit: { type: 'string' },
   json: { type: 'boolean' },
   model: { type: 'string' },
+  port: { type: 'string' },
+  host: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 };
 
-/** Which options go with which command; the others go with every one. */
-const ONLY = { index: ['rebuild', 'verbose'], search: ['limit', 'json'] };
+/** Which options go with which command; help and version go with every one. */
+const ONLY = { index: ['rebuild', 'verbose', 'model'], search: ['limit', 'json', 'model'], dashboard: ['port', 'host'] };
+
+/** Where the dashboard is, unless something else is there. */
+const PORT = 4040;
 
 /** What the user has done wrong, in words for the user. */
 class UsageError extends Error {}
@@ -63,10 +74,10 @@ async function main(args) {
   if (values.help || (command === undefined && args.length === 0)) return console.log(USAGE);
   if (!Object.hasOwn(ONLY, command ?? '')) throw new UsageError(`There is no command ${command ?? ''}`.trimEnd());
   for (const [other, names] of Object.entries(ONLY)) {
-    const misplaced = other !== command && names.find((name) => values[name] !== undefined);
+    const misplaced = names.find((name) => values[name] !== undefined && !ONLY[command].includes(name));
     if (misplaced) throw new UsageError(`--${misplaced} is an option of ${other}`);
   }
-  return command === 'index' ? index(rest, values) : search(rest, values);
+  return { index, search, dashboard }[command](rest, values);
 }
 
 function parse(args) {
@@ -192,6 +203,24 @@ async function search(rest, values) {
 }
 
 const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, width - 1).join('').trimEnd()}…` : text);
+
+async function dashboard(rest, { port, host }) {
+  if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);
+  if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
+  const serve = (at) => {
+    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }) };
+    return rest.length > 0 ? PerformanceDashboard.serveSnapshot(rest[0], options) : new PerformanceDashboard().serve(options);
+  };
+  // A port that was not asked for may be another one.
+  const server = await serve(Number(port ?? PORT)).catch((error) => {
+    if (port !== undefined || error.details?.option !== 'port') throw error;
+    return serve(0);
+  });
+  const color = paint(process.stdout);
+  console.log(`${rest.length > 0 ? plain(rest[0]) : 'The dashboard'} is at ${color('cyan', server.url)} until you press Ctrl-C`);
+  if (rest.length === 0) console.log(color('dim', '  It shows this process alone. Open a snapshot on the page, or have your own program serve it: new PerformanceDashboard().serve()'));
+  process.once('SIGINT', () => server.close().then(() => process.exit(0)));
+}
 
 /** Adds the command that helps to errors that a command can help with. */
 function explained(error, directory, values) {
