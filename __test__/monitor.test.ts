@@ -429,6 +429,8 @@ test('bad input is refused by name, and changes nothing', async () => {
     [() => monitor.record('a', 1, { memory: { before: 1 } as never }), 'memory.after'],
     [() => monitor.recordMany('a', [1, 2, -3]), 'index 2'],
     [() => monitor.recordMany('a', [1, 'x' as never]), 'index 1'],
+    [() => monitor.recordMany('a', new BigInt64Array(2) as never), 'index 0'],
+    [() => monitor.recordMany('a', new DataView(new ArrayBuffer(8)) as never), 'not an array'],
     [() => monitor.recordMany('a', 5 as never), 'not an array'],
     [() => monitor.recordMany('a', null as never), 'not an array'],
     [() => monitor.recordMany('a', [1], { batchSize: -1 }), 'batchSize'],
@@ -454,6 +456,19 @@ test('bad input is refused by name, and changes nothing', async () => {
   const { throughput: _, ...rest } = JSON.parse(before);
   expect(monitor.getStats('a')).toMatchObject(rest);
   expect(monitor.getSummary()).toMatchObject({ totals: { count: 1 }, caches: { hits: 0, misses: 0 } });
+});
+
+test('errors that cannot be shown, or are very long', () => {
+  const monitor = new PerformanceMonitor();
+  const circular: { self?: unknown } = {};
+  circular.self = circular;
+  const errors = [circular, () => 1, 5n, Symbol('s'), Object.create(null), { get message() { throw new Error('no'); } }, null, 'x'.repeat(1e8), '😀'.repeat(1000)];
+  for (const error of errors) monitor.record('a', 1, { error });
+  const messages = monitor.getSummary().errors.map(({ message }) => message);
+  expect(messages).toHaveLength(errors.length);
+  for (const message of messages) expect([...message].length).toBeLessThanOrEqual(500);
+  expect(messages.slice(0, 7)).toEqual(['[object Object]', '() => 1', '5', 'Symbol(s)', 'an error that cannot be shown', 'an error that cannot be shown', 'null']);
+  expect(messages.at(-1)).toMatch(/^(😀)+$/u);
 });
 
 test('does not keep the process alive', () => {

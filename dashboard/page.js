@@ -105,8 +105,8 @@ function drawAll(fresh) {
   // Once a frame, and not at all while nobody looks.
   cancelAnimationFrame(redraw);
   redraw = requestAnimationFrame(() => {
-    drawTiles();
     drawChoice();
+    drawTiles();
     drawTables();
     drawCharts();
     document.body.dataset.drawn = String(shown.takenAt);
@@ -134,11 +134,13 @@ function drawTiles() {
   const latest = timeline.at(-1);
   const memory = machine?.processMemory ?? latest?.memory.process;
   const limit = latest?.memory.limit ?? machine?.totalMemory;
-  const recent = sum(operations, (one) => one.throughput.lastMinute);
+  // One operation's: an item that passes five of them would count five times.
+  const busy = operations.find(({ name }) => name === chosen);
   const all = hits + misses > 0 ? [hits, misses] : [tiers.memory + tiers.disk, tiers.misses];
   const tiles = [
-    ['throughput', 'Items a second', recent, rate(recent), 'last minute'],
-    ['operations', 'Operations', runs, count(runs), `${count(sum(operations, (one) => one.items))} items`],
+    busy && ['throughput', 'Items a second', busy.throughput.lastMinute, rate(busy.throughput.lastMinute), `${busy.name}, last minute`],
+    busy && ['latency', '95 % take at most', busy.p95, time(busy.p95), busy.name],
+    ['operations', 'Operations', runs, count(runs), `${count(operations.length)} ${operations.length === 1 ? 'kind' : 'kinds'}`],
     ['errors', 'Errors', errors, count(errors), runs > 0 ? `${percent(errors / runs)} of operations` : '', errors > 0 ? 'bad' : ''],
     all[0] + all[1] > 0 && ['hits', 'Cache hits', all[0] / (all[0] + all[1]), percent(all[0] / (all[0] + all[1])), `${count(all[0])} of ${count(all[0] + all[1])}`],
     memory && ['memory', 'Memory held', memory, size(memory), [limit && `of ${size(limit)}`, latest?.strategy].filter(Boolean).join(', ')],
@@ -246,7 +248,8 @@ function tierTotals(timeline) {
 const plots = {};
 const HEIGHT = 200;
 
-/** Round numbers of bytes, and of things that there are no halves of. */
+/** Round numbers of seconds, of bytes, and of things that there are no halves of. */
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 604800, 2592000, 31536000];
 const BYTES = Array.from({ length: 44 }, (_, i) => 2 ** i);
 const WHOLE = Array.from({ length: 13 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** i)).flat();
 const color = (index) => style(`--series-${Math.min(index, 6)}`);
@@ -269,7 +272,9 @@ function plot(id, { series, format, empty, marks = [], bars = false, right, top,
   const old = plots[id];
   if (old?.shape === shape) {
     old.marks = marks;
-    old.chart.setData(data);
+    // Who has a closer look at some time keeps it until a double click.
+    old.chart.setData(data, !old.zoomed);
+    if (old.zoomed) old.chart.redraw();
     return;
   }
   old?.chart.destroy();
@@ -287,10 +292,10 @@ function plot(id, { series, format, empty, marks = [], bars = false, right, top,
   entry.chart = new uPlot(
     {
       width: Math.max(200, box.clientWidth), height: HEIGHT,
-      cursor: { points: { size: 7 }, drag: { x: true, y: false } },
-      scales: { x: xs.length === 1 ? { range: () => [xs[0] - 30, xs[0] + 30] } : {}, y: { range: low }, right: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
+      cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false }, sync: { key: 'time' } },
+      scales: { x: { range: (_, min, max) => (min === max ? [min - 30, max + 30] : [min, max]) }, y: { range: low }, right: { range: (_, __, max) => [0, max > 0 ? max * 1.08 : 1] } },
       axes: [
-        { ...axis, size: 26, gap: 2, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)), space: 80 },
+        { ...axis, size: 26, gap: 2, incrs: SECONDS, values: (_, ticks) => ticks.map((tick) => clock.format(tick * 1000)), space: 80 },
         { ...axis, size: 60, gap: 6, ...(steps && { incrs: steps }), values: (_, ticks) => ticks.map((tick) => format(tick)) },
         ...(usable.some(({ scale }) => scale === 'right') ? [{ ...axis, side: 1, scale: 'right', size: 52, gap: 6, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => right(tick)) }] : []),
       ],
@@ -303,11 +308,15 @@ function plot(id, { series, format, empty, marks = [], bars = false, right, top,
           points: { show: !bars, size: 5, filter: (chart, at) => lonely(chart.data[at]) },
         })),
       ],
-      hooks: { draw: [(chart) => drawMarks(chart, entry.marks)] },
+      hooks: { draw: [(chart) => drawMarks(chart, entry.marks)], setSelect: [({ select }) => select.width > 0 && (entry.zoomed = true)] },
     },
     data,
     box,
   );
+  entry.chart.over.addEventListener('dblclick', () => (entry.zoomed = false));
+  const canvas = box.querySelector('canvas');
+  canvas.setAttribute('role', 'img');
+  canvas.setAttribute('aria-label', box.parentElement.querySelector('h2').textContent);
   plots[id] = entry;
 }
 
@@ -361,11 +370,12 @@ function drawCharts() {
     format: rate, empty: waiting ?? 'No operation has ended yet.',
   });
 
+  const idle = waiting ?? (chosen === undefined ? 'No operation has ended yet.' : 'This operation has not run in this time.');
   const of = (what) => byName.map((operations) => operations.get(chosen) ?? null).map((one) => (one ? what(one) : null));
   document.querySelector('#chart-latency small').textContent = chosen === undefined ? '' : chosen;
   plot('latency', {
     series: ['p50', 'p95', 'p99'].map((name) => ({ label: name, values: of((one) => one[name]) })),
-    format: time, empty: waiting ?? 'This operation has not run in this time.',
+    format: time, empty: idle,
   });
 
   const changes = timeline.flatMap((point, i) => (i > 0 && point.strategy !== null && timeline[i - 1].strategy !== null && point.strategy !== timeline[i - 1].strategy ? [{ at: point.at / 1000, text: `→ ${point.strategy}` }] : []));
@@ -393,7 +403,7 @@ function drawCharts() {
       { label: 'batch size', values: timeline.map((point) => point.batchSize), dash: [6, 3] },
       { label: 'token budget', values: timeline.map((point) => point.tokenBudget), scale: 'right' },
     ],
-    format: rate, right: count, empty: waiting ?? 'This operation has not run in this time.',
+    format: rate, right: count, empty: idle,
   });
 
   const failures = timeline.map((point) => point.operations.reduce((sum, one) => sum + one.errors, 0));
@@ -487,6 +497,7 @@ $('file').addEventListener('change', ({ target }) => {
 $('live').addEventListener('click', listen);
 $('operation').addEventListener('change', ({ target }) => {
   chosen = target.value;
+  drawTiles();
   drawCharts();
 });
 $('more').addEventListener('click', () => {

@@ -103,7 +103,8 @@ export class PerformanceDashboard implements AsyncDisposable {
   readonly #sources: DashboardSource[];
   readonly #options: { interval: number; history: number; title: string };
   readonly #timeline: TimelinePoint[] = [];
-  readonly #listeners = new Set<(point: TimelinePoint) => void>();
+  /** Told what is new, as JSON. */
+  readonly #listeners = new Set<(json: string) => void>();
   readonly #servers = new Set<DashboardServer>();
   readonly #timer: NodeJS.Timeout;
   #tiers: { memory: number; disk: number; misses: number } | null = null;
@@ -177,7 +178,7 @@ export class PerformanceDashboard implements AsyncDisposable {
       prometheus: () => prometheusOf(insideOf(this.#monitor).read(0)),
       health: () => ({ uptimeSeconds: process.uptime(), ...this.#health() }),
       subscribe: (send) => {
-        const listener = (point: TimelinePoint) => send('point', JSON.stringify({ ...insideOf(this.#monitor).read(Math.min(point.cycles, PAGE_CYCLES)), point }));
+        const listener = (json: string) => send('point', json);
         this.#listeners.add(listener);
         return () => this.#listeners.delete(listener);
       },
@@ -267,7 +268,9 @@ export class PerformanceDashboard implements AsyncDisposable {
     };
     this.#timeline.push(point);
     if (this.#timeline.length > this.#options.history) this.#timeline.shift();
-    for (const listener of this.#listeners) listener(point);
+    if (this.#listeners.size === 0) return;
+    const json = JSON.stringify({ ...inside.read(Math.min(point.cycles, PAGE_CYCLES)), point });
+    for (const listener of this.#listeners) listener(json);
   }
 
   /** Asks the sources. One that throws is left out, and its error kept among those of the monitor, once. */

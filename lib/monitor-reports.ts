@@ -175,7 +175,6 @@ const overview = ({ takenAt, startedAt, operations, machine }: MonitorSnapshot) 
     `over ${time(takenAt - startedAt)}`,
     `${count(sum((one) => one.count))} operations`,
     `${count(sum((one) => one.errors))} errors`,
-    `${count(sum((one) => one.items))} items`,
     ...(machine ? [`${size(machine.processMemory)} held`] : []),
   ].join(' · ');
 };

@@ -214,6 +214,9 @@ const publish = (event: MonitorEvent) => events.publish(event);
 /** Longest duration, in milliseconds; see `MAX_MS` in `src/metrics/distribution.rs`. */
 const MAX_MS = 1e12;
 
+/** UTF-16 units of an error's message that cross: twice as many as are kept at most. */
+const MAX_MESSAGE = 1000;
+
 /** Events that wait to cross together, and the numbers of one; see `drain` in `src/binding/metrics.rs`. */
 const EVENTS = 256;
 const EVENT = 4;
@@ -366,8 +369,7 @@ export class PerformanceMonitor implements AsyncDisposable {
       throw invalid(`The durations are ${show(durations)}, not an array of milliseconds`);
     }
     const { batchSize, success } = checked(options);
-    const flat = ArrayBuffer.isView(durations) ? durations : numbersOf(durations);
-    const packed = flat instanceof Float64Array ? flat : Float64Array.from(flat as ArrayLike<number>);
+    const packed = durations instanceof Float64Array ? durations : numbersOf(durations);
     call(() => this.#native.recordMany(id, packed, batchSize, success));
     if (events.hasSubscribers) publish({ monitor: this, type: 'operations', name, durations, items: batchSize, success });
   }
@@ -780,7 +782,7 @@ function numbersOf(values: ArrayLike<unknown>): Float64Array {
 function messageOf(error: unknown): string {
   try {
     const message = (error as { message?: unknown } | null)?.message;
-    return typeof message === 'string' ? message : String(error);
+    return (typeof message === 'string' ? message : String(error)).slice(0, MAX_MESSAGE);
   } catch {
     return 'an error that cannot be shown';
   }
