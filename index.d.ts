@@ -865,7 +865,7 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 }
 /**
  * The monitor of the process. What threads (`worker_threads`) record with theirs, they record with this one: at the
- * latest when they read it or end.
+ * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
 /**
@@ -891,7 +891,7 @@ export interface MonitoredDecorator {
 }
 /**
  * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
- * gives or throws is passed on as it is.
+ * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
  *
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */
@@ -949,6 +949,7 @@ export interface TimelinePoint {
 	at: number;
 	/** How long it was. */
 	seconds: number;
+	/** Those that ended, the 50 busiest where there are more. */
 	operations: {
 		name: string;
 		count: number;

@@ -77,6 +77,9 @@ test('every interval is a point', async () => {
   expect(point!.memory.process).toBeGreaterThan(2 ** 20);
   expect(point!.seconds).toBeGreaterThan(0.05);
   expect(rest.operations.map(({ name, count }) => [name, count])).toEqual([['before', 1], ['embed', 2]]);
+  const { url } = await made.serve();
+  const text = (await get(`${url}metrics`)).body;
+  for (const line of ['cache_tier_hits_total{tier="memory"} 107', 'cache_tier_misses_total 40', 'batch_size 64', 'batch_token_budget 4096']) expect(text).toContain(`embedcore_${line}\n`);
   monitor.record('later', 1);
   const { dashboard: second } = await points(made, ({ dashboard }) => dashboard.timeline.some(({ operations }) => operations.length === 1 && operations[0]!.name === 'later'));
   expect(second.timeline.slice(1).every(({ tiers }) => tiers!.memory === 0)).toBe(true);

@@ -166,8 +166,10 @@ describe('text and Markdown', () => {
       expect([...line].reduce((sum, character) => sum + (wide.test(character) ? 2 : 1), 0), line).toBeLessThanOrEqual(80);
       expect(line).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u202a-\u202e]/);
     }
-    expect(text).toContain('plain');
+    expect(text).toContain('=1+1');
     expect(text).toContain('…');
+    expect(text.split('\n').filter((line) => /^… and \d+ others$/.test(line))).toHaveLength(2);
+    expect(text.split('\n').length).toBeLessThan(90);
     expect(new PerformanceMonitor().toText()).toContain('Nothing was recorded yet');
   });
 

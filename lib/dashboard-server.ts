@@ -40,7 +40,7 @@ const HEADERS = {
 const HEARTBEAT_MS = 15_000;
 
 /** Most bytes that wait for one reader: one that reads no more is let go, and comes back by itself. */
-const MAX_BACKLOG = 8 << 20;
+const MAX_BACKLOG = 64 << 20;
 
 export async function serve(live: Live, options: ServeOptions): Promise<DashboardServer> {
   const { port = 0, host = '127.0.0.1', keepAlive = false } = optionsObject(options, 'The options') as ServeOptions;

@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import { EmbeddingError } from './errors';
 import { invalid, optionsObject, show } from './input';
 import { getGlobalMonitor, insideOf, PerformanceMonitor, type CacheTypeStats, type MonitorSnapshot } from './monitor';
-import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable } from './monitor-reports';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
 import { call, native, settle, type NativeSampler } from './native';
 import { serve, type Live } from './dashboard-server';
 
@@ -46,6 +46,7 @@ export interface TimelinePoint {
   at: number;
   /** How long it was. */
   seconds: number;
+  /** Those that ended, the 50 busiest where there are more. */
   operations: { name: string; count: number; errors: number; items: number; p50: number; p95: number; p99: number; max: number }[];
   caches: CacheTypeStats[];
   /** Cycles that ended. */
@@ -107,7 +108,8 @@ export class PerformanceDashboard implements AsyncDisposable {
   readonly #listeners = new Set<(json: string) => void>();
   readonly #servers = new Set<DashboardServer>();
   readonly #timer: NodeJS.Timeout;
-  #tiers: { memory: number; disk: number; misses: number } | null = null;
+  /** As of the latest point. */
+  #sourced: Sourced;
   #lastSourceError = '';
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
@@ -132,7 +134,7 @@ export class PerformanceDashboard implements AsyncDisposable {
     const inside = insideOf(monitor);
     inside.flush();
     this.#sampler = inside.sampler();
-    this.#tiers = this.#readSources().tiers;
+    this.#sourced = this.#readSources();
     this.#timer = follow(new WeakRef(this), interval);
   }
 
@@ -175,7 +177,7 @@ export class PerformanceDashboard implements AsyncDisposable {
   async serve(options: ServeOptions = {}): Promise<DashboardServer> {
     const live: Live = {
       snapshot: () => JSON.stringify({ ...insideOf(this.#monitor).read(PAGE_CYCLES), dashboard: { ...this.#about(), timeline: this.#timeline } }),
-      prometheus: () => prometheusOf(insideOf(this.#monitor).read(0)),
+      prometheus: () => prometheusOf(insideOf(this.#monitor).read(0), {}, this.#sourced),
       health: () => ({ uptimeSeconds: process.uptime(), ...this.#health() }),
       subscribe: (send) => {
         const listener = (json: string) => send('point', json);
@@ -248,10 +250,13 @@ export class PerformanceDashboard implements AsyncDisposable {
     const inside = insideOf(this.#monitor);
     inside.flush();
     const interval = JSON.parse(call(() => this.#sampler.sample())) as Pick<TimelinePoint, 'at' | 'seconds' | 'operations' | 'caches' | 'cycles' | 'active'>;
+    // A name that is made of every file must not take memory for every point.
+    interval.operations.sort((a, b) => b.count * b.p50 - a.count * a.p50).splice(BUSIEST);
+    interval.caches.sort((a, b) => b.hits + b.misses - a.hits - a.misses).splice(BUSIEST);
     const { machine } = inside.read(0);
-    const { tiers, batchSize, tokenBudget, strategy, limit } = this.#readSources();
-    const before = this.#tiers;
-    this.#tiers = tiers;
+    const before = this.#sourced.tiers;
+    this.#sourced = this.#readSources();
+    const { tiers, batchSize, tokenBudget, strategy, limit } = this.#sourced;
     const since = (now: number, then: number) => (now >= then ? now - then : now);
     const point: TimelinePoint = {
       ...interval,
@@ -289,6 +294,9 @@ export class PerformanceDashboard implements AsyncDisposable {
   }
 }
 
+/** Operations, and types of caches, in a point. */
+const BUSIEST = 50;
+
 /** Cycles that the page is given at first. */
 const PAGE_CYCLES = 10_000;
 
@@ -300,14 +308,6 @@ function follow(dashboard: WeakRef<PerformanceDashboard>, interval: number): Nod
     else clearInterval(timer);
   }, interval);
   return timer.unref();
-}
-
-interface Sourced {
-  tiers: { memory: number; disk: number; misses: number } | null;
-  batchSize: number | null;
-  tokenBudget: number | null;
-  strategy: string | null;
-  limit: number | null;
 }
 
 /** Adds what a source knows, in its own words or in those of the classes of this package. */

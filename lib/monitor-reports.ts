@@ -28,14 +28,25 @@ const QUANTILES = [
   ['0.999', 'p999'],
 ] as const;
 
-export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptions = {}): string {
+/** What the sources of a dashboard say. */
+export interface Sourced {
+  /** Look-ups since the beginning. */
+  tiers: { memory: number; disk: number; misses: number } | null;
+  batchSize: number | null;
+  tokenBudget: number | null;
+  strategy: string | null;
+  /** Bytes. */
+  limit: number | null;
+}
+
+export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptions = {}, sourced?: Sourced): string {
   const { prefix = 'embedcore', labels = {} } = optionsObject(options, 'The options') as PrometheusOptions;
   if (typeof prefix !== 'string' || !/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(prefix)) {
     throw refused('prefix', `${show(prefix)} is not a name of letters, digits and underscores`);
   }
   const common = Object.entries(optionsObject(labels, 'labels')) as [string, unknown][];
   for (const [name, value] of common) {
-    const taken = ['operation', 'quantile', 'type', 'result', 'status'].includes(name);
+    const taken = ['operation', 'quantile', 'type', 'tier', 'result', 'status'].includes(name);
     if (!/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(name) || name.startsWith('__') || taken) {
       throw refused('labels', taken ? `the label ${name} is used by embedcore` : `${show(name)} is no name of a label`);
     }
@@ -73,6 +84,16 @@ export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptio
       { labels: { type, result: 'hit' }, value: hits },
       { labels: { type, result: 'miss' }, value: misses },
     ]));
+  const { tiers = null, batchSize = null, tokenBudget = null } = sourced ?? {};
+  if (tiers) {
+    family('cache_tier_hits_total', 'counter', 'Look-ups that a tier of the cache answered.', [
+      { labels: { tier: 'memory' }, value: tiers.memory },
+      { labels: { tier: 'disk' }, value: tiers.disk },
+    ]);
+    family('cache_tier_misses_total', 'counter', 'Look-ups that no tier of the cache answered.', [{ labels: {}, value: tiers.misses }]);
+  }
+  if (batchSize !== null) family('batch_size', 'gauge', 'Items that the next batch may have.', [{ labels: {}, value: batchSize }]);
+  if (tokenBudget !== null) family('batch_token_budget', 'gauge', 'Tokens that the next batch may have.', [{ labels: {}, value: tokenBudget }]);
   const { summary: totals } = cycles;
   family('cycles_total', 'counter', 'Cycles that have ended.',
     (['succeeded', 'failed', 'interrupted'] as const).map((status) => ({ labels: { status }, value: totals[status] })));
@@ -182,7 +203,7 @@ const overview = ({ takenAt, startedAt, operations, machine }: MonitorSnapshot) 
 const OPERATION = ['Operation', 'count', 'errors', 'p50', 'p95', 'p99', 'max', 'items/s'];
 const operationRow = (one: MonitorSnapshot['operations'][number]) => [
   one.name, count(one.count), count(one.errors), time(one.p50), time(one.p95), time(one.p99), time(one.max),
-  count(Number((one.throughput.lastMinute || one.throughput.wholeRun).toPrecision(3))),
+  count(Number(one.throughput.wholeRun.toPrecision(3))),
 ];
 const CACHE = ['Cache', 'hits', 'misses', 'ratio'];
 const cacheRow = ({ type, hits, misses, hitRatio }: MonitorSnapshot['caches'][number]) => [type, count(hits), count(misses), percent(hitRatio)];
@@ -200,6 +221,16 @@ const cyclesLine = ({ succeeded, failed, interrupted, active, cacheHitRatio, dur
 /** Cycles and errors that a report shows. */
 const LATEST = 10;
 
+/** Operations and types that a terminal shows. */
+const BUSIEST = 20;
+
+/** Those that matter most, and how many there are beside them. */
+function busiest<T>(all: T[], weight: (one: T) => number): [T[], string[][]] {
+  if (all.length <= BUSIEST) return [all, []];
+  const kept = [...all].sort((a, b) => weight(b) - weight(a)).slice(0, BUSIEST);
+  return [kept, [[`… and ${count(all.length - BUSIEST)} others`]]];
+}
+
 const WIDTH = 80;
 
 /** For a terminal: at most 80 columns, nothing in it that would steer the terminal. */
@@ -211,8 +242,10 @@ export function textOf(snapshot: MonitorSnapshot): string {
     const line = (cells: string[]) => cells.map((text, i) => fitted(text, widths[i]!, i > 0)).join('').trimEnd();
     lines.push('', line(head), '─'.repeat(widths.reduce((sum, width) => sum + width, 0)), ...rows.map(line));
   };
-  if (operations.length > 0) table([23, 7, 8, 8, 8, 8, 9, 9], OPERATION, operations.map(operationRow));
-  if (caches.length > 0) table([23, 9, 9, 9], CACHE, caches.map(cacheRow));
+  const [shown, others] = busiest(operations, (one) => one.total);
+  if (shown.length > 0) table([23, 7, 8, 8, 8, 8, 9, 9], OPERATION, [...shown.map(operationRow), ...others]);
+  const [types, otherTypes] = busiest(caches, (one) => one.hits + one.misses);
+  if (types.length > 0) table([23, 9, 9, 9], CACHE, [...types.map(cacheRow), ...otherTypes]);
   if (cycles.summary.count + cycles.summary.active > 0) {
     lines.push('', fitted(`Cycles: ${cyclesLine(cycles.summary)}`, WIDTH, false).trimEnd());
     table([29, 13, 9, 7, 8, 7, 7], CYCLE, latest(cycles).map(cycleRow));

@@ -219,6 +219,7 @@ const MAX_MESSAGE = 1000;
 
 /** Events that wait to cross together, and the numbers of one; see `drain` in `src/binding/metrics.rs`. */
 const EVENTS = 256;
+const WAIT_MS = 250;
 const EVENT = 4;
 const FAILED = 1;
 const HIT = 2;
@@ -563,9 +564,11 @@ export class PerformanceMonitor implements AsyncDisposable {
     buffer[at] = what;
     buffer[at + 1] = ms;
     buffer[at + 2] = items;
-    buffer[at + 3] = performance.now();
+    const now = performance.now();
+    buffer[at + 3] = now;
     this.#used = at + EVENT;
-    if (this.#used === buffer.length) this.#flush();
+    // Other threads may read the same monitor: they should not wait for all the others.
+    if (this.#used === buffer.length || now - buffer[3]! > WAIT_MS) this.#flush();
   }
 
   /** Hands over what waits. */
@@ -609,7 +612,7 @@ let sharedMonitor: PerformanceMonitor | undefined;
 
 /**
  * The monitor of the process. What threads (`worker_threads`) record with theirs, they record with this one: at the
- * latest when they read it or end.
+ * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export function getGlobalMonitor(): PerformanceMonitor {
   return (sharedMonitor ??= globalOne());
@@ -655,7 +658,7 @@ export interface MonitoredDecorator {
 
 /**
  * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
- * gives or throws is passed on as it is.
+ * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
  *
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */
