@@ -387,12 +387,14 @@ function drawCharts() {
     format: size, steps: BYTES, marks: changes, empty: waiting ?? '',
   });
 
-  const types = [...new Set(timeline.flatMap((point) => point.caches.map(({ type }) => type)))].sort();
+  const lookups = new Map();
+  for (const point of timeline) for (const { type, hits, misses } of point.caches) lookups.set(type, (lookups.get(type) ?? 0) + hits + misses);
+  const types = [...lookups.keys()].sort((a, b) => lookups.get(b) - lookups.get(a) || (a < b ? -1 : 1)).slice(0, 4).sort();
   const share = (part, all) => (all > 0 ? (part / all) * 100 : null);
   const ofType = (type) => timeline.map((point) => point.caches.find((one) => one.type === type)).map((one) => (one ? share(one.hits, one.hits + one.misses) : null));
   const ofTier = (tier) => timeline.map(({ tiers }) => (tiers ? share(tiers[tier], tiers.memory + tiers.disk + tiers.misses) : null));
   plot('hits', {
-    series: [...types.slice(0, 4).map((type) => ({ label: type, values: ofType(type) })), { label: 'tier: memory', values: ofTier('memory'), dash: [6, 3] }, { label: 'tier: disk', values: ofTier('disk'), dash: [2, 3] }],
+    series: [...types.map((type) => ({ label: type, values: ofType(type) })), { label: 'tier: memory', values: ofTier('memory'), dash: [6, 3] }, { label: 'tier: disk', values: ofTier('disk'), dash: [2, 3] }],
     format: (value) => `${digits(value)} %`, top: 100, empty: waiting ?? 'No look-up was counted yet.',
   });
 
@@ -407,7 +409,7 @@ function drawCharts() {
   });
 
   const failures = timeline.map((point) => point.operations.reduce((sum, one) => sum + one.errors, 0));
-  plot('errors', { series: [{ label: 'errors', values: failures.some(Boolean) ? failures : [null], tone: '--bad' }], bars: true, format: count, steps: WHOLE, empty: waiting ?? 'No errors in this time.' });
+  plot('errors', { series: [{ label: 'errors', values: failures.map((errors) => errors || null), tone: '--bad' }], bars: true, format: count, steps: WHOLE, empty: waiting ?? 'No errors in this time.' });
 }
 
 new ResizeObserver(() => {

@@ -190,12 +190,14 @@ export function size(bytes: number): string {
 
 const percent = (ratio: number) => `${Number((ratio * 100).toPrecision(3))} %`;
 
+const plural = (all: number, what: string) => `${count(all)} ${what}${all === 1 ? '' : 's'}`;
+
 const overview = ({ takenAt, startedAt, operations, machine }: MonitorSnapshot) => {
   const sum = (what: (one: MonitorSnapshot['operations'][number]) => number) => operations.reduce((total, one) => total + what(one), 0);
   return [
     `over ${time(takenAt - startedAt)}`,
-    `${count(sum((one) => one.count))} operations`,
-    `${count(sum((one) => one.errors))} errors`,
+    plural(sum((one) => one.count), 'operation'),
+    plural(sum((one) => one.errors), 'error'),
     ...(machine ? [`${size(machine.processMemory)} held`] : []),
   ].join(' · ');
 };
@@ -212,10 +214,10 @@ const cycleRow = (one: CycleRecord) => [
   one.id, one.status === 'inProgress' ? 'running' : one.status, one.duration === null ? '' : time(one.duration), count(one.llmCalls), count(one.cacheHits),
   count(one.validations), count(one.fileOperations),
 ];
-const cyclesLine = ({ succeeded, failed, interrupted, active, cacheHitRatio, duration }: MonitorSnapshot['cycles']['summary']) =>
+const cyclesLine = ({ succeeded, failed, interrupted, active, llmCalls, cacheHitRatio, duration }: MonitorSnapshot['cycles']['summary']) =>
   [
     `${count(succeeded)} succeeded`, `${count(failed)} failed`, ...(interrupted > 0 ? [`${count(interrupted)} interrupted`] : []),
-    `${count(active)} running`, `${percent(cacheHitRatio)} cached`, ...(duration ? [`p95 ${time(duration.p95)}`] : []),
+    `${count(active)} running`, ...(llmCalls > 0 ? [`${percent(cacheHitRatio)} cached`] : []), ...(duration ? [`p95 ${time(duration.p95)}`] : []),
   ].join(' · ');
 
 /** Cycles and errors that a report shows. */
