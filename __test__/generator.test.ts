@@ -25,7 +25,12 @@ test('the package exports what the contract names', () => {
     'ModelInitializationError',
     'ModelStore',
     'OptimizedEmbeddingGenerator',
+    'PerformanceDashboard',
+    'PerformanceMonitor',
     'getEmbeddingCache',
+    'getGlobalMonitor',
+    'mergeSnapshots',
+    'monitored',
     'prepareText',
     'resetEmbeddingCache',
   ]);

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code, and the models that are kept for it. A user of
-// the public entry like any other.
+// The command `embedcore`: semantic search in a directory of source code, the models that are kept for it, and the
+// dashboard. A user of the public entry like any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -9,9 +9,9 @@ const { existsSync, statSync } = require('node:fs');
 const { dirname, join, relative, resolve } = require('node:path');
 const { parseArgs } = require('node:util');
 
-const { CodeIndex, EmbeddingError, ModelStore } = require('embedcore');
+const { CodeIndex, EmbeddingError, ModelStore, PerformanceDashboard } = require('embedcore');
 
-const USAGE = `Semantic search in source code, offline.
+const USAGE = `Semantic search in source code, offline; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
@@ -19,6 +19,7 @@ const USAGE = `Semantic search in source code, offline.
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
   embedcore models remove OWNER/NAME    remove one
+  embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
 
 Options of index
   --rebuild        replace an index that another model or version made, or a damaged one
@@ -32,6 +33,10 @@ Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)
   --json           answers as JSON
+Options of dashboard
+  --port N         where it is served (4040, or another one if that is taken)
+  --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
+Options of all
   --help, --version
 
 DIRECTORY is the current one by default; search also looks for an index above it.`;
@@ -44,12 +49,17 @@ const OPTIONS = {
   model: { type: 'string' },
   dtype: { type: 'string' },
   'cache-dir': { type: 'string' },
+  port: { type: 'string' },
+  host: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 };
 
 /** Which options go with which command, beside those that go with every one. */
-const ALLOWED = { index: ['rebuild', 'verbose', 'model'], search: ['limit', 'json', 'model'], models: ['dtype', 'cache-dir', 'json'] };
+const ALLOWED = { index: ['rebuild', 'verbose', 'model'], search: ['limit', 'json', 'model'], models: ['dtype', 'cache-dir', 'json'], dashboard: ['port', 'host'] };
+
+/** Where the dashboard is, unless something else is there. */
+const PORT = 4040;
 
 /** What the user has done wrong, in words for the user. */
 class UsageError extends Error {}
@@ -78,7 +88,7 @@ async function main(args) {
     const homes = Object.keys(ALLOWED).filter((other) => ALLOWED[other].includes(misplaced));
     throw new UsageError(`--${misplaced} is an option of ${homes.join(' and ')}`);
   }
-  return { index, search, models }[command](rest, values);
+  return { index, search, models, dashboard }[command](rest, values);
 }
 
 function parse(args) {
@@ -297,6 +307,24 @@ async function removeModel(store, id, { json }) {
 }
 
 const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, width - 1).join('').trimEnd()}…` : text);
+
+async function dashboard(rest, { port, host }) {
+  if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);
+  if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
+  const serve = (at) => {
+    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }) };
+    return rest.length > 0 ? PerformanceDashboard.serveSnapshot(rest[0], options) : new PerformanceDashboard().serve(options);
+  };
+  // A port that was not asked for may be another one.
+  const server = await serve(Number(port ?? PORT)).catch((error) => {
+    if (port !== undefined || error.details?.option !== 'port') throw error;
+    return serve(0);
+  });
+  const color = paint(process.stdout);
+  console.log(`${rest.length > 0 ? plain(rest[0]) : 'The dashboard'} is at ${color('cyan', server.url)} until you press Ctrl-C`);
+  if (rest.length === 0) console.log(color('dim', '  It shows this process alone. Open a snapshot on the page, or have your own program serve it: new PerformanceDashboard().serve()'));
+  process.once('SIGINT', () => server.close().then(() => process.exit(0)));
+}
 
 /** Adds the command that helps to errors that a command can help with. */
 function explained(error, directory, values) {

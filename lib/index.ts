@@ -23,6 +23,16 @@ export type {
   CacheStats,
   SimilarEntry,
 } from './cache';
+export { PerformanceDashboard } from './dashboard';
+export type {
+  DashboardMetrics,
+  DashboardOptions,
+  DashboardServer,
+  DashboardSnapshot,
+  DashboardSource,
+  ServeOptions,
+  TimelinePoint,
+} from './dashboard';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
 export { CodeIndex } from './code-index';
@@ -65,5 +75,27 @@ export type {
 } from './performance';
 export { ModelStore } from './model-store';
 export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
+export { getGlobalMonitor, mergeSnapshots, monitored, PerformanceMonitor } from './monitor';
+export type {
+  CacheTypeStats,
+  CycleRecord,
+  CycleSummary,
+  MachineUse,
+  MeasureOptions,
+  MonitoredDecorator,
+  MonitoredOptions,
+  MonitorError,
+  MonitorEvent,
+  MonitorOptions,
+  MonitorSnapshot,
+  MonitorSummary,
+  MonitorTimer,
+  OperationMemory,
+  OperationStats,
+  RecordOptions,
+  StopOptions,
+} from './monitor';
+export type { CsvTable, PrometheusOptions } from './monitor-reports';
+export type { OpenTelemetryConnection, OpenTelemetryOptions } from './open-telemetry';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

@@ -30,7 +30,7 @@ export function invalid(message: string, details: Record<string, unknown> = {}):
 }
 
 /** A value as a person would write it, short enough for a message. */
-function show(value: unknown): string {
+export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value === 'object' && value !== null) return 'an object';

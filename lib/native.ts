@@ -147,7 +147,40 @@ export interface NativeMemoryProcessor {
   stop(): void;
 }
 
+/** See `src/binding/metrics.rs`. */
+export interface NativeMonitor {
+  operation(name: string): number;
+  cache(type: string): number;
+  drain(events: Float64Array, now: number): void;
+  recordMany(id: number, durations: Float64Array, items: number, success: boolean): void;
+  recordWithMemory(id: number, ms: number, items: number, success: boolean, before: number, after: number, peak: number): void;
+  memory(out: Float64Array): void;
+  end(id: number, ms: number, items: number, success: boolean, resident: number, highWater: number): void;
+  failed(name: string, message: string): void;
+  stats(name: string): string | null;
+  snapshot(histograms: boolean, cycles?: number): string;
+  reset(): void;
+  startCycle(id: string): void;
+  cycleCall(id: string, cacheHit: boolean, ms: number): void;
+  cycleValidation(id: string, ms: number, count: number): void;
+  cycleFiles(id: string, count: number): void;
+  endCycle(id: string, success: boolean): string;
+  cycles(): string;
+  load(): string[] | null;
+  saveNow(path: string): void;
+  save(path: string): Promise<void>;
+  machine(): string;
+  sampler(): NativeSampler;
+}
+
+export interface NativeSampler {
+  sample(): string;
+}
+
 interface Addon {
+  NativeMonitor: { new (options: object): NativeMonitor; global(): NativeMonitor };
+  mergeSnapshots(all: string[]): string;
+  writeWhole(path: string, text: string): Promise<void>;
   NativeBatchOptimizer: new (initial: number, options: object) => NativeBatchOptimizer;
   NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;

@@ -38,4 +38,5 @@ const addon = join(folder, `embedcore.${name}.node`);
 copyFileSync(join(root, 'target', profile, builtNames[process.platform]), `${addon}.part`);
 renameSync(`${addon}.part`, addon);
 run(process.execPath, join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');
+run(process.execPath, join('scripts', 'page.mjs'));
 console.log(`Built npm/${name} and dist/`);

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cgroup::Cgroup;
-pub use machine::{Machine, Memory, Resources, ThisMachine, trim};
+pub use machine::{Machine, Memory, ProcessMemory, Resources, ThisMachine, process_memory, trim};
 pub use monitor::Monitor;
 
 /// Cores that this process may use: affinity and the container's CPU quota counted in. At least 1.
@@ -35,6 +35,11 @@ pub trait Clock: Send + Sync {
 
     /// Milliseconds since some moment in the past. Never goes back; may stand still while the machine sleeps.
     fn steady_ms(&self) -> u64;
+
+    /// The same in microseconds.
+    fn steady_us(&self) -> u64 {
+        self.steady_ms().saturating_mul(1000)
+    }
 }
 
 /// The machine's own clock.
@@ -56,5 +61,9 @@ impl Clock for SystemClock {
 
     fn steady_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
+    }
+
+    fn steady_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
     }
 }

@@ -15,7 +15,7 @@
 //!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
 //! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at
-//! once, for a caller's own function. On top lies the binding that
+//! once, for a caller's own function; [`metrics`] counts and times whatever its users name. On top lies the binding that
 //! shows all of it to Node.js, behind the feature `napi`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -32,6 +32,7 @@ pub mod host;
 pub mod index;
 pub mod lanes;
 pub mod memory;
+pub mod metrics;
 pub mod model;
 pub mod text;
 pub mod tokens;

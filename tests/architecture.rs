@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("host", &[]),
     ("embedding", &[]),
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("cache", &["embedding", "error", "host"]),
     ("lanes", &["error"]),
     ("memory", &["cancel", "error", "host"]),
+    ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "host", "text"]),
     (
@@ -27,13 +28,26 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
     (
         "binding",
-        &["batch", "cache", "cancel", "embedding", "error", "generator", "host", "index", "memory", "model", "text"],
+        &[
+            "batch",
+            "cache",
+            "cancel",
+            "embedding",
+            "error",
+            "generator",
+            "host",
+            "index",
+            "memory",
+            "metrics",
+            "model",
+            "text",
+        ],
     ),
     ("lib", &[]),
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 11] = [
+const ONLY_IN: [(&str, &[&str]); 12] = [
     ("ort::", &["model/onnx.rs"]),
     (
         "napi",
@@ -45,11 +59,13 @@ const ONLY_IN: [(&str, &[&str]); 11] = [
             "binding/generator.rs",
             "binding/index.rs",
             "binding/memory.rs",
+            "binding/metrics.rs",
             "binding/mod.rs",
             "binding/models.rs",
             "lib.rs",
         ],
     ),
+    ("hdrhistogram::", &["metrics/distribution.rs"]),
     ("tokenizers::", &["tokens.rs"]),
     (
         "rusqlite::",

@@ -8,6 +8,7 @@ mod cache;
 mod generator;
 mod index;
 mod memory;
+mod metrics;
 mod models;
 mod options;
 

@@ -12,6 +12,7 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
+use crate::metrics::MetricsOptions;
 use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
@@ -107,6 +108,18 @@ impl<'a> Reader<'a> {
             )),
         }
     }
+}
+
+/// Parses the options of a monitor.
+pub(super) fn metrics(options: &Map<String, Value>) -> Result<MetricsOptions> {
+    let mut read = Reader::new("", options);
+    let default = MetricsOptions::default();
+    let parsed = MetricsOptions {
+        max_cycles: read.count("maxCycles", 1_000_000)?.map_or(default.max_cycles, |count| count as usize),
+        persist_path: read.string("persistPath")?.map(Into::into),
+    };
+    read.finish()?;
+    Ok(parsed)
 }
 
 /// Parses the constructor's options.

@@ -1,0 +1,141 @@
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { isIP } from 'node:net';
+import { join } from 'node:path';
+
+import type { DashboardServer, ServeOptions } from './dashboard';
+import { EmbeddingError } from './errors';
+import { optionsObject, show } from './input';
+import { PROMETHEUS_TYPE } from './monitor-reports';
+
+/** What a page shows. */
+export interface Live {
+  /** Everything, as JSON. */
+  snapshot(): string;
+  prometheus(): string;
+  health(): object;
+  /** Sends what is new (`point`) or everything anew (`snapshot`), as JSON, until the function that it gives is called. */
+  subscribe(send: (event: 'point' | 'snapshot', json: string) => void): () => void;
+}
+
+/** The files of the page, beside this one: see `dashboard/` and `scripts/page.mjs`. */
+const FILES: Record<string, [file: string, type: string]> = {
+  '/': ['index.html', 'text/html; charset=utf-8'],
+  '/page.css': ['page.css', 'text/css; charset=utf-8'],
+  '/page.js': ['page.js', 'text/javascript; charset=utf-8'],
+  '/uPlot.css': ['uPlot.css', 'text/css; charset=utf-8'],
+  '/uPlot.js': ['uPlot.js', 'text/javascript; charset=utf-8'],
+  '/icon.svg': ['icon.svg', 'image/svg+xml'],
+};
+
+/** Nothing but its own files: names that are shown cannot run a script, even if one should slip through. */
+const HEADERS = {
+  'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+  'Cache-Control': 'no-store',
+};
+
+/** A line now and then, so that a connection which is dead is noticed and one that waits is not cut. */
+const HEARTBEAT_MS = 15_000;
+
+/** Most bytes that wait for one reader: one that reads no more is let go, and comes back by itself. */
+const MAX_BACKLOG = 64 << 20;
+
+export async function serve(live: Live, options: ServeOptions): Promise<DashboardServer> {
+  const { port = 0, host = '127.0.0.1', keepAlive = false } = optionsObject(options, 'The options') as ServeOptions;
+  if (!Number.isInteger(port) || port < 0 || port > 65535) throw refused('port', `${show(port)} is not a whole number from 0 to 65535`);
+  if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
+  if (typeof keepAlive !== 'boolean') throw refused('keepAlive', `${show(keepAlive)} is not true or false`);
+
+  const page = new Map(Object.entries(FILES).map(([url, [file, type]]) => [url, { type, body: readFileSync(join(__dirname, 'dashboard', file)) }]));
+  const readers = new Set<ServerResponse>();
+  const local = isLoopback(host);
+
+  const answer = (request: IncomingMessage, response: ServerResponse) => {
+    const send = (status: number, type: string, body: string | Buffer) => {
+      response.writeHead(status, { ...HEADERS, 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) });
+      response.end(request.method === 'HEAD' ? undefined : body);
+    };
+    const text = 'text/plain; charset=utf-8';
+    // Another site must not reach a page of this machine by a name of its own.
+    if (local && !isLoopback(hostOf(request.headers.host))) return send(403, text, 'This page is for this machine: ask for it as 127.0.0.1 or localhost\n');
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('Allow', 'GET, HEAD');
+      return send(405, text, 'Only GET and HEAD\n');
+    }
+    const path = (request.url ?? '/').split('?', 1)[0]!;
+    const file = page.get(path);
+    if (file) return send(200, file.type, file.body);
+    if (path === '/metrics') return send(200, PROMETHEUS_TYPE, live.prometheus());
+    if (path === '/health') return send(200, 'application/json', `${JSON.stringify({ status: 'ok', ...live.health() })}\n`);
+    if (path === '/snapshot') return send(200, 'application/json', live.snapshot());
+    if (path !== '/events' || request.method === 'HEAD') return send(path === '/events' ? 200 : 404, text, path === '/events' ? '' : 'There is no such page\n');
+    response.writeHead(200, { ...HEADERS, 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' });
+    // All that was before, at once: nothing can be missed between it and what follows.
+    response.write(`retry: 1000\nevent: snapshot\ndata: ${live.snapshot()}\n\n`);
+    const write = (chunk: string) => {
+      if (response.writableLength > MAX_BACKLOG) response.destroy();
+      else response.write(chunk);
+    };
+    const unsubscribe = live.subscribe((event, json) => write(`event: ${event}\ndata: ${json}\n\n`));
+    const heartbeat = setInterval(() => write(':\n\n'), HEARTBEAT_MS).unref();
+    readers.add(response);
+    response.on('close', () => {
+      unsubscribe();
+      clearInterval(heartbeat);
+      readers.delete(response);
+    });
+  };
+
+  const server = createServer((request, response) => {
+    try {
+      answer(request, response);
+    } catch (error) {
+      if (!response.headersSent) response.writeHead(500, { ...HEADERS, 'Content-Type': 'text/plain; charset=utf-8' });
+      response.end(`${(error as Error).message}\n`);
+    }
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(cause, host, port)));
+    server.listen(port, host, resolve);
+  });
+  if (!keepAlive) {
+    server.unref();
+    server.on('connection', (socket) => socket.unref());
+  }
+  const bound = (server.address() as { port: number }).port;
+  let closed: Promise<void> | undefined;
+  const close = () =>
+    (closed ??= new Promise((resolve) => {
+      for (const reader of readers) reader.end();
+      server.close(() => resolve());
+      server.closeAllConnections();
+    }));
+  const shown = isIP(host) === 6 ? `[${host}]` : host;
+  return { url: `http://${shown}:${bound}/`, port: bound, close, [Symbol.asyncDispose]: close };
+}
+
+function isLoopback(host: string | undefined): boolean {
+  return host !== undefined && (/^127\.\d+\.\d+\.\d+$/.test(host) || host === '::1' || /^(.+\.)?localhost$/i.test(host));
+}
+
+/** The host of a header, without port and brackets. */
+function hostOf(header: string | undefined): string | undefined {
+  return /^\[(.*)\](:\d+)?$/.exec(header ?? '')?.[1] ?? header?.replace(/:\d+$/, '');
+}
+
+function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {
+  const why = {
+    EADDRINUSE: `port ${port} of ${host} is in use: pass another one, or 0 for any that is free`,
+    EACCES: `port ${port} needs rights that this process does not have: pass one above 1023, or 0 for any that is free`,
+    EADDRNOTAVAIL: `${host} is no address of this machine: pass 127.0.0.1, or 0.0.0.0 for all`,
+    ENOTFOUND: `${host} is no address of this machine: pass 127.0.0.1, or 0.0.0.0 for all`,
+  }[cause.code ?? ''];
+  const option = cause.code === 'EADDRNOTAVAIL' || cause.code === 'ENOTFOUND' ? 'host' : 'port';
+  return new EmbeddingError('INVALID_CONFIG', `The dashboard cannot be served: ${why ?? cause.message}`, { cause, details: { option, host, port } });
+}
+
+function refused(option: string, reason: string): EmbeddingError {
+  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+}

@@ -1,0 +1,362 @@
+import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { basename } from 'node:path';
+
+import { EmbeddingError } from './errors';
+import { invalid, optionsObject, show } from './input';
+import { getGlobalMonitor, insideOf, PerformanceMonitor, type CacheTypeStats, type MonitorSnapshot } from './monitor';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
+import { call, native, settle, type NativeSampler } from './native';
+import { serve, type Live } from './dashboard-server';
+
+/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
+export interface DashboardSource {
+  /** Called once an interval. */
+  getPerformanceMetrics(): DashboardMetrics | object;
+}
+
+/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
+export interface DashboardMetrics {
+  /** Look-ups since the beginning, by tier. */
+  cache?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
+  /** The same, as a cache calls it. */
+  stats?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
+  /** Items and tokens that the next batch may have. */
+  batchOptimizer?: { currentBatchSize?: number; tokenBudget?: number };
+  /** How batches are made, and the most memory that may be used, in bytes. */
+  memoryProcessor?: { currentStrategy?: string | { name: string }; memoryLimit?: number };
+}
+
+/** Options of {@link PerformanceDashboard}. */
+export interface DashboardOptions {
+  /** Default: the global one. */
+  monitor?: PerformanceMonitor;
+  generator?: DashboardSource;
+  cache?: DashboardSource;
+  /** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
+  interval?: number;
+  /** Points that are kept. Default 900: a quarter of an hour. */
+  history?: number;
+  /** What the page is called. Default `embedcore`. */
+  title?: string;
+}
+
+/** What happened between two points. Durations in milliseconds. */
+export interface TimelinePoint {
+  /** When it ended, in milliseconds since 1970. */
+  at: number;
+  /** How long it was. */
+  seconds: number;
+  /** Those that ended, the 50 busiest where there are more. */
+  operations: { name: string; count: number; errors: number; items: number; p50: number; p95: number; p99: number; max: number }[];
+  caches: CacheTypeStats[];
+  /** Cycles that ended. */
+  cycles: number;
+  /** Cycles in progress at its end. */
+  active: number;
+  /** Look-ups in the tiers of caches; `null` where nobody knows. */
+  tiers: { memory: number; disk: number; misses: number } | null;
+  /** At its end, as the next ones. */
+  batchSize: number | null;
+  tokenBudget: number | null;
+  strategy: string | null;
+  /** Bytes. `limit`: the generator's, else that of the container or the machine. */
+  memory: { process: number; used: number; limit: number };
+  /** Percent. */
+  cpu: number;
+}
+
+/** All that a dashboard knows. A snapshot of its monitor, and more. */
+export interface DashboardSnapshot extends MonitorSnapshot {
+  dashboard: { title: string; interval: number; history: number; timeline: TimelinePoint[] };
+}
+
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+  /** 0 (default): any that is free. */
+  port?: number;
+  /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+  host?: string;
+  /** Whether the process stays alive for it. Default false. */
+  keepAlive?: boolean;
+}
+
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+  /** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+  readonly url: string;
+  readonly port: number;
+  /** Ends all connections. */
+  close(): Promise<void>;
+}
+
+/** Takes a point. */
+let tick: (dashboard: PerformanceDashboard) => void;
+
+/**
+ * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
+ *
+ * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
+ * millisecond or less for each.
+ */
+export class PerformanceDashboard implements AsyncDisposable {
+  readonly #monitor: PerformanceMonitor;
+  readonly #sampler: NativeSampler;
+  readonly #sources: DashboardSource[];
+  readonly #options: { interval: number; history: number; title: string };
+  readonly #timeline: TimelinePoint[] = [];
+  /** Told what is new, as JSON. */
+  readonly #listeners = new Set<(json: string) => void>();
+  readonly #servers = new Set<DashboardServer>();
+  readonly #timer: NodeJS.Timeout;
+  /** As of the latest point. */
+  #sourced: Sourced;
+  #lastSourceError = '';
+
+  /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+  constructor(options: DashboardOptions = {}) {
+    const given = optionsObject(options, 'The options') as DashboardOptions;
+    const known = ['monitor', 'generator', 'cache', 'interval', 'history', 'title'];
+    const unknown = Object.keys(given).find((name) => !known.includes(name));
+    if (unknown !== undefined) throw refused(unknown, `there is no such option; known are ${known.join(', ')}`);
+    const { monitor = getGlobalMonitor(), generator, cache, interval = 1000, history = 900, title = 'embedcore' } = given;
+    if (!(monitor instanceof PerformanceMonitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
+    for (const [name, source] of Object.entries({ generator, cache })) {
+      if (source !== undefined && typeof (source as DashboardSource | null)?.getPerformanceMetrics !== 'function') {
+        throw refused(name, `${show(source)} has no method getPerformanceMetrics`);
+      }
+    }
+    if (!Number.isInteger(interval) || interval < 100 || interval > 3_600_000) throw refused('interval', `${show(interval)} is not a whole number from 100 to 3600000`);
+    if (!Number.isInteger(history) || history < 1 || history > 100_000) throw refused('history', `${show(history)} is not a whole number from 1 to 100000`);
+    if (typeof title !== 'string' || title === '') throw refused('title', `${show(title)} is not a non-empty string`);
+    this.#monitor = monitor;
+    this.#sources = [generator, cache].filter((source) => source !== undefined);
+    this.#options = { interval, history, title };
+    const inside = insideOf(monitor);
+    inside.flush();
+    this.#sampler = inside.sampler();
+    this.#sourced = this.#readSources();
+    this.#timer = follow(new WeakRef(this), interval);
+  }
+
+  static {
+    tick = (dashboard) => dashboard.#tick();
+  }
+
+  /** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
+  snapshot(): DashboardSnapshot {
+    return { ...this.#monitor.snapshot(), dashboard: { ...this.#about(), timeline: [...this.#timeline] } };
+  }
+
+  /** For a terminal, at most 80 columns wide. */
+  textSummary(): string {
+    return textOf(insideOf(this.#monitor).read(10));
+  }
+
+  /** Tables in Markdown. */
+  markdownReport(): string {
+    return markdownOf(insideOf(this.#monitor).read(10));
+  }
+
+  /**
+   * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
+   */
+  async exportJson(path: string): Promise<void> {
+    await write(path, `${JSON.stringify(this.snapshot())}\n`);
+  }
+
+  /** Writes a table as CSV. */
+  async exportCsv(path: string, table: CsvTable = 'operations'): Promise<void> {
+    await write(path, csvOf(insideOf(this.#monitor).read(2 ** 32 - 1), table));
+  }
+
+  /**
+   * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+   */
+  async serve(options: ServeOptions = {}): Promise<DashboardServer> {
+    const live: Live = {
+      snapshot: () => JSON.stringify({ ...insideOf(this.#monitor).read(PAGE_CYCLES), dashboard: { ...this.#about(), timeline: this.#timeline } }),
+      prometheus: () => prometheusOf(insideOf(this.#monitor).read(0), {}, this.#sourced),
+      health: () => ({ uptimeSeconds: process.uptime(), ...this.#health() }),
+      subscribe: (send) => {
+        const listener = (json: string) => send('point', json);
+        this.#listeners.add(listener);
+        return () => this.#listeners.delete(listener);
+      },
+    };
+    const server = await serve(live, options);
+    this.#servers.add(server);
+    return server;
+  }
+
+  /**
+   * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
+   * file changes, so does the page.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
+   */
+  static async serveSnapshot(path: string, options: ServeOptions = {}): Promise<DashboardServer> {
+    let current = readSnapshot(path);
+    const listeners = new Set<(event: 'snapshot', json: string) => void>();
+    const live: Live = {
+      snapshot: () => JSON.stringify(current),
+      prometheus: () => prometheusOf(current),
+      health: () => ({ takenAt: new Date(current.takenAt).toISOString() }),
+      subscribe: (send) => {
+        listeners.add(send);
+        return () => listeners.delete(send);
+      },
+    };
+    const server = await serve(live, options);
+    const changed = () => {
+      try {
+        current = readSnapshot(path);
+      } catch {
+        return; // Not yet, or no longer, a snapshot: what was there stays.
+      }
+      for (const send of listeners) send('snapshot', live.snapshot());
+    };
+    watchFile(path, { interval: 1000, persistent: false }, changed);
+    const close = () => {
+      unwatchFile(path, changed);
+      return server.close();
+    };
+    return { url: server.url, port: server.port, close, [Symbol.asyncDispose]: close };
+  }
+
+  /** Ends its servers, and takes no more points. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#listeners.clear();
+    await Promise.all([...this.#servers].map((server) => server.close()));
+    this.#servers.clear();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #about(): { title: string; interval: number; history: number } {
+    return { ...this.#options };
+  }
+
+  #health(): { operations: number; errors: number } {
+    const { totals } = this.#monitor.getSummary();
+    return { operations: totals.count, errors: totals.errors };
+  }
+
+  #tick(): void {
+    const inside = insideOf(this.#monitor);
+    inside.flush();
+    const interval = JSON.parse(call(() => this.#sampler.sample())) as Pick<TimelinePoint, 'at' | 'seconds' | 'operations' | 'caches' | 'cycles' | 'active'>;
+    // A name that is made of every file must not take memory for every point.
+    interval.operations.sort((a, b) => b.count * b.p50 - a.count * a.p50).splice(BUSIEST);
+    interval.caches.sort((a, b) => b.hits + b.misses - a.hits - a.misses).splice(BUSIEST);
+    const { machine } = inside.read(0);
+    const before = this.#sourced.tiers;
+    this.#sourced = this.#readSources();
+    const { tiers, batchSize, tokenBudget, strategy, limit } = this.#sourced;
+    const since = (now: number, then: number) => (now >= then ? now - then : now);
+    const point: TimelinePoint = {
+      ...interval,
+      tiers: tiers && {
+        memory: since(tiers.memory, before?.memory ?? 0),
+        disk: since(tiers.disk, before?.disk ?? 0),
+        misses: since(tiers.misses, before?.misses ?? 0),
+      },
+      batchSize,
+      tokenBudget,
+      strategy,
+      memory: { process: machine!.processMemory, used: machine!.usedMemory, limit: limit ?? machine!.totalMemory },
+      cpu: machine!.cpuUsage,
+    };
+    this.#timeline.push(point);
+    if (this.#timeline.length > this.#options.history) this.#timeline.shift();
+    if (this.#listeners.size === 0) return;
+    const json = JSON.stringify({ ...inside.read(Math.min(point.cycles, PAGE_CYCLES)), point });
+    for (const listener of this.#listeners) listener(json);
+  }
+
+  /** Asks the sources. One that throws is left out, and its error kept among those of the monitor, once. */
+  #readSources(): Sourced {
+    const all: Sourced = { tiers: null, batchSize: null, tokenBudget: null, strategy: null, limit: null };
+    for (const source of this.#sources) {
+      try {
+        merge(all, source.getPerformanceMetrics() as Record<string, unknown>);
+      } catch (error) {
+        const message = String((error as Error | null)?.message ?? error);
+        if (message !== this.#lastSourceError) insideOf(this.#monitor).failed('getPerformanceMetrics', message);
+        this.#lastSourceError = message;
+      }
+    }
+    return all;
+  }
+}
+
+/** Operations, and types of caches, in a point. */
+const BUSIEST = 50;
+
+/** Cycles that the page is given at first. */
+const PAGE_CYCLES = 10_000;
+
+/** Ticks as long as there is a dashboard, and does not keep it, nor the process. */
+function follow(dashboard: WeakRef<PerformanceDashboard>, interval: number): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    const alive = dashboard.deref();
+    if (alive) tick(alive);
+    else clearInterval(timer);
+  }, interval);
+  return timer.unref();
+}
+
+/** Adds what a source knows, in its own words or in those of the classes of this package. */
+function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined): void {
+  const number = (value: unknown) => (typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : undefined);
+  const object = (...names: string[]) => names.map((name) => metrics?.[name]).find((value) => typeof value === 'object' && value !== null) as Record<string, unknown> | undefined;
+  const cache = object('cache', 'stats');
+  const [hits, misses] = [number(cache?.hits), number(cache?.misses)];
+  if (hits !== undefined && misses !== undefined) {
+    const disk = number(cache?.diskHits) ?? 0;
+    const memory = number(cache?.memoryHits) ?? Math.max(0, hits - disk);
+    all.tiers = { memory: (all.tiers?.memory ?? 0) + memory, disk: (all.tiers?.disk ?? 0) + disk, misses: (all.tiers?.misses ?? 0) + misses };
+  }
+  const batch = object('batchOptimizer', 'batchOptimization');
+  all.batchSize ??= number(batch?.currentBatchSize) ?? null;
+  all.tokenBudget ??= number(batch?.tokenBudget) ?? null;
+  const memory = object('memoryProcessor', 'memoryProcessing');
+  const strategy = memory?.currentStrategy;
+  const name = typeof strategy === 'string' ? strategy : (strategy as { name?: unknown } | null | undefined)?.name;
+  if (typeof name === 'string') all.strategy ??= name;
+  all.limit ??= number(memory?.memoryLimit) ?? null;
+}
+
+/** A snapshot in a file, which may come from anybody: parsed whole by the native side. The page looks after the rest. */
+function readSnapshot(path: unknown): MonitorSnapshot & { dashboard: object } {
+  if (typeof path !== 'string' || path === '') throw invalid(`The path is ${show(path)}, not a non-empty string`);
+  let json: string;
+  try {
+    json = readFileSync(path, 'utf8');
+  } catch (cause) {
+    const message = `The snapshot ${path} cannot be read: ${(cause as Error).message}`;
+    throw new EmbeddingError('INVALID_ARGUMENT', message, { cause, details: { path } });
+  }
+  try {
+    const snapshot = JSON.parse(call(() => native().mergeSnapshots([json]))) as MonitorSnapshot;
+    const { machine, dashboard } = JSON.parse(json) as Partial<DashboardSnapshot>;
+    const numbers = ['processMemory', 'usedMemory', 'totalMemory', 'cpuUsage', 'cpuCores'] as const;
+    const known = machine && numbers.every((name) => Number.isFinite(machine[name]));
+    return { ...snapshot, ...(known && { machine }), dashboard: { ...dashboard, saved: basename(path) } };
+  } catch (cause) {
+    throw new EmbeddingError('INVALID_ARGUMENT', `${path} cannot be shown: ${(cause as Error).message}`, { cause, details: { path } });
+  }
+}
+
+async function write(path: unknown, text: string): Promise<void> {
+  if (typeof path !== 'string' || path === '') throw invalid(`The path is ${show(path)}, not a non-empty string`);
+  await settle(() => native().writeWhole(path, text));
+}
+
+function refused(option: string, reason: string): EmbeddingError {
+  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+}

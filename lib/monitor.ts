@@ -1,0 +1,799 @@
+import { channel } from 'node:diagnostics_channel';
+
+import { EmbeddingError, toEmbeddingError } from './errors';
+import { invalid, optionsObject, plainOptions, show } from './input';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
+import { call, native, settle, type NativeMonitor, type NativeSampler } from './native';
+import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
+
+/** Options of {@link PerformanceMonitor}. */
+export interface MonitorOptions {
+  /** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
+  maxCycles?: number;
+  /**
+   * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
+   * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
+   */
+  persistPath?: string;
+  /** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
+  persistInterval?: number;
+}
+
+/** What is known of an operation beside its time. */
+export interface RecordOptions {
+  /** Items that it has processed: a whole number from 0. Default 1. */
+  batchSize?: number;
+  /** Whether it succeeded; what failed has processed nothing. Default true. */
+  success?: boolean;
+  /** Memory in bytes: what was held, or what was held before and after and the most between. */
+  memory?: number | { before: number; after: number; peak?: number };
+  /** What went wrong, to be kept among the latest errors. Makes `success` false. */
+  error?: unknown;
+}
+
+/** Options of {@link PerformanceMonitor.measure}. */
+export type MeasureOptions = Pick<RecordOptions, 'batchSize'>;
+
+/** Options of {@link MonitorTimer.stop}. */
+export type StopOptions = Pick<RecordOptions, 'batchSize' | 'success' | 'error'>;
+
+/** Bytes that the process held around operations. */
+export interface OperationMemory {
+  /** When the latest operation began. */
+  before: number;
+  /** When it ended. */
+  after: number;
+  /**
+   * The most that was seen at any of them: exact where an operation drove the process higher than it ever was, else what
+   * was held at a beginning or an end.
+   */
+  peak: number;
+  /** How much more was held after an operation than before it, on average. */
+  averageGrowth: number;
+  /** Operations that it was measured at. */
+  samples: number;
+}
+
+/** What is known of one operation. Times in milliseconds; percentiles are off by at most 0.4 %. */
+export interface OperationStats {
+  name: string;
+  /** How often it ran, failures included. */
+  count: number;
+  /** How often it failed. */
+  errors: number;
+  /** Items that it has processed. */
+  items: number;
+  /** All times together. */
+  total: number;
+  min: number;
+  max: number;
+  mean: number;
+  p50: number;
+  p95: number;
+  p99: number;
+  p999: number;
+  /**
+   * Items a second: from the beginning of the first operation to the end of the last one, and over the last minute (or
+   * since that beginning). 0 where that is no time at all.
+   */
+  throughput: { wholeRun: number; lastMinute: number };
+  /** `null` where it was not measured. */
+  memory: OperationMemory | null;
+  /** When the first one began, in milliseconds since 1970. */
+  firstAt: number;
+  /** When the last one ended, in milliseconds since 1970. */
+  lastAt: number;
+}
+
+/** How one type of thing was found. */
+export interface CacheTypeStats {
+  type: string;
+  hits: number;
+  misses: number;
+  /** 0–1. */
+  hitRatio: number;
+}
+
+/** Work of several steps. Times in milliseconds. */
+export interface CycleRecord {
+  id: string;
+  /** `'interrupted'`: its process ended before it did. */
+  status: 'inProgress' | 'succeeded' | 'failed' | 'interrupted';
+  /** Milliseconds since 1970. */
+  startedAt: number;
+  /** Milliseconds since 1970; `null` where nobody saw the end, as `duration`. */
+  endedAt: number | null;
+  duration: number | null;
+  llmCalls: number;
+  /** Of these, the ones that a cache answered. */
+  cacheHits: number;
+  llmTime: number;
+  validations: number;
+  validationTime: number;
+  fileOperations: number;
+  /** Bytes that the process held; as {@link OperationMemory}. */
+  memory: { before: number; after: number; peak: number } | null;
+}
+
+/** All cycles since the beginning, those that are no longer kept one by one included. Times in milliseconds. */
+export interface CycleSummary {
+  /** `succeeded + failed + interrupted`. */
+  count: number;
+  succeeded: number;
+  failed: number;
+  interrupted: number;
+  /** Cycles in progress. The totals below are of ended ones. */
+  active: number;
+  llmCalls: number;
+  cacheHits: number;
+  /** 0–1; 0 before the first call. */
+  cacheHitRatio: number;
+  llmTime: number;
+  validations: number;
+  validationTime: number;
+  fileOperations: number;
+  /** `null` before the first one has ended. */
+  duration: { total: number; min: number; max: number; mean: number; p50: number; p95: number; p99: number; p999: number } | null;
+}
+
+/** One failure. */
+export interface MonitorError {
+  /** Milliseconds since 1970. */
+  at: number;
+  /** The operation. */
+  name: string;
+  message: string;
+}
+
+/** What the machine does, the container where it has a limit; at most a second old. */
+export interface MachineUse {
+  /** Bytes that this process holds. */
+  processMemory: number;
+  /** Bytes in use by all. */
+  usedMemory: number;
+  /** Bytes that there are. */
+  totalMemory: number;
+  /** Percent of the cores that this process may use. */
+  cpuUsage: number;
+  cpuCores: number;
+}
+
+/** See {@link PerformanceMonitor.getSummary}. */
+export interface MonitorSummary {
+  /** When the monitor was made or reset, in milliseconds since 1970. */
+  startedAt: number;
+  /** How long ago that is, in milliseconds. */
+  uptime: number;
+  /** Over all operations. */
+  totals: { count: number; errors: number; items: number };
+  operations: Record<string, OperationStats>;
+  caches: { hits: number; misses: number; hitRatio: number; byType: Record<string, CacheTypeStats> };
+  cycles: CycleSummary;
+  /** The latest failures whose message is known, the oldest first: at most 100. */
+  errors: MonitorError[];
+  machine: MachineUse;
+}
+
+/** All that a monitor knows at one moment, as JSON can hold it. See {@link mergeSnapshots}. */
+export interface MonitorSnapshot {
+  format: 'embedcore-monitor';
+  version: 1;
+  /** Milliseconds since 1970. */
+  takenAt: number;
+  /** Milliseconds since 1970. */
+  startedAt: number;
+  /** By name. `histogram`: durations in nanoseconds and how many there are of each, in turn. */
+  operations: (OperationStats & { histogram?: number[] })[];
+  /** By type. */
+  caches: CacheTypeStats[];
+  cycles: {
+    summary: CycleSummary;
+    /** The latest ones that have ended, the oldest first. */
+    recent: CycleRecord[];
+    active: CycleRecord[];
+    histogram: number[];
+  };
+  errors: MonitorError[];
+  /** Not after merging. */
+  machine?: MachineUse;
+}
+
+/** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
+export type MonitorEvent = { monitor: PerformanceMonitor } & (
+  | { type: 'operation'; name: string; duration: number; items: number; success: boolean; error?: unknown }
+  | { type: 'operations'; name: string; durations: ArrayLike<number>; items: number; success: boolean }
+  | { type: 'cycle-started'; id: string }
+  | { type: 'cycle-ended'; cycle: CycleRecord }
+  | { type: 'file-set-aside'; path: string; movedTo: string; reason: string }
+  | { type: 'storage-failed'; path: string; error: EmbeddingError }
+);
+
+const events = channel('embedcore:monitor');
+const publish = (event: MonitorEvent) => events.publish(event);
+
+/** Longest duration, in milliseconds; see `MAX_MS` in `src/metrics/distribution.rs`. */
+const MAX_MS = 1e12;
+
+/** UTF-16 units of an error's message that cross: twice as many as are kept at most. */
+const MAX_MESSAGE = 1000;
+
+/** Events that wait to cross together, and the numbers of one; see `drain` in `src/binding/metrics.rs`. */
+const EVENTS = 256;
+const WAIT_MS = 250;
+const EVENT = 4;
+const FAILED = 1;
+const HIT = 2;
+const MISS = 3;
+
+/** Names whose number is kept on this side: as many as the native side has numbers. */
+const NAMES = 1000;
+
+/** What is measured from the start to {@link stop}. */
+export interface MonitorTimer extends Disposable {
+  /**
+   * Ends the measurement and gives the milliseconds that it took. Only the first call records; another one gives the same
+   * again.
+   */
+  stop(options?: StopOptions): number;
+}
+
+/** What the dashboard reads a monitor with. */
+export let insideOf: (monitor: PerformanceMonitor) => {
+  /** Without histograms, and with so many of the latest cycles. */
+  read(cycles: number): MonitorSnapshot;
+  sampler(): NativeSampler;
+  /** Hands over what waits on this side. */
+  flush(): void;
+  /** Keeps an error that no operation has. */
+  failed(name: string, message: string): void;
+};
+
+/** Makes a monitor on the native one that all threads share. */
+let globalOne: () => PerformanceMonitor;
+
+/**
+ * Counts and times whatever you name: operations, look-ups in caches, cycles of several steps.
+ *
+ * Times are kept in HDR histograms, so that percentiles are right to 0.4 % however many there are, and two monitors can
+ * be merged. Recording costs some tens of nanoseconds and never blocks. The first 1000 names (of operations, and of
+ * cached types) are told apart; what comes after them is counted together as `(others)`.
+ */
+export class PerformanceMonitor implements AsyncDisposable {
+  readonly #native: NativeMonitor;
+  readonly #persistPath: string | undefined;
+  readonly #persistInterval: number;
+  readonly #operations = new Map<string, number>();
+  readonly #caches = new Map<string, number>();
+  readonly #buffer = new Float64Array(EVENTS * EVENT);
+  #used = 0;
+  /** Where the native side writes what the process holds. */
+  readonly #memory = new Float64Array(2);
+  #saving: NodeJS.Timeout | undefined;
+  #unsaved = false;
+
+  /**
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option; `CACHE_STORAGE_FAILED` where `persistPath` cannot
+   * be read. A damaged file is renamed and kept, and told on the `diagnostics_channel` `embedcore:monitor`.
+   */
+  constructor(options: MonitorOptions = {}) {
+    const { persistInterval = 5000, ...rest } = plainOptions(options, 'The options');
+    if (typeof persistInterval !== 'number' || !(persistInterval >= 0 && persistInterval < 2 ** 31)) {
+      const reason = `${show(options.persistInterval)} is not a number of milliseconds from 0 to ${2 ** 31 - 1}`;
+      const details = { option: 'persistInterval' };
+      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`persistInterval\`: ${reason}`, { details });
+    }
+    const shared = (options as unknown) === GLOBAL;
+    const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(rest)));
+    this.#native = own;
+    this.#persistInterval = persistInterval;
+    this.#persistPath = rest.persistPath as string | undefined;
+    if (shared) atExit(() => this.#flush());
+    if (this.#persistPath === undefined) return;
+    const aside = call(() => own.load());
+    if (aside) publish({ monitor: this, type: 'file-set-aside', path: this.#persistPath, movedTo: aside[0]!, reason: aside[1]! });
+    const self = new WeakRef(this);
+    atExit(() => {
+      const monitor = self.deref();
+      if (monitor) monitor.#saveAtExit();
+    });
+  }
+
+  static {
+    insideOf = (monitor) => ({
+      read: (cycles) => monitor.#read(false, cycles),
+      flush: () => monitor.#flush(),
+      failed: (name, message) => call(() => monitor.#native.failed(name, message)),
+      sampler: () => call(() => monitor.#native.sampler()),
+    });
+    globalOne = () => new PerformanceMonitor(GLOBAL);
+  }
+
+  /**
+   * Runs `work`, waits for it and gives what it gives. Its time, its memory and whether it failed are recorded; what it
+   * throws is thrown on as it is.
+   */
+  async measure<T>(name: string, work: () => T | PromiseLike<T>, options: MeasureOptions = {}): Promise<T> {
+    if (typeof work !== 'function') throw invalid(`What shall be measured is ${show(work)}, not a function`);
+    const { batchSize } = checked(options);
+    const timer = this.startTimer(name);
+    try {
+      const result = await work();
+      timer.stop({ batchSize });
+      return result;
+    } catch (error) {
+      timer.stop({ error: error ?? new Error(String(error)) });
+      throw error;
+    }
+  }
+
+  /** Measures time and memory from now until `stop()`; or, with `using`, until the end of the block. */
+  startTimer(name: string): MonitorTimer {
+    const id = this.#operation(name);
+    this.#native.memory(this.#memory);
+    const resident = this.#memory[0]!;
+    const highWater = this.#memory[1]!;
+    const started = performance.now();
+    let duration: number | undefined;
+    const stop = (options: StopOptions = {}) => {
+      if (duration !== undefined) return duration;
+      const now = performance.now();
+      const { batchSize, success, error } = checked(options);
+      duration = now - started;
+      call(() => this.#native.end(id, duration!, batchSize, success, resident, highWater));
+      this.#tell(name, duration, batchSize, success, error);
+      return duration;
+    };
+    return { stop, [Symbol.dispose]: () => void stop() };
+  }
+
+  /**
+   * Records an operation that took `ms` milliseconds and has just ended.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is recorded then.
+   */
+  record(name: string, ms: number, options?: RecordOptions): void {
+    const id = this.#operations.get(name) ?? this.#operation(name);
+    if (typeof ms !== 'number' || !(ms >= 0 && ms <= MAX_MS)) throw notADuration('The duration', ms);
+    if (options === undefined && !events.hasSubscribers) return this.#push(id * EVENT, ms, 1);
+    const { batchSize, success, error, memory } = checked(options === undefined ? {} : options);
+    if (memory) call(() => this.#native.recordWithMemory(id, ms, batchSize, success, memory.before, memory.after, memory.peak));
+    else this.#push(id * EVENT + (success ? 0 : FAILED), ms, batchSize);
+    this.#tell(name, ms, batchSize, success, error);
+  }
+
+  /**
+   * Records many operations that have just ended, each with the same `batchSize`. The fast way, fastest for a
+   * `Float64Array`. Of one that is no duration, the index is named and none is recorded.
+   */
+  recordMany(name: string, durations: ArrayLike<number>, options: Pick<RecordOptions, 'batchSize' | 'success'> = {}): void {
+    const id = this.#operation(name);
+    if (typeof durations !== 'object' || durations === null || typeof durations.length !== 'number') {
+      throw invalid(`The durations are ${show(durations)}, not an array of milliseconds`);
+    }
+    const { batchSize, success } = checked(options);
+    const packed = durations instanceof Float64Array ? durations : numbersOf(durations);
+    call(() => this.#native.recordMany(id, packed, batchSize, success));
+    if (events.hasSubscribers) publish({ monitor: this, type: 'operations', name, durations, items: batchSize, success });
+  }
+
+  /** Counts something that was found in a cache. */
+  cacheHit(type: string = 'default'): void {
+    this.#push((this.#caches.get(type) ?? this.#cache(type)) * EVENT + HIT, 0, 0);
+  }
+
+  /** Counts something that was not found in a cache. */
+  cacheMiss(type: string = 'default'): void {
+    this.#push((this.#caches.get(type) ?? this.#cache(type)) * EVENT + MISS, 0, 0);
+  }
+
+  /**
+   * Starts a cycle: work of several steps. More than 10,000 at a time are not kept: the oldest counts as interrupted.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when one of this id is in progress.
+   */
+  startCycle(id: string): void {
+    call(() => this.#native.startCycle(text('The id of the cycle', id)));
+    this.#changed();
+    if (events.hasSubscribers) publish({ monitor: this, type: 'cycle-started', id });
+  }
+
+  /**
+   * Notes a call of a language model in a cycle; `duration` in milliseconds.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when no cycle of this id is in progress, as the other steps do.
+   */
+  recordLlmCall(id: string, options: { cacheHit?: boolean; duration?: number } = {}): void {
+    const { cacheHit = false, duration = 0 } = optionsOf(options);
+    if (typeof cacheHit !== 'boolean') throw invalid(`cacheHit is ${show(cacheHit)}, not true or false`);
+    call(() => this.#native.cycleCall(text('The id of the cycle', id), cacheHit, milliseconds('The duration', duration)));
+  }
+
+  /** Notes a validation of `count` things (default 1) in a cycle, that took `duration` milliseconds. */
+  recordValidation(id: string, options: { duration?: number; count?: number } = {}): void {
+    const { duration = 0, count = 1 } = optionsOf(options);
+    const [ms, things] = [milliseconds('The duration', duration), whole('count', count)];
+    call(() => this.#native.cycleValidation(text('The id of the cycle', id), ms, things));
+  }
+
+  /** Notes that a file was read or written in a cycle, or `count` of them. */
+  recordFileOperation(id: string, options: { count?: number } = {}): void {
+    const { count = 1 } = optionsOf(options);
+    call(() => this.#native.cycleFiles(text('The id of the cycle', id), whole('count', count)));
+  }
+
+  /** Ends a cycle, and gives what is known of it. */
+  endCycle(id: string, options: { success?: boolean } = {}): CycleRecord {
+    const { success = true } = optionsOf(options);
+    if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
+    const cycle = JSON.parse(call(() => this.#native.endCycle(text('The id of the cycle', id), success))) as CycleRecord;
+    this.#changed();
+    if (events.hasSubscribers) publish({ monitor: this, type: 'cycle-ended', cycle });
+    return cycle;
+  }
+
+  /** Cycles that have ended, the oldest first: the latest `maxCycles`. */
+  getCycles(): CycleRecord[] {
+    return (JSON.parse(call(() => this.#native.cycles())) as MonitorSnapshot['cycles']).recent;
+  }
+
+  /** What is known of one operation; `null` for one that was never recorded. */
+  getStats(name: string): OperationStats | null {
+    this.#flush();
+    const json = call(() => this.#native.stats(text('The name', name)));
+    return json == null ? null : (JSON.parse(json) as OperationStats);
+  }
+
+  /** Everything, for a program to read. */
+  getSummary(): MonitorSummary {
+    const { takenAt, startedAt, operations, caches, cycles, errors, machine } = this.#read(false, 0);
+    const sum = <T>(all: T[], what: (one: T) => number) => all.reduce((total, one) => total + what(one), 0);
+    const [hits, misses] = [sum(caches, (one) => one.hits), sum(caches, (one) => one.misses)];
+    return {
+      startedAt,
+      uptime: takenAt - startedAt,
+      totals: {
+        count: sum(operations, (one) => one.count),
+        errors: sum(operations, (one) => one.errors),
+        items: sum(operations, (one) => one.items),
+      },
+      operations: Object.fromEntries(operations.map((operation) => [operation.name, operation])),
+      caches: {
+        hits,
+        misses,
+        hitRatio: hits + misses > 0 ? hits / (hits + misses) : 0,
+        byType: Object.fromEntries(caches.map((cache) => [cache.type, cache])),
+      },
+      cycles: cycles.summary,
+      errors,
+      machine: machine!,
+    };
+  }
+
+  /** Everything, histograms included: to be kept as JSON, merged with others, or opened by the dashboard. */
+  snapshot(): MonitorSnapshot {
+    return this.#read(true);
+  }
+
+  /** Forgets everything, cycles in progress included. */
+  reset(): void {
+    this.#flush();
+    call(() => this.#native.reset());
+    this.#changed();
+  }
+
+  /** Everything in the [text format of Prometheus](https://prometheus.io/docs/instrumenting/exposition_formats/). */
+  toPrometheus(options: PrometheusOptions = {}): string {
+    return prometheusOf(this.#read(false, 0), options);
+  }
+
+  /** Operations (or caches, or cycles) as CSV, RFC 4180, safe to open in a spreadsheet. */
+  toCsv(table: CsvTable = 'operations'): string {
+    return csvOf(this.#read(false), table);
+  }
+
+  /** Everything as tables in Markdown. */
+  toMarkdown(): string {
+    return markdownOf(this.#read(false));
+  }
+
+  /** Everything for a terminal, at most 80 columns wide. */
+  toText(): string {
+    return textOf(this.#read(false));
+  }
+
+  /** A {@link snapshot} as JSON. */
+  toJson(): string {
+    return `${JSON.stringify(this.snapshot())}\n`;
+  }
+
+  /**
+   * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. With
+   * `spans: true`, {@link measure} and timers are recorded as spans, too. Needs `@opentelemetry/api`, which is an
+   * optional peer.
+   *
+   * @throws {@link EmbeddingError} `BACKEND_UNAVAILABLE` where that package is not installed.
+   */
+  connectOpenTelemetry(options: OpenTelemetryOptions = {}): OpenTelemetryConnection {
+    return connect(this, () => this.#read(false, 0), events, options);
+  }
+
+  /**
+   * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
+   */
+  async save(path: string | undefined = this.#persistPath): Promise<void> {
+    if (path === undefined) throw invalid('There is no path to save to: pass one, or the option persistPath');
+    const own = path === this.#persistPath;
+    if (own) this.#unsaved = false;
+    try {
+      await settle(() => this.#native.save(text('The path', path)));
+    } catch (error) {
+      if (own) this.#unsaved = true;
+      throw error;
+    }
+  }
+
+  /** Writes what is not yet written. What is recorded later is still kept in memory. */
+  async close(): Promise<void> {
+    clearTimeout(this.#saving);
+    this.#saving = undefined;
+    if (this.#unsaved) await this.save();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** `cycles`: how many of the latest ones. Default: all. */
+  #read(histograms: boolean, cycles?: number): MonitorSnapshot {
+    this.#flush();
+    const snapshot = JSON.parse(call(() => this.#native.snapshot(histograms, cycles))) as MonitorSnapshot;
+    snapshot.machine = JSON.parse(call(() => this.#native.machine())) as MachineUse;
+    return snapshot;
+  }
+
+  #operation(name: string): number {
+    return numberOf(this.#operations, 'The name', name, (known) => this.#native.operation(known));
+  }
+
+  #cache(type: string): number {
+    return numberOf(this.#caches, 'The type', type, (known) => this.#native.cache(known));
+  }
+
+  #push(what: number, ms: number, items: number): void {
+    const at = this.#used;
+    const buffer = this.#buffer;
+    buffer[at] = what;
+    buffer[at + 1] = ms;
+    buffer[at + 2] = items;
+    const now = performance.now();
+    buffer[at + 3] = now;
+    this.#used = at + EVENT;
+    // Other threads may read the same monitor: they should not wait for all the others.
+    if (this.#used === buffer.length || now - buffer[3]! > WAIT_MS) this.#flush();
+  }
+
+  /** Hands over what waits. */
+  #flush(): void {
+    if (this.#used === 0) return;
+    const waiting = this.#buffer.subarray(0, this.#used);
+    this.#used = 0;
+    call(() => this.#native.drain(waiting, performance.now()));
+  }
+
+  #tell(name: string, duration: number, items: number, success: boolean, error: unknown): void {
+    if (error !== undefined) call(() => this.#native.failed(name, messageOf(error)));
+    if (!events.hasSubscribers) return;
+    publish({ monitor: this, type: 'operation', name, duration, items, success, ...(error !== undefined && { error }) });
+  }
+
+  #changed(): void {
+    if (this.#persistPath === undefined) return;
+    this.#unsaved = true;
+    const path = this.#persistPath;
+    this.#saving ??= setTimeout(() => {
+      this.#saving = undefined;
+      this.save().catch((error: EmbeddingError) => publish({ monitor: this, type: 'storage-failed', path, error }));
+    }, this.#persistInterval).unref();
+  }
+
+  #saveAtExit(): void {
+    if (!this.#unsaved || this.#persistPath === undefined) return;
+    try {
+      this.#native.saveNow(this.#persistPath);
+    } catch (thrown) {
+      publish({ monitor: this, type: 'storage-failed', path: this.#persistPath, error: toEmbeddingError(thrown) });
+    }
+  }
+}
+
+/** Tells the constructor to take the native monitor of the process. */
+const GLOBAL: MonitorOptions = {};
+
+let sharedMonitor: PerformanceMonitor | undefined;
+
+/**
+ * The monitor of the process. What threads (`worker_threads`) record with theirs, they record with this one: at the
+ * latest when they read it or end, and within a quarter of a second while they go on recording.
+ */
+export function getGlobalMonitor(): PerformanceMonitor {
+  return (sharedMonitor ??= globalOne());
+}
+
+/**
+ * One snapshot of several: counts are summed, percentiles are those of all durations together, throughput is that from
+ * the first beginning to the last end, and the latest cycles and errors of all are kept.
+ *
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
+ */
+export function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot {
+  if (snapshots.length === 0) throw invalid('There are no snapshots to merge: pass at least one');
+  const all = snapshots.map((snapshot, index) => {
+    try {
+      if (typeof snapshot === 'object' && snapshot !== null) return JSON.stringify(snapshot);
+    } catch {
+      // Circular, or with a BigInt in it.
+    }
+    throw invalid(`Snapshot ${index} is ${show(snapshot)}, not what snapshot() gives`, { index });
+  });
+  return JSON.parse(call(() => native().mergeSnapshots(all))) as MonitorSnapshot;
+}
+
+/** Options of {@link monitored}. */
+export interface MonitoredOptions {
+  /** What the operation is called. Default: `Class.method`. */
+  name?: string;
+  /** Default: the global one. */
+  monitor?: PerformanceMonitor;
+  /** Items of a call, by its arguments. Default 1. */
+  batchSize?: (...args: any[]) => number;
+}
+
+/** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
+export interface MonitoredDecorator {
+  <This, Args extends any[], Result>(
+    method: (this: This, ...args: Args) => Result,
+    context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>,
+  ): (this: This, ...args: Args) => Result;
+  <T>(target: object, key: string | symbol, descriptor: TypedPropertyDescriptor<T>): void;
+}
+
+/**
+ * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
+ * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
+ *
+ * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
+ */
+export function monitored(nameOrOptions: string | MonitoredOptions = {}): MonitoredDecorator {
+  const options = typeof nameOrOptions === 'string' ? { name: nameOrOptions } : (optionsOf(nameOrOptions) as MonitoredOptions);
+  const { name: given, monitor, batchSize } = options;
+  if (given !== undefined) text('The name', given);
+  if (monitor !== undefined && !(monitor instanceof PerformanceMonitor)) throw invalid(`monitor is ${show(monitor)}, not a PerformanceMonitor`);
+  if (batchSize !== undefined && typeof batchSize !== 'function') throw invalid(`batchSize is ${show(batchSize)}, not a function of the arguments`);
+
+  const wrap = (method: (...args: any[]) => unknown, key: string | symbol) => {
+    let name = given;
+    const wrapped = function (this: unknown, ...args: unknown[]): unknown {
+      name ??= `${ownerOf(this, key, wrapped)}${String(key)}`;
+      const items = batchSize?.(...args);
+      const timer = (monitor ?? getGlobalMonitor()).startTimer(name);
+      const end = { batchSize: items === undefined ? 1 : whole('batchSize', items) };
+      const fail = (error: unknown) => void timer.stop({ error: error ?? new Error(String(error)) });
+      let result: unknown;
+      try {
+        result = method.apply(this, args);
+      } catch (error) {
+        fail(error);
+        throw error;
+      }
+      const then = (result as PromiseLike<unknown> | null | undefined)?.then;
+      if (typeof then === 'function') then.call(result, () => timer.stop(end), fail);
+      else timer.stop(end);
+      return result;
+    };
+    Object.defineProperty(wrapped, 'name', { value: method.name, configurable: true });
+    return wrapped;
+  };
+
+  const decorate = (first: unknown, second: unknown, third?: TypedPropertyDescriptor<unknown>) => {
+    const context = typeof second === 'object' && second !== null ? (second as ClassMethodDecoratorContext) : undefined;
+    const method = context ? first : third?.value;
+    const isMethod = typeof method === 'function' && (!context || context.kind === 'method');
+    if (!isMethod) throw invalid('@monitored() decorates methods only');
+    if (context) return wrap(method as () => unknown, context.name);
+    third!.value = wrap(method as () => unknown, second as string | symbol);
+    return undefined;
+  };
+  return decorate as MonitoredDecorator;
+}
+
+/** `Class.` of the class that has the method, which may be a base of the one that `self` is of. */
+function ownerOf(self: unknown, key: string | symbol, method: unknown): string {
+  for (let owner = self; owner !== null && owner !== undefined; owner = Object.getPrototypeOf(owner)) {
+    const own = Object.getOwnPropertyDescriptor(owner, key);
+    if (own?.value !== method) continue;
+    const holder = typeof owner === 'function' ? owner : (owner as { constructor?: unknown }).constructor;
+    const name = typeof holder === 'function' ? holder.name : '';
+    return name ? `${name}.` : '';
+  }
+  return '';
+}
+
+/** The number that stands for a name. */
+function numberOf(known: Map<string, number>, what: string, name: string, ask: (name: string) => number): number {
+  const found = known.get(name);
+  if (found !== undefined) return found;
+  const id = call(() => ask(text(what, name)));
+  if (known.size < NAMES) known.set(name, id);
+  return id;
+}
+
+interface Checked {
+  batchSize: number;
+  success: boolean;
+  error: unknown;
+  memory: { before: number; after: number; peak: number } | undefined;
+}
+
+function checked(options: RecordOptions | StopOptions): Checked {
+  const { batchSize = 1, error, success = error === undefined, memory } = optionsOf(options) as RecordOptions;
+  if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
+  return { batchSize: whole('batchSize', batchSize), success: success && error === undefined, error, memory: memoryOf(memory) };
+}
+
+function memoryOf(memory: RecordOptions['memory']): Checked['memory'] {
+  if (memory == null) return undefined;
+  if (typeof memory === 'object') {
+    const [before, after] = [bytes('memory.before', memory.before), bytes('memory.after', memory.after)];
+    return { before, after, peak: Math.max(before, after, bytes('memory.peak', memory.peak ?? 0)) };
+  }
+  const held = bytes('memory', memory);
+  return { before: held, after: held, peak: held };
+}
+
+function optionsOf<T extends object>(options: T): T {
+  return optionsObject(options, 'The options') as T;
+}
+
+function whole(what: string, value: unknown): number {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
+  throw invalid(`${what} is ${show(value)}, not a whole number from 0`, { name: what });
+}
+
+function bytes(what: string, value: unknown): number {
+  if (typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return Math.round(value);
+  throw invalid(`${what} is ${show(value)}, not a number of bytes`, { name: what });
+}
+
+function milliseconds(what: string, value: unknown): number {
+  if (typeof value === 'number' && value >= 0 && value <= MAX_MS) return value;
+  throw notADuration(what, value);
+}
+
+function notADuration(what: string, value: unknown): EmbeddingError {
+  return invalid(`${what} is ${show(value)}: pass milliseconds, a number from 0 to ${MAX_MS}`);
+}
+
+function text(what: string, value: unknown): string {
+  if (typeof value === 'string') return value;
+  throw invalid(`${what} is ${show(value)}, not a string`);
+}
+
+/** What is no number becomes NaN, which is refused with its index. */
+function numbersOf(values: ArrayLike<unknown>): Float64Array {
+  return Float64Array.from(values, (value) => (typeof value === 'number' ? value : NaN));
+}
+
+function messageOf(error: unknown): string {
+  try {
+    const message = (error as { message?: unknown } | null)?.message;
+    return (typeof message === 'string' ? message : String(error)).slice(0, MAX_MESSAGE);
+  } catch {
+    return 'an error that cannot be shown';
+  }
+}
+
+const exits: (() => void)[] = [];
+
+function atExit(work: () => void): void {
+  if (exits.length === 0) process.on('exit', () => exits.forEach((each) => each()));
+  exits.push(work);
+}
