@@ -154,157 +154,6 @@ export declare class DynamicBatchOptimizer {
 	/** What the machine does. */
 	getCurrentSystemMetrics(): SystemResourceMetrics;
 }
-/** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
-export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
-/** What an {@link EmbeddingError} knows beside its message. */
-export interface EmbeddingErrorOptions {
-	retryable?: boolean;
-	details?: Record<string, unknown>;
-	cause?: unknown;
-}
-/**
- * The one kind of error that this package throws and rejects with. The message names the offending value, index, file
- * or limit and what to do.
- */
-export declare class EmbeddingError extends Error {
-	name: string;
-	/** What happened, for programs. */
-	readonly code: EmbeddingErrorCode;
-	/** Whether the same call may succeed later without a change by the caller. */
-	readonly retryable: boolean;
-	/** The values that the message names, for example `{ index: 3 }`. */
-	readonly details: Record<string, unknown>;
-	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
-}
-/** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
-export declare class ModelInitializationError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** The model answered with an error or with unusable numbers. `code` is `EMBEDDING_GENERATION_FAILED`. */
-export declare class EmbeddingGenerationError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** Not even the smallest piece of the work fits the memory limit. `code` is `MEMORY_LIMIT_EXCEEDED`. */
-export declare class MemoryLimitError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** One node of a syntax tree to embed. */
-export interface Annotation {
-	/** Identifies the node in results; stands in for a node without any text. */
-	nodeId: string;
-	/** The declaration. */
-	signature: string;
-	/** What it does, in prose. */
-	summary: string;
-	/** Its code. */
-	sourceSnippet?: string;
-	/** Carried along, not embedded. */
-	metadata?: Record<string, unknown>;
-}
-/** What became of one annotation. */
-export interface EmbeddingResult {
-	/** The annotation's own. */
-	nodeId: string;
-	/** The vector; empty where there is an `error`. */
-	embedding: number[];
-	/** What was embedded, after preparation. */
-	inputText: string;
-	/** Milliseconds spent on it: its share of its batch, or of looking it up. */
-	processingTime: number;
-	/** The model, as it was named. */
-	modelUsed: string;
-	/** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
-	confidence?: number;
-	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
-	fromCache?: boolean;
-	/** Whether the model did not see the whole text. */
-	truncated?: boolean;
-	/** Tokens of the whole text, special tokens included. */
-	tokenCount?: number;
-	/** Why there is no vector; only with `onError: 'skip'`. */
-	error?: EmbeddingError;
-}
-/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
-export interface CacheOptions {
-	/** Most entries in memory. Default 1000. */
-	maxEntries?: number;
-	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
-	maxMemoryMB?: number;
-	/** The same in bytes. */
-	maxSizeBytes?: number;
-	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
-	ttlSeconds?: number;
-	/** The same in milliseconds. */
-	ttlMs?: number;
-	/** Whether an entry answers only for the content that it was set with. Default true. */
-	enableContentValidation?: boolean;
-	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number;
-	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-	hitRatioThreshold?: number;
-	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
-	persistPath?: string;
-	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
-	maxDiskMB?: number;
-	/** Keeps entries of different uses of one file apart. */
-	namespace?: string;
-	/** Keeps vectors of different models apart. */
-	model?: string;
-	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-	vectorPrecision?: "f32" | "f16";
-}
-/** Settings of one entry. */
-export interface CacheEntryOptions {
-	/** How long it is an answer, in seconds. Default: the cache's. */
-	ttlSeconds?: number;
-	/** Anything that JSON can hold, given back with the entry. */
-	metadata?: unknown;
-}
-/** What a key stands for. A copy: changing it never changes the cache. */
-export interface CachedEmbedding {
-	embedding: number[];
-	/** What was set with it. */
-	metadata?: unknown;
-}
-/** What an annotation stands for. A copy: changing it never changes the cache. */
-export interface CachedResult extends EmbeddingResult {
-	fromCache: true;
-}
-/** One entry of {@link IntelligentEmbeddingCache.getMany}. */
-export interface CacheLookup {
-	key: string;
-	/** What the entry must have been set with; not needed without `enableContentValidation`. */
-	content?: string;
-}
-/** One entry of {@link IntelligentEmbeddingCache.setMany}. */
-export interface CacheEntry extends CacheEntryOptions {
-	key: string;
-	content: string;
-	embedding: ArrayLike<number>;
-}
-/** The answer to many lookups, in their order. */
-export interface CacheMatrix {
-	/** `rows × dimensions` values; zeros where there was no answer. Copied out of the cache at the first look. */
-	readonly data: Float32Array;
-	readonly rows: number;
-	/** Length of each vector; 0 when nothing was found. */
-	readonly dimensions: number;
-	/** 1 for each lookup that was answered. */
-	readonly hits: Uint8Array;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-}
-/** An entry that is similar to what was asked for. */
-export interface SimilarEntry {
-	key: string;
-	/** Cosine of the angle between the two, -1–1. */
-	similarity: number;
-	embedding: number[];
-	metadata?: unknown;
-}
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
 	/** Entries that were looked up: `hits + misses`. */
@@ -435,6 +284,157 @@ export type CacheEvent = {
 	dimensions: number;
 	stored: number;
 };
+/** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
+export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
+/** What an {@link EmbeddingError} knows beside its message. */
+export interface EmbeddingErrorOptions {
+	retryable?: boolean;
+	details?: Record<string, unknown>;
+	cause?: unknown;
+}
+/**
+ * The one kind of error that this package throws and rejects with. The message names the offending value, index, file
+ * or limit and what to do.
+ */
+export declare class EmbeddingError extends Error {
+	name: string;
+	/** What happened, for programs. */
+	readonly code: EmbeddingErrorCode;
+	/** Whether the same call may succeed later without a change by the caller. */
+	readonly retryable: boolean;
+	/** The values that the message names, for example `{ index: 3 }`. */
+	readonly details: Record<string, unknown>;
+	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
+}
+/** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
+export declare class ModelInitializationError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/** The model answered with an error or with unusable numbers. `code` is `EMBEDDING_GENERATION_FAILED`. */
+export declare class EmbeddingGenerationError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/** Not even the smallest piece of the work fits the memory limit. `code` is `MEMORY_LIMIT_EXCEEDED`. */
+export declare class MemoryLimitError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/** What became of one annotation. */
+export interface EmbeddingResult {
+	/** The annotation's own. */
+	nodeId: string;
+	/** The vector; empty where there is an `error`. */
+	embedding: number[];
+	/** What was embedded, after preparation. */
+	inputText: string;
+	/** Milliseconds spent on it: its share of its batch, or of looking it up. */
+	processingTime: number;
+	/** The model, as it was named. */
+	modelUsed: string;
+	/** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
+	confidence?: number;
+	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+	fromCache?: boolean;
+	/** Whether the model did not see the whole text. */
+	truncated?: boolean;
+	/** Tokens of the whole text, special tokens included. */
+	tokenCount?: number;
+	/** Why there is no vector; only with `onError: 'skip'`. */
+	error?: EmbeddingError;
+}
+/** Settings of one entry. */
+export interface CacheEntryOptions {
+	/** How long it is an answer, in seconds. Default: the cache's. */
+	ttlSeconds?: number;
+	/** Anything that JSON can hold, given back with the entry. */
+	metadata?: unknown;
+}
+/** What a key stands for. A copy: changing it never changes the cache. */
+export interface CachedEmbedding {
+	embedding: number[];
+	/** What was set with it. */
+	metadata?: unknown;
+}
+/** What an annotation stands for. A copy: changing it never changes the cache. */
+export interface CachedResult extends EmbeddingResult {
+	fromCache: true;
+}
+/** One entry of {@link IntelligentEmbeddingCache.getMany}. */
+export interface CacheLookup {
+	key: string;
+	/** What the entry must have been set with; not needed without `enableContentValidation`. */
+	content?: string;
+}
+/** One entry of {@link IntelligentEmbeddingCache.setMany}. */
+export interface CacheEntry extends CacheEntryOptions {
+	key: string;
+	content: string;
+	embedding: ArrayLike<number>;
+}
+/** The answer to many lookups, in their order. */
+export interface CacheMatrix {
+	/** `rows × dimensions` values; zeros where there was no answer. Copied out of the cache at the first look. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	/** Length of each vector; 0 when nothing was found. */
+	readonly dimensions: number;
+	/** 1 for each lookup that was answered. */
+	readonly hits: Uint8Array;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+}
+/** One node of a syntax tree to embed. */
+export interface Annotation {
+	/** Identifies the node in results; stands in for a node without any text. */
+	nodeId: string;
+	/** The declaration. */
+	signature: string;
+	/** What it does, in prose. */
+	summary: string;
+	/** Its code. */
+	sourceSnippet?: string;
+	/** Carried along, not embedded. */
+	metadata?: Record<string, unknown>;
+}
+/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
+export interface CacheOptions {
+	/** Most entries in memory. Default 1000. */
+	maxEntries?: number;
+	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	maxMemoryMB?: number;
+	/** The same in bytes. */
+	maxSizeBytes?: number;
+	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
+	ttlSeconds?: number;
+	/** The same in milliseconds. */
+	ttlMs?: number;
+	/** Whether an entry answers only for the content that it was set with. Default true. */
+	enableContentValidation?: boolean;
+	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number;
+	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
+	hitRatioThreshold?: number;
+	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
+	persistPath?: string;
+	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	maxDiskMB?: number;
+	/** Keeps entries of different uses of one file apart. */
+	namespace?: string;
+	/** Keeps vectors of different models apart. */
+	model?: string;
+	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
+	vectorPrecision?: "f32" | "f16";
+}
+/** An entry that is similar to what was asked for. */
+export interface SimilarEntry {
+	key: string;
+	/** Cosine of the angle between the two, -1–1. */
+	similarity: number;
+	embedding: number[];
+	metadata?: unknown;
+}
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
  *
@@ -474,7 +474,11 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	delete(target: string | Annotation): Promise<boolean>;
 	/** Deletes all entries of this namespace and model, on disk, too. */
 	clear(): Promise<void>;
-	/** The entries whose vectors point most nearly where `embedding` does, the nearest first. */
+	/**
+	 * The entries whose vectors point most nearly where `embedding` does, the nearest first. The first call reads all
+	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
+	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
+	 */
 	findSimilar(embedding: ArrayLike<number>, options?: {
 		threshold?: number;
 		limit?: number;

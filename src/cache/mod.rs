@@ -21,7 +21,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -123,6 +123,8 @@ pub struct EmbeddingCache {
     /// Held while a change goes to the disk and then to memory: both see all changes in one order.
     changing: Mutex<()>,
     closed: AtomicBool,
+    /// Bytes that came from disk since freed memory was given back to the system.
+    moved: AtomicUsize,
 }
 
 impl EmbeddingCache {
@@ -150,6 +152,7 @@ impl EmbeddingCache {
             dimensions: RwLock::default(),
             changing: Mutex::default(),
             closed: AtomicBool::new(false),
+            moved: AtomicUsize::new(0),
             options,
         })
     }

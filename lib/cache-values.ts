@@ -1,0 +1,230 @@
+// What goes into a cache and comes out of it, and the shape in which it crosses to the native side.
+
+import { EmbeddingError } from './errors';
+import { annotationFields, invalid } from './input';
+import type { NativeEntry, NativeLookup } from './native';
+import type { EmbeddingResult } from './result';
+
+/** Settings of one entry. */
+export interface CacheEntryOptions {
+  /** How long it is an answer, in seconds. Default: the cache's. */
+  ttlSeconds?: number;
+  /** Anything that JSON can hold, given back with the entry. */
+  metadata?: unknown;
+}
+
+/** What a key stands for. A copy: changing it never changes the cache. */
+export interface CachedEmbedding {
+  embedding: number[];
+  /** What was set with it. */
+  metadata?: unknown;
+}
+
+/** What an annotation stands for. A copy: changing it never changes the cache. */
+export interface CachedResult extends EmbeddingResult {
+  fromCache: true;
+}
+
+/** One entry of {@link IntelligentEmbeddingCache.getMany}. */
+export interface CacheLookup {
+  key: string;
+  /** What the entry must have been set with; not needed without `enableContentValidation`. */
+  content?: string;
+}
+
+/** One entry of {@link IntelligentEmbeddingCache.setMany}. */
+export interface CacheEntry extends CacheEntryOptions {
+  key: string;
+  content: string;
+  embedding: ArrayLike<number>;
+}
+
+/** The answer to many lookups, in their order. */
+export interface CacheMatrix {
+  /** `rows × dimensions` values; zeros where there was no answer. Copied out of the cache at the first look. */
+  readonly data: Float32Array;
+  readonly rows: number;
+  /** Length of each vector; 0 when nothing was found. */
+  readonly dimensions: number;
+  /** 1 for each lookup that was answered. */
+  readonly hits: Uint8Array;
+  /** The vector at `index`, a view into `data`. */
+  row(index: number): Float32Array;
+}
+
+/** What one call sets: strings in turn, values one after the other. */
+export interface Pack {
+  strings: string[];
+  data: Float32Array;
+  ttls: Float64Array;
+}
+
+/** Under which name and content the result of an annotation is kept. */
+export function annotationKey(annotation: unknown, where: string): { key: string; content: string } {
+  const [key, ...texts] = annotationFields(annotation, where) as [string, string, string, string];
+  return { key, content: JSON.stringify(texts) };
+}
+
+export function noContent(what: string): EmbeddingError {
+  return invalid(`${what} is not a string: pass what the embedding was made from, or set enableContentValidation: false`);
+}
+
+export function isAnnotated(entries: readonly unknown[]): boolean {
+  const first = entries[0];
+  return typeof first === 'object' && first !== null && 'nodeId' in first;
+}
+
+/** A result without what belongs to its call. */
+export function resultOf(result: unknown): Pick<EmbeddingResult, 'embedding' | 'inputText' | 'modelUsed'> {
+  if (typeof result !== 'object' || result === null) throw invalid('The result is not an object: pass an EmbeddingResult');
+  const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...rest } = result as CachedResult;
+  return rest;
+}
+
+export function vectorOf(embedding: unknown, where: string): ArrayLike<number> {
+  const isArray = Array.isArray(embedding) || (ArrayBuffer.isView(embedding) && 'length' in embedding);
+  if (!isArray) throw invalid(`${where} is not an array of numbers`);
+  return embedding as unknown as ArrayLike<number>;
+}
+
+/** What is no number is refused here; what is not finite, on the native side. */
+export function copyValues(embedding: ArrayLike<number>, data: Float32Array, offset: number, where: string): void {
+  for (let i = 0; i < embedding.length; i++) {
+    const value = embedding[i];
+    if (typeof value !== 'number') throw invalid(`${where} has ${String(value)} at position ${i}, not a number`);
+    data[offset + i] = value;
+  }
+}
+
+/** Entries as they cross: key, content and metadata in turn, and the vectors one after the other. */
+export function packOf(entries: readonly CacheEntry[], validate = true): Pack {
+  const strings: string[] = [];
+  const ttls = new Float64Array(entries.length).fill(NaN);
+  let data = new Float32Array(0);
+  let dimensions = 0;
+  entries.forEach((entry: CacheEntry | null, index) => {
+    const where = entries.length > 1 ? ` of entry ${index}` : '';
+    if (typeof entry?.key !== 'string') throw invalid(`The key${where} is not a string`, { index });
+    const { key, content, embedding, ttlSeconds, metadata } = entry;
+    if (typeof content !== 'string' && (validate || content != null)) {
+      throw invalid(`The content${where} is not a string`, { index });
+    }
+    const { length } = vectorOf(embedding, `The embedding${where}`);
+    if (length === 0) throw invalid(`The embedding${where} has no values: pass at least one`, { index });
+    if (index === 0) {
+      dimensions = length;
+      data = new Float32Array(entries.length * length);
+    } else if (length !== dimensions) {
+      throw invalid(`The embedding${where} has ${length} values, that of entry 0 has ${dimensions}`, { index });
+    }
+    copyValues(embedding, data, index * dimensions, `The embedding${where}`);
+    if (ttlSeconds !== undefined) {
+      if (typeof ttlSeconds !== 'number' || !(ttlSeconds > 0)) {
+        throw invalid(`The ttlSeconds${where} is ${String(ttlSeconds)}, not a number above 0`, { index });
+      }
+      ttls[index] = ttlSeconds * 1000;
+    }
+    strings.push(key, content ?? '', metadata === undefined ? '' : toJson(metadata, where));
+  });
+  return { strings, data, ttls };
+}
+
+function toJson(metadata: unknown, where: string): string {
+  let json: string | undefined;
+  let cause: unknown;
+  try {
+    json = JSON.stringify(metadata);
+  } catch (thrown) {
+    cause = thrown;
+  }
+  if (json === undefined) {
+    throw new EmbeddingError('INVALID_ARGUMENT', `The metadata${where} cannot be written as JSON`, { cause });
+  }
+  return json;
+}
+
+export function fromNative(entry: NativeEntry): CachedEmbedding {
+  const vector = new Float32Array(entry.dimensions);
+  entry.copyTo(vector);
+  const metadata = entry.metadata();
+  const embedding = toNumbers(vector, vector.length);
+  return metadata == null ? { embedding } : { embedding, metadata: JSON.parse(metadata) as unknown };
+}
+
+/** Copied: an array of doubles from the start, without holes, which is faster than to fill a new one. */
+let template: number[] = [];
+
+export function toNumbers(values: Float32Array, length: number): number[] {
+  if (template.length !== length) template = Array.from({ length }, () => 0.5);
+  const numbers = template.slice();
+  for (let i = 0; i < length; i++) numbers[i] = values[i]!;
+  return numbers;
+}
+
+/** Some lookups that crossed together. Vectors are copied out when they are looked at. */
+export class Part {
+  readonly hits: Uint8Array;
+  readonly dimensions: number;
+  #data: Float32Array | undefined;
+
+  constructor(
+    readonly lookup: NativeLookup,
+    readonly rows: number,
+  ) {
+    this.dimensions = lookup.dimensions;
+    this.hits = new Uint8Array(rows);
+    lookup.hits(this.hits);
+  }
+
+  get data(): Float32Array {
+    if (!this.#data) {
+      // Written in full by the native side, so it need not be zeroed before.
+      this.#data = new Float32Array(Buffer.allocUnsafeSlow(4 * this.rows * this.dimensions).buffer);
+      this.lookup.copyTo(this.#data);
+    }
+    return this.#data;
+  }
+}
+
+export class Matrix implements CacheMatrix {
+  readonly rows: number;
+  readonly dimensions: number;
+  readonly hits: Uint8Array;
+  #data: Float32Array | undefined;
+  #parts: Part[];
+
+  constructor(parts: Part[]) {
+    this.#parts = parts;
+    this.rows = parts.reduce((sum, part) => sum + part.rows, 0);
+    this.dimensions = Math.max(...parts.map((part) => part.dimensions));
+    this.hits = parts.length === 1 ? parts[0]!.hits : concat(Uint8Array, parts.map((part) => part.hits));
+  }
+
+  get data(): Float32Array {
+    if (!this.#data) {
+      const empty = (part: Part) => new Float32Array(part.rows * this.dimensions);
+      // A part without hits does not know how long vectors are.
+      const datas = this.#parts.map((part) => (part.dimensions === this.dimensions ? part.data : empty(part)));
+      this.#data = datas.length === 1 ? datas[0]! : concat(Float32Array, datas);
+      this.#parts = [];
+    }
+    return this.#data;
+  }
+
+  row(index: number): Float32Array {
+    if (!Number.isInteger(index) || index < 0 || index >= this.rows) {
+      throw invalid(`Row ${String(index)} does not exist: there are ${this.rows}`, { index });
+    }
+    return this.data.subarray(index * this.dimensions, (index + 1) * this.dimensions);
+  }
+}
+
+function concat<T extends Uint8Array | Float32Array>(type: new (length: number) => T, parts: T[]): T {
+  const all = new type(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
