@@ -56,5 +56,14 @@ export type {
 } from './memory-processor';
 export { ModelStore } from './model-store';
 export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
+export type {
+  BatchMetrics,
+  LearnedBatch,
+  MemoryEvent,
+  MemoryUseMetrics,
+  OptimizationReport,
+  OverallMetrics,
+  PerformanceMetrics,
+} from './performance';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';
