@@ -75,7 +75,7 @@ describe('settings', () => {
     { batchOptimizer: false, memoryProcessor: false },
     { enableBatchOptimization: false, enableMemoryAwareProcessing: false },
     { batchConfig: { maxBatchSize: 4, minSamples: 1 }, memoryConfig: { memoryThresholds: { low: 10 } } },
-    { enableBatchOptimization: true, batchOptimizer: undefined },
+    { enableBatchOptimization: true },
     { batchOptimizer: new DynamicBatchOptimizer(3), memoryProcessor: new MemoryAwareProcessor() },
   ])('make no difference to vectors: %j', async (options) => {
     const plain = await ready({ ...bert, batchOptimizer: false, cache: false });

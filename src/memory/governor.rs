@@ -339,7 +339,7 @@ impl Governor {
     }
 
     fn reserve(&self, ceiling: u64) -> u64 {
-        if self.reserve == 0 { 0 } else { (ceiling / self.reserve).clamp(RESERVE.0, RESERVE.1) }
+        ceiling.checked_div(self.reserve).map_or(0, |share| share.clamp(RESERVE.0, RESERVE.1))
     }
 
     /// Why `bytes` can never be had, if so: not even if the process held as little as it ever did.
