@@ -382,6 +382,19 @@ fn memory_answers_without_the_disk() {
 }
 
 #[test]
+fn half_is_given_back_when_memory_is_short_the_least_recently_used() {
+    let cache = EmbeddingCache::open(CacheOptions { ttl: None, ..CacheOptions::default() }).unwrap();
+    (0..100).for_each(|n| put(&cache, n));
+    assert!(get(&cache, 0));
+    let before = cache.stats().bytes;
+    cache.give_back();
+    assert!(cache.stats().bytes <= before / 2 && cache.stats().bytes > before / 3);
+    assert!(get(&cache, 0) && get(&cache, 99) && !get(&cache, 1) && !get(&cache, 40));
+    cache.give_back();
+    assert!(get(&cache, 99));
+}
+
+#[test]
 fn similar_vectors_are_found_in_both_tiers() {
     let bench = Bench::new();
     let cache = EmbeddingCache::open(CacheOptions { max_entries: 2, ..bench.options() }).unwrap();

@@ -290,12 +290,19 @@ impl Memory {
         }
         shard.note_oldest(&lru);
         drop(lru);
-        self.evict(now, &mut displaced);
+        self.evict(now, self.max_bytes, &mut displaced);
         displaced
     }
 
-    fn evict(&self, now: Now, displaced: &mut Displaced) {
-        let over = || self.len() > self.max_entries || self.bytes() > self.max_bytes;
+    /// Evicts the least recently used half, by bytes.
+    pub fn halve(&self, now: Now) -> Displaced {
+        let mut displaced = Displaced::default();
+        self.evict(now, self.bytes() / 2, &mut displaced);
+        displaced
+    }
+
+    fn evict(&self, now: Now, max_bytes: usize, displaced: &mut Displaced) {
+        let over = || self.len() > self.max_entries || self.bytes() > max_bytes;
         if !over() {
             return;
         }

@@ -307,6 +307,11 @@ impl EmbeddingCache {
         }
     }
 
+    /// Gives half of the memory back that entries take, for others who need it now. What is in a file stays there.
+    pub fn give_back(&self) {
+        self.displaced(&self.memory.halve(self.now()));
+    }
+
     /// Waits until everything that was committed before is in the file, so that not even a loss of power takes it.
     ///
     /// # Errors

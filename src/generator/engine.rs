@@ -88,7 +88,7 @@ impl Engine {
         governor.settle();
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
-        governor.on_shortage(Box::new(move || shrinks.upgrade().map(|model| model.shrink()).is_some()));
+        governor.on_shortage(Box::new(move |_| shrinks.upgrade().map(|model| model.shrink()).is_some()));
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
             path: source.id.clone(),

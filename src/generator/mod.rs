@@ -175,7 +175,7 @@ impl Generator {
         }
         let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
         let governor = Governor::new(options.memory_limit, strategies);
-        governor.on_shortage(Box::new(|| {
+        governor.on_shortage(Box::new(|_| {
             host::trim();
             true
         }));
@@ -215,6 +215,12 @@ impl Generator {
     /// Lets the models that are loaded from now on use a cache. `within` tells the entries of this generator apart from
     /// others of the cache, beside their embedding space.
     pub fn attach(&self, cache: Arc<EmbeddingCache>, within: Space) {
+        let spares = Arc::downgrade(&cache);
+        self.governor.on_shortage(Box::new(move |short| {
+            let cache = spares.upgrade();
+            cache.as_ref().filter(|_| short).into_iter().for_each(|cache| cache.give_back());
+            cache.is_some()
+        }));
         self.state().cache = Some((cache, within));
     }
 

@@ -34,9 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RESERVE_SHARE: u64 = 16;
 const RESERVE: (u64, u64) = (4 << 20, 64 << 20);
 
-/// Gives back what it can spare, at once; `false` once there is nothing left that could. Called on the thread of somebody
-/// who waits for memory.
-pub type Relief = Box<dyn Fn() -> bool + Send + Sync>;
+/// Gives back what it can spare, at once: whatever is kept without a use, and if memory is short (`true`) also what would
+/// be missed. `false` once there is nothing left that could. Called on the thread of somebody who waits for memory.
+pub type Relief = Box<dyn Fn(bool) -> bool + Send + Sync>;
 
 /// The strategies changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,9 +162,9 @@ impl Governor {
         }
     }
 
-    /// Adds something that can be given back.
+    /// Adds something that can be given back, before all that was added so far.
     pub fn on_shortage(&self, relief: Relief) {
-        lock(&self.reliefs).push(relief);
+        lock(&self.reliefs).insert(0, relief);
     }
 
     /// Tells `listener` of changes of the strategy, instead of the one before.
@@ -215,7 +215,7 @@ impl Governor {
                 // What an arena kept is gone.
                 (state.held, state.peak) = (0, 0);
                 drop(state);
-                lock(&self.reliefs).retain(|relief| relief());
+                lock(&self.reliefs).retain(|relief| relief(true));
                 waited = true;
                 continue;
             }
@@ -274,14 +274,14 @@ impl Governor {
         self.strategy(|strategy| strategy.name.clone())
     }
 
-    /// Gives back what can be given back, whether or not memory is short.
+    /// Gives back what is kept without a use.
     pub fn relieve(&self) {
         {
             let mut state = lock(&self.state);
             (state.held, state.peak) = (0, 0);
             state.reliefs += 1;
         }
-        lock(&self.reliefs).retain(|relief| relief());
+        lock(&self.reliefs).retain(|relief| relief(false));
     }
 
     fn strategy<T>(&self, of: impl FnOnce(&super::Strategy) -> T) -> Option<T> {
@@ -472,7 +472,8 @@ mod tests {
         let gives = Arc::new(AtomicUsize::new(0));
         machine.0.store(230 * MB, Ordering::SeqCst);
         let (counted, process) = (gives.clone(), machine.0.clone());
-        governor.on_shortage(Box::new(move || {
+        governor.on_shortage(Box::new(move |short| {
+            assert!(short);
             counted.fetch_add(1, Ordering::SeqCst);
             process.store(100 * MB, Ordering::SeqCst);
             true
