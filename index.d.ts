@@ -917,17 +917,23 @@ export interface DashboardMetrics {
 		hits?: number;
 		misses?: number;
 	};
-	/** Items and tokens that the next batch may have. */
+	/**
+	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+	 * the means of each interval are shown.
+	 */
 	batchOptimizer?: {
 		currentBatchSize?: number;
 		tokenBudget?: number;
+		batches?: number;
+		averageBatchSize?: number;
+		paddedTokens?: number;
 	};
-	/** How batches are made, and the most memory that may be used, in bytes. */
+	/** How batches are made, and the most bytes of memory that this process may hold. */
 	memoryProcessor?: {
 		currentStrategy?: string | {
 			name: string;
-		};
-		memoryLimit?: number;
+		} | null;
+		ceilingBytes?: number;
 	};
 }
 /** Options of {@link PerformanceDashboard}. */
@@ -935,6 +941,7 @@ export interface DashboardOptions {
 	/** Default: the global one. */
 	monitor?: PerformanceMonitor;
 	generator?: DashboardSource;
+	/** Whose tiers are shown. Default: the generator's own. */
 	cache?: DashboardSource;
 	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
 	interval?: number;
@@ -971,9 +978,11 @@ export interface TimelinePoint {
 		disk: number;
 		misses: number;
 	} | null;
-	/** At its end, as the next ones. */
+	/** That the next batch may have at its end; else, the mean of those that ran. */
 	batchSize: number | null;
+	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
 	tokenBudget: number | null;
+	/** At its end. */
 	strategy: string | null;
 	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
 	memory: {
@@ -1047,327 +1056,6 @@ export declare class PerformanceDashboard implements AsyncDisposable {
 	/** Ends its servers, and takes no more points. */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/** Options of a stream. */
-export interface StreamOptions {
-	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-	order?: "input" | "completion";
-}
-/** How the vectors of a text's tokens become one. */
-export type Pooling = "mean" | "cls" | "last_token" | "max";
-/** The variants in which models are published, by the type of their weights. */
-export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
-/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
-export interface GeneratorOptions {
-	/**
-	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
-	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
-	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
-	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
-	 */
-	modelPath?: string;
-	/**
-	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
-	 * fetched.
-	 */
-	revision?: string;
-	/**
-	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
-	 * `~/.cache/huggingface/hub`.
-	 */
-	cacheDir?: string;
-	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-	localFilesOnly?: boolean;
-	/**
-	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
-	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
-	 */
-	dtype?: Dtype;
-	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling;
-	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-	normalize?: boolean;
-	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-	dimensions?: number;
-	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-	maxLength?: number;
-	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-	prompts?: {
-		document?: string;
-		query?: string;
-	};
-	/**
-	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
-	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
-	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
-	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
-	 */
-	cache?: CacheOptions | IntelligentEmbeddingCache | false;
-	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-	enableCaching?: boolean;
-	/** Another spelling of `cache`. */
-	cacheConfig?: CacheOptions;
-	/**
-	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
-	 * one run on all of them.
-	 */
-	intraOpThreads?: number;
-}
-/** How much of a file of a model has been fetched. */
-export interface FetchProgress {
-	/** Its name in the model. */
-	file: string;
-	/** Bytes that are here, those of an earlier attempt included. */
-	loaded: number;
-	/** Bytes that it has. */
-	total: number;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
-export interface InitializeOptions {
-	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-	signal?: AbortSignal;
-	/** Told of files that are fetched from the hub, some times a second. */
-	progressCallback?: (progress: FetchProgress) => void;
-}
-/** Options of one call. */
-export interface CallOptions {
-	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
-	signal?: AbortSignal;
-	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-	timeoutMs?: number;
-	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-	progressCallback?: (processed: number, total: number) => void;
-	/**
-	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
-	 * answered, and that one carries the error.
-	 */
-	onError?: "throw" | "skip";
-	/** Neither ask the cache nor tell it. Default `false`. */
-	bypassCache?: boolean;
-	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-	inputType?: "document" | "query";
-	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
-	batchSize?: number;
-	/** Most runs at a time. Default: as many as there are cores. */
-	maxConcurrency?: number;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
-}
-/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
-export interface BatchProcessOptions extends CallOptions {
-	/** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
-	memoryLimit?: number;
-}
-/** Many vectors in one allocation. */
-export interface EmbeddingMatrix {
-	/** `rows × dimensions` values, row by row. */
-	readonly data: Float32Array;
-	readonly rows: number;
-	readonly dimensions: number;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-	/** Tokens of each whole text, special tokens included. */
-	readonly tokenCounts: Uint32Array;
-	/** 1 for each text that the model did not see whole. */
-	readonly truncated: Uint8Array;
-	/** 1 for each text that this call did not compute. */
-	readonly fromCache: Uint8Array;
-	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-	readonly errors: ReadonlyMap<number, EmbeddingError>;
-}
-/** What a loaded model is. */
-export interface ModelInfo {
-	/** The model as it was named. */
-	modelId: string;
-	/** Its ONNX file. */
-	modelPath: string;
-	/**
-	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
-	 * ONNX files and a conversion of it is known.
-	 */
-	repository: string | null;
-	/** The commit of that repository, else `null`. */
-	revision: string | null;
-	/** Length of its vectors. */
-	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included. */
-	maxLength: number;
-	/** How token vectors become one; `null` where the graph does it. */
-	pooling: Pooling | null;
-	/** Whether vectors have length 1. */
-	normalize: boolean;
-	/** The output of the graph that is read. */
-	output: string;
-	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
-	dtype: Dtype;
-	/**
-	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
-	 * on the fly, so their texts are run one by one.
-	 */
-	batchInvariant: boolean;
-	/** Threads inside one run. */
-	intraOpThreads: number;
-	/** How the ONNX Runtime in use describes itself. */
-	runtime: string;
-	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
-	fingerprint: string;
-}
-/**
- * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
- * work runs on native threads and never blocks the event loop.
- */
-export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
-	#private;
-	/**
-	 * Loads nothing yet.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
-	 */
-	constructor(options?: GeneratorOptions);
-	/**
-	 * Loads the model, and fetches it from the hub where that is its place. Does nothing when that model is loaded already;
-	 * another one replaces it once it is ready.
-	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
-	 */
-	initialize(modelPath?: string, options?: InitializeOptions): Promise<void>;
-	/** Whether a model is loaded. */
-	isReady(): boolean;
-	/**
-	 * What the loaded model is.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
-	 */
-	getModelInfo(): ModelInfo;
-	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
-	prepareText(annotation: Annotation): string;
-	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
-	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
-	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
-	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
-	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
-	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
-	/** Embeds the words of a search. */
-	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
-	/**
-	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
-	 * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
-	 * stops everything.
-	 */
-	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
-	/** The same for texts: a vector for each. */
-	stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
-	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
-	cleanup(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
-	shutdown(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/**
- * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
- * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
- * parts are left out; an annotation without any gives `Node: <nodeId>`.
- */
-export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
-/** Options of {@link CodeIndex}. */
-export interface CodeIndexOptions {
-	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
-	path?: string;
-	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
-}
-/** Options of {@link CodeIndex.update}. */
-export interface IndexOptions {
-	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
-	rebuild?: boolean;
-	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
-	signal?: AbortSignal;
-	/** Told whenever files were written. */
-	progressCallback?: (report: IndexReport) => void;
-}
-/** What a run of {@link CodeIndex.update} has done. */
-export interface IndexReport {
-	/** Source files in the index; those that cannot be read are none. */
-	files: number;
-	/** Files that are new or seem changed, and have to be read. */
-	changed: number;
-	/** How many of those are done. */
-	done: number;
-	/** Files whose content is as it was. */
-	unchanged: number;
-	/** Files that are gone from the tree, and now from the index. */
-	removed: number;
-	/** Functions, methods, classes and types in the index. */
-	annotations: number;
-	/** How many of them were embedded now. */
-	embedded: number;
-	/** How many of changed files were as they were, so that their vectors could be kept. */
-	reused: number;
-	/** Files left out, by reason. */
-	skipped: Record<string, number>;
-	/** Up to 100 of them, without those in other languages. */
-	examples: {
-		file: string;
-		reason: string;
-	}[];
-	/** Seconds since the run began. */
-	seconds: number;
-}
-/** An answer to a search. */
-export interface CodeMatch {
-	/** The source file, below the directory, with `/`. */
-	file: string;
-	/** First line, from 1. */
-	line: number;
-	endLine: number;
-	kind: "function" | "method" | "class" | "type";
-	/** Its name, after those of the declarations around it: `Stack.push`. */
-	name: string;
-	/** Its source up to its body. */
-	signature: string;
-	/** Its documentation comment; may be empty. */
-	summary: string;
-	/** What answers are ranked by: `similarity + 0.02 × BM25`. */
-	score: number;
-	/** Cosine of its vector and the query's, −1 to 1. */
-	similarity: number;
-}
-/**
- * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
- * classes and types are found by what they do (vectors) and by their words (BM25).
- *
- * All methods may be called at once; another process may search while this one updates.
- */
-export declare class CodeIndex implements AsyncDisposable {
-	#private;
-	/**
-	 * Reads nothing yet.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
-	 */
-	constructor(directory: string, options?: CodeIndexOptions);
-	/** The file name extensions that are read. */
-	static get extensions(): readonly string[];
-	/**
-	 * Brings the index up to date: embeds what is new or changed, forgets what is gone. Respects `.gitignore`; leaves out
-	 * hidden files, `node_modules`, links, and files above 1 MB.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
-	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
-	 */
-	update(options?: IndexOptions): Promise<IndexReport>;
-	/**
-	 * The declarations that answer `words` best, best first.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
-	 */
-	search(words: string, options?: {
-		limit?: number;
-	}): Promise<CodeMatch[]>;
-	/** Lets go of the index' file, its copy in memory and the model. The next call opens them again. */
-	close(): Promise<void>;
-	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
 /** One way to process items. */
@@ -1521,6 +1209,475 @@ export declare class MemoryAwareProcessor {
 	getProcessingRecommendations(): ProcessingRecommendations;
 	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
 	stop(): void;
+}
+/** What was learned about batches of texts of like length. */
+export interface LearnedBatch {
+	/** The longest texts that it is about, in tokens; the shortest are half as long. */
+	maxTokens: number;
+	/** How many texts of that length run together now; of shorter ones, as many more as have the same number of tokens. */
+	batchSize: number;
+	/** Batches that were learned from. */
+	samples: number;
+}
+/** What a generator has done since it was made. Everything is measured; what was not is 0 or absent. */
+export interface PerformanceMetrics {
+	/** `null` without a cache. A cache that is shared counts for all who use it. */
+	cache: (CacheStats & {
+		entries: number; /** `currentSizeBytes`. */
+		sizeBytes: number;
+	}) | null;
+	batchOptimizer: BatchMetrics;
+	/** The same. */
+	batchOptimization: BatchMetrics;
+	memoryProcessor: MemoryUseMetrics;
+	/** The same. */
+	memoryProcessing: MemoryUseMetrics;
+	overall: OverallMetrics;
+	/** `overall.score`. */
+	overallScore: number;
+}
+/** How the model was run. */
+export interface BatchMetrics {
+	/** Whether sizes are learned. */
+	enabled: boolean;
+	/** Runs of the model. */
+	batches: number;
+	failedBatches: number;
+	/** Texts in a run, on average. */
+	averageBatchSize: number;
+	/** Milliseconds of a run, on average. */
+	averageProcessingTime: number;
+	/** Texts that the model finished for each second in it, of all threads together. */
+	averageThroughput: number;
+	/** Share of runs that succeeded, 0–1. */
+	successRate: number;
+	/** Tokens of the texts that ran. */
+	tokens: number;
+	/** The same with padding: `tokens / paddedTokens` is the share that was of use. */
+	paddedTokens: number;
+	/** By length, as far as there are any. */
+	learned: LearnedBatch[];
+}
+/** How memory was kept below its ceiling. */
+export interface MemoryUseMetrics {
+	/** Whether strategies are in force. Without them, the ceiling holds alone. */
+	enabled: boolean;
+	/** The name of the strategy in use. */
+	currentStrategy: string | null;
+	strategyChanges: number;
+	/** Bytes that this process may hold: `memoryLimit`, or what it holds and the container or host has left. */
+	ceilingBytes: number;
+	/** Bytes of physical memory that it holds. */
+	processBytes: number;
+	/** The most that was seen. */
+	peakBytes: number;
+	/** Bytes that running batches were permitted. */
+	grantedBytes: number;
+	/** `processBytes` of `ceilingBytes`, 0–100. */
+	memoryUsagePercent: number;
+	/** Batches that waited for memory. */
+	waits: number;
+	/** Milliseconds that they waited, together. */
+	waitedMs: number;
+	/** Times that memory was given back. */
+	memoryCleanups: number;
+}
+/** How calls went. */
+export interface OverallMetrics {
+	calls: number;
+	failedCalls: number;
+	/** Texts that calls have answered, those from the cache included. */
+	totalEmbeddings: number;
+	/** Of these, texts that the call need not compute. */
+	fromCache: number;
+	/** Of these, texts without a vector. */
+	failed: number;
+	/** Milliseconds of a call for each of its texts, on average. */
+	averageProcessingTime: number;
+	/** Texts answered for each second spent in calls. Calls at the same time count each. */
+	throughput: number;
+	/** Share of texts that came from the cache or from another call, 0–1. */
+	cacheHitRatio: number;
+	/**
+	 * 0–1: the mean of the share of texts that got a vector, the share of computed tokens that are not padding, and the
+	 * share of the time of batches that was not spent waiting for memory; as far as there are any. 0 before the first call.
+	 */
+	score: number;
+}
+/** What {@link OptimizedEmbeddingGenerator.optimizePerformance} did. */
+export interface OptimizationReport {
+	/** What the cache's maintenance did; `null` without a cache. */
+	cache: CacheMaintenance | null;
+	/** Bytes of physical memory that the process holds less than before; 0 where it is not less. */
+	freedBytes: number;
+	/** What is known about batches. */
+	learned: LearnedBatch[];
+}
+/** What is published on the `diagnostics_channel` `embedcore:memory`. */
+export interface MemoryEvent {
+	type: "strategy-changed";
+	before: string;
+	after: string;
+	/** Share of the ceiling that the process holds, 0–100. */
+	memoryUsagePercent: number;
+}
+/** Options of a stream. */
+export interface StreamOptions {
+	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
+	order?: "input" | "completion";
+}
+/** How the vectors of a text's tokens become one. */
+export type Pooling = "mean" | "cls" | "last_token" | "max";
+/** The variants in which models are published, by the type of their weights. */
+export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
+/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
+export interface GeneratorOptions {
+	/**
+	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
+	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
+	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
+	 */
+	modelPath?: string;
+	/**
+	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
+	 * fetched.
+	 */
+	revision?: string;
+	/**
+	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
+	 * `~/.cache/huggingface/hub`.
+	 */
+	cacheDir?: string;
+	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
+	localFilesOnly?: boolean;
+	/**
+	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
+	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
+	 */
+	dtype?: Dtype;
+	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+	pooling?: Pooling;
+	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
+	normalize?: boolean;
+	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+	dimensions?: number;
+	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
+	maxLength?: number;
+	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
+	prompts?: {
+		document?: string;
+		query?: string;
+	};
+	/**
+	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+	 */
+	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+	enableCaching?: boolean;
+	/** Another spelling of `cache`. */
+	cacheConfig?: CacheOptions;
+	/**
+	 * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
+	 * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
+	 * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
+	 */
+	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+	/** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
+	enableBatchOptimization?: boolean;
+	/** Another spelling of `batchOptimizer`. */
+	batchConfig?: BatchOptimizerOptions;
+	/**
+	 * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share of its
+	 * ceiling that this process holds. `maxBatchSize` limits batches, and with the approach `streaming` one runs at a time. A
+	 * processor of yours lends its options. `false`: no strategies; the ceiling holds all the same.
+	 */
+	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+	/** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
+	enableMemoryAwareProcessing?: boolean;
+	/** Another spelling of `memoryProcessor`. */
+	memoryConfig?: MemoryProcessorOptions;
+	/**
+	 * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
+	 * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
+	 * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
+	 * Default: what the process holds and the container (cgroup) or the host has left.
+	 */
+	memoryLimit?: number;
+	/**
+	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
+	 * one run on all of them.
+	 */
+	intraOpThreads?: number;
+}
+/** How much of a file of a model has been fetched. */
+export interface FetchProgress {
+	/** Its name in the model. */
+	file: string;
+	/** Bytes that are here, those of an earlier attempt included. */
+	loaded: number;
+	/** Bytes that it has. */
+	total: number;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
+export interface InitializeOptions {
+	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
+	signal?: AbortSignal;
+	/** Told of files that are fetched from the hub, some times a second. */
+	progressCallback?: (progress: FetchProgress) => void;
+}
+/** Options of one call. */
+export interface CallOptions {
+	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
+	signal?: AbortSignal;
+	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number;
+	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
+	progressCallback?: (processed: number, total: number) => void;
+	/**
+	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
+	 * answered, and that one carries the error.
+	 */
+	onError?: "throw" | "skip";
+	/** Neither ask the cache nor tell it. Default `false`. */
+	bypassCache?: boolean;
+	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
+	inputType?: "document" | "query";
+	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
+	batchSize?: number;
+	/** Most runs at a time. Default: as many as there are cores. */
+	maxConcurrency?: number;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
+}
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
+export interface BatchProcessOptions extends CallOptions {
+	/**
+	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
+	 * `MEMORY_LIMIT_EXCEEDED`.
+	 */
+	memoryLimit?: number;
+}
+/** Many vectors in one allocation. */
+export interface EmbeddingMatrix {
+	/** `rows × dimensions` values, row by row. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	readonly dimensions: number;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+	/** Tokens of each whole text, special tokens included. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
+/** What a loaded model is. */
+export interface ModelInfo {
+	/** The model as it was named. */
+	modelId: string;
+	/** Its ONNX file. */
+	modelPath: string;
+	/**
+	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
+	 * ONNX files and a conversion of it is known.
+	 */
+	repository: string | null;
+	/** The commit of that repository, else `null`. */
+	revision: string | null;
+	/** Length of its vectors. */
+	dimensions: number;
+	/** Most tokens of a text that it sees, special tokens included. */
+	maxLength: number;
+	/** How token vectors become one; `null` where the graph does it. */
+	pooling: Pooling | null;
+	/** Whether vectors have length 1. */
+	normalize: boolean;
+	/** The output of the graph that is read. */
+	output: string;
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
+	dtype: Dtype;
+	/**
+	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
+	 * on the fly, so their texts are run one by one.
+	 */
+	batchInvariant: boolean;
+	/** Threads inside one run. */
+	intraOpThreads: number;
+	/** How the ONNX Runtime in use describes itself. */
+	runtime: string;
+	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
+	fingerprint: string;
+}
+/**
+ * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
+ * work runs on native threads and never blocks the event loop.
+ */
+export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
+	#private;
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: GeneratorOptions);
+	/**
+	 * Loads the model, and fetches it from the hub where that is its place. Does nothing when that model is loaded already;
+	 * another one replaces it once it is ready.
+	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
+	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
+	 */
+	initialize(modelPath?: string, options?: InitializeOptions): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+	/**
+	 * What the loaded model is.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
+	 */
+	getModelInfo(): ModelInfo;
+	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
+	prepareText(annotation: Annotation): string;
+	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
+	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
+	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
+	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
+	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
+	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
+	/** Embeds the words of a search. */
+	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
+	/**
+	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
+	 * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
+	 * stops everything.
+	 */
+	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
+	/** The same for texts: a vector for each. */
+	stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
+	/** What this generator has done since it was made. May be asked for at any time. */
+	getPerformanceMetrics(): PerformanceMetrics;
+	/**
+	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
+	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
+	 */
+	optimizePerformance(): Promise<OptimizationReport>;
+	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
+	cleanup(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
+	shutdown(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/**
+ * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
+ * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
+ * parts are left out; an annotation without any gives `Node: <nodeId>`.
+ */
+export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+/** Options of {@link CodeIndex}. */
+export interface CodeIndexOptions {
+	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
+	path?: string;
+	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
+}
+/** Options of {@link CodeIndex.update}. */
+export interface IndexOptions {
+	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
+	rebuild?: boolean;
+	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
+	signal?: AbortSignal;
+	/** Told whenever files were written. */
+	progressCallback?: (report: IndexReport) => void;
+}
+/** What a run of {@link CodeIndex.update} has done. */
+export interface IndexReport {
+	/** Source files in the index; those that cannot be read are none. */
+	files: number;
+	/** Files that are new or seem changed, and have to be read. */
+	changed: number;
+	/** How many of those are done. */
+	done: number;
+	/** Files whose content is as it was. */
+	unchanged: number;
+	/** Files that are gone from the tree, and now from the index. */
+	removed: number;
+	/** Functions, methods, classes and types in the index. */
+	annotations: number;
+	/** How many of them were embedded now. */
+	embedded: number;
+	/** How many of changed files were as they were, so that their vectors could be kept. */
+	reused: number;
+	/** Files left out, by reason. */
+	skipped: Record<string, number>;
+	/** Up to 100 of them, without those in other languages. */
+	examples: {
+		file: string;
+		reason: string;
+	}[];
+	/** Seconds since the run began. */
+	seconds: number;
+}
+/** An answer to a search. */
+export interface CodeMatch {
+	/** The source file, below the directory, with `/`. */
+	file: string;
+	/** First line, from 1. */
+	line: number;
+	endLine: number;
+	kind: "function" | "method" | "class" | "type";
+	/** Its name, after those of the declarations around it: `Stack.push`. */
+	name: string;
+	/** Its source up to its body. */
+	signature: string;
+	/** Its documentation comment; may be empty. */
+	summary: string;
+	/** What answers are ranked by: `similarity + 0.02 × BM25`. */
+	score: number;
+	/** Cosine of its vector and the query's, −1 to 1. */
+	similarity: number;
+}
+/**
+ * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
+ * classes and types are found by what they do (vectors) and by their words (BM25).
+ *
+ * All methods may be called at once; another process may search while this one updates.
+ */
+export declare class CodeIndex implements AsyncDisposable {
+	#private;
+	/**
+	 * Reads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
+	 */
+	constructor(directory: string, options?: CodeIndexOptions);
+	/** The file name extensions that are read. */
+	static get extensions(): readonly string[];
+	/**
+	 * Brings the index up to date: embeds what is new or changed, forgets what is gone. Respects `.gitignore`; leaves out
+	 * hidden files, `node_modules`, links, and files above 1 MB.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
+	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
+	 */
+	update(options?: IndexOptions): Promise<IndexReport>;
+	/**
+	 * The declarations that answer `words` best, best first.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
+	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
+	 */
+	search(words: string, options?: {
+		limit?: number;
+	}): Promise<CodeMatch[]>;
+	/** Lets go of the index' file, its copy in memory and the model. The next call opens them again. */
+	close(): Promise<void>;
+	/** The same as {@link CodeIndex.close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
 }
 
 export {};

@@ -115,6 +115,9 @@ export interface PerformanceAnalytics {
   recommendations: OptimizationRecommendation;
 }
 
+/** What stands behind an optimizer, for the generator. Not part of the package's surface. */
+export let nativeOptimizer: (optimizer: DynamicBatchOptimizer) => NativeBatchOptimizer;
+
 /**
  * Learns which batch size is fastest on this machine, for this work.
  *
@@ -131,6 +134,10 @@ export class DynamicBatchOptimizer {
   constructor(initialBatchSize = 32, options: BatchOptimizerOptions = {}) {
     const initial = number('initialBatchSize', initialBatchSize);
     this.#native = call(() => new (native().NativeBatchOptimizer)(initial, plainOptions(options, 'The options')));
+  }
+
+  static {
+    nativeOptimizer = (optimizer) => optimizer.#native;
   }
 
   /**

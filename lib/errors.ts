@@ -90,6 +90,7 @@ export function fromWire(message: string, cause?: unknown): EmbeddingError {
   const { code, message: text, ...options } = JSON.parse(message.slice(MARK.length)) as WireError;
   if (code === 'MODEL_INIT_FAILED') return new ModelInitializationError(text, options);
   if (code === 'EMBEDDING_GENERATION_FAILED') return new EmbeddingGenerationError(text, options);
+  if (code === 'MEMORY_LIMIT_EXCEEDED') return new MemoryLimitError(text, options);
   return new EmbeddingError(code, text, options);
 }
 

@@ -1,9 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
 import { EmbeddingError, fromWire } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { MemoryAwareProcessor, nativeProcessor, plainProcessorOptions, type MemoryProcessorOptions } from './memory-processor';
 import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
 import { windows, type StreamOptions } from './stream';
 import { checkWatch, watched } from './watch';
@@ -62,6 +65,33 @@ export interface GeneratorOptions {
   /** Another spelling of `cache`. */
   cacheConfig?: CacheOptions;
   /**
+   * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
+   * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
+   * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
+   */
+  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+  /** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
+  enableBatchOptimization?: boolean;
+  /** Another spelling of `batchOptimizer`. */
+  batchConfig?: BatchOptimizerOptions;
+  /**
+   * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share of its
+   * ceiling that this process holds. `maxBatchSize` limits batches, and with the approach `streaming` one runs at a time. A
+   * processor of yours lends its options. `false`: no strategies; the ceiling holds all the same.
+   */
+  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+  /** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
+  enableMemoryAwareProcessing?: boolean;
+  /** Another spelling of `memoryProcessor`. */
+  memoryConfig?: MemoryProcessorOptions;
+  /**
+   * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
+   * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
+   * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
+   * Default: what the process holds and the container (cgroup) or the host has left.
+   */
+  memoryLimit?: number;
+  /**
    * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores, which is faster than
    * one run on all of them.
    */
@@ -114,7 +144,10 @@ export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'pro
 
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
 export interface BatchProcessOptions extends CallOptions {
-  /** In MB. Accepted, so that existing calls need no change; it limits nothing yet. */
+  /**
+   * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
+   * `MEMORY_LIMIT_EXCEEDED`.
+   */
   memoryLimit?: number;
 }
 
@@ -187,6 +220,7 @@ const RESULTS_PER_TURN = 512;
 export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   readonly #native: NativeGenerator;
   readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
+  readonly #learning: boolean;
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
   #closing: Promise<void> | undefined;
@@ -196,9 +230,23 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: GeneratorOptions = {}) {
-    const { cache, enableCaching, cacheConfig, ...others } = optionsObject(options, 'The options') as GeneratorOptions;
-    this.#cacheSettings = cacheSettings(cache, enableCaching, cacheConfig);
-    this.#native = call(() => new (native().NativeGenerator)(plainOptions(others, 'The options')));
+    const { cache, enableCaching, cacheConfig, batchOptimizer, enableBatchOptimization, batchConfig, ...rest } =
+      optionsObject(options, 'The options') as GeneratorOptions;
+    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, ...others } = rest;
+    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache));
+    const batching = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig }, DynamicBatchOptimizer);
+    const memory = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig }, MemoryAwareProcessor);
+    this.#learning = batching !== false;
+    const plain = plainOptions(others, 'The options');
+    if (batching === false || !(batching instanceof DynamicBatchOptimizer)) {
+      plain.batchOptimizer = batching && plainOptions(batching, 'batchOptimizer');
+    }
+    if (memory === false || !(memory instanceof MemoryAwareProcessor)) {
+      plain.memoryProcessor = memory && plainProcessorOptions(memory, 'memoryProcessor');
+    }
+    const optimizer = batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined;
+    const processor = memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined;
+    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, publishMemory));
     this.#attachCache();
   }
 
@@ -329,6 +377,25 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     });
   }
 
+  /** What this generator has done since it was made. May be asked for at any time. */
+  getPerformanceMetrics(): PerformanceMetrics {
+    const counted = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
+    return performanceOf(counted, this.#cache()?.getStats() ?? null, this.#learning);
+  }
+
+  /**
+   * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
+   * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
+   */
+  async optimizePerformance(): Promise<OptimizationReport> {
+    const before = process.memoryUsage.rss();
+    const maintenance = await this.#cache()?.optimize();
+    await settle(() => this.#native.optimize());
+    const { learned } = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
+    const freedBytes = Math.max(0, before - process.memoryUsage.rss());
+    return { cache: maintenance ?? null, freedBytes, learned };
+  }
+
   /** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
   async cleanup(): Promise<void> {
     const cache = this.#ownCache;
@@ -358,6 +425,10 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     call(() => this.#native.attach(handle));
   }
 
+  #cache(): IntelligentEmbeddingCache | undefined {
+    return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
+  }
+
   async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
     const { signal, progressCallback, firstIndex = 0, ...others } = optionsObject(options, 'The options') as CallOptions & { firstIndex?: number };
     const watch = checkWatch({ signal, progressCallback });
@@ -379,23 +450,34 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   }
 }
 
-/** The cache that the options ask for, in one of the two spellings. */
-function cacheSettings(
-  cache: GeneratorOptions['cache'],
-  enableCaching: unknown,
-  cacheConfig: CacheOptions | undefined,
-): CacheOptions | IntelligentEmbeddingCache | false {
+/**
+ * What the options ask for in one of two spellings, each given as an object with one property: `{ cache }`, or
+ * `{ enableCaching }` and `{ cacheConfig }`. Options, an instance to use, or `false`.
+ */
+function setting<Options extends object, Instance extends object>(
+  one: Record<string, Options | Instance | false | undefined>,
+  enable: Record<string, boolean | undefined>,
+  config: Record<string, Options | undefined>,
+  type: abstract new (...args: never[]) => Instance,
+): Options | Instance | false {
+  const [[name, value], [enableName, enabled], [configName, options]] = [one, enable, config].map(
+    (spelling) => Object.entries(spelling)[0]!,
+  ) as [[string, unknown], [string, unknown], [string, unknown]];
   const refuse = (option: string, reason: string) =>
     new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
-  if (cache !== undefined && (enableCaching !== undefined || cacheConfig !== undefined)) {
-    throw refuse('cache', 'it says the same as `enableCaching` and `cacheConfig`: give only one of the two spellings');
+  if (value !== undefined && (enabled !== undefined || options !== undefined)) {
+    throw refuse(name, `it says the same as \`${enableName}\` and \`${configName}\`: give only one of the two spellings`);
   }
-  if (enableCaching !== undefined && typeof enableCaching !== 'boolean') throw refuse('enableCaching', 'it is not true or false');
-  if (cache instanceof IntelligentEmbeddingCache || cache === false) return cache;
-  if ((cache as unknown) === true) return {};
-  const settings = optionsObject(cache ?? cacheConfig ?? {}, cache === undefined ? 'cacheConfig' : 'cache') as CacheOptions;
-  if (enableCaching === false) return false;
-  // The vector of a text never changes: nothing expires unless somebody wants it to.
+  if (enabled !== undefined && typeof enabled !== 'boolean') throw refuse(enableName, 'it is not true or false');
+  if (value instanceof type || value === false) return value;
+  if (value === true) return {} as Options;
+  const settings = optionsObject(value ?? options ?? {}, value === undefined ? configName : name) as Options;
+  return enabled === false ? false : settings;
+}
+
+/** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */
+function cacheSettings(settings: CacheOptions | IntelligentEmbeddingCache | false): CacheOptions | IntelligentEmbeddingCache | false {
+  if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
   return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...settings };
 }
 

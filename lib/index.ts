@@ -85,5 +85,14 @@ export type {
 } from './monitor';
 export type { CsvTable, PrometheusOptions } from './monitor-reports';
 export type { OpenTelemetryConnection, OpenTelemetryOptions } from './open-telemetry';
+export type {
+  BatchMetrics,
+  LearnedBatch,
+  MemoryEvent,
+  MemoryUseMetrics,
+  OptimizationReport,
+  OverallMetrics,
+  PerformanceMetrics,
+} from './performance';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

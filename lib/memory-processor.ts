@@ -149,6 +149,18 @@ const COLLECT = 2;
 const HISTORY = 1000;
 const BYTES_PER_ITEM = 4096;
 
+/** The options as they cross to the native side. */
+export function plainProcessorOptions(options: MemoryProcessorOptions, name: string): Record<string, unknown> {
+  const plain = plainOptions(options, name);
+  if (Array.isArray(options.strategies)) {
+    plain.strategies = options.strategies.map((strategy, index) => plainOptions(strategy, `strategies[${index}]`));
+  }
+  return plain;
+}
+
+/** What stands behind a processor, for the generator. Not part of the package's surface. */
+export let nativeProcessor: (processor: MemoryAwareProcessor) => NativeMemoryProcessor;
+
 /** Puts an invented machine in place of this one. For tests; not part of the package's surface. */
 export let feed: (processor: MemoryAwareProcessor, probe: Probe) => void;
 
@@ -166,10 +178,7 @@ export class MemoryAwareProcessor {
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
   constructor(options: MemoryProcessorOptions = {}) {
-    const plain = plainOptions(options, 'The options');
-    if (Array.isArray(options.strategies)) {
-      plain.strategies = options.strategies.map((strategy, index) => plainOptions(strategy, `strategies[${index}]`));
-    }
+    const plain = plainProcessorOptions(options, 'The options');
     const own = call(() => new (native().NativeMemoryProcessor)(plain));
     this.#native = own;
     this.#settings = JSON.parse(own.settings()) as Settings;
@@ -177,6 +186,7 @@ export class MemoryAwareProcessor {
   }
 
   static {
+    nativeProcessor = (processor) => processor.#native;
     feed = (processor, probe) => {
       processor.#probe = probe;
       processor.#native.advance(processor.#measure(true).memoryUsagePercent);

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { isMainThread } from 'node:worker_threads';
 
 import { EmbeddingError, toEmbeddingError } from './errors';
 
@@ -9,6 +10,9 @@ export interface NativeGenerator {
   load(): NativeLoad;
   isReady(): boolean;
   modelInfo(): object;
+  /** JSON of `NativeMetrics` in `performance.ts`. */
+  metrics(): string;
+  optimize(): Promise<void>;
   close(): Promise<void>;
   call(): NativeCall;
 }
@@ -169,8 +173,14 @@ interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
-  NativeGenerator: new (options: object) => NativeGenerator;
+  NativeGenerator: new (
+    options: object,
+    optimizer: NativeBatchOptimizer | undefined,
+    processor: NativeMemoryProcessor | undefined,
+    onEvent: (json: string) => void,
+  ) => NativeGenerator;
   setDirectories(addon: string, builtinModel: string): void;
+  closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }
 
@@ -201,6 +211,7 @@ function load(): Addon {
     const path = addonPath(name);
     const addon = require(path) as Addon;
     addon.setDirectories(dirname(path), join(__dirname, '..', 'models', 'builtin'));
+    closeAtExit(path, addon);
     return addon;
   } catch (cause) {
     throw new EmbeddingError(
@@ -211,6 +222,15 @@ function load(): Addon {
       { cause, details: { platform: name } },
     );
   }
+}
+
+/** Once for each process and addon, however often a test runner loads this file. */
+function closeAtExit(path: string, addon: Addon): void {
+  const once = Symbol.for(`embedcore:${path}`);
+  const marked = process as unknown as Record<symbol, boolean>;
+  if (!isMainThread || marked[once]) return;
+  marked[once] = true;
+  process.on('exit', () => addon.closeRuntime());
 }
 
 let addon: Addon | undefined;

@@ -2,10 +2,11 @@
 //!
 //! A batch costs rows × longest row, padding included, and beyond about a thousand tokens it also leaves the CPU's
 //! caches. So rows are sorted by length and filled up to a token budget, which serves short texts (many rows, to spread
-//! the cost of a run) and long ones (few rows) alike.
+//! the cost of a run) and long ones (few rows) alike. How large that budget best is [`pace::Pacer`] learns.
 
 mod belief;
 pub mod optimizer;
+pub mod pace;
 
 /// The limits of one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,27 +25,48 @@ impl Default for Budget {
     }
 }
 
-/// Groups rows by length: every row is in exactly one batch.
-///
-/// Each batch lists indices into `lengths`, longest row first, and the batches come longest first too: the largest
-/// allocation happens once, at the start, and the last batches to finish are the short ones.
-pub fn plan(lengths: &[usize], budget: Budget) -> Vec<Vec<usize>> {
-    let mut order: Vec<usize> = (0..lengths.len()).collect();
-    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
-    let mut batches: Vec<Vec<usize>> = Vec::new();
-    let mut rows_left = 0;
-    for row in order {
-        if rows_left == 0 {
-            let longest = lengths[row].max(1);
-            rows_left = (budget.max_tokens / longest).min(budget.max_rows).max(1);
-            batches.push(Vec::new());
-        }
-        if let Some(batch) = batches.last_mut() {
-            batch.push(row);
-        }
-        rows_left -= 1;
+impl Budget {
+    /// Most rows of a batch whose longest has `longest` tokens, at least 1.
+    pub fn rows(&self, longest: usize) -> usize {
+        (self.max_tokens / longest.max(1)).min(self.max_rows).max(1)
     }
-    batches
+}
+
+/// The rows of one call, handed out batch by batch: every row once, in batches of like length.
+///
+/// The longest come first: the largest allocation happens once, at the start, and the last batches to finish are short.
+#[derive(Debug)]
+pub struct Plan {
+    lengths: Vec<usize>,
+    order: Vec<usize>,
+    taken: usize,
+}
+
+impl Plan {
+    /// Of rows with so many tokens each.
+    pub fn new(lengths: Vec<usize>) -> Self {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+        Self { lengths, order, taken: 0 }
+    }
+
+    /// Tokens of the longest row that is left; `None` when all are handed out.
+    pub fn longest(&self) -> Option<usize> {
+        self.order.get(self.taken).map(|&row| self.lengths[row])
+    }
+
+    /// Rows that are left.
+    pub fn left(&self) -> usize {
+        self.order.len() - self.taken
+    }
+
+    /// The next batch, of at most `rows` rows (at least 1): indices into the lengths, longest row first.
+    pub fn take(&mut self, rows: usize) -> Vec<usize> {
+        let end = (self.taken + rows.max(1)).min(self.order.len());
+        let batch = self.order[self.taken..end].to_vec();
+        self.taken = end;
+        batch
+    }
 }
 
 #[cfg(test)]
@@ -53,26 +75,42 @@ mod tests {
 
     use super::*;
 
+    fn batches(lengths: &[usize], mut rows: impl FnMut(usize) -> usize) -> Vec<Vec<usize>> {
+        let mut plan = Plan::new(lengths.to_vec());
+        std::iter::from_fn(|| {
+            let rows = rows(plan.longest()?);
+            Some(plan.take(rows))
+        })
+        .collect()
+    }
+
     #[test]
     fn fills_the_budget_with_rows_of_like_length() {
-        let plan = plan(&[2, 8, 8, 3, 2], Budget { max_tokens: 16, max_rows: 4 });
-        assert_eq!(plan, [vec![1, 2], vec![3, 0, 4]]);
+        let budget = Budget { max_tokens: 16, max_rows: 4 };
+        assert_eq!(batches(&[2, 8, 8, 3, 2], |longest| budget.rows(longest)), [vec![1, 2], vec![3, 0, 4]]);
     }
 
     proptest! {
         #[test]
         fn every_row_once_within_budget_longest_first(
             lengths in prop::collection::vec(0usize..300, 0..200),
-            max_tokens in 0usize..2000,
-            max_rows in 0usize..40,
+            // Another one for each batch, as when it is learned or memory is short.
+            budgets in prop::collection::vec((0usize..2000, 0usize..40), 1..20),
         ) {
-            let batches = plan(&lengths, Budget { max_tokens, max_rows });
+            let mut turn = budgets.iter().cycle().map(|&(max_tokens, max_rows)| Budget { max_tokens, max_rows });
+            let mut used = Vec::new();
+            let batches = batches(&lengths, |longest| {
+                used.push(turn.next().unwrap_or_default());
+                used[used.len() - 1].rows(longest)
+            });
             let mut rows: Vec<usize> = batches.concat();
             let in_order: Vec<usize> = rows.iter().map(|&row| lengths[row]).collect();
             prop_assert!(in_order.is_sorted_by(|a, b| a >= b));
-            for batch in &batches {
+            for (batch, budget) in batches.iter().zip(&used) {
                 let longest = lengths[batch[0]];
-                prop_assert!(batch.len() == 1 || batch.len() * longest <= max_tokens && batch.len() <= max_rows);
+                prop_assert!(
+                    batch.len() == 1 || batch.len() * longest <= budget.max_tokens && batch.len() <= budget.max_rows
+                );
             }
             rows.sort_unstable();
             prop_assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());

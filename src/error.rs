@@ -66,6 +66,36 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// A text, alone in its batch, needs more memory than there may be.
+    #[error(
+        "Text {index} needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: \
+         raise memoryLimit or the container's limit, set maxLength, or free some",
+        need.div_ceil(1 << 20),
+        limit >> 20
+    )]
+    MemoryLimit {
+        /// The text's position in the call.
+        index: usize,
+        /// Bytes that are needed in all.
+        need: u64,
+        /// Bytes that there may be.
+        limit: u64,
+    },
+    /// A model needs more memory than there may be.
+    #[error(
+        "The model {model} needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: \
+         raise memoryLimit or the container's limit, or take a smaller model or dtype",
+        need.div_ceil(1 << 20),
+        limit >> 20
+    )]
+    ModelTooLarge {
+        /// The model as the user named it.
+        model: String,
+        /// Bytes that are needed in all.
+        need: u64,
+        /// Bytes that there may be.
+        limit: u64,
+    },
     /// The generator has no model yet.
     #[error("The generator has no model yet: await initialize() first")]
     NotInitialized,
@@ -122,6 +152,7 @@ impl Error {
             Self::Hub { status: Some(429), .. } => "RATE_LIMITED",
             Self::ModelInit { .. } | Self::Hub { .. } => "MODEL_INIT_FAILED",
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
+            Self::MemoryLimit { .. } | Self::ModelTooLarge { .. } => "MEMORY_LIMIT_EXCEEDED",
             Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
             Self::TimedOut { .. } => "TIMED_OUT",
@@ -150,6 +181,8 @@ impl Error {
             | Self::NoIndex { path } => json!({ "path": path }),
             Self::Hub { file, url, status, .. } => json!({ "file": file, "url": url, "status": status }),
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
+            Self::MemoryLimit { index, need, limit } => json!({ "index": index, "need": need, "limit": limit }),
+            Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
             Self::InvalidArgument(_)
             | Self::NotInitialized
@@ -175,9 +208,10 @@ impl Error {
 
     fn index_mut(&mut self) -> Option<&mut usize> {
         match self {
-            Self::EmptyText { index } | Self::InputTooLong { index, .. } | Self::Generation { index, .. } => {
-                Some(index)
-            }
+            Self::EmptyText { index }
+            | Self::InputTooLong { index, .. }
+            | Self::Generation { index, .. }
+            | Self::MemoryLimit { index, .. } => Some(index),
             _ => None,
         }
     }

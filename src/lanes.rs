@@ -6,16 +6,15 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::{Error, Result};
 
-/// Work that falls into units which may run in any order, in parallel.
+/// Work that falls into units which may run in parallel.
 pub trait Work: Send + Sync {
-    /// Does unit number `unit`. Blocks.
-    fn run(&self, unit: usize);
+    /// Does the next unit, if there is one. Blocks. `false` when there is none left to begin.
+    fn run(&self) -> bool;
 }
 
 /// A pool of threads. Dropping it lets them finish their unit and end, without waiting for them.
@@ -32,14 +31,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    strands: VecDeque<Arc<Units>>,
+    strands: VecDeque<Arc<dyn Work>>,
     closed: bool,
-}
-
-struct Units {
-    work: Arc<dyn Work>,
-    next: AtomicUsize,
-    count: usize,
 }
 
 impl Lanes {
@@ -56,12 +49,16 @@ impl Lanes {
         Ok(lanes)
     }
 
-    /// Queues units `0..count` of `work`, at most `parallel` of them at a time. Units that no lane has begun when the
-    /// pool is dropped are dropped with it.
-    pub fn submit(&self, work: Arc<dyn Work>, count: usize, parallel: usize) {
-        let units = Arc::new(Units { work, next: AtomicUsize::new(0), count });
-        let strands = parallel.clamp(1, self.count).min(count);
-        self.shared.lock().strands.extend(std::iter::repeat_n(units, strands));
+    /// How many threads there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Queues `work`, at most `parallel` units of it at a time. Units that no lane has begun when the pool is dropped are
+    /// dropped with it.
+    pub fn submit(&self, work: Arc<dyn Work>, parallel: usize) {
+        let strands = parallel.clamp(1, self.count);
+        self.shared.lock().strands.extend(std::iter::repeat_n(work, strands));
         self.shared.ready.notify_all();
     }
 }
@@ -84,29 +81,27 @@ impl Shared {
     }
 
     fn serve(&self) {
-        while let Some(units) = self.next_strand() {
-            let unit = units.next.fetch_add(1, Ordering::Relaxed);
-            if unit >= units.count {
+        while let Some(work) = self.next_strand() {
+            // A unit that panics never reports its result; whoever waits for it sees its `Work` dropped.
+            if !catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or(true) {
                 continue;
             }
-            // A unit that panics never reports its result; whoever waits for it sees its `Work` dropped.
-            let _ = catch_unwind(AssertUnwindSafe(|| units.work.run(unit)));
             let mut queue = self.lock();
             if !queue.closed {
-                queue.strands.push_back(units);
+                queue.strands.push_back(work);
             }
         }
     }
 
     /// Waits for work; `None` once the pool is closed.
-    fn next_strand(&self) -> Option<Arc<Units>> {
+    fn next_strand(&self) -> Option<Arc<dyn Work>> {
         let mut queue = self.lock();
         loop {
             if queue.closed {
                 return None;
             }
-            if let Some(units) = queue.strands.pop_front() {
-                return Some(units);
+            if let Some(work) = queue.strands.pop_front() {
+                return Some(work);
             }
             queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -115,26 +110,44 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::time::Duration;
 
     use super::*;
 
-    struct Report(&'static str, mpsc::Sender<(&'static str, usize)>, Duration);
+    struct Report {
+        name: &'static str,
+        count: usize,
+        next: AtomicUsize,
+        takes: Duration,
+        sender: mpsc::Sender<(&'static str, usize)>,
+    }
 
     impl Work for Report {
-        fn run(&self, unit: usize) {
-            thread::sleep(self.2);
+        fn run(&self) -> bool {
+            let unit = self.next.fetch_add(1, Ordering::SeqCst);
+            if unit >= self.count {
+                return false;
+            }
+            thread::sleep(self.takes);
             assert_ne!(unit, 1000, "a unit may panic");
-            self.1.send((self.0, unit)).ok();
+            self.sender.send((self.name, unit)).ok();
+            true
         }
+    }
+
+    fn report(name: &'static str, count: usize, ms: u64, sender: &mpsc::Sender<(&'static str, usize)>) -> Arc<Report> {
+        let (sender, takes) = (sender.clone(), Duration::from_millis(ms));
+        Arc::new(Report { name, count, next: AtomicUsize::new(0), takes, sender })
     }
 
     #[test]
     fn every_unit_runs_once() {
         let lanes = Lanes::new(3).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(Arc::new(Report("a", sender, Duration::ZERO)), 1002, 8);
+        lanes.submit(report("a", 1002, 0, &sender), 8);
+        drop(sender);
         let mut units: Vec<_> = receiver.iter().map(|(_, unit)| unit).collect();
         units.sort_unstable();
         let expected: Vec<usize> = (0..1002).filter(|&unit| unit != 1000).collect();
@@ -145,22 +158,32 @@ mod tests {
     fn a_short_call_does_not_wait_behind_a_long_one() {
         let lanes = Lanes::new(1).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(Arc::new(Report("long", sender.clone(), Duration::from_millis(2))), 50, 8);
-        lanes.submit(Arc::new(Report("short", sender, Duration::ZERO)), 1, 8);
+        lanes.submit(report("long", 50, 2, &sender), 8);
+        lanes.submit(report("short", 1, 0, &sender), 8);
+        drop(sender);
         let order: Vec<_> = receiver.iter().map(|(name, _)| name).collect();
         let short = order.iter().position(|name| *name == "short").unwrap();
         assert!(short <= 3, "{short}");
     }
 
-    struct Peak(AtomicUsize, AtomicUsize, mpsc::Sender<()>);
+    struct Peak {
+        left: AtomicUsize,
+        now: AtomicUsize,
+        peak: AtomicUsize,
+        sender: mpsc::Sender<()>,
+    }
 
     impl Work for Peak {
-        fn run(&self, _: usize) {
-            let now = self.0.fetch_add(1, Ordering::SeqCst) + 1;
-            self.1.fetch_max(now, Ordering::SeqCst);
+        fn run(&self) -> bool {
+            if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+                return false;
+            }
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.peak.fetch_max(now, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(1));
-            self.0.fetch_sub(1, Ordering::SeqCst);
-            self.2.send(()).ok();
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            self.sender.send(()).ok();
+            true
         }
     }
 
@@ -168,18 +191,19 @@ mod tests {
     fn a_call_occupies_no_more_lanes_than_it_may() {
         let lanes = Lanes::new(4).unwrap();
         let (sender, receiver) = mpsc::channel();
-        let peak = Arc::new(Peak(AtomicUsize::new(0), AtomicUsize::new(0), sender));
-        lanes.submit(peak.clone(), 40, 2);
+        let (left, now, peak) = (AtomicUsize::new(40), AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = Arc::new(Peak { left, now, peak, sender });
+        lanes.submit(work.clone(), 2);
         assert_eq!(receiver.iter().take(40).count(), 40);
-        assert!(peak.1.load(Ordering::SeqCst) <= 2);
+        assert!(work.peak.load(Ordering::SeqCst) <= 2);
     }
 
     #[test]
     fn dropping_the_pool_drops_what_waits() {
         let lanes = Lanes::new(1).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(Arc::new(Report("a", sender, Duration::from_millis(5))), 1000, 8);
-        drop(lanes);
+        lanes.submit(report("a", 1000, 5, &sender), 8);
+        drop((lanes, sender));
         assert!(receiver.iter().count() <= 2);
     }
 }

@@ -3,6 +3,8 @@
 //! Usage falls into four levels, and each has its strategy. A fuller level is entered at once, an emptier one only when
 //! usage is clearly below the threshold (hysteresis), so that a usage that hovers about it does not switch to and fro.
 
+pub mod governor;
+
 use std::time::Duration;
 
 use crate::error::{Error, Result};

@@ -17,11 +17,14 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("tokens", &["embedding", "error"]),
     ("cache", &["embedding", "error", "host"]),
     ("lanes", &["error"]),
-    ("memory", &["error"]),
+    ("memory", &["cancel", "error", "host"]),
     ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
     ("model", &["cancel", "embedding", "error", "host", "text"]),
-    ("generator", &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "model", "text", "tokens"]),
+    (
+        "generator",
+        &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "memory", "model", "text", "tokens"],
+    ),
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
     (
         "binding",

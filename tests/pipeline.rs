@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use embedcore::batch::Budget;
 use embedcore::error::Error;
-use embedcore::generator::{CallOptions, Generator, GeneratorOptions, Inputs, OnError};
+use embedcore::generator::{Batching, CallOptions, Generator, GeneratorOptions, Inputs, OnError};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -31,7 +31,9 @@ async fn ready_with(name: &str, budget: Budget) -> Arc<Generator> {
         embedcore::model::set_addon_directory(directory);
     });
     let path = root().join("fixtures/models").join(name).display().to_string();
-    let generator = Generator::new(GeneratorOptions { model_path: Some(path), budget, ..GeneratorOptions::default() });
+    let options =
+        GeneratorOptions { model_path: Some(path), budget, batching: Batching::Fixed, ..GeneratorOptions::default() };
+    let generator = Generator::new(options).unwrap();
     generator.initialize(None).await.unwrap();
     Arc::new(generator)
 }
@@ -125,4 +127,33 @@ async fn one_long_run_of_the_model_is_terminated_inside() {
     let error = generator.embed(long(), options).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     assert!(started.elapsed() < full * 3 / 4, "{:?} of {full:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn little_memory_makes_small_batches_of_the_same_vectors() {
+    let generator = ready("bert-mean").await;
+    let free = generator.embed(Inputs::Texts(texts(300)), CallOptions::default()).await.unwrap();
+    let batches = generator.totals().batches;
+    let options = CallOptions { memory_limit: Some(500_000), ..CallOptions::default() };
+    let short = generator.embed(Inputs::Texts(texts(300)), options).await.unwrap();
+    assert!(generator.totals().batches - batches > 2 * batches);
+    for (a, b) in free.matrix.data.iter().zip(&short.matrix.data) {
+        assert!((a - b).abs() <= 1e-6);
+    }
+    assert_eq!(generator.totals().rows, 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_cannot_fit_alone_is_refused() {
+    let generator = ready("bert-mean").await;
+    let mut texts: Vec<String> = (0..40).map(|i| format!("short {i}")).collect();
+    texts[17] = "reads a file and parses it ".repeat(40);
+    let limited = |on_error| CallOptions { memory_limit: Some(20_000), on_error, ..CallOptions::default() };
+    let answer = generator.embed(Inputs::Texts(texts.clone()), limited(OnError::Skip)).await.unwrap();
+    for (index, item) in answer.items.iter().enumerate() {
+        assert_eq!(item.error.is_some(), index == 17, "{index}: {:?}", item.error);
+    }
+    let error = generator.embed(Inputs::Texts(texts), limited(OnError::Throw)).await.unwrap_err();
+    assert!(matches!(error, Error::MemoryLimit { index: 17, need, limit: 20_000 } if need > 20_000), "{error}");
+    assert_eq!(error.code(), "MEMORY_LIMIT_EXCEEDED");
 }

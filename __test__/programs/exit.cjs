@@ -1,10 +1,18 @@
 // Ends in the middle of its work, in the way that its argument names.
+const { Worker } = require('node:worker_threads');
+
 const { OptimizedEmbeddingGenerator } = require('../..');
 const [how, modelPath, afterMs] = process.argv.slice(2);
 
 const texts = Array.from({ length: 5000 }, (_, i) => `text ${i} ${'reads a file and parses it '.repeat(10)}`);
 
 (async () => {
+  if (how === 'exit-while-worker-initializes') {
+    const entry = require.resolve('../..');
+    new Worker(`const { entry, modelPath } = require('node:worker_threads').workerData;
+      new (require(entry).OptimizedEmbeddingGenerator)({ modelPath }).initialize();`, { eval: true, workerData: { entry, modelPath } });
+    return setTimeout(() => process.exit(7), Number(afterMs));
+  }
   const generator = new OptimizedEmbeddingGenerator({ modelPath });
   const initialized = generator.initialize();
   if (how === 'exit-in-initialize') setTimeout(() => process.exit(7), Number(afterMs));

@@ -112,6 +112,9 @@ pub struct OptimizerOptions {
     pub history: usize,
     /// How eagerly other sizes are tried, 0–1. 0: never; the optimizer learns only from sizes that somebody else tries.
     pub aggressiveness: f64,
+    /// Whether it may search: spend some twenty batches in a row on finding the best size, at the beginning and after a
+    /// change. If not, it is always in the hold: other sizes are tried one at a time, for a bounded share of the time.
+    pub searches: bool,
 }
 
 impl Default for OptimizerOptions {
@@ -124,6 +127,7 @@ impl Default for OptimizerOptions {
             min_samples: 10,
             history: 100,
             aggressiveness: NORMAL,
+            searches: true,
         }
     }
 }
@@ -533,7 +537,7 @@ impl BatchOptimizer {
                 self.ceiling = (self.ceiling + self.ceiling.div_ceil(4)).min(self.options.max_size);
                 self.relaxed = 0;
                 self.lowered = None;
-                self.phase = Phase::Search(4);
+                self.look_around(4);
             }
             return;
         }
@@ -653,7 +657,7 @@ impl BatchOptimizer {
         self.residuals.clear();
         // What was saved up on the machine as it was must not be spent on this one.
         (self.held_ms, self.lost_ms) = (0.0, 0.0);
-        self.phase = Phase::Search(SEARCH_AGAIN);
+        self.look_around(SEARCH_AGAIN);
     }
 
     /// What comes next, after a batch of another size than the one in use, or of that one.
@@ -662,7 +666,7 @@ impl BatchOptimizer {
             return;
         }
         if self.phase == Phase::Gather {
-            self.phase = Phase::Search(SEARCH);
+            self.look_around(SEARCH);
         }
         let worth = WORTH * NORMAL / self.options.aggressiveness.max(1e-9);
         match self.phase {
@@ -704,6 +708,11 @@ impl BatchOptimizer {
             }
         }
         self.current = self.current.min(self.limit());
+    }
+
+    /// So many batches may look for the best size, where that is wanted.
+    fn look_around(&mut self, batches: usize) {
+        self.phase = if self.options.searches { Phase::Search(batches) } else { Phase::Hold(0) };
     }
 
     fn hold(&mut self) {

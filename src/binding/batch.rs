@@ -8,7 +8,7 @@ use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
 use super::{options, to_js};
-use crate::batch::optimizer::{BatchOptimizer, Recommendation, Record};
+use crate::batch::optimizer::{BatchOptimizer, OptimizerOptions, Recommendation, Record};
 use crate::error::Error;
 use crate::host::{Clock, Monitor, Resources, SystemClock};
 
@@ -21,7 +21,7 @@ const RECENT: usize = 20;
 /// See `BatchOptimizer`.
 #[napi]
 pub struct NativeBatchOptimizer {
-    inner: Mutex<BatchOptimizer>,
+    inner: Arc<Mutex<BatchOptimizer>>,
     /// Started by the first who needs it: whoever measures by himself has no thread for it.
     monitor: OnceLock<Arc<Monitor>>,
     clock: SystemClock,
@@ -32,9 +32,9 @@ impl NativeBatchOptimizer {
     /// Parses the options.
     #[napi(constructor, catch_unwind)]
     pub fn new(initial: f64, options: Map<String, Value>) -> Result<Self> {
-        let options = options::optimizer(&options).map_err(to_js)?;
+        let options = options::optimizer(&options, OptimizerOptions::default()).map_err(to_js)?;
         let initial = whole("initialBatchSize", initial)?;
-        let inner = Mutex::new(BatchOptimizer::new(initial, options).map_err(to_js)?);
+        let inner = Arc::new(Mutex::new(BatchOptimizer::new(initial, options).map_err(to_js)?));
         Ok(Self { inner, monitor: OnceLock::new(), clock: SystemClock::default() })
     }
 
@@ -167,6 +167,11 @@ impl NativeBatchOptimizer {
                 "throughput": throughput,
             },
         })
+    }
+
+    /// The optimizer, for a generator that uses it.
+    pub(super) fn shared(&self) -> Arc<Mutex<BatchOptimizer>> {
+        Arc::clone(&self.inner)
     }
 
     fn monitor(&self) -> &Monitor {

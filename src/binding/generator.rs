@@ -10,13 +10,15 @@ use napi::bindgen_prelude::{
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
 use napi_derive::napi;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::batch::NativeBatchOptimizer;
 use super::cache::NativeCache;
+use super::memory::NativeMemoryProcessor;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::generator::{Embedded, Generator, Inputs, Progress};
+use crate::generator::{Batching, Embedded, Generator, Inputs, Progress};
 use crate::model;
 use crate::text::Annotation;
 
@@ -26,6 +28,9 @@ const SHARE_ABOVE: usize = 1 << 16;
 /// Called with (processed, total). Weak: a callback never keeps the process alive.
 type OnProgress = ThreadsafeFunction<FnArgs<(u32, u32)>, (), FnArgs<(u32, u32)>, Status, false, true>;
 
+/// Called with an event, as JSON. Weak, too.
+type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
+
 /// See `Generator`.
 #[napi]
 pub struct NativeGenerator {
@@ -34,13 +39,37 @@ pub struct NativeGenerator {
 
 #[napi]
 impl NativeGenerator {
-    /// Parses the options; loads nothing.
+    /// Parses the options; loads nothing. `optimizer` and `processor` stand in place of such options. `on_event` is told
+    /// of changes of the strategy.
     #[napi(constructor, catch_unwind)]
-    pub fn new(env: Env, options: Map<String, Value>) -> Result<Self> {
-        let inner = Arc::new(Generator::new(options::generator(&options).map_err(to_js)?));
+    pub fn new(
+        env: Env,
+        options: Map<String, Value>,
+        optimizer: Option<&NativeBatchOptimizer>,
+        processor: Option<&NativeMemoryProcessor>,
+        on_event: OnEvent,
+    ) -> Result<Self> {
+        let mut options = options::generator(&options).map_err(to_js)?;
+        if let Some(optimizer) = optimizer {
+            options.batching = Batching::Shared(optimizer.shared());
+        }
+        if let Some(processor) = processor {
+            options.memory = Some(processor.options());
+        }
+        let inner = Arc::new(Generator::new(options).map_err(to_js)?);
+        inner.on_strategy_change(Box::new(move |change| {
+            let event = json!({
+                "type": "strategy-changed",
+                "before": change.before,
+                "after": change.after,
+                "memoryUsagePercent": change.usage,
+            });
+            on_event.call((event.to_string(),).into(), ThreadsafeFunctionCallMode::NonBlocking);
+        }));
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&inner), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
+            model::await_load();
         })?;
         Ok(Self { inner })
     }
@@ -84,6 +113,56 @@ impl NativeGenerator {
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
         Ok(object)
+    }
+
+    /// What was done, what was learned about batches, and how memory stands: as JSON.
+    #[napi(catch_unwind)]
+    pub fn metrics(&self) -> String {
+        let (totals, (memory, strategy)) = (self.inner.totals(), self.inner.memory());
+        let learned = self.inner.learned();
+        let learned: Vec<Value> = learned
+            .iter()
+            .map(|class| json!({ "maxTokens": class.longest, "batchSize": class.rows, "samples": class.samples }))
+            .collect();
+        json!({
+            "calls": totals.calls,
+            "failedCalls": totals.failed_calls,
+            "callMs": totals.call_ms,
+            "texts": totals.texts,
+            "hits": totals.hits,
+            "failedTexts": totals.failed_texts,
+            "batches": totals.batches,
+            "failedBatches": totals.failed_batches,
+            "rows": totals.rows,
+            "tokens": totals.tokens,
+            "paddedTokens": totals.padded_tokens,
+            "inferenceMs": totals.inference_ms,
+            "waitingMs": totals.waiting_ms,
+            "learned": learned,
+            "memory": {
+                "ceiling": memory.ceiling,
+                "process": memory.process,
+                "peak": memory.peak,
+                "granted": memory.granted,
+                "usage": memory.usage,
+                "waits": memory.waits,
+                "waitedMs": memory.waited_ms,
+                "reliefs": memory.reliefs,
+                "changes": memory.changes,
+                "strategy": strategy,
+            },
+        })
+        .to_string()
+    }
+
+    /// See `Generator::optimize`.
+    #[napi(catch_unwind)]
+    pub fn optimize<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let generator = Arc::clone(&self.inner);
+        env.spawn_future(async move {
+            let optimize = tokio::task::spawn_blocking(move || generator.optimize());
+            optimize.await.map_err(|error| to_js(Error::Internal(error.to_string())))
+        })
     }
 
     /// See `Generator::close`.

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
 use crate::index::{self, CodeIndex, Match, Progress, Report, UpdateOptions};
+use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
 type OnReport = ThreadsafeFunction<FnArgs<(Value,)>, (), FnArgs<(Value,)>, Status, false, true>;
@@ -30,10 +31,12 @@ impl NativeIndex {
     /// Parses the options of the index' own generator; reads nothing.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, root: String, path: Option<String>, generator: Map<String, Value>) -> Result<Self> {
-        let generator = Arc::new(Generator::new(options::generator(&generator).map_err(to_js)?));
+        let generator = Generator::new(options::generator(&generator).map_err(to_js)?).map_err(to_js)?;
+        let generator = Arc::new(generator);
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&generator), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
+            model::await_load();
         })?;
         let inner = CodeIndex::new(PathBuf::from(root), path.map(PathBuf::from), Arc::clone(&generator));
         Ok(Self { inner: Arc::new(inner), generator })

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{options, to_js};
 use crate::host::{self, Monitor};
-use crate::memory::MemoryProcessor;
+use crate::memory::{MemoryOptions, MemoryProcessor};
 
 /// Set in the answer of `cleanup`.
 const TRIM: u32 = 1;
@@ -115,6 +115,11 @@ impl NativeMemoryProcessor {
     #[napi(catch_unwind)]
     pub fn stop(&self) {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The options, for a generator that goes by them.
+    pub(super) fn options(&self) -> MemoryOptions {
+        self.inner().options().clone()
     }
 
     fn inner(&self) -> MutexGuard<'_, MemoryProcessor> {

@@ -45,6 +45,12 @@ pub fn set_directories(addon: String, builtin_model: String) {
     model::set_builtin_directory(PathBuf::from(builtin_model));
 }
 
+/// For a process that is about to exit, see `model::close`.
+#[napi(catch_unwind)]
+pub fn close_runtime() {
+    model::close();
+}
+
 /// The text that is embedded for an annotation, for a model that sees `max_tokens` tokens.
 #[napi(catch_unwind)]
 pub fn prepare_text(

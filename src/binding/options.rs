@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::batch::optimizer::OptimizerOptions;
+use crate::batch::pace::Pacer;
 use crate::cache::{CacheOptions, Precision};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
-use crate::generator::{CallOptions, GeneratorOptions, OnError};
+use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions};
@@ -69,6 +70,11 @@ impl<'a> Reader<'a> {
             Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
             _ => self.wrong(name, value, &format!("a number from {least} to {most}")),
         }
+    }
+
+    /// An amount of memory, in MB of 1024 × 1024 bytes, as bytes.
+    fn megabytes(&mut self, name: &'static str) -> Result<Option<u64>> {
+        Ok(self.count(name, 1 << 40)?.map(|mb| mb << 20))
     }
 
     /// One setting in two spellings, of which only one may be used.
@@ -146,6 +152,19 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             },
             intra_op_threads: read.count("intraOpThreads", 1024)?.map(|value| value as usize),
         },
+        memory_limit: read.megabytes("memoryLimit")?,
+        batching: match read.get("batchOptimizer") {
+            None => Batching::default(),
+            Some(Value::Bool(false)) => Batching::Fixed,
+            Some(Value::Object(options)) => Batching::Learning(optimizer(options, Pacer::defaults())?),
+            Some(other) => return read.wrong("batchOptimizer", other, "options, a DynamicBatchOptimizer or false"),
+        },
+        memory: match read.get("memoryProcessor") {
+            None => Some(MemoryOptions::default()),
+            Some(Value::Bool(false)) => None,
+            Some(Value::Object(options)) => Some(memory(options)?),
+            Some(other) => return read.wrong("memoryProcessor", other, "options, a MemoryAwareProcessor or false"),
+        },
         ..GeneratorOptions::default()
     };
     read.finish()?;
@@ -168,13 +187,12 @@ fn parse_prompts(prompts: &Map<String, Value>) -> Result<PromptOptions> {
 pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
     let mut read = Reader::new("", options);
     let input_types = [InputType::Document, InputType::Query].map(|input_type| (input_type.as_str(), input_type));
-    // Part of the documented options; a call's batches are small whatever it says.
-    read.count("memoryLimit", 1 << 40)?;
     let parsed = CallOptions {
         input_type: read.one_of("inputType", &input_types)?.unwrap_or_default(),
         on_error: read.one_of("onError", &[("throw", OnError::Throw), ("skip", OnError::Skip)])?.unwrap_or_default(),
         batch_size: read.count("batchSize", 1 << 20)?.map(|value| value as usize),
         max_concurrency: read.count("maxConcurrency", 1 << 20)?.map(|value| value as usize),
+        memory_limit: read.megabytes("memoryLimit")?,
         first_index: read.count("firstIndex", 1 << 53)?.unwrap_or_default() as usize,
         bypass_cache: read.boolean("bypassCache")?.unwrap_or_default(),
         // 2^31 - 1 ms is the longest timer of Node.js, about 25 days.
@@ -232,9 +250,8 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
 const MOST_ITEMS: u64 = 1 << 20;
 
 /// Parses a batch optimizer's options.
-pub(super) fn optimizer(options: &Map<String, Value>) -> Result<OptimizerOptions> {
+pub(super) fn optimizer(options: &Map<String, Value>, default: OptimizerOptions) -> Result<OptimizerOptions> {
     let mut read = Reader::new("", options);
-    let default = OptimizerOptions::default();
     let size = |size: Option<u64>, default: usize| size.map_or(default, |size| size as usize);
     let parsed = OptimizerOptions {
         min_size: size(read.count("minBatchSize", MOST_ITEMS)?, default.min_size),
@@ -244,6 +261,7 @@ pub(super) fn optimizer(options: &Map<String, Value>) -> Result<OptimizerOptions
         min_samples: size(read.count("minSamples", MOST_ITEMS)?, default.min_samples),
         history: size(read.count("historyRetention", MOST_ITEMS)?, default.history),
         aggressiveness: read.number("aggressiveness", 0.0, 1.0)?.unwrap_or(default.aggressiveness),
+        ..default
     };
     read.finish()?;
     Ok(parsed)

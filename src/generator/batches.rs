@@ -1,21 +1,28 @@
 //! The batches of one call, as the lanes run them.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 
 use super::memo::{About, Known};
+use super::tally::Tally;
+use crate::batch::Plan;
+use crate::batch::pace::{Pace, Pacer};
 use crate::cancel::Cancel;
 use crate::embedding::Tokens;
+use crate::error::Error;
 use crate::lanes::Work;
+use crate::memory::governor::{Governor, Permit, Refusal};
 use crate::model::Model;
 
 /// One text that a batch is done with.
 pub(super) struct Row {
     pub slot: usize,
     pub ms: f64,
-    pub known: Result<Known, String>,
+    /// Errors are those of text 0: which one it is, the call knows.
+    pub known: Result<Known, Error>,
 }
 
 /// The batches of one call, run by the lanes.
@@ -23,27 +30,80 @@ pub(super) struct Batches {
     pub model: Arc<dyn Model>,
     pub slots: Vec<usize>,
     pub tokens: Vec<Tokens>,
-    pub batches: Vec<Vec<usize>>,
+    pub plan: Mutex<Plan>,
+    pub pacer: Arc<Pacer>,
+    /// Most rows of a batch, whatever the pacer thinks.
+    pub max_rows: usize,
+    /// Batches that are meant to run at a time.
+    pub lanes: usize,
+    /// Who must permit a run: the call's own limit, if it has one, then the generator's.
+    pub governors: Vec<Arc<Governor>>,
+    pub tally: Arc<Tally>,
     pub cancel: Cancel,
     pub finished: mpsc::UnboundedSender<Vec<Row>>,
+    pub nth: AtomicUsize,
 }
 
 impl Work for Batches {
-    fn run(&self, unit: usize) {
-        if self.cancel.check().is_ok() {
-            // Nobody listens any more when the call was dropped; then it is cancelled, too.
-            self.finished.send(self.run_rows(&self.batches[unit])).ok();
+    fn run(&self) -> bool {
+        if self.cancel.check().is_err() {
+            return false;
         }
+        let Some((rows, pace)) = self.next() else { return false };
+        // Nobody listens any more when the call was dropped; then it is cancelled, too.
+        self.finished.send(self.run_rows(&rows, pace)).ok();
+        true
     }
 }
 
 impl Batches {
-    fn run_rows(&self, rows: &[usize]) -> Vec<Row> {
+    /// The rows of the next batch: as many as are fastest, as far as memory allows. With the pace to learn from, if the
+    /// batch is a full one and other lanes are busy, too.
+    fn next(&self) -> Option<(Vec<usize>, Option<Pace>)> {
+        let share = self.governors.iter().map(|governor| governor.share(self.lanes)).min().unwrap_or(u64::MAX);
+        let strategy = self.governors.iter().map(|governor| governor.most_rows()).min().unwrap_or(usize::MAX);
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = plan.longest()?;
+        let pace = self.pacer.next(longest);
+        let row = self.model.bytes(1, longest).max(1);
+        let rows = pace.rows.min(self.max_rows).min(strategy).min((share / row) as usize).max(1);
+        let full = rows == pace.rows && plan.left() > rows * self.lanes;
+        Some((plan.take(rows), full.then_some(pace)))
+    }
+
+    fn run_rows(&self, rows: &[usize], pace: Option<Pace>) -> Vec<Row> {
         let batch: Vec<&Tokens> = rows.iter().map(|&row| &self.tokens[row]).collect();
+        let longest = batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or_default();
+        let waiting = Instant::now();
+        let permits = match self.admit(self.model.bytes(rows.len(), longest)) {
+            Ok(permits) => permits,
+            Err(Refusal::TooLarge { .. }) if rows.len() > 1 => return self.halves(rows),
+            Err(Refusal::TooLarge { need, limit }) => {
+                return self.failed(rows, &Error::MemoryLimit { index: 0, need, limit });
+            }
+            Err(Refusal::Stopped(error)) => return self.failed(rows, &error),
+        };
         let started = Instant::now();
         let vectors = self.model.run(&batch, &self.cancel);
-        let ms = started.elapsed().as_secs_f64() * 1e3;
+        let ended = Instant::now();
+        drop(permits);
+        let ms = (ended - started).as_secs_f64() * 1e3;
         let total: usize = batch.iter().map(|tokens| tokens.ids.len()).sum();
+        let stopped = self.cancel.check().is_err();
+        if !stopped {
+            self.tally.batch(
+                rows.len(),
+                total,
+                rows.len() * longest,
+                ended - started,
+                started - waiting,
+                vectors.is_ok(),
+            );
+            if let Some(pace) = pace {
+                let nth = self.nth.fetch_add(1, Ordering::Relaxed);
+                self.pacer.record(pace, rows.len(), total, ms, vectors.is_ok(), nth);
+            }
+        }
         match vectors {
             Ok(vectors) => {
                 let vectors = vectors.chunks_exact(self.model.info().dimensions);
@@ -51,19 +111,35 @@ impl Batches {
                 rows.map(|((&row, tokens), vector)| Row {
                     slot: self.slots[row],
                     ms: ms * tokens.ids.len() as f64 / total as f64,
-                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }),
+                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }).map_err(generation),
                 })
                 .collect()
             }
             // One unusable text must not take its neighbours with it.
-            Err(_) if rows.len() > 1 && self.cancel.check().is_ok() => {
-                rows.iter().flat_map(|&row| self.run_rows(&[row])).collect()
-            }
-            Err(reason) => {
-                rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, known: Err(reason.clone()) }).collect()
-            }
+            Err(_) if rows.len() > 1 && !stopped => rows.iter().flat_map(|&row| self.run_rows(&[row], None)).collect(),
+            Err(reason) => self.failed(rows, &generation(reason)),
         }
     }
+
+    fn halves(&self, rows: &[usize]) -> Vec<Row> {
+        let (one, other) = rows.split_at(rows.len() / 2);
+        let mut done = self.run_rows(one, None);
+        done.extend(self.run_rows(other, None));
+        done
+    }
+
+    fn failed(&self, rows: &[usize], error: &Error) -> Vec<Row> {
+        rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, known: Err(error.clone()) }).collect()
+    }
+
+    /// Taken in the same order by all, so nobody waits for somebody who waits for him.
+    fn admit(&self, bytes: u64) -> Result<Vec<Permit>, Refusal> {
+        self.governors.iter().map(|governor| governor.admit(bytes, &self.cancel)).collect()
+    }
+}
+
+fn generation(reason: String) -> Error {
+    Error::Generation { index: 0, reason }
 }
 
 fn about(tokens: &Tokens) -> About {

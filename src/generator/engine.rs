@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -11,14 +12,17 @@ use tokio::sync::mpsc;
 use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Row};
 use super::memo::{Known, Lead, Memo, Wait};
-use super::{CallOptions, Embedded, GeneratorOptions, Inputs, OnError, blocking};
-use crate::batch::{self, Budget};
+use super::tally::Tally;
+use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking};
+use crate::batch::Plan;
+use crate::batch::pace::Pacer;
 use crate::cache::{Boarding, EmbeddingCache};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::lanes::Lanes;
+use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelFiles, Prompts, Source};
 use crate::text::{self, Prepared};
 use crate::tokens::Tokenizer;
@@ -33,7 +37,10 @@ pub(super) struct Engine {
     pub model: Arc<dyn Model>,
     tokenizer: Tokenizer,
     prompts: Prompts,
-    budget: Budget,
+    pub pacer: Arc<Pacer>,
+    max_rows: usize,
+    governor: Arc<Governor>,
+    tally: Arc<Tally>,
     lanes: Lanes,
     lowercase: bool,
     memo: Option<Arc<Memo>>,
@@ -44,9 +51,15 @@ impl Engine {
         source: &Source,
         options: &GeneratorOptions,
         cache: Option<(Arc<EmbeddingCache>, Space)>,
+        (governor, tally): (Arc<Governor>, Arc<Tally>),
         cancel: &Cancel,
     ) -> Result<Self> {
         let files = ModelFiles::read(source, &options.model)?;
+        let too_large = |refusal| match refusal {
+            Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: source.id.clone(), need, limit },
+            Refusal::Stopped(error) => error,
+        };
+        governor.expect(files.weight_bytes()).map_err(too_large)?;
         let (model, tokenizer) = files.load(&options.model, cancel, || {
             Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
         });
@@ -56,14 +69,26 @@ impl Engine {
         })?;
         let info = model.info();
         // Where a vector depends on the other rows of its batch, there are none.
-        let max_rows = if info.batch_invariant { options.budget.max_rows } else { 1 };
+        let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
+        let pacer = match &options.batching {
+            Batching::Fixed => Pacer::fixed(options.budget),
+            Batching::Learning(learning) => Pacer::learning(options.budget, *learning)?,
+            Batching::Shared(optimizer) => Pacer::shared(options.budget, Arc::clone(optimizer)),
+        };
+        governor.settle();
+        governor.expect(model.bytes(1, 1)).map_err(too_large)?;
+        let shrinks = Arc::downgrade(&model);
+        governor.on_shortage(Box::new(move || shrinks.upgrade().map(|model| model.shrink()).is_some()));
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         let lanes = Lanes::new(host::available_cores() / info.intra_op_threads)?;
         Ok(Self {
             path: source.id.clone(),
             tokenizer,
             prompts: files.prompts().clone(),
-            budget: Budget { max_rows, ..options.budget },
+            pacer: Arc::new(pacer),
+            max_rows,
+            governor,
+            tally,
             lanes,
             lowercase: files.lowercase(),
             memo: memo.map(Arc::new),
@@ -72,8 +97,17 @@ impl Engine {
     }
 
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
-        let first = options.first_index;
-        let mut embedded = self.answer(inputs, options).await.map_err(|error| error.shifted(first))?;
+        let (first, started) = (options.first_index, Instant::now());
+        let answer = self.answer(inputs, options).await;
+        let count =
+            |embedded: &Embedded, which: fn(&Item) -> bool| embedded.items.iter().filter(|item| which(item)).count();
+        let counts = answer.as_ref().ok().map(|embedded| {
+            let (hits, failed) =
+                (count(embedded, |item| item.from_cache), count(embedded, |item| item.error.is_some()));
+            (embedded.items.len(), hits, failed)
+        });
+        self.tally.call(counts, started.elapsed());
+        let mut embedded = answer.map_err(|error| error.shifted(first))?;
         for item in &mut embedded.items {
             item.error = item.error.take().map(|error| error.shifted(first));
         }
@@ -140,8 +174,8 @@ impl Engine {
                     }
                     // A run that was stopped says nothing about its texts: who waits for them computes them.
                     Err(_) if call.cancel.check().is_err() => {}
-                    Err(reason) => {
-                        let error = Error::Generation { index: call.distinct.first[slot], reason };
+                    Err(error) => {
+                        let error = error.at(call.distinct.first[slot]);
                         answer.fail(slot, &error);
                         lead.into_iter().for_each(|lead| lead.land(Err(error.clone())));
                         if call.options.on_error == OnError::Throw {
@@ -204,18 +238,24 @@ impl Engine {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (slots, tokens): (Vec<usize>, Vec<Tokens>) = runnable.into_iter().unzip();
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
-        let max_rows = call.options.batch_size.map_or(self.budget.max_rows, |rows| rows.min(self.budget.max_rows));
-        let batches = batch::plan(&lengths, Budget { max_rows, ..self.budget });
-        let units = batches.len();
+        let max_rows = call.options.batch_size.map_or(self.max_rows, |rows| rows.min(self.max_rows));
+        let parallel = call.options.max_concurrency.unwrap_or(usize::MAX);
+        let own = call.options.memory_limit.map(|limit| Arc::new(Governor::of_permits(limit)));
         let batches = Batches {
             model: Arc::clone(&self.model),
             slots,
             tokens,
-            batches,
+            plan: Mutex::new(Plan::new(lengths)),
+            pacer: Arc::clone(&self.pacer),
+            max_rows,
+            lanes: self.lanes.count().min(parallel),
+            governors: own.into_iter().chain([Arc::clone(&self.governor)]).collect(),
+            tally: Arc::clone(&self.tally),
             cancel: call.cancel.clone(),
             finished: sender,
+            nth: AtomicUsize::new(0),
         };
-        self.lanes.submit(Arc::new(batches), units, call.options.max_concurrency.unwrap_or(usize::MAX));
+        self.lanes.submit(Arc::new(batches), parallel);
         receiver
     }
 }

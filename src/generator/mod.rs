@@ -4,18 +4,26 @@ mod answer;
 mod batches;
 mod engine;
 mod memo;
+mod tally;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::batch::Budget;
+use crate::batch::optimizer::{BatchOptimizer, OptimizerOptions};
+use crate::batch::pace::{Learned, Pacer};
 use crate::cache::EmbeddingCache;
 use crate::cancel::Cancel;
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
 use crate::error::{Error, Result};
+use crate::host;
+use crate::memory::governor::{Account, Governor, OnChange};
+use crate::memory::{MemoryOptions, MemoryProcessor};
 use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Source};
 use crate::text::Annotation;
 use engine::Engine;
+use tally::Tally;
+pub use tally::Totals;
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +32,32 @@ pub struct GeneratorOptions {
     pub model_path: Option<String>,
     /// What the user says about the model.
     pub model: ModelOptions,
-    /// The limits of one batch.
+    /// The limits of one batch, to begin with.
     pub budget: Budget,
+    /// How batches become faster.
+    pub batching: Batching,
+    /// Most bytes of physical memory that the process may hold while texts are embedded. Default: what the container or
+    /// the host leaves.
+    pub memory_limit: Option<u64>,
+    /// How much is done at once by how full memory is; `None`: as much as the limit permits.
+    pub memory: Option<MemoryOptions>,
+}
+
+/// How the size of batches is chosen.
+#[derive(Debug, Clone)]
+pub enum Batching {
+    /// By the budget alone.
+    Fixed,
+    /// Learned, for each class of lengths apart.
+    Learning(OptimizerOptions),
+    /// By an optimizer that others may use, too; within the budget.
+    Shared(Arc<Mutex<BatchOptimizer>>),
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self::Learning(Pacer::defaults())
+    }
 }
 
 /// What a call embeds.
@@ -61,6 +93,8 @@ pub struct CallOptions {
     pub batch_size: Option<usize>,
     /// Most batches at a time.
     pub max_concurrency: Option<usize>,
+    /// Most bytes of working memory that its batches have together.
+    pub memory_limit: Option<u64>,
     /// The index of the first input, where the call is a part of something longer: errors count from it.
     pub first_index: usize,
     /// Whether the cache is neither asked nor told.
@@ -111,6 +145,8 @@ pub struct Generator {
     loading: tokio::sync::Mutex<()>,
     /// Held for reading by every call.
     calls: tokio::sync::RwLock<()>,
+    governor: Arc<Governor>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Default)]
@@ -126,9 +162,51 @@ struct State {
 
 impl Generator {
     /// A generator without a model yet. Costs nothing.
-    pub fn new(options: GeneratorOptions) -> Self {
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` for options of batching and memory that contradict each other.
+    pub fn new(options: GeneratorOptions) -> Result<Self> {
         let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
-        Self { options, state: Mutex::default(), loading, calls }
+        if let Batching::Learning(learning) = &options.batching {
+            Pacer::learning(options.budget, *learning)?;
+        }
+        let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
+        let governor = Governor::new(options.memory_limit, strategies);
+        governor.on_shortage(Box::new(|| {
+            host::trim();
+            true
+        }));
+        let governor = Arc::new(governor);
+        Ok(Self { options, state: Mutex::default(), loading, calls, governor, tally: Arc::default() })
+    }
+
+    /// Tells `listener` when memory makes another strategy necessary, or possible.
+    pub fn on_strategy_change(&self, listener: OnChange) {
+        self.governor.on_change(listener);
+    }
+
+    /// What was done so far.
+    pub fn totals(&self) -> Totals {
+        self.tally.totals()
+    }
+
+    /// How memory stands, and the name of the strategy in use.
+    pub fn memory(&self) -> (Account, Option<String>) {
+        (self.governor.account(), self.governor.strategy_name())
+    }
+
+    /// What was learned about batches of the loaded model.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.state().engine.as_ref().map(|engine| engine.pacer.learned()).unwrap_or_default()
+    }
+
+    /// Decides anew how large batches are, and gives back what memory can be spared. Blocks for milliseconds.
+    pub fn optimize(&self) {
+        let engine = self.state().engine.clone();
+        if let Some(engine) = engine {
+            engine.pacer.optimize();
+        }
+        self.governor.relieve();
     }
 
     /// Lets the models that are loaded from now on use a cache. `within` tells the entries of this generator apart from
@@ -160,7 +238,8 @@ impl Generator {
         let source = cancel.or_else(find).await???;
         let (options, stop) = (self.options.clone(), cancel.clone());
         let cache = self.state().cache.clone();
-        let engine = blocking(move || Engine::load(&source, &options, cache, &stop)).await??;
+        let shared = (Arc::clone(&self.governor), Arc::clone(&self.tally));
+        let engine = blocking(move || Engine::load(&source, &options, cache, shared, &stop)).await??;
         let replaced = {
             let mut state = self.state();
             cancel.check()?;

@@ -7,6 +7,7 @@ mod hub;
 mod library;
 mod onnx;
 mod pooling;
+mod price;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
 pub use hub::Progress;
 pub use library::set_addon_directory;
+pub use onnx::{await_load, close};
 pub use pooling::Pooling;
 
 /// Something that turns tokens into vectors. Safe to call from many threads at once.
@@ -34,6 +36,12 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// The reason in plain words. When `cancel` was raised meanwhile, the reason is of no interest.
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String>;
+
+    /// Bytes of memory that a run of so many rows takes beyond the weights, the longest row having `longest` tokens.
+    fn bytes(&self, rows: usize, longest: usize) -> u64;
+
+    /// Gives back memory that is kept for later runs, as far as none is under way.
+    fn shrink(&self);
 }
 
 /// What the user may say about a model; what is `None` is read from the model's own files.
@@ -207,6 +215,11 @@ impl ModelFiles {
     /// What to put before texts.
     pub fn prompts(&self) -> &Prompts {
         &self.spec.prompts
+    }
+
+    /// Bytes of its weights on disk, and so about what it takes in memory at least. 0 where nobody can tell.
+    pub fn weight_bytes(&self) -> u64 {
+        price::weight_bytes(&self.spec.onnx)
     }
 
     /// Makes the model ready to run, and does what else there is to do `meanwhile`. Blocks: hashes and compiles the

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -15,12 +15,14 @@ use std::time::Duration;
 use ort::AsPointer;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::{HashedWeights, ModelSpec};
 use super::pooling::Head;
+use super::price::Price;
 use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, library};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
@@ -30,6 +32,12 @@ use crate::text;
 /// Outputs that hold one vector per text, then those that hold one per token; best first.
 const SENTENCE_OUTPUTS: [&str; 1] = ["sentence_embedding"];
 const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
+
+/// Tokens of the text from which a model's price is learned: a run of tens of milliseconds.
+const PRICED_LENGTH: usize = 128;
+
+/// Tells ONNX Runtime to give back, after a run, what its arena has kept.
+const SHRINK: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
 
 /// What a graph can ask for.
 #[derive(Clone, Copy, PartialEq)]
@@ -69,6 +77,7 @@ pub(super) struct OnnxModel {
     width: usize,
     pad_id: u32,
     first_position: u32,
+    price: Price,
     info: ModelInfo,
 }
 
@@ -146,6 +155,7 @@ impl OnnxModel {
             width: 0,
             pad_id: spec.pad_id,
             first_position: spec.first_position,
+            price: Price::guess(0),
             info: ModelInfo {
                 model_id: id.to_owned(),
                 model_path: spec.onnx.display().to_string(),
@@ -166,6 +176,7 @@ impl OnnxModel {
         };
         (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+        model.price = model.learn_price(cancel).unwrap_or_else(|| Price::guess(model.width));
         Ok(model)
     }
 
@@ -195,8 +206,53 @@ impl OnnxModel {
         self.infer(&[&token], cancel, probe).map_err(|reason| format!("a first run of the model failed: {reason}"))?
     }
 
+    /// Runs two texts, one after the other, and sees what they take. `None` where the runtime does not tell.
+    fn learn_price(&self, cancel: &Cancel) -> Option<Price> {
+        let idle = self.arena("InUse")?;
+        let longest = self.info.max_length.min(PRICED_LENGTH);
+        let measure = |length: usize| {
+            let tokens = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
+            // The arena's peak only ever rises, so the shorter text comes first.
+            self.infer(&[&tokens], cancel, |_, _| ()).ok()?;
+            Some((length, self.arena("MaxInUse")?.saturating_sub(idle)))
+        };
+        let short = measure((longest / 4).max(1))?;
+        Some(Price::fit(short, measure(longest)?))
+    }
+
+    /// A figure of the arena from which runs take their memory, in bytes.
+    fn arena(&self, name: &str) -> Option<u64> {
+        let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default).ok()?;
+        let arena = Allocator::new(&self.session, info).ok()?;
+        let key = CString::new(name).ok()?;
+        let mut pairs = ptr::null_mut();
+        // SAFETY: the allocator lives until the end of this function, and the pairs are ours from here on.
+        let status = unsafe { (ort::api().AllocatorGetStats)(arena.ptr(), &mut pairs) };
+        // SAFETY: the status was just returned by the call above and is used once.
+        unsafe { ort::Error::result_from_status(status) }.ok()?;
+        // SAFETY: the pairs are not null after a success; the value belongs to them, or is null, and is copied before
+        // they are released, which happens once.
+        unsafe {
+            let value = (ort::api().GetKeyValue)(pairs, key.as_ptr());
+            let text = (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned());
+            (ort::api().ReleaseKeyValuePairs)(pairs);
+            text?.parse().ok()
+        }
+    }
+
     /// Runs the graph and hands its output for `batch`, and the length of each of its vectors, to `read`.
     fn infer<T>(&self, batch: &[&Tokens], cancel: &Cancel, read: impl FnOnce(&[f32], usize) -> T) -> Result<T, String> {
+        self.infer_with(batch, cancel, &[], read)
+    }
+
+    /// The same, with settings of the run.
+    fn infer_with<T>(
+        &self,
+        batch: &[&Tokens],
+        cancel: &Cancel,
+        settings: &[(&str, &str)],
+        read: impl FnOnce(&[f32], usize) -> T,
+    ) -> Result<T, String> {
         // Taken first, so that it is given back last: the tensors below belong to the runtime too.
         let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
         let rows = batch.len();
@@ -224,7 +280,7 @@ impl OnnxModel {
             }
         });
         let tensors: Vec<DynValue> = tensors.collect::<ort::Result<_>>().map_err(|error| error.to_string())?;
-        let output = self.run_graph(&tensors, cancel)?;
+        let output = self.run_graph(&tensors, cancel, settings)?;
         let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
         let expected = if self.head.pooling.is_some() { 3 } else { 2 };
         let width = match dims.last() {
@@ -252,8 +308,12 @@ impl OnnxModel {
     }
 
     /// `OrtApi::Run`, called directly because ort's `Session::run` takes `&mut self`.
-    fn run_graph(&self, tensors: &[DynValue], cancel: &Cancel) -> Result<DynValue, String> {
-        let options = Arc::new(RunOptions::new().map_err(|error| error.to_string())?);
+    fn run_graph(&self, tensors: &[DynValue], cancel: &Cancel, settings: &[(&str, &str)]) -> Result<DynValue, String> {
+        let mut options = RunOptions::new().map_err(|error| error.to_string())?;
+        for (key, value) in settings {
+            options.set(key, value).map_err(|error| error.to_string())?;
+        }
+        let options = Arc::new(options);
         let _hook = cancel.on_cancel({
             let options = Arc::clone(&options);
             // It can only fail if the options were null.
@@ -306,6 +366,16 @@ impl Model for OnnxModel {
             self.head.apply(output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
             vectors
         })
+    }
+
+    fn bytes(&self, rows: usize, longest: usize) -> u64 {
+        self.price.bytes(rows, longest)
+    }
+
+    fn shrink(&self) {
+        let token = Tokens { ids: vec![0], total: 1, ..Tokens::default() };
+        // There is nobody to tell of a failure, and nothing to do about it.
+        drop(self.infer_with(&[&token], &Cancel::default(), &[SHRINK], |_, _| ()));
     }
 }
 
@@ -370,10 +440,17 @@ struct Runtime {
     build: String,
 }
 
+/// Held while the library loads.
+static LOADING: Mutex<()> = Mutex::new(());
+
+/// Waits until nobody loads the library. For a thread of JS that ends, as it does before its process may.
+pub fn await_load() {
+    drop(LOADING.lock());
+}
+
 /// Loads the library at the first call. A failure is not remembered: the user may mend it and try again.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    static LOADING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
@@ -387,9 +464,7 @@ fn runtime() -> Result<&'static Runtime> {
     // SAFETY: runs once per process, under the lock above. What remains is the race of every setenv with a getenv on
     // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    // An exit that begins while the library loads waits here for it; one that begins later, at the handler below.
-    // SAFETY: the handler is a plain function without captures and does not unwind.
-    unsafe { libc::atexit(close_at_exit) };
+    // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
     let _inside = GATE.enter(&Cancel::default())?;
     let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     // Registered after the library was loaded, so that it runs before the library's static destructors.
@@ -448,6 +523,12 @@ impl Drop for GatePass {
 }
 
 extern "C" fn close_at_exit() {
+    close();
+}
+
+/// Lets nothing into ONNX Runtime any more, stops what is inside and waits for it. For a process that ends: it must not
+/// begin to, on one thread, while the library is loaded on another.
+pub fn close() {
     let calls: Vec<Cancel> = {
         let mut inside = GATE.lock();
         inside.closed = true;

@@ -1,0 +1,542 @@
+//! The ceiling of memory: who wants to run asks for a permit priced in bytes, and the permits that are out never promise
+//! more than there is.
+//!
+//! How much there is: what the limit leaves of the process' physical memory, or what the container or host has available
+//! if that is less, minus a reserve for all that nobody asks for (garbage of JavaScript, allocators). What runs in one
+//! permit's memory was often there before: an arena keeps what it once had. So only what would go beyond the largest sum
+//! of permits so far counts as growth.
+//!
+//! When memory is short, first everything that can be given back is given back; then work waits until permits are
+//! returned or memory comes free elsewhere. Refused is only what cannot fit even alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Approach, MemoryProcessor};
+use crate::cancel::Cancel;
+use crate::error::Error;
+use crate::host::{Machine, Memory, Resources, ThisMachine};
+
+/// How old a sample of the machine may be while work goes on. A sample costs a tenth of a millisecond.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// How often those who wait look again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How often things are given back at most: it costs milliseconds, and what was given back is soon wanted again.
+const RELIEF_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a lone item waits for memory that others hold.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Share of the ceiling that is left alone, and its bounds in bytes.
+const RESERVE_SHARE: u64 = 16;
+const RESERVE: (u64, u64) = (4 << 20, 64 << 20);
+
+/// Gives back what it can spare, at once; `false` once there is nothing left that could. Called on the thread of somebody
+/// who waits for memory.
+pub type Relief = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The strategies changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// The strategy before.
+    pub before: String,
+    /// The strategy now.
+    pub after: String,
+    /// Share of what this process could hold that it holds, 0–100 %.
+    pub usage: f64,
+}
+
+/// Told of changes, on the thread of whoever noticed.
+pub type OnChange = Box<dyn Fn(&Change) + Send + Sync>;
+
+/// Why there is no permit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refusal {
+    /// The work was stopped.
+    Stopped(Error),
+    /// It cannot fit: bytes that are needed in all, and bytes that there may be.
+    TooLarge {
+        /// With what the process holds anyway.
+        need: u64,
+        /// The ceiling.
+        limit: u64,
+    },
+}
+
+/// What a governor has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Account {
+    /// Bytes of the ceiling: the limit, or what the process holds and what the machine has left.
+    pub ceiling: u64,
+    /// Bytes of physical memory that the process held at the last look.
+    pub process: u64,
+    /// The most that was seen.
+    pub peak: u64,
+    /// Bytes that permits promise now.
+    pub granted: u64,
+    /// Share of the ceiling that the process holds, 0–100 %.
+    pub usage: f64,
+    /// Times that somebody waited.
+    pub waits: u64,
+    /// Milliseconds waited, of all together.
+    pub waited_ms: f64,
+    /// Times that memory was given back.
+    pub reliefs: u64,
+    /// Times that the strategy changed.
+    pub changes: u64,
+}
+
+/// Hands out permits.
+pub struct Governor {
+    limit: Option<u64>,
+    /// Share of the ceiling that is left alone; 0 where permits are all there is.
+    reserve: u64,
+    sampled: Mutex<Sampled>,
+    strategies: Option<Mutex<MemoryProcessor>>,
+    state: Mutex<State>,
+    returned: Condvar,
+    reliefs: Mutex<Vec<Relief>>,
+    on_change: Mutex<Option<OnChange>>,
+    peak: AtomicU64,
+    changes: AtomicU64,
+}
+
+/// Locked before [`State`], never while that is held.
+struct Sampled {
+    machine: Box<dyn Machine>,
+    latest: Resources,
+    at: Instant,
+    /// The least that the process held with no permit out.
+    floor: u64,
+}
+
+#[derive(Default)]
+struct State {
+    granted: u64,
+    permits: usize,
+    /// The largest sum of permits that has run, and what of it the latest sample has seen: an arena keeps that much.
+    peak: u64,
+    held: u64,
+    relieved: Option<Instant>,
+    waits: u64,
+    waited: Duration,
+    reliefs: u64,
+}
+
+/// The right to use so many bytes, until it is dropped.
+#[must_use = "memory is reserved only as long as the permit lives"]
+pub struct Permit {
+    governor: Arc<Governor>,
+    bytes: u64,
+}
+
+impl Governor {
+    /// Keeps this process below `limit` bytes of physical memory, and within what the container or host has left.
+    pub fn new(limit: Option<u64>, strategies: Option<MemoryProcessor>) -> Self {
+        Self::on(Box::new(ThisMachine::default()), limit, strategies)
+    }
+
+    /// Keeps no more than `bytes` of permits out, whatever the machine has. For a part of the work.
+    pub fn of_permits(bytes: u64) -> Self {
+        Self { reserve: 0, ..Self::on(Box::new(Fixed), Some(bytes), None) }
+    }
+
+    /// The same as [`Governor::new`] on another machine.
+    pub fn on(mut machine: Box<dyn Machine>, limit: Option<u64>, strategies: Option<MemoryProcessor>) -> Self {
+        let latest = machine.sample();
+        let floor = latest.process_memory;
+        Self {
+            limit,
+            reserve: RESERVE_SHARE,
+            sampled: Mutex::new(Sampled { machine, latest, at: Instant::now(), floor }),
+            strategies: strategies.map(Mutex::new),
+            state: Mutex::default(),
+            returned: Condvar::new(),
+            reliefs: Mutex::default(),
+            on_change: Mutex::default(),
+            peak: AtomicU64::new(floor),
+            changes: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds something that can be given back.
+    pub fn on_shortage(&self, relief: Relief) {
+        lock(&self.reliefs).push(relief);
+    }
+
+    /// Tells `listener` of changes of the strategy, instead of the one before.
+    pub fn on_change(&self, listener: OnChange) {
+        *lock(&self.on_change) = Some(listener);
+    }
+
+    /// Bytes that a batch may have if `lanes` of them are to run at a time.
+    pub fn share(&self, lanes: usize) -> u64 {
+        let room = self.room(false);
+        let state = lock(&self.state);
+        room.saturating_add(state.held) / lanes.max(1) as u64
+    }
+
+    /// Most rows of a batch by the strategy of the moment.
+    pub fn most_rows(&self) -> usize {
+        self.strategy(|strategy| strategy.max_batch_size).unwrap_or(usize::MAX)
+    }
+
+    /// A permit for `bytes`, after waiting for it as long as it takes.
+    ///
+    /// # Errors
+    /// Once `cancel` is raised, and for what cannot fit even alone.
+    pub fn admit(self: &Arc<Self>, bytes: u64, cancel: &Cancel) -> Result<Permit, Refusal> {
+        let started = Instant::now();
+        let mut waited = false;
+        loop {
+            cancel.check().map_err(Refusal::Stopped)?;
+            // Whoever has waited wants to know how it is now.
+            let room = self.room(waited);
+            let alone = self.strategy(|strategy| strategy.approach == Approach::Streaming).unwrap_or(false);
+            let mut state = lock(&self.state);
+            let growth = (state.granted.saturating_add(bytes)).saturating_sub(state.held);
+            // Over the ceiling, not even memory that is there already is used again before something was given back.
+            let due = (growth > room || room == 0) && state.relieved.is_none_or(|at| at.elapsed() >= RELIEF_EVERY);
+            if !due && growth <= room && !(alone && state.permits > 0) {
+                state.granted += bytes;
+                state.permits += 1;
+                if waited {
+                    state.waits += 1;
+                    state.waited += started.elapsed();
+                }
+                return Ok(Permit { governor: Arc::clone(self), bytes });
+            }
+            if due {
+                state.relieved = Some(Instant::now());
+                state.reliefs += 1;
+                // What an arena kept is gone.
+                (state.held, state.peak) = (0, 0);
+                drop(state);
+                lock(&self.reliefs).retain(|relief| relief());
+                waited = true;
+                continue;
+            }
+            let idle = state.permits == 0;
+            waited = true;
+            // Permits that come back wake us; memory that comes free elsewhere does not.
+            drop(self.returned.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner));
+            // With no permit out, only others could make room.
+            if idle {
+                self.hopeless(bytes).map_or(Ok(()), Err)?;
+                if started.elapsed() >= PATIENCE {
+                    return Err(self.too_large(bytes));
+                }
+            }
+        }
+    }
+
+    /// Why `bytes` beyond what the process holds now cannot be had, if so. For a model that is about to be loaded.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`].
+    pub fn expect(&self, bytes: u64) -> Result<(), Refusal> {
+        if bytes <= self.room(true) { Ok(()) } else { Err(self.too_large(bytes)) }
+    }
+
+    /// The process has grown by something that stays, such as a model: what it holds now is the new floor.
+    pub fn settle(&self) {
+        let mut sampled = lock(&self.sampled);
+        self.sample(&mut sampled);
+        sampled.floor = sampled.latest.process_memory;
+    }
+
+    /// The accounts.
+    pub fn account(&self) -> Account {
+        let (process, ceiling) = {
+            let mut sampled = lock(&self.sampled);
+            self.sample(&mut sampled);
+            (sampled.latest.process_memory, self.ceiling(&sampled.latest))
+        };
+        let state = lock(&self.state);
+        Account {
+            ceiling,
+            process,
+            peak: self.peak.load(Ordering::Relaxed),
+            granted: state.granted,
+            usage: process as f64 / ceiling.max(1) as f64 * 100.0,
+            waits: state.waits,
+            waited_ms: state.waited.as_secs_f64() * 1e3,
+            reliefs: state.reliefs,
+            changes: self.changes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The strategy in use, by name.
+    pub fn strategy_name(&self) -> Option<String> {
+        self.strategy(|strategy| strategy.name.clone())
+    }
+
+    /// Gives back what can be given back, whether or not memory is short.
+    pub fn relieve(&self) {
+        {
+            let mut state = lock(&self.state);
+            (state.held, state.peak) = (0, 0);
+            state.reliefs += 1;
+        }
+        lock(&self.reliefs).retain(|relief| relief());
+    }
+
+    fn strategy<T>(&self, of: impl FnOnce(&super::Strategy) -> T) -> Option<T> {
+        let strategies = lock(self.strategies.as_ref()?);
+        strategies.options().strategies.get(strategies.current()).map(of)
+    }
+
+    /// Bytes that may be had beyond what the process holds, as of a sample that is not old; `now`, as of a new one.
+    fn room(&self, now: bool) -> u64 {
+        let mut sampled = lock(&self.sampled);
+        let age = sampled.at.elapsed();
+        if age >= if now { LOOK } else { FRESH } {
+            self.sample(&mut sampled);
+        }
+        let ceiling = self.ceiling(&sampled.latest);
+        ceiling.saturating_sub(sampled.latest.process_memory).saturating_sub(self.reserve(ceiling))
+    }
+
+    fn sample(&self, sampled: &mut Sampled) {
+        sampled.latest = sampled.machine.sample();
+        sampled.at = Instant::now();
+        let process = sampled.latest.process_memory;
+        self.peak.fetch_max(process, Ordering::Relaxed);
+        {
+            let mut state = lock(&self.state);
+            if state.permits == 0 {
+                sampled.floor = sampled.floor.min(process);
+            }
+            // No more than the process has grown by can still be there.
+            state.held = state.peak.min(process.saturating_sub(sampled.floor));
+        }
+        let Some(strategies) = &self.strategies else { return };
+        let usage = process as f64 / self.ceiling(&sampled.latest).max(1) as f64 * 100.0;
+        let change = {
+            let mut strategies = lock(strategies);
+            let before = strategies.current();
+            let after = strategies.advance(usage);
+            let name = |at: usize| strategies.options().strategies[at].name.clone();
+            (before != after).then(|| Change { before: name(before), after: name(after), usage })
+        };
+        if let Some(change) = change {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            if let Some(listener) = &*lock(&self.on_change) {
+                listener(&change);
+            }
+        }
+    }
+
+    /// Most physical memory that this process may hold.
+    fn ceiling(&self, resources: &Resources) -> u64 {
+        let machine = resources.process_memory.saturating_add(resources.memory.available);
+        self.limit.map_or(machine, |limit| limit.min(machine))
+    }
+
+    fn reserve(&self, ceiling: u64) -> u64 {
+        if self.reserve == 0 { 0 } else { (ceiling / self.reserve).clamp(RESERVE.0, RESERVE.1) }
+    }
+
+    /// Why `bytes` can never be had, if so: not even if the process held as little as it ever did.
+    fn hopeless(&self, bytes: u64) -> Option<Refusal> {
+        let sampled = lock(&self.sampled);
+        let limit = self.limit?;
+        let need = sampled.floor.saturating_add(bytes).saturating_add(self.reserve(limit));
+        (need > limit).then_some(Refusal::TooLarge { need, limit })
+    }
+
+    fn too_large(&self, bytes: u64) -> Refusal {
+        let sampled = lock(&self.sampled);
+        let limit = self.ceiling(&sampled.latest);
+        let need = sampled.latest.process_memory.saturating_add(bytes).saturating_add(self.reserve(limit));
+        Refusal::TooLarge { need, limit }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = lock(&self.governor.state);
+        state.peak = state.peak.max(state.granted);
+        state.granted = state.granted.saturating_sub(self.bytes);
+        state.permits = state.permits.saturating_sub(1);
+        drop(state);
+        self.governor.returned.notify_all();
+    }
+}
+
+/// A machine of which nothing is known.
+struct Fixed;
+
+impl Machine for Fixed {
+    fn sample(&mut self) -> Resources {
+        let memory = Memory { total: u64::MAX, available: u64::MAX };
+        Resources { memory, ..Resources::default() }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    use super::*;
+    use crate::memory::MemoryOptions;
+
+    const MB: u64 = 1 << 20;
+
+    /// A process that holds what its permits take, on a machine with 1 GB.
+    #[derive(Clone, Default)]
+    struct Invented(Arc<AtomicU64>);
+
+    impl Machine for Invented {
+        fn sample(&mut self) -> Resources {
+            let process_memory = self.0.load(Ordering::SeqCst);
+            let total = 1024 * MB;
+            let memory = Memory { total, available: total.saturating_sub(process_memory) };
+            Resources { memory, process_memory, ..Resources::default() }
+        }
+    }
+
+    fn governor(base: u64, limit: Option<u64>, strategies: bool) -> (Arc<Governor>, Invented) {
+        let machine = Invented(Arc::new(AtomicU64::new(base * MB)));
+        let strategies = strategies.then(|| MemoryProcessor::new(MemoryOptions::default(), 0.0).unwrap());
+        (Arc::new(Governor::on(Box::new(machine.clone()), limit.map(|mb| mb * MB), strategies)), machine)
+    }
+
+    #[test]
+    fn permits_never_promise_more_than_there_is() {
+        let (governor, machine) = governor(100, Some(256), false);
+        let (peak, now) = (AtomicU64::new(0), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for lane in 0..8 {
+                let (governor, machine, peak, now) = (&governor, &machine, &peak, &now);
+                scope.spawn(move || {
+                    for round in 0..20u64 {
+                        let bytes = (1 + (lane * 7 + round * 13) % 60) * MB;
+                        let _permit = governor.admit(bytes, &Cancel::default()).unwrap();
+                        machine.0.fetch_add(bytes, Ordering::SeqCst);
+                        peak.fetch_max(now.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
+                        thread::sleep(Duration::from_micros(300));
+                        now.fetch_sub(bytes, Ordering::SeqCst);
+                        machine.0.fetch_sub(bytes, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        let account = governor.account();
+        assert!(peak.load(Ordering::SeqCst) <= 140 * MB, "{}", peak.load(Ordering::SeqCst) / MB);
+        assert_eq!(account.granted, 0);
+        assert!(account.waits > 0 && account.waited_ms > 0.0);
+    }
+
+    #[test]
+    fn what_can_never_fit_is_refused_at_once_with_need_and_limit() {
+        let (governor, _) = governor(100, Some(256), false);
+        let started = Instant::now();
+        let refusal = governor.admit(200 * MB, &Cancel::default()).err();
+        assert_eq!(refusal, Some(Refusal::TooLarge { need: 316 * MB, limit: 256 * MB }));
+        assert!(started.elapsed() < PATIENCE);
+        assert!(governor.expect(100 * MB).is_ok());
+        assert!(governor.expect(141 * MB).is_err());
+    }
+
+    #[test]
+    fn permits_alone_are_counted_exactly() {
+        let governor = Arc::new(Governor::of_permits(10));
+        for _ in 0..3 {
+            let first = governor.admit(6, &Cancel::default()).unwrap();
+            thread::scope(|scope| {
+                let second = scope.spawn(|| governor.admit(5, &Cancel::default()).map(drop));
+                thread::sleep(Duration::from_millis(30));
+                assert!(!second.is_finished());
+                drop(first);
+                assert_eq!(second.join().unwrap(), Ok(()));
+            });
+        }
+        assert_eq!(governor.admit(11, &Cancel::default()).err(), Some(Refusal::TooLarge { need: 11, limit: 10 }));
+        assert_eq!(governor.share(2), 5);
+    }
+
+    #[test]
+    fn what_is_short_is_given_back_first() {
+        let (governor, machine) = governor(100, Some(256), false);
+        let gives = Arc::new(AtomicUsize::new(0));
+        machine.0.store(230 * MB, Ordering::SeqCst);
+        let (counted, process) = (gives.clone(), machine.0.clone());
+        governor.on_shortage(Box::new(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            process.store(100 * MB, Ordering::SeqCst);
+            true
+        }));
+        thread::sleep(FRESH);
+        drop(governor.admit(50 * MB, &Cancel::default()).unwrap());
+        assert_eq!((gives.load(Ordering::SeqCst), governor.account().reliefs), (1, 1));
+    }
+
+    #[test]
+    fn memory_that_others_hold_is_waited_for_and_a_stop_ends_the_wait() {
+        let (governor, machine) = governor(100, Some(256), false);
+        machine.0.store(250 * MB, Ordering::SeqCst);
+        thread::sleep(FRESH);
+        let cancel = Cancel::default();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| governor.admit(20 * MB, &Cancel::default()).map(drop));
+            let stops = scope.spawn(|| governor.admit(20 * MB, &cancel).map(drop));
+            thread::sleep(Duration::from_millis(50));
+            cancel.cancel(Error::Aborted);
+            assert_eq!(stops.join().unwrap(), Err(Refusal::Stopped(Error::Aborted)));
+            machine.0.store(100 * MB, Ordering::SeqCst);
+            assert_eq!(waits.join().unwrap(), Ok(()));
+        });
+    }
+
+    #[test]
+    fn what_an_arena_has_kept_is_not_counted_twice() {
+        let (governor, machine) = governor(100, Some(256), false);
+        assert_eq!(governor.share(2), 140 * MB / 2);
+        drop(governor.admit(100 * MB, &Cancel::default()).unwrap());
+        // The arena keeps it: 200 of 256 MB are held, and yet the next 100 fit.
+        machine.0.store(200 * MB, Ordering::SeqCst);
+        thread::sleep(FRESH);
+        drop(governor.admit(100 * MB, &Cancel::default()).unwrap());
+        assert_eq!(governor.account().reliefs, 0);
+        assert_eq!(governor.share(2), (40 + 100) * MB / 2);
+    }
+
+    #[test]
+    fn strategies_follow_and_are_reported() {
+        let (governor, machine) = governor(100, Some(400), true);
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let seen = changes.clone();
+        governor.on_change(Box::new(move |change| lock(&seen).push((change.before.clone(), change.after.clone()))));
+        assert_eq!(governor.most_rows(), 128);
+        machine.0.store(350 * MB, Ordering::SeqCst);
+        thread::sleep(FRESH);
+        let first = governor.admit(MB, &Cancel::default()).unwrap();
+        assert_eq!((governor.most_rows(), governor.strategy_name().as_deref()), (1, Some("streaming")));
+        // One at a time: the second waits for the first.
+        thread::scope(|scope| {
+            let second = scope.spawn(|| governor.admit(MB, &Cancel::default()).map(drop));
+            thread::sleep(Duration::from_millis(60));
+            assert!(!second.is_finished());
+            drop(first);
+            assert_eq!(second.join().unwrap(), Ok(()));
+        });
+        assert_eq!(lock(&changes)[0], ("aggressive".to_owned(), "streaming".to_owned()));
+    }
+
+    #[test]
+    fn without_a_limit_the_machine_is_one() {
+        let (governor, machine) = governor(100, None, false);
+        assert!(governor.expect(850 * MB).is_ok() && governor.expect(900 * MB).is_err());
+        machine.0.store(1000 * MB, Ordering::SeqCst);
+        assert_eq!(governor.account().ceiling, 1024 * MB);
+    }
+}
