@@ -924,17 +924,23 @@ export interface DashboardMetrics {
 		hits?: number;
 		misses?: number;
 	};
-	/** Items and tokens that the next batch may have. */
+	/**
+	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+	 * the means of each interval are shown.
+	 */
 	batchOptimizer?: {
 		currentBatchSize?: number;
 		tokenBudget?: number;
+		batches?: number;
+		averageBatchSize?: number;
+		paddedTokens?: number;
 	};
-	/** How batches are made, and the most memory that may be used, in bytes. */
+	/** How batches are made, and the most bytes of memory that this process may hold. */
 	memoryProcessor?: {
 		currentStrategy?: string | {
 			name: string;
-		};
-		memoryLimit?: number;
+		} | null;
+		ceilingBytes?: number;
 	};
 }
 /** Options of {@link PerformanceDashboard}. */
@@ -942,6 +948,7 @@ export interface DashboardOptions {
 	/** Default: the global one. */
 	monitor?: PerformanceMonitor;
 	generator?: DashboardSource;
+	/** Whose tiers are shown. Default: the generator's own. */
 	cache?: DashboardSource;
 	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
 	interval?: number;
@@ -978,9 +985,11 @@ export interface TimelinePoint {
 		disk: number;
 		misses: number;
 	} | null;
-	/** At its end, as the next ones. */
+	/** That the next batch may have at its end; else, the mean of those that ran. */
 	batchSize: number | null;
+	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
 	tokenBudget: number | null;
+	/** At its end. */
 	strategy: string | null;
 	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
 	memory: {

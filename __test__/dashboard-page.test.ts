@@ -123,7 +123,7 @@ describe.runIf(chromium)('the page', () => {
     expect(await page.$$eval('.plot canvas', (all) => all.length)).toBe(6);
     const legend = (id: string) => page.$$eval(`#chart-${id} .u-series`, (all) => all.map((one) => one.textContent));
     expect(await legend('memory')).toEqual([expect.any(String), 'this process296 MB', 'all in use858 MB', 'ceiling1.86 GB']);
-    expect(await legend('batch')).toContain('token budget4,096');
+    expect(await legend('batch')).toContain('tokens4,096');
     expect(await legend('hits')).toContain('tier: memory62.5 %');
     const inks = await page.$$eval('.plot canvas', (all) => all.map((canvas) => {
       const { data } = (canvas as HTMLCanvasElement).getContext('2d')!.getImageData(0, 0, (canvas as HTMLCanvasElement).width, (canvas as HTMLCanvasElement).height);

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { EmbeddingError, getGlobalMonitor, IntelligentEmbeddingCache, mergeSnapshots, PerformanceDashboard, PerformanceMonitor, type DashboardOptions, type DashboardSnapshot } from 'embedcore';
+import { EmbeddingError, getGlobalMonitor, OptimizedEmbeddingGenerator, IntelligentEmbeddingCache, mergeSnapshots, PerformanceDashboard, PerformanceMonitor, type DashboardOptions, type DashboardSnapshot } from 'embedcore';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { failure, root } from './support';
@@ -50,7 +50,7 @@ test('every interval is a point', async () => {
     getPerformanceMetrics: () => ({
       cache: { memoryHits: hits, diskHits: 10, hits: hits + 10, misses: 40 },
       batchOptimizer: { currentBatchSize: batchSize, tokenBudget: 4096 },
-      memoryProcessor: { currentStrategy: { name: strategy }, memoryLimit: 2 ** 40 },
+      memoryProcessor: { currentStrategy: { name: strategy }, ceilingBytes: 2 ** 40 },
     }),
   };
   const made = dashboard({ monitor, generator, interval: 100 });
@@ -107,6 +107,25 @@ test('a cache of this package is a source', async () => {
   const { dashboard: shown } = await points(made, ({ dashboard }) => dashboard.timeline.some(({ tiers }) => tiers!.misses > 0));
   const sum = (tier: 'memory' | 'misses') => shown.timeline.reduce((total, { tiers }) => total + tiers![tier], 0);
   expect([sum('memory'), sum('misses')]).toEqual([1, 1]);
+});
+
+test('a generator of this package is a source', async () => {
+  const generator = new OptimizedEmbeddingGenerator();
+  onTestFinished(() => generator.cleanup());
+  await generator.initialize();
+  const made = dashboard({ generator, interval: 100 });
+  const texts = Array.from({ length: 300 }, (_, i) => `text number ${i}`);
+  await generator.embed(texts);
+  await generator.embed(texts);
+  const { dashboard: shown } = await points(made, ({ dashboard }) => dashboard.timeline.some(({ tiers }) => tiers!.memory > 0));
+  const sum = (tier: 'memory' | 'misses') => shown.timeline.reduce((total, { tiers }) => total + tiers![tier], 0);
+  expect([sum('memory'), sum('misses')]).toEqual([300, 300]);
+  const ran = shown.timeline.find(({ batchSize }) => batchSize !== null)!;
+  const { batchOptimizer, memoryProcessor } = generator.getPerformanceMetrics();
+  expect(ran.batchSize).toBeCloseTo(batchOptimizer.averageBatchSize, 6);
+  expect(ran.tokenBudget).toBeCloseTo(batchOptimizer.paddedTokens / batchOptimizer.batches, 6);
+  expect(shown.timeline.at(-1)!.strategy).toBe(memoryProcessor.currentStrategy);
+  expect(shown.timeline.every(({ memory }) => memory.limit > 2 ** 20)).toBe(true);
 });
 
 test('reports and files', async () => {

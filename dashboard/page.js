@@ -403,7 +403,7 @@ function drawCharts() {
     series: [
       { label: 'items a call', values: of((one) => (one.count > one.errors ? one.items / (one.count - one.errors) : null)) },
       { label: 'batch size', values: timeline.map((point) => point.batchSize), dash: [6, 3] },
-      { label: 'token budget', values: timeline.map((point) => point.tokenBudget), scale: 'right' },
+      { label: 'tokens', values: timeline.map((point) => point.tokenBudget), scale: 'right' },
     ],
     format: rate, right: count, empty: idle,
   });

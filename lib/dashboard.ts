@@ -6,7 +6,7 @@ import { invalid, optionsObject, show } from './input';
 import { getGlobalMonitor, insideOf, PerformanceMonitor, type CacheTypeStats, type MonitorSnapshot } from './monitor';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
 import { call, native, settle, type NativeSampler } from './native';
-import { serve, type Live } from './dashboard-server';
+import type { Live } from './dashboard-server';
 
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
@@ -20,10 +20,13 @@ export interface DashboardMetrics {
   cache?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
   /** The same, as a cache calls it. */
   stats?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
-  /** Items and tokens that the next batch may have. */
-  batchOptimizer?: { currentBatchSize?: number; tokenBudget?: number };
-  /** How batches are made, and the most memory that may be used, in bytes. */
-  memoryProcessor?: { currentStrategy?: string | { name: string }; memoryLimit?: number };
+  /**
+   * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+   * the means of each interval are shown.
+   */
+  batchOptimizer?: { currentBatchSize?: number; tokenBudget?: number; batches?: number; averageBatchSize?: number; paddedTokens?: number };
+  /** How batches are made, and the most bytes of memory that this process may hold. */
+  memoryProcessor?: { currentStrategy?: string | { name: string } | null; ceilingBytes?: number };
 }
 
 /** Options of {@link PerformanceDashboard}. */
@@ -31,6 +34,7 @@ export interface DashboardOptions {
   /** Default: the global one. */
   monitor?: PerformanceMonitor;
   generator?: DashboardSource;
+  /** Whose tiers are shown. Default: the generator's own. */
   cache?: DashboardSource;
   /** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
   interval?: number;
@@ -55,9 +59,11 @@ export interface TimelinePoint {
   active: number;
   /** Look-ups in the tiers of caches; `null` where nobody knows. */
   tiers: { memory: number; disk: number; misses: number } | null;
-  /** At its end, as the next ones. */
+  /** That the next batch may have at its end; else, the mean of those that ran. */
   batchSize: number | null;
+  /** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
   tokenBudget: number | null;
+  /** At its end. */
   strategy: string | null;
   /** Bytes. `limit`: the generator's, else that of the container or the machine. */
   memory: { process: number; used: number; limit: number };
@@ -129,7 +135,7 @@ export class PerformanceDashboard implements AsyncDisposable {
     if (!Number.isInteger(history) || history < 1 || history > 100_000) throw refused('history', `${show(history)} is not a whole number from 1 to 100000`);
     if (typeof title !== 'string' || title === '') throw refused('title', `${show(title)} is not a non-empty string`);
     this.#monitor = monitor;
-    this.#sources = [generator, cache].filter((source) => source !== undefined);
+    this.#sources = [cache, generator].filter((source) => source !== undefined);
     this.#options = { interval, history, title };
     const inside = insideOf(monitor);
     inside.flush();
@@ -254,10 +260,12 @@ export class PerformanceDashboard implements AsyncDisposable {
     interval.operations.sort((a, b) => b.count * b.p50 - a.count * a.p50).splice(BUSIEST);
     interval.caches.sort((a, b) => b.hits + b.misses - a.hits - a.misses).splice(BUSIEST);
     const { machine } = inside.read(0);
-    const before = this.#sourced.tiers;
+    const { tiers: before, ran: ranBefore } = this.#sourced;
     this.#sourced = this.#readSources();
-    const { tiers, batchSize, tokenBudget, strategy, limit } = this.#sourced;
+    const { tiers, batchSize, tokenBudget, strategy, limit, ran } = this.#sourced;
     const since = (now: number, then: number) => (now >= then ? now - then : now);
+    const batches = ran ? since(ran.batches, ranBefore?.batches ?? 0) : 0;
+    const mean = (what: 'rows' | 'tokens') => (batches > 0 ? since(ran![what], ranBefore?.[what] ?? 0) / batches : null);
     const point: TimelinePoint = {
       ...interval,
       tiers: tiers && {
@@ -265,8 +273,8 @@ export class PerformanceDashboard implements AsyncDisposable {
         disk: since(tiers.disk, before?.disk ?? 0),
         misses: since(tiers.misses, before?.misses ?? 0),
       },
-      batchSize,
-      tokenBudget,
+      batchSize: batchSize ?? mean('rows'),
+      tokenBudget: tokenBudget ?? mean('tokens'),
       strategy,
       memory: { process: machine!.processMemory, used: machine!.usedMemory, limit: limit ?? machine!.totalMemory },
       cpu: machine!.cpuUsage,
@@ -280,7 +288,7 @@ export class PerformanceDashboard implements AsyncDisposable {
 
   /** Asks the sources. One that throws is left out, and its error kept among those of the monitor, once. */
   #readSources(): Sourced {
-    const all: Sourced = { tiers: null, batchSize: null, tokenBudget: null, strategy: null, limit: null };
+    const all: Sourced = { tiers: null, batchSize: null, tokenBudget: null, strategy: null, limit: null, ran: null };
     for (const source of this.#sources) {
       try {
         merge(all, source.getPerformanceMetrics() as Record<string, unknown>);
@@ -319,16 +327,18 @@ function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined
   if (hits !== undefined && misses !== undefined) {
     const disk = number(cache?.diskHits) ?? 0;
     const memory = number(cache?.memoryHits) ?? Math.max(0, hits - disk);
-    all.tiers = { memory: (all.tiers?.memory ?? 0) + memory, disk: (all.tiers?.disk ?? 0) + disk, misses: (all.tiers?.misses ?? 0) + misses };
+    all.tiers ??= { memory, disk, misses };
   }
   const batch = object('batchOptimizer', 'batchOptimization');
   all.batchSize ??= number(batch?.currentBatchSize) ?? null;
   all.tokenBudget ??= number(batch?.tokenBudget) ?? null;
+  const [batches, rows, tokens] = [number(batch?.batches), number(batch?.averageBatchSize), number(batch?.paddedTokens)];
+  if (batches !== undefined && rows !== undefined && tokens !== undefined) all.ran ??= { batches, rows: rows * batches, tokens };
   const memory = object('memoryProcessor', 'memoryProcessing');
   const strategy = memory?.currentStrategy;
   const name = typeof strategy === 'string' ? strategy : (strategy as { name?: unknown } | null | undefined)?.name;
   if (typeof name === 'string') all.strategy ??= name;
-  all.limit ??= number(memory?.memoryLimit) ?? null;
+  all.limit ??= number(memory?.ceilingBytes) ?? null;
 }
 
 /** A snapshot in a file, which may come from anybody: parsed whole by the native side. The page looks after the rest. */
@@ -350,6 +360,11 @@ function readSnapshot(path: unknown): MonitorSnapshot & { dashboard: object } {
   } catch (cause) {
     throw new EmbeddingError('INVALID_ARGUMENT', `${path} cannot be shown: ${(cause as Error).message}`, { cause, details: { path } });
   }
+}
+
+/** Loaded with the first page: who serves none should not hold node:http in memory. */
+async function serve(live: Live, options: ServeOptions): Promise<DashboardServer> {
+  return (await import('./dashboard-server.js')).serve(live, options);
 }
 
 async function write(path: unknown, text: string): Promise<void> {

@@ -37,6 +37,8 @@ export interface Sourced {
   strategy: string | null;
   /** Bytes. */
   limit: number | null;
+  /** Runs of a model since the beginning, with their texts and tokens, padding included. */
+  ran: { batches: number; rows: number; tokens: number } | null;
 }
 
 export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptions = {}, sourced?: Sourced): string {
