@@ -27,8 +27,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How often things are given back at most: it costs milliseconds, and what was given back is soon wanted again.
 const RELIEF_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a lone item waits for memory that others hold.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a lone item waits for memory that others hold. After that it fails where a limit was set; where there is none,
+/// it may have the reserve.
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// Share of the ceiling that is left alone, and its bounds in bytes.
 const RESERVE_SHARE: u64 = 16;
@@ -190,11 +191,11 @@ impl Governor {
     /// Once `cancel` is raised, and for what cannot fit even alone.
     pub fn admit(self: &Arc<Self>, bytes: u64, cancel: &Cancel) -> Result<Permit, Refusal> {
         let started = Instant::now();
-        let mut waited = false;
+        let (mut waited, mut last_resort) = (false, false);
         loop {
             cancel.check().map_err(Refusal::Stopped)?;
             // Whoever has waited wants to know how it is now.
-            let room = self.room(waited);
+            let room = self.room(waited) + if last_resort { self.reserved() } else { 0 };
             let alone = self.strategy(|strategy| strategy.approach == Approach::Streaming).unwrap_or(false);
             let mut state = lock(&self.state);
             let growth = (state.granted.saturating_add(bytes)).saturating_sub(state.held);
@@ -227,18 +228,22 @@ impl Governor {
             if idle {
                 self.hopeless(bytes).map_or(Ok(()), Err)?;
                 if started.elapsed() >= PATIENCE {
-                    return Err(self.too_large(bytes));
+                    if self.limit.is_some() || last_resort {
+                        return Err(self.too_large(bytes));
+                    }
+                    last_resort = true;
                 }
             }
         }
     }
 
-    /// Why `bytes` beyond what the process holds now cannot be had, if so. For a model that is about to be loaded.
+    /// Why `bytes` beyond what the process holds now cannot be had, if so. For a model that is loaded.
     ///
     /// # Errors
     /// [`Refusal::TooLarge`].
     pub fn expect(&self, bytes: u64) -> Result<(), Refusal> {
-        if bytes <= self.room(true) { Ok(()) } else { Err(self.too_large(bytes)) }
+        let room = self.room(true) + if self.limit.is_some() { 0 } else { self.reserved() };
+        if bytes <= room { Ok(()) } else { Err(self.too_large(bytes)) }
     }
 
     /// The process has grown by something that stays, such as a model: what it holds now is the new floor.
@@ -336,6 +341,12 @@ impl Governor {
     fn ceiling(&self, resources: &Resources) -> u64 {
         let machine = resources.process_memory.saturating_add(resources.memory.available);
         self.limit.map_or(machine, |limit| limit.min(machine))
+    }
+
+    /// Bytes of the reserve now.
+    fn reserved(&self) -> u64 {
+        let sampled = lock(&self.sampled);
+        self.reserve(self.ceiling(&sampled.latest))
     }
 
     fn reserve(&self, ceiling: u64) -> u64 {
@@ -538,8 +549,12 @@ mod tests {
     #[test]
     fn without_a_limit_the_machine_is_one() {
         let (governor, machine) = governor(100, None, false);
-        assert!(governor.expect(850 * MB).is_ok() && governor.expect(900 * MB).is_err());
+        assert!(governor.expect(900 * MB).is_ok() && governor.expect(950 * MB).is_err());
         machine.0.store(1000 * MB, Ordering::SeqCst);
         assert_eq!(governor.account().ceiling, 1024 * MB);
+        // Nobody has asked to stay below: after a while a lone item may have what is left.
+        let started = Instant::now();
+        drop(governor.admit(20 * MB, &Cancel::default()).unwrap());
+        assert!(started.elapsed() >= PATIENCE);
     }
 }
