@@ -13,7 +13,7 @@ use crate::error::Result;
 /// Classes of lengths: up to 2^0, 2^1, … tokens. The last one takes all that is longer.
 const CLASSES: usize = 18;
 
-/// Largest batch that is ever tried, in tokens: what more gains is lost in the caches, and its memory is kept.
+/// Largest batch that is ever tried, in tokens: what more gains is lost in the caches.
 const MOST_TOKENS: usize = 4096;
 
 /// Largest batch that is ever tried, in rows.
@@ -64,17 +64,19 @@ impl Pacer {
         Self { budget, learners: Learners::None }
     }
 
-    /// Begins with `budget` and learns.
+    /// Begins with `budget` and learns. `most` tells how many rows of a length may be tried, where they are more than the
+    /// budget has: a runtime keeps the memory of the largest batch it ever ran.
     ///
     /// # Errors
     /// `INVALID_CONFIG` as of [`BatchOptimizer::new`].
-    pub fn learning(budget: Budget, options: OptimizerOptions) -> Result<Self> {
+    pub fn learning(budget: Budget, options: OptimizerOptions, most: impl Fn(usize) -> usize) -> Result<Self> {
         // The budget is good to begin with: a search would cost short calls more than it could gain.
         let options = OptimizerOptions { searches: false, ..options };
         let learner = |class| {
             let longest = 1usize << class;
             let (low, high) = (options.min_size.min(options.max_size), options.max_size.max(options.min_size));
-            let max_size = high.min(MOST_TOKENS.max(budget.max_tokens) / longest).max(1);
+            let most = most(longest).min(MOST_TOKENS / longest).max(budget.rows(longest));
+            let max_size = high.min(most);
             let initial = Budget { max_rows: budget.max_rows.min(max_size), ..budget }.rows(longest);
             let min_size = low.min(max_size);
             BatchOptimizer::new(initial, OptimizerOptions { min_size, max_size, ..options }).map(Mutex::new)
@@ -186,7 +188,7 @@ mod tests {
     #[test]
     fn begins_with_the_budget() {
         let budget = Budget::default();
-        let pacer = Pacer::learning(budget, Pacer::defaults()).unwrap();
+        let pacer = Pacer::learning(budget, Pacer::defaults(), |_| usize::MAX).unwrap();
         for longest in [5, 8, 13, 60, 64, 100, 128, 200, 256, 400, 512, 700, 8192, 1 << 20] {
             assert_eq!(pacer.next(longest).rows.min(64), budget.rows(longest), "{longest}");
             assert_eq!(Pacer::fixed(budget).next(longest).rows, budget.rows(longest));
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn each_class_finds_its_own_best() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults()).unwrap();
+        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
         let (short, long) = (run(&pacer, 16, 4096, 1000), run(&pacer, 128, 300, 1000));
         assert!(short[900..].iter().filter(|&&tokens| tokens > 2048 && tokens <= 4096).count() >= 90, "{short:?}");
         assert!(long[900..].iter().filter(|&&tokens| tokens == 256).count() >= 90, "{long:?}");
@@ -225,8 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn tries_nothing_that_takes_too_much_memory_but_always_the_budget() {
+        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |longest| 600 / longest).unwrap();
+        for longest in [16, 256, 1024] {
+            let most = run(&pacer, longest, usize::MAX, 300).into_iter().max().unwrap();
+            assert!(most <= 600.max(longest), "{most} for {longest}");
+        }
+    }
+
+    #[test]
     fn learns_nothing_from_batches_that_were_cut_short() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults()).unwrap();
+        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
         let pace = pacer.next(64);
         pacer.record(pace, pace.rows - 1, 64 * (pace.rows - 1), 5.0, true, 0);
         assert_eq!(pacer.learned(), []);

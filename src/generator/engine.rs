@@ -31,6 +31,9 @@ use crate::tokens::Tokenizer;
 const WINDOW_TEXTS: usize = 1024;
 const WINDOW_BYTES: usize = 1 << 20;
 
+/// Memory of the largest batch that is tried only to learn whether it is faster.
+const MOST_TRIED_BYTES: u64 = 24 << 20;
+
 /// A loaded model with all that a call needs.
 pub(super) struct Engine {
     pub path: String,
@@ -82,7 +85,9 @@ impl Engine {
         let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
         let pacer = match &options.batching {
             Batching::Fixed => Pacer::fixed(options.budget),
-            Batching::Learning(learning) => Pacer::learning(options.budget, *learning)?,
+            Batching::Learning(learning) => Pacer::learning(options.budget, *learning, |longest| {
+                (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize
+            })?,
             Batching::Shared(optimizer) => Pacer::shared(options.budget, Arc::clone(optimizer)),
         };
         governor.settle();

@@ -171,7 +171,7 @@ impl Generator {
     pub fn new(options: GeneratorOptions) -> Result<Self> {
         let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
         if let Batching::Learning(learning) = &options.batching {
-            Pacer::learning(options.budget, *learning)?;
+            Pacer::learning(options.budget, *learning, |_| usize::MAX)?;
         }
         let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
         let governor = Governor::new(options.memory_limit, strategies);
