@@ -126,10 +126,17 @@ describe('settings', () => {
     const pairs = await ready({ ...bert, memoryProcessor: { strategies }, cache: false });
     expect(distance((await pairs.embed(all)).data, embedded.data)).toBeLessThanOrEqual(1e-6);
     expect(pairs.getPerformanceMetrics().batchOptimizer.averageBatchSize).toBe(2);
-    // A change is noticed with the next look at the machine.
-    const narrow = await ready({ ...bert, memoryLimit: 8000, memoryProcessor: { memoryThresholds: { critical: 100, high: 99, normal: 0, low: 0 } } });
-    for (const started = Date.now(); seen.length === 0 && Date.now() - started < 500; ) await narrow.embed(texts(5), { bypassCache: true });
-    for (const event of seen) expect(event).toMatchObject({ type: 'strategy-changed' });
+    // Whatever fills memory, the next look at the machine notices it.
+    const roomy = await ready({ ...bert, memoryLimit: 8000, memoryProcessor: { memoryThresholds: { critical: 100, high: 99, normal: 1, low: 0 } } });
+    expect(seen).toEqual([]);
+    const held = Buffer.alloc(256 * 2 ** 20, 1);
+    for (const started = Date.now(); seen.length === 0 && Date.now() - started < 5000; ) {
+      await roomy.embed(texts(5), { bypassCache: true });
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    expect(seen).toMatchObject([{ type: 'strategy-changed', before: 'aggressive', after: 'balanced' }]);
+    expect(seen[0]!.usagePercent).toBeGreaterThanOrEqual(1);
+    expect(held.length).toBe(256 * 2 ** 20);
   });
 
   test.each<[string, object, string]>([

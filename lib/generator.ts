@@ -83,9 +83,10 @@ export interface GeneratorOptions {
   /** Another spelling of `batchOptimizer`. */
   batchConfig?: BatchOptimizerOptions;
   /**
-   * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share
-   * that is in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach `streaming` one runs at a time. A
-   * processor of yours lends its options. `false`: no strategies; the ceiling holds all the same.
+   * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
+   * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
+   * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
+   * the same.
    */
   memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
   /** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
