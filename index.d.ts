@@ -1240,9 +1240,21 @@ export interface PerformanceMetrics {
 	/** The same. */
 	memoryProcessing: MemoryUseMetrics;
 	overall: OverallMetrics;
+	/**
+	 * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
+	 * on several threads counts for each.
+	 */
+	stages: Partial<Record<StageName, OperationStats>>;
 	/** `overall.score`. */
 	overallScore: number;
 }
+/**
+ * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
+ * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the others for each batch.
+ */
+export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
 /** How the model was run. */
 export interface BatchMetrics {
 	/** Whether sizes are learned. */
@@ -1390,6 +1402,12 @@ export interface GeneratorOptions {
 	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
 	 */
 	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	/**
+	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+	 */
+	monitor?: PerformanceMonitor | false;
 	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
 	enableCaching?: boolean;
 	/** Another spelling of `cache`. */

@@ -3,9 +3,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
 import { EmbeddingError, fromWire } from './errors';
-import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, show, type Annotation } from './input';
 import { MemoryAwareProcessor, nativeProcessor, plainProcessorOptions, type MemoryProcessorOptions } from './memory-processor';
-import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import type { PerformanceMonitor } from './monitor';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeGenerator, type NativeMonitor } from './native';
 import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
 import { windows, type StreamOptions } from './stream';
@@ -68,6 +69,12 @@ export interface GeneratorOptions {
    * ever: the vector of a text never changes for the same model, and another model has keys of its own.
    */
   cache?: CacheOptions | IntelligentEmbeddingCache | false;
+  /**
+   * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+   * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+   * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+   */
+  monitor?: PerformanceMonitor | false;
   /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
   enableCaching?: boolean;
   /** Another spelling of `cache`. */
@@ -252,7 +259,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   constructor(options: GeneratorOptions = {}) {
     const { cache, enableCaching, cacheConfig, batchOptimizer, enableBatchOptimization, batchConfig, ...rest } =
       optionsObject(options, 'The options') as GeneratorOptions;
-    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, ...others } = rest;
+    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, monitor, ...others } = rest;
     this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache));
     const batching = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig }, DynamicBatchOptimizer);
     const memory = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig }, MemoryAwareProcessor);
@@ -266,7 +273,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     }
     const optimizer = batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined;
     const processor = memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined;
-    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, publishMemory));
+    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, watcher(monitor), publishMemory));
     this.#attachCache();
   }
 
@@ -493,6 +500,16 @@ function setting<Options extends object, Instance extends object>(
   if (value === true) return {} as Options;
   const settings = optionsObject(value ?? options ?? {}, value === undefined ? configName : name) as Options;
   return enabled === false ? false : settings;
+}
+
+/** The native side of the monitor that is told of stages. */
+function watcher(monitor: unknown): NativeMonitor | undefined {
+  if (monitor === false) return undefined;
+  if (monitor === undefined) return native().NativeMonitor.global();
+  const handle = typeof monitor === 'object' && monitor !== null ? monitorHandles.get(monitor) : undefined;
+  if (handle) return handle;
+  const message = `Invalid option \`monitor\`: ${show(monitor)} is neither a PerformanceMonitor nor false`;
+  throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'monitor' } });
 }
 
 /** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */

@@ -72,6 +72,7 @@ export type {
   OptimizationReport,
   OverallMetrics,
   PerformanceMetrics,
+  StageName,
 } from './performance';
 export { ModelStore } from './model-store';
 export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';

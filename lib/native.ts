@@ -17,6 +17,9 @@ export interface NativeGenerator {
   call(): NativeCall;
 }
 
+/** The native side of each `PerformanceMonitor`: here, so that a generator need not load that class to be watched. */
+export const monitorHandles = new WeakMap<object, NativeMonitor>();
+
 /** Told of a file, how many of its bytes are there, of how many, and the percentage of all files. */
 export type OnFetch = (file: string, loaded: number, total: number, progressTotal: number) => void;
 
@@ -190,6 +193,7 @@ interface Addon {
     options: object,
     optimizer: NativeBatchOptimizer | undefined,
     processor: NativeMemoryProcessor | undefined,
+    monitor: NativeMonitor | undefined,
     onEvent: (json: string) => void,
   ) => NativeGenerator;
   NativeModelStore: new (options: object) => NativeModelStore;
