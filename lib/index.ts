@@ -1,3 +1,6 @@
+// First: nothing else can be trusted to load where this fails.
+import './node-version';
+
 export { DynamicBatchOptimizer } from './batch-optimizer';
 export type {
   BatchOptimizerOptions,
