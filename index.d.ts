@@ -305,6 +305,14 @@ export declare class EmbeddingError extends Error {
 	/** The values that the message names, for example `{ index: 3 }`. */
 	readonly details: Record<string, unknown>;
 	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
+	/** What JSON holds of it: no stack and no cause. */
+	toJSON(): {
+		name: string;
+		message: string;
+		code: EmbeddingErrorCode;
+		retryable: boolean;
+		details: Record<string, unknown>;
+	};
 }
 /** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
 export declare class ModelInitializationError extends EmbeddingError {
@@ -398,6 +406,20 @@ export interface Annotation {
 	/** Carried along, not embedded. */
 	metadata?: Record<string, unknown>;
 }
+/**
+ * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
+ * told. Without a logger, nothing is printed at all.
+ */
+export interface Logger {
+	/** What every call did. */
+	debug?(message: string, details?: Record<string, unknown>): unknown;
+	/** What happens once: a model is fetched, or loaded. */
+	info?(message: string, details?: Record<string, unknown>): unknown;
+	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+	warn?(message: string, details?: Record<string, unknown>): unknown;
+	/** What failed a call. Its promise rejects as well. */
+	error?(message: string, details?: Record<string, unknown>): unknown;
+}
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
@@ -426,6 +448,8 @@ export interface CacheOptions {
 	model?: string;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
 	vectorPrecision?: "f32" | "f16";
+	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger;
 }
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
@@ -1452,6 +1476,10 @@ export interface GeneratorOptions {
 	 * to those of the CPU but not the same, so they have a fingerprint of their own.
 	 */
 	executionProviders?: ExecutionProvider[];
+	/**
+	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+	 */
+	logger?: Logger;
 }
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
@@ -1504,7 +1532,10 @@ export interface BatchProcessOptions extends CallOptions {
 	 */
 	memoryLimit?: number;
 }
-/** Many vectors in one allocation. */
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
 export interface EmbeddingMatrix {
 	/** `rows × dimensions` values, row by row. */
 	readonly data: Float32Array;
@@ -1630,7 +1661,7 @@ export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
 	path?: string;
 	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger">;
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {

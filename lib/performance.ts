@@ -1,6 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 
 import type { CacheMaintenance, CacheStats } from './cache';
+import type { Log } from './log';
 import type { OperationStats } from './monitor';
 
 /** What was learned about batches of texts of like length. */
@@ -164,9 +165,16 @@ export interface NativeMetrics {
 
 const events = channel('embedcore:memory');
 
-/** Publishes what the native side reports. */
-export function publishMemory(json: string): void {
-  if (events.hasSubscribers) events.publish(JSON.parse(json) as MemoryEvent);
+/** Publishes what the native side reports, and tells the logger. */
+export function publishMemory(json: string, log: Log | undefined): void {
+  if (!log && !events.hasSubscribers) return;
+  const event = JSON.parse(json) as MemoryEvent;
+  // The default of `memoryThresholds.high`.
+  log?.[event.usagePercent >= 70 ? 'warn' : 'info'](
+    `The memory strategy changed from ${event.before} to ${event.after}: ${Math.round(event.usagePercent)} % of what it may use is in use`,
+    { ...event },
+  );
+  events.publish(event);
 }
 
 /** `amount` of `total`, 0 where there is nothing. */
