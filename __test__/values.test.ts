@@ -131,6 +131,7 @@ test('errors of another realm and of another copy of the package are instances',
   cpSync(join(root, 'dist'), join(copy, 'dist'), { recursive: true });
   symlinkSync(join(root, 'npm'), join(copy, 'npm'));
   symlinkSync(join(root, 'models'), join(copy, 'models'));
+  symlinkSync(join(root, 'package.json'), join(copy, 'package.json'));
   const other = createRequire(import.meta.url)(join(copy, 'dist', 'index.js')) as typeof import('embedcore');
   expect(other.EmbeddingError).not.toBe(EmbeddingError);
   const generator = new other.OptimizedEmbeddingGenerator();
