@@ -80,7 +80,7 @@ export interface EmbedcoreProvider extends AsyncDisposable {
  * Makes a provider for the package `ai`: `embed({ model: createEmbedcore(settings).embeddingModel('builtin'), value })`.
  * Models of the same id share one generator.
  *
- * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+ * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
  */
 export declare function createEmbedcore(settings?: EmbedcoreProviderSettings): EmbedcoreProvider;
 /** The provider without options. */

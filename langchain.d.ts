@@ -28,7 +28,7 @@ interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposable {
 interface GeneratorEmbeddingsClass {
 	/**
 	 * Loads nothing yet.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
 	 */
 	new (params?: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator): GeneratorEmbeddings;
 }

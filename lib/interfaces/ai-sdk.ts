@@ -83,7 +83,7 @@ const CALL_OPTIONS = ['inputType', 'dimensions', 'bypassCache', 'timeoutMs'];
  * Makes a provider for the package `ai`: `embed({ model: createEmbedcore(settings).embeddingModel('builtin'), value })`.
  * Models of the same id share one generator.
  *
- * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+ * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
  */
 export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): EmbedcoreProvider {
   if (typeof settings !== 'object' || settings === null) throw refused('settings', 'they are not an object');

@@ -31,7 +31,7 @@ export interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposabl
 export interface GeneratorEmbeddingsClass {
   /**
    * Loads nothing yet.
-   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+   * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
    */
   new (params?: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator): GeneratorEmbeddings;
 }
