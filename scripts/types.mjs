@@ -15,6 +15,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const INTERFACES = {
   langchain: ['langchain.d.ts', 'langchain.d.mts'],
   'ai-sdk': ['ai-sdk.d.ts'],
+  server: ['server.d.ts'],
 };
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));

@@ -4,6 +4,7 @@ import type { EmbeddingModelV3, ProviderV3 } from '@ai-sdk/provider';
 import { Embeddings, type EmbeddingsInterface } from '@langchain/core/embeddings';
 import { OptimizedEmbeddingGenerator } from 'embedcore';
 import { createEmbedcore, type EmbedcoreProviderOptions } from 'embedcore/ai-sdk';
+import { serve, type EmbeddingServer } from 'embedcore/server';
 import { EmbedcoreEmbeddings, type EmbedcoreEmbeddingsParams } from 'embedcore/langchain';
 
 const generator = new OptimizedEmbeddingGenerator();
@@ -14,6 +15,7 @@ export const provider: ProviderV3 = createEmbedcore({ generator });
 export const model: EmbeddingModelV3 = createEmbedcore({ cache: { persistPath: 'a' } })('builtin');
 export const options: EmbedcoreProviderOptions = { inputType: 'query' };
 export const same: OptimizedEmbeddingGenerator = new EmbedcoreEmbeddings().generator;
+export const server: Promise<EmbeddingServer> = serve({ generator: new EmbedcoreEmbeddings().generator });
 
 // @ts-expect-error: no such option.
 new EmbedcoreEmbeddings({ modelpath: 'a' });

@@ -133,7 +133,7 @@ function modelOf(embedder: Embedder, modelId: string): EmbedcoreEmbeddingModel {
     supportsParallelCalls: true,
     doEmbed: async ({ values, abortSignal, providerOptions, dimensions: wanted }) => {
       const { dimensions = wanted, ...rest } = callOptions(providerOptions?.embedcore);
-      const info = await embedder.ready(abortSignal);
+      const info = await embedder.ready(abortSignal && { signal: abortSignal });
       const length = dimensions === undefined ? info.dimensions : checkDimensions(dimensions, info);
       const matrix = await embedder.generator.embed(values, { ...rest, ...(abortSignal && { signal: abortSignal }) });
       return {

@@ -5,6 +5,7 @@ import {
   OptimizedEmbeddingGenerator,
   type EmbeddingMatrix,
   type GeneratorOptions,
+  type InitializeOptions,
   type ModelInfo,
 } from '../index';
 
@@ -25,12 +26,12 @@ export class Embedder {
 
   /**
    * What the model is, which is loaded if it is not. However many wait, it is loaded once; what failed is tried anew. A
-   * `signal` ends the waiting, not the loading, for which others may wait.
+   * `signal` ends the waiting, not the loading, for which others may wait; of several callbacks, the first is told.
    */
-  async ready(signal?: AbortSignal): Promise<ModelInfo> {
+  async ready({ signal, progressCallback }: InitializeOptions = {}): Promise<ModelInfo> {
     if (signal?.aborted) throw aborted(signal);
     if (!this.generator.isReady()) {
-      this.#loading ??= this.generator.initialize().finally(() => (this.#loading = undefined));
+      this.#loading ??= this.generator.initialize(undefined, progressCallback && { progressCallback }).finally(() => (this.#loading = undefined));
       await (signal ? unlessAborted(this.#loading, signal) : this.#loading);
     }
     return this.generator.getModelInfo();
