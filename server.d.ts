@@ -41,12 +41,12 @@ export declare class EmbeddingServer implements AsyncDisposable {
 	#private;
 	/** What its requests took. */
 	readonly monitor: PerformanceMonitor;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
 	constructor(options?: EmbeddingServerOptions);
 	/**
 	 * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
 	 * `progressCallback` is told of files that are fetched from the hub.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
+	 * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
 	 */
 	listen({ progressCallback }?: Pick<InitializeOptions, "progressCallback">): Promise<this>;
 	/** Where it is, such as `http://127.0.0.1:8080`; clients want `/v1` after it. */

@@ -109,7 +109,7 @@ export class EmbeddingServer implements AsyncDisposable {
   #texts = 0;
   #tokens = 0;
 
-  /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+  /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
   constructor(options: EmbeddingServerOptions = {}) {
     if (typeof options !== 'object' || options === null) throw refused('options', 'they are not an object');
     const unknown = Object.keys(options).find((name) => !(name in NUMBERS) && !OTHERS.includes(name));
@@ -135,7 +135,7 @@ export class EmbeddingServer implements AsyncDisposable {
   /**
    * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
    * `progressCallback` is told of files that are fetched from the hub.
-   * @throws {@link EmbeddingError} `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
+   * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
    */
   async listen({ progressCallback }: Pick<InitializeOptions, 'progressCallback'> = {}): Promise<this> {
     if (this.#state !== 'new') throw new EmbeddingError('INVALID_ARGUMENT', 'The server was started already: make another one');
