@@ -424,7 +424,10 @@ export interface Logger {
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
 	maxEntries?: number;
-	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	/**
+	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
+	 * for the file's pages and the rest for entries. Default 100.
+	 */
 	maxMemoryMB?: number;
 	/** The same in bytes. */
 	maxSizeBytes?: number;
