@@ -14,7 +14,7 @@ import { copyOf, failure, model, root, texts } from './support';
 const generator = new OptimizedEmbeddingGenerator({ modelPath: model('bert-mean') });
 let shared: EmbeddingServer;
 beforeAll(async () => {
-  shared = await serve({ generator, modelId: 'bert', aliases: ['text-embedding-3-small', 'a/b'], port: 0 });
+  shared = await serve({ generator, modelId: 'bert', aliases: ['text-embedding-3-small', 'a/b', 'é\u{1f600}'], port: 0 });
 });
 afterAll(async () => {
   await shared.close();
@@ -103,6 +103,7 @@ describe('POST /v1/embeddings', () => {
     const coded = await ask(shared, { model: 'a/b', input, encoding_format: 'base64', user: 'me' });
     expect(coded.body.model).toBe('a/b');
     coded.body.data.forEach(({ embedding }: { embedding: string }, i: number) => expect(decoded(embedding)).toEqual(matrix.row(i).slice()));
+    expect((await ask(shared, { model: 'é\u{1f600}', input: 'a' })).body.model).toBe('é\u{1f600}');
     const one = await ask(shared, { input: input[3], model: 'bert', encoding_format: null, dimensions: null, user: null, input_type: null });
     expect(one.body.data.map(({ embedding }: { embedding: number[] }) => embedding)).toEqual([Array.from(matrix.row(3))]);
   });
@@ -278,7 +279,7 @@ describe('POST /v1/embeddings', () => {
 describe('other routes', () => {
   test('/v1/models', async () => {
     const { body } = await get(shared, '/v1/models');
-    expect(body).toMatchObject({ object: 'list', data: [{ id: 'bert', object: 'model', owned_by: 'embedcore' }, { id: 'text-embedding-3-small' }, { id: 'a/b' }] });
+    expect(body).toMatchObject({ object: 'list', data: [{ id: 'bert', object: 'model', owned_by: 'embedcore' }, { id: 'text-embedding-3-small' }, { id: 'a/b' }, { id: 'é\u{1f600}' }] });
     expect(Math.abs(body.data[0].created - Date.now() / 1000)).toBeLessThan(3600);
     for (const path of ['/v1/models/bert', '/v1/models/a/b', '/v1/models/a%2Fb', '/v1/models/bert/?x=1']) expect(await get(shared, path)).toMatchObject({ status: 200, body: { object: 'model' } });
     for (const path of ['/v1/models/gpt', '/v1/models/%ff']) expect(await get(shared, path)).toMatchObject({ status: 404, body: { error: { code: 'model_not_found' } } });
@@ -287,7 +288,7 @@ describe('other routes', () => {
   test('/health, /info and HEAD', async () => {
     for (const path of ['/health', '/health/ready']) expect(await get(shared, path)).toMatchObject({ status: 200, body: { status: 'ok', live: true, ready: true } });
     expect((await get(shared, '/health/live')).status).toBe(200);
-    expect((await get(shared, '/info')).body).toMatchObject({ model_id: 'bert', aliases: ['text-embedding-3-small', 'a/b'], dimensions: 32, max_client_batch_size: 2048, fingerprint: generator.getModelInfo().fingerprint });
+    expect((await get(shared, '/info')).body).toMatchObject({ model_id: 'bert', aliases: ['text-embedding-3-small', 'a/b', 'é\u{1f600}'], dimensions: 32, max_client_batch_size: 2048, fingerprint: generator.getModelInfo().fingerprint });
     const head = await get(shared, '/info', { method: 'HEAD' });
     expect([head.status, head.text]).toEqual([200, '']);
     expect(Number(head.headers.get('content-length'))).toBeGreaterThan(100);

@@ -191,7 +191,7 @@ export class Exchange {
   }
 
   /** The whole answer. */
-  answer(status: number, type: string, body: string): void {
+  answer(status: number, type: string, body: string | Buffer): void {
     if (this.over || this.#response.headersSent) return;
     this.status = status;
     this.#response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) });
@@ -199,7 +199,7 @@ export class Exchange {
   }
 
   /** The answer as it is made: `next` gives chunks, and `undefined` after the last one. Ends early with the client. */
-  async stream(type: string, next: () => Promise<string | undefined>): Promise<void> {
+  async stream(type: string, next: () => Promise<Buffer | undefined>): Promise<void> {
     const response = this.#response;
     let [chunk, following] = [await next(), await next()];
     if (following === undefined) return this.answer(200, type, chunk ?? '');
