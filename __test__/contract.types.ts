@@ -239,7 +239,7 @@ export async function generator(annotations: readonly Annotation[], logger: Logg
 
   for await (const result of generator.stream(annotations)) result.embedding.length;
   for await (const vector of generator.stream(['a', 'b'])) vector.length;
-  async function* source(): AsyncGenerator<Annotation> {
+  async function* source(): AsyncGenerator<Annotation, void, undefined> {
     yield* annotations;
   }
   for await (const { embedding: values } of generator.stream(source(), { order: 'completion', signal: maybe })) values.length;
@@ -264,7 +264,7 @@ export function errors(error: unknown): string {
   const code: EmbeddingErrorCode = error.code;
   // @ts-expect-error -- no such code
   if (code === 'WRONG') return '';
-  void [error.retryable, error.details.index, error.cause];
+  void [error.retryable, error.details['index'], error.cause];
   switch (code) {
     case 'INVALID_ARGUMENT': case 'INVALID_CONFIG': case 'INPUT_TOO_LONG': case 'NOT_INITIALIZED': case 'BACKEND_UNAVAILABLE':
     case 'RATE_LIMITED': case 'BACKEND_REJECTED': case 'OVERLOADED': case 'TIMED_OUT': case 'ABORTED': case 'CLOSED':

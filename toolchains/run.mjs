@@ -1,8 +1,8 @@
 // Tries the packed package, installed as users install it, with the tools that they use.
 //
-//   node toolchains/run.mjs [PART OF A NAME]   tries all, or those whose name has that part
-//   node toolchains/run.mjs --measure          measures event loop and memory in each runtime instead
-//   --keep                                     leaves the projects where they are
+//   node toolchains/run.mjs [PATTERN]   tries all, or those whose name matches
+//   node toolchains/run.mjs --measure   measures event loop and memory in each runtime instead
+//   --keep                             leaves the projects where they are
 
 import { spawn } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 const here = dirname(fileURLToPath(import.meta.url));
 const root = join(here, '..');
 const tools = join(here, 'node_modules');
-const only = process.argv.slice(2).find((argument) => !argument.startsWith('--'));
+const only = new RegExp(process.argv.slice(2).find((argument) => !argument.startsWith('--')) ?? '', 'i');
 const measuring = process.argv.includes('--measure');
 
 const place = mkdtempSync(join(tmpdir(), 'embedcore-toolchains-'));
@@ -188,7 +188,7 @@ const tarballs = await prepare();
 console.log(`ready   tools and package installed (${seconds(started)})`);
 if (measuring) {
   for (const { name, command, folder, measured = true } of runtimes()) {
-    if (!measured || (only && !name.includes(only))) continue;
+    if (!measured || !only.test(name)) continue;
     try {
       const [program, args] = command();
       const { out } = await ends(0, program, [...args, 'measure'], { cwd: folder });
@@ -199,7 +199,7 @@ if (measuring) {
     }
   }
 } else {
-  const waiting = (await checks(tarballs)).filter(([name]) => !only || name.includes(only));
+  const waiting = (await checks(tarballs)).filter(([name]) => only.test(name));
   const lanes = Array.from({ length: Math.min(2, availableParallelism()) }, async () => {
     for (let next = waiting.shift(); next; next = waiting.shift()) await attempt(next);
   });
