@@ -234,6 +234,7 @@ describe('POST /v1/embeddings', () => {
     ['{"model":"bert","input":[]}', 400, 'input', /empty array/],
     ['{"model":"bert","input":""}', 400, 'input', /empty string/],
     ['{"model":"bert","input":["a",""]}', 400, 'input', /input\[1\] is an empty string/],
+    ['{"model":"bert","input":[" \\n"]}', 400, 'input', /input\[0\] is an empty string but for white space/],
     ['{"model":"bert","input":["a",null]}', 400, 'input', /input\[1\] is null/],
     ['{"model":"bert","input":[1,2,3]}', 400, 'input', /token ids/],
     ['{"model":"bert","input":[[1,2],[3]]}', 400, 'input', /token ids/],
@@ -653,6 +654,19 @@ describe('npx embedcore serve', () => {
     expect(err()).toBe('Finishing what runs …\n');
   });
 
+  test('a second signal ends it at once', async () => {
+    const { child, url, exit, err } = await command('--model', model('bert-mean'));
+    const socket = connect(Number(new URL(url!).port), '127.0.0.1');
+    onTestFinished(() => void socket.destroy());
+    socket.on('error', () => {});
+    socket.write(post(good, 'Expect: 100-continue\r\n').slice(0, -good.length));
+    await once(socket, 'data');
+    child.kill('SIGTERM');
+    await expect.poll(err, { timeout: 10_000 }).toContain('Finishing');
+    child.kill('SIGTERM');
+    expect(await exit).toEqual([143, null]);
+  });
+
   test('with a key from the environment, and nothing to do', async () => {
     process.env.EMBEDCORE_API_KEY = 'secret';
     onTestFinished(() => void delete process.env.EMBEDCORE_API_KEY);
@@ -666,7 +680,8 @@ describe('npx embedcore serve', () => {
 
   test.each([
     [['--port', 'x'], 2, '--port is x'],
-    [['--max-body-mb', '9999'], 1, 'maxBodyMB'],
+    [['--max-body-mb', '9999'], 2, '--max-body-mb: 9999 is not a number from 0.001 to 512'],
+    [['--alias', ''], 1, 'aliases'],
     [['somewhere'], 2, 'takes no arguments'],
     [['--limit', '3'], 2, '--limit is an option of search'],
     [['--model', '/no/such/model'], 1, '/no/such/model'],
