@@ -1,4 +1,4 @@
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -219,23 +219,12 @@ function addonPath(name: string): string {
   return existsSync(built) ? built : require.resolve(`embedcore-${name}/${file}`);
 }
 
-/** The path as the system knows it: Yarn's Plug'n'Play gives modules paths that only Node.js understands. */
-function builtinModel(): string {
-  const path = join(__dirname, '..', 'models', 'builtin');
-  try {
-    return realpathSync(path);
-  } catch {
-    // Not there, as in a bundle. Loading it says so.
-    return path;
-  }
-}
-
 function load(): Addon {
   const name = platformName();
   try {
     const path = addonPath(name);
     const addon = require(path) as Addon;
-    addon.setDirectories(dirname(path), builtinModel());
+    addon.setDirectories(dirname(path), join(__dirname, '..', 'models', 'builtin'));
     closeAtExit(path, addon);
     return addon;
   } catch (cause) {
