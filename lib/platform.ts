@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fstatSync, openSync, readSync, realpathSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -39,20 +39,9 @@ export function loadAddon(): Addon {
       { platform: name, path, version, found },
     );
   }
-  addon.setDirectories(dirname(path), builtinModel());
+  addon.setDirectories(dirname(path), join(root, 'models', 'builtin'));
   closeAtExit(path, addon);
   return addon;
-}
-
-/** The path as the system knows it: Yarn's Plug'n'Play gives modules paths that only Node.js understands. */
-function builtinModel(): string {
-  const path = join(root, 'models', 'builtin');
-  try {
-    return realpathSync(path);
-  } catch {
-    // Not there, as in a bundle. Loading it says so.
-    return path;
-  }
 }
 
 /** The names of platform packages: Node.js' own names, and what else tells binaries apart. */

@@ -4,6 +4,12 @@ import { cpSync, existsSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 
+/** Next.js and what it needs. */
+const PACKAGES = [
+  'next', '@next', 'react', 'react-dom', 'scheduler', 'styled-jsx', 'client-only', '@swc/helpers', 'postcss', 'nanoid', 'picocolors',
+  'source-map-js', 'caniuse-lite', 'baseline-browser-mapping', 'tslib',
+];
+
 const freePort = () =>
   new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -20,9 +26,7 @@ export default ({ ends, made, node, project, tool, tools }) => [
       const cwd = made('next', { 'package.json': { name: 'with-next', private: true } });
       // Next.js follows no links out of its project: its packages are copied, as an installation would lay them.
       const modules = join(cwd, 'node_modules');
-      for (const name of ['next', 'react', 'react-dom', 'scheduler', 'styled-jsx', '@swc/helpers', '@next/env', `@next/swc-linux-x64-gnu`, 'client-only', 'postcss', 'nanoid', 'picocolors', 'source-map-js', 'caniuse-lite', 'baseline-browser-mapping', 'tslib']) {
-        if (existsSync(join(tools, name))) cpSync(join(tools, name), join(modules, name), { recursive: true });
-      }
+      for (const name of PACKAGES) if (existsSync(join(tools, name))) cpSync(join(tools, name), join(modules, name), { recursive: true });
       cpSync(join(project, 'node_modules'), modules, { recursive: true });
       const env = { NEXT_TELEMETRY_DISABLED: '1', NODE_ENV: 'production' };
       await ends(0, node, [join(modules, 'next', 'dist', 'bin', 'next'), 'build'], { cwd, env });

@@ -1,4 +1,4 @@
-// Vitest and Jest in all their pools, with mocks of the whole package, of its functions and of its methods.
+// node:test, and Vitest and Jest in all their pools, with mocks of the whole package, of its functions and of its methods.
 import { join } from 'node:path';
 
 export default ({ ends, made, node, tool, shown }) => {
@@ -45,6 +45,7 @@ export default ({ ends, made, node, tool, shown }) => {
   };
 
   return [
+    ['node:test', () => passes(['--test', '--test-reporter', 'tap'], { cwd: made('node-test') }, /# pass 3\n/)],
     ...pools,
     jests('Jest, CommonJS', 'commonjs'),
     jests('Jest, CommonJS, in one process', 'commonjs', ['-i']),

@@ -69,7 +69,7 @@ function resident() {
 export async function measure({ OptimizedEmbeddingGenerator }) {
   const generator = new OptimizedEmbeddingGenerator({ cache: false });
   await generator.initialize();
-  const all = texts(5000);
+  const all = texts(1500);
   const memory = [];
   const late = [];
   for (let round = 0; round < 10; round++) {
@@ -82,6 +82,7 @@ export async function measure({ OptimizedEmbeddingGenerator }) {
     await generator.embed(all);
     clearInterval(timer);
     globalThis.gc?.();
+    globalThis.Bun?.gc(true);
     memory.push(resident());
   }
   late.sort((a, b) => a - b);
