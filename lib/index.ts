@@ -51,6 +51,24 @@ export type {
   Pooling,
   StreamCallOptions,
 } from './generator';
+export { InferenceCache } from './inference-cache';
+export type {
+  CachedInference,
+  InferenceAnswer,
+  InferenceCacheEvent,
+  InferenceCacheOptions,
+  InferenceCacheStats,
+  InferenceContent,
+  InferenceEntry,
+  InferenceKeyOptions,
+  InferenceLookup,
+  InferenceSetOptions,
+  InferenceTypeStats,
+  InferenceWrapOptions,
+  Modality,
+  SemanticEmbedder,
+  SemanticOptions,
+} from './inference-cache';
 export type { Annotation } from './input';
 export { MemoryAwareProcessor } from './memory-processor';
 export type {

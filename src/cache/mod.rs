@@ -219,6 +219,11 @@ impl EmbeddingCache {
         self.memory.len() + self.disk.as_ref().map_or(0, |disk| disk.stats().entries as usize)
     }
 
+    /// Whether a commit without vectors would return without waiting for the disk.
+    pub fn has_room(&self) -> bool {
+        self.disk.as_ref().is_none_or(Disk::has_room)
+    }
+
     /// Whether a commit to `space` would return without waiting for the disk or a search.
     pub fn commits_at_once(&self, space: &Space) -> bool {
         let known = || self.dimensions_of(space).is_some();
