@@ -305,6 +305,14 @@ export declare class EmbeddingError extends Error {
 	/** The values that the message names, for example `{ index: 3 }`. */
 	readonly details: Record<string, unknown>;
 	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
+	/** What JSON holds of it: no stack and no cause. */
+	toJSON(): {
+		name: string;
+		message: string;
+		code: EmbeddingErrorCode;
+		retryable: boolean;
+		details: Record<string, unknown>;
+	};
 }
 /** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
 export declare class ModelInitializationError extends EmbeddingError {
@@ -398,11 +406,28 @@ export interface Annotation {
 	/** Carried along, not embedded. */
 	metadata?: Record<string, unknown>;
 }
+/**
+ * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
+ * told. Without a logger, nothing is printed at all.
+ */
+export interface Logger {
+	/** What every call did. */
+	debug?(message: string, details?: Record<string, unknown>): unknown;
+	/** What happens once: a model is fetched, or loaded. */
+	info?(message: string, details?: Record<string, unknown>): unknown;
+	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+	warn?(message: string, details?: Record<string, unknown>): unknown;
+	/** What failed a call. Its promise rejects as well. */
+	error?(message: string, details?: Record<string, unknown>): unknown;
+}
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
 	maxEntries?: number;
-	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	/**
+	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
+	 * for the file's pages and the rest for entries. Default 100.
+	 */
 	maxMemoryMB?: number;
 	/** The same in bytes. */
 	maxSizeBytes?: number;
@@ -426,6 +451,8 @@ export interface CacheOptions {
 	model?: string;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
 	vectorPrecision?: "f32" | "f16";
+	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger;
 }
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
@@ -1240,9 +1267,21 @@ export interface PerformanceMetrics {
 	/** The same. */
 	memoryProcessing: MemoryUseMetrics;
 	overall: OverallMetrics;
+	/**
+	 * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
+	 * on several threads counts for each.
+	 */
+	stages: Partial<Record<StageName, OperationStats>>;
 	/** `overall.score`. */
 	overallScore: number;
 }
+/**
+ * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
+ * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the others for each batch.
+ */
+export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
 /** How the model was run. */
 export interface BatchMetrics {
 	/** Whether sizes are learned. */
@@ -1390,6 +1429,12 @@ export interface GeneratorOptions {
 	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
 	 */
 	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	/**
+	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+	 */
+	monitor?: PerformanceMonitor | false;
 	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
 	enableCaching?: boolean;
 	/** Another spelling of `cache`. */
@@ -1434,6 +1479,10 @@ export interface GeneratorOptions {
 	 * to those of the CPU but not the same, so they have a fingerprint of their own.
 	 */
 	executionProviders?: ExecutionProvider[];
+	/**
+	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+	 */
+	logger?: Logger;
 }
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
@@ -1486,7 +1535,10 @@ export interface BatchProcessOptions extends CallOptions {
 	 */
 	memoryLimit?: number;
 }
-/** Many vectors in one allocation. */
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
 export interface EmbeddingMatrix {
 	/** `rows × dimensions` values, row by row. */
 	readonly data: Float32Array;
@@ -1612,7 +1664,7 @@ export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
 	path?: string;
 	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger">;
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
@@ -1855,8 +1907,8 @@ export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<S
 		fingerprint: string;
 	};
 };
-type SemanticVectors = readonly ArrayLike<number>[] | Matrix;
-type Matrix = {
+/** One vector for each text, in their order. */
+export type SemanticVectors = readonly ArrayLike<number>[] | {
 	row(i: number): Float32Array;
 };
 /** How results of prompts that mean the same are found. */
@@ -1900,6 +1952,8 @@ export interface InferenceCacheOptions {
 		cacheHit(type: string): void;
 		cacheMiss(type: string): void;
 	};
+	/** Told what happens to the file, and of near hits. */
+	logger?: Logger;
 }
 /**
  * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes

@@ -204,33 +204,45 @@ async function disk(embedcore, Database, entries, rounds, directory) {
   db.close();
 }
 
-async function large(embedcore, entries, directory) {
+/** Each step in a process of its own, which holds nothing else: filling the file, then opening it, three times. */
+function large(entries, directory) {
   const path = join(directory, 'large.db');
-  const cache = new embedcore.IntelligentEmbeddingCache({ persistPath: path, ttlSeconds: 1e9 });
+  console.log(`\nA file of ${entries} entries, 100 MB of memory`);
+  for (const step of ['fill', 'open', 'open', 'open']) {
+    const child = spawnSync(process.execPath, [fileURLToPath(import.meta.url), `--${step}`, path, String(entries)], { encoding: 'utf8' });
+    process.stdout.write(child.stdout || child.stderr);
+  }
+}
+
+const limits = { maxEntries: 1e6, maxMemoryMB: 100, ttlSeconds: 1e9 };
+
+async function fill(path, entries) {
+  const { default: embedcore } = await import('../dist/index.js');
+  const cache = new embedcore.IntelligentEmbeddingCache({ ...limits, persistPath: path });
   const started = performance.now();
   for (let i = 0; i < entries; i += BATCH) {
     await cache.setMany(
       Array.from({ length: BATCH }, (_, at) => ({ key: key(i + at), content: content(i + at), embedding: vector(i + at) })),
     );
   }
-  await cache.close();
+  const busy = resident();
+  await cache.flush();
   const seconds = (performance.now() - started) / 1000;
-  const size = statSync(path).size / 2 ** 20;
-  console.log(`\nA file of ${entries} entries: written in ${seconds.toFixed(0)} s, ${size.toFixed(0)} MB`);
-  for (let run = 0; run < 3; run++) {
-    const child = spawnSync(process.execPath, [fileURLToPath(import.meta.url), '--child', path, String(entries)], { encoding: 'utf8' });
-    process.stdout.write(child.stdout || child.stderr);
-  }
+  await rest();
+  console.log(
+    `  written in ${seconds.toFixed(0)} s, ${(statSync(path).size / 2 ** 20).toFixed(0)} MB; RSS ${busy} at the end, ${resident()} at rest`,
+  );
+  await cache.close();
 }
 
-/** In a process of its own: open, first answer; then memory full, and how much the process takes. */
-async function child(path, entries) {
+/** Open, first answer; then memory full, and how much the process takes. */
+async function open(path, entries) {
   const { default: embedcore } = await import('../dist/index.js');
   // Loads the addon, which is not what is measured.
   await new embedcore.IntelligentEmbeddingCache().close();
-  const before = process.memoryUsage.rss();
+  const before = resident();
   const started = performance.now();
-  const cache = new embedcore.IntelligentEmbeddingCache({ persistPath: path, maxEntries: 1e6, maxMemoryMB: 100 });
+  const cache = new embedcore.IntelligentEmbeddingCache({ ...limits, persistPath: path });
   const i = Math.floor(entries / 2);
   const found = await cache.get(key(i), content(i));
   const ms = performance.now() - started;
@@ -240,16 +252,27 @@ async function child(path, entries) {
     await cache.getMany(lookups);
   }
   const { currentSizeBytes, currentEntries } = cache.getStats();
-  const mb = (bytes) => (bytes / 2 ** 20).toFixed(0);
+  const busy = resident();
+  await rest();
   console.log(
-    `  opened and first answer: ${ms.toFixed(1)} ms; RSS ${mb(process.memoryUsage.rss())} MB (${mb(before)} before) with ` +
-      `${currentEntries} entries, ${mb(currentSizeBytes)} MB in memory`,
+    `  opened and first answer: ${ms.toFixed(1)} ms, RSS ${before}; with ${currentEntries} entries (${mb(currentSizeBytes)} MB) in ` +
+      `memory ${busy}, at rest ${resident()}`,
   );
   await cache.close();
 }
 
+const mb = (bytes) => (bytes / 2 ** 20).toFixed(0);
+const rest = () => new Promise((done) => setTimeout(done, 1500));
+
+/** RSS, and how much of it is the heap of V8: garbage of this script, mostly. */
+function resident() {
+  const { rss, heapTotal, arrayBuffers } = process.memoryUsage();
+  return `${mb(rss)} MB (V8 ${mb(heapTotal + arrayBuffers)})`;
+}
+
 main(async () => {
-  if (process.argv[2] === '--child') return child(process.argv[3], Number(process.argv[4]));
+  const step = { '--fill': fill, '--open': open }[process.argv[2]];
+  if (step) return step(process.argv[3], Number(process.argv[4]));
   const { values } = parseArgs({
     options: {
       entries: { type: 'string', default: '20000' },
@@ -271,7 +294,7 @@ main(async () => {
   try {
     await memory(embedcore, peers[0], entries, rounds);
     await disk(embedcore, peers[1].default, entries, rounds, directory);
-    if (values.large !== '0') await large(embedcore, count(values.large, '--large'), directory);
+    if (values.large !== '0') large(count(values.large, '--large'), directory);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheStats } from './cache-report';
+import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './cache-report';
 import { maintain, takeLease } from './cache-upkeep';
 import {
   Matrix,
@@ -24,7 +24,8 @@ import {
   type Pack,
 } from './cache-values';
 import { EmbeddingError } from './errors';
-import { invalid, plainOptions, requireArray, type Annotation } from './input';
+import { invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, type NativeCache } from './native';
 import type { EmbeddingResult } from './result';
 
@@ -48,7 +49,10 @@ export type {
 export interface CacheOptions {
   /** Most entries in memory. Default 1000. */
   maxEntries?: number;
-  /** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+  /**
+   * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
+   * for the file's pages and the rest for entries. Default 100.
+   */
   maxMemoryMB?: number;
   /** The same in bytes. */
   maxSizeBytes?: number;
@@ -72,6 +76,8 @@ export interface CacheOptions {
   model?: string;
   /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
   vectorPrecision?: 'f32' | 'f16';
+  /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+  logger?: Logger;
 }
 
 /** An entry that is similar to what was asked for. */
@@ -121,6 +127,7 @@ export let nativeOf: (cache: IntelligentEmbeddingCache) => NativeCache;
 export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #native: NativeCache;
   readonly #settings: Settings;
+  readonly #log: Log | undefined;
   readonly #flights = new Map<string, Promise<CachedEmbedding>>();
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
@@ -138,7 +145,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: CacheOptions = {}) {
-    this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
+    const { logger, ...rest } = optionsObject(options, 'The options') as CacheOptions;
+    const log = logOf(logger);
+    this.#log = log;
+    // Holds the logger but not the cache, so that a forgotten one can be collected.
+    const onEvent = (json: string) => publish(JSON.parse(json) as CacheEvent, log);
+    this.#native = call(() => new (native().NativeCache)(plainOptions(rest, 'The options'), onEvent));
     this.#lookup = this.#native.getter(this.#scratch);
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();
@@ -441,7 +453,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requestsBefore = totalRequests;
     this.#hitsBefore = hits;
     const threshold = this.#settings.hitRatioThreshold;
-    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold });
+    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold }, this.#log);
   }
 }
 
@@ -459,11 +471,9 @@ export async function resetEmbeddingCache(): Promise<void> {
   await before?.close();
 }
 
-function publish(event: CacheEvent): void {
+/** What happens is told to whoever listens. */
+function publish(event: CacheEvent, log?: Log): void {
+  const { type, ...details } = event;
+  if (log) log[type === 'storage-restored' ? 'info' : 'warn'](textOf(event), { event: type, ...details });
   events.publish(event);
-}
-
-/** What happens to the file is told to whoever listens; nothing is printed. */
-function onStorageEvent(json: string): void {
-  publish(JSON.parse(json) as CacheEvent);
 }

@@ -9,7 +9,7 @@ export interface CodeIndexOptions {
   /** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
   path?: string;
   /** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig'>;
+  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig' | 'logger'>;
 }
 
 /** Options of {@link CodeIndex.update}. */

@@ -2,10 +2,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
-import { EmbeddingError, fromWire } from './errors';
-import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
+import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, show, type Annotation } from './input';
+import { logOf, tellFailure, type Log, type Logger } from './log';
 import { MemoryAwareProcessor, nativeProcessor, plainProcessorOptions, type MemoryProcessorOptions } from './memory-processor';
-import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import type { PerformanceMonitor } from './monitor';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeGenerator, type NativeMonitor } from './native';
 import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
 import { windows, type StreamOptions } from './stream';
@@ -68,6 +70,12 @@ export interface GeneratorOptions {
    * ever: the vector of a text never changes for the same model, and another model has keys of its own.
    */
   cache?: CacheOptions | IntelligentEmbeddingCache | false;
+  /**
+   * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+   * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+   * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+   */
+  monitor?: PerformanceMonitor | false;
   /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
   enableCaching?: boolean;
   /** Another spelling of `cache`. */
@@ -112,6 +120,10 @@ export interface GeneratorOptions {
    * to those of the CPU but not the same, so they have a fingerprint of their own.
    */
   executionProviders?: ExecutionProvider[];
+  /**
+   * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+   */
+  logger?: Logger;
 }
 
 /** How much of a file of a model has been fetched. */
@@ -169,7 +181,10 @@ export interface BatchProcessOptions extends CallOptions {
   memoryLimit?: number;
 }
 
-/** Many vectors in one allocation. */
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
 export interface EmbeddingMatrix {
   /** `rows × dimensions` values, row by row. */
   readonly data: Float32Array;
@@ -243,6 +258,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   readonly #learning: boolean;
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
+  readonly #log: Log | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -252,8 +268,10 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   constructor(options: GeneratorOptions = {}) {
     const { cache, enableCaching, cacheConfig, batchOptimizer, enableBatchOptimization, batchConfig, ...rest } =
       optionsObject(options, 'The options') as GeneratorOptions;
-    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, ...others } = rest;
-    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache));
+    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, monitor, logger, ...others } = rest;
+    const log = logOf(logger);
+    this.#log = log;
+    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache), logger);
     const batching = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig }, DynamicBatchOptimizer);
     const memory = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig }, MemoryAwareProcessor);
     this.#learning = batching !== false;
@@ -266,7 +284,8 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     }
     const optimizer = batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined;
     const processor = memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined;
-    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, publishMemory));
+    const onEvent = (json: string) => publishMemory(json, log);
+    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, watcher(monitor), onEvent));
     this.#attachCache();
   }
 
@@ -283,13 +302,33 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
       throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: there is no such option; known are signal, progressCallback`);
     }
     const watch = checkWatch({ signal, progressCallback });
-    if (this.#closing) await this.#closing;
-    this.#attachCache();
-    const load = call(() => this.#native.load());
-    await watched(watch, () => load.cancel(), async (report, check) => {
-      check();
-      await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
-    });
+    const log = this.#log;
+    if (log) watch.progressCallback = tellFetches(log, progressCallback);
+    const before = log && this.#modelInfo();
+    const started = performance.now();
+    try {
+      if (this.#closing) await this.#closing;
+      this.#attachCache();
+      const load = call(() => this.#native.load());
+      await watched(watch, () => load.cancel(), async (report, check) => {
+        check();
+        await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
+      });
+    } catch (thrown) {
+      tellFailure(log, 'No model was loaded', toEmbeddingError(thrown));
+      throw thrown;
+    }
+    const info = log && this.#modelInfo();
+    if (info && info.fingerprint !== before?.fingerprint) {
+      const { modelId, revision, dimensions, maxLength, fingerprint } = info;
+      const details = { modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
+      log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions, up to ${maxLength} tokens`, details);
+    }
+  }
+
+  /** `undefined` where no model is loaded. */
+  #modelInfo(): ModelInfo | undefined {
+    return this.isReady() ? this.getModelInfo() : undefined;
   }
 
   /** Whether a model is loaded. */
@@ -331,8 +370,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     requireArray(annotations, 'annotations');
     // Kept now: the caller may change its array and its objects while the call runs.
     const nodeIds = annotations.map((annotation: Annotation | null) => annotation?.nodeId);
-    const answer = await this.#run(annotations, true, options);
-    const matrix = toMatrix(answer);
+    const { answer, matrix } = await this.#run(annotations, true, options);
     const times = answer.processingTimes();
     const confidences = answer.confidences();
     let texts: string[] = [];
@@ -360,8 +398,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
   async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
     requireArray(texts, 'texts; for a single text pass [text]');
-    const answer = await this.#run(texts, false, options);
-    const matrix = toMatrix(answer);
+    const { answer, matrix } = await this.#run(texts, false, options);
     answer.release();
     return matrix;
   }
@@ -449,7 +486,22 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
   }
 
-  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
+  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<{ answer: NativeAnswer; matrix: Matrix }> {
+    const log = this.#log;
+    const started = performance.now();
+    try {
+      const answer = await this.#answer(inputs, annotated, options);
+      const matrix = new Matrix(answer);
+      if (log) tellAnswer(log, matrix, performance.now() - started);
+      return { answer, matrix };
+    } catch (thrown) {
+      const error = toEmbeddingError(thrown);
+      tellFailure(log, `A call for ${inputs.length} inputs failed`, error);
+      throw error;
+    }
+  }
+
+  async #answer(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
     const { signal, progressCallback, firstIndex = 0, ...others } = optionsObject(options, 'The options') as CallOptions & { firstIndex?: number };
     const watch = checkWatch({ signal, progressCallback });
     const rest = plainOptions({ ...others, ...(firstIndex > 0 && { firstIndex }) }, 'The options');
@@ -495,10 +547,48 @@ function setting<Options extends object, Instance extends object>(
   return enabled === false ? false : settings;
 }
 
+/** The native side of the monitor that is told of stages. */
+function watcher(monitor: unknown): NativeMonitor | undefined {
+  if (monitor === false) return undefined;
+  if (monitor === undefined) return native().NativeMonitor.global();
+  const handle = typeof monitor === 'object' && monitor !== null ? monitorHandles.get(monitor) : undefined;
+  if (handle) return handle;
+  const message = `Invalid option \`monitor\`: ${show(monitor)} is neither a PerformanceMonitor nor false`;
+  throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'monitor' } });
+}
+
 /** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */
-function cacheSettings(settings: CacheOptions | IntelligentEmbeddingCache | false): CacheOptions | IntelligentEmbeddingCache | false {
+function cacheSettings(
+  settings: CacheOptions | IntelligentEmbeddingCache | false,
+  logger: Logger | undefined,
+): CacheOptions | IntelligentEmbeddingCache | false {
   if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
-  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...settings };
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings };
+}
+
+/** A duration for a person. */
+const ms = (duration: number) => `${duration < 10 ? duration.toFixed(1) : Math.round(duration)} ms`;
+
+/** Reports as the caller wants them, and tells once of each file that is fetched. */
+function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | undefined): (progress: FetchProgress) => void {
+  const files = new Set<string>();
+  return (progress) => {
+    const { file, total, loaded } = progress;
+    if (!files.has(file)) {
+      files.add(file);
+      if (loaded < total) log.info(`Fetching ${file}, ${(total / 2 ** 20).toFixed(1)} MB`, { file, total });
+    }
+    report?.(progress);
+  };
+}
+
+function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
+  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
+  const details = { texts: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
+  log.debug(`Embedded ${rows} texts in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
+  for (const [index, error] of errors) {
+    return log.warn(`${errors.size} of ${rows} texts were skipped; the first one is ${index}: ${error.message}`, { ...details, index, code: error.code });
+  }
 }
 
 /**
@@ -514,23 +604,42 @@ export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
 }
 
-function toMatrix(answer: NativeAnswer): EmbeddingMatrix {
-  // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
-  const taken = answer.takeData();
-  const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
-  const tokenCounts = Uint32Array.from(answer.tokenCounts());
-  const truncated = Uint8Array.from(answer.truncated());
-  const fromCache = Uint8Array.from(answer.fromCache());
-  const { dimensions } = answer;
-  const rows = tokenCounts.length;
-  const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
-  const row = (index: number) => {
-    if (!Number.isInteger(index) || index < 0 || index >= rows) {
-      throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
-    }
-    return data.subarray(index * dimensions, (index + 1) * dimensions);
-  };
-  return { data, rows, dimensions, row, tokenCounts, truncated, fromCache, errors };
+class Matrix implements EmbeddingMatrix {
+  readonly data: Float32Array;
+  readonly rows: number;
+  readonly dimensions: number;
+  readonly tokenCounts: Uint32Array;
+  readonly truncated: Uint8Array;
+  readonly fromCache: Uint8Array;
+  readonly errors: ReadonlyMap<number, EmbeddingError>;
+  declare readonly row: (index: number) => Float32Array;
+
+  constructor(answer: NativeAnswer) {
+    // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
+    const taken = answer.takeData();
+    this.data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
+    this.tokenCounts = Uint32Array.from(answer.tokenCounts());
+    this.truncated = Uint8Array.from(answer.truncated());
+    this.fromCache = Uint8Array.from(answer.fromCache());
+    this.dimensions = answer.dimensions;
+    this.rows = this.tokenCounts.length;
+    this.errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
+    const { data, rows, dimensions } = this;
+    const row = (index: number) => {
+      if (!Number.isInteger(index) || index < 0 || index >= rows) {
+        throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+      }
+      return data.subarray(index * dimensions, (index + 1) * dimensions);
+    };
+    // Works when taken out of the matrix, and is not enumerable: a function cannot be cloned, and a matrix shall pass to a worker.
+    Object.defineProperty(this, 'row', { value: row });
+  }
+
+  toJSON(): object {
+    const { rows, dimensions, data, tokenCounts, truncated, fromCache, errors } = this;
+    const arrays = { data: toNumbers(data), tokenCounts: [...tokenCounts], truncated: [...truncated], fromCache: [...fromCache] };
+    return { rows, dimensions, ...arrays, errors: [...errors] };
+  }
 }
 
 /** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */

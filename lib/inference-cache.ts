@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 
-import type { CacheEvent, CacheMaintenance } from './cache-report';
+import { textOf, type CacheEvent, type CacheMaintenance } from './cache-report';
 import { maintain, takeLease } from './cache-upkeep';
 import { EmbeddingError, toEmbeddingError } from './errors';
 import {
@@ -26,6 +26,7 @@ import {
   type Kept,
 } from './inference-values';
 import { invalid, optionsObject, plainOptions, requireArray, show } from './input';
+import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, type NativePrompt, type NativeResults } from './native';
 import { PromptVectors, type SemanticOptions } from './prompt-vectors';
 
@@ -43,7 +44,7 @@ export type {
   InferenceWrapOptions,
   Modality,
 } from './inference-values';
-export type { SemanticEmbedder, SemanticOptions } from './prompt-vectors';
+export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './prompt-vectors';
 
 /** Options of {@link InferenceCache}. */
 export interface InferenceCacheOptions {
@@ -72,9 +73,13 @@ export interface InferenceCacheOptions {
   semantic?: SemanticOptions;
   /** Told of each hit and miss, by type: a `PerformanceMonitor`. */
   monitor?: { cacheHit(type: string): void; cacheMiss(type: string): void };
+  /** Told what happens to the file, and of near hits. */
+  logger?: Logger;
 }
 
 const events = channel('embedcore:results');
+
+type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' | 'rejected' }>;
 
 interface Settings {
   maintenanceInterval: number;
@@ -108,6 +113,7 @@ export class InferenceCache implements AsyncDisposable {
   readonly #native: NativeResults;
   readonly #settings: Settings;
   readonly #monitor: InferenceCacheOptions['monitor'];
+  readonly #log: Log | undefined;
   readonly #vectors: PromptVectors | undefined;
   readonly #flights = new Map<string, Promise<Landed>>();
   readonly #timer: NodeJS.Timeout;
@@ -119,13 +125,17 @@ export class InferenceCache implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: InferenceCacheOptions = {}) {
-    const { semantic, monitor, ...rest } = optionsObject(options, 'The options') as InferenceCacheOptions;
+    const { semantic, monitor, logger, ...rest } = optionsObject(options, 'The options') as InferenceCacheOptions;
     if (monitor !== undefined && !(typeof monitor?.cacheHit === 'function' && typeof monitor.cacheMiss === 'function')) {
       throw new EmbeddingError('INVALID_CONFIG', `monitor is ${show(monitor)}: pass a PerformanceMonitor`);
     }
     this.#monitor = monitor;
     this.#vectors = semantic === undefined ? undefined : new PromptVectors(semantic);
-    this.#native = call(() => new (native().NativeResults)(plainOptions(rest, 'The options'), onStorageEvent));
+    const log = logOf(logger);
+    this.#log = log;
+    // It must not keep the cache alive, so it may not know it.
+    const onEvent = (json: string) => publish(JSON.parse(json) as StorageEvent, log);
+    this.#native = call(() => new (native().NativeResults)(plainOptions(rest, 'The options'), onEvent));
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
@@ -323,9 +333,10 @@ export class InferenceCache implements AsyncDisposable {
     }
     const { threshold, limit } = this.#vectors!;
     const near = await settle(() => this.#native.near(asked.type, prompt, threshold, limit));
-    if (near && events.hasSubscribers) {
+    if (near) {
       const { similarity, matched } = near;
-      publish({ type: 'near-hit', resultType: asked.type, similarity: similarity!, content: prompt.text, matchedContent: matched! });
+      const hit = { resultType: asked.type, similarity: similarity!, content: prompt.text, matchedContent: matched! };
+      publish({ type: 'near-hit', ...hit }, this.#log);
     }
     return near;
   }
@@ -337,7 +348,7 @@ export class InferenceCache implements AsyncDisposable {
       const { vector, model } = await this.#vectors!.of(text);
       return { scope: this.#native.scope(type, params, modality, model), text, vector };
     } catch (thrown) {
-      publish({ type: 'semantic-failed', error: toEmbeddingError(thrown) });
+      publish({ type: 'semantic-failed', error: toEmbeddingError(thrown) }, this.#log);
       return undefined;
     }
   }
@@ -433,11 +444,18 @@ function inEntry<T>(at: number, work: () => T): T {
   }
 }
 
-function publish(event: InferenceCacheEvent): void {
+/** What happens is told to whoever listens. */
+function publish(event: InferenceCacheEvent, log?: Log): void {
+  if (log) {
+    const { type, ...details } = event;
+    const level = type === 'near-hit' || type === 'evicted' ? 'debug' : type === 'storage-restored' ? 'info' : 'warn';
+    log[level](describe(event), { event: type, ...details });
+  }
   events.publish(event);
 }
 
-/** What happens to the file is told to whoever listens; nothing is printed. */
-function onStorageEvent(json: string): void {
-  publish(JSON.parse(json) as Exclude<CacheEvent, { type: 'hit-ratio-low' | 'rejected' }>);
+function describe(event: InferenceCacheEvent): string {
+  if (event.type === 'near-hit') return `A result of ${event.resultType} answers a prompt that means the same`;
+  if (event.type === 'semantic-failed') return `A prompt could not be embedded, and finds no others: ${event.error.message}`;
+  return textOf(event);
 }

@@ -15,9 +15,7 @@ export type SemanticEmbedder =
     };
 
 /** One vector for each text, in their order. */
-type SemanticVectors = readonly ArrayLike<number>[] | Matrix;
-
-type Matrix = { row(i: number): Float32Array };
+export type SemanticVectors = readonly ArrayLike<number>[] | { row(i: number): Float32Array };
 
 /** How results of prompts that mean the same are found. */
 export interface SemanticOptions {
@@ -83,8 +81,8 @@ export class PromptVectors {
       if (!embed.isReady()) await embed.initialize();
       vectors = await embed.embed([prompt]);
     }
-    const isMatrix = (all: SemanticVectors): all is Matrix => typeof all === 'object' && all !== null && 'row' in all;
-    const first = isMatrix(vectors) ? vectors.row(0) : (vectors as readonly unknown[] | undefined)?.[0];
+    const { row } = (vectors ?? {}) as { row?: (i: number) => Float32Array };
+    const first = row ? row.call(vectors, 0) : (vectors as readonly unknown[] | undefined)?.[0];
     const values = Float32Array.from(vectorOf(first, "semantic.embed's first vector"));
     const norm = Math.hypot(...values);
     if (!(norm > 0 && norm < Infinity)) throw invalid("semantic.embed's first vector has no direction: it is empty, zero, or not finite");

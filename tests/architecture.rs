@@ -23,7 +23,20 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("model", &["cancel", "embedding", "error", "host", "text"]),
     (
         "generator",
-        &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "memory", "model", "text", "tokens"],
+        &[
+            "batch",
+            "cache",
+            "cancel",
+            "embedding",
+            "error",
+            "host",
+            "lanes",
+            "memory",
+            "metrics",
+            "model",
+            "text",
+            "tokens",
+        ],
     ),
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
     // Lies above the cache, as `index` does above the generator, and shares all of it with the embeddings.

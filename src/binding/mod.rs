@@ -40,6 +40,12 @@ fn to_js(error: Error) -> napi::Error {
     napi::Error::from_reason(to_wire(&error))
 }
 
+/// The version that this addon was built as; `lib/platform.ts` compares it with its own.
+#[napi(catch_unwind)]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 /// Says where the addon lies, so that the libraries beside it are found, and where the built-in model.
 #[napi(catch_unwind)]
 pub fn set_directories(addon: String, builtin_model: String) {

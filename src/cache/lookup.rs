@@ -1,7 +1,6 @@
 //! Lookups: memory first, then the disk for what memory does not have.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::EmbeddingCache;
@@ -10,14 +9,9 @@ use super::entry::Entry;
 use super::memory::{Found, Now, Place};
 use super::name::Probe;
 use super::report::{EvictionCause, MissCause};
-use crate::host;
 
 /// Lookups whose way to the main memory is shared. See [`Memory::fetch`](super::memory::Memory::fetch).
 const TOGETHER: usize = 64;
-
-/// Bytes that come from disk before what was freed for them goes back to the system: an allocator that is never asked
-/// keeps up to a third of a full memory tier in pieces that nothing fits into.
-const MOVED: usize = 32 << 20;
 
 /// A lookup of many on its way through memory.
 pub struct Recalling {
@@ -161,11 +155,6 @@ impl EmbeddingCache {
         let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
         let found = self.disk.as_ref().map(|disk| disk.get(&asked, now)).unwrap_or_default();
         self.settled(open, found, now);
-        let bytes = open.answers.iter().flatten().map(|entry| entry.payload_bytes()).sum();
-        if self.moved.fetch_add(bytes, Ordering::Relaxed) > MOVED {
-            self.moved.store(0, Ordering::Relaxed);
-            host::trim();
-        }
     }
 
     /// [`EmbeddingCache::settle`] for a lookup of one, if that is possible without waiting for another thread or
@@ -187,12 +176,13 @@ impl EmbeddingCache {
 
     /// What the disk has found is the answer; what is still open afterwards has none.
     fn settled(&self, open: &mut Open, found: Vec<OnDisk>, now: Now) {
-        let mut found = found.into_iter();
+        let (mut found, mut bytes) = (found.into_iter(), 0);
         open.open.retain_mut(|unanswered| {
             unanswered.cause = match found.next() {
                 Some(OnDisk::Hit(entry)) => {
                     let displaced = self.memory.promote(unanswered.place, &entry, now, unanswered.version);
                     self.displaced(&displaced);
+                    bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
                     open.answers[unanswered.at] = Some(entry);
                     return false;
@@ -205,6 +195,9 @@ impl EmbeddingCache {
             };
             true
         });
+        if let Some(disk) = &self.disk {
+            disk.moved(bytes);
+        }
         for unanswered in &open.open {
             self.counters.missed(unanswered.cause, 1);
         }

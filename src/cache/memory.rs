@@ -180,6 +180,10 @@ impl Memory {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     /// Bytes of vectors, notes and kinds alone.
     pub fn payload_bytes(&self) -> usize {
         self.bytes().saturating_sub(self.len() * OVERHEAD_BYTES)

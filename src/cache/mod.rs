@@ -49,7 +49,7 @@ use crate::host::{self, Clock, SystemClock};
 pub struct CacheOptions {
     /// Most entries in memory, at least 1.
     pub max_entries: usize,
-    /// Most bytes in memory, bookkeeping included.
+    /// Most bytes in memory, bookkeeping included; with a file, the memory for its pages, too.
     pub max_bytes: usize,
     /// How long an entry is an answer unless it says so itself; `None`: until it is evicted.
     pub ttl: Option<Duration>,
@@ -96,6 +96,11 @@ impl Default for CacheOptions {
     }
 }
 
+/// Memory for pages of the file: an eighth of all, as far as that is of use.
+fn page_bytes(max_bytes: usize) -> usize {
+    (max_bytes / 8).min(16 << 20)
+}
+
 /// What maintenance did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Optimized {
@@ -125,13 +130,12 @@ pub struct EmbeddingCache {
     /// Held while a change goes to the disk and then to memory: both see all changes in one order.
     changing: Mutex<()>,
     closed: AtomicBool,
-    /// Bytes that came from disk since freed memory was given back to the system.
-    moved: AtomicUsize,
 }
 
 impl EmbeddingCache {
     /// A cache with these options. Does not wait for the file to be opened.
     pub fn open(options: CacheOptions) -> Result<Self> {
+        let pages = options.path.as_ref().map_or(0, |_| page_bytes(options.max_bytes));
         let disk = match &options.path {
             None => None,
             Some(path) => {
@@ -139,6 +143,7 @@ impl EmbeddingCache {
                 let disk_options = DiskOptions {
                     path: path.clone(),
                     max_bytes: options.max_disk_bytes,
+                    page_bytes: pages,
                     retry_after_ms: options.retry_after_ms,
                     touch_after_ms: options.touch_after_ms,
                 };
@@ -147,14 +152,13 @@ impl EmbeddingCache {
             }
         };
         Ok(Self {
-            memory: Memory::new(options.max_entries, options.max_bytes),
+            memory: Memory::new(options.max_entries, options.max_bytes - pages),
             disk,
             counters: Counters::default(),
             indexes: Indexes::default(),
             dimensions: RwLock::default(),
             changing: Mutex::default(),
             closed: AtomicBool::new(false),
-            moved: AtomicUsize::new(0),
             options,
         })
     }
@@ -337,6 +341,9 @@ impl EmbeddingCache {
     /// Gives half of the memory back that entries take, for others who need it now. What is in a file stays there.
     pub fn give_back(&self) {
         self.displaced(&self.memory.halve(self.now()));
+        if let Some(disk) = &self.disk {
+            disk.shrink();
+        }
     }
 
     /// Waits until everything that was committed before is in the file, so that not even a loss of power takes it.
@@ -382,6 +389,7 @@ impl EmbeddingCache {
             payload_bytes: self.memory.payload_bytes(),
             max_entries: self.options.max_entries,
             max_bytes: self.options.max_bytes,
+            entry_bytes: self.memory.max_bytes(),
             disk: self.disk.as_ref().map(Disk::stats),
             ..self.counters.stats()
         }

@@ -146,6 +146,8 @@ pub struct Stats {
     pub max_entries: usize,
     /// Most bytes in memory.
     pub max_bytes: usize,
+    /// Of these, bytes for entries.
+    pub entry_bytes: usize,
     /// Nanoseconds that all lookups together took, waiting for disk included.
     pub access_ns: u64,
     /// The disk tier, if there is one.
@@ -176,7 +178,7 @@ impl Stats {
     /// How full memory is, by entries or by bytes, whichever is fuller. 0–1.
     pub fn utilization(&self) -> f64 {
         let entries = ratio(self.entries as f64, self.max_entries as f64);
-        entries.max(ratio(self.bytes as f64, self.max_bytes as f64))
+        entries.max(ratio(self.bytes as f64, self.entry_bytes as f64))
     }
 
     /// Mean nanoseconds of a lookup; 0 before the first.

@@ -40,6 +40,8 @@ pub(super) const NOT_YET: usize = usize::MAX;
 pub(super) struct DiskOptions {
     pub path: PathBuf,
     pub max_bytes: Option<u64>,
+    /// Memory for pages of the file: half for the connection that writes, the rest for those that are kept for reading.
+    pub page_bytes: usize,
     pub retry_after_ms: u64,
     pub touch_after_ms: u64,
 }
@@ -76,6 +78,8 @@ struct Shared {
     /// Whether the order of its keys is to be checked: of each file that is opened, once, and where there was damage.
     unchecked: AtomicBool,
     counters: DiskCounters,
+    /// Bytes that were read and written since freed memory was given back to the system.
+    moved: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -111,6 +115,8 @@ impl Disk {
             hurry: 0,
             idle: false,
             broken: None,
+            shrink: false,
+            rested: true,
             stop: false,
             ended: false,
         };
@@ -127,6 +133,7 @@ impl Disk {
             generation: AtomicU64::new(0),
             unchecked: AtomicBool::new(true),
             counters: DiskCounters::default(),
+            moved: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -281,6 +288,19 @@ impl Disk {
         }
     }
 
+    /// Bytes have been read from here.
+    pub fn moved(&self, bytes: usize) {
+        if bytes > 0 && self.shared.moved(bytes) {
+            self.shrink();
+        }
+    }
+
+    /// Gives the memory back that pages of the file take, as soon as the file is not in use.
+    pub fn shrink(&self) {
+        self.shared.queue().shrink = true;
+        self.shared.work.notify_one();
+    }
+
     /// Writes what is queued, ends the thread and closes the file. May be called any number of times.
     pub fn close(&self) {
         self.begin_close();
@@ -409,7 +429,7 @@ mod tests {
             counted.fetch_add(usize::from(matches!(event, Event::StorageFailed { .. })), Ordering::SeqCst);
         });
         let path = directory.path().join("cache.db");
-        let options = DiskOptions { path, max_bytes: None, retry_after_ms: 200, touch_after_ms: 0 };
+        let options = DiskOptions { path, max_bytes: None, page_bytes: 0, retry_after_ms: 200, touch_after_ms: 0 };
         let clock = Arc::new(SystemClock::default());
         let disk = Disk::new(options, clock.clone(), Some(listener)).unwrap();
         let space = Space::builder().finish();
@@ -454,7 +474,7 @@ mod tests {
     fn the_thread_ends_with_the_cache() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.db");
-        let options = DiskOptions { path, max_bytes: None, retry_after_ms: 200, touch_after_ms: 0 };
+        let options = DiskOptions { path, max_bytes: None, page_bytes: 0, retry_after_ms: 200, touch_after_ms: 0 };
         let disk = Disk::new(options, Arc::new(SystemClock::default()), None).unwrap();
         let shared = Arc::downgrade(&disk.shared);
         drop(disk);

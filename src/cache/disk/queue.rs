@@ -89,6 +89,10 @@ pub(super) struct Queue {
     pub(super) idle: bool,
     /// A reader found the file of this identity broken.
     pub(super) broken: Option<String>,
+    /// Memory for pages of the file is to be given back.
+    pub(super) shrink: bool,
+    /// It was, and nothing was written since.
+    pub(super) rested: bool,
     pub(super) stop: bool,
     pub(super) ended: bool,
 }

@@ -225,7 +225,7 @@ impl Shared {
         let generation = self.generation.load(Ordering::Acquire);
         let reader = match self.spare_reader() {
             Some((_, reader)) => reader,
-            None => Reader::open(&self.options.path)?,
+            None => Reader::open(&self.options.path, self.options.page_bytes / 2 / READERS)?,
         };
         reader.patient(true)?;
         let answer = work(&reader)?;

@@ -10,6 +10,7 @@ use super::super::report::Event;
 use super::super::store::{self, Batch, Fault, Identity, Writer};
 use super::Shared;
 use super::queue::{Call, Op, Phase};
+use crate::host;
 
 /// What one transaction writes at most: some ten milliseconds, for which other processes wait.
 pub(super) const BATCH_ENTRIES: usize = 1024;
@@ -21,11 +22,19 @@ pub(super) const LINGER: Duration = Duration::from_millis(10);
 /// How often a batch is tried again while another process holds the file, each time after SQLite's own patience.
 pub(super) const BUSY_ATTEMPTS: usize = 12;
 
+/// How long there is nothing to write before the file's pages are no longer held in memory.
+const REST: Duration = Duration::from_secs(1);
+
+/// Bytes that come from the file or go there before what was freed for them goes back to the system: an allocator that is
+/// never asked keeps up to a third of a full memory tier in pieces that nothing fits into.
+const MOVED: usize = 32 << 20;
+
 /// What the thread has to do next.
 enum Next {
     Calls(VecDeque<Call>),
     Write(Vec<(u64, Op)>, HashMap<i64, u64>),
     Replace(String),
+    Rest,
     End,
 }
 
@@ -35,6 +44,8 @@ pub(super) fn serve(shared: &Shared) {
     while let Some(next) = shared.next(writer.is_some()) {
         match next {
             Next::End => break,
+            // Memory that cannot be given back is no trouble with the file.
+            Next::Rest => drop(writer.as_ref().map(|writer| shared.rest(writer))),
             Next::Replace(reason) => {
                 let broken = writer.take().map(|writer: Writer| writer.identity());
                 let broken = broken.or_else(|| Identity::of(&shared.options.path).ok());
@@ -113,7 +124,17 @@ impl Shared {
                 if queue.stop {
                     return Some(Next::End);
                 }
+                if std::mem::take(&mut queue.shrink) {
+                    queue.rested = true;
+                    return Some(Next::Rest);
+                }
                 queue.idle = suspended == 0;
+                if suspended == 0 && !queue.rested {
+                    let (waited, timeout) = self.work.wait_timeout(queue, REST).unwrap_or_else(PoisonError::into_inner);
+                    queue = waited;
+                    queue.shrink |= timeout.timed_out();
+                    continue;
+                }
                 queue = if suspended > 0 {
                     let wait = Duration::from_millis(suspended.min(1000));
                     self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
@@ -123,6 +144,7 @@ impl Shared {
                 continue;
             }
             queue.idle = false;
+            queue.rested = false;
             if queue.ops.len() < BATCH_ENTRIES && queue.hurry == 0 && !queue.stop {
                 let end = Instant::now() + LINGER;
                 while let Some(left) = end.checked_duration_since(Instant::now())
@@ -153,6 +175,28 @@ impl Shared {
         }
     }
 
+    /// Gives back the memory that was needed to write.
+    fn rest(&self, writer: &Writer) -> Result<(), Fault> {
+        let shrunk: Result<(), Fault> = self.readers().iter().try_for_each(|(_, reader)| reader.shrink());
+        let outcome = writer.shrink().and(shrunk);
+        self.trim(MOVED / 8);
+        outcome
+    }
+
+    /// Counts bytes that were read or written; whether there were so many that freed memory is to be given back.
+    pub(super) fn moved(&self, bytes: usize) -> bool {
+        self.moved.fetch_add(bytes, Ordering::Relaxed) + bytes >= MOVED
+    }
+
+    /// Has the allocator give back what was freed, if at least `least` bytes were read or written: it looks at all that
+    /// this process has freed.
+    fn trim(&self, least: usize) {
+        if self.moved.load(Ordering::Relaxed) >= least {
+            self.moved.store(0, Ordering::Relaxed);
+            host::trim();
+        }
+    }
+
     /// Waits for those who read, and keeps others from it. Nothing of the file is open then.
     fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         let alone = self.using.write().unwrap_or_else(PoisonError::into_inner);
@@ -165,7 +209,7 @@ impl Shared {
     fn open(&self) -> Result<Writer, Fault> {
         let _alone = self.alone();
         let path = &self.options.path;
-        let opened = Writer::open(path, self.options.max_bytes, self.clock.wall_ms());
+        let opened = Writer::open(path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms());
         match opened.and_then(|writer| self.opened(writer)) {
             Err(Fault::Broken(reason)) => self.replace_alone(Identity::of(path).ok(), &reason),
             opened => opened,
@@ -194,7 +238,7 @@ impl Shared {
         if let Some(moved_to) = store::set_aside(path, broken, self.clock.wall_ms())? {
             self.tell(|path| Event::FileSetAside { path, moved_to, reason: reason.to_owned() });
         }
-        self.opened(Writer::open(path, self.options.max_bytes, self.clock.wall_ms())?)
+        self.opened(Writer::open(path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms())?)
     }
 
     /// Writes a batch, as often as it takes.
@@ -272,8 +316,12 @@ impl Shared {
         let done = queue.done;
         queue.clears.retain(|(number, ..)| *number > done);
         drop(queue);
+        let bytes = ops.iter().map(|(_, op)| op.bytes()).sum();
         self.counters.written.add(ops.iter().filter(|(_, op)| matches!(op, Op::Put(..))).count());
         self.progress.notify_all();
+        drop(ops);
+        self.moved(bytes);
+        self.trim(MOVED);
     }
 
     /// Goes on without the file: for good if it is somebody else's, else for a while.

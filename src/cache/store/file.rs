@@ -45,6 +45,9 @@ pub const MIGRATIONS: [&str; 1] = ["
 /// Embeddings of 384 values take five to a page, half as many as fit the largest page, and little is left over.
 pub const PAGE_BYTES: u64 = 8192;
 
+/// Memory for pages that every connection has: with less, a batch would be written many times over.
+const LEAST_PAGES: usize = 256 << 10;
+
 /// How long SQLite waits for another process before it says that the file is locked.
 pub const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -103,14 +106,24 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub fn prepare(connection: &Connection, cache_size: i64) -> Result<()> {
+pub fn prepare(connection: &Connection) -> Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(32);
-    connection.pragma_update(None, "cache_size", cache_size)?;
     // A damaged file must be found out, not believed.
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(())
+}
+
+/// Bounds the memory for pages of the file, in bytes. Only once the file was looked into: SQLite counts in pages of the
+/// size that it believes in at this moment, which is half of the right one before.
+pub fn bound(connection: &Connection, bytes: usize) -> Result<()> {
+    Ok(connection.pragma_update(None, "cache_size", -(bytes.max(LEAST_PAGES) as i64 / 1024))?)
+}
+
+/// Gives the memory for pages back that is not in use.
+pub fn shrink(connection: &Connection) -> Result<()> {
+    Ok(connection.execute_batch("PRAGMA shrink_memory")?)
 }
 
 pub fn migrate(connection: &mut Connection) -> Result<()> {

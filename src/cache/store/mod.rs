@@ -14,7 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 pub(super) use batch::Batch;
-use file::{BUSY_WAIT, lock, meta, migrate, pragma, prepare};
+use file::{BUSY_WAIT, bound, lock, meta, migrate, pragma, prepare, shrink};
 pub(super) use file::{Identity, PAGE_BYTES, set_aside};
 pub(super) use row::{Row, Stored};
 use row::{find, key_of, read, select};
@@ -78,20 +78,27 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn open(path: &Path) -> Result<Self> {
+    /// `page_bytes`: memory for pages of the file.
+    pub fn open(path: &Path, page_bytes: usize) -> Result<Self> {
         // Between the renames of a file that is set aside, the file of before would be read with the log of the new one.
         let _steady = lock(path, File::lock_shared);
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        prepare(&connection, -4096)?;
+        prepare(&connection)?;
         // The log is opened with the first look.
         pragma(&connection, "schema_version")?;
+        bound(&connection, page_bytes)?;
         Ok(Self { connection })
     }
 
     /// Whether it waits for other processes that have the file to themselves for a moment, or says [`Fault::Busy`].
     pub fn patient(&self, patient: bool) -> Result<()> {
         Ok(self.connection.busy_timeout(if patient { BUSY_WAIT } else { Duration::ZERO })?)
+    }
+
+    /// Gives the memory for pages back that is not in use.
+    pub fn shrink(&self) -> Result<()> {
+        shrink(&self.connection)
     }
 
     /// The rows of `keys`, all as of one moment.
@@ -173,20 +180,21 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens the file or begins one. Nobody else opens it or sets it aside meanwhile.
-    pub fn open(path: &Path, max_bytes: Option<u64>, now_ms: u64) -> Result<Self> {
+    /// Opens the file or begins one. Nobody else opens it or sets it aside meanwhile. `page_bytes`: memory for its pages.
+    pub fn open(path: &Path, page_bytes: usize, max_bytes: Option<u64>, now_ms: u64) -> Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
         let _alone = lock(path, File::lock);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
-        prepare(&connection, -16_384)?;
+        prepare(&connection)?;
         // Without this the directory is found to be read-only at the first write only.
         if connection.is_readonly("main")? {
             return Err(Fault::Unavailable(format!("{} cannot be written", path.display())));
         }
         migrate(&mut connection)?;
+        bound(&connection, page_bytes)?;
         let clock_ms = meta(&connection, "clock_ms")?;
         let mut writer = Self {
             connection,
@@ -233,6 +241,11 @@ impl Writer {
     pub fn sync(&self) -> Result<()> {
         // Answers "busy" in a column, where readers keep it from doing all; the log itself is synced before that.
         Ok(self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    }
+
+    /// Gives the memory for pages back that is not in use.
+    pub fn shrink(&self) -> Result<()> {
+        shrink(&self.connection)
     }
 
     /// Makes the index of keys anew. See [`Batch::reindex`].
@@ -301,3 +314,55 @@ impl Writer {
 }
 
 const _: () = assert!(NEVER == 9_223_372_036_854_775_807, "the number in the SQL");
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::{Draft, Precision};
+    use super::*;
+    use crate::embedding::Space;
+
+    /// Bytes of pages that a connection holds.
+    #[allow(unsafe_code)]
+    fn held(connection: &Connection) -> usize {
+        let (mut now, mut most) = (0, 0);
+        // SAFETY: the connection is open, and both numbers outlive the call.
+        let code = unsafe {
+            let handle = connection.handle();
+            rusqlite::ffi::sqlite3_db_status(handle, rusqlite::ffi::SQLITE_DBSTATUS_CACHE_USED, &mut now, &mut most, 0)
+        };
+        assert_eq!(code, rusqlite::ffi::SQLITE_OK);
+        now as usize
+    }
+
+    #[test]
+    fn pages_take_the_memory_that_they_are_given() {
+        const GIVEN: usize = 2 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache.db");
+        let space = Space::builder().finish();
+        let key = |n: u32| space.key().field("n", n.to_le_bytes()).finish();
+        let draft = Draft { vector: Some(&[0.5; 384]), ..Draft::default() };
+        let entry = draft.entry(&space, None, Precision::F32, 1, None);
+        // A new file, then one that is there.
+        for from in [0, 6000] {
+            let mut writer = Writer::open(&path, GIVEN, None, 1).unwrap();
+            for batch in 0..6 {
+                let keys = (0..1000).map(|n| key(from + batch * 1000 + n));
+                let mut keys = keys.collect::<Vec<_>>().into_iter();
+                let put = |batch: &mut Batch| keys.try_for_each(|key| batch.put(&key, &entry).map(|put| put.unwrap()));
+                writer.transaction(1, put).unwrap();
+            }
+            let busy = held(&writer.connection);
+            assert!((GIVEN / 2..GIVEN * 9 / 8).contains(&busy), "{busy}");
+            writer.shrink().unwrap();
+            assert!(held(&writer.connection) < GIVEN / 8);
+        }
+        let reader = Reader::open(&path, GIVEN).unwrap();
+        let keys: Vec<Key> = (0..12_000).map(key).collect();
+        let mut found = 0;
+        reader.get(keys.iter(), |row| found += usize::from(matches!(row, Row::Found(_)))).unwrap();
+        assert_eq!(found, 12_000);
+        let busy = held(&reader.connection);
+        assert!((GIVEN / 2..GIVEN * 9 / 8).contains(&busy), "{busy}");
+    }
+}
