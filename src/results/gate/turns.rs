@@ -14,6 +14,8 @@ pub fn turn(tokens: &mut Vec<Token>) {
         told_what,
         what_it_does,
         what_it_means,
+        what_it_costs,
+        workings,
         which_is,
         which_is_the,
         by_what_means,
@@ -122,6 +124,22 @@ fn what_it_means(tokens: &[Token]) -> Option<Vec<Token>> {
         .then(|| [&words(&["what", "is", "the", "meaning", "of"])[..], &tokens[2..end - 1], &tokens[end..]].concat())
 }
 
+/// "how much does X cost" → "what is the price of X". The phrase "how much" is read before.
+fn what_it_costs(tokens: &[Token]) -> Option<Vec<Token>> {
+    let end = sentence(tokens);
+    let asks = is(tokens.first(), &["how"]) && is(tokens.get(1), &["amount"]) && is(tokens.get(2), &["does", "do"]);
+    (asks && end > 4 && is(tokens.get(end - 1), &["cost"]))
+        .then(|| [&words(&["what", "is", "the", "price", "of"])[..], &tokens[3..end - 1], &tokens[end..]].concat())
+}
+
+/// "explain the workings of X" → "explain how X works".
+fn workings(tokens: &[Token]) -> Option<Vec<Token>> {
+    let asks = is(tokens.first(), &["explain", "describe"]) && is(tokens.get(1), &["the"]);
+    let end = sentence(tokens);
+    (asks && is(tokens.get(2), &["workings"]) && is(tokens.get(3), &["of"]) && end > 4)
+        .then(|| [&words(&["how"])[..], &tokens[4..end], &words(&["work"]), &tokens[end..]].concat())
+}
+
 /// "which ocean is the largest on Earth" → "what is the largest ocean on Earth".
 fn which_is(tokens: &[Token]) -> Option<Vec<Token>> {
     if !is(tokens.first(), &["which", "what"]) {
@@ -222,7 +240,9 @@ fn by_what_means(tokens: &[Token]) -> Option<Vec<Token>> {
             return None;
         }
     }
-    if is(tokens.get(verb), &["to", "that", "which"]) {
+    let for_doing =
+        is(tokens.get(verb), &["for"]) && tokens.get(verb + 1).is_some_and(|next| next.word.ends_with("ing"));
+    if is(tokens.get(verb), &["to", "that", "which"]) || for_doing {
         verb += 1;
     } else if by_name.is_none() && !is(tokens.get(verb - 1), &["must"]) {
         return None;

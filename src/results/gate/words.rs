@@ -8,13 +8,25 @@ pub const LIGHT: &[&str] = &[
     "a", "an", "the", "i", "me", "you", "we", "us", "it", "its", "one's", "this", "that", "these", "those", "there",
     "is", "are", "am", "be", "being", "been", "was", "were", "do", "does", "did", "done", "doing", "has", "have",
     "had", "what", "which", "how", "why", "who", "whom", "when", "where", "please", "kindly", "just", "so", "too",
-    "also", "then", "and", "in", "on", "at", "of", "for", "with", "to", "into", "from", "by", "as", "about", "using",
+    "also", "then", "and", "in", "on", "at", "of", "for", "with", "to", "into", "from", "by", "about", "using",
     "between", "can", "could", "should", "would", "will", "shall", "may", "might", "must",
 ];
 
 /// Requests that are about what follows: who asks for it, wants to be told.
-pub const TELLING: &[&str] =
-    &["explain", "describe", "tell", "give", "show", "list", "name", "define", "provide", "calculate", "compute"];
+pub const TELLING: &[&str] = &[
+    "explain",
+    "describe",
+    "tell",
+    "give",
+    "show",
+    "list",
+    "name",
+    "define",
+    "provide",
+    "calculate",
+    "compute",
+    "suggest",
+];
 
 /// Openings that ask for what follows, a longer one before its beginning; and what stands for them where a thing follows.
 pub const OPENINGS: &[(&[&str], Option<&str>)] = &[
@@ -154,6 +166,18 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
     (&["loop", "through"], &["iterate"]),
     (&["iterate", "over"], &["iterate"]),
     (&["iterate", "through"], &["iterate"]),
+    (&["give", "a", "simple", "explanation", "of"], &["explain", "simply"]),
+    (&["give", "me", "a", "simple", "explanation", "of"], &["explain", "simply"]),
+    (&["give", "an", "explanation", "of"], &["explain"]),
+    (&["give", "me", "an", "explanation", "of"], &["explain"]),
+    (&["in", "simple", "terms"], &["simply"]),
+    (&["how", "deep"], &["how", "depth"]),
+    (&["how", "heavy"], &["how", "weight"]),
+    (&["how", "wide"], &["how", "width"]),
+    (&["what", "is", "the", "depth", "of"], &["how", "depth"]),
+    (&["what", "is", "the", "weight", "of"], &["how", "weight"]),
+    (&["what", "is", "the", "width", "of"], &["how", "width"]),
+    (&["what", "is", "the", "size", "of"], &["how", "size"]),
     (&["what", "time", "does"], &["when", "does"]),
     (&["what", "time", "is"], &["when", "is"]),
     (&["go", "about"], &[]),
@@ -241,7 +265,7 @@ pub const SAME: &[&[&str]] = &[
     &["import", "load"],
     &["enable", "activate"],
     &["disable", "deactivate"],
-    &["happy", "glad"],
+    &["price", "cost"],
     &["all", "every", "each", "per"],
     &["remove", "delete"],
     &["get", "obtain"],
@@ -278,8 +302,7 @@ pub const SAME: &[&[&str]] = &[
 ];
 
 /// What a text that is asked for is made by. Only where the request begins with it.
-pub const CREATING: &[&str] =
-    &["write", "create", "make", "generate", "draft", "compose", "produce", "suggest", "build"];
+pub const CREATING: &[&str] = &["write", "create", "make", "generate", "draft", "compose", "produce", "build"];
 
 /// What is done with a text, a document or a number that is there. Only where the request begins with it: elsewhere, they
 /// are other words.
