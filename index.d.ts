@@ -1759,6 +1759,267 @@ export declare class CodeIndex implements AsyncDisposable {
 	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
+/** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
+export type InferenceContent = string | Uint8Array | {
+	hash: string;
+} | readonly unknown[] | {
+	readonly [key: string]: unknown;
+};
+/** Of which kind the content is. Results of different modalities never meet. */
+export type Modality = "text" | "image" | "audio";
+/** What, beside its content, tells one result from another. */
+export interface InferenceKeyOptions {
+	/**
+	 * The type of the result: by it, times to live are set, results are counted and can be invalidated. Default
+	 * `'text_inference'`, `'vision_inference'` or `'audio_inference'`, by `modality`.
+	 */
+	type?: string;
+	/** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
+	params?: unknown;
+	/** Default `'text'`. */
+	modality?: Modality;
+	/** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
+	semantic?: boolean;
+}
+/** Settings of one result. */
+export interface InferenceSetOptions extends InferenceKeyOptions {
+	/** How long it is an answer, in seconds; 0: for ever. Default: its type's. */
+	ttlSeconds?: number;
+	/** Anything that JSON can hold, given back with the result. */
+	metadata?: unknown;
+	/** For {@link InferenceCache.invalidate}. */
+	tags?: readonly string[];
+}
+/** Settings of {@link InferenceCache.wrap}. */
+export interface InferenceWrapOptions extends InferenceSetOptions {
+	/** Tells the functions that are wrapped apart. Default: the function's own name. */
+	name?: string;
+}
+/** A result that was set before. A copy: changing it never changes the cache. */
+export interface CachedInference<T = unknown> {
+	value: T;
+	type: string;
+	/** What was set with it. */
+	metadata?: unknown;
+	tags: string[];
+	/** In milliseconds since 1970. */
+	createdAt: number;
+	/** In milliseconds since 1970; `null`: never. */
+	expiresAt: number | null;
+	/** Of a near hit only: the cosine of the two prompts' vectors, -1–1. */
+	similarity?: number;
+	/** Of a near hit only: the prompt that the result was made from. */
+	matchedContent?: string;
+}
+/** A result, whether it was set before or just computed. */
+export interface InferenceAnswer<T = unknown> {
+	value: T;
+	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+	fromCache: boolean;
+	metadata?: unknown;
+	similarity?: number;
+	matchedContent?: string;
+}
+/** One result of {@link InferenceCache.getMany}. */
+export interface InferenceLookup extends InferenceKeyOptions {
+	content: InferenceContent;
+}
+/** One result of {@link InferenceCache.setMany}. */
+export interface InferenceEntry extends InferenceSetOptions {
+	content: InferenceContent;
+	value: unknown;
+}
+/** How one type does. Every number is measured. */
+export interface InferenceTypeStats {
+	/** `hits + misses`. */
+	totalRequests: number;
+	/** Near hits included. */
+	hits: number;
+	nearHits: number;
+	misses: number;
+	/** 0–1; 0 before the first lookup. */
+	hitRatio: number;
+	/** Lookups that found a result whose time was over. */
+	expired: number;
+	/** Lookups that found a damaged row, which is then deleted. */
+	damaged: number;
+	sets: number;
+	/** Results in memory. */
+	entries: number;
+	/** Bytes of them, without their bookkeeping. */
+	bytes: number;
+}
+/** How the cache does, since it was made. Every number is measured. */
+export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" | "bytes"> {
+	/** Hits that were answered from memory, and from disk; the rest are near ones. */
+	memoryHits: number;
+	diskHits: number;
+	/** Entries in memory: results, and prompts that can be found by their meaning. */
+	currentEntries: number;
+	/** Bytes that they take, bookkeeping included. */
+	currentSizeBytes: number;
+	maxEntries: number;
+	maxSizeBytes: number;
+	/** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
+	utilization: number;
+	/** Entries that left memory. Those that were not deleted or replaced stay on disk. */
+	evictions: number;
+	evictionCauses: {
+		expired: number;
+		explicit: number;
+		replaced: number;
+		size: number;
+	};
+	/** The file, as in {@link CacheStats}; `null` without `persistPath`. */
+	disk: {
+		available: boolean;
+		entries: number;
+		sizeBytes: number;
+		queued: number;
+		written: number;
+		lost: number;
+		evicted: number;
+		damaged: number;
+		errors: number;
+	} | null;
+	/** The numbers of each type that was ever looked up or set, or that memory holds. */
+	byType: Record<string, InferenceTypeStats>;
+}
+/** What is published on the `diagnostics_channel` `embedcore:results`. */
+export type InferenceCacheEvent = Exclude<CacheEvent, {
+	type: "hit-ratio-low" | "rejected";
+}> | {
+	type: "near-hit";
+	resultType: string;
+	similarity: number;
+	content: string;
+	matchedContent: string;
+} | {
+	type: "semantic-failed";
+	error: EmbeddingError;
+};
+/** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
+export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
+	embed(texts: readonly string[]): Promise<{
+		row(i: number): Float32Array;
+	}>;
+	initialize(): Promise<void>;
+	isReady(): boolean;
+	getModelInfo(): {
+		fingerprint: string;
+	};
+};
+/** One vector for each text, in their order. */
+export type SemanticVectors = readonly ArrayLike<number>[] | {
+	row(i: number): Float32Array;
+};
+/** How results of prompts that mean the same are found. */
+export interface SemanticOptions {
+	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
+	embed: SemanticEmbedder;
+	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+	threshold?: number;
+	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
+	limit?: number;
+	/** Names the model behind a function, so that vectors of another one are never compared with its. */
+	model?: string;
+}
+/** Options of {@link InferenceCache}. */
+export interface InferenceCacheOptions {
+	/** Most entries in memory. Default 10000. */
+	maxEntries?: number;
+	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	maxMemoryMB?: number;
+	/** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
+	ttlSeconds?: number;
+	/**
+	 * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
+	 * for `api`.
+	 */
+	ttlSecondsByType?: Record<string, number>;
+	/** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
+	maxValueMB?: number;
+	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number;
+	/** A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. */
+	persistPath?: string;
+	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	maxDiskMB?: number;
+	/** Keeps different uses of one file apart. */
+	namespace?: string;
+	/** Finds results of prompts that mean the same. Default: only of the same content. */
+	semantic?: SemanticOptions;
+	/** Told of each hit and miss, by type: a `PerformanceMonitor`. */
+	monitor?: {
+		cacheHit(type: string): void;
+		cacheMiss(type: string): void;
+	};
+	/** Told what happens to the file, and of near hits. */
+	logger?: Logger;
+}
+/**
+ * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
+ * share: any JSON value, or bytes, under what it was made from.
+ *
+ * Memory holds the most recently used results, strictly, up to a number and to a size; the file holds all until they
+ * expire or `maxDiskMB` is reached. Values are copied on their way in and out. Trouble with the file never fails a call:
+ * it is counted, and published on the `diagnostics_channel` `embedcore:results` ({@link InferenceCacheEvent}).
+ */
+export declare class InferenceCache implements AsyncDisposable {
+	#private;
+	/**
+	 * The file is opened in the background.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: InferenceCacheOptions);
+	/** The result that is made from `content`, or `null`. */
+	get<T = unknown>(content: InferenceContent, options?: InferenceKeyOptions): Promise<CachedInference<T> | null>;
+	/** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
+	set(content: InferenceContent, value: unknown, options?: InferenceSetOptions): Promise<void>;
+	/** Looks many results up, in their order. */
+	getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]>;
+	/** Sets many results. When one is refused for what it is, none is set. */
+	setMany(entries: readonly InferenceEntry[]): Promise<void>;
+	/**
+	 * The result that is made from `content`: from the cache or, if it is not there, from `compute`, whose value is set.
+	 * However many ask at the same time, `compute` is called once, and with `persistPath` in one process only; its failure
+	 * reaches all who wait in this process and is not kept. The value is what a later call will get: as it comes out of
+	 * JSON, and a copy for everybody.
+	 */
+	getOrCompute<T>(content: InferenceContent, options: InferenceSetOptions, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>>;
+	/**
+	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes. A single
+	 * text as its argument can be found by its meaning, too.
+	 */
+	wrap<A extends unknown[], R>(fn: (...args: A) => R | Promise<R>, options?: InferenceWrapOptions): (...args: A) => Promise<R>;
+	/** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
+	has(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
+	/** Deletes a result; whether there was one. */
+	delete(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
+	/**
+	 * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
+	 * were: in the file, where there is one.
+	 */
+	invalidate(which: {
+		type?: string;
+		tag?: string;
+		tags?: readonly string[];
+	}): Promise<number>;
+	/** Deletes the results whose time is over; how many there were: in the file, where there is one. */
+	clearExpired(): Promise<number>;
+	/** Deletes all results of this namespace, on disk, too; how many there were. */
+	clear(): Promise<number>;
+	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
+	optimize(): Promise<CacheMaintenance>;
+	/** Waits until everything that was set before is in the file and survives even a loss of power. */
+	flush(): Promise<void>;
+	/** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
+	getStats(): InferenceCacheStats;
+	/** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {
 	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */

@@ -1,7 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './cache-report';
+import { maintain, takeLease } from './cache-upkeep';
 import {
   Matrix,
   Part,
@@ -104,10 +105,6 @@ const ARGUMENTS = 512;
 
 /** Requests after which a hit ratio says something. */
 const ENOUGH_REQUESTS = 100;
-
-/** How long another process is trusted to compute a value before this one does; renewed while it computes. */
-const LEASE_MS = 10_000;
-const LEASE_POLL_MS = 25;
 
 interface Settings {
   maintenanceInterval: number;
@@ -277,7 +274,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
     options: CacheEntryOptions,
   ): Promise<CachedEmbedding> {
-    const lease = this.#settings.shared ? await this.#lease(key, content) : undefined;
+    const lease = this.#settings.shared
+      ? await takeLease({
+          acquire: (lifetime) => settle(() => this.#native.acquire(key, lifetime)),
+          release: () => this.#native.release(key),
+          there: () => this.has(key, content),
+        })
+      : undefined;
     if (lease === 'there') {
       const found = await this.get(key, content);
       if (found) return found;
@@ -290,23 +293,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     } finally {
       if (typeof lease === 'object') lease.release();
     }
-  }
-
-  /** Waits until this process is the one that computes, or until another one has. */
-  async #lease(key: string, content: string): Promise<{ release(): void } | 'there'> {
-    const acquire = () => settle(() => this.#native.acquire(key, LEASE_MS));
-    while (!(await acquire())) {
-      await sleep(LEASE_POLL_MS);
-      if (await this.has(key, content)) return 'there';
-    }
-    const release = () => {
-      clearInterval(renewal);
-      this.#native.release(key);
-    };
-    const renewal = setInterval(() => void acquire().catch(() => {}), LEASE_MS / 3).unref();
-    if (!(await this.has(key, content))) return { release };
-    release();
-    return 'there';
   }
 
   /** Whether {@link get} would answer. Counts in no statistics. */
@@ -486,17 +472,6 @@ export async function resetEmbeddingCache(): Promise<void> {
   const before = shared;
   shared = undefined;
   await before?.close();
-}
-
-/** Runs maintenance until the cache is closed or forgotten. Keeps neither the process nor the cache alive. */
-function maintain(cache: WeakRef<IntelligentEmbeddingCache>, interval: number): NodeJS.Timeout {
-  const timer = setInterval(() => {
-    const alive = cache.deref();
-    if (!alive) clearInterval(timer);
-    // It may have been closed meanwhile; whatever else is wrong is in the statistics.
-    else alive.optimize().catch(() => {});
-  }, interval);
-  return timer.unref();
 }
 
 /** What happens is told to whoever listens. */

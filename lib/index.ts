@@ -54,6 +54,25 @@ export type {
   Pooling,
   StreamCallOptions,
 } from './generator';
+export { InferenceCache } from './inference-cache';
+export type {
+  CachedInference,
+  InferenceAnswer,
+  InferenceCacheEvent,
+  InferenceCacheOptions,
+  InferenceCacheStats,
+  InferenceContent,
+  InferenceEntry,
+  InferenceKeyOptions,
+  InferenceLookup,
+  InferenceSetOptions,
+  InferenceTypeStats,
+  InferenceWrapOptions,
+  Modality,
+  SemanticEmbedder,
+  SemanticOptions,
+  SemanticVectors,
+} from './inference-cache';
 export type { Annotation } from './input';
 export type { Logger } from './log';
 export { MemoryAwareProcessor } from './memory-processor';

@@ -114,6 +114,51 @@ export interface NativeLookup {
   copyTo(data: Float32Array): void;
 }
 
+/** See `src/binding/results.rs`. */
+export interface NativeResults {
+  settings(): string;
+  key(type: string, params: string, modality: string, form: string, content: string | Uint8Array): string;
+  scope(type: string, params: string, modality: string, model: string): string;
+  get(type: string, key: string, last: boolean): NativeStored | null | Promise<NativeStored | null>;
+  near(type: string, prompt: NativePrompt, threshold: number, limit: number): Promise<NativeStored | null>;
+  missed(type: string): void;
+  set(
+    type: string,
+    key: string,
+    format: number,
+    value: string | Uint8Array,
+    setting: { metadata: string; tags: string[]; ttlSeconds?: number | undefined; prompt?: NativePrompt | undefined },
+  ): void | Promise<void>;
+  has(key: string): Promise<boolean>;
+  delete(key: string): Promise<boolean>;
+  invalidate(type: string | undefined, tags: string[]): Promise<number>;
+  clearExpired(): Promise<number>;
+  acquire(key: string, lifetimeMs: number): Promise<boolean>;
+  release(key: string): void;
+  optimize(): Promise<string>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  stats(): string;
+  evicted(): number[];
+}
+
+export interface NativePrompt {
+  scope: string;
+  text: string;
+  vector: Float32Array;
+}
+
+export interface NativeStored {
+  readonly format: number;
+  readonly value: string | Uint8Array;
+  readonly metadata?: string;
+  readonly tags: string[];
+  readonly createdAt: number;
+  readonly expiresAt?: number;
+  readonly similarity?: number;
+  readonly matched?: string;
+}
+
 /** See `src/binding/batch.rs`. */
 export interface NativeBatchOptimizer {
   config(): string;
@@ -186,6 +231,7 @@ export interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
+  NativeResults: new (options: object, onEvent: (json: string) => void) => NativeResults;
   NativeGenerator: new (
     options: object,
     optimizer: NativeBatchOptimizer | undefined,
