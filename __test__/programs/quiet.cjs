@@ -1,5 +1,5 @@
 // Calls everything, rightly and wrongly, without a logger. Nothing may be printed; what failed is told by the exit code.
-const { mkdtempSync, rmSync, writeFileSync } = require('node:fs');
+const { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } = require('node:fs');
 const { tmpdir } = require('node:os');
 const { join } = require('node:path');
 const embedcore = require('../..');
@@ -23,6 +23,17 @@ async function refuses(...all) {
   }
 }
 
+/** A tokenizer that contradicts itself, at which the library that reads it panics. */
+function contradictory() {
+  const directory = join(home, 'contradictory');
+  cpSync(modelPath, directory, { recursive: true });
+  const path = join(directory, 'tokenizer.json');
+  const tokenizer = JSON.parse(readFileSync(path, 'utf8'));
+  tokenizer.post_processor.single = [{ Sequence: { id: 'B', type_id: 0 } }];
+  writeFileSync(path, JSON.stringify(tokenizer));
+  return directory;
+}
+
 async function generator() {
   const { OptimizedEmbeddingGenerator, prepareText } = embedcore;
   const generator = new OptimizedEmbeddingGenerator({ modelPath, cache: { persistPath: join(home, 'vectors.sqlite') } });
@@ -32,6 +43,7 @@ async function generator() {
     () => generator.embed(['a']),
     () => generator.initialize(join(home, 'nowhere')),
     () => generator.initialize('nobody/nothing@nowhere'),
+    () => generator.initialize(contradictory()),
     () => new OptimizedEmbeddingGenerator({ pooling: 'sum' }),
     () => new OptimizedEmbeddingGenerator({ cache: {}, cacheConfig: {} }),
   );
