@@ -3,25 +3,25 @@
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
 	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
-	minBatchSize?: number;
+	minBatchSize?: number | undefined;
 	/** Largest batch. Default 128. */
-	maxBatchSize?: number;
+	maxBatchSize?: number | undefined;
 	/**
 	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
 	 * the batch, and makes no difference where all sizes take as much. Default 70.
 	 */
-	targetCpuUsage?: number;
+	targetCpuUsage?: number | undefined;
 	/** Memory usage, in percent, above which batches shrink. Default 75. */
-	targetMemoryUsage?: number;
+	targetMemoryUsage?: number | undefined;
 	/** Batches before the size is changed for the first time. Default 10. */
-	minSamples?: number;
+	minSamples?: number | undefined;
 	/** Batches that analytics are about. Default 100. */
-	historyRetention?: number;
+	historyRetention?: number | undefined;
 	/**
 	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
 	 * by itself. Default 0.3.
 	 */
-	aggressiveness?: number;
+	aggressiveness?: number | undefined;
 }
 /** One batch that ran. */
 export interface BatchRecord {
@@ -32,13 +32,13 @@ export interface BatchRecord {
 	/** Items that were processed. */
 	itemsProcessed: number;
 	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
-	cpuUsage?: number;
+	cpuUsage?: number | undefined;
 	/** Memory usage while it ran, in percent. */
-	memoryUsage?: number;
+	memoryUsage?: number | undefined;
 	/** Whether it succeeded. Default true. */
-	success?: boolean;
+	success?: boolean | undefined;
 	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
-	tokens?: number;
+	tokens?: number | undefined;
 }
 /** What {@link DynamicBatchOptimizer} would do, and why. */
 export interface OptimizationRecommendation {
@@ -146,7 +146,9 @@ export declare class DynamicBatchOptimizer {
 	/** Forgets everything and starts again with the initial size. */
 	reset(): void;
 	/** The options as they are in force. */
-	getConfig(): Required<BatchOptimizerOptions>;
+	getConfig(): {
+		[Option in keyof BatchOptimizerOptions]-?: number;
+	};
 	/** The best size that is known, and why. */
 	getOptimizationRecommendation(): OptimizationRecommendation;
 	/** How batches went. */
@@ -355,9 +357,9 @@ export interface EmbeddingResult {
 /** Settings of one entry. */
 export interface CacheEntryOptions {
 	/** How long it is an answer, in seconds. Default: the cache's. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/** Anything that JSON can hold, given back with the entry. */
-	metadata?: unknown;
+	metadata?: unknown | undefined;
 }
 /** What a key stands for. A copy: changing it never changes the cache. */
 export interface CachedEmbedding {
@@ -423,36 +425,36 @@ export interface Logger {
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
-	maxEntries?: number;
+	maxEntries?: number | undefined;
 	/**
 	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
 	 * for the file's pages and the rest for entries. Default 100.
 	 */
-	maxMemoryMB?: number;
+	maxMemoryMB?: number | undefined;
 	/** The same in bytes. */
-	maxSizeBytes?: number;
+	maxSizeBytes?: number | undefined;
 	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/** The same in milliseconds. */
-	ttlMs?: number;
+	ttlMs?: number | undefined;
 	/** Whether an entry answers only for the content that it was set with. Default true. */
-	enableContentValidation?: boolean;
+	enableContentValidation?: boolean | undefined;
 	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number;
+	maintenanceInterval?: number | undefined;
 	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-	hitRatioThreshold?: number;
+	hitRatioThreshold?: number | undefined;
 	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
-	persistPath?: string;
+	persistPath?: string | undefined;
 	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
-	maxDiskMB?: number;
+	maxDiskMB?: number | undefined;
 	/** Keeps entries of different uses of one file apart. */
-	namespace?: string;
+	namespace?: string | undefined;
 	/** Keeps vectors of different models apart. */
-	model?: string;
+	model?: string | undefined;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-	vectorPrecision?: "f32" | "f16";
+	vectorPrecision?: "f32" | "f16" | undefined;
 	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
-	logger?: Logger;
+	logger?: Logger | undefined;
 }
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
@@ -1123,20 +1125,20 @@ export interface MemoryThresholds {
 /** Options of {@link MemoryAwareProcessor}. */
 export interface MemoryProcessorOptions {
 	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-	strategies?: ProcessingStrategy[];
-	memoryThresholds?: Partial<MemoryThresholds>;
+	strategies?: ProcessingStrategy[] | undefined;
+	memoryThresholds?: Partial<MemoryThresholds> | undefined;
 	/** How often memory is looked at, in milliseconds. Default 1000. */
-	monitoringInterval?: number;
+	monitoringInterval?: number | undefined;
 	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-	cleanupThreshold?: number;
+	cleanupThreshold?: number | undefined;
 	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-	gcThreshold?: number;
+	gcThreshold?: number | undefined;
 	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-	enableGcHints?: boolean;
+	enableGcHints?: boolean | undefined;
 	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-	emergencyCleanupThreshold?: number;
+	emergencyCleanupThreshold?: number | undefined;
 	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
-	memoryBuffer?: number;
+	memoryBuffer?: number | undefined;
 }
 /** Memory of the container where it has a limit, else of the host. Bytes. */
 export interface MemoryMetrics {
@@ -1370,7 +1372,7 @@ export interface MemoryEvent {
 /** Options of a stream. */
 export interface StreamOptions {
 	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-	order?: "input" | "completion";
+	order?: "input" | "completion" | undefined;
 }
 /** How the vectors of a text's tokens become one. */
 export type Pooling = "mean" | "cls" | "last_token" | "max";
@@ -1386,103 +1388,103 @@ export interface GeneratorOptions {
 	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
 	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
 	 */
-	modelPath?: string;
+	modelPath?: string | undefined;
 	/**
 	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
 	 * fetched.
 	 */
-	revision?: string;
+	revision?: string | undefined;
 	/**
 	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
 	 * `~/.cache/huggingface/hub`.
 	 */
-	cacheDir?: string;
+	cacheDir?: string | undefined;
 	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-	localFilesOnly?: boolean;
+	localFilesOnly?: boolean | undefined;
 	/**
 	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
 	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
 	 */
-	dtype?: Dtype;
+	dtype?: Dtype | undefined;
 	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling;
+	pooling?: Pooling | undefined;
 	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-	normalize?: boolean;
+	normalize?: boolean | undefined;
 	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-	dimensions?: number;
+	dimensions?: number | undefined;
 	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-	maxLength?: number;
+	maxLength?: number | undefined;
 	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
 	prompts?: {
 		document?: string;
 		query?: string;
-	};
+	} | undefined;
 	/**
 	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
 	 * before all texts, whatever their `inputType`.
 	 */
-	promptName?: string;
+	promptName?: string | undefined;
 	/**
 	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
 	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
 	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
 	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
 	 */
-	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
 	/**
 	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
 	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
 	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
 	 */
-	monitor?: PerformanceMonitor | false;
+	monitor?: PerformanceMonitor | false | undefined;
 	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-	enableCaching?: boolean;
+	enableCaching?: boolean | undefined;
 	/** Another spelling of `cache`. */
-	cacheConfig?: CacheOptions;
+	cacheConfig?: CacheOptions | undefined;
 	/**
 	 * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
 	 * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
 	 * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
 	 */
-	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
 	/** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
-	enableBatchOptimization?: boolean;
+	enableBatchOptimization?: boolean | undefined;
 	/** Another spelling of `batchOptimizer`. */
-	batchConfig?: BatchOptimizerOptions;
+	batchConfig?: BatchOptimizerOptions | undefined;
 	/**
 	 * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
 	 * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
 	 * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
 	 * the same.
 	 */
-	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
 	/** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
-	enableMemoryAwareProcessing?: boolean;
+	enableMemoryAwareProcessing?: boolean | undefined;
 	/** Another spelling of `memoryProcessor`. */
-	memoryConfig?: MemoryProcessorOptions;
+	memoryConfig?: MemoryProcessorOptions | undefined;
 	/**
 	 * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
 	 * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
 	 * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
 	 * Default: what the process holds and the container (cgroup) or the host has left.
 	 */
-	memoryLimit?: number;
+	memoryLimit?: number | undefined;
 	/**
 	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
 	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
 	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
 	 */
-	intraOpThreads?: number | "auto";
+	intraOpThreads?: number | "auto" | undefined;
 	/**
 	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
 	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
 	 * to those of the CPU but not the same, so they have a fingerprint of their own.
 	 */
-	executionProviders?: ExecutionProvider[];
+	executionProviders?: ExecutionProvider[] | undefined;
 	/**
 	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
 	 */
-	logger?: Logger;
+	logger?: Logger | undefined;
 }
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
@@ -1498,31 +1500,31 @@ export interface FetchProgress {
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
 export interface InitializeOptions {
 	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Told of files that are fetched from the hub, some times a second. */
-	progressCallback?: (progress: FetchProgress) => void;
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
 }
 /** Options of one call. */
 export interface CallOptions {
 	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-	timeoutMs?: number;
+	timeoutMs?: number | undefined;
 	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-	progressCallback?: (processed: number, total: number) => void;
+	progressCallback?: ((processed: number, total: number) => void) | undefined;
 	/**
 	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
 	 * answered, and that one carries the error.
 	 */
-	onError?: "throw" | "skip";
+	onError?: "throw" | "skip" | undefined;
 	/** Neither ask the cache nor tell it. Default `false`. */
-	bypassCache?: boolean;
+	bypassCache?: boolean | undefined;
 	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-	inputType?: "document" | "query";
+	inputType?: "document" | "query" | undefined;
 	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
-	batchSize?: number;
+	batchSize?: number | undefined;
 	/** Most runs at a time. Default: as many as there are cores. */
-	maxConcurrency?: number;
+	maxConcurrency?: number | undefined;
 }
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
 export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
@@ -1533,7 +1535,7 @@ export interface BatchProcessOptions extends CallOptions {
 	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
 	 * `MEMORY_LIMIT_EXCEEDED`.
 	 */
-	memoryLimit?: number;
+	memoryLimit?: number | undefined;
 }
 /**
  * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
@@ -1662,18 +1664,18 @@ export declare function prepareText(annotation: Annotation, maxTokens?: number):
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
-	path?: string;
+	path?: string | undefined;
 	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger">;
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger"> | undefined;
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
 	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
-	rebuild?: boolean;
+	rebuild?: boolean | undefined;
 	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Told whenever files were written. */
-	progressCallback?: (report: IndexReport) => void;
+	progressCallback?: ((report: IndexReport) => void) | undefined;
 }
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
@@ -2021,7 +2023,7 @@ export declare class InferenceCache implements AsyncDisposable {
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {
 	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
-	cacheDir?: string;
+	cacheDir?: string | undefined;
 }
 /** A model in the store. */
 export interface StoredModel {

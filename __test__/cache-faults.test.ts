@@ -104,3 +104,30 @@ test.skipIf(process.platform === 'win32')('a file that is deleted while it is op
   expect(told.events).toEqual(['storage-failed']);
   expect(told.disk.available).toBe(true);
 });
+
+test('a clock that is set forth and back brings nothing back, and keeps nothing', (context) => {
+  const home = directory();
+  const library = join(home, 'clock.so');
+  const source = join(root, '__test__', 'programs', 'clock.c');
+  if (process.platform !== 'linux' || !can('cc', '-shared', '-fPIC', '-o', library, source)) {
+    context.skip('needs a C compiler and a loader that puts a library before others');
+  }
+  const run = (offset: number, ...set: string[]) => {
+    const env = { ...process.env, LD_PRELOAD: library, CLOCK_OFFSET_SECONDS: String(offset) };
+    const args = [join(root, '__test__', 'programs', 'clock.cjs'), join(home, 'cache.db'), ...set];
+    const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', env });
+    expect(stderr).toBe('');
+    const { now, found } = JSON.parse(stdout) as { now: number; found: string[] };
+    expect(Math.abs(now - Date.now() - offset * 1000)).toBeLessThan(60_000);
+    return found;
+  };
+  const days = 86_400 * 10;
+  expect(run(days, 'ahead', 'for ever')).toEqual(['ahead', 'for ever']);
+  // Of an age that nobody knows, and from then on gone.
+  expect(run(0, 'on time')).toEqual(['for ever', 'on time']);
+  expect(run(days)).toEqual(['for ever']);
+  expect(run(0)).toEqual(['for ever']);
+  expect(run(0, 'on time')).toEqual(['for ever', 'on time']);
+  expect(run(-days, 'behind')).toEqual(['for ever', 'behind']);
+  expect(run(0)).toEqual(['for ever']);
+});

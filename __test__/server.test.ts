@@ -56,23 +56,22 @@ async function get(server: EmbeddingServer, path: string, init: RequestInit = {}
   return { status: answer.status, headers: answer.headers, text, body: json ? JSON.parse(text) : undefined };
 }
 
-/** Sends bytes as they are, and gives all that comes until the connection ends. `pieces`: with a turn between. */
-async function raw(server: EmbeddingServer, pieces: (string | Uint8Array)[], { end = false, until }: { end?: boolean; until?: (text: string) => boolean } = {}): Promise<string> {
+/** Sends bytes as they are, in pieces, and gives all that comes until the connection ends: read at once, or when all is sent. */
+async function raw(server: EmbeddingServer, pieces: (string | Uint8Array)[], { end = false, readLast = false }: { end?: boolean; readLast?: boolean } = {}): Promise<string> {
   const socket = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
   let text = '';
   const over = new Promise<void>((resolve) => {
-    socket.on('data', (piece) => {
-      text += piece.toString('latin1');
-      if (until?.(text)) resolve();
-    });
     socket.on('end', resolve).on('close', () => resolve()).on('error', () => resolve());
   });
+  const read = () => socket.on('data', (piece) => (text += piece.toString('latin1')));
+  if (!readLast) read();
   for (const piece of pieces) {
     if (!socket.writable) break;
     socket.write(piece);
     await sleep(2);
   }
   if (end) socket.end();
+  if (readLast) read();
   await over;
   socket.destroy();
   return text;
@@ -108,25 +107,49 @@ describe('POST /v1/embeddings', () => {
     expect(one.body.data.map(({ embedding }: { embedding: number[] }) => embedding)).toEqual([Array.from(matrix.row(3))]);
   });
 
-  test.each(['float', 'base64'])('of many texts, while the event loop turns: %s', async (encoding_format) => {
+  test.each(['float', 'base64'])('of many texts, in pieces: %s', async (encoding_format) => {
     const input = texts(2048);
     const matrix = await generator.embed(input);
-    let [turns, counting] = [0, true];
-    const count = () => {
-      turns++;
-      if (counting) setImmediate(count);
-    };
     const answer = await fetch(`${shared.url}/v1/embeddings`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ model: 'bert', input, encoding_format }),
     });
     expect(answer.headers.get('transfer-encoding')).toBe('chunked');
-    count();
     const { data } = (await answer.json()) as { data: { embedding: number[] | string }[] };
-    counting = false;
-    expect(turns).toBeGreaterThan(5);
     data.forEach(({ embedding }, i) => expect(typeof embedding === 'string' ? decoded(embedding) : Float32Array.from(embedding)).toEqual(matrix.row(i).slice()));
+  });
+
+  test('answers are made by turns', async () => {
+    const matrix = await generator.embed(texts(40));
+    const order: string[] = [];
+    let [turns, counting] = [0, true];
+    const count = () => {
+      turns++;
+      if (counting) setImmediate(count);
+    };
+    const slow = (name: string) => ({
+      ...matrix,
+      row(index: number) {
+        if (order.length === 0) count();
+        order.push(name);
+        for (const until = performance.now() + 1; performance.now() < until; );
+        return matrix.row(index);
+      },
+    });
+    let both = 0;
+    const server = await started({
+      generator: acting(async ([name]) => {
+        both++;
+        await expect.poll(() => both, { interval: 5 }).toBe(2);
+        return slow(name!);
+      }),
+    });
+    await Promise.all(['a', 'b'].map((input) => ask(server, { model: 'bert', input })));
+    counting = false;
+    // 80 steps of a millisecond each: in a few turns of the event loop they would hold up everybody else.
+    expect(turns).toBeGreaterThan(10);
+    expect(order.join('')).toContain('aba');
   });
 
   test('keeps the first dimensions, as a generator with that option', async () => {
@@ -211,6 +234,7 @@ describe('POST /v1/embeddings', () => {
     ['{"model":"bert","input":[]}', 400, 'input', /empty array/],
     ['{"model":"bert","input":""}', 400, 'input', /empty string/],
     ['{"model":"bert","input":["a",""]}', 400, 'input', /input\[1\] is an empty string/],
+    ['{"model":"bert","input":[" \\n"]}', 400, 'input', /input\[0\] is an empty string but for white space/],
     ['{"model":"bert","input":["a",null]}', 400, 'input', /input\[1\] is null/],
     ['{"model":"bert","input":[1,2,3]}', 400, 'input', /token ids/],
     ['{"model":"bert","input":[[1,2],[3]]}', 400, 'input', /token ids/],
@@ -409,10 +433,10 @@ describe('HTTP that is not as it should be', () => {
   test('a body that is too large is answered while it is sent', async () => {
     const server = await started({ maxBodyMB: 0.1 });
     const piece = 'x'.repeat(100_000);
-    const lengths = await raw(server, ['POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2000000\r\n\r\n', ...Array<string>(20).fill(piece)]);
+    const lengths = await raw(server, ['POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500000\r\n\r\n', ...Array<string>(5).fill(piece)], { readLast: true });
     expect(statuses(lengths)).toEqual([413]);
     const chunk = `${piece.length.toString(16)}\r\n${piece}\r\n`;
-    const chunked = await raw(server, ['POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n', ...Array<string>(20).fill(chunk)]);
+    const chunked = await raw(server, ['POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n', ...Array<string>(5).fill(chunk), '0\r\n\r\n'], { readLast: true });
     expect(statuses(chunked)).toEqual([413]);
     expect((await get(server, '/metrics')).text).toContain('embedcore_server_queued_bytes 0\n');
   });
@@ -630,6 +654,19 @@ describe('npx embedcore serve', () => {
     expect(err()).toBe('Finishing what runs …\n');
   });
 
+  test('a second signal ends it at once', async () => {
+    const { child, url, exit, err } = await command('--model', model('bert-mean'));
+    const socket = connect(Number(new URL(url!).port), '127.0.0.1');
+    onTestFinished(() => void socket.destroy());
+    socket.on('error', () => {});
+    socket.write(post(good, 'Expect: 100-continue\r\n').slice(0, -good.length));
+    await once(socket, 'data');
+    child.kill('SIGTERM');
+    await expect.poll(err, { timeout: 10_000 }).toContain('Finishing');
+    child.kill('SIGTERM');
+    expect(await exit).toEqual([143, null]);
+  });
+
   test('with a key from the environment, and nothing to do', async () => {
     process.env.EMBEDCORE_API_KEY = 'secret';
     onTestFinished(() => void delete process.env.EMBEDCORE_API_KEY);
@@ -643,7 +680,8 @@ describe('npx embedcore serve', () => {
 
   test.each([
     [['--port', 'x'], 2, '--port is x'],
-    [['--max-body-mb', '9999'], 1, 'maxBodyMB'],
+    [['--max-body-mb', '9999'], 2, '--max-body-mb: 9999 is not a number from 0.001 to 512'],
+    [['--alias', ''], 1, 'aliases'],
     [['somewhere'], 2, 'takes no arguments'],
     [['--limit', '3'], 2, '--limit is an option of search'],
     [['--model', '/no/such/model'], 1, '/no/such/model'],

@@ -1,6 +1,7 @@
 // What serving costs: requests and texts a second over HTTP, against the generator called directly. See --help.
 
 import { fork } from 'node:child_process';
+import { openSync, readSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
@@ -44,6 +45,41 @@ async function pace(clients, seconds, work) {
   return rate;
 }
 
+/**
+ * How long each turn of the event loop holds it, in milliseconds of the processor's time: what other processes take from
+ * this one on a busy machine does not count. From Linux, which knows it of every thread.
+ */
+function holding() {
+  let file;
+  try {
+    file = openSync(`/proc/self/task/${process.pid}/schedstat`);
+  } catch {
+    return { reset() {}, figures: () => [NaN, NaN] };
+  }
+  const buffer = Buffer.alloc(64);
+  const busy = () => Number.parseInt(buffer.latin1Slice(0, readSync(file, buffer, 0, 64, 0)), 10) / 1e6;
+  let turns = [];
+  let [last, on] = [0, false];
+  const turn = () => {
+    const now = busy();
+    turns.push(now - last);
+    last = now;
+    if (on) setImmediate(turn);
+  };
+  return {
+    reset() {
+      [turns, last, on] = [[], busy(), true];
+      setImmediate(turn);
+    },
+    figures() {
+      on = false;
+      // Most turns have nothing to do but this.
+      turns = turns.filter((ms) => ms > 0.1).sort((a, b) => a - b);
+      return [turns[Math.floor(turns.length * 0.99)], turns.at(-1)];
+    },
+  };
+}
+
 /** The other process: says where it serves, and measures what it is told to. */
 async function serving(modelPath) {
   const { OptimizedEmbeddingGenerator } = await import('../dist/index.js');
@@ -51,16 +87,19 @@ async function serving(modelPath) {
   const generator = new OptimizedEmbeddingGenerator({ modelPath, cache: false });
   const server = await serve({ generator, modelId: 'model', port: 0 });
   const delay = monitorEventLoopDelay({ resolution: RESOLUTION });
+  const held = holding();
   process.on('message', async ({ what, clients, seconds, number }) => {
     if (what === 'direct') process.send(await pace(clients, seconds, () => generator.embed(texts(number))));
     if (what === 'reset') {
       delay.reset();
       delay.enable();
+      held.reset();
       process.send(true);
     }
     if (what === 'delay') {
       delay.disable();
-      process.send([delay.percentile(50), delay.percentile(99), delay.max].map((ns) => ns / 1e6));
+      const late = [delay.percentile(50), delay.percentile(99), delay.max].map((ns) => ns / 1e6);
+      process.send([...late, ...held.figures()]);
     }
     if (what === 'end') await server.close().then(() => generator.cleanup()).then(() => process.disconnect());
   });
@@ -97,7 +136,11 @@ if (process.argv[2] === 'serving') {
     const numbers = (list, option) => list.split(',').map((text) => count(text, option));
     const [seconds, rounds] = [count(values.seconds, '--seconds'), count(values.rounds, '--rounds')];
     const child = fork(script, ['serving', values.model]);
-    const told = () => new Promise((resolve, reject) => child.once('message', resolve).once('exit', () => reject(new Error('The server has ended'))));
+    let over = false;
+    child.once('exit', () => {
+      if (!over) throw new Error('The server has ended');
+    });
+    const told = () => new Promise((resolve) => child.once('message', resolve));
     const tell = (message) => (child.send(message), told());
     const port = await told();
     const agent = new Agent({ keepAlive: true });
@@ -109,8 +152,9 @@ if (process.argv[2] === 'serving') {
     };
 
     if (values.large) {
-      console.log(`2048 texts a request, 4 clients; ms between two firings of a timer of ${RESOLUTION} ms in the server`);
-      console.log(`${''.padEnd(10)}${['requests/s', 'texts/s', 'p50', 'p99', 'max'].map((head) => head.padStart(12)).join('')}`);
+      console.log(`2048 texts a request, 4 clients. late: ms between two firings of a timer of ${RESOLUTION} ms in the server.`);
+      console.log('held: ms of processor time that one turn of its event loop takes, which no other process makes longer.\n');
+      console.log(`${''.padEnd(10)}${['requests/s', 'texts/s', 'late p50', 'late p99', 'late max', 'held p99', 'held max'].map((head) => head.padStart(12)).join('')}`);
       for (const encoding of ['idle', 'base64', 'float']) {
         if (encoding !== 'idle') await http(4, 2048, encoding);
         await tell({ what: 'reset' });
@@ -139,6 +183,7 @@ if (process.argv[2] === 'serving') {
       }
     }
     agent.destroy();
+    over = true;
     child.send({ what: 'end' });
   });
 }

@@ -352,7 +352,14 @@ async function serve(rest, values) {
   for (const [name, [option, unit]] of Object.entries(SERVE_NUMBERS)) if (values[name] !== undefined) options[option] = numeric(name, values[name]) * unit;
   if (values['memory-limit'] !== undefined) options.generator.memoryLimit = numeric('memory-limit', values['memory-limit']);
   const apiKey = values['api-key'] ?? process.env.EMBEDCORE_API_KEY;
-  const server = new EmbeddingServer({ ...options, ...(values.host && { host: values.host }), ...(values.alias && { aliases: values.alias }), ...(apiKey && { apiKey }) });
+  const others = { host: values.host, aliases: values.alias, apiKey };
+  for (const [option, value] of Object.entries(others)) if (value !== undefined) options[option] = value;
+  let server;
+  try {
+    server = new EmbeddingServer(options);
+  } catch (error) {
+    throw inFlags(error);
+  }
 
   const bar = new Bar(process.stderr);
   let stopping;
@@ -377,6 +384,12 @@ async function serve(rest, values) {
   bar.end();
   const color = paint(process.stdout);
   console.log(`${color('bold', plain(server.models.join(', ')))} is served at ${color('cyan', `${server.url}/v1`)} until you press Ctrl-C`);
+}
+
+/** An error about an option, in the words of the command line. */
+function inFlags(error) {
+  const [flag] = Object.entries(SERVE_NUMBERS).find(([, [option]]) => option === error.details?.option) ?? [];
+  return flag ? new UsageError(error.message.replace(/^.*?`: /, `--${flag}: `)) : error;
 }
 
 function numeric(name, text) {

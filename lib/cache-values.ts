@@ -8,9 +8,9 @@ import type { EmbeddingResult } from './result';
 /** Settings of one entry. */
 export interface CacheEntryOptions {
   /** How long it is an answer, in seconds. Default: the cache's. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /** Anything that JSON can hold, given back with the entry. */
-  metadata?: unknown;
+  metadata?: unknown | undefined;
 }
 
 /** What a key stands for. A copy: changing it never changes the cache. */

@@ -48,36 +48,36 @@ export type {
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
   /** Most entries in memory. Default 1000. */
-  maxEntries?: number;
+  maxEntries?: number | undefined;
   /**
    * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
    * for the file's pages and the rest for entries. Default 100.
    */
-  maxMemoryMB?: number;
+  maxMemoryMB?: number | undefined;
   /** The same in bytes. */
-  maxSizeBytes?: number;
+  maxSizeBytes?: number | undefined;
   /** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /** The same in milliseconds. */
-  ttlMs?: number;
+  ttlMs?: number | undefined;
   /** Whether an entry answers only for the content that it was set with. Default true. */
-  enableContentValidation?: boolean;
+  enableContentValidation?: boolean | undefined;
   /** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-  maintenanceInterval?: number;
+  maintenanceInterval?: number | undefined;
   /** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-  hitRatioThreshold?: number;
+  hitRatioThreshold?: number | undefined;
   /** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
-  persistPath?: string;
+  persistPath?: string | undefined;
   /** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
-  maxDiskMB?: number;
+  maxDiskMB?: number | undefined;
   /** Keeps entries of different uses of one file apart. */
-  namespace?: string;
+  namespace?: string | undefined;
   /** Keeps vectors of different models apart. */
-  model?: string;
+  model?: string | undefined;
   /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-  vectorPrecision?: 'f32' | 'f16';
+  vectorPrecision?: 'f32' | 'f16' | undefined;
   /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
-  logger?: Logger;
+  logger?: Logger | undefined;
 }
 
 /** An entry that is similar to what was asked for. */
@@ -327,6 +327,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * The entries whose vectors point most nearly where `embedding` does, the nearest first. The first call reads all
    * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
+   *
+   * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes less than a
+   * millisecond; among random ones, all about equally far from each other, ten times as long.
    */
   async findSimilar(
     embedding: ArrayLike<number>,

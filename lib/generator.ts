@@ -30,100 +30,100 @@ export interface GeneratorOptions {
    * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
    * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
    */
-  modelPath?: string;
+  modelPath?: string | undefined;
   /**
    * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
    * fetched.
    */
-  revision?: string;
+  revision?: string | undefined;
   /**
    * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
    * `~/.cache/huggingface/hub`.
    */
-  cacheDir?: string;
+  cacheDir?: string | undefined;
   /** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-  localFilesOnly?: boolean;
+  localFilesOnly?: boolean | undefined;
   /**
    * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
    * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
    */
-  dtype?: Dtype;
+  dtype?: Dtype | undefined;
   /** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-  pooling?: Pooling;
+  pooling?: Pooling | undefined;
   /** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-  normalize?: boolean;
+  normalize?: boolean | undefined;
   /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-  dimensions?: number;
+  dimensions?: number | undefined;
   /** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-  maxLength?: number;
+  maxLength?: number | undefined;
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-  prompts?: { document?: string; query?: string };
+  prompts?: { document?: string; query?: string } | undefined;
   /**
    * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
    * before all texts, whatever their `inputType`.
    */
-  promptName?: string;
+  promptName?: string | undefined;
   /**
    * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
    * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
    * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
    * ever: the vector of a text never changes for the same model, and another model has keys of its own.
    */
-  cache?: CacheOptions | IntelligentEmbeddingCache | false;
+  cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
   /**
    * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
    * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
    * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
    */
-  monitor?: PerformanceMonitor | false;
+  monitor?: PerformanceMonitor | false | undefined;
   /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-  enableCaching?: boolean;
+  enableCaching?: boolean | undefined;
   /** Another spelling of `cache`. */
-  cacheConfig?: CacheOptions;
+  cacheConfig?: CacheOptions | undefined;
   /**
    * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
    * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
    * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
    */
-  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
   /** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
-  enableBatchOptimization?: boolean;
+  enableBatchOptimization?: boolean | undefined;
   /** Another spelling of `batchOptimizer`. */
-  batchConfig?: BatchOptimizerOptions;
+  batchConfig?: BatchOptimizerOptions | undefined;
   /**
    * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
    * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
    * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
    * the same.
    */
-  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
   /** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
-  enableMemoryAwareProcessing?: boolean;
+  enableMemoryAwareProcessing?: boolean | undefined;
   /** Another spelling of `memoryProcessor`. */
-  memoryConfig?: MemoryProcessorOptions;
+  memoryConfig?: MemoryProcessorOptions | undefined;
   /**
    * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
    * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
    * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
    * Default: what the process holds and the container (cgroup) or the host has left.
    */
-  memoryLimit?: number;
+  memoryLimit?: number | undefined;
   /**
    * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
    * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
    * measures which of the two is faster here; it takes the time and memory to load the model twice.
    */
-  intraOpThreads?: number | 'auto';
+  intraOpThreads?: number | 'auto' | undefined;
   /**
    * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
    * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
    * to those of the CPU but not the same, so they have a fingerprint of their own.
    */
-  executionProviders?: ExecutionProvider[];
+  executionProviders?: ExecutionProvider[] | undefined;
   /**
    * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
    */
-  logger?: Logger;
+  logger?: Logger | undefined;
 }
 
 /** How much of a file of a model has been fetched. */
@@ -141,32 +141,32 @@ export interface FetchProgress {
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
 export interface InitializeOptions {
   /** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told of files that are fetched from the hub, some times a second. */
-  progressCallback?: (progress: FetchProgress) => void;
+  progressCallback?: ((progress: FetchProgress) => void) | undefined;
 }
 
 /** Options of one call. */
 export interface CallOptions {
   /** Stops the call, a running inference included; it rejects with `ABORTED`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-  progressCallback?: (processed: number, total: number) => void;
+  progressCallback?: ((processed: number, total: number) => void) | undefined;
   /**
    * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
    * answered, and that one carries the error.
    */
-  onError?: 'throw' | 'skip';
+  onError?: 'throw' | 'skip' | undefined;
   /** Neither ask the cache nor tell it. Default `false`. */
-  bypassCache?: boolean;
+  bypassCache?: boolean | undefined;
   /** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-  inputType?: 'document' | 'query';
+  inputType?: 'document' | 'query' | undefined;
   /** Most inputs in one run of the model. By default, and above it, the planner decides. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Most runs at a time. Default: as many as there are cores. */
-  maxConcurrency?: number;
+  maxConcurrency?: number | undefined;
 }
 
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
@@ -178,7 +178,7 @@ export interface BatchProcessOptions extends CallOptions {
    * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
    * `MEMORY_LIMIT_EXCEEDED`.
    */
-  memoryLimit?: number;
+  memoryLimit?: number | undefined;
 }
 
 /**

@@ -124,5 +124,5 @@ export type { OpenTelemetryConnection, OpenTelemetryOptions } from './open-telem
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';
 
-// The compiler makes getters of the exports above, which no test can replace: jest.spyOn and the like need plain ones.
+// The compiler makes getters of the exports above, which node:test and sinon cannot replace: they need plain properties.
 module.exports = Object.defineProperty({ ...module.exports }, '__esModule', { value: true });

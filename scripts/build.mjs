@@ -2,6 +2,7 @@
 //
 //   node scripts/build.mjs [--debug]
 //   node scripts/build.mjs --target aarch64-unknown-linux-gnu     the addon for another platform, with its library
+//   … --built                                                     takes what cargo has built already (in a container, say)
 
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
@@ -10,7 +11,7 @@ import { parseArgs } from 'node:util';
 
 import { platformOf, root } from './platforms.mjs';
 
-const { debug, target } = parseArgs({ options: { debug: { type: 'boolean' }, target: { type: 'string' } } }).values;
+const { debug, built, target } = parseArgs({ options: { debug: { type: 'boolean' }, built: { type: 'boolean' }, target: { type: 'string' } } }).values;
 const profile = debug ? 'debug' : 'release';
 
 /** Runs a command that says itself what goes wrong. */
@@ -36,7 +37,7 @@ const platform = platformOf(target);
 const { name, folder, addon } = platform;
 run(process.platform === 'win32' ? 'python' : 'python3', [join('scripts', 'fetch_onnxruntime.py'), '--target', platform.target]);
 const options = ['--features', 'napi', ...(debug ? [] : ['--release']), ...(target ? ['--target', target] : [])];
-run('cargo', ['build', ...options], target ? crossing(platform) : {});
+if (!built) run('cargo', ['build', ...options], target ? crossing(platform) : {});
 mkdirSync(folder, { recursive: true });
 // Renamed into place: a running process keeps the old file instead of crashing on a changed one.
 copyFileSync(join(resolve(root, process.env.CARGO_TARGET_DIR ?? 'target'), target ?? '', profile, platform.built), join(folder, `${addon}.part`));

@@ -144,6 +144,8 @@ export function disagreements() {
     .map(([name]) => `${name} does not say what package.json and scripts/platforms.mjs do: run \`node scripts/platforms.mjs\``);
   const folders = readdirSync(join(root, 'npm'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
   for (const { name } of folders) if (!platforms.some((platform) => platform.name === name)) wrong.push(`npm/${name} is no platform`);
+  const known = /PUBLISHED = \[([^\]]*)\]/.exec(readFileSync(join(root, 'lib', 'platform.ts'), 'utf8'))?.[1].match(/[\w-]+/g) ?? [];
+  if (!isDeepStrictEqual(known, platforms.map(({ name }) => name))) wrong.push('PUBLISHED in lib/platform.ts is not the list of platforms');
   return wrong;
 }
 

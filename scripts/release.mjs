@@ -3,6 +3,8 @@
 //   node scripts/release.mjs pack --out DIR [--all]      tarballs: the root package, and this machine's platform or all
 //   node scripts/release.mjs dry [--built] [--keep]      everything that can be tried without publishing: builds (unless
 //                                                        --built), checks, packs, installs, runs the README's code
+//   node scripts/release.mjs try --from DIR              installs tarballs as a user would, and runs the README's code
+//   node scripts/release.mjs check --tag v1.2.3          whether that is the version, everywhere, and in the changelog
 //   node scripts/release.mjs publish --from DIR          publishes tarballs, platforms first; what is there is left alone
 
 import { execFileSync } from 'node:child_process';
@@ -17,7 +19,7 @@ import { runReadme } from './readme.mjs';
 
 const MB = 1024 * 1024;
 /** What an installation may weigh: the root package and one platform package, unpacked. */
-const MOST_INSTALLED = 50 * MB;
+const MOST_INSTALLED = 52 * MB;
 /** What the root package may hold; anything else is a file of the workshop that slipped in. */
 const ROOT_FILES = [
   /^package\.json$/,
@@ -102,58 +104,86 @@ function weight(path) {
 
 /** An environment like that of a user who has Node.js and nothing else: no compiler, no settings, no home but an empty one. */
 function bareEnvironment(workshop) {
-  const bin = join(workshop, 'bin');
+  const { ORT_DYLIB_PATH, SystemRoot, PATH = '', Path = PATH } = process.env;
+  const kept = ORT_DYLIB_PATH ? { ORT_DYLIB_PATH } : {};
   const home = join(workshop, 'home');
-  mkdirSync(bin);
   mkdirSync(home);
-  symlinkSync(process.execPath, join(bin, 'node'));
-  const beside = join(dirname(process.execPath), 'npm');
-  const found = [beside, ...process.env.PATH.split(delimiter).map((folder) => join(folder, 'npm'))].find((path) => existsSync(path));
-  for (const name of ['npm', 'npx']) symlinkSync(join(dirname(realpathSync(found)), `${name}-cli.js`), join(bin, name));
-  // A shell and what it takes to start one; npm runs commands in it.
-  const system = process.platform === 'linux' || process.platform === 'darwin' ? [join(workshop, 'sh')] : process.env.PATH.split(delimiter);
-  if (system.length === 1) {
-    mkdirSync(system[0]);
-    for (const name of ['sh', 'env']) symlinkSync(['/bin', '/usr/bin'].map((folder) => join(folder, name)).find(existsSync), join(system[0], name));
+  if (process.platform === 'win32') {
+    const path = Path.split(delimiter).filter((folder) => !/cargo|rustup/i.test(folder));
+    return { ...kept, SystemRoot, PATH: path.join(delimiter), APPDATA: home, LOCALAPPDATA: home, USERPROFILE: home, TEMP: tmpdir() };
   }
-  return { PATH: [bin, ...system].join(delimiter), HOME: home };
+  const bin = join(workshop, 'bin');
+  mkdirSync(bin);
+  const found = (name) => [dirname(process.execPath), ...PATH.split(delimiter)].map((folder) => join(folder, name)).find(existsSync);
+  // A shell, because npm runs commands in one.
+  for (const name of ['sh', 'npm', 'npx']) symlinkSync(realpathSync(found(name)), join(bin, name));
+  symlinkSync(process.execPath, join(bin, 'node'));
+  return { ...kept, PATH: bin, HOME: home };
 }
 
-async function dry({ built, keep }) {
-  const step = (what) => console.log(`\n${what}`);
-  step('Versions, changelog, notices');
-  const version = checkSources();
-  console.log(`  ${version} everywhere`);
-  if (!built) {
-    step('Build');
-    execFileSync(process.execPath, [join(root, 'scripts', 'build.mjs')], { cwd: root, stdio: 'inherit' });
+/** What works on a platform whose users bring ONNX Runtime, and what tells them to. */
+const WITHOUT_RUNTIME = `
+  import assert from 'node:assert';
+  import { IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, prepareText } from 'embedcore';
+  const cache = new IntelligentEmbeddingCache({ persistPath: 'cache.sqlite' });
+  await cache.set('a', 'text', [0.5, 0.25]);
+  assert.deepEqual((await cache.get('a', 'text')).embedding, [0.5, 0.25]);
+  await cache.close();
+  assert.equal(prepareText({ nodeId: 'a', signature: 'f()', summary: '' }), 'Signature: f()');
+  await assert.rejects(new OptimizedEmbeddingGenerator().initialize(), /ORT_DYLIB_PATH/);`;
+
+/** Installs tarballs into an empty project below `workshop`, weighs that, and uses it. */
+async function tryOut(tarballs, workshop) {
+  console.log('\nInstallation into an empty project, without network, compiler or home');
+  const host = hostPlatform();
+  const project = join(workshop, 'project');
+  mkdirSync(project);
+  writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }\n');
+  const env = bareEnvironment(workshop);
+  const started = performance.now();
+  npm(['install', '--offline', '--no-audit', '--no-fund', ...tarballs], project, env);
+  const installed = weight(join(project, 'node_modules'));
+  console.log(`  ${size(installed)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
+  if (installed > MOST_INSTALLED) throw new Refusal(`The installation takes ${size(installed)}, more than ${size(MOST_INSTALLED)}`);
+  const leftover = readdirSync(join(project, 'node_modules')).filter((name) => !name.startsWith('.') && ![host.package, 'embedcore'].includes(name));
+  if (leftover.length > 0) throw new Refusal(`The installation brought ${leftover.join(', ')} as well`);
+  if (!host.library && !env.ORT_DYLIB_PATH) {
+    console.log('\nWhat works without ONNX Runtime');
+    writeFileSync(join(project, 'without-runtime.mjs'), WITHOUT_RUNTIME);
+    execFileSync(process.execPath, ['without-runtime.mjs'], { cwd: project, env, stdio: 'inherit' });
+    return;
   }
+  console.log("\nThe README's code");
+  await runReadme(project, env);
+}
+
+/** Calls `work` with a temporary directory. */
+async function inWorkshop(keep, work) {
   const workshop = mkdtempSync(join(tmpdir(), 'embedcore-release-'));
   try {
-    step('Tarballs');
-    const packed = packAll(join(workshop, 'packages'), false);
-    for (const { filename, size: bytes, unpackedSize, entryCount } of packed) {
-      console.log(`  ${filename.padEnd(38)} ${size(bytes).padStart(9)}, ${size(unpackedSize).padStart(9)} unpacked, ${entryCount} files`);
-    }
-    step('Installation into an empty project, without network, scripts, compiler or home');
-    const project = join(workshop, 'project');
-    mkdirSync(project);
-    writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }\n');
-    const env = bareEnvironment(workshop);
-    const started = performance.now();
-    npm(['install', '--offline', '--no-audit', '--no-fund', ...packed.map(({ path }) => path)], project, env);
-    const installed = weight(join(project, 'node_modules'));
-    console.log(`  ${size(installed)} in ${((performance.now() - started) / 1000).toFixed(1)} s`);
-    if (installed > MOST_INSTALLED) throw new Refusal(`The installation takes ${size(installed)}, more than ${size(MOST_INSTALLED)}`);
-    const leftover = readdirSync(join(project, 'node_modules')).filter((name) => !name.startsWith('.') && !packed.some((tarball) => tarball.name === name));
-    if (leftover.length > 0) throw new Refusal(`The installation brought ${leftover.join(', ')} as well`);
-    step("The README's code");
-    await runReadme(project, env);
-    step('All of it works.');
+    await work(workshop);
   } finally {
     if (keep) console.log(`Kept in ${workshop}`);
     else rmSync(workshop, { recursive: true, force: true });
   }
+}
+
+async function dry({ built, keep }) {
+  console.log('Versions, changelog, notices');
+  console.log(`  ${checkSources()} everywhere`);
+  if (!built) {
+    console.log('\nBuild');
+    execFileSync(process.execPath, [join(root, 'scripts', 'build.mjs')], { cwd: root, stdio: 'inherit' });
+  }
+  await inWorkshop(keep, async (workshop) => {
+    console.log('\nTarballs');
+    const packed = packAll(join(workshop, 'packages'), false);
+    for (const { filename, size: bytes, unpackedSize, entryCount } of packed) {
+      console.log(`  ${filename.padEnd(38)} ${size(bytes).padStart(9)}, ${size(unpackedSize).padStart(9)} unpacked, ${entryCount} files`);
+    }
+    await tryOut(packed.map(({ path }) => path), workshop);
+  });
+  console.log('\nAll of it works.');
 }
 
 /** Publishes what is not published yet, so that a run that broke off can be repeated. */
@@ -185,7 +215,7 @@ function isPublished(name, version) {
 
 async function main([command, ...args]) {
   const flag = { type: 'boolean' };
-  const options = { out: { type: 'string' }, from: { type: 'string' }, all: flag, built: flag, keep: flag };
+  const options = { out: { type: 'string' }, from: { type: 'string' }, all: flag, tag: { type: 'string' }, built: flag, keep: flag };
   const values = parseArgs({ args, options }).values;
   if (command === 'dry') return dry(values);
   if (command === 'pack' && values.out) {
@@ -193,8 +223,18 @@ async function main([command, ...args]) {
     for (const { path } of packAll(resolve(values.out), values.all)) console.log(path);
     return;
   }
+  if (command === 'try' && values.from) {
+    const { version } = readJson('package.json');
+    const tarballs = [hostPlatform()?.package, 'embedcore'].map((name) => resolve(values.from, `${name}-${version}.tgz`));
+    return inWorkshop(values.keep, (workshop) => tryOut(tarballs, workshop));
+  }
+  if (command === 'check' && values.tag) {
+    const version = checkSources();
+    if (values.tag !== `v${version}`) throw new Refusal(`The tag ${values.tag} is not v${version}, which package.json says`);
+    return;
+  }
   if (command === 'publish' && values.from) return publish(resolve(values.from));
-  throw new Refusal('Usage: release.mjs dry [--built] [--keep] | pack --out DIR [--all] | publish --from DIR');
+  throw new Refusal('Usage: release.mjs dry [--built] [--keep] | pack --out DIR [--all] | try --from DIR | check --tag TAG | publish --from DIR');
 }
 
 main(process.argv.slice(2)).catch((error) => {

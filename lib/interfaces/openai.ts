@@ -102,7 +102,7 @@ function* texts(reader: Reader, maxItems: number): Generator<void, string[]> {
 
 function text(reader: Reader, where: string): string {
   const value = reader.string();
-  if (value === '') throw wrong('input', `${where} is an empty string, which has no embedding: leave it out`);
+  if (/^\s*$/.test(value)) throw wrong('input', `${where} is an empty string${value === '' ? '' : ' but for white space'}, which has no embedding: leave it out`);
   return value;
 }
 

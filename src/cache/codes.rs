@@ -4,13 +4,28 @@
 //! counts differing bits, which takes some nanoseconds a vector, ranks the nearest few hundred by their bytes, and
 //! gives the best of these. That is no exact answer, but near to one: whoever asks compares the vectors themselves.
 //!
+//! How many differing bits are few enough, each search finds out by itself: those of the answers tell how many an
+//! equally near vector may have, and while the ranked ones do not reach [`SIGMAS`] beyond that, more are ranked, up to
+//! all. Vectors of a model lie in heaps, and the first few hundred do; among random vectors, which are all about equally
+//! far from each other, it takes all bytes, some ten times as long.
+//!
 //! Why not a graph (HNSW: `usearch`, `hnsw_rs`): at a hundred thousand vectors this takes as long as a graph does, is
 //! there as soon as the vectors were read once (a graph takes many times as long to be built), forgets an entry at once,
-//! and needs no C++ and no dozen of crates in every build. It grows with their number, though: at some millions, a graph
-//! would be the better choice.
+//! finds as much among random vectors, where a graph loses its way, and needs no C++ and no dozen of crates in every
+//! build. It grows with their number, though: at some millions, a graph would be the better choice.
 
 /// Searched by their bytes, at least.
 const CANDIDATES: usize = 500;
+
+/// How far beyond the expected number of differing bits an answer may lie, in standard deviations: one of some hundreds
+/// lies farther.
+const SIGMAS: f32 = 3.0;
+
+/// Standard deviation of the number of differing bits, at least: bits of near vectors are few, and no coins.
+const LEAST_SIGMA: f32 = 2.0;
+
+/// From this part of all on, all are ranked: one after the other, that is faster.
+const MANY: usize = 6;
 
 /// How far the cosine by bytes may be from the one by the values themselves: ten times the usual error at 384 values.
 pub(super) const ROUNDING: f32 = 0.004;
@@ -108,44 +123,65 @@ impl Codes {
     }
 
     /// The vectors that are probably nearest to `query`, the nearest first: the cosine, within [`ROUNDING`], and the place.
-    /// At least four times `limit`, if there are so many.
-    pub fn nearest(&self, query: &[f32], limit: usize) -> Vec<(f32, usize)> {
+    /// At least four times `limit`, if there are so many; all of them that matter have a cosine of at least `threshold`.
+    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("popcnt") {
+        if is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has what the function is compiled for.
             #[allow(unsafe_code)]
-            return unsafe { nearest_popcnt(self, query, limit) };
+            return unsafe { nearest_avx2(self, query, limit, threshold) };
         }
-        self.search(query, limit)
+        self.search(query, limit, threshold)
     }
 
     #[inline(always)]
-    fn search(&self, query: &[f32], limit: usize) -> Vec<(f32, usize)> {
+    fn search(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
         let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let norm = query.iter().map(|value| (value / largest).powi(2)).sum::<f32>().sqrt();
         let unit: Vec<f32> = query.iter().map(|value| value / largest / norm).collect();
-        let candidates = self.candidates(&unit, CANDIDATES.max(4 * limit));
+        let most = CANDIDATES.max(4 * limit);
         // As many steps as the sum of all products has room for.
         let steps = (i32::MAX as f32 / STEPS / self.dimensions as f32 / 2.0).min(4095.0);
-        let unit: Vec<i16> = unit.iter().map(|value| (value * norm * steps) as i16).collect();
+        let asked: Vec<i16> = unit.iter().map(|value| (value * norm * steps) as i16).collect();
         let whole = norm * steps;
-        let mut ranked: Vec<(f32, usize)> = candidates
-            .into_iter()
-            .map(|at| {
-                let bytes = &self.bytes[at * self.dimensions..][..self.dimensions];
-                (dot(&unit, bytes) as f32 * self.scales[at] / whole, at)
-            })
-            .collect();
-        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-        ranked
+        let rank = |at: usize| {
+            let bytes = &self.bytes[at * self.dimensions..][..self.dimensions];
+            (dot(&asked, bytes) as f32 * self.scales[at] / whole, at)
+        };
+        let sorted = |mut ranked: Vec<(f32, usize)>| {
+            ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+            ranked
+        };
+        let all = || {
+            let mut ranked: Vec<(f32, usize)> = (0..self.len()).map(rank).collect();
+            if ranked.len() > most {
+                ranked.select_nth_unstable_by(most, |a, b| b.0.total_cmp(&a.0));
+                ranked.truncate(most);
+            }
+            ranked
+        };
+        if self.len() <= most {
+            return sorted(all());
+        }
+        let spread = self.spread(&unit);
+        let (mut candidates, mut radius) = spread.nearest(most);
+        loop {
+            let ranked = sorted(candidates.into_iter().map(rank).collect());
+            let needed = self.needed(&ranked, &spread, (&unit, limit, threshold));
+            if needed <= radius {
+                return ranked;
+            }
+            candidates = spread.within(needed);
+            if candidates.len() > self.len() / MANY {
+                return sorted(all());
+            }
+            radius = needed;
+        }
     }
 
-    /// Those with the fewest bits that differ, in no order: `most` of them or, where many are equal, somewhat fewer.
+    /// How many bits each vector differs by.
     #[inline(always)]
-    fn candidates(&self, unit: &[f32], most: usize) -> Vec<usize> {
-        if self.len() <= most {
-            return (0..self.len()).collect();
-        }
+    fn spread(&self, unit: &[f32]) -> Spread {
         let words = self.words();
         let mut asked = vec![0; words];
         marks(unit.iter().copied(), &self.mean, &mut asked);
@@ -157,15 +193,66 @@ impl Codes {
             Err(_) => count(self.bits.chunks_exact(words), &asked[..], &mut distances),
         }
         distances.iter().for_each(|distance| counts[*distance as usize] += 1);
+        Spread { distances, counts }
+    }
+
+    /// Within how many differing bits the `limit` nearest are, all but surely, as `ranked` and what is asked for let one
+    /// expect.
+    fn needed(&self, ranked: &[(f32, usize)], spread: &Spread, asked: (&[f32], usize, f32)) -> i32 {
+        let (unit, limit, threshold) = asked;
+        let found = ranked.iter().take(limit).take_while(|(similarity, _)| similarity + ROUNDING >= threshold).count();
+        let mut needed = -1.0f32;
+        // Others that are as near as the farther half of them differ by as many bits.
+        let farther = &ranked[found / 2..found];
+        if !farther.is_empty() {
+            let number = farther.len() as f32;
+            let bits = || farther.iter().map(|(_, at)| f32::from(spread.distances[*at]));
+            let mean = bits().sum::<f32>() / number;
+            let seen = bits().map(|bits| (bits - mean).powi(2)).sum::<f32>() / (number - 1.0).max(1.0);
+            needed = mean + SIGMAS * (self.variance(mean).max(seen) * (1.0 + 1.0 / number)).sqrt();
+        }
+        if found < limit {
+            let mean = self.expected(unit, threshold);
+            needed = needed.max(mean + SIGMAS * self.variance(mean).sqrt());
+        }
+        (needed as i32).min(self.dimensions as i32)
+    }
+
+    /// Of a number of differing bits, as if they were coins.
+    fn variance(&self, mean: f32) -> f32 {
+        (mean * (1.0 - mean / self.dimensions as f32)).max(LEAST_SIGMA * LEAST_SIGMA)
+    }
+
+    /// How many bits a vector of this cosine differs by, on average: as large a part of all as its angle is of a half
+    /// turn, seen from the mean.
+    fn expected(&self, unit: &[f32], similarity: f32) -> f32 {
+        let along: f32 = unit.iter().zip(&self.mean).map(|(value, mean)| value * mean).sum();
+        let mean: f32 = self.mean.iter().map(|value| value * value).sum();
+        let (shift, whole) = (mean - 2.0 * along, 1.0 + mean - 2.0 * along);
+        let cosine = if whole > 0.0 { ((similarity + shift) / whole).clamp(-1.0, 1.0) } else { -1.0 };
+        cosine.acos() / std::f32::consts::PI * self.dimensions as f32
+    }
+}
+
+/// How many bits each vector differs by from a query.
+struct Spread {
+    distances: Vec<u16>,
+    /// How many vectors there are for each number of bits.
+    counts: Vec<u32>,
+}
+
+impl Spread {
+    /// Those with the fewest bits that differ, in no order: `most` of them. And up to which number all are there, -1: none.
+    fn nearest(&self, most: usize) -> (Vec<usize>, i32) {
         let mut within = 0;
-        let limit = counts.iter().take_while(|count| {
+        let limit = self.counts.iter().take_while(|count| {
             within += **count as usize;
             within <= most
         });
         let limit = limit.count() as u16;
-        let mut rest = most - distances.iter().filter(|distance| **distance < limit).count();
+        let mut rest = most - self.distances.iter().filter(|distance| **distance < limit).count();
         let mut found = Vec::with_capacity(most);
-        for (at, distance) in distances.iter().enumerate() {
+        for (at, distance) in self.distances.iter().enumerate() {
             if *distance < limit {
                 found.push(at);
             } else if *distance == limit && rest > 0 {
@@ -173,14 +260,20 @@ impl Codes {
                 found.push(at);
             }
         }
-        found
+        (found, i32::from(limit) - 1)
+    }
+
+    /// All that differ by no more than `radius`.
+    fn within(&self, radius: i32) -> Vec<usize> {
+        let all = self.distances.iter().enumerate();
+        all.filter(|(_, distance)| i32::from(**distance) <= radius).map(|(at, _)| at).collect()
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "popcnt")]
-fn nearest_popcnt(codes: &Codes, query: &[f32], limit: usize) -> Vec<(f32, usize)> {
-    codes.search(query, limit)
+#[target_feature(enable = "avx2,popcnt")]
+fn nearest_avx2(codes: &Codes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    codes.search(query, limit, threshold)
 }
 
 #[inline(always)]
@@ -239,8 +332,8 @@ mod tests {
             let mut exact: Vec<(f32, usize)> =
                 vectors.iter().enumerate().map(|(at, vector)| (-cosine(query, vector), at)).collect();
             exact.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let near = codes.nearest(query, 10);
-            assert_eq!(near, codes.search(query, 10), "on every processor");
+            let near = codes.nearest(query, 10, -1.0);
+            assert_eq!(near, codes.search(query, 10, -1.0), "on every processor");
             assert!(near.iter().all(|(by_bytes, at)| (by_bytes - cosine(query, &vectors[*at])).abs() < tolerance));
             exact[..10].iter().filter(|(_, at)| near[..25].iter().any(|near| near.1 == *at)).count()
         });
@@ -267,13 +360,36 @@ mod tests {
         }
     }
 
+    /// All about equally far from each other: bits alone would find half of the nearest.
+    #[test]
+    fn the_nearest_of_random_vectors_are_among_the_first() {
+        let mut noise = Noise(3);
+        let mut any =
+            |count| -> Vec<Vec<f32>> { (0..count).map(|_| (0..384).map(|_| noise.next()).collect()).collect() };
+        let (vectors, queries) = (any(6_000), any(5));
+        let mut codes = Codes::new(384);
+        vectors.iter().for_each(|vector| codes.push(vector));
+        assert!(recall(&codes, &vectors, &queries) >= 0.98);
+        // One that is as near as is asked for, and nothing else that is: found among the first, without all the others.
+        for similarity in [0.6f32, 0.8, 0.95] {
+            let query = &queries[0];
+            let other = &queries[1];
+            let scale = (1.0 / similarity.powi(2) - 1.0).sqrt();
+            let planted: Vec<f32> = query.iter().zip(other).map(|(a, b)| a + scale * b).collect();
+            codes.set(7, &planted);
+            assert_eq!(codes.nearest(query, 10, similarity - 0.1)[0].1, 7);
+        }
+        let radius = |threshold| codes.needed(&[], &codes.spread(&queries[0]), (&queries[0], 10, threshold));
+        assert!(radius(0.95) < 100 && radius(0.6) < 160 && radius(0.1) > 192);
+    }
+
     #[test]
     fn extremes_are_vectors_like_any_other() {
         let mut codes = Codes::new(2);
         for vector in [[1e-30, 0.0], [0.0, 1e30], [-5.0, 0.0], [1e-3, 1e-3]] {
             codes.push(&vector);
         }
-        let places = |query: &[f32]| codes.nearest(query, 1).into_iter().map(|near| near.1).collect::<Vec<_>>();
+        let places = |query: &[f32]| codes.nearest(query, 1, -1.0).into_iter().map(|near| near.1).collect::<Vec<_>>();
         assert_eq!(places(&[1e-20, 0.0]), [0, 3, 1, 2]);
         assert_eq!(places(&[1e20, 1.1e20])[..2], [3, 1]);
     }

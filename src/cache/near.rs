@@ -110,11 +110,11 @@ impl Index {
     }
 
     /// The entries that are probably nearest, the nearest first, more than `limit`.
-    pub fn nearest(&self, query: &[f32], limit: usize) -> Vec<Candidate> {
+    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<Candidate> {
         if self.codes.dimensions() != query.len() || query.iter().all(|value| *value == 0.0) {
             return Vec::new();
         }
-        let ranked = self.codes.nearest(query, limit).into_iter();
+        let ranked = self.codes.nearest(query, limit, threshold).into_iter();
         let candidate = |(similarity, at)| Candidate { handle: self.handles[at], stamp: self.stamps[at], similarity };
         ranked.map(candidate).collect()
     }

@@ -57,7 +57,7 @@ impl EmbeddingCache {
                     index.made = true;
                 }
             }
-            index.nearest(query, limit)
+            index.nearest(query, limit, threshold)
         };
         // The few that are probably wanted, then more for as long as one of them may be.
         for some in candidates.chunks(limit.saturating_add(2)) {
