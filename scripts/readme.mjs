@@ -1,8 +1,8 @@
-// Runs the README's code in a project that has embedcore installed: every block marked `ts`, and its commands. A block
-// that cannot run by itself (because it needs the network, say) is marked `ts skip`.
+// Runs the code of README.md and docs/*.md in a project that has embedcore installed: every block marked `ts`, and the
+// README's commands. A block that cannot run by itself (because it needs the network, say) is marked `ts skip`.
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import ts from 'typescript';
@@ -32,17 +32,17 @@ Object.assign(globalThis, embedcore, {
 });
 `;
 
-/** The blocks of a Markdown text that are to be run: where each starts, and its code. */
-function blocks(markdown) {
+/** The blocks of a Markdown file that are to be run: where each starts, and its code. */
+function blocks(path) {
   const found = [];
   let open;
-  markdown.split('\n').forEach((line, i) => {
+  readFileSync(join(root, path), 'utf8').split('\n').forEach((line, i) => {
     if (open) {
       if (line === '```') {
         found.push(open);
         open = undefined;
       } else open.code += `${line}\n`;
-    } else if (line === '```ts') open = { line: i + 2, code: '' };
+    } else if (line === '```ts') open = { where: `${path}:${i + 2}`, code: '' };
   });
   // Those with imports from elsewhere show how embedcore fits into something that is not installed here.
   return found.filter(({ code }) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => from === 'embedcore'));
@@ -58,16 +58,17 @@ function runnable(code) {
 /** Runs everything in `project` with the environment `env`; throws at the first thing that fails or complains. */
 export async function runReadme(project, env) {
   writeFileSync(join(project, 'stand-ins.mjs'), STAND_INS);
-  const all = blocks(readFileSync(join(root, 'README.md'), 'utf8'));
-  if (all.length < 5) throw new Error(`README.md has only ${all.length} blocks of code that run: are they marked otherwise now?`);
+  const guides = readdirSync(join(root, 'docs')).filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`);
+  const all = ['README.md', ...guides].flatMap((file) => blocks(file));
+  if (all.length < 10) throw new Error(`README.md and docs/ have only ${all.length} blocks of code that run: are they marked otherwise now?`);
   mkdirSync(join(project, 'sources'));
   writeFileSync(join(project, 'sources', 'files.js'), '/** Opens a file for reading. */\nexport function openFile(path) { return path; }\n');
-  for (const { line, code } of all) {
-    const file = join(project, `readme-${line}.mjs`);
+  for (const [i, { where, code }] of all.entries()) {
+    const file = join(project, `block-${i}.mjs`);
     writeFileSync(file, runnable(code));
     const { status, signal, stderr } = spawnSync(process.execPath, ['--import', './stand-ins.mjs', file], { cwd: project, env, encoding: 'utf8', timeout: 60_000 });
-    if (status !== 0 || stderr) throw new Error(`README.md:${line} ended with ${status ?? signal}:\n${stderr}`);
-    console.log(`  README.md:${line} runs`);
+    if (status !== 0 || stderr) throw new Error(`${where} ended with ${status ?? signal}:\n${stderr}`);
+    console.log(`  ${where} runs`);
   }
   const command = (...args) => execFileSync('npx', ['embedcore', ...args], { cwd: project, env, encoding: 'utf8', shell: process.platform === 'win32' });
   command('index', 'sources');
