@@ -402,7 +402,10 @@ export interface Annotation {
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
 	maxEntries?: number;
-	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	/**
+	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
+	 * for the file's pages and the rest for entries. Default 100.
+	 */
 	maxMemoryMB?: number;
 	/** The same in bytes. */
 	maxSizeBytes?: number;
@@ -478,6 +481,9 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * The entries whose vectors point most nearly where `embedding` does, the nearest first. The first call reads all
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
+	 *
+	 * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes less than a
+	 * millisecond; among random ones, all about equally far from each other, ten times as long.
 	 */
 	findSimilar(embedding: ArrayLike<number>, options?: {
 		threshold?: number;
