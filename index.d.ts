@@ -3,25 +3,25 @@
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
 	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
-	minBatchSize?: number;
+	minBatchSize?: number | undefined;
 	/** Largest batch. Default 128. */
-	maxBatchSize?: number;
+	maxBatchSize?: number | undefined;
 	/**
 	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
 	 * the batch, and makes no difference where all sizes take as much. Default 70.
 	 */
-	targetCpuUsage?: number;
+	targetCpuUsage?: number | undefined;
 	/** Memory usage, in percent, above which batches shrink. Default 75. */
-	targetMemoryUsage?: number;
+	targetMemoryUsage?: number | undefined;
 	/** Batches before the size is changed for the first time. Default 10. */
-	minSamples?: number;
+	minSamples?: number | undefined;
 	/** Batches that analytics are about. Default 100. */
-	historyRetention?: number;
+	historyRetention?: number | undefined;
 	/**
 	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
 	 * by itself. Default 0.3.
 	 */
-	aggressiveness?: number;
+	aggressiveness?: number | undefined;
 }
 /** One batch that ran. */
 export interface BatchRecord {
@@ -32,13 +32,13 @@ export interface BatchRecord {
 	/** Items that were processed. */
 	itemsProcessed: number;
 	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
-	cpuUsage?: number;
+	cpuUsage?: number | undefined;
 	/** Memory usage while it ran, in percent. */
-	memoryUsage?: number;
+	memoryUsage?: number | undefined;
 	/** Whether it succeeded. Default true. */
-	success?: boolean;
+	success?: boolean | undefined;
 	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
-	tokens?: number;
+	tokens?: number | undefined;
 }
 /** What {@link DynamicBatchOptimizer} would do, and why. */
 export interface OptimizationRecommendation {
@@ -146,7 +146,9 @@ export declare class DynamicBatchOptimizer {
 	/** Forgets everything and starts again with the initial size. */
 	reset(): void;
 	/** The options as they are in force. */
-	getConfig(): Required<BatchOptimizerOptions>;
+	getConfig(): {
+		[Option in keyof BatchOptimizerOptions]-?: number;
+	};
 	/** The best size that is known, and why. */
 	getOptimizationRecommendation(): OptimizationRecommendation;
 	/** How batches went. */
@@ -305,6 +307,14 @@ export declare class EmbeddingError extends Error {
 	/** The values that the message names, for example `{ index: 3 }`. */
 	readonly details: Record<string, unknown>;
 	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
+	/** What JSON holds of it: no stack and no cause. */
+	toJSON(): {
+		name: string;
+		message: string;
+		code: EmbeddingErrorCode;
+		retryable: boolean;
+		details: Record<string, unknown>;
+	};
 }
 /** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
 export declare class ModelInitializationError extends EmbeddingError {
@@ -347,9 +357,9 @@ export interface EmbeddingResult {
 /** Settings of one entry. */
 export interface CacheEntryOptions {
 	/** How long it is an answer, in seconds. Default: the cache's. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/** Anything that JSON can hold, given back with the entry. */
-	metadata?: unknown;
+	metadata?: unknown | undefined;
 }
 /** What a key stands for. A copy: changing it never changes the cache. */
 export interface CachedEmbedding {
@@ -398,37 +408,53 @@ export interface Annotation {
 	/** Carried along, not embedded. */
 	metadata?: Record<string, unknown>;
 }
+/**
+ * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
+ * told. Without a logger, nothing is printed at all.
+ */
+export interface Logger {
+	/** What every call did. */
+	debug?(message: string, details?: Record<string, unknown>): unknown;
+	/** What happens once: a model is fetched, or loaded. */
+	info?(message: string, details?: Record<string, unknown>): unknown;
+	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+	warn?(message: string, details?: Record<string, unknown>): unknown;
+	/** What failed a call. Its promise rejects as well. */
+	error?(message: string, details?: Record<string, unknown>): unknown;
+}
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
-	maxEntries?: number;
+	maxEntries?: number | undefined;
 	/**
 	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
 	 * for the file's pages and the rest for entries. Default 100.
 	 */
-	maxMemoryMB?: number;
+	maxMemoryMB?: number | undefined;
 	/** The same in bytes. */
-	maxSizeBytes?: number;
+	maxSizeBytes?: number | undefined;
 	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/** The same in milliseconds. */
-	ttlMs?: number;
+	ttlMs?: number | undefined;
 	/** Whether an entry answers only for the content that it was set with. Default true. */
-	enableContentValidation?: boolean;
+	enableContentValidation?: boolean | undefined;
 	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number;
+	maintenanceInterval?: number | undefined;
 	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-	hitRatioThreshold?: number;
+	hitRatioThreshold?: number | undefined;
 	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
-	persistPath?: string;
+	persistPath?: string | undefined;
 	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
-	maxDiskMB?: number;
+	maxDiskMB?: number | undefined;
 	/** Keeps entries of different uses of one file apart. */
-	namespace?: string;
+	namespace?: string | undefined;
 	/** Keeps vectors of different models apart. */
-	model?: string;
+	model?: string | undefined;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-	vectorPrecision?: "f32" | "f16";
+	vectorPrecision?: "f32" | "f16" | undefined;
+	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger | undefined;
 }
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
@@ -1102,20 +1128,20 @@ export interface MemoryThresholds {
 /** Options of {@link MemoryAwareProcessor}. */
 export interface MemoryProcessorOptions {
 	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-	strategies?: ProcessingStrategy[];
-	memoryThresholds?: Partial<MemoryThresholds>;
+	strategies?: ProcessingStrategy[] | undefined;
+	memoryThresholds?: Partial<MemoryThresholds> | undefined;
 	/** How often memory is looked at, in milliseconds. Default 1000. */
-	monitoringInterval?: number;
+	monitoringInterval?: number | undefined;
 	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-	cleanupThreshold?: number;
+	cleanupThreshold?: number | undefined;
 	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-	gcThreshold?: number;
+	gcThreshold?: number | undefined;
 	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-	enableGcHints?: boolean;
+	enableGcHints?: boolean | undefined;
 	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-	emergencyCleanupThreshold?: number;
+	emergencyCleanupThreshold?: number | undefined;
 	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
-	memoryBuffer?: number;
+	memoryBuffer?: number | undefined;
 }
 /** Memory of the container where it has a limit, else of the host. Bytes. */
 export interface MemoryMetrics {
@@ -1246,9 +1272,21 @@ export interface PerformanceMetrics {
 	/** The same. */
 	memoryProcessing: MemoryUseMetrics;
 	overall: OverallMetrics;
+	/**
+	 * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
+	 * on several threads counts for each.
+	 */
+	stages: Partial<Record<StageName, OperationStats>>;
 	/** `overall.score`. */
 	overallScore: number;
 }
+/**
+ * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
+ * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the others for each batch.
+ */
+export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
 /** How the model was run. */
 export interface BatchMetrics {
 	/** Whether sizes are learned. */
@@ -1337,7 +1375,7 @@ export interface MemoryEvent {
 /** Options of a stream. */
 export interface StreamOptions {
 	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-	order?: "input" | "completion";
+	order?: "input" | "completion" | undefined;
 }
 /** How the vectors of a text's tokens become one. */
 export type Pooling = "mean" | "cls" | "last_token" | "max";
@@ -1353,93 +1391,103 @@ export interface GeneratorOptions {
 	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
 	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
 	 */
-	modelPath?: string;
+	modelPath?: string | undefined;
 	/**
 	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
 	 * fetched.
 	 */
-	revision?: string;
+	revision?: string | undefined;
 	/**
 	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
 	 * `~/.cache/huggingface/hub`.
 	 */
-	cacheDir?: string;
+	cacheDir?: string | undefined;
 	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-	localFilesOnly?: boolean;
+	localFilesOnly?: boolean | undefined;
 	/**
 	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
 	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
 	 */
-	dtype?: Dtype;
+	dtype?: Dtype | undefined;
 	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling;
+	pooling?: Pooling | undefined;
 	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-	normalize?: boolean;
+	normalize?: boolean | undefined;
 	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-	dimensions?: number;
+	dimensions?: number | undefined;
 	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-	maxLength?: number;
+	maxLength?: number | undefined;
 	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
 	prompts?: {
 		document?: string;
 		query?: string;
-	};
+	} | undefined;
 	/**
 	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
 	 * before all texts, whatever their `inputType`.
 	 */
-	promptName?: string;
+	promptName?: string | undefined;
 	/**
 	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
 	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
 	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
 	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
 	 */
-	cache?: CacheOptions | IntelligentEmbeddingCache | false;
+	cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
+	/**
+	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+	 */
+	monitor?: PerformanceMonitor | false | undefined;
 	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-	enableCaching?: boolean;
+	enableCaching?: boolean | undefined;
 	/** Another spelling of `cache`. */
-	cacheConfig?: CacheOptions;
+	cacheConfig?: CacheOptions | undefined;
 	/**
 	 * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
 	 * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
 	 * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
 	 */
-	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
 	/** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
-	enableBatchOptimization?: boolean;
+	enableBatchOptimization?: boolean | undefined;
 	/** Another spelling of `batchOptimizer`. */
-	batchConfig?: BatchOptimizerOptions;
+	batchConfig?: BatchOptimizerOptions | undefined;
 	/**
 	 * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
 	 * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
 	 * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
 	 * the same.
 	 */
-	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
 	/** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
-	enableMemoryAwareProcessing?: boolean;
+	enableMemoryAwareProcessing?: boolean | undefined;
 	/** Another spelling of `memoryProcessor`. */
-	memoryConfig?: MemoryProcessorOptions;
+	memoryConfig?: MemoryProcessorOptions | undefined;
 	/**
 	 * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
 	 * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
 	 * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
 	 * Default: what the process holds and the container (cgroup) or the host has left.
 	 */
-	memoryLimit?: number;
+	memoryLimit?: number | undefined;
 	/**
 	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
 	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
 	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
 	 */
-	intraOpThreads?: number | "auto";
+	intraOpThreads?: number | "auto" | undefined;
 	/**
 	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
 	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
 	 * to those of the CPU but not the same, so they have a fingerprint of their own.
 	 */
-	executionProviders?: ExecutionProvider[];
+	executionProviders?: ExecutionProvider[] | undefined;
+	/**
+	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+	 */
+	logger?: Logger | undefined;
 }
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
@@ -1455,31 +1503,31 @@ export interface FetchProgress {
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
 export interface InitializeOptions {
 	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Told of files that are fetched from the hub, some times a second. */
-	progressCallback?: (progress: FetchProgress) => void;
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
 }
 /** Options of one call. */
 export interface CallOptions {
 	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-	timeoutMs?: number;
+	timeoutMs?: number | undefined;
 	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-	progressCallback?: (processed: number, total: number) => void;
+	progressCallback?: ((processed: number, total: number) => void) | undefined;
 	/**
 	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
 	 * answered, and that one carries the error.
 	 */
-	onError?: "throw" | "skip";
+	onError?: "throw" | "skip" | undefined;
 	/** Neither ask the cache nor tell it. Default `false`. */
-	bypassCache?: boolean;
+	bypassCache?: boolean | undefined;
 	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-	inputType?: "document" | "query";
+	inputType?: "document" | "query" | undefined;
 	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
-	batchSize?: number;
+	batchSize?: number | undefined;
 	/** Most runs at a time. Default: as many as there are cores. */
-	maxConcurrency?: number;
+	maxConcurrency?: number | undefined;
 }
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
 export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
@@ -1490,9 +1538,12 @@ export interface BatchProcessOptions extends CallOptions {
 	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
 	 * `MEMORY_LIMIT_EXCEEDED`.
 	 */
-	memoryLimit?: number;
+	memoryLimit?: number | undefined;
 }
-/** Many vectors in one allocation. */
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
 export interface EmbeddingMatrix {
 	/** `rows × dimensions` values, row by row. */
 	readonly data: Float32Array;
@@ -1616,18 +1667,18 @@ export declare function prepareText(annotation: Annotation, maxTokens?: number):
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
-	path?: string;
+	path?: string | undefined;
 	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig">;
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger"> | undefined;
 }
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
 	/** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
-	rebuild?: boolean;
+	rebuild?: boolean | undefined;
 	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
-	signal?: AbortSignal;
+	signal?: AbortSignal | undefined;
 	/** Told whenever files were written. */
-	progressCallback?: (report: IndexReport) => void;
+	progressCallback?: ((report: IndexReport) => void) | undefined;
 }
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
@@ -1711,10 +1762,271 @@ export declare class CodeIndex implements AsyncDisposable {
 	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
+/** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
+export type InferenceContent = string | Uint8Array | {
+	hash: string;
+} | readonly unknown[] | {
+	readonly [key: string]: unknown;
+};
+/** Of which kind the content is. Results of different modalities never meet. */
+export type Modality = "text" | "image" | "audio";
+/** What, beside its content, tells one result from another. */
+export interface InferenceKeyOptions {
+	/**
+	 * The type of the result: by it, times to live are set, results are counted and can be invalidated. Default
+	 * `'text_inference'`, `'vision_inference'` or `'audio_inference'`, by `modality`.
+	 */
+	type?: string;
+	/** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
+	params?: unknown;
+	/** Default `'text'`. */
+	modality?: Modality;
+	/** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
+	semantic?: boolean;
+}
+/** Settings of one result. */
+export interface InferenceSetOptions extends InferenceKeyOptions {
+	/** How long it is an answer, in seconds; 0: for ever. Default: its type's. */
+	ttlSeconds?: number;
+	/** Anything that JSON can hold, given back with the result. */
+	metadata?: unknown;
+	/** For {@link InferenceCache.invalidate}. */
+	tags?: readonly string[];
+}
+/** Settings of {@link InferenceCache.wrap}. */
+export interface InferenceWrapOptions extends InferenceSetOptions {
+	/** Tells the functions that are wrapped apart. Default: the function's own name. */
+	name?: string;
+}
+/** A result that was set before. A copy: changing it never changes the cache. */
+export interface CachedInference<T = unknown> {
+	value: T;
+	type: string;
+	/** What was set with it. */
+	metadata?: unknown;
+	tags: string[];
+	/** In milliseconds since 1970. */
+	createdAt: number;
+	/** In milliseconds since 1970; `null`: never. */
+	expiresAt: number | null;
+	/** Of a near hit only: the cosine of the two prompts' vectors, -1–1. */
+	similarity?: number;
+	/** Of a near hit only: the prompt that the result was made from. */
+	matchedContent?: string;
+}
+/** A result, whether it was set before or just computed. */
+export interface InferenceAnswer<T = unknown> {
+	value: T;
+	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+	fromCache: boolean;
+	metadata?: unknown;
+	similarity?: number;
+	matchedContent?: string;
+}
+/** One result of {@link InferenceCache.getMany}. */
+export interface InferenceLookup extends InferenceKeyOptions {
+	content: InferenceContent;
+}
+/** One result of {@link InferenceCache.setMany}. */
+export interface InferenceEntry extends InferenceSetOptions {
+	content: InferenceContent;
+	value: unknown;
+}
+/** How one type does. Every number is measured. */
+export interface InferenceTypeStats {
+	/** `hits + misses`. */
+	totalRequests: number;
+	/** Near hits included. */
+	hits: number;
+	nearHits: number;
+	misses: number;
+	/** 0–1; 0 before the first lookup. */
+	hitRatio: number;
+	/** Lookups that found a result whose time was over. */
+	expired: number;
+	/** Lookups that found a damaged row, which is then deleted. */
+	damaged: number;
+	sets: number;
+	/** Results in memory. */
+	entries: number;
+	/** Bytes of them, without their bookkeeping. */
+	bytes: number;
+}
+/** How the cache does, since it was made. Every number is measured. */
+export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" | "bytes"> {
+	/** Hits that were answered from memory, and from disk; the rest are near ones. */
+	memoryHits: number;
+	diskHits: number;
+	/** Entries in memory: results, and prompts that can be found by their meaning. */
+	currentEntries: number;
+	/** Bytes that they take, bookkeeping included. */
+	currentSizeBytes: number;
+	maxEntries: number;
+	maxSizeBytes: number;
+	/** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
+	utilization: number;
+	/** Entries that left memory. Those that were not deleted or replaced stay on disk. */
+	evictions: number;
+	evictionCauses: {
+		expired: number;
+		explicit: number;
+		replaced: number;
+		size: number;
+	};
+	/** The file, as in {@link CacheStats}; `null` without `persistPath`. */
+	disk: {
+		available: boolean;
+		entries: number;
+		sizeBytes: number;
+		queued: number;
+		written: number;
+		lost: number;
+		evicted: number;
+		damaged: number;
+		errors: number;
+	} | null;
+	/** The numbers of each type that was ever looked up or set, or that memory holds. */
+	byType: Record<string, InferenceTypeStats>;
+}
+/** What is published on the `diagnostics_channel` `embedcore:results`. */
+export type InferenceCacheEvent = Exclude<CacheEvent, {
+	type: "hit-ratio-low" | "rejected";
+}> | {
+	type: "near-hit";
+	resultType: string;
+	similarity: number;
+	content: string;
+	matchedContent: string;
+} | {
+	type: "semantic-failed";
+	error: EmbeddingError;
+};
+/** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
+export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
+	embed(texts: readonly string[]): Promise<{
+		row(i: number): Float32Array;
+	}>;
+	initialize(): Promise<void>;
+	isReady(): boolean;
+	getModelInfo(): {
+		fingerprint: string;
+	};
+};
+/** One vector for each text, in their order. */
+export type SemanticVectors = readonly ArrayLike<number>[] | {
+	row(i: number): Float32Array;
+};
+/** How results of prompts that mean the same are found. */
+export interface SemanticOptions {
+	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
+	embed: SemanticEmbedder;
+	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+	threshold?: number;
+	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
+	limit?: number;
+	/** Names the model behind a function, so that vectors of another one are never compared with its. */
+	model?: string;
+}
+/** Options of {@link InferenceCache}. */
+export interface InferenceCacheOptions {
+	/** Most entries in memory. Default 10000. */
+	maxEntries?: number;
+	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	maxMemoryMB?: number;
+	/** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
+	ttlSeconds?: number;
+	/**
+	 * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
+	 * for `api`.
+	 */
+	ttlSecondsByType?: Record<string, number>;
+	/** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
+	maxValueMB?: number;
+	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number;
+	/** A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. */
+	persistPath?: string;
+	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	maxDiskMB?: number;
+	/** Keeps different uses of one file apart. */
+	namespace?: string;
+	/** Finds results of prompts that mean the same. Default: only of the same content. */
+	semantic?: SemanticOptions;
+	/** Told of each hit and miss, by type: a `PerformanceMonitor`. */
+	monitor?: {
+		cacheHit(type: string): void;
+		cacheMiss(type: string): void;
+	};
+	/** Told what happens to the file, and of near hits. */
+	logger?: Logger;
+}
+/**
+ * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
+ * share: any JSON value, or bytes, under what it was made from.
+ *
+ * Memory holds the most recently used results, strictly, up to a number and to a size; the file holds all until they
+ * expire or `maxDiskMB` is reached. Values are copied on their way in and out. Trouble with the file never fails a call:
+ * it is counted, and published on the `diagnostics_channel` `embedcore:results` ({@link InferenceCacheEvent}).
+ */
+export declare class InferenceCache implements AsyncDisposable {
+	#private;
+	/**
+	 * The file is opened in the background.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: InferenceCacheOptions);
+	/** The result that is made from `content`, or `null`. */
+	get<T = unknown>(content: InferenceContent, options?: InferenceKeyOptions): Promise<CachedInference<T> | null>;
+	/** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
+	set(content: InferenceContent, value: unknown, options?: InferenceSetOptions): Promise<void>;
+	/** Looks many results up, in their order. */
+	getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]>;
+	/** Sets many results. When one is refused for what it is, none is set. */
+	setMany(entries: readonly InferenceEntry[]): Promise<void>;
+	/**
+	 * The result that is made from `content`: from the cache or, if it is not there, from `compute`, whose value is set.
+	 * However many ask at the same time, `compute` is called once, and with `persistPath` in one process only; its failure
+	 * reaches all who wait in this process and is not kept. The value is what a later call will get: as it comes out of
+	 * JSON, and a copy for everybody.
+	 */
+	getOrCompute<T>(content: InferenceContent, options: InferenceSetOptions, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>>;
+	/**
+	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes. A single
+	 * text as its argument can be found by its meaning, too.
+	 */
+	wrap<A extends unknown[], R>(fn: (...args: A) => R | Promise<R>, options?: InferenceWrapOptions): (...args: A) => Promise<R>;
+	/** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
+	has(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
+	/** Deletes a result; whether there was one. */
+	delete(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
+	/**
+	 * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
+	 * were: in the file, where there is one.
+	 */
+	invalidate(which: {
+		type?: string;
+		tag?: string;
+		tags?: readonly string[];
+	}): Promise<number>;
+	/** Deletes the results whose time is over; how many there were: in the file, where there is one. */
+	clearExpired(): Promise<number>;
+	/** Deletes all results of this namespace, on disk, too; how many there were. */
+	clear(): Promise<number>;
+	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
+	optimize(): Promise<CacheMaintenance>;
+	/** Waits until everything that was set before is in the file and survives even a loss of power. */
+	flush(): Promise<void>;
+	/** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
+	getStats(): InferenceCacheStats;
+	/** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {
 	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
-	cacheDir?: string;
+	cacheDir?: string | undefined;
 }
 /** A model in the store. */
 export interface StoredModel {

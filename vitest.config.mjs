@@ -3,11 +3,12 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const alias = { 'embedcore/server': here('./dist/interfaces/server.js'), embedcore: here('./dist/index.js') };
 const realm = '__test__/realm.test.ts';
 const shared = '__test__/shared.test.ts';
+const interfaces = '__test__/interfaces/**';
 
 export default defineConfig({
-  resolve: { alias: { embedcore: here('./dist/index.js') } },
   test: {
     // Loaded by Node.js itself, as users load it.
     server: { deps: { external: [/\/dist\//] } },
@@ -16,9 +17,11 @@ export default defineConfig({
     // Every file loads models of its own: two at a time are enough for two cores.
     maxWorkers: 2,
     projects: [
-      { extends: true, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm, shared] } },
-      { extends: true, test: { name: 'shared', include: [shared] } },
-      { extends: true, test: { name: 'realms', include: [realm], pool: 'vmThreads' } },
+      { extends: true, resolve: { alias }, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm, shared, interfaces] } },
+      { extends: true, resolve: { alias }, test: { name: 'shared', include: [shared] } },
+      { extends: true, resolve: { alias }, test: { name: 'realms', include: [realm], pool: 'vmThreads' } },
+      // As installed: found by its name, not by the alias.
+      { extends: true, test: { name: 'interfaces', include: [`${interfaces}/*.test.ts`], globalSetup: '__test__/interfaces/setup.ts' } },
     ],
   },
 });

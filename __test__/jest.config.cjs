@@ -1,1 +1,1 @@
-module.exports = { rootDir: '..', testMatch: ['<rootDir>/__test__/jest/**/*.test.cjs'], modulePathIgnorePatterns: ['/benchmark/', '/npm/'] };
+module.exports = { rootDir: '..', testMatch: ['<rootDir>/__test__/jest/**/*.test.cjs'], modulePathIgnorePatterns: ['/benchmark/', '/npm/', '/toolchains/'] };

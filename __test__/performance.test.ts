@@ -5,9 +5,11 @@ import { promisify } from 'node:util';
 
 import {
   DynamicBatchOptimizer,
+  getGlobalMonitor,
   MemoryAwareProcessor,
   MemoryLimitError,
   OptimizedEmbeddingGenerator,
+  PerformanceMonitor,
   type GeneratorOptions,
   type MemoryEvent,
 } from 'embedcore';
@@ -30,7 +32,69 @@ describe('metrics', () => {
     expect(cache).toMatchObject({ entries: 0, sizeBytes: 0, totalRequests: 0 });
     expect(overallScore).toBe(0);
     expect(await generator.optimizePerformance()).toMatchObject({ learned: [] });
+    expect(generator.getPerformanceMetrics().stages).toEqual({});
     await generator.cleanup();
+  });
+
+  test('of every stage: how often, of how many texts, and how long', async () => {
+    const monitor = new PerformanceMonitor();
+    const generator = await ready({ ...bert, monitor });
+    const all = texts(100);
+    await generator.embed([...all, all[0]!]);
+    await generator.embed(all);
+    expect((await failure(() => generator.embed(['']))).code).toBe('INVALID_ARGUMENT');
+    const { stages, overall, batchOptimizer, memoryProcessor } = generator.getPerformanceMetrics();
+    const { batches } = batchOptimizer;
+    expect(Object.keys(stages)).toEqual(['prepare', 'lookup', 'tokenize', 'plan', 'wait', 'infer', 'commit']);
+    expect(stages.prepare).toMatchObject({ count: 3, items: 202 });
+    expect(stages.lookup).toMatchObject({ count: 3, items: 201 });
+    expect(stages.tokenize).toMatchObject({ count: 2, items: 101 });
+    for (const stage of ['plan', 'wait', 'infer', 'commit'] as const) expect(stages[stage]).toMatchObject({ count: batches, items: 100, errors: 0 });
+    expect(stages.infer!.total).toBe(batchOptimizer.averageProcessingTime * batches);
+    expect(stages.wait!.total).toBeGreaterThanOrEqual(memoryProcessor.waitedMs);
+    for (const { min, p50, p99, max, mean } of Object.values(stages)) {
+      expect(min).toBeGreaterThanOrEqual(0);
+      expect(p50).toBeLessThanOrEqual(p99);
+      expect(max).toBeGreaterThanOrEqual(mean);
+    }
+
+    const summary = monitor.getSummary();
+    for (const [name, { total }] of Object.entries(stages)) expect(summary.operations[`embedcore.${name}`]!.total).toBe(total);
+    expect(summary.operations['embedcore.call']).toMatchObject({ count: 3, errors: 1, items: overall.totalEmbeddings });
+    expect(summary.caches.byType).toEqual({ embedding: { type: 'embedding', hits: 100, misses: 101, hitRatio: 100 / 201 } });
+    expect(summary.errors).toMatchObject([{ name: 'embedcore.call', message: expect.stringContaining('Text 0 is empty') }]);
+    expect(monitor.toPrometheus()).toContain('operation="embedcore.infer"');
+
+    // Another generator's work is its own, whoever else is told of it.
+    const other = await ready({ ...bert, monitor, cache: false });
+    await other.embed(['one']);
+    expect(Object.keys(other.getPerformanceMetrics().stages)).toEqual(['prepare', 'tokenize', 'plan', 'wait', 'infer']);
+    expect(other.getPerformanceMetrics().stages.infer).toMatchObject({ count: 1, items: 1 });
+    expect(monitor.getStats('embedcore.infer')).toMatchObject({ count: batches + 1 });
+    expect(monitor.getSummary().caches.byType.embedding!.misses).toBe(101);
+  });
+
+  test('go to the global monitor unless somebody else is named, or nobody', async () => {
+    const calls = () => getGlobalMonitor().getStats('embedcore.call')?.count ?? 0;
+    const before = calls();
+    await (await ready(bert)).embed(['one']);
+    expect(calls()).toBe(before + 1);
+    const unwatched = await ready({ ...bert, monitor: false });
+    await unwatched.embed(['one']);
+    expect(calls()).toBe(before + 1);
+    expect(unwatched.getPerformanceMetrics().stages.infer).toMatchObject({ count: 1 });
+    // What a user stops is no fault, and a reset of the monitor changes nothing about the generator.
+    const monitor = new PerformanceMonitor();
+    const generator = await ready({ ...bert, monitor });
+    await generator.embed(['one']);
+    monitor.reset();
+    expect((await failure(() => generator.embed(texts(5000), { signal: AbortSignal.timeout(1) }))).code).toBe('ABORTED');
+    expect(monitor.getSummary().errors).toEqual([]);
+    expect(generator.getPerformanceMetrics().overall.calls).toBeGreaterThanOrEqual(1);
+    for (const bad of [{}, null, true, 'global', new Map()]) {
+      const error = await failure(() => new OptimizedEmbeddingGenerator({ monitor: bad } as never));
+      expect(error).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'monitor' } });
+    }
   });
 
   test('count what was done, exactly', async () => {

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { distance, hasShared, miniLm, model, ready, root, texts } from './support';
+import { distance, hasShared, host, miniLm, model, ready, root, texts } from './support';
 
 const program = (name: string) => join(root, '__test__', 'programs', name);
 const bert = model('bert-mean');
@@ -97,8 +97,7 @@ test('workers terminated while a model loads or is freed', async () => {
 
 describe('the runtime library', () => {
   const require = createRequire(import.meta.url);
-  const packages = readdirSync(join(root, 'npm')).filter((name) => existsSync(join(root, 'npm', name, `embedcore.${name}.node`)));
-  const platform = join(root, 'npm', packages[0]!);
+  const platform = join(root, 'npm', host);
   const library = readdirSync(platform).find((name) => /onnxruntime\.(so|dylib|dll)$/.test(name))!;
 
   test.each(['ours', 'theirs'])('lives beside another onnxruntime-node, %s first', async (first) => {
@@ -115,10 +114,11 @@ describe('the runtime library', () => {
   function installation(damage: (library: string) => void): string {
     const directory = mkdtempSync(join(tmpdir(), 'embedcore-library-'));
     onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
-    const binary = join(directory, 'npm', packages[0]!);
+    const binary = join(directory, 'npm', host);
     mkdirSync(binary, { recursive: true });
     cpSync(join(root, 'dist'), join(directory, 'dist'), { recursive: true });
-    for (const name of [`embedcore.${packages[0]}.node`, library]) copyFileSync(join(platform, name), join(binary, name));
+    copyFileSync(join(root, 'package.json'), join(directory, 'package.json'));
+    for (const name of [`embedcore.${host}.node`, library]) copyFileSync(join(platform, name), join(binary, name));
     damage(join(binary, library));
     writeFileSync(
       join(directory, 'main.cjs'),
@@ -142,13 +142,13 @@ describe('the runtime library', () => {
 
   test.runIf(process.platform === 'linux')('of the user is checked, too', async () => {
     const script = installation((file) => truncateSync(file, 5_000_000));
-    const own = join(dirname(script), 'npm', packages[0]!, library);
+    const own = join(dirname(script), 'npm', host, library);
     expect((await run(script, [], { ORT_DYLIB_PATH: join(platform, library) })).out).toMatch(/^loaded/);
     for (const [path, expected] of [
       [own, /ORT_DYLIB_PATH.*not a whole shared library/],
       ['/nowhere/lib.so', /ORT_DYLIB_PATH/],
       [script, /not a whole shared library/],
-      [join(platform, `embedcore.${packages[0]}.node`), /could not be loaded/],
+      [join(platform, `embedcore.${host}.node`), /could not be loaded/],
     ] as const) {
       const { code, out } = await run(script, [], { ORT_DYLIB_PATH: path });
       expect(code).toBe(0);

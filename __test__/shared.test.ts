@@ -2,9 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { beforeAll, describe, expect, test } from 'vitest';
+import { InferenceCache } from 'embedcore';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
-import { corpus, distance, floats, hasShared, miniLm, ready } from './support';
+import { corpus, distance, floats, hasShared, miniLm, ready, root } from './support';
 
 interface Line {
   text: string;
@@ -30,6 +31,26 @@ describe.runIf(hasShared)('all-MiniLM-L6-v2', () => {
     }
     expect(largest).toBeLessThanOrEqual(1e-4);
     expect(lowest).toBeGreaterThanOrEqual(0.99999);
+  });
+
+  test('results of prompts that mean the same: no trap answers, and most paraphrases do', async () => {
+    const pairs = JSON.parse(readFileSync(join(root, 'fixtures', 'near-prompts.json'), 'utf8')) as {
+      paraphrases: [string, string][];
+      traps: [string, string, string][];
+    };
+    const cache = new InferenceCache({ semantic: { embed: await ready({ modelPath: miniLm }) } });
+    onTestFinished(() => cache.close());
+    const found = async ([a, b]: readonly string[]) => {
+      await cache.clear();
+      await cache.set(a!, a);
+      return (await cache.get(b!)) !== null;
+    };
+    const caught = [];
+    for (const [, a, b] of pairs.traps) if ((await found([a, b])) || (await found([b, a]))) caught.push([a, b]);
+    expect(caught).toEqual([]);
+    let passed = 0;
+    for (const pair of pairs.paraphrases) if (await found(pair)) passed++;
+    expect(passed).toBeGreaterThanOrEqual(0.6 * pairs.paraphrases.length);
   });
 
   test('a dynamically quantised graph gives the same vector alone and in any batch, bit for bit', async () => {

@@ -1,4 +1,4 @@
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,6 +7,11 @@ import { OptimizedEmbeddingGenerator, type EmbeddingError, type GeneratorOptions
 import { expect, onTestFinished } from 'vitest';
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+/** The platform that this process runs on, among those that are built here; see `scripts/platforms.mjs`. */
+export const host = readdirSync(join(root, 'npm')).find(
+  (name) => name.startsWith(`${process.platform}-${process.arch}`) && existsSync(join(root, 'npm', name, `embedcore.${name}.node`)),
+)!;
 
 /** The directory of a tiny model from `fixtures/make.py`. */
 export const model = (name: string) => join(root, 'fixtures', 'models', name);

@@ -145,7 +145,7 @@ export function temporaryDirectory() {
  * They cut texts at `model_max_length`, which many tokenizers leave above what the model was made for; the copy here
  * says what sentence_bert_config.json says, so that every contender reads the same tokens.
  */
-function layOutModel(modelDir, directory) {
+export function layOutModel(modelDir, directory) {
   const copy = join(directory, 'model');
   mkdirSync(copy, { recursive: true });
   for (const name of readdirSync(modelDir)) {

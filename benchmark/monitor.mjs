@@ -2,7 +2,7 @@
 
 import { parseArgs } from 'node:util';
 
-import { DynamicBatchOptimizer, PerformanceDashboard, PerformanceMonitor } from '../dist/index.js';
+import { DynamicBatchOptimizer, OptimizedEmbeddingGenerator, PerformanceDashboard, PerformanceMonitor } from '../dist/index.js';
 
 const usage = `node benchmark/monitor.mjs [--rounds N]
 
@@ -15,6 +15,8 @@ Nanoseconds a call, each the median of N rounds (default 15), everything in turn
   measure       of a function that does nothing; and what awaiting it costs without a monitor
   cacheHit
   text summary  of 20 operations (microseconds)
+  cached call   of a generator, for one text and for 1,000: with a monitor against without one, in pairs. It measures its
+                stages in either case, so all of it costs twice as much at most
 
 Then the error of percentiles against the sorted sample, of a million durations each.`;
 
@@ -69,6 +71,30 @@ for (let round = 0; round < rounds * 10; round++) {
 }
 await dashboard.close();
 console.log(`${'text summary of 20'.padEnd(18)} ${median(summaries).toFixed(0).padStart(8)} µs`);
+
+for (const [count, times] of [[1, 500], [1000, 20]]) {
+  const texts = Array.from({ length: count }, (_, i) => `function ${i} reads a file and gives its lines, one by one, to whoever asks`);
+  const generators = [{ monitor: false }, { monitor }].map((options) => new OptimizedEmbeddingGenerator(options));
+  for (const generator of generators) {
+    await generator.initialize();
+    await generator.embed(texts);
+  }
+  const ratios = [];
+  const calls = [];
+  for (let round = 0; round < rounds * 20; round++) {
+    const ms = [];
+    // Each goes first in every other pair.
+    for (const which of round % 2 ? [0, 1] : [1, 0]) {
+      const started = performance.now();
+      for (let i = 0; i < times; i++) await generators[which].embed(texts);
+      ms[which] = (performance.now() - started) / times;
+    }
+    ratios.push(ms[1] / ms[0]);
+    calls.push(ms[0]);
+  }
+  for (const generator of generators) await generator.cleanup();
+  console.log(`cached call, ${String(count).padEnd(5)} ${(median(calls) * 1000).toFixed(0).padStart(7)} µs   ${median(ratios).toFixed(4)} × with a monitor`);
+}
 
 let state = 1;
 const next = () => ((state = (Math.imul(state, 1664525) + 1013904223) >>> 0), (state + 0.5) / 2 ** 32);

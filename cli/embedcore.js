@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code, the models that are kept for it, and the
-// dashboard. A user of the public entry like any other.
+// The command `embedcore`: semantic search in a directory of source code, the models that are kept for it, a server for
+// clients of OpenAI's embeddings, and the dashboard. A user of the public entry like any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -11,7 +11,7 @@ const { parseArgs } = require('node:util');
 
 const { CodeIndex, EmbeddingError, ModelStore, PerformanceDashboard } = require('embedcore');
 
-const USAGE = `Semantic search in source code, offline; and a page that shows how a program performs.
+const USAGE = `Semantic search in source code, offline; a server for embeddings; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
@@ -19,6 +19,7 @@ const USAGE = `Semantic search in source code, offline; and a page that shows ho
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
   embedcore models remove OWNER/NAME    remove one
+  embedcore serve                       serve a model to clients of OpenAI's embeddings: http://127.0.0.1:8080/v1
   embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
 
 Options of index
@@ -27,14 +28,24 @@ Options of index
 Options of search
   --limit N        number of answers (10)
   --json           answers as JSON
-Options of index and search
+Options of index, search and serve
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
 Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)
   --json           answers as JSON
-Options of dashboard
-  --port N         where it is served (4040, or another one if that is taken)
+Options of serve
+  --api-key KEY    what clients have to send; better set EMBEDCORE_API_KEY, which ps does not show
+  --alias NAME     another name of the model; may be given several times
+  --cache FILE     keep vectors in a file, which any number of servers on this machine may share
+  --memory-limit MB         most memory that the process may hold (what is left)
+  --max-batch-items N       texts in a request (2048)
+  --max-body-mb N           megabytes in a request (8)
+  --max-queued-requests N   requests that wait before others are sent away (512)
+  --max-queued-mb N         megabytes of them, vectors included (256)
+  --drain-seconds N         how long SIGTERM and Ctrl-C wait for what runs (8)
+Options of serve and dashboard
+  --port N         where it is served (8080; the dashboard 4040, or another one if that is taken)
   --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
 Options of all
   --help, --version
@@ -51,12 +62,27 @@ const OPTIONS = {
   'cache-dir': { type: 'string' },
   port: { type: 'string' },
   host: { type: 'string' },
+  'api-key': { type: 'string' },
+  alias: { type: 'string', multiple: true },
+  cache: { type: 'string' },
+  'memory-limit': { type: 'string' },
+  'max-batch-items': { type: 'string' },
+  'max-body-mb': { type: 'string' },
+  'max-queued-requests': { type: 'string' },
+  'max-queued-mb': { type: 'string' },
+  'drain-seconds': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
 };
 
 /** Which options go with which command, beside those that go with every one. */
-const ALLOWED = { index: ['rebuild', 'verbose', 'model'], search: ['limit', 'json', 'model'], models: ['dtype', 'cache-dir', 'json'], dashboard: ['port', 'host'] };
+const ALLOWED = {
+  index: ['rebuild', 'verbose', 'model'],
+  search: ['limit', 'json', 'model'],
+  models: ['dtype', 'cache-dir', 'json'],
+  serve: ['model', 'port', 'host', 'api-key', 'alias', 'cache', 'memory-limit', 'max-batch-items', 'max-body-mb', 'max-queued-requests', 'max-queued-mb', 'drain-seconds'],
+  dashboard: ['port', 'host'],
+};
 
 /** Where the dashboard is, unless something else is there. */
 const PORT = 4040;
@@ -88,7 +114,7 @@ async function main(args) {
     const homes = Object.keys(ALLOWED).filter((other) => ALLOWED[other].includes(misplaced));
     throw new UsageError(`--${misplaced} is an option of ${homes.join(' and ')}`);
   }
-  return { index, search, models, dashboard }[command](rest, values);
+  return { index, search, models, serve, dashboard }[command](rest, values);
 }
 
 function parse(args) {
@@ -307,6 +333,69 @@ async function removeModel(store, id, { json }) {
 }
 
 const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, width - 1).join('').trimEnd()}…` : text);
+
+/** Numbers of serve: the option of the server that each is, and how much of its unit is one. */
+const SERVE_NUMBERS = {
+  port: ['port', 1],
+  'max-batch-items': ['maxBatchItems', 1],
+  'max-body-mb': ['maxBodyMB', 1],
+  'max-queued-requests': ['maxQueuedRequests', 1],
+  'max-queued-mb': ['maxQueuedMB', 1],
+  'drain-seconds': ['drainTimeoutMs', 1000],
+};
+
+async function serve(rest, values) {
+  if (rest.length > 0) throw new UsageError(`serve takes no arguments, got ${rest.join(' ')}`);
+  // Loaded by this command only: the others need no HTTP.
+  const { EmbeddingServer } = require('embedcore/server');
+  const options = { generator: { ...generatorOf(values), ...(values.cache && { cache: { persistPath: values.cache } }) } };
+  for (const [name, [option, unit]] of Object.entries(SERVE_NUMBERS)) if (values[name] !== undefined) options[option] = numeric(name, values[name]) * unit;
+  if (values['memory-limit'] !== undefined) options.generator.memoryLimit = numeric('memory-limit', values['memory-limit']);
+  const apiKey = values['api-key'] ?? process.env.EMBEDCORE_API_KEY;
+  const others = { host: values.host, aliases: values.alias, apiKey };
+  for (const [option, value] of Object.entries(others)) if (value !== undefined) options[option] = value;
+  let server;
+  try {
+    server = new EmbeddingServer(options);
+  } catch (error) {
+    throw inFlags(error);
+  }
+
+  const bar = new Bar(process.stderr);
+  let stopping;
+  for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]]) {
+    process.on(signal, () => {
+      // The second one ends the process at once.
+      if (stopping) process.exit(code);
+      bar.end();
+      console.error('Finishing what runs …');
+      stopping = server.close().then(() => process.exit(0));
+    });
+  }
+  const progressCallback = ({ file, loaded, total, progressTotal }) =>
+    bar.fill(progressTotal / 100, `${Math.floor(progressTotal)} %  ${plain(file)}  ${size(loaded)} of ${size(total)}`);
+  try {
+    await server.listen({ progressCallback });
+  } catch (error) {
+    bar.end();
+    if (stopping) return stopping;
+    throw error;
+  }
+  bar.end();
+  const color = paint(process.stdout);
+  console.log(`${color('bold', plain(server.models.join(', ')))} is served at ${color('cyan', `${server.url}/v1`)} until you press Ctrl-C`);
+}
+
+/** An error about an option, in the words of the command line. */
+function inFlags(error) {
+  const [flag] = Object.entries(SERVE_NUMBERS).find(([, [option]]) => option === error.details?.option) ?? [];
+  return flag ? new UsageError(error.message.replace(/^.*?`: /, `--${flag}: `)) : error;
+}
+
+function numeric(name, text) {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  throw new UsageError(`--${name} is ${text}, not a number`);
+}
 
 async function dashboard(rest, { port, host }) {
   if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);

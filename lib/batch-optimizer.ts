@@ -4,25 +4,25 @@ import { call, native, type NativeBatchOptimizer } from './native';
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
   /** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
-  minBatchSize?: number;
+  minBatchSize?: number | undefined;
   /** Largest batch. Default 128. */
-  maxBatchSize?: number;
+  maxBatchSize?: number | undefined;
   /**
    * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
    * the batch, and makes no difference where all sizes take as much. Default 70.
    */
-  targetCpuUsage?: number;
+  targetCpuUsage?: number | undefined;
   /** Memory usage, in percent, above which batches shrink. Default 75. */
-  targetMemoryUsage?: number;
+  targetMemoryUsage?: number | undefined;
   /** Batches before the size is changed for the first time. Default 10. */
-  minSamples?: number;
+  minSamples?: number | undefined;
   /** Batches that analytics are about. Default 100. */
-  historyRetention?: number;
+  historyRetention?: number | undefined;
   /**
    * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
    * by itself. Default 0.3.
    */
-  aggressiveness?: number;
+  aggressiveness?: number | undefined;
 }
 
 /** One batch that ran. */
@@ -34,13 +34,13 @@ export interface BatchRecord {
   /** Items that were processed. */
   itemsProcessed: number;
   /** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
-  cpuUsage?: number;
+  cpuUsage?: number | undefined;
   /** Memory usage while it ran, in percent. */
-  memoryUsage?: number;
+  memoryUsage?: number | undefined;
   /** Whether it succeeded. Default true. */
-  success?: boolean;
+  success?: boolean | undefined;
   /** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
-  tokens?: number;
+  tokens?: number | undefined;
 }
 
 /** What {@link DynamicBatchOptimizer} would do, and why. */
@@ -191,8 +191,8 @@ export class DynamicBatchOptimizer {
   }
 
   /** The options as they are in force. */
-  getConfig(): Required<BatchOptimizerOptions> {
-    return JSON.parse(this.#native.config()) as Required<BatchOptimizerOptions>;
+  getConfig(): { [Option in keyof BatchOptimizerOptions]-?: number } {
+    return JSON.parse(this.#native.config()) as { [Option in keyof BatchOptimizerOptions]-?: number };
   }
 
   /** The best size that is known, and why. */

@@ -98,3 +98,27 @@ export type CacheEvent =
   | { type: 'storage-refused'; path: string; reason: string }
   | { type: 'file-set-aside'; path: string; movedTo: string; reason: string }
   | { type: 'rejected'; dimensions: number; stored: number };
+
+/** An event for a person. */
+export function textOf(event: CacheEvent): string {
+  switch (event.type) {
+    case 'evicted':
+      return `${event.entries} entries of the cache were evicted (${event.cause})`;
+    case 'hit-ratio-low':
+      return `The cache's hit ratio is ${event.hitRatio.toFixed(2)}, below ${event.threshold}`;
+    case 'rows-damaged':
+      return `${event.rows} entries of the cache's file ${event.path} are damaged and were deleted; they will be computed anew`;
+    case 'index-rebuilt':
+      return `The damaged index of the cache's file ${event.path} was made anew`;
+    case 'storage-failed':
+      return `The cache works without its file ${event.path} for a while: ${event.reason}`;
+    case 'storage-restored':
+      return `The cache's file ${event.path} is in use again`;
+    case 'storage-refused':
+      return `The cache works without its file ${event.path}: ${event.reason}`;
+    case 'file-set-aside':
+      return `The cache's file ${event.path} was moved to ${event.movedTo} and replaced: ${event.reason}`;
+    case 'rejected':
+      return `An entry with ${event.dimensions} values was not written to the cache's file: others of its model have ${event.stored} there`;
+  }
+}

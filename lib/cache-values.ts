@@ -8,9 +8,9 @@ import type { EmbeddingResult } from './result';
 /** Settings of one entry. */
 export interface CacheEntryOptions {
   /** How long it is an answer, in seconds. Default: the cache's. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /** Anything that JSON can hold, given back with the entry. */
-  metadata?: unknown;
+  metadata?: unknown | undefined;
 }
 
 /** What a key stands for. A copy: changing it never changes the cache. */
@@ -190,6 +190,7 @@ export class Matrix implements CacheMatrix {
   readonly rows: number;
   readonly dimensions: number;
   readonly hits: Uint8Array;
+  declare readonly data: Float32Array;
   #data: Float32Array | undefined;
   #parts: Part[];
 
@@ -198,9 +199,11 @@ export class Matrix implements CacheMatrix {
     this.rows = parts.reduce((sum, part) => sum + part.rows, 0);
     this.dimensions = Math.max(...parts.map((part) => part.dimensions));
     this.hits = parts.length === 1 ? parts[0]!.hits : concat(Uint8Array, parts.map((part) => part.hits));
+    // A property of its own: structuredClone sees no others.
+    Object.defineProperty(this, 'data', { enumerable: true, get: () => this.#values() });
   }
 
-  get data(): Float32Array {
+  #values(): Float32Array {
     if (!this.#data) {
       const empty = (part: Part) => new Float32Array(part.rows * this.dimensions);
       // A part without hits does not know how long vectors are.
@@ -216,6 +219,10 @@ export class Matrix implements CacheMatrix {
       throw invalid(`Row ${String(index)} does not exist: there are ${this.rows}`, { index });
     }
     return this.data.subarray(index * this.dimensions, (index + 1) * this.dimensions);
+  }
+
+  toJSON(): object {
+    return { rows: this.rows, dimensions: this.dimensions, data: [...this.data], hits: [...this.hits] };
   }
 }
 

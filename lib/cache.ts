@@ -1,7 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheStats } from './cache-report';
+import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './cache-report';
+import { maintain, takeLease } from './cache-upkeep';
 import {
   Matrix,
   Part,
@@ -23,7 +24,8 @@ import {
   type Pack,
 } from './cache-values';
 import { EmbeddingError } from './errors';
-import { invalid, plainOptions, requireArray, type Annotation } from './input';
+import { invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, type NativeCache } from './native';
 import type { EmbeddingResult } from './result';
 
@@ -46,34 +48,36 @@ export type {
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
   /** Most entries in memory. Default 1000. */
-  maxEntries?: number;
+  maxEntries?: number | undefined;
   /**
    * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
    * for the file's pages and the rest for entries. Default 100.
    */
-  maxMemoryMB?: number;
+  maxMemoryMB?: number | undefined;
   /** The same in bytes. */
-  maxSizeBytes?: number;
+  maxSizeBytes?: number | undefined;
   /** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /** The same in milliseconds. */
-  ttlMs?: number;
+  ttlMs?: number | undefined;
   /** Whether an entry answers only for the content that it was set with. Default true. */
-  enableContentValidation?: boolean;
+  enableContentValidation?: boolean | undefined;
   /** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-  maintenanceInterval?: number;
+  maintenanceInterval?: number | undefined;
   /** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-  hitRatioThreshold?: number;
+  hitRatioThreshold?: number | undefined;
   /** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
-  persistPath?: string;
+  persistPath?: string | undefined;
   /** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
-  maxDiskMB?: number;
+  maxDiskMB?: number | undefined;
   /** Keeps entries of different uses of one file apart. */
-  namespace?: string;
+  namespace?: string | undefined;
   /** Keeps vectors of different models apart. */
-  model?: string;
+  model?: string | undefined;
   /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-  vectorPrecision?: 'f32' | 'f16';
+  vectorPrecision?: 'f32' | 'f16' | undefined;
+  /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+  logger?: Logger | undefined;
 }
 
 /** An entry that is similar to what was asked for. */
@@ -102,10 +106,6 @@ const ARGUMENTS = 512;
 /** Requests after which a hit ratio says something. */
 const ENOUGH_REQUESTS = 100;
 
-/** How long another process is trusted to compute a value before this one does; renewed while it computes. */
-const LEASE_MS = 10_000;
-const LEASE_POLL_MS = 25;
-
 interface Settings {
   maintenanceInterval: number;
   hitRatioThreshold: number;
@@ -127,6 +127,7 @@ export let nativeOf: (cache: IntelligentEmbeddingCache) => NativeCache;
 export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #native: NativeCache;
   readonly #settings: Settings;
+  readonly #log: Log | undefined;
   readonly #flights = new Map<string, Promise<CachedEmbedding>>();
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
@@ -144,7 +145,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: CacheOptions = {}) {
-    this.#native = call(() => new (native().NativeCache)(plainOptions(options, 'The options'), onStorageEvent));
+    const { logger, ...rest } = optionsObject(options, 'The options') as CacheOptions;
+    const log = logOf(logger);
+    this.#log = log;
+    // Holds the logger but not the cache, so that a forgotten one can be collected.
+    const onEvent = (json: string) => publish(JSON.parse(json) as CacheEvent, log);
+    this.#native = call(() => new (native().NativeCache)(plainOptions(rest, 'The options'), onEvent));
     this.#lookup = this.#native.getter(this.#scratch);
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();
@@ -268,7 +274,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
     options: CacheEntryOptions,
   ): Promise<CachedEmbedding> {
-    const lease = this.#settings.shared ? await this.#lease(key, content) : undefined;
+    const lease = this.#settings.shared
+      ? await takeLease({
+          acquire: (lifetime) => settle(() => this.#native.acquire(key, lifetime)),
+          release: () => this.#native.release(key),
+          there: () => this.has(key, content),
+        })
+      : undefined;
     if (lease === 'there') {
       const found = await this.get(key, content);
       if (found) return found;
@@ -281,23 +293,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     } finally {
       if (typeof lease === 'object') lease.release();
     }
-  }
-
-  /** Waits until this process is the one that computes, or until another one has. */
-  async #lease(key: string, content: string): Promise<{ release(): void } | 'there'> {
-    const acquire = () => settle(() => this.#native.acquire(key, LEASE_MS));
-    while (!(await acquire())) {
-      await sleep(LEASE_POLL_MS);
-      if (await this.has(key, content)) return 'there';
-    }
-    const release = () => {
-      clearInterval(renewal);
-      this.#native.release(key);
-    };
-    const renewal = setInterval(() => void acquire().catch(() => {}), LEASE_MS / 3).unref();
-    if (!(await this.has(key, content))) return { release };
-    release();
-    return 'there';
   }
 
   /** Whether {@link get} would answer. Counts in no statistics. */
@@ -461,7 +456,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requestsBefore = totalRequests;
     this.#hitsBefore = hits;
     const threshold = this.#settings.hitRatioThreshold;
-    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold });
+    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold }, this.#log);
   }
 }
 
@@ -479,22 +474,9 @@ export async function resetEmbeddingCache(): Promise<void> {
   await before?.close();
 }
 
-/** Runs maintenance until the cache is closed or forgotten. Keeps neither the process nor the cache alive. */
-function maintain(cache: WeakRef<IntelligentEmbeddingCache>, interval: number): NodeJS.Timeout {
-  const timer = setInterval(() => {
-    const alive = cache.deref();
-    if (!alive) clearInterval(timer);
-    // It may have been closed meanwhile; whatever else is wrong is in the statistics.
-    else alive.optimize().catch(() => {});
-  }, interval);
-  return timer.unref();
-}
-
-function publish(event: CacheEvent): void {
+/** What happens is told to whoever listens. */
+function publish(event: CacheEvent, log?: Log): void {
+  const { type, ...details } = event;
+  if (log) log[type === 'storage-restored' ? 'info' : 'warn'](textOf(event), { event: type, ...details });
   events.publish(event);
-}
-
-/** What happens to the file is told to whoever listens; nothing is printed. */
-function onStorageEvent(json: string): void {
-  publish(JSON.parse(json) as CacheEvent);
 }

@@ -7,19 +7,19 @@ import { checkWatch, watched } from './watch';
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
   /** The index' file. Default: `.embedcore/index.sqlite` in the directory. */
-  path?: string;
+  path?: string | undefined;
   /** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig'>;
+  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig' | 'logger'> | undefined;
 }
 
 /** Options of {@link CodeIndex.update}. */
 export interface IndexOptions {
   /** Replace an index that another model or version made, or a damaged one. Default `false`: refuse it. */
-  rebuild?: boolean;
+  rebuild?: boolean | undefined;
   /** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told whenever files were written. */
-  progressCallback?: (report: IndexReport) => void;
+  progressCallback?: ((report: IndexReport) => void) | undefined;
 }
 
 /** What a run of {@link CodeIndex.update} has done. */

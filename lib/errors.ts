@@ -43,6 +43,12 @@ export class EmbeddingError extends Error {
     this.retryable = options.retryable ?? false;
     this.details = options.details ?? {};
   }
+
+  /** What JSON holds of it: no stack and no cause. */
+  toJSON(): { name: string; message: string; code: EmbeddingErrorCode; retryable: boolean; details: Record<string, unknown> } {
+    const { name, message, code, retryable, details } = this;
+    return { name, message, code, retryable, details };
+  }
 }
 
 /** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
@@ -70,6 +76,37 @@ export class MemoryLimitError extends EmbeddingError {
   constructor(message: string, options?: EmbeddingErrorOptions) {
     super('MEMORY_LIMIT_EXCEEDED', message, options);
   }
+}
+
+/**
+ * Errors of another realm, of another thread (its `error` event) or of another copy of this package are instances, too:
+ * classes are not shared between those, but `instanceof` is what people test with. Not declared in the class, where its
+ * result would be the type that `instanceof` narrows to.
+ */
+for (const [type, only] of [
+  [EmbeddingError, undefined],
+  [ModelInitializationError, 'MODEL_INIT_FAILED'],
+  [EmbeddingGenerationError, 'EMBEDDING_GENERATION_FAILED'],
+  [MemoryLimitError, 'MEMORY_LIMIT_EXCEEDED'],
+] as const) {
+  Object.defineProperty(type, Symbol.hasInstance, {
+    configurable: true,
+    value(this: unknown, value: unknown): boolean {
+      if (Function.prototype[Symbol.hasInstance].call(this, value)) return true;
+      // A class that was derived from ours inherits this, and has only its own instances.
+      return this === type && isForeign(value) && (only === undefined || value.code === only);
+    },
+  });
+}
+
+const NAMES = ['EmbeddingError', 'ModelInitializationError', 'EmbeddingGenerationError', 'MemoryLimitError'];
+
+function isForeign(value: unknown): value is WireError {
+  // What came through JSON is no error any more.
+  if (Object.prototype.toString.call(value) !== '[object Error]') return false;
+  const { name, code, retryable, details } = value as Partial<EmbeddingError>;
+  const named = NAMES.includes(name as string) && typeof code === 'string';
+  return named && typeof retryable === 'boolean' && typeof details === 'object' && details !== null;
 }
 
 /** Marks the messages of native errors; see `ERROR_MARK` in `src/binding/mod.rs`. */

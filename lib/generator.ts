@@ -2,10 +2,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
-import { EmbeddingError, fromWire } from './errors';
-import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
+import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, show, type Annotation } from './input';
+import { logOf, tellFailure, type Log, type Logger } from './log';
 import { MemoryAwareProcessor, nativeProcessor, plainProcessorOptions, type MemoryProcessorOptions } from './memory-processor';
-import { call, native, settle, type NativeAnswer, type NativeGenerator } from './native';
+import type { PerformanceMonitor } from './monitor';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeGenerator, type NativeMonitor } from './native';
 import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
 import { windows, type StreamOptions } from './stream';
@@ -28,90 +30,100 @@ export interface GeneratorOptions {
    * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
    * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
    */
-  modelPath?: string;
+  modelPath?: string | undefined;
   /**
    * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
    * fetched.
    */
-  revision?: string;
+  revision?: string | undefined;
   /**
    * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
    * `~/.cache/huggingface/hub`.
    */
-  cacheDir?: string;
+  cacheDir?: string | undefined;
   /** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-  localFilesOnly?: boolean;
+  localFilesOnly?: boolean | undefined;
   /**
    * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
    * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
    */
-  dtype?: Dtype;
+  dtype?: Dtype | undefined;
   /** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-  pooling?: Pooling;
+  pooling?: Pooling | undefined;
   /** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-  normalize?: boolean;
+  normalize?: boolean | undefined;
   /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-  dimensions?: number;
+  dimensions?: number | undefined;
   /** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-  maxLength?: number;
+  maxLength?: number | undefined;
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-  prompts?: { document?: string; query?: string };
+  prompts?: { document?: string; query?: string } | undefined;
   /**
    * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
    * before all texts, whatever their `inputType`.
    */
-  promptName?: string;
+  promptName?: string | undefined;
   /**
    * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
    * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
    * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
    * ever: the vector of a text never changes for the same model, and another model has keys of its own.
    */
-  cache?: CacheOptions | IntelligentEmbeddingCache | false;
+  cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
+  /**
+   * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+   * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+   * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+   */
+  monitor?: PerformanceMonitor | false | undefined;
   /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-  enableCaching?: boolean;
+  enableCaching?: boolean | undefined;
   /** Another spelling of `cache`. */
-  cacheConfig?: CacheOptions;
+  cacheConfig?: CacheOptions | undefined;
   /**
    * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
    * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
    * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
    */
-  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false;
+  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
   /** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
-  enableBatchOptimization?: boolean;
+  enableBatchOptimization?: boolean | undefined;
   /** Another spelling of `batchOptimizer`. */
-  batchConfig?: BatchOptimizerOptions;
+  batchConfig?: BatchOptimizerOptions | undefined;
   /**
    * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
    * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
    * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
    * the same.
    */
-  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false;
+  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
   /** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
-  enableMemoryAwareProcessing?: boolean;
+  enableMemoryAwareProcessing?: boolean | undefined;
   /** Another spelling of `memoryProcessor`. */
-  memoryConfig?: MemoryProcessorOptions;
+  memoryConfig?: MemoryProcessorOptions | undefined;
   /**
    * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
    * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
    * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
    * Default: what the process holds and the container (cgroup) or the host has left.
    */
-  memoryLimit?: number;
+  memoryLimit?: number | undefined;
   /**
    * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
    * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
    * measures which of the two is faster here; it takes the time and memory to load the model twice.
    */
-  intraOpThreads?: number | 'auto';
+  intraOpThreads?: number | 'auto' | undefined;
   /**
    * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
    * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
    * to those of the CPU but not the same, so they have a fingerprint of their own.
    */
-  executionProviders?: ExecutionProvider[];
+  executionProviders?: ExecutionProvider[] | undefined;
+  /**
+   * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+   */
+  logger?: Logger | undefined;
 }
 
 /** How much of a file of a model has been fetched. */
@@ -129,32 +141,32 @@ export interface FetchProgress {
 /** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
 export interface InitializeOptions {
   /** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told of files that are fetched from the hub, some times a second. */
-  progressCallback?: (progress: FetchProgress) => void;
+  progressCallback?: ((progress: FetchProgress) => void) | undefined;
 }
 
 /** Options of one call. */
 export interface CallOptions {
   /** Stops the call, a running inference included; it rejects with `ABORTED`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
   /** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-  progressCallback?: (processed: number, total: number) => void;
+  progressCallback?: ((processed: number, total: number) => void) | undefined;
   /**
    * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
    * answered, and that one carries the error.
    */
-  onError?: 'throw' | 'skip';
+  onError?: 'throw' | 'skip' | undefined;
   /** Neither ask the cache nor tell it. Default `false`. */
-  bypassCache?: boolean;
+  bypassCache?: boolean | undefined;
   /** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-  inputType?: 'document' | 'query';
+  inputType?: 'document' | 'query' | undefined;
   /** Most inputs in one run of the model. By default, and above it, the planner decides. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Most runs at a time. Default: as many as there are cores. */
-  maxConcurrency?: number;
+  maxConcurrency?: number | undefined;
 }
 
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
@@ -166,10 +178,13 @@ export interface BatchProcessOptions extends CallOptions {
    * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
    * `MEMORY_LIMIT_EXCEEDED`.
    */
-  memoryLimit?: number;
+  memoryLimit?: number | undefined;
 }
 
-/** Many vectors in one allocation. */
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
 export interface EmbeddingMatrix {
   /** `rows × dimensions` values, row by row. */
   readonly data: Float32Array;
@@ -243,6 +258,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   readonly #learning: boolean;
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
+  readonly #log: Log | undefined;
   #closing: Promise<void> | undefined;
 
   /**
@@ -252,8 +268,10 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   constructor(options: GeneratorOptions = {}) {
     const { cache, enableCaching, cacheConfig, batchOptimizer, enableBatchOptimization, batchConfig, ...rest } =
       optionsObject(options, 'The options') as GeneratorOptions;
-    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, ...others } = rest;
-    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache));
+    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, monitor, logger, ...others } = rest;
+    const log = logOf(logger);
+    this.#log = log;
+    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache), logger);
     const batching = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig }, DynamicBatchOptimizer);
     const memory = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig }, MemoryAwareProcessor);
     this.#learning = batching !== false;
@@ -266,7 +284,8 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     }
     const optimizer = batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined;
     const processor = memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined;
-    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, publishMemory));
+    const onEvent = (json: string) => publishMemory(json, log);
+    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, watcher(monitor), onEvent));
     this.#attachCache();
   }
 
@@ -283,13 +302,33 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
       throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: there is no such option; known are signal, progressCallback`);
     }
     const watch = checkWatch({ signal, progressCallback });
-    if (this.#closing) await this.#closing;
-    this.#attachCache();
-    const load = call(() => this.#native.load());
-    await watched(watch, () => load.cancel(), async (report, check) => {
-      check();
-      await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
-    });
+    const log = this.#log;
+    if (log) watch.progressCallback = tellFetches(log, progressCallback);
+    const before = log && this.#modelInfo();
+    const started = performance.now();
+    try {
+      if (this.#closing) await this.#closing;
+      this.#attachCache();
+      const load = call(() => this.#native.load());
+      await watched(watch, () => load.cancel(), async (report, check) => {
+        check();
+        await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
+      });
+    } catch (thrown) {
+      tellFailure(log, 'No model was loaded', toEmbeddingError(thrown));
+      throw thrown;
+    }
+    const info = log && this.#modelInfo();
+    if (info && info.fingerprint !== before?.fingerprint) {
+      const { modelId, revision, dimensions, maxLength, fingerprint } = info;
+      const details = { modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
+      log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions, up to ${maxLength} tokens`, details);
+    }
+  }
+
+  /** `undefined` where no model is loaded. */
+  #modelInfo(): ModelInfo | undefined {
+    return this.isReady() ? this.getModelInfo() : undefined;
   }
 
   /** Whether a model is loaded. */
@@ -331,8 +370,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     requireArray(annotations, 'annotations');
     // Kept now: the caller may change its array and its objects while the call runs.
     const nodeIds = annotations.map((annotation: Annotation | null) => annotation?.nodeId);
-    const answer = await this.#run(annotations, true, options);
-    const matrix = toMatrix(answer);
+    const { answer, matrix } = await this.#run(annotations, true, options);
     const times = answer.processingTimes();
     const confidences = answer.confidences();
     let texts: string[] = [];
@@ -360,8 +398,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
   async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
     requireArray(texts, 'texts; for a single text pass [text]');
-    const answer = await this.#run(texts, false, options);
-    const matrix = toMatrix(answer);
+    const { answer, matrix } = await this.#run(texts, false, options);
     answer.release();
     return matrix;
   }
@@ -449,7 +486,22 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
     return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
   }
 
-  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
+  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<{ answer: NativeAnswer; matrix: Matrix }> {
+    const log = this.#log;
+    const started = performance.now();
+    try {
+      const answer = await this.#answer(inputs, annotated, options);
+      const matrix = new Matrix(answer);
+      if (log) tellAnswer(log, matrix, performance.now() - started);
+      return { answer, matrix };
+    } catch (thrown) {
+      const error = toEmbeddingError(thrown);
+      tellFailure(log, `A call for ${inputs.length} inputs failed`, error);
+      throw error;
+    }
+  }
+
+  async #answer(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
     const { signal, progressCallback, firstIndex = 0, ...others } = optionsObject(options, 'The options') as CallOptions & { firstIndex?: number };
     const watch = checkWatch({ signal, progressCallback });
     const rest = plainOptions({ ...others, ...(firstIndex > 0 && { firstIndex }) }, 'The options');
@@ -495,10 +547,48 @@ function setting<Options extends object, Instance extends object>(
   return enabled === false ? false : settings;
 }
 
+/** The native side of the monitor that is told of stages. */
+function watcher(monitor: unknown): NativeMonitor | undefined {
+  if (monitor === false) return undefined;
+  if (monitor === undefined) return native().NativeMonitor.global();
+  const handle = typeof monitor === 'object' && monitor !== null ? monitorHandles.get(monitor) : undefined;
+  if (handle) return handle;
+  const message = `Invalid option \`monitor\`: ${show(monitor)} is neither a PerformanceMonitor nor false`;
+  throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'monitor' } });
+}
+
 /** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */
-function cacheSettings(settings: CacheOptions | IntelligentEmbeddingCache | false): CacheOptions | IntelligentEmbeddingCache | false {
+function cacheSettings(
+  settings: CacheOptions | IntelligentEmbeddingCache | false,
+  logger: Logger | undefined,
+): CacheOptions | IntelligentEmbeddingCache | false {
   if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
-  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...settings };
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings };
+}
+
+/** A duration for a person. */
+const ms = (duration: number) => `${duration < 10 ? duration.toFixed(1) : Math.round(duration)} ms`;
+
+/** Reports as the caller wants them, and tells once of each file that is fetched. */
+function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | undefined): (progress: FetchProgress) => void {
+  const files = new Set<string>();
+  return (progress) => {
+    const { file, total, loaded } = progress;
+    if (!files.has(file)) {
+      files.add(file);
+      if (loaded < total) log.info(`Fetching ${file}, ${(total / 2 ** 20).toFixed(1)} MB`, { file, total });
+    }
+    report?.(progress);
+  };
+}
+
+function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
+  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
+  const details = { texts: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
+  log.debug(`Embedded ${rows} texts in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
+  for (const [index, error] of errors) {
+    return log.warn(`${errors.size} of ${rows} texts were skipped; the first one is ${index}: ${error.message}`, { ...details, index, code: error.code });
+  }
 }
 
 /**
@@ -514,23 +604,42 @@ export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
 }
 
-function toMatrix(answer: NativeAnswer): EmbeddingMatrix {
-  // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
-  const taken = answer.takeData();
-  const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
-  const tokenCounts = Uint32Array.from(answer.tokenCounts());
-  const truncated = Uint8Array.from(answer.truncated());
-  const fromCache = Uint8Array.from(answer.fromCache());
-  const { dimensions } = answer;
-  const rows = tokenCounts.length;
-  const errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
-  const row = (index: number) => {
-    if (!Number.isInteger(index) || index < 0 || index >= rows) {
-      throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
-    }
-    return data.subarray(index * dimensions, (index + 1) * dimensions);
-  };
-  return { data, rows, dimensions, row, tokenCounts, truncated, fromCache, errors };
+class Matrix implements EmbeddingMatrix {
+  readonly data: Float32Array;
+  readonly rows: number;
+  readonly dimensions: number;
+  readonly tokenCounts: Uint32Array;
+  readonly truncated: Uint8Array;
+  readonly fromCache: Uint8Array;
+  readonly errors: ReadonlyMap<number, EmbeddingError>;
+  declare readonly row: (index: number) => Float32Array;
+
+  constructor(answer: NativeAnswer) {
+    // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
+    const taken = answer.takeData();
+    this.data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
+    this.tokenCounts = Uint32Array.from(answer.tokenCounts());
+    this.truncated = Uint8Array.from(answer.truncated());
+    this.fromCache = Uint8Array.from(answer.fromCache());
+    this.dimensions = answer.dimensions;
+    this.rows = this.tokenCounts.length;
+    this.errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
+    const { data, rows, dimensions } = this;
+    const row = (index: number) => {
+      if (!Number.isInteger(index) || index < 0 || index >= rows) {
+        throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+      }
+      return data.subarray(index * dimensions, (index + 1) * dimensions);
+    };
+    // Works when taken out of the matrix, and is not enumerable: a function cannot be cloned, and a matrix shall pass to a worker.
+    Object.defineProperty(this, 'row', { value: row });
+  }
+
+  toJSON(): object {
+    const { rows, dimensions, data, tokenCounts, truncated, fromCache, errors } = this;
+    const arrays = { data: toNumbers(data), tokenCounts: [...tokenCounts], truncated: [...truncated], fromCache: [...fromCache] };
+    return { rows, dimensions, ...arrays, errors: [...errors] };
+  }
 }
 
 /** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */

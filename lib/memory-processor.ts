@@ -38,20 +38,20 @@ export interface MemoryThresholds {
 /** Options of {@link MemoryAwareProcessor}. */
 export interface MemoryProcessorOptions {
   /** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-  strategies?: ProcessingStrategy[];
-  memoryThresholds?: Partial<MemoryThresholds>;
+  strategies?: ProcessingStrategy[] | undefined;
+  memoryThresholds?: Partial<MemoryThresholds> | undefined;
   /** How often memory is looked at, in milliseconds. Default 1000. */
-  monitoringInterval?: number;
+  monitoringInterval?: number | undefined;
   /** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-  cleanupThreshold?: number;
+  cleanupThreshold?: number | undefined;
   /** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-  gcThreshold?: number;
+  gcThreshold?: number | undefined;
   /** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-  enableGcHints?: boolean;
+  enableGcHints?: boolean | undefined;
   /** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-  emergencyCleanupThreshold?: number;
+  emergencyCleanupThreshold?: number | undefined;
   /** Share of the available memory that is left alone, 0–1. Default 0.1. */
-  memoryBuffer?: number;
+  memoryBuffer?: number | undefined;
 }
 
 /** Memory of the container where it has a limit, else of the host. Bytes. */

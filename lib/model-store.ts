@@ -7,7 +7,7 @@ import { checkWatch, watched, type Watch } from './watch';
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {
   /** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
-  cacheDir?: string;
+  cacheDir?: string | undefined;
 }
 
 /** A model in the store. */

@@ -3,7 +3,7 @@ import { channel } from 'node:diagnostics_channel';
 import { EmbeddingError, toEmbeddingError } from './errors';
 import { invalid, optionsObject, plainOptions, show } from './input';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
-import { call, native, settle, type NativeMonitor, type NativeSampler } from './native';
+import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from './native';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
 
 /** Options of {@link PerformanceMonitor}. */
@@ -285,6 +285,7 @@ export class PerformanceMonitor implements AsyncDisposable {
     const shared = (options as unknown) === GLOBAL;
     const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(rest)));
     this.#native = own;
+    monitorHandles.set(this, own);
     this.#persistInterval = persistInterval;
     this.#persistPath = rest.persistPath as string | undefined;
     if (shared) atExit(() => this.#flush());

@@ -1,8 +1,4 @@
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { isMainThread } from 'node:worker_threads';
-
-import { EmbeddingError, toEmbeddingError } from './errors';
+import { toEmbeddingError } from './errors';
 
 /** See `src/binding/generator.rs`. */
 export interface NativeGenerator {
@@ -16,6 +12,9 @@ export interface NativeGenerator {
   close(): Promise<void>;
   call(): NativeCall;
 }
+
+/** The native side of each `PerformanceMonitor`: here, so that a generator need not load that class to be watched. */
+export const monitorHandles = new WeakMap<object, NativeMonitor>();
 
 /** Told of a file, how many of its bytes are there, of how many, and the percentage of all files. */
 export type OnFetch = (file: string, loaded: number, total: number, progressTotal: number) => void;
@@ -115,6 +114,51 @@ export interface NativeLookup {
   copyTo(data: Float32Array): void;
 }
 
+/** See `src/binding/results.rs`. */
+export interface NativeResults {
+  settings(): string;
+  key(type: string, params: string, modality: string, form: string, content: string | Uint8Array): string;
+  scope(type: string, params: string, modality: string, model: string): string;
+  get(type: string, key: string, last: boolean): NativeStored | null | Promise<NativeStored | null>;
+  near(type: string, prompt: NativePrompt, threshold: number, limit: number): Promise<NativeStored | null>;
+  missed(type: string): void;
+  set(
+    type: string,
+    key: string,
+    format: number,
+    value: string | Uint8Array,
+    setting: { metadata: string; tags: string[]; ttlSeconds?: number | undefined; prompt?: NativePrompt | undefined },
+  ): void | Promise<void>;
+  has(key: string): Promise<boolean>;
+  delete(key: string): Promise<boolean>;
+  invalidate(type: string | undefined, tags: string[]): Promise<number>;
+  clearExpired(): Promise<number>;
+  acquire(key: string, lifetimeMs: number): Promise<boolean>;
+  release(key: string): void;
+  optimize(): Promise<string>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  stats(): string;
+  evicted(): number[];
+}
+
+export interface NativePrompt {
+  scope: string;
+  text: string;
+  vector: Float32Array;
+}
+
+export interface NativeStored {
+  readonly format: number;
+  readonly value: string | Uint8Array;
+  readonly metadata?: string;
+  readonly tags: string[];
+  readonly createdAt: number;
+  readonly expiresAt?: number;
+  readonly similarity?: number;
+  readonly matched?: string;
+}
+
 /** See `src/binding/batch.rs`. */
 export interface NativeBatchOptimizer {
   config(): string;
@@ -177,7 +221,8 @@ export interface NativeSampler {
   sample(): string;
 }
 
-interface Addon {
+export interface Addon {
+  version(): string;
   NativeMonitor: { new (options: object): NativeMonitor; global(): NativeMonitor };
   mergeSnapshots(all: string[]): string;
   writeWhole(path: string, text: string): Promise<void>;
@@ -186,10 +231,12 @@ interface Addon {
   NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
+  NativeResults: new (options: object, onEvent: (json: string) => void) => NativeResults;
   NativeGenerator: new (
     options: object,
     optimizer: NativeBatchOptimizer | undefined,
     processor: NativeMemoryProcessor | undefined,
+    monitor: NativeMonitor | undefined,
     onEvent: (json: string) => void,
   ) => NativeGenerator;
   NativeModelStore: new (options: object) => NativeModelStore;
@@ -198,60 +245,11 @@ interface Addon {
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }
 
-/** The names of platform packages: Node.js' own names, and what else tells binaries apart. */
-function platformName(): string {
-  const { platform, arch } = process;
-  if (platform === 'win32') return `win32-${arch}-msvc`;
-  if (platform !== 'linux') return `${platform}-${arch}`;
-  // Otherwise the report looks up the name of every open connection's peer.
-  const settings = process.report as { excludeNetwork?: boolean };
-  const before = settings.excludeNetwork ?? false;
-  settings.excludeNetwork = true;
-  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  settings.excludeNetwork = before;
-  return `linux-${arch}-${report.header?.glibcVersionRuntime ? 'gnu' : 'musl'}`;
-}
-
-function addonPath(name: string): string {
-  const file = `embedcore.${name}.node`;
-  // In a clone the platform package lies where it is built.
-  const built = join(__dirname, '..', 'npm', name, file);
-  return existsSync(built) ? built : require.resolve(`embedcore-${name}/${file}`);
-}
-
-function load(): Addon {
-  const name = platformName();
-  try {
-    const path = addonPath(name);
-    const addon = require(path) as Addon;
-    addon.setDirectories(dirname(path), join(__dirname, '..', 'models', 'builtin'));
-    closeAtExit(path, addon);
-    return addon;
-  } catch (cause) {
-    throw new EmbeddingError(
-      'BACKEND_UNAVAILABLE',
-      `The native part of embedcore for ${name} could not be loaded: ${(cause as Error).message}. ` +
-        `It comes as the optional package embedcore-${name}: reinstall on this machine, without --no-optional and ` +
-        'without a node_modules folder copied from another platform.',
-      { cause, details: { platform: name } },
-    );
-  }
-}
-
-/** Once for each process and addon, however often a test runner loads this file. */
-function closeAtExit(path: string, addon: Addon): void {
-  const once = Symbol.for(`embedcore:${path}`);
-  const marked = process as unknown as Record<symbol, boolean>;
-  if (!isMainThread || marked[once]) return;
-  marked[once] = true;
-  process.on('exit', () => addon.closeRuntime());
-}
-
 let addon: Addon | undefined;
 
 /** The addon, loaded at the first use: an import alone costs nothing and never fails. */
 export function native(): Addon {
-  return (addon ??= load());
+  return (addon ??= (require('./platform') as typeof import('./platform')).loadAddon());
 }
 
 /** Calls into the addon; what it throws is an {@link EmbeddingError}. */

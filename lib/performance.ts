@@ -1,6 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
 
 import type { CacheMaintenance, CacheStats } from './cache';
+import type { Log } from './log';
+import type { OperationStats } from './monitor';
 
 /** What was learned about batches of texts of like length. */
 export interface LearnedBatch {
@@ -23,9 +25,22 @@ export interface PerformanceMetrics {
   /** The same. */
   memoryProcessing: MemoryUseMetrics;
   overall: OverallMetrics;
+  /**
+   * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
+   * on several threads counts for each.
+   */
+  stages: Partial<Record<StageName, OperationStats>>;
   /** `overall.score`. */
   overallScore: number;
 }
+
+/**
+ * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
+ * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the others for each batch.
+ */
+export type StageName = 'prepare' | 'lookup' | 'tokenize' | 'plan' | 'wait' | 'infer' | 'commit';
 
 /** How the model was run. */
 export interface BatchMetrics {
@@ -119,6 +134,7 @@ export interface MemoryEvent {
 
 /** As the native side tells it. See `src/binding/generator.rs`. */
 export interface NativeMetrics {
+  stages: OperationStats[];
   calls: number;
   failedCalls: number;
   callMs: number;
@@ -149,9 +165,16 @@ export interface NativeMetrics {
 
 const events = channel('embedcore:memory');
 
-/** Publishes what the native side reports. */
-export function publishMemory(json: string): void {
-  if (events.hasSubscribers) events.publish(JSON.parse(json) as MemoryEvent);
+/** Publishes what the native side reports, and tells the logger. */
+export function publishMemory(json: string, log: Log | undefined): void {
+  if (!log && !events.hasSubscribers) return;
+  const event = JSON.parse(json) as MemoryEvent;
+  // The default of `memoryThresholds.high`.
+  log?.[event.usagePercent >= 70 ? 'warn' : 'info'](
+    `The memory strategy changed from ${event.before} to ${event.after}: ${Math.round(event.usagePercent)} % of what it may use is in use`,
+    { ...event },
+  );
+  events.publish(event);
 }
 
 /** `amount` of `total`, 0 where there is nothing. */
@@ -208,6 +231,7 @@ export function performanceOf(counted: NativeMetrics, stats: CacheStats | null, 
       cacheHitRatio: per(done.hits, done.texts),
       score,
     },
+    stages: Object.fromEntries(done.stages.map((stage) => [stage.name, stage])),
     overallScore: score,
   };
 }

@@ -13,7 +13,7 @@ const PATIENCE_MS = 5;
 /** Options of a stream. */
 export interface StreamOptions {
   /** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-  order?: 'input' | 'completion';
+  order?: 'input' | 'completion' | undefined;
 }
 
 /** Gives one item after the other; `undefined` at the end. */

@@ -1,42 +1,52 @@
 // Builds everything that a clone lacks: the ONNX Runtime library, the addon beside it, and the JavaScript in dist/.
 //
 //   node scripts/build.mjs [--debug]
+//   node scripts/build.mjs --target aarch64-unknown-linux-gnu     the addon for another platform, with its library
+//   … --built                                                     takes what cargo has built already (in a container, say)
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const profile = process.argv.includes('--debug') ? 'debug' : 'release';
+import { platformOf, root } from './platforms.mjs';
+
+const { debug, built, target } = parseArgs({ options: { debug: { type: 'boolean' }, built: { type: 'boolean' }, target: { type: 'string' } } }).values;
+const profile = debug ? 'debug' : 'release';
 
 /** Runs a command that says itself what goes wrong. */
-function run(command, ...args) {
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
+function run(command, args, env = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', env: { ...process.env, ...env } });
   if (error) console.error(`${command} could not be started: ${error.message}`);
   if (status !== 0) process.exit(status ?? 1);
 }
 
-/** The platform package of the Rust target that this machine builds for. */
-function hostPackage() {
-  const host = /host: (.*)/.exec(execFileSync('rustc', ['-vV'], { encoding: 'utf8' }))[1];
-  const { platforms } = JSON.parse(readFileSync(join(root, 'onnxruntime.json'), 'utf8'));
-  const platform = platforms[host];
-  if (!platform) throw new Error(`No platform package is defined for ${host}; known are ${Object.keys(platforms).join(', ')}`);
-  return platform.package;
+/** What cargo must be told to build for another platform. */
+function crossing({ os, cpu, libc }) {
+  const name = target.toUpperCase().replaceAll('-', '_');
+  const env = {};
+  // Debian's cross compiler; whoever has another one sets the variable.
+  const linker = `CARGO_TARGET_${name}_LINKER`;
+  if (libc === 'glibc' && cpu === 'arm64' && process.arch !== 'arm64' && !process.env[linker]) env[linker] = 'aarch64-linux-gnu-gcc';
+  // Node.js on Alpine is linked to musl dynamically, so the addon has to be as well.
+  if (os === 'linux' && libc === 'musl') env[`CARGO_TARGET_${name}_RUSTFLAGS`] = '-C target-feature=-crt-static';
+  return env;
 }
 
-const builtNames = { linux: 'libembedcore.so', darwin: 'libembedcore.dylib', win32: 'embedcore.dll' };
-
-run(process.platform === 'win32' ? 'python' : 'python3', join('scripts', 'fetch_onnxruntime.py'));
-run('cargo', 'build', '--features', 'napi', ...(profile === 'release' ? ['--release'] : []));
-const name = hostPackage();
-const folder = join(root, 'npm', name);
+const platform = platformOf(target);
+const { name, folder, addon } = platform;
+run(process.platform === 'win32' ? 'python' : 'python3', [join('scripts', 'fetch_onnxruntime.py'), '--target', platform.target]);
+const options = ['--features', 'napi', ...(debug ? [] : ['--release']), ...(target ? ['--target', target] : [])];
+if (!built) run('cargo', ['build', ...options], target ? crossing(platform) : {});
 mkdirSync(folder, { recursive: true });
-const addon = join(folder, `embedcore.${name}.node`);
 // Renamed into place: a running process keeps the old file instead of crashing on a changed one.
-copyFileSync(join(root, 'target', profile, builtNames[process.platform]), `${addon}.part`);
-renameSync(`${addon}.part`, addon);
-run(process.execPath, join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json');
-run(process.execPath, join('scripts', 'page.mjs'));
-console.log(`Built npm/${name} and dist/`);
+copyFileSync(join(resolve(root, process.env.CARGO_TARGET_DIR ?? 'target'), target ?? '', profile, platform.built), join(folder, `${addon}.part`));
+renameSync(join(folder, `${addon}.part`), join(folder, addon));
+for (const [from, to] of [['LICENSE', 'LICENSE'], [join('npm', 'THIRD-PARTY-NOTICES.txt'), 'THIRD-PARTY-NOTICES.txt']]) {
+  copyFileSync(join(root, from), join(folder, to));
+}
+if (!target) {
+  run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);
+  run(process.execPath, [join('scripts', 'page.mjs')]);
+}
+console.log(target ? `Built npm/${name}` : `Built npm/${name} and dist/`);

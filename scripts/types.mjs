@@ -1,29 +1,81 @@
-// The public types: index.d.ts, bundled from lib/.
+// The public types, bundled from lib/: index.d.ts, and one file for each interface beside it.
 //
-//   node scripts/types.mjs            writes it
-//   node scripts/types.mjs --check    fails when it differs from what lib/ says
+//   node scripts/types.mjs            writes them
+//   node scripts/types.mjs --check    fails when one differs from what lib/ says
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+/** The interfaces: their file in lib/interfaces/, and the types that are made of it. */
+const INTERFACES = {
+  langchain: ['langchain.d.ts', 'langchain.d.mts'],
+  'ai-sdk': ['ai-sdk.d.ts'],
+  server: ['server.d.ts'],
+};
+
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {
-  const bundled = join(scratch, 'index.d.ts');
-  const bundler = join(root, 'node_modules', 'dts-bundle-generator', 'dist', 'bin', 'dts-bundle-generator.js');
-  const options = ['--project', 'tsconfig.json', '--no-check', '--no-banner', '--silent', '--export-referenced-types=false'];
-  execFileSync(process.execPath, [bundler, ...options, '--out-file', bundled, 'lib/index.ts'], { cwd: root, stdio: 'inherit' });
-  const fresh = `// Generated from lib/ by \`npm run types\`; do not edit.\n\n${readFileSync(bundled, 'utf8')}`;
-  const committed = join(root, 'index.d.ts');
-  if (!process.argv.includes('--check')) {
-    writeFileSync(committed, fresh);
-  } else if (readFileSync(committed, 'utf8') !== fresh) {
-    console.error('index.d.ts is not what lib/ says: run `npm run types` and commit the result.');
-    process.exitCode = 1;
-  }
+  const [index] = bundle(root, ['lib/index.ts']);
+  compare('index.d.ts', index);
+  layOut(index);
+  const names = Object.keys(INTERFACES);
+  const bundled = bundle(scratch, names.map((name) => `lib/interfaces/${name}.ts`));
+  for (const [i, name] of names.entries()) for (const file of INTERFACES[name]) compare(file, bundled[i]);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
+}
+
+/** What each of the files in `folder` gives to its users. */
+function bundle(folder, files) {
+  const outputs = files.map((_, i) => join(scratch, `bundled-${i}.d.ts`));
+  const output = { noBanner: true, exportReferencedTypes: false };
+  const entries = files.map((file, i) => ({ filePath: join(folder, file), outFile: outputs[i], noCheck: true, output }));
+  const config = join(scratch, 'bundle.json');
+  writeFileSync(config, JSON.stringify({ compilationOptions: { preferredConfigPath: join(folder, 'tsconfig.json') }, entries }));
+  const bundler = join(root, 'node_modules', 'dts-bundle-generator', 'dist', 'bin', 'dts-bundle-generator.js');
+  execFileSync(process.execPath, [bundler, '--silent', '--config', config], { cwd: folder, stdio: 'inherit' });
+  return outputs.map((path) => `// Generated from lib/ by \`npm run types\`; do not edit.\n\n${readFileSync(path, 'utf8')}`);
+}
+
+/**
+ * Lays lib/interfaces/ out as the source of somebody who has installed embedcore and the peers, so that their types are
+ * imported from there: a second copy of a class would be another type.
+ */
+function layOut(index) {
+  const write = (path, text) => {
+    mkdirSync(dirname(join(scratch, path)), { recursive: true });
+    writeFileSync(join(scratch, path), text);
+  };
+  const module = (name, entry, types) => {
+    write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports: { [entry]: { types: './types.d.ts' } } }));
+    write(`node_modules/${name}/types.d.ts`, types);
+  };
+  const interfaces = join(root, 'lib', 'interfaces');
+  for (const file of readdirSync(interfaces)) {
+    write(`lib/interfaces/${file}`, readFileSync(join(interfaces, file), 'utf8').replaceAll("'../index'", "'embedcore'"));
+  }
+  write('package.json', JSON.stringify({ name: 'interfaces' }));
+  write('tsconfig.json', readFileSync(join(root, 'tsconfig.json')));
+  module('embedcore', '.', index);
+  const ambient = join(scratch, 'lib', 'interfaces', 'langchain-core.d.ts');
+  const [, name, entry, body] = /declare module '(@[^/]+\/[^/]+)\/(.*?)' \{\n(.*)\n\}/s.exec(readFileSync(ambient, 'utf8'));
+  module(name, `./${entry}`, body);
+  rmSync(ambient);
+  symlinkSync(join(root, 'node_modules', '@types'), join(scratch, 'node_modules', '@types'), 'junction');
+  symlinkSync(join(root, 'node_modules', 'undici-types'), join(scratch, 'node_modules', 'undici-types'), 'junction');
+}
+
+function compare(file, fresh) {
+  const committed = join(root, file);
+  if (!process.argv.includes('--check')) {
+    writeFileSync(committed, fresh);
+  } else if (!existsSync(committed) || readFileSync(committed, 'utf8') !== fresh) {
+    console.error(`${file} is not what lib/ says: run \`npm run types\` and commit the result.`);
+    process.exitCode = 1;
+  }
 }

@@ -13,6 +13,8 @@
 //!
 //! [`index`] lies above the generator and uses it like any caller: a source tree in, answers to searches out.
 //!
+//! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
+//!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
 //! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at
 //! once, for a caller's own function; [`metrics`] counts and times whatever its users name. On top lies the binding that
@@ -34,5 +36,6 @@ pub mod lanes;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod results;
 pub mod text;
 pub mod tokens;

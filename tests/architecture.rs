@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("host", &[]),
     ("embedding", &[]),
@@ -23,9 +23,24 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("model", &["cancel", "embedding", "error", "host", "text"]),
     (
         "generator",
-        &["batch", "cache", "cancel", "embedding", "error", "host", "lanes", "memory", "model", "text", "tokens"],
+        &[
+            "batch",
+            "cache",
+            "cancel",
+            "embedding",
+            "error",
+            "host",
+            "lanes",
+            "memory",
+            "metrics",
+            "model",
+            "text",
+            "tokens",
+        ],
     ),
     ("index", &["cancel", "embedding", "error", "generator", "text"]),
+    // Lies above the cache, as `index` does above the generator, and shares all of it with the embeddings.
+    ("results", &["cache", "embedding", "error"]),
     (
         "binding",
         &[
@@ -40,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "memory",
             "metrics",
             "model",
+            "results",
             "text",
         ],
     ),
@@ -62,6 +78,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             "binding/metrics.rs",
             "binding/mod.rs",
             "binding/models.rs",
+            "binding/results.rs",
             "lib.rs",
         ],
     ),

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::batch::NativeBatchOptimizer;
 use super::cache::NativeCache;
 use super::memory::NativeMemoryProcessor;
+use super::metrics::NativeMonitor;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
@@ -39,14 +40,15 @@ pub struct NativeGenerator {
 
 #[napi]
 impl NativeGenerator {
-    /// Parses the options; loads nothing. `optimizer` and `processor` stand in place of such options. `on_event` is told
-    /// of changes of the strategy.
+    /// Parses the options; loads nothing. `optimizer` and `processor` stand in place of such options, `monitor` is told
+    /// of stages, and `on_event` of changes of the strategy.
     #[napi(constructor, catch_unwind)]
     pub fn new(
         env: Env,
         options: Map<String, Value>,
         optimizer: Option<&NativeBatchOptimizer>,
         processor: Option<&NativeMemoryProcessor>,
+        monitor: Option<&NativeMonitor>,
         on_event: OnEvent,
     ) -> Result<Self> {
         let mut options = options::generator(&options).map_err(to_js)?;
@@ -56,6 +58,7 @@ impl NativeGenerator {
         if let Some(processor) = processor {
             options.memory = Some(processor.options());
         }
+        options.monitor = monitor.map(NativeMonitor::shared);
         let inner = Arc::new(Generator::new(options).map_err(to_js)?);
         inner.on_strategy_change(Box::new(move |change| {
             let event = json!({
@@ -127,6 +130,7 @@ impl NativeGenerator {
             .map(|class| json!({ "maxTokens": class.longest, "batchSize": class.rows, "samples": class.samples }))
             .collect();
         json!({
+            "stages": self.inner.stages(),
             "calls": totals.calls,
             "failedCalls": totals.failed_calls,
             "callMs": totals.call_ms,

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
 use crate::index::{self, CodeIndex, Match, Progress, Report, UpdateOptions};
+use crate::metrics::Metrics;
 use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
@@ -31,8 +32,9 @@ impl NativeIndex {
     /// Parses the options of the index' own generator; reads nothing.
     #[napi(constructor, catch_unwind)]
     pub fn new(env: Env, root: String, path: Option<String>, generator: Map<String, Value>) -> Result<Self> {
-        let generator = Generator::new(options::generator(&generator).map_err(to_js)?).map_err(to_js)?;
-        let generator = Arc::new(generator);
+        let mut options = options::generator(&generator).map_err(to_js)?;
+        options.monitor = Some(Metrics::global());
+        let generator = Arc::new(Generator::new(options).map_err(to_js)?);
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&generator), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));

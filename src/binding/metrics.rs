@@ -31,6 +31,13 @@ pub struct NativeMonitor {
     machine: OnceLock<Arc<Monitor>>,
 }
 
+impl NativeMonitor {
+    /// The monitor itself, for a generator to tell.
+    pub(super) fn shared(&self) -> Arc<Metrics> {
+        Arc::clone(&self.inner)
+    }
+}
+
 #[napi]
 impl NativeMonitor {
     /// Parses the options.

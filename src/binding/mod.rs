@@ -11,6 +11,7 @@ mod memory;
 mod metrics;
 mod models;
 mod options;
+mod results;
 
 use std::path::PathBuf;
 
@@ -37,6 +38,12 @@ fn to_wire(error: &Error) -> String {
 
 fn to_js(error: Error) -> napi::Error {
     napi::Error::from_reason(to_wire(&error))
+}
+
+/// The version that this addon was built as; `lib/platform.ts` compares it with its own.
+#[napi(catch_unwind)]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
 }
 
 /// Says where the addon lies, so that the libraries beside it are found, and where the built-in model.

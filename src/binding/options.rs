@@ -14,6 +14,7 @@ use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
+use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 
 /// Reads options one by one; what nobody has asked for at the end is unknown.
 struct Reader<'a> {
@@ -286,6 +287,56 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let model = read.string("model")?.unwrap_or_default();
     read.finish()?;
     Ok((parsed, namespace, model))
+}
+
+/// Parses a result cache's options.
+pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
+    let mut read = Reader::new("", options);
+    let default = ResultsOptions::default();
+    let from_mb = |mb: f64| (mb * f64::from(1 << 20)).ceil() as u64;
+    let lifetime = |seconds: f64| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds));
+    let mut ttl_by_kind = default.ttl_by_kind;
+    match read.get("ttlSecondsByType") {
+        None => {}
+        Some(Value::Object(by_type)) => {
+            for (kind, value) in by_type {
+                let seconds = value.as_f64().filter(|seconds| (0.0..=LONGEST_MS / 1e3).contains(seconds));
+                let Some(seconds) = seconds else {
+                    let expected = format!("a number of seconds from 0 (for ever) to {}", LONGEST_MS / 1e3);
+                    return read.wrong(&format!("ttlSecondsByType.{kind}"), value, &expected);
+                };
+                ttl_by_kind.insert(kind.clone(), lifetime(seconds));
+            }
+        }
+        Some(other) => return read.wrong("ttlSecondsByType", other, "an object such as { api: 3600 }"),
+    }
+    let most_mb = (MOST_VALUE_BYTES >> 20) as f64;
+    let parsed = ResultsOptions {
+        namespace: read.string("namespace")?.unwrap_or_default(),
+        ttl: read.number("ttlSeconds", 0.0, LONGEST_MS / 1e3)?.map_or(default.ttl, lifetime),
+        ttl_by_kind,
+        max_value_bytes: read
+            .number("maxValueMB", 1e-3, most_mb)?
+            .map_or(default.max_value_bytes, |mb| from_mb(mb) as usize),
+        cache: CacheOptions {
+            max_entries: read.count("maxEntries", MOST)?.map_or(default.cache.max_entries, |count| count as usize),
+            max_bytes: read
+                .number("maxMemoryMB", 1e-3, MOST as f64)?
+                .map_or(default.cache.max_bytes, |mb| from_mb(mb) as usize),
+            path: read.string("persistPath")?.map(Into::into),
+            max_disk_bytes: read.number("maxDiskMB", 1.0, MOST as f64)?.map(from_mb),
+            // 2^31 - 1 ms is the longest timer of Node.js.
+            maintenance_interval: read
+                .count("maintenanceInterval", (1 << 31) - 1)?
+                .map_or(default.cache.maintenance_interval, Duration::from_millis),
+            ..default.cache
+        },
+    };
+    if parsed.cache.max_disk_bytes.is_some() && parsed.cache.path.is_none() {
+        return Err(Error::config("maxDiskMB", "there is no file to limit: give persistPath, too"));
+    }
+    read.finish()?;
+    Ok(parsed)
 }
 
 /// Most items of a batch.

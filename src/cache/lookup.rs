@@ -112,22 +112,22 @@ impl EmbeddingCache {
 
     /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
     pub fn recall_one(&self, probe: &Probe) -> Result<Option<Arc<Entry>>, Open> {
+        self.recall_or_why(probe).map(Result::ok)
+    }
+
+    /// [`EmbeddingCache::recall_one`] that says why there is no answer.
+    pub fn recall_or_why(&self, probe: &Probe) -> Result<Result<Arc<Entry>, MissCause>, Open> {
         let started = Instant::now();
         let now = self.now();
-        let answer = match self.ask_memory(probe, now) {
-            Ok(entry) => {
-                self.counters.memory_hits.add(1);
-                Some(entry)
-            }
+        let answer = self.ask_memory(probe, now);
+        match answer {
+            Ok(_) => self.counters.memory_hits.add(1),
             Err(cause) if self.disk.is_some() => {
                 return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, cause)], started });
             }
-            Err(cause) => {
-                self.counters.missed(cause, 1);
-                None
-            }
-        };
-        self.counters.took(started.elapsed(), 1, usize::from(answer.is_some()), now.wall_ms);
+            Err(cause) => self.counters.missed(cause, 1),
+        }
+        self.counters.took(started.elapsed(), 1, usize::from(answer.is_ok()), now.wall_ms);
         Ok(answer)
     }
 
@@ -138,29 +138,44 @@ impl EmbeddingCache {
     }
 
     /// Answers what memory could not. Waits for the disk.
-    pub fn settle(&self, open: Open) -> Vec<Option<Arc<Entry>>> {
+    pub fn settle(&self, mut open: Open) -> Vec<Option<Arc<Entry>>> {
+        self.settle_all(&mut open);
+        open.answers
+    }
+
+    /// [`EmbeddingCache::settle`] for a lookup of one, that says why there is no answer.
+    pub fn settle_or_why(&self, mut open: Open) -> Result<Arc<Entry>, MissCause> {
+        self.settle_all(&mut open);
+        let cause = open.open.pop().map_or(MissCause::Absent, |unanswered| unanswered.cause);
+        open.answers.pop().flatten().ok_or(cause)
+    }
+
+    fn settle_all(&self, open: &mut Open) {
         let now = self.now();
         let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
         let found = self.disk.as_ref().map(|disk| disk.get(&asked, now)).unwrap_or_default();
-        self.settled(open, found, now)
+        self.settled(open, found, now);
     }
 
     /// [`EmbeddingCache::settle`] for a lookup of one, if that is possible without waiting for another thread or
     /// process: only for the file's pages, where the system does not have them at hand.
-    pub fn settle_now(&self, open: Open) -> Result<Option<Arc<Entry>>, Open> {
+    pub fn settle_now(&self, mut open: Open) -> Result<Option<Arc<Entry>>, Open> {
         let now = self.now();
         let found = match (&self.disk, &open.open[..]) {
             (Some(disk), [unanswered]) => disk.get_now(&unanswered.asked, now),
             _ => None,
         };
         match found {
-            Some(found) => Ok(self.settled(open, vec![found], now).pop().flatten()),
+            Some(found) => {
+                self.settled(&mut open, vec![found], now);
+                Ok(open.answers.pop().flatten())
+            }
             None => Err(open),
         }
     }
 
-    /// What the disk has found is the answer.
-    fn settled(&self, mut open: Open, found: Vec<OnDisk>, now: Now) -> Vec<Option<Arc<Entry>>> {
+    /// What the disk has found is the answer; what is still open afterwards has none.
+    fn settled(&self, open: &mut Open, found: Vec<OnDisk>, now: Now) {
         let (mut found, mut bytes) = (found.into_iter(), 0);
         open.open.retain_mut(|unanswered| {
             unanswered.cause = match found.next() {
@@ -188,7 +203,6 @@ impl EmbeddingCache {
         }
         let requests = open.answers.len();
         self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);
-        open.answers
     }
 
     fn ask_memory(&self, probe: &Probe, now: Now) -> Result<Arc<Entry>, MissCause> {

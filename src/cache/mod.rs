@@ -17,11 +17,12 @@ mod name;
 mod near;
 mod report;
 mod search;
+mod selection;
 mod store;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub use near::Near;
 use report::Counters;
 pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, Stats};
 pub use search::SMALL;
+pub use selection::{Selection, label, unlabel};
 
 use crate::embedding::{Key, Space};
 use crate::error::{Error, Result};
@@ -221,6 +223,11 @@ impl EmbeddingCache {
         self.memory.len() + self.disk.as_ref().map_or(0, |disk| disk.stats().entries as usize)
     }
 
+    /// Whether a commit without vectors would return without waiting for the disk.
+    pub fn has_room(&self) -> bool {
+        self.disk.as_ref().is_none_or(Disk::has_room)
+    }
+
     /// Whether a commit to `space` would return without waiting for the disk or a search.
     pub fn commits_at_once(&self, space: &Space) -> bool {
         let known = || self.dimensions_of(space).is_some();
@@ -265,20 +272,40 @@ impl EmbeddingCache {
 
     /// Deletes all entries of a space and of a kind; absent ones stand for all.
     pub fn clear(&self, space: Option<&Space>, kind: Option<&str>) {
-        let id = space.map(Space::id);
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(disk) = &self.disk {
-            disk.clear(id, kind);
+        let selection = space.map_or_else(Selection::default, |space| Selection::default().of(space.id()));
+        self.delete_selected(kind.map_or(selection.clone(), |kind| selection.kind(kind)));
+    }
+
+    /// Deletes all entries that `selection` covers; how many there were: in the file, or in memory where no file can say.
+    /// Waits for the disk.
+    pub fn delete_all(&self, selection: Selection) -> usize {
+        let (in_memory, on_disk) = self.delete_selected(selection);
+        let (Some(disk), Some(on_disk)) = (&self.disk, on_disk) else { return in_memory };
+        disk.catch_up();
+        match on_disk.load(Ordering::Acquire) {
+            disk::NOT_YET => in_memory,
+            deleted => deleted,
         }
-        let covered = |entry: &Entry| id.is_none_or(|id| id == entry.space) && kind.is_none_or(|k| *k == *entry.kind);
-        let removed = self.memory.remove_all(covered);
-        self.indexes.forget(id);
-        if kind.is_none() {
+    }
+
+    fn delete_selected(&self, selection: Selection) -> (usize, Option<Arc<AtomicUsize>>) {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let on_disk = self.disk.as_ref().map(|disk| disk.clear(selection.clone()));
+        let removed = self.memory.remove_all(|entry| selection.covers(entry));
+        self.indexes.forget(selection.space);
+        if selection.is_whole() {
             let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
-            dimensions.retain(|space, _| id.is_some_and(|id| id != *space));
+            dimensions.retain(|space, _| selection.space.is_some_and(|id| id != *space));
         }
         drop(changing);
-        self.left(EvictionCause::Explicit, removed);
+        let expired = selection.expired_by_ms.is_some();
+        self.left(if expired { EvictionCause::Expired } else { EvictionCause::Explicit }, removed);
+        (removed, on_disk)
+    }
+
+    /// All entries of a space that memory holds and that are answers, in no order. Counts as no use and in no statistics.
+    pub fn in_memory(&self, space: &Space) -> Vec<Arc<Entry>> {
+        self.memory.of_space(space.id(), self.now()).into_iter().map(|(_, entry)| entry).collect()
     }
 
     /// Takes the leases on `keys` that are free, for `lifetime` (at most ten minutes): whoever has the lease computes,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::memo::{About, Known};
-use super::tally::Tally;
+use super::tally::{Ran, Stage, Tally};
 use crate::batch::Plan;
 use crate::batch::pace::{Pace, Pacer};
 use crate::cancel::Cancel;
@@ -60,6 +60,7 @@ impl Batches {
     /// The rows of the next batch: as many as are fastest, as far as memory allows. With the pace to learn from, if the
     /// batch is a full one and other lanes are busy, too.
     fn next(&self) -> Option<(Vec<usize>, Option<Pace>)> {
+        let started = Instant::now();
         let share = self.governors.iter().map(|governor| governor.share(self.lanes)).min().unwrap_or(u64::MAX);
         let strategy = self.governors.iter().map(|governor| governor.most_rows()).min().unwrap_or(usize::MAX);
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +69,10 @@ impl Batches {
         let row = self.model.bytes(1, longest).max(1);
         let rows = pace.rows.min(self.max_rows).min(strategy).min((share / row) as usize).max(1);
         let full = rows == pace.rows && plan.left() > rows * self.lanes;
-        Some((plan.take(rows), full.then_some(pace)))
+        let taken = plan.take(rows);
+        drop(plan);
+        self.tally.done(Stage::Plan, started, taken.len());
+        Some((taken, full.then_some(pace)))
     }
 
     fn run_rows(&self, rows: &[usize], pace: Option<Pace>) -> Vec<Row> {
@@ -91,14 +95,14 @@ impl Batches {
         let total: usize = batch.iter().map(|tokens| tokens.ids.len()).sum();
         let stopped = self.cancel.check().is_err();
         if !stopped {
-            self.tally.batch(
-                rows.len(),
-                total,
-                rows.len() * longest,
-                ended - started,
-                started - waiting,
-                vectors.is_ok(),
-            );
+            self.tally.batch(&Ran {
+                rows: rows.len(),
+                tokens: total,
+                padded: rows.len() * longest,
+                waited: started - waiting,
+                took: ended - started,
+                success: vectors.is_ok(),
+            });
             if let Some(pace) = pace {
                 let nth = self.nth.fetch_add(1, Ordering::Relaxed);
                 self.pacer.record(pace, rows.len(), total, ms, vectors.is_ok(), nth);

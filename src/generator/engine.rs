@@ -12,7 +12,7 @@ use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Row};
 use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
-use super::tally::Tally;
+use super::tally::{Answered, Stage, Tally};
 use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;
 use crate::batch::pace::Pacer;
@@ -112,15 +112,14 @@ impl Engine {
 
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
         let (first, started) = (options.first_index, Instant::now());
+        let cached = self.memo.is_some() && !options.bypass_cache;
         let answer = self.answer(inputs, options).await;
-        let count =
-            |embedded: &Embedded, which: fn(&Item) -> bool| embedded.items.iter().filter(|item| which(item)).count();
-        let counts = answer.as_ref().ok().map(|embedded| {
-            let (hits, failed) =
-                (count(embedded, |item| item.from_cache), count(embedded, |item| item.error.is_some()));
-            (embedded.items.len(), hits, failed)
+        let answered = answer.as_ref().map(|Embedded { items, .. }| {
+            let count = |which: fn(&Item) -> bool| items.iter().filter(|item| which(item)).count();
+            let (hits, failed) = (count(|item| item.from_cache), count(|item| item.error.is_some()));
+            Answered { texts: items.len(), hits, failed, cached }
         });
-        self.tally.call(counts, started.elapsed());
+        self.tally.call(answered, started.elapsed());
         let mut embedded = answer.map_err(|error| error.shifted(first))?;
         for item in &mut embedded.items {
             item.error = item.error.take().map(|error| error.shifted(first));
@@ -135,15 +134,18 @@ impl Engine {
         let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
         let memo = self.memo.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type) = (cancel.clone(), options.input_type);
-        let keys_of = memo.clone();
+        let (keys_of, tally) = (memo.clone(), Arc::clone(&self.tally));
         let (texts, cut, distinct, keys) = blocking(move || {
+            let started = Instant::now();
             let (texts, cut) = prepare(inputs, max_chars, &stop);
             let distinct = Distinct::of(&texts);
             let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
+            tally.done(Stage::Prepare, started, texts.len());
             (texts, cut, distinct, keys)
         })
         .await?;
-        let call = Call { texts: Arc::new(texts), distinct: &distinct, cancel, options: &options, keys, memo };
+        let (texts, tally) = (Arc::new(texts), &self.tally);
+        let call = Call { texts, distinct: &distinct, cancel, options: &options, keys, memo, tally };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
@@ -246,8 +248,11 @@ impl Engine {
                 (Arc::clone(self), Arc::clone(&call.texts), call.cancel.clone(), window.to_vec());
             let input_type = call.options.input_type;
             let encode_all = move || -> Vec<Result<Tokens>> {
+                let started = Instant::now();
                 let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
-                window.into_par_iter().map(encode).collect()
+                let tokens: Vec<_> = window.into_par_iter().map(encode).collect();
+                engine.tally.done(Stage::Tokenize, started, tokens.len());
+                tokens
             };
             tokens.extend(blocking(encode_all).await?);
         }
@@ -306,6 +311,7 @@ struct Call<'a> {
     /// The key of each slot; empty without a memo.
     keys: Vec<Key>,
     memo: Option<Arc<Memo>>,
+    tally: &'a Arc<Tally>,
 }
 
 impl Call<'_> {
@@ -318,8 +324,14 @@ impl Call<'_> {
         };
         let started = Instant::now();
         let keys: Vec<Key> = open.iter().map(|&slot| self.keys[slot]).collect();
-        let (reader, cancel) = (Arc::clone(memo), self.cancel.clone());
-        let found = blocking(move || reader.recall(&keys, &cancel)).await??;
+        let (reader, cancel, tally) = (Arc::clone(memo), self.cancel.clone(), Arc::clone(self.tally));
+        let found = blocking(move || {
+            let started = Instant::now();
+            let found = reader.recall(&keys, &cancel)?;
+            tally.done(Stage::Lookup, started, keys.len());
+            Ok(found)
+        });
+        let found = found.await??;
         let ms = started.elapsed().as_secs_f64() * 1e3 / open.len() as f64;
         for (slot, known) in open.into_iter().zip(found) {
             if let Some(known) = known {
@@ -401,7 +413,9 @@ impl Call<'_> {
     /// Remembers a batch, then tells those who wait for it: from then on, others find it in the cache.
     async fn commit(&self, batch: Vec<(usize, Option<Lead>, Arc<Known>)>) {
         let Some(memo) = &self.memo else { return };
+        let started = Instant::now();
         memo.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
+        self.tally.done(Stage::Commit, started, batch.len());
         for (_, lead, known) in batch {
             lead.into_iter().for_each(|lead| lead.land(Ok(Arc::clone(&known))));
         }

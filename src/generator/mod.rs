@@ -21,11 +21,12 @@ use crate::error::{Error, Result};
 use crate::host;
 use crate::memory::governor::{Account, Governor, OnChange};
 use crate::memory::{MemoryOptions, MemoryProcessor};
+use crate::metrics::{Metrics, Operation};
 use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Source};
 use crate::text::Annotation;
 use engine::Engine;
 use tally::Tally;
-pub use tally::Totals;
+pub use tally::{Stage, Totals};
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,8 @@ pub struct GeneratorOptions {
     pub memory_limit: Option<u64>,
     /// How much is done at once by how full memory is; `None`: as much as the limit permits.
     pub memory: Option<MemoryOptions>,
+    /// What else measures the stages of calls, as `embedcore.…`; may be shared.
+    pub monitor: Option<Arc<Metrics>>,
 }
 
 /// How the size of batches is chosen.
@@ -181,7 +184,8 @@ impl Generator {
             true
         }));
         let governor = Arc::new(governor);
-        Ok(Self { options, state: Mutex::default(), loading, calls, governor, tally: Arc::default() })
+        let tally = Arc::new(Tally::new(options.monitor.clone()));
+        Ok(Self { options, state: Mutex::default(), loading, calls, governor, tally })
     }
 
     /// Tells `listener` when memory makes another strategy necessary, or possible.
@@ -192,6 +196,11 @@ impl Generator {
     /// What was done so far.
     pub fn totals(&self) -> Totals {
         self.tally.totals()
+    }
+
+    /// How the stages of calls went so far: those that ran, in the order of a call.
+    pub fn stages(&self) -> Vec<Operation> {
+        self.tally.stages()
     }
 
     /// How memory stands, and the name of the strategy in use.

@@ -1,24 +1,68 @@
-//! What a generator has done, counted as it happens.
+//! What a generator has done, measured stage by stage as it happens.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Counters of one generator. Cheap enough for every batch; nothing here is estimated.
-#[derive(Debug, Default)]
+use crate::error::Error;
+use crate::metrics::{Metrics, MetricsOptions, Operation, Recorder};
+
+/// What a whole call is named, beside its stages.
+const CALL: &str = "call";
+
+/// The type of what calls look up.
+const KIND: &str = "embedding";
+
+/// A stage of a call. Times are those of the work itself, not of waiting for a thread to do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Wording annotations, finding equal texts, and hashing keys. Once a call; items are texts.
+    Prepare,
+    /// Asking the cache. Items are distinct texts.
+    Lookup,
+    /// Making tokens of texts, some hundred texts at a time.
+    Tokenize,
+    /// Choosing the texts of a batch.
+    Plan,
+    /// Waiting until memory permits a batch.
+    Wait,
+    /// Running the model on a batch.
+    Infer,
+    /// Putting a batch into the cache.
+    Commit,
+}
+
+impl Stage {
+    /// All, in the order of a call.
+    pub const ALL: [Self; 7] =
+        [Self::Prepare, Self::Lookup, Self::Tokenize, Self::Plan, Self::Wait, Self::Infer, Self::Commit];
+
+    /// As it is named in `getPerformanceMetrics().stages`; in a monitor, after `embedcore.`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Lookup => "lookup",
+            Self::Tokenize => "tokenize",
+            Self::Plan => "plan",
+            Self::Wait => "wait",
+            Self::Infer => "infer",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// Measures one generator: in a monitor of its own, and in the one that its user watches. Cheap enough for every batch.
 pub(super) struct Tally {
-    calls: AtomicU64,
-    failed_calls: AtomicU64,
-    texts: AtomicU64,
+    own: Metrics,
+    watched: Option<Arc<Metrics>>,
+    call: Meter,
+    /// In the order of [`Stage::ALL`].
+    stages: [Meter; Stage::ALL.len()],
     hits: AtomicU64,
     failed_texts: AtomicU64,
-    call_ns: AtomicU64,
-    batches: AtomicU64,
-    failed_batches: AtomicU64,
     rows: AtomicU64,
     tokens: AtomicU64,
     padded: AtomicU64,
-    inference_ns: AtomicU64,
-    waiting_ns: AtomicU64,
 }
 
 /// What a generator has done since it was made.
@@ -52,47 +96,128 @@ pub struct Totals {
     pub waiting_ms: f64,
 }
 
+/// How a call ended.
+pub(super) struct Answered {
+    pub texts: usize,
+    pub hits: usize,
+    pub failed: usize,
+    /// Whether there was a cache to find texts in.
+    pub cached: bool,
+}
+
+/// One run of the model.
+pub(super) struct Ran {
+    pub rows: usize,
+    pub tokens: usize,
+    /// With padding.
+    pub padded: usize,
+    pub waited: Duration,
+    pub took: Duration,
+    pub success: bool,
+}
+
 impl Tally {
-    pub fn call(&self, answer: Option<(usize, usize, usize)>, took: Duration) {
-        add(&self.calls, 1);
-        add(&self.call_ns, took.as_nanos() as u64);
-        let Some((texts, hits, failed)) = answer else { return add(&self.failed_calls, 1) };
-        add(&self.texts, texts as u64);
-        add(&self.hits, hits as u64);
-        add(&self.failed_texts, failed as u64);
+    pub fn new(watched: Option<Arc<Metrics>>) -> Self {
+        let own = Metrics::new(MetricsOptions::default());
+        let meter = |name: &str| Meter {
+            own: own.recorder(name),
+            watched: watched.as_ref().map(|metrics| metrics.recorder(&format!("embedcore.{name}"))),
+        };
+        let (call, stages) = (meter(CALL), Stage::ALL.map(|stage| meter(stage.name())));
+        let [hits, failed_texts, rows, tokens, padded] = Default::default();
+        Self { own, watched, call, stages, hits, failed_texts, rows, tokens, padded }
     }
 
-    pub fn batch(&self, rows: usize, tokens: usize, padded: usize, took: Duration, waited: Duration, success: bool) {
-        add(&self.batches, 1);
-        add(&self.failed_batches, u64::from(!success));
-        add(&self.rows, rows as u64);
-        add(&self.tokens, tokens as u64);
-        add(&self.padded, padded as u64);
-        add(&self.inference_ns, took.as_nanos() as u64);
-        add(&self.waiting_ns, waited.as_nanos() as u64);
+    pub fn call(&self, answer: Result<Answered, &Error>, took: Duration) {
+        let answered = match answer {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.call.fail(took);
+                // A call that its user stopped is no fault.
+                let watched = self.watched.as_ref().filter(|_| !matches!(error, Error::Aborted | Error::Closed));
+                return watched.into_iter().for_each(|metrics| metrics.failed("embedcore.call", &error.to_string()));
+            }
+        };
+        let Answered { texts, hits, failed, cached } = answered;
+        self.call.record(took, texts);
+        add(&self.hits, hits);
+        add(&self.failed_texts, failed);
+        if let Some(metrics) = self.watched.as_ref().filter(|_| cached) {
+            metrics.looked_up(KIND, hits as u64, (texts - hits) as u64);
+        }
+    }
+
+    /// A stage that began at `started` has just ended, and processed `items`.
+    pub fn done(&self, stage: Stage, started: Instant, items: usize) {
+        self.meter(stage).record(started.elapsed(), items);
+    }
+
+    pub fn batch(&self, ran: &Ran) {
+        self.meter(Stage::Wait).record(ran.waited, ran.rows);
+        match ran.success {
+            true => self.meter(Stage::Infer).record(ran.took, ran.rows),
+            false => self.meter(Stage::Infer).fail(ran.took),
+        }
+        add(&self.rows, ran.rows);
+        add(&self.tokens, ran.tokens);
+        add(&self.padded, ran.padded);
     }
 
     pub fn totals(&self) -> Totals {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let ms = |counter: &AtomicU64| of(counter) as f64 / 1e6;
+        let (calls, runs) = (self.own.stats(CALL), self.own.stats(Stage::Infer.name()));
+        let waits = self.own.stats(Stage::Wait.name());
+        let count = |of: &Option<Operation>| of.as_ref().map_or((0, 0, 0), |of| (of.count, of.errors, of.items));
+        let total = |of: &Option<Operation>| of.as_ref().map_or(0.0, |of| of.latency.total);
+        let ((calls_ended, failed_calls, texts), (batches, failed_batches, _)) = (count(&calls), count(&runs));
         Totals {
-            calls: of(&self.calls),
-            failed_calls: of(&self.failed_calls),
-            texts: of(&self.texts),
+            calls: calls_ended,
+            failed_calls,
+            texts,
             hits: of(&self.hits),
             failed_texts: of(&self.failed_texts),
-            call_ms: ms(&self.call_ns),
-            batches: of(&self.batches),
-            failed_batches: of(&self.failed_batches),
+            call_ms: total(&calls),
+            batches,
+            failed_batches,
             rows: of(&self.rows),
             tokens: of(&self.tokens),
             padded_tokens: of(&self.padded),
-            inference_ms: ms(&self.inference_ns),
-            waiting_ms: ms(&self.waiting_ns),
+            inference_ms: total(&runs),
+            waiting_ms: total(&waits),
         }
+    }
+
+    /// Stages that ran at least once, in the order of a call.
+    pub fn stages(&self) -> Vec<Operation> {
+        Stage::ALL.iter().filter_map(|stage| self.own.stats(stage.name())).collect()
+    }
+
+    fn meter(&self, stage: Stage) -> &Meter {
+        &self.stages[stage as usize]
     }
 }
 
-fn add(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
+/// Records one operation, for both.
+struct Meter {
+    own: Recorder,
+    watched: Option<Recorder>,
+}
+
+impl Meter {
+    fn record(&self, took: Duration, items: usize) {
+        self.each(|recorder| recorder.record(took, items as u64));
+    }
+
+    fn fail(&self, took: Duration) {
+        self.each(|recorder| recorder.fail(took));
+    }
+
+    fn each(&self, tell: impl Fn(&Recorder)) {
+        tell(&self.own);
+        self.watched.iter().for_each(tell);
+    }
+}
+
+fn add(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
 }

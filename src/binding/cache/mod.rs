@@ -20,7 +20,9 @@ use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
 use self::found::{NativeEntry, NativeLookup, NativeNear, Settle, from_note, lock, to_note};
-use self::strings::{Str, Strings, Text};
+pub(super) use self::report::{disk, event as storage_event, eviction_causes, optimized};
+pub(super) use self::strings::Text;
+use self::strings::{Str, Strings};
 use super::{options, to_js};
 use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Probe, Recalling};
 use crate::embedding::Space;
@@ -34,10 +36,10 @@ const ASK_DISK: i32 = -2;
 const HAS_METADATA: i32 = 1 << 28;
 
 /// How long one call of `optimize` works.
-const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
+pub(super) const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
 
 /// Called with an event as JSON. Weak: a callback never keeps the process alive.
-type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
+pub(super) type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
 
 /// See `NativeCache::getter`.
 type Getter<'env> = Function<'env, FnArgs<(bool, String, Option<String>)>, i32>;
@@ -339,17 +341,7 @@ impl NativeCache {
     #[napi(catch_unwind)]
     pub fn optimize<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, String>> {
         let cache = Arc::clone(&self.inner);
-        blocking(env, move || {
-            let did = cache.optimize(OPTIMIZE_BUDGET);
-            Ok(json!({
-                "expiredInMemory": did.expired_in_memory,
-                "expiredOnDisk": did.expired_on_disk,
-                "evictedOnDisk": did.evicted_on_disk,
-                "freedBytes": did.freed_bytes,
-                "complete": did.complete,
-            })
-            .to_string())
-        })
+        blocking(env, move || Ok(report::optimized(&cache.optimize(OPTIMIZE_BUDGET))))
     }
 
     /// See `EmbeddingCache::flush`.
@@ -402,7 +394,7 @@ impl NativeCache {
 }
 
 /// Does what may wait on a thread that may.
-fn blocking<'env, T: Send + ToNapiValue + 'static>(
+pub(super) fn blocking<'env, T: Send + ToNapiValue + 'static>(
     env: &'env Env,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<PromiseRaw<'env, T>> {

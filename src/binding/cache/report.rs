@@ -1,8 +1,8 @@
 //! What a cache tells about itself, as JSON.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cache::{Event, Stats};
+use crate::cache::{DiskStats, Event, Optimized, Stats};
 
 /// See `Stats`.
 pub fn stats(stats: &Stats) -> String {
@@ -21,12 +21,7 @@ pub fn stats(stats: &Stats) -> String {
         "averageAccessTime": stats.average_access_ns() / 1e6,
         "sets": stats.sets,
         "evictions": stats.evictions(),
-        "evictionCauses": {
-            "expired": stats.evicted_expired,
-            "explicit": stats.evicted_explicit,
-            "replaced": stats.evicted_replaced,
-            "size": stats.evicted_size,
-        },
+        "evictionCauses": eviction_causes(stats),
         "missCauses": {
             "absent": stats.missed_absent,
             "expired": stats.missed_expired,
@@ -36,17 +31,44 @@ pub fn stats(stats: &Stats) -> String {
         "memoryHits": stats.memory_hits,
         "diskHits": stats.disk_hits,
         "payloadBytes": stats.payload_bytes,
-        "disk": stats.disk.as_ref().map(|disk| json!({
-            "available": disk.available,
-            "entries": disk.entries,
-            "sizeBytes": disk.bytes,
-            "queued": disk.queued,
-            "written": disk.written,
-            "lost": disk.lost,
-            "evicted": disk.evicted,
-            "damaged": disk.damaged,
-            "errors": disk.errors,
-        })),
+        "disk": stats.disk.as_ref().map(disk),
+    })
+    .to_string()
+}
+
+/// Why entries left memory, and how many.
+pub fn eviction_causes(stats: &Stats) -> Value {
+    json!({
+        "expired": stats.evicted_expired,
+        "explicit": stats.evicted_explicit,
+        "replaced": stats.evicted_replaced,
+        "size": stats.evicted_size,
+    })
+}
+
+/// See `DiskStats`.
+pub fn disk(disk: &DiskStats) -> Value {
+    json!({
+        "available": disk.available,
+        "entries": disk.entries,
+        "sizeBytes": disk.bytes,
+        "queued": disk.queued,
+        "written": disk.written,
+        "lost": disk.lost,
+        "evicted": disk.evicted,
+        "damaged": disk.damaged,
+        "errors": disk.errors,
+    })
+}
+
+/// See `Optimized`. As JSON.
+pub fn optimized(did: &Optimized) -> String {
+    json!({
+        "expiredInMemory": did.expired_in_memory,
+        "expiredOnDisk": did.expired_on_disk,
+        "evictedOnDisk": did.evicted_on_disk,
+        "freedBytes": did.freed_bytes,
+        "complete": did.complete,
     })
     .to_string()
 }

@@ -21,6 +21,7 @@ use writing::serve;
 
 use super::entry::Entry;
 use super::report::{Counter, DiskStats, Event, Listener};
+use super::selection::Selection;
 use super::store::{Fault, Reader, Tidied, Usage, Writer};
 use crate::embedding::{Key, Space};
 use crate::host::Clock;
@@ -30,6 +31,9 @@ pub(super) const RETRY_AFTER_MS: u64 = 30_000;
 
 /// How old the noted time of use of a row must be to be written again: reading must not become writing.
 pub(super) const TOUCH_AFTER_MS: u64 = 600_000;
+
+/// See [`Disk::clear`].
+pub(super) const NOT_YET: usize = usize::MAX;
 
 /// What a disk tier is made with.
 #[derive(Debug, Clone)]
@@ -163,15 +167,30 @@ impl Disk {
         self.shared.queue_one(Op::Delete { key, only: None });
     }
 
-    /// Queues the deletion of all entries of a space and kind; absent ones stand for all.
-    pub fn clear(&self, space: Option<i64>, kind: Option<&str>) {
-        self.shared.queue_one(Op::Clear { space, kind: kind.map(Into::into) });
+    /// Queues the deletion of all entries that a selection covers. What counts them is [`NOT_YET`] until it is done.
+    pub fn clear(&self, selection: Selection) -> Arc<AtomicUsize> {
+        let deleted = Arc::new(AtomicUsize::new(NOT_YET));
+        self.shared.queue_one(Op::Clear(selection, Arc::clone(&deleted)));
+        deleted
+    }
+
+    /// Waits until everything that was queued before is in the file, or cannot be.
+    pub fn catch_up(&self) {
+        let mut queue = self.shared.queue();
+        let target = queue.last;
+        queue.hurry += 1;
+        self.shared.work.notify_one();
+        while queue.done < target && !queue.ended && queue.accepts() {
+            queue = self.shared.wait(&self.shared.progress, queue);
+        }
+        queue.hurry -= 1;
     }
 
     /// Length of the vectors of a space, which `first` decides if there are none yet. `None`: the file does not say.
     pub fn dimensions_of(&self, space: &Space, first: usize) -> Option<usize> {
         let (id, now_ms) = (space.id(), self.shared.clock.wall_ms());
-        let being_cleared = |(_, space, kind): &Clearing| kind.is_none() && space.is_none_or(|space| space == id);
+        let being_cleared =
+            |(_, cleared): &Clearing| cleared.is_whole() && cleared.space.is_none_or(|space| space == id);
         if self.shared.queue().clears.iter().any(being_cleared) {
             return None;
         }

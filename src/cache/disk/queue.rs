@@ -1,9 +1,11 @@
 //! What waits to be written, which is an answer already.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 
 use super::super::entry::Entry;
+use super::super::selection::Selection;
 use super::super::store::{Fault, Writer};
 use super::Shared;
 use super::writing::BATCH_ENTRIES;
@@ -20,9 +22,13 @@ const TOMBSTONES: usize = 100_000;
 /// One change, in the order of the callers.
 pub(super) enum Op {
     Put(Key, Arc<Entry>),
-    Delete { key: Key, only: Option<i64> },
+    Delete {
+        key: Key,
+        only: Option<i64>,
+    },
     Repair(Key),
-    Clear { space: Option<i64>, kind: Option<Box<str>> },
+    /// Says how many there were, once they are deleted.
+    Clear(Selection, Arc<AtomicUsize>),
     Release(Vec<Key>),
 }
 
@@ -35,8 +41,8 @@ impl Op {
     }
 }
 
-/// A clear that is on its way: its number, and the space and kind that it covers.
-pub(super) type Clearing = (u64, Option<i64>, Option<Box<str>>);
+/// A clear that is on its way: its number, and what it covers.
+pub(super) type Clearing = (u64, Selection);
 
 /// Work for the writing thread that somebody waits for.
 pub(super) type Call = Box<dyn FnOnce(Result<&mut Writer, &Fault>) + Send>;
@@ -93,11 +99,7 @@ pub(super) struct Queue {
 
 /// Whether a row is about to be cleared.
 pub(super) fn covered(clears: &[Clearing], entry: &Entry) -> bool {
-    clears.iter().any(|(_, space, kind)| clears_entry(*space, kind.as_deref(), entry))
-}
-
-pub(super) fn clears_entry(space: Option<i64>, kind: Option<&str>, entry: &Entry) -> bool {
-    space.is_none_or(|space| space == entry.space) && kind.is_none_or(|kind| *kind == *entry.kind)
+    clears.iter().any(|(_, selection)| selection.covers(entry))
 }
 
 impl Queue {
@@ -115,7 +117,7 @@ impl Queue {
         let lost = usize::from(matches!(op, Op::Put(..)));
         let op = match op {
             Op::Put(key, _) => Op::Delete { key, only: None },
-            Op::Delete { .. } | Op::Clear { .. } => op,
+            Op::Delete { .. } | Op::Clear(..) => op,
             Op::Repair(_) | Op::Release(_) => return 0,
         };
         let op = if self.ops.len() < TOMBSTONES {
@@ -124,12 +126,12 @@ impl Queue {
             self.ops.clear();
             self.pending.clear();
             self.clears.clear();
-            Op::Clear { space: None, kind: None }
+            Op::Clear(Selection::default(), Arc::default())
         };
         // Once the file works again, none of it may answer before it is deleted.
         match &op {
             Op::Delete { key, .. } => drop(self.pending.insert(*key, Pending { number, entry: None })),
-            Op::Clear { space, kind } => self.clears.push((number, *space, kind.clone())),
+            Op::Clear(selection, _) => self.clears.push((number, selection.clone())),
             _ => {}
         }
         self.ops.push_back((number, op));
@@ -183,11 +185,10 @@ impl Shared {
             Op::Delete { key, only: None } => {
                 queue.pending.insert(*key, Pending { number, entry: None });
             }
-            Op::Clear { space, kind } => {
-                queue.pending.retain(|_, pending| {
-                    pending.entry.as_ref().is_none_or(|entry| !clears_entry(*space, kind.as_deref(), entry))
-                });
-                queue.clears.push((number, *space, kind.clone()));
+            Op::Clear(selection, _) => {
+                let covered = |pending: &Pending| pending.entry.as_ref().is_some_and(|entry| selection.covers(entry));
+                queue.pending.retain(|_, pending| !covered(pending));
+                queue.clears.push((number, selection.clone()));
             }
             // Nobody needs to see that row again, and a newer one of another process is not missed for long.
             Op::Delete { key, only: Some(_) } => {

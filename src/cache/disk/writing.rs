@@ -297,7 +297,7 @@ impl Shared {
                 let path = || self.options.path.clone();
                 return Ok(batch.repair(key)?.then(|| Event::IndexRebuilt { path: path() }));
             }
-            Op::Clear { space, kind } => batch.clear(*space, kind.as_deref())?,
+            Op::Clear(selection, deleted) => deleted.store(batch.clear(selection)?, Ordering::Release),
             Op::Release(keys) => batch.release(keys, &self.owner)?,
         }
         Ok(None)

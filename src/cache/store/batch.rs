@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, params};
 
 use super::super::entry::Entry;
+use super::super::selection::Selection;
 use super::Result;
 use super::file::{PAGE_BYTES, meta, pragma};
 use super::row::{Checked, Row, disagreement, encode, find, key_of, read, select};
@@ -170,18 +171,22 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Deletes all entries of a space and kind; absent ones stand for all.
-    pub fn clear(&mut self, space: Option<i64>, kind: Option<&str>) -> Result<()> {
-        let deleted = self.connection.execute(
-            "DELETE FROM entries WHERE (?1 IS NULL OR space = ?1) AND (?2 IS NULL OR kind = ?2)",
-            params![space, kind],
-        )?;
+    /// Deletes all entries that `selection` covers; how many there were.
+    pub fn clear(&mut self, selection: &Selection) -> Result<usize> {
+        let Selection { space, kind, tags, expired_by_ms } = selection;
+        let expired_by_ms = expired_by_ms.map(|ms| ms.min(i64::MAX as u64) as i64);
+        let mut delete = self.connection.prepare_cached(&format!("DELETE FROM entries WHERE {}", Selection::SQL))?;
+        let mut delete_tagged = |tag| delete.execute(params![space, kind.as_deref(), tag, expired_by_ms]);
+        let deleted = match &tags[..] {
+            [] => delete_tagged(None)?,
+            tags => tags.iter().map(|tag| delete_tagged(Some(&**tag))).sum::<rusqlite::Result<usize>>()?,
+        };
         self.added -= deleted as i64;
-        if kind.is_none() {
+        if selection.is_whole() {
             self.connection.execute("DELETE FROM spaces WHERE ?1 IS NULL OR id = ?1", [space])?;
             self.dimensions.clear();
         }
-        Ok(())
+        Ok(deleted)
     }
 
     /// Notes that a row was used.

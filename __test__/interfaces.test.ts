@@ -1,0 +1,16 @@
+// Interfaces are users of the package: they come in by its one door, like everybody.
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { expect, test } from 'vitest';
+
+import { root } from './support';
+
+const folder = join(root, 'lib', 'interfaces');
+
+test.each(readdirSync(folder).filter((file) => !file.endsWith('.d.ts')))('%s imports the public entry only', (file) => {
+  const source = readFileSync(join(folder, file), 'utf8');
+  const imported = [...source.matchAll(/(?:from|import\(|require\() ?'([^']+)'/g)].map(([, name]) => name!);
+  const allowed = /^(node:.*|\.\.\/\.\.\/package\.json|\.\.\/index|\.\/[a-z-]+(\.js)?|@langchain\/core\/embeddings)$/;
+  expect(imported.filter((name) => !allowed.test(name))).toEqual([]);
+});

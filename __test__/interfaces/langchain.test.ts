@@ -1,0 +1,163 @@
+import { createRequire } from 'node:module';
+
+import { Document } from '@langchain/core/documents';
+import { Embeddings } from '@langchain/core/embeddings';
+import { VectorStore } from '@langchain/core/vectorstores';
+import { EmbeddingError, OptimizedEmbeddingGenerator, type GeneratorOptions } from 'embedcore';
+import { EmbedcoreEmbeddings } from 'embedcore/langchain';
+import { expect, onTestFinished, test } from 'vitest';
+
+function embeddings(params?: ConstructorParameters<typeof EmbedcoreEmbeddings>[0]): EmbedcoreEmbeddings {
+  const made = new EmbedcoreEmbeddings(params);
+  onTestFinished(() => made.close());
+  return made;
+}
+
+async function generator(options: GeneratorOptions = {}): Promise<OptimizedEmbeddingGenerator> {
+  const made = new OptimizedEmbeddingGenerator(options);
+  onTestFinished(() => made.cleanup());
+  await made.initialize();
+  return made;
+}
+
+/** A generator that fails as it is told to. */
+function failing(errors: unknown[]): { generator: OptimizedEmbeddingGenerator; calls: () => number } {
+  let calls = 0;
+  const stand = {
+    isReady: () => true,
+    getModelInfo: () => ({}),
+    initialize: async () => {},
+    embed: async () => {
+      calls++;
+      throw errors[Math.min(calls, errors.length) - 1];
+    },
+  };
+  return { generator: stand as unknown as OptimizedEmbeddingGenerator, calls: () => calls };
+}
+
+test('vectors are those of the generator', async () => {
+  const direct = await generator({ prompts: { query: 'find: ' } });
+  const made = embeddings({ prompts: { query: 'find: ' } });
+  expect(made).toBeInstanceOf(Embeddings);
+  expect(made.constructor.name).toBe('EmbedcoreEmbeddings');
+  const texts = Array.from({ length: 600 }, (_, i) => `text number ${i}`);
+  const matrix = await direct.embed(texts);
+  expect(await made.embedDocuments(texts)).toEqual(texts.map((_, i) => Array.from(matrix.row(i))));
+  const query = await made.embedQuery('text number 7');
+  expect(query).toEqual(Array.from(await direct.embedQuery('text number 7')));
+  expect(query).not.toEqual((await made.embedDocuments(['text number 7']))[0]);
+  expect(await made.embedDocuments([])).toEqual([]);
+});
+
+test('a generator of the user is used, and left to the user', async () => {
+  const mine = await generator({ dimensions: 64 });
+  for (const params of [mine, { generator: mine }]) {
+    const made = new EmbedcoreEmbeddings(params);
+    expect(made.generator).toBe(mine);
+    expect((await made.embedQuery('a')).length).toBe(64);
+    await made.close();
+    expect(mine.isReady()).toBe(true);
+  }
+});
+
+test('the model is loaded once, with the first call, and again after close', async () => {
+  const made = embeddings({ model: 'builtin', cache: false });
+  expect(made.generator.isReady()).toBe(false);
+  const all = await Promise.all(Array.from({ length: 20 }, () => made.embedQuery('open a file')));
+  for (const vector of all) expect(vector).toEqual(all[0]);
+  await made.close();
+  expect(made.generator.isReady()).toBe(false);
+  expect(await made.embedQuery('open a file')).toEqual(all[0]);
+});
+
+test('a vector store of LangChain finds with it', async () => {
+  class Memory extends VectorStore {
+    #kept: { vector: number[]; document: Document }[] = [];
+    override _vectorstoreType(): string {
+      return 'memory';
+    }
+    async addVectors(vectors: number[][], documents: Document[]): Promise<void> {
+      vectors.forEach((vector, i) => this.#kept.push({ vector, document: documents[i]! }));
+    }
+    async addDocuments(documents: Document[]): Promise<void> {
+      await this.addVectors(await this.embeddings.embedDocuments(documents.map(({ pageContent }) => pageContent)), documents);
+    }
+    async similaritySearchVectorWithScore(query: number[], k: number): Promise<[Document, number][]> {
+      const scored = this.#kept.map(({ vector, document }): [Document, number] => [document, vector.reduce((dot, value, i) => dot + value * query[i]!, 0)]);
+      return scored.sort((a, b) => b[1] - a[1]).slice(0, k);
+    }
+  }
+  const store = new Memory(embeddings(), {});
+  await store.addDocuments(['parse a JSON file', 'open a TCP socket', 'draw a circle'].map((pageContent) => new Document({ pageContent })));
+  const [found] = await store.asRetriever(1).invoke('listen on a network socket');
+  expect(found!.pageContent).toBe('open a TCP socket');
+});
+
+test('what passes is tried again, what does not is not', async () => {
+  const busy = new EmbeddingError('BACKEND_UNAVAILABLE', 'busy', { retryable: true });
+  const wrong = new EmbeddingError('INVALID_ARGUMENT', 'wrong');
+  const both = failing([busy, wrong]);
+  await expect(embeddings({ generator: both.generator }).embedQuery('a')).rejects.toBe(wrong);
+  expect(both.calls()).toBe(2);
+  const once = failing([busy]);
+  await expect(embeddings({ generator: once.generator, maxRetries: 0 }).embedQuery('a')).rejects.toBe(busy);
+  expect(once.calls()).toBe(1);
+  const seen: unknown[] = [];
+  const own = failing([wrong, wrong, wrong]);
+  const onFailedAttempt = (error: unknown) => {
+    seen.push(error);
+    if (seen.length === 2) throw error;
+  };
+  await expect(embeddings({ generator: own.generator, onFailedAttempt }).embedQuery('a')).rejects.toBe(wrong);
+  expect(seen).toEqual([wrong, wrong]);
+});
+
+test('maxConcurrency holds', async () => {
+  let [now, most] = [0, 0];
+  const real = await generator();
+  const stand = Object.create(real, {
+    isReady: { value: () => true },
+    getModelInfo: { value: () => real.getModelInfo() },
+    initialize: { value: async () => {} },
+    embed: {
+      value: async (texts: string[]) => {
+        most = Math.max(most, ++now);
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        now--;
+        return real.embed(texts);
+      },
+    },
+  }) as OptimizedEmbeddingGenerator;
+  const made = embeddings({ generator: stand, maxConcurrency: 2 });
+  await Promise.all(Array.from({ length: 10 }, (_, i) => made.embedQuery(`text ${i}`)));
+  expect(most).toBe(2);
+});
+
+test('bad input says what is wrong', async () => {
+  const made = embeddings();
+  await expect(made.embedDocuments(['a', 5 as never])).rejects.toMatchObject({ name: 'EmbeddingError', code: 'INVALID_ARGUMENT', details: { index: 1 } });
+  await expect(made.embedDocuments('a' as never)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await expect(embeddings({ timeoutMs: -1 }).embedQuery('a')).rejects.toMatchObject({ code: 'INVALID_CONFIG' });
+  await expect(embeddings({ model: '/no/such/model' }).embedQuery('a')).rejects.toMatchObject({ code: 'MODEL_INIT_FAILED' });
+  const mine = await generator();
+  for (const [params, option] of [
+    [{ model: 'a', modelPath: 'b' }, 'model'],
+    [{ generator: {} }, 'generator'],
+    [{ generator: mine, dimensions: 3 }, 'dimensions'],
+    [null, 'params'],
+    [{ batchSize: 5 }, 'batchSize'],
+  ] as const) {
+    const refused = () => new EmbedcoreEmbeddings(params as never);
+    expect(refused).toThrow(expect.objectContaining({ code: 'INVALID_CONFIG', message: expect.stringContaining(`\`${option}\``) }));
+  }
+});
+
+test('in CommonJS, it is of the class that CommonJS has', async () => {
+  const require = createRequire(import.meta.url);
+  const other = require('embedcore/langchain') as typeof import('embedcore/langchain');
+  const { Embeddings: Base } = require('@langchain/core/embeddings') as { Embeddings: typeof Embeddings };
+  const made = new other.EmbedcoreEmbeddings();
+  onTestFinished(() => made.close());
+  expect(made).toBeInstanceOf(Base);
+  expect(await made.embedQuery('a')).toEqual(await embeddings().embedQuery('a'));
+});

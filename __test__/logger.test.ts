@@ -1,0 +1,139 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, type CacheOptions, type GeneratorOptions, type Logger } from 'embedcore';
+import { expect, onTestFinished, test, vi } from 'vitest';
+
+import { startHub } from './hub-server';
+import { failure, model, ready, root } from './support';
+
+const bert = { modelPath: model('bert-mean') };
+
+/** What a logger is told, as `level message`. */
+function recorder(): { logger: Required<Logger>; told: string[]; details: (Record<string, unknown> | undefined)[] } {
+  const told: string[] = [];
+  const details: (Record<string, unknown> | undefined)[] = [];
+  const at = (level: string) => (message: string, more?: Record<string, unknown>) => {
+    told.push(`${level} ${message}`);
+    details.push(more);
+  };
+  return { logger: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }, told, details };
+}
+
+test('without a logger nothing is printed, whatever is called and whatever goes wrong', { timeout: 60_000 }, () => {
+  const program = join(root, '__test__', 'programs', 'quiet.cjs');
+  const env = { ...process.env, HF_HUB_OFFLINE: '1' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, [program, bert.modelPath], { encoding: 'utf8', env });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '', stderr: '' });
+});
+
+test('a model that is loaded, what calls did and what failed', async () => {
+  const { logger, told, details } = recorder();
+  const generator = await ready({ ...bert, logger });
+  await generator.initialize();
+  await generator.generateEmbeddings(['a', 'a file', `${'word '.repeat(500)}`]);
+  await generator.batchProcess([{ nodeId: '1', signature: '', summary: 'a' }]);
+  await generator.embed(['a', '', 'b'], { onError: 'skip' });
+  const error = await failure(() => generator.embed(['']));
+  await failure(() => generator.embed(['a'], { signal: AbortSignal.abort() }));
+  await failure(() => generator.initialize('/nowhere'));
+  expect(told).toEqual([
+    expect.stringMatching(/^info embedcore: Loaded the model .*bert-mean in .* ms: 32 dimensions, up to 64 tokens$/),
+    expect.stringMatching(/^debug embedcore: Embedded 3 texts in .* ms, 0 from the cache, 1 truncated$/),
+    expect.stringMatching(/^debug embedcore: Embedded 1 texts in .* ms, 0 from the cache, 0 truncated$/),
+    expect.stringMatching(/^debug embedcore: Embedded 3 texts in .* ms, 1 from the cache, 0 truncated$/),
+    expect.stringMatching(/^warn embedcore: 1 of 3 texts were skipped; the first one is 1: /),
+    `error embedcore: A call for 1 inputs failed: ${error.message}`,
+    expect.stringMatching(/^debug embedcore: A call for 1 inputs failed: .*aborted/),
+    expect.stringMatching(/^error embedcore: No model was loaded: .*nowhere/),
+  ]);
+  expect(details[0]).toMatchObject({ dimensions: 32, fingerprint: generator.getModelInfo().fingerprint });
+  expect(details[3]).toMatchObject({ texts: 3, fromCache: 1, failed: 1 });
+  expect(details[5]).toMatchObject({ code: 'INVALID_ARGUMENT', index: 0 });
+});
+
+test('files that are fetched, each once', async () => {
+  const hub = await startHub();
+  hub.add('acme/tiny-bert', 'bert-mean');
+  const cacheDir = mkdtempSync(join(tmpdir(), 'embedcore-logger-'));
+  onTestFinished(() => rmSync(cacheDir, { recursive: true, force: true }));
+  vi.stubEnv('HF_ENDPOINT', hub.url);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const { logger, told } = recorder();
+  const seen = vi.fn();
+  const generator = new OptimizedEmbeddingGenerator({ modelPath: 'acme/tiny-bert', cacheDir, logger });
+  await generator.initialize(undefined, { progressCallback: seen });
+  await generator.cleanup();
+  const fetched = told.filter((line) => line.startsWith('info embedcore: Fetching '));
+  expect(fetched.length).toBeGreaterThan(2);
+  expect(new Set(fetched).size).toBe(fetched.length);
+  expect(seen).toHaveBeenCalledWith(expect.objectContaining({ progressTotal: 100 }));
+});
+
+test('trouble with the file of a cache, also of a generator\'s own', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'embedcore-logger-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  const damaged = (name: string) => {
+    writeFileSync(join(directory, name), 'x'.repeat(100_000));
+    return join(directory, name);
+  };
+  const own = recorder();
+  const persistPath = damaged('own.sqlite');
+  const cache = new IntelligentEmbeddingCache({ persistPath, logger: own.logger });
+  await cache.set('a', 'b', [1]);
+  await cache.flush();
+  await cache.close();
+  expect(own.told).toEqual([expect.stringMatching(/^warn embedcore: The cache's file .*own\.sqlite was moved to .* and replaced: /)]);
+  expect(own.details[0]).toMatchObject({ event: 'file-set-aside', path: persistPath });
+
+  const { logger, told } = recorder();
+  const generator = await ready({ ...bert, cache: { persistPath: damaged('generator.sqlite') }, logger });
+  await generator.embed(['a']);
+  await generator.cleanup();
+  expect(told).toContainEqual(expect.stringMatching(/^warn embedcore: The cache's file .*generator\.sqlite was moved/));
+});
+
+test('a hit ratio that is low', async () => {
+  const { logger, told } = recorder();
+  const cache = new IntelligentEmbeddingCache({ hitRatioThreshold: 0.9, logger });
+  for (let i = 0; i < 100; i++) await cache.get(`${i}`, '');
+  await cache.optimize();
+  await cache.close();
+  expect(told).toEqual(["warn embedcore: The cache's hit ratio is 0.00, below 0.9"]);
+});
+
+test('a logger keeps its this, may lack levels, and may throw', async () => {
+  class Own {
+    lines: string[] = [];
+    info(message: string): void {
+      this.lines.push(message);
+      throw new Error('on purpose');
+    }
+  }
+  const logger = new Own();
+  const generator = await ready({ ...bert, logger });
+  expect((await generator.embed(['a'])).rows).toBe(1);
+  expect(logger.lines).toHaveLength(1);
+});
+
+test.each([null, 'console', 3, {}, { info: 'yes' }, { infos() {} }])('%j is no logger', async (logger) => {
+  for (const make of [
+    () => new OptimizedEmbeddingGenerator({ logger } as GeneratorOptions),
+    () => new IntelligentEmbeddingCache({ logger } as CacheOptions),
+  ]) {
+    expect(await failure(make)).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'logger' } });
+  }
+});
+
+test('console, and loggers of the field, are loggers', () => {
+  // Types as they are published: pino's functions have overloads, winston's give the logger back.
+  interface Pino {
+    (object: object, message?: string, ...more: unknown[]): void;
+    (message: string, ...more: unknown[]): void;
+  }
+  const pino = { debug: (() => {}) as Pino, info: (() => {}) as Pino, warn: (() => {}) as Pino, error: (() => {}) as Pino };
+  const winston = { info: (message: string, ...meta: unknown[]) => (void [message, meta], winston) } as { info(message: string, ...meta: unknown[]): object };
+  for (const logger of [console, pino, winston] satisfies Logger[]) new OptimizedEmbeddingGenerator({ logger });
+});

@@ -1,0 +1,43 @@
+// Generated from lib/ by `npm run types`; do not edit.
+
+import { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
+import { GeneratorOptions, OptimizedEmbeddingGenerator } from 'embedcore';
+
+/**
+ * Options of {@link EmbedcoreEmbeddings}: those of a generator, or a `generator`; and those that all embeddings of LangChain
+ * have: `maxConcurrency` (calls at a time; default: all, which the generator queues itself), `maxRetries`,
+ * `onFailedAttempt`.
+ */
+export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOptions {
+	/** Another word for `modelPath`. */
+	model?: string;
+	/** One that you have, and that you clean up; instead of options of one. */
+	generator?: OptimizedEmbeddingGenerator;
+	/** Gives up on a call after so many milliseconds (`TIMED_OUT`). Default: never. */
+	timeoutMs?: number;
+}
+interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposable {
+	readonly generator: OptimizedEmbeddingGenerator;
+	/** A vector for each document, in their order. The model is loaded with the first call. */
+	embedDocuments(documents: string[]): Promise<number[][]>;
+	/** The vector of the words of a search; for models that embed the two differently, not the same as a document's. */
+	embedQuery(document: string): Promise<number[]>;
+	/** Frees the model, unless the generator is yours. */
+	close(): Promise<void>;
+}
+interface GeneratorEmbeddingsClass {
+	/**
+	 * Loads nothing yet.
+	 * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
+	 */
+	new (params?: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator): GeneratorEmbeddings;
+}
+declare const EmbedcoreEmbeddings_base: GeneratorEmbeddingsClass;
+/**
+ * Embeddings of LangChain, on a generator: `new EmbedcoreEmbeddings({ modelPath, cache, … })`, or
+ * `new EmbedcoreEmbeddings({ generator })`. Needs `@langchain/core`, which is an optional peer.
+ */
+export declare class EmbedcoreEmbeddings extends EmbedcoreEmbeddings_base {
+}
+
+export {};

@@ -1,0 +1,43 @@
+// What caches do beside answering: of all processes on one file, one computes a value; and all tidy up.
+
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** How long another process is trusted to compute a value before this one does; renewed while it computes. */
+const LEASE_MS = 10_000;
+const LEASE_POLL_MS = 25;
+
+/** What a lease is about. */
+export interface Leased {
+  /** Takes it for so many milliseconds; whether it was free, or ours. */
+  acquire(lifetimeMs: number): Promise<boolean>;
+  release(): void;
+  /** Whether the value is there. */
+  there(): Promise<boolean>;
+}
+
+/** Waits until this process is the one that computes, or until another one has. */
+export async function takeLease(leased: Leased): Promise<{ release(): void } | 'there'> {
+  while (!(await leased.acquire(LEASE_MS))) {
+    await sleep(LEASE_POLL_MS);
+    if (await leased.there()) return 'there';
+  }
+  const release = () => {
+    clearInterval(renewal);
+    leased.release();
+  };
+  const renewal = setInterval(() => void leased.acquire(LEASE_MS).catch(() => {}), LEASE_MS / 3).unref();
+  if (!(await leased.there())) return { release };
+  release();
+  return 'there';
+}
+
+/** Runs maintenance until its owner is closed or forgotten. Keeps neither the process nor the owner alive. */
+export function maintain(owner: WeakRef<{ optimize(): Promise<unknown> }>, interval: number): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    const alive = owner.deref();
+    if (!alive) clearInterval(timer);
+    // It may have been closed meanwhile; whatever else is wrong is in the statistics.
+    else alive.optimize().catch(() => {});
+  }, interval);
+  return timer.unref();
+}

@@ -1,0 +1,112 @@
+// JSON of which there is one for each value, and what of a value JSON cannot hold.
+
+import { EmbeddingError } from './errors';
+import { invalid, show } from './input';
+
+/** Deeper values are circular in all but name, and would end the stack. */
+const DEEPEST = 500;
+
+type Path = readonly (string | number)[];
+
+/** A path as a programmer would write it. */
+function written(path: Path): string {
+  return path
+    .map((part, at) => {
+      if (at === 0) return part;
+      if (typeof part === 'number') return `[${part}]`;
+      return /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(part) ? `.${part}` : `[${JSON.stringify(part)}]`;
+    })
+    .join('');
+}
+
+function refuse(path: Path, what: string): EmbeddingError {
+  return invalid(`${written(path)} is ${what}`, { path: written(path) });
+}
+
+/** JSON of what has no parts; `undefined` for arrays and objects. Throws for what JSON does not have. */
+function leaf(value: unknown, path: Path): string | undefined {
+  switch (typeof value) {
+    case 'string':
+    case 'boolean':
+      return JSON.stringify(value);
+    case 'number':
+      if (Number.isFinite(value)) return JSON.stringify(value);
+      throw refuse(path, `${value}, which JSON does not have`);
+    case 'bigint':
+      throw refuse(path, `a BigInt, which JSON does not have: pass a number or a string`);
+    case 'undefined':
+      throw refuse(path, 'undefined, which JSON does not have: leave it out, or pass null');
+    case 'object':
+      return value === null ? 'null' : undefined;
+    default:
+      throw refuse(path, `${typeof value === 'function' ? 'a function' : 'a symbol'}, which JSON does not have`);
+  }
+}
+
+/** What an object stands for in JSON: what its `toJSON` says, or itself if it is nothing but its properties. */
+function unfolded(value: object, path: Path): unknown {
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function' && !Buffer.isBuffer(value)) return toJSON.call(value, String(path.at(-1)));
+  if (Array.isArray(value)) return value;
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  if (kind === 'Object') return value;
+  if (kind === 'Promise') throw refuse(path, 'a Promise: await it');
+  throw refuse(path, `of the type ${kind}, which JSON does not have: pass a plain object, an array or a string`);
+}
+
+function enter(value: object, path: Path, above: Set<object>): void {
+  if (above.has(value)) throw refuse(path, 'circular: it contains itself');
+  if (path.length > DEEPEST) throw refuse(path.slice(0, 5), `nested more than ${DEEPEST} levels deep`);
+  above.add(value);
+}
+
+/**
+ * The JSON of a value in canonical form (RFC 8785): equal values give equal texts, in whatever order their keys were
+ * added. Lone surrogates are kept apart, as escapes.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what JSON does not have.
+ */
+export function canonicalJson(value: unknown, name: string): string {
+  return canonical(value, [name], new Set());
+}
+
+function canonical(value: unknown, path: Path, above: Set<object>): string {
+  const json = leaf(value, path);
+  if (json !== undefined) return json;
+  const parts = unfolded(value as object, path);
+  if (parts !== value) return canonical(parts, path, above);
+  enter(parts as object, path, above);
+  let text: string;
+  if (Array.isArray(parts)) {
+    text = `[${Array.from(parts, (part, at) => canonical(part, [...path, at], above)).join()}]`;
+  } else {
+    const object = parts as Record<string, unknown>;
+    const keys = Object.keys(object).sort();
+    text = `{${keys.map((key) => `${JSON.stringify(key)}:${canonical(object[key], [...path, key], above)}`).join()}}`;
+  }
+  above.delete(parts as object);
+  return text;
+}
+
+/**
+ * The JSON of a value. Properties that are undefined are left out, as everywhere.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what would not come back as it is.
+ */
+export function faithfulJson(value: unknown, name: string): string {
+  check(value, [name], new Set());
+  const json = JSON.stringify(value) as string | undefined;
+  if (json === undefined) throw invalid(`${name} is ${show(value)}, which JSON does not have`);
+  return json;
+}
+
+function check(value: unknown, path: Path, above: Set<object>): void {
+  if (leaf(value, path) !== undefined) return;
+  const parts = unfolded(value as object, path);
+  if (parts !== value) return check(parts, path, above);
+  enter(parts as object, path, above);
+  if (Array.isArray(parts)) {
+    for (let at = 0; at < parts.length; at++) check(parts[at], [...path, at], above);
+  } else {
+    for (const [key, part] of Object.entries(parts as object)) if (part !== undefined) check(part, [...path, key], above);
+  }
+  above.delete(parts as object);
+}

@@ -1,0 +1,159 @@
+import { EmbeddingError, type CallOptions, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum } from './embedder';
+
+/** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
+export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, 'modelPath'> {
+  /** One that you have, and that you clean up; instead of options of one. It has one model, so every id stands for that. */
+  generator?: OptimizedEmbeddingGenerator;
+}
+
+/** What `providerOptions: { embedcore: … }` of a call may hold. */
+export interface EmbedcoreProviderOptions {
+  /** The role of the values, for models that embed the two differently. Default `'document'`. */
+  inputType?: 'document' | 'query';
+  /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+  dimensions?: number;
+  /** Neither ask the cache nor tell it. Default `false`. */
+  bypassCache?: boolean;
+  /** Gives up after so many milliseconds (`TIMED_OUT`). Default: never. */
+  timeoutMs?: number;
+}
+
+/**
+ * An embedding model for `embed` and `embedMany` of the package `ai`, in version 3 of its specification, which versions 6
+ * and 7 of that package take.
+ */
+export interface EmbedcoreEmbeddingModel {
+  readonly specificationVersion: 'v3';
+  readonly provider: 'embedcore';
+  readonly modelId: string;
+  /** `Infinity`: the generator makes batches itself, and better ones of many texts than of few. */
+  readonly maxEmbeddingsPerCall: number;
+  readonly supportsParallelCalls: true;
+  doEmbed(options: {
+    values: string[];
+    abortSignal?: AbortSignal | undefined;
+    providerOptions?: Record<string, Record<string, unknown>> | undefined;
+    /** Given by version 7 of `ai`. Another place for the provider option. */
+    dimensions?: number | undefined;
+    /** Nothing is sent anywhere, so they are not used. */
+    headers?: Record<string, string | undefined> | undefined;
+  }): Promise<{
+    embeddings: number[][];
+    /** Tokens of the whole texts, special tokens included. */
+    usage: { tokens: number };
+    warnings: never[];
+    providerMetadata: {
+      embedcore: {
+        /** Texts that the model did not see whole. */
+        truncated: number;
+        /** Texts that this call did not compute. */
+        fromCache: number;
+        /** Of the embedding space: vectors may be compared only if theirs are equal. */
+        fingerprint: string;
+      };
+    };
+  }>;
+}
+
+/** Makes models. {@link embedcore} is one without options. */
+export interface EmbedcoreProvider extends AsyncDisposable {
+  /** The same as {@link embeddingModel}. */
+  (modelId?: string): EmbedcoreEmbeddingModel;
+  readonly specificationVersion: 'v3';
+  /** `modelId`: `'builtin'` (default), a model directory, an `.onnx` file or an id of the hub. Loaded with the first call. */
+  embeddingModel(modelId?: string): EmbedcoreEmbeddingModel;
+  /** The same as {@link embeddingModel}. */
+  textEmbeddingModel(modelId?: string): EmbedcoreEmbeddingModel;
+  /** The same as {@link embeddingModel}. */
+  embedding(modelId?: string): EmbedcoreEmbeddingModel;
+  /** The same as {@link embeddingModel}. */
+  textEmbedding(modelId?: string): EmbedcoreEmbeddingModel;
+  /** There are none: throws. */
+  languageModel(modelId: string): never;
+  /** There are none: throws. */
+  imageModel(modelId: string): never;
+  /** Frees the models that were loaded, unless the generator is yours. */
+  close(): Promise<void>;
+}
+
+const CALL_OPTIONS = ['inputType', 'dimensions', 'bypassCache', 'timeoutMs'];
+
+/**
+ * Makes a provider for the package `ai`: `embed({ model: createEmbedcore(settings).embeddingModel('builtin'), value })`.
+ * Models of the same id share one generator.
+ *
+ * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
+ */
+export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): EmbedcoreProvider {
+  if (typeof settings !== 'object' || settings === null) throw refused('settings', 'they are not an object');
+  const { generator, ...options } = settings;
+  if (generator !== undefined && !isGenerator(generator)) throw refused('generator', 'it is not a generator: pass an OptimizedEmbeddingGenerator');
+  const [extra] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
+  if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
+  if ('modelPath' in options) throw refused('modelPath', 'pass it as the id of the model: embeddingModel(modelPath)');
+
+  const given = generator && new Embedder(generator);
+  const embedders = new Map<string, Embedder>();
+  const embeddingModel = (modelId: string = 'builtin'): EmbedcoreEmbeddingModel => {
+    if (typeof modelId !== 'string' || modelId === '') throw refused('modelId', 'it is not a name: pass an id of the hub, a path or \'builtin\'');
+    let embedder = given ?? embedders.get(modelId);
+    if (!embedder) embedders.set(modelId, (embedder = new Embedder({ ...options, modelPath: modelId })));
+    return modelOf(embedder, modelId);
+  };
+  const none = (kind: string) => (modelId: string) => {
+    throw new EmbeddingError('INVALID_ARGUMENT', `There is no ${kind} ${JSON.stringify(modelId)}: embedcore has embedding models only`);
+  };
+  const close = async () => {
+    await Promise.all([...embedders.values()].map((embedder) => embedder.close()));
+  };
+  return Object.assign((modelId?: string) => embeddingModel(modelId), {
+    specificationVersion: 'v3' as const,
+    embeddingModel,
+    textEmbeddingModel: embeddingModel,
+    embedding: embeddingModel,
+    textEmbedding: embeddingModel,
+    languageModel: none('language model'),
+    imageModel: none('image model'),
+    close,
+    [Symbol.asyncDispose]: close,
+  });
+}
+
+/** The provider without options. */
+export const embedcore: EmbedcoreProvider = createEmbedcore();
+
+/** An object without `this`: the package `ai` calls its methods on a proxy. */
+function modelOf(embedder: Embedder, modelId: string): EmbedcoreEmbeddingModel {
+  return {
+    specificationVersion: 'v3',
+    provider: 'embedcore',
+    modelId,
+    maxEmbeddingsPerCall: Infinity,
+    supportsParallelCalls: true,
+    doEmbed: async ({ values, abortSignal, providerOptions, dimensions: wanted }) => {
+      const { dimensions = wanted, ...rest } = callOptions(providerOptions?.embedcore);
+      const info = await embedder.ready(abortSignal && { signal: abortSignal });
+      const length = dimensions === undefined ? info.dimensions : checkDimensions(dimensions, info);
+      const matrix = await embedder.generator.embed(values, { ...rest, ...(abortSignal && { signal: abortSignal }) });
+      return {
+        embeddings: await plainVectors(matrix, (vector) => shortened(vector, length, info)),
+        usage: { tokens: sum(matrix.tokenCounts) },
+        warnings: [],
+        providerMetadata: {
+          embedcore: { truncated: sum(matrix.truncated), fromCache: sum(matrix.fromCache), fingerprint: info.fingerprint },
+        },
+      };
+    },
+  };
+}
+
+function callOptions(given: Record<string, unknown> = {}): Omit<CallOptions, 'signal'> & { dimensions?: number } {
+  const unknown = Object.keys(given).find((name) => !CALL_OPTIONS.includes(name));
+  if (unknown !== undefined) throw refused(`providerOptions.embedcore.${unknown}`, `there is no such option; known are ${CALL_OPTIONS.join(', ')}`);
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value != null));
+}
+
+function refused(option: string, reason: string): EmbeddingError {
+  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+}

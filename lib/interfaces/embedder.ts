@@ -1,0 +1,112 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import {
+  EmbeddingError,
+  OptimizedEmbeddingGenerator,
+  type EmbeddingMatrix,
+  type GeneratorOptions,
+  type InitializeOptions,
+  type ModelInfo,
+} from '../index';
+
+/** Vectors converted between two turns of the event loop: about a millisecond of work. */
+const ROWS_PER_TURN = 256;
+
+/** The generator behind an interface: loaded when it is first needed, and closed only by the one who made it. */
+export class Embedder {
+  readonly generator: OptimizedEmbeddingGenerator;
+  readonly #own: boolean;
+  #loading: Promise<void> | undefined;
+
+  /** `source`: the options of a generator of its own, or one that is there. */
+  constructor(source: GeneratorOptions | OptimizedEmbeddingGenerator = {}) {
+    this.#own = !isGenerator(source);
+    this.generator = isGenerator(source) ? source : new OptimizedEmbeddingGenerator(source);
+  }
+
+  /**
+   * What the model is, which is loaded if it is not. However many wait, it is loaded once; what failed is tried anew. A
+   * `signal` ends the waiting, not the loading, for which others may wait; of several callbacks, the first is told.
+   */
+  async ready({ signal, progressCallback }: InitializeOptions = {}): Promise<ModelInfo> {
+    if (signal?.aborted) throw aborted(signal);
+    if (!this.generator.isReady()) {
+      this.#loading ??= this.generator.initialize(undefined, progressCallback && { progressCallback }).finally(() => (this.#loading = undefined));
+      await (signal ? unlessAborted(this.#loading, signal) : this.#loading);
+    }
+    return this.generator.getModelInfo();
+  }
+
+  /** Frees the model, unless it is somebody else's. It is loaded again when it is needed again. */
+  async close(): Promise<void> {
+    if (this.#own) await this.generator.cleanup();
+  }
+}
+
+function aborted(signal: AbortSignal): EmbeddingError {
+  return new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal.reason });
+}
+
+async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  let stop: (() => void) | undefined;
+  try {
+    await Promise.race([
+      work,
+      new Promise<never>((_, reject) => {
+        stop = () => reject(aborted(signal));
+        signal.addEventListener('abort', stop, { once: true });
+      }),
+    ]);
+  } finally {
+    if (stop) signal.removeEventListener('abort', stop);
+  }
+}
+
+/** Whether it has what is needed of a generator: of this copy of the package, of another, or one that stands in for it. */
+export function isGenerator(value: unknown): value is OptimizedEmbeddingGenerator {
+  const { embed, initialize } = (value ?? {}) as Partial<OptimizedEmbeddingGenerator>;
+  return typeof embed === 'function' && typeof initialize === 'function';
+}
+
+/**
+ * The first `dimensions` values of a vector, of length 1 again where the model's are: what a generator with that option
+ * gives. For models that were trained for it (Matryoshka).
+ */
+export function shortened(vector: Float32Array, dimensions: number, { normalize }: Pick<ModelInfo, 'normalize'>): Float32Array {
+  if (dimensions >= vector.length) return vector;
+  const short = vector.slice(0, dimensions);
+  if (!normalize) return short;
+  let squares = 0;
+  for (const value of short) squares += value * value;
+  const length = Math.max(Math.sqrt(squares), 1e-12);
+  return short.map((value) => value / length);
+}
+
+/** Refuses numbers of dimensions that the model does not have. */
+export function checkDimensions(dimensions: unknown, { dimensions: most }: Pick<ModelInfo, 'dimensions'>): number {
+  if (Number.isInteger(dimensions) && (dimensions as number) >= 1 && (dimensions as number) <= most) return dimensions as number;
+  const shown = typeof dimensions === 'string' ? JSON.stringify(dimensions.slice(0, 40)) : String(dimensions);
+  throw new EmbeddingError('INVALID_ARGUMENT', `dimensions is ${shown}, not a whole number from 1 to ${most}, which is what the model has`, {
+    details: { option: 'dimensions' },
+  });
+}
+
+/** Plain arrays, made without holding the event loop for long. `change` is applied to each vector first. */
+export async function plainVectors(matrix: EmbeddingMatrix, change = (vector: Float32Array) => vector): Promise<number[][]> {
+  const vectors: number[][] = [];
+  for (let index = 0; index < matrix.rows; index++) {
+    if (index > 0 && index % ROWS_PER_TURN === 0) await nextTurn();
+    const vector = change(matrix.row(index));
+    const numbers: number[] = new Array(vector.length);
+    for (let i = 0; i < vector.length; i++) numbers[i] = vector[i]!;
+    vectors.push(numbers);
+  }
+  return vectors;
+}
+
+/** All of them together. */
+export function sum(counts: Uint32Array | Uint8Array): number {
+  let total = 0;
+  for (const count of counts) total += count;
+  return total;
+}

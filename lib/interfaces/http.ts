@@ -1,0 +1,294 @@
+import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+
+import { Refusal } from './openai';
+
+/** A body that is not wanted is read to its end and thrown away if it is no longer than this; else the connection ends. */
+const SMALL_BODY = 1 << 16;
+
+/** How long an answer is left to a client that is still sending what is not wanted, before its connection ends. */
+const LINGER_MS = 1000;
+
+/** How long a client may take no more of its answer before it is let go. */
+const STALLED_MS = 30_000;
+
+/** Longer than load balancers keep idle connections: they must be the ones who close, or a request may be lost. */
+const KEEP_ALIVE_MS = 65_000;
+
+/** The client went away. */
+export class Gone extends Error {}
+
+interface Connection {
+  exchanges: Set<Exchange>;
+  /** Sent when those are over: what came after them was not HTTP. */
+  last: string | undefined;
+}
+
+/** A server for `handle`, which answers each request. What it throws is the answer. */
+export function httpServer(handle: (exchange: Exchange) => Promise<void>, { bodyTimeoutMs }: { bodyTimeoutMs: number }): Server {
+  const connections = new WeakMap<Socket, Connection>();
+  const connectionOf = (socket: Socket): Connection => {
+    let connection = connections.get(socket);
+    if (!connection) {
+      connections.set(socket, (connection = { exchanges: new Set(), last: undefined }));
+      // One listener, however many requests wait on the connection.
+      socket.on('close', () => {
+        for (const exchange of connection!.exchanges) exchange.gone();
+      });
+    }
+    return connection;
+  };
+  const begin = (request: IncomingMessage, response: ServerResponse, awaited: boolean) => {
+    const connection = connectionOf(request.socket);
+    const exchange = new Exchange(request, response, awaited);
+    connection.exchanges.add(exchange);
+    response.on('close', () => {
+      if (!response.writableFinished) exchange.gone();
+      connection.exchanges.delete(exchange);
+      if (connection.exchanges.size === 0 && connection.last !== undefined) endWith(request.socket, connection.last);
+    });
+    if (request.httpVersion === '1.1' && request.headers.host === undefined) {
+      return exchange.refuse(new Refusal(400, 'There is no header Host, which HTTP 1.1 demands', { code: 'invalid_http', headers: { Connection: 'close' } }));
+    }
+    handle(exchange).catch((error: unknown) => exchange.refuse(error instanceof Refusal || error instanceof Gone ? error : internal(error)));
+  };
+
+  const server = createServer({
+    noDelay: true,
+    // Checked here, with an answer that says so.
+    requireHostHeader: false,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    headersTimeout: Math.min(bodyTimeoutMs, 60_000),
+    // Of headers and body together: a body has a limit of its own, which answers better.
+    requestTimeout: bodyTimeoutMs + 60_000,
+    connectionsCheckingInterval: Math.min(Math.max(bodyTimeoutMs / 4, 50), 5000),
+  });
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => begin(request, response, false));
+  server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => begin(request, response, true));
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    const expected = String(request.headers.expect).slice(0, 40);
+    new Exchange(request, response, false).refuse(new Refusal(417, `Expect: ${expected} is not known: leave it out, or send 100-continue`));
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const connection = connections.get(socket);
+    const refusal = unreadable(error);
+    for (const exchange of connection?.exchanges ?? []) if (exchange.brokenOff(refusal)) return;
+    if (connection && connection.exchanges.size > 0) connection.last = rawAnswer(refusal);
+    else endWith(socket, rawAnswer(refusal));
+  });
+  return server;
+}
+
+/** One request and its answer. */
+export class Exchange {
+  readonly request: IncomingMessage;
+  readonly started = performance.now();
+  /** Of the answer; 0 before there is one. */
+  status = 0;
+  readonly #response: ServerResponse;
+  /** Whether the client waits for leave to send its body. */
+  #awaited: boolean;
+  readonly #abort = new AbortController();
+  #gone = false;
+  readonly #whenOver: (() => void)[] = [];
+  #failBody: ((error: Error) => void) | undefined;
+  /** Nothing more can be read from the connection. */
+  #broken = false;
+
+  constructor(request: IncomingMessage, response: ServerResponse, awaited: boolean) {
+    this.request = request;
+    this.#response = response;
+    this.#awaited = awaited;
+    // Without a listener, what goes wrong while nobody reads would end the process.
+    request.on('error', () => {});
+    response.on('error', () => {});
+    response.on('close', () => this.#ended());
+  }
+
+  /** Aborted when nobody wants the answer any more. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  /** Whether the answer is sent, or nobody is there to take one. */
+  get over(): boolean {
+    return this.#response.writableFinished || this.#response.destroyed || this.#gone;
+  }
+
+  /** Calls back once. */
+  whenOver(callback: () => void): void {
+    this.#whenOver.push(callback);
+  }
+
+  /** The client went away. */
+  gone(): void {
+    this.#gone = true;
+    this.#failBody?.(new Gone());
+    this.#abort.abort(new Gone());
+    this.#ended();
+  }
+
+  /** Ends the work, but not the connection: there is still an answer. */
+  stop(): void {
+    this.#abort.abort();
+  }
+
+  #ended(): void {
+    for (const callback of this.#whenOver.splice(0)) callback();
+  }
+
+  /** Ends the reading of the body, if that is what is going on. */
+  brokenOff(refusal: Refusal): boolean {
+    if (!this.#failBody || this.request.complete) return false;
+    this.#broken = true;
+    this.#failBody(refusal);
+    return true;
+  }
+
+  /**
+   * The whole body. `received` is told of every piece, and may throw.
+   * @throws {@link Refusal} 413 or 408, {@link Gone}.
+   */
+  async body({ maxBytes, timeoutMs, received }: { maxBytes: number; timeoutMs: number; received: (bytes: number) => void }): Promise<Buffer> {
+    const { request } = this;
+    const length = Number(request.headers['content-length'] ?? 0);
+    const tooLarge = () => new Refusal(413, `The body has more than ${maxBytes} bytes, which is the limit: send several requests`, { code: 'request_too_large' });
+    if (length > maxBytes) throw tooLarge();
+    if (this.#awaited) this.#response.writeContinue();
+    this.#awaited = false;
+    const pieces: Buffer[] = [];
+    let size = 0;
+    const slow = () => new Refusal(408, `The body did not come within ${timeoutMs} ms: ${size}${length > 0 ? ` of ${length}` : ''} bytes did`, { code: 'request_timeout', headers: { Connection: 'close' } });
+    let timer: NodeJS.Timeout | undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#failBody = reject;
+        timer = setTimeout(() => reject(slow()), timeoutMs);
+        request.on('data', (piece: Buffer) => {
+          size += piece.length;
+          try {
+            if (size > maxBytes) throw tooLarge();
+            received(piece.length);
+          } catch (error) {
+            return reject(error as Error);
+          }
+          pieces.push(piece);
+        });
+        request.on('end', resolve);
+        if (this.#gone) reject(new Gone());
+      });
+    } finally {
+      clearTimeout(timer);
+      this.#failBody = undefined;
+      request.removeAllListeners('data');
+    }
+    return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, size);
+  }
+
+  header(name: string, value: string): void {
+    if (!this.#response.headersSent) this.#response.setHeader(name, value);
+  }
+
+  /** The whole answer. */
+  answer(status: number, type: string, body: string | Buffer): void {
+    if (this.over || this.#response.headersSent) return;
+    this.status = status;
+    this.#response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(body) });
+    this.#response.end(this.request.method === 'HEAD' ? undefined : body);
+  }
+
+  /** The answer as it is made: `next` gives chunks, and `undefined` after the last one. Ends early with the client. */
+  async stream(type: string, next: () => Promise<Buffer | undefined>): Promise<void> {
+    const response = this.#response;
+    let [chunk, following] = [await next(), await next()];
+    if (following === undefined) return this.answer(200, type, chunk ?? '');
+    if (this.over) return;
+    this.status = 200;
+    response.writeHead(200, { 'Content-Type': type });
+    while (chunk !== undefined && !this.over) {
+      if (!response.write(chunk)) await this.#drained();
+      [chunk, following] = [following, following && (await next())];
+    }
+    if (!this.over) response.end();
+  }
+
+  /** Answers with an error, unless there is an answer already. */
+  refuse(error: Refusal | Gone): void {
+    const response = this.#response;
+    if (error instanceof Gone || this.over) return;
+    if (response.headersSent) return void response.destroy();
+    const { status, headers } = error;
+    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+    const unread = !this.request.complete && this.#mayHaveMore();
+    if (!unread || this.#broken) {
+      if (this.#broken) response.setHeader('Connection', 'close');
+      return this.answer(status, JSON_TYPE, error.toJson());
+    }
+    // What the client still sends is read and thrown away for a moment: a connection that is closed with data
+    // underway is reset, and the client would never see why.
+    this.status = status;
+    const body = error.toJson();
+    response.writeHead(status, { 'Content-Type': JSON_TYPE, 'Content-Length': Buffer.byteLength(body), Connection: 'close' });
+    if (this.request.method !== 'HEAD') response.write(body);
+    const end = () => {
+      clearTimeout(timer);
+      if (!this.over) response.end();
+    };
+    const timer = setTimeout(end, LINGER_MS);
+    this.request.on('end', end).on('close', end).resume();
+  }
+
+  /** Whether more of the body will come than is thrown away anyway. */
+  #mayHaveMore(): boolean {
+    const { headers } = this.request;
+    if (this.#awaited || headers['transfer-encoding'] !== undefined) return true;
+    return Number(headers['content-length'] ?? 0) > SMALL_BODY;
+  }
+
+  #drained(): Promise<void> {
+    const response = this.#response;
+    return new Promise((resolve) => {
+      const stalled = () => {
+        // Behind others on the same connection it is not the client who is slow.
+        if (response.socket) response.destroy();
+        else timer.refresh();
+      };
+      const timer = setTimeout(stalled, STALLED_MS);
+      const done = () => {
+        clearTimeout(timer);
+        response.off('drain', done).off('close', done);
+        resolve();
+      };
+      response.on('drain', done).on('close', done);
+      this.whenOver(done);
+    });
+  }
+}
+
+export const JSON_TYPE = 'application/json; charset=utf-8';
+
+function internal(error: unknown): Refusal {
+  return new Refusal(500, `Internal error, please report it: ${(error as Error | null)?.message ?? String(error)}`, { code: 'internal_error' });
+}
+
+/** What a client sent that is not HTTP. */
+function unreadable({ code = '', message }: NodeJS.ErrnoException): Refusal {
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return new Refusal(408, 'The request did not come in time', { code: 'request_timeout' });
+  if (code === 'HPE_HEADER_OVERFLOW') return new Refusal(431, 'The headers are larger than 16 kB', { code: 'headers_too_large' });
+  if (code === 'HPE_INVALID_EOF_STATE') return new Refusal(400, 'The connection ended before the request did: Content-Length is more than what was sent', { code: 'incomplete_request' });
+  return new Refusal(400, `This is not HTTP, or Content-Length is less than what was sent: ${message}`, { code: 'invalid_http' });
+}
+
+function rawAnswer(refusal: Refusal): string {
+  const body = refusal.toJson();
+  return (
+    `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\nContent-Type: ${JSON_TYPE}\r\n` +
+    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+  );
+}
+
+function endWith(socket: Socket, raw: string): void {
+  if (socket.writable) socket.end(raw);
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
+}

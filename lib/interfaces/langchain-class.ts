@@ -1,0 +1,101 @@
+import type { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
+
+import { EmbeddingError, type CallOptions, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { Embedder, isGenerator, plainVectors } from './embedder';
+
+/**
+ * Options of {@link EmbedcoreEmbeddings}: those of a generator, or a `generator`; and those that all embeddings of LangChain
+ * have: `maxConcurrency` (calls at a time; default: all, which the generator queues itself), `maxRetries`,
+ * `onFailedAttempt`.
+ */
+export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOptions {
+  /** Another word for `modelPath`. */
+  model?: string;
+  /** One that you have, and that you clean up; instead of options of one. */
+  generator?: OptimizedEmbeddingGenerator;
+  /** Gives up on a call after so many milliseconds (`TIMED_OUT`). Default: never. */
+  timeoutMs?: number;
+}
+
+/** What an instance of the class has. */
+export interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposable {
+  readonly generator: OptimizedEmbeddingGenerator;
+  /** A vector for each document, in their order. The model is loaded with the first call. */
+  embedDocuments(documents: string[]): Promise<number[][]>;
+  /** The vector of the words of a search; for models that embed the two differently, not the same as a document's. */
+  embedQuery(document: string): Promise<number[]>;
+  /** Frees the model, unless the generator is yours. */
+  close(): Promise<void>;
+}
+
+export interface GeneratorEmbeddingsClass {
+  /**
+   * Loads nothing yet.
+   * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
+   */
+  new (params?: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator): GeneratorEmbeddings;
+}
+
+/** The class, on top of the one that LangChain has in the module system of who asks: it has one for each. */
+export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): GeneratorEmbeddingsClass {
+  return class EmbedcoreEmbeddings extends Embeddings {
+    readonly #embedder: Embedder;
+    readonly #options: CallOptions;
+
+    constructor(given: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator = {}) {
+      const params: EmbedcoreEmbeddingsParams = isGenerator(given) ? { generator: given } : given;
+      if (typeof params !== 'object' || params === null) throw refused('params', 'they are not an object');
+      const { generator, model, timeoutMs, maxConcurrency, maxRetries, onFailedAttempt = giveUp, ...options } = params;
+      super({
+        onFailedAttempt,
+        ...(maxConcurrency !== undefined && { maxConcurrency }),
+        ...(maxRetries !== undefined && { maxRetries }),
+      });
+      if (model !== undefined && options.modelPath !== undefined) throw refused('model', 'it says the same as `modelPath`: give only one of them');
+      if (model !== undefined) options.modelPath = model;
+      const extra = Object.keys(options).find((name) => options[name as keyof GeneratorOptions] !== undefined);
+      if (generator !== undefined && !isGenerator(generator)) throw refused('generator', 'it is not a generator: pass an OptimizedEmbeddingGenerator');
+      if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
+      this.#embedder = new Embedder(generator ?? options);
+      this.#options = timeoutMs === undefined ? {} : { timeoutMs };
+    }
+
+    get generator(): OptimizedEmbeddingGenerator {
+      return this.#embedder.generator;
+    }
+
+    async embedDocuments(documents: string[]): Promise<number[][]> {
+      return this.#embed(documents, 'document');
+    }
+
+    async embedQuery(document: string): Promise<number[]> {
+      const [vector] = await this.#embed([document], 'query');
+      return vector!;
+    }
+
+    async close(): Promise<void> {
+      await this.#embedder.close();
+    }
+
+    [Symbol.asyncDispose](): Promise<void> {
+      return this.close();
+    }
+
+    async #embed(texts: string[], inputType: 'document' | 'query'): Promise<number[][]> {
+      const matrix = await this.caller.call(async () => {
+        await this.#embedder.ready();
+        return this.generator.embed(texts, { ...this.#options, inputType });
+      });
+      return plainVectors(matrix);
+    }
+  };
+}
+
+/** What will fail again is not tried again, which would take a minute with LangChain's waits in between. */
+function giveUp(error: unknown): void {
+  if ((error as Partial<EmbeddingError> | null)?.retryable !== true) throw error;
+}
+
+function refused(option: string, reason: string): EmbeddingError {
+  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+}

@@ -1,0 +1,489 @@
+import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
+import type { Server } from 'node:http';
+import { isIP, type AddressInfo } from 'node:net';
+import { basename, resolve } from 'node:path';
+
+import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
+import { checkDimensions, Embedder, isGenerator, sum } from './embedder';
+import { httpServer, JSON_TYPE, type Exchange } from './http';
+import { Answer, parseRequest, Refusal } from './openai';
+import { Turns } from './turns';
+
+const { version } = require('../../package.json') as { version: string };
+
+/** Options of {@link EmbeddingServer} and {@link serve}. */
+export interface EmbeddingServerOptions {
+  /** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
+  generator?: GeneratorOptions | OptimizedEmbeddingGenerator;
+  /** What clients call the model. Default: its id; of a path, the last part. */
+  modelId?: string;
+  /** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
+  aliases?: string[];
+  /** 0: any that is free. Default 8080. */
+  port?: number;
+  /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody who reaches it. */
+  host?: string;
+  /** What clients have to send as `Authorization: Bearer …`, or several of them. Default: nothing. `/health` is open to all. */
+  apiKey?: string | string[];
+  /** Most texts of one request. Default 2048, as OpenAI's. */
+  maxBatchItems?: number;
+  /** Most megabytes of one body. Default 8. */
+  maxBodyMB?: number;
+  /** Most requests that have arrived and are not yet answered; more are asked to come back (429). Default 512. */
+  maxQueuedRequests?: number;
+  /** Most megabytes of all bodies and vectors together; the same. A request that is alone is always taken. Default 256. */
+  maxQueuedMB?: number;
+  /** Longest time, in milliseconds, that a body may take to arrive (408). Default 30000. */
+  bodyTimeoutMs?: number;
+  /** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
+  timeoutMs?: number;
+  /** Longest time, in milliseconds, that {@link EmbeddingServer.close} waits for what runs. Default 8000. */
+  drainTimeoutMs?: number;
+  /** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
+  monitor?: PerformanceMonitor;
+}
+
+const MB = 1 << 20;
+
+/** Numbers among the options, with their defaults and bounds. */
+const NUMBERS = {
+  port: [8080, 0, 65_535],
+  maxBatchItems: [2048, 1, 1_000_000],
+  maxBodyMB: [8, 0.001, 512],
+  maxQueuedRequests: [512, 1, 100_000],
+  maxQueuedMB: [256, 1, 1 << 20],
+  bodyTimeoutMs: [30_000, 1, 3_600_000],
+  timeoutMs: [120_000, 1, 3_600_000],
+  drainTimeoutMs: [8000, 0, 3_600_000],
+} as const satisfies Partial<Record<keyof EmbeddingServerOptions, [number, number, number]>>;
+
+type Limits = Record<keyof typeof NUMBERS, number>;
+
+const OTHERS = ['generator', 'modelId', 'aliases', 'host', 'apiKey', 'monitor'];
+
+const READ = ['GET', 'HEAD'];
+
+/** What comes before the id of a model. */
+const MODEL_PREFIX = '/v1/models/';
+
+/** The name of the operation in the monitor. */
+const OPERATION = 'POST /v1/embeddings';
+
+/** How much the latest request counts in the time that one takes. */
+const LATEST = 0.1;
+
+/** Longest that a client is asked to wait, in seconds. */
+const LONGEST_RETRY = 60;
+
+type Route = { methods: string[]; open?: true; answer: (exchange: Exchange, rest: string) => void | Promise<void> };
+
+/**
+ * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
+ * `/metrics` for those who run it.
+ */
+export class EmbeddingServer implements AsyncDisposable {
+  /** What its requests took. */
+  readonly monitor: PerformanceMonitor;
+  readonly #embedder: Embedder;
+  readonly #server: Server;
+  readonly #turns = new Turns();
+  readonly #host: string;
+  readonly #modelId: string | undefined;
+  readonly #aliases: string[];
+  /** Hashes of the keys, so that all are equally long. */
+  readonly #keys: Buffer[];
+  readonly #limits: Limits;
+  #info: ModelInfo | undefined;
+  #loadedAt = 0;
+  #state: 'new' | 'loading' | 'ready' | 'draining' | 'closed' = 'new';
+  #closed: Promise<void> | undefined;
+  /** Requests for embeddings that are not over. */
+  readonly #running = new Set<Exchange>();
+  /** How many of them have arrived whole. */
+  #queued = 0;
+  /** Bytes of the bodies and vectors of all of them. */
+  #queuedBytes = 0;
+  /** Milliseconds that a request takes, of late. */
+  #usualMs = 0;
+  readonly #answers = new Map<number, number>();
+  #texts = 0;
+  #tokens = 0;
+
+  /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+  constructor(options: EmbeddingServerOptions = {}) {
+    if (typeof options !== 'object' || options === null) throw refused('options', 'they are not an object');
+    const unknown = Object.keys(options).find((name) => !(name in NUMBERS) && !OTHERS.includes(name));
+    if (unknown !== undefined) throw refused(unknown, `there is no such option; known are ${[...OTHERS, ...Object.keys(NUMBERS)].join(', ')}`);
+    const { generator = {}, modelId, aliases = [], host = '127.0.0.1', apiKey, monitor = new PerformanceMonitor() } = options;
+    if (typeof host !== 'string' || host === '') throw refused('host', 'it is not a name or an address');
+    if (modelId !== undefined && !isName(modelId)) throw refused('modelId', 'it is not a non-empty string');
+    if (!Array.isArray(aliases) || !aliases.every(isName)) throw refused('aliases', 'it is not an array of non-empty strings');
+    const keys = apiKey === undefined ? [] : Array.isArray(apiKey) ? apiKey : [apiKey];
+    if (!keys.every(isName) || (apiKey !== undefined && keys.length === 0)) throw refused('apiKey', 'it is not a non-empty string, or an array of such');
+    if (typeof monitor?.toPrometheus !== 'function') throw refused('monitor', 'it is not a PerformanceMonitor');
+    if (typeof generator !== 'object' || generator === null) throw refused('generator', 'it is neither a generator nor the options of one');
+    this.#limits = Object.fromEntries(Object.entries(NUMBERS).map(([name, bounds]) => [name, numberOf(options, name as keyof typeof NUMBERS, bounds)])) as Limits;
+    this.#host = host;
+    this.#modelId = modelId;
+    this.#aliases = aliases;
+    this.#keys = keys.map(digest);
+    this.monitor = monitor;
+    this.#embedder = new Embedder(isGenerator(generator) ? generator : { ...generator });
+    this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs });
+  }
+
+  /**
+   * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
+   * `progressCallback` is told of files that are fetched from the hub.
+   * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
+   */
+  async listen({ progressCallback }: Pick<InitializeOptions, 'progressCallback'> = {}): Promise<this> {
+    if (this.#state !== 'new') throw new EmbeddingError('INVALID_ARGUMENT', 'The server was started already: make another one');
+    this.#state = 'loading';
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const { port } = this.#limits;
+        this.#server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(cause, this.#host, port)));
+        this.#server.listen(port, this.#host, resolve);
+      });
+      // An error while connections are accepted concerns one of them.
+      this.#server.on('error', () => {});
+      const info = await this.#embedder.ready(progressCallback && { progressCallback });
+      if (this.#state !== 'loading') throw new EmbeddingError('CLOSED', 'The server was closed while it loaded the model');
+      this.#info = info;
+      this.#loadedAt = Date.now();
+      this.#state = 'ready';
+      return this;
+    } catch (error) {
+      await this.close({ timeoutMs: 0 });
+      throw error;
+    }
+  }
+
+  /** Where it is, such as `http://127.0.0.1:8080`; clients want `/v1` after it. */
+  get url(): string {
+    return `http://${isIP(this.#host) === 6 ? `[${this.#host}]` : this.#host}:${this.port}`;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo | null)?.port ?? this.#limits.port;
+  }
+
+  /** Names of the model, its id first. */
+  get models(): string[] {
+    const own = this.#modelId ?? (this.#info && nameOf(this.#info));
+    return [...new Set([...(own === undefined ? [] : [own]), ...this.#aliases])];
+  }
+
+  /**
+   * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
+   * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
+   */
+  close({ timeoutMs = this.#limits.drainTimeoutMs }: { timeoutMs?: number } = {}): Promise<void> {
+    return (this.#closed ??= this.#close(timeoutMs));
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(timeoutMs: number): Promise<void> {
+    this.#state = 'draining';
+    this.#server.closeIdleConnections();
+    if (this.#running.size > 0) await this.#drained(timeoutMs);
+    if (this.#running.size > 0) {
+      for (const exchange of this.#running) exchange.stop();
+      // Just long enough to say so.
+      await this.#drained(500);
+    }
+    this.#state = 'closed';
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeAllConnections();
+    await closed;
+    await this.#embedder.close();
+  }
+
+  #drained(timeoutMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      for (const exchange of this.#running) {
+        exchange.whenOver(() => {
+          this.#running.delete(exchange);
+          if (this.#running.size > 0) return;
+          clearTimeout(timer);
+          resolve();
+        });
+      }
+    });
+  }
+
+  async #handle(exchange: Exchange): Promise<void> {
+    const { request } = exchange;
+    exchange.whenOver(() => this.#answers.set(exchange.status, (this.#answers.get(exchange.status) ?? 0) + 1));
+    exchange.header('X-Request-Id', requestId(request.headers['x-request-id']));
+    if (this.#state !== 'ready' && this.#state !== 'loading') exchange.header('Connection', 'close');
+    const path = (request.url ?? '/').split('?', 1)[0]!.replace(/(?<=.)\/+$/, '');
+    const [name, rest] = path.startsWith(MODEL_PREFIX) ? [MODEL_PREFIX, path.slice(MODEL_PREFIX.length)] : [path, ''];
+    const route = this.#routes[name];
+    if (!route) throw noRoute(request.method, path, Object.keys(this.#routes));
+    // Before all else: a key must not be guessed by what is refused first.
+    if (!route.open) this.#authorize(request.headers.authorization);
+    if (!route.methods.includes(request.method ?? '')) {
+      const hint = `Only ${route.methods.join(' and ')} ${route.methods.length > 1 ? 'go' : 'goes'} with ${path}, not ${request.method}`;
+      throw new Refusal(405, hint, { code: 'method_not_supported', headers: { Allow: route.methods.join(', ') } });
+    }
+    await route.answer(exchange, rest);
+  }
+
+  readonly #routes: Record<string, Route> = Object.assign(Object.create(null) as object, {
+    '/v1/embeddings': { methods: ['POST'], answer: (exchange) => this.#embeddings(exchange) },
+    '/v1/models': { methods: READ, answer: (exchange) => json(exchange, 200, { object: 'list', data: this.models.map((id) => this.#model(id)) }) },
+    [MODEL_PREFIX]: { methods: READ, answer: (exchange, id) => json(exchange, 200, this.#model(this.#known(decoded(id)))) },
+    '/health': { methods: READ, open: true, answer: (exchange) => this.#health(exchange) },
+    '/health/ready': { methods: READ, open: true, answer: (exchange) => this.#health(exchange) },
+    '/health/live': { methods: READ, open: true, answer: (exchange) => json(exchange, 200, { status: 'ok' }) },
+    '/info': { methods: READ, answer: (exchange) => json(exchange, 200, this.#about()) },
+    '/metrics': { methods: READ, answer: (exchange) => exchange.answer(200, 'text/plain; version=0.0.4; charset=utf-8', this.#prometheus()) },
+  } satisfies Record<string, Route>);
+
+  async #embeddings(exchange: Exchange): Promise<void> {
+    if (this.#state === 'loading') throw new Refusal(503, 'The model is being loaded: try again soon', { code: 'not_ready', headers: { 'Retry-After': '1' } });
+    if (this.#state !== 'ready') throw shuttingDown();
+    mustBeJson(exchange.request.headers);
+    this.#mustHaveRoom();
+    let [queued, heldBytes, texts] = [0, 0, 0];
+    this.#running.add(exchange);
+    exchange.whenOver(() => {
+      this.#running.delete(exchange);
+      this.#queued -= queued;
+      this.#queuedBytes -= heldBytes;
+      const ms = performance.now() - exchange.started;
+      const success = exchange.status === 200;
+      this.monitor.record(OPERATION, ms, { batchSize: texts, success });
+      if (success) this.#usualMs = this.#usualMs === 0 ? ms : this.#usualMs + LATEST * (ms - this.#usualMs);
+    });
+    const hold = (bytes: number) => {
+      if (exchange.over) return;
+      this.#mustHaveRoom(bytes, heldBytes);
+      heldBytes += bytes;
+      this.#queuedBytes += bytes;
+    };
+    const { maxBodyMB, bodyTimeoutMs, maxBatchItems, timeoutMs } = this.#limits;
+    const body = await exchange.body({ maxBytes: Math.floor(maxBodyMB * MB), timeoutMs: bodyTimeoutMs, received: hold });
+    if (exchange.over) return;
+    this.#mustHaveRoom(0, heldBytes);
+    queued = 1;
+    this.#queued++;
+    const request = await this.#turns.run(parseRequest(body, maxBatchItems));
+    this.#known(request.model);
+    const info = this.#info!;
+    if (request.dimensions !== undefined) checked(() => checkDimensions(request.dimensions, info), 'dimensions');
+    hold(request.input.length * info.dimensions * Float32Array.BYTES_PER_ELEMENT);
+    const { signal } = exchange;
+    const matrix = await this.#embedder.generator.embed(request.input, { inputType: request.inputType, timeoutMs, signal }).catch((error: unknown) => {
+      throw this.#refusalOf(error);
+    });
+    texts = matrix.rows;
+    const answer = new Answer(matrix, request, info);
+    this.#count(matrix.fromCache, answer.tokens);
+    await exchange.stream(JSON_TYPE, async () => (answer.done ? undefined : this.#turns.run(answer.chunk())));
+  }
+
+  #count(fromCache: Uint8Array, tokens: number): void {
+    this.#texts += fromCache.length;
+    this.#tokens += tokens;
+    for (const hit of fromCache) hit === 1 ? this.monitor.cacheHit('embedding') : this.monitor.cacheMiss('embedding');
+  }
+
+  /** Refuses what is one request, or so many bytes, too many. A request that is alone always has room. */
+  #mustHaveRoom(bytes = 0, held = 0): void {
+    const { maxQueuedRequests, maxQueuedMB } = this.#limits;
+    const tooMany = bytes === 0 && this.#queued >= maxQueuedRequests;
+    const tooLarge = this.#queuedBytes > held && this.#queuedBytes + bytes > maxQueuedMB * MB;
+    if (!tooMany && !tooLarge) return;
+    const limit = tooMany ? `${maxQueuedRequests} requests` : `${maxQueuedMB} MB of them`;
+    throw new Refusal(429, `The server is busy: ${limit} wait already. Try again as Retry-After says`, { code: 'overloaded', headers: this.#retryLater() });
+  }
+
+  /** After the time that a request takes of late there is room again. */
+  #retryLater(): Record<string, string> {
+    return { 'Retry-After': String(Math.min(Math.max(Math.ceil(this.#usualMs / 1000), 1), LONGEST_RETRY)) };
+  }
+
+  #refusalOf(error: unknown): Refusal {
+    const { code, message, retryable } = error as EmbeddingError;
+    if (code === 'ABORTED' || code === 'CLOSED') return shuttingDown();
+    const status = (retryable && RETRYABLE_STATUS[code]) || STATUS[code] || 500;
+    const param = status === 400 || status === 413 ? 'input' : null;
+    return new Refusal(status, message, { param, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? this.#retryLater() : {} });
+  }
+
+  #authorize(authorization: string | undefined): void {
+    if (this.#keys.length === 0) return;
+    const [, key] = /^Bearer +(.*)$/i.exec(authorization ?? '') ?? [];
+    const given = digest(key ?? '');
+    if (key !== undefined && this.#keys.map((known) => timingSafeEqual(known, given)).includes(true)) return;
+    const message = key === undefined ? 'You did not provide an API key: send it as the header Authorization: Bearer YOUR_KEY' : 'Incorrect API key provided';
+    throw new Refusal(401, message, { code: 'invalid_api_key', headers: { 'WWW-Authenticate': 'Bearer' } });
+  }
+
+  /** @throws {@link Refusal} 404 for a model of another name. */
+  #known(id: string): string {
+    if (this.models.includes(id)) return id;
+    const message = `The model ${JSON.stringify(id.slice(0, 200))} does not exist: this server has ${this.models.map((name) => JSON.stringify(name)).join(', ')}`;
+    throw new Refusal(404, message, { param: 'model', code: 'model_not_found' });
+  }
+
+  #model(id: string): object {
+    return { id, object: 'model', created: Math.floor(this.#loadedAt / 1000), owned_by: 'embedcore' };
+  }
+
+  #health(exchange: Exchange): void {
+    const ready = this.#state === 'ready';
+    const status = { new: 'loading', loading: 'loading', ready: 'ok', draining: 'shutting down', closed: 'shutting down' }[this.#state];
+    json(exchange, ready ? 200 : 503, { status, live: true, ready });
+  }
+
+  /** With the names that text-embeddings-inference has for the same. */
+  #about(): object {
+    const { maxBatchItems, maxBodyMB, maxQueuedRequests, maxQueuedMB, bodyTimeoutMs, timeoutMs } = this.#limits;
+    const info = this.#info;
+    return {
+      version,
+      model_id: this.models[0] ?? null,
+      aliases: this.models.slice(1),
+      ...(info && {
+        model_sha: info.revision,
+        model_dtype: info.dtype,
+        model_type: { embedding: { pooling: info.pooling } },
+        dimensions: info.dimensions,
+        normalize: info.normalize,
+        max_input_length: info.maxLength,
+        fingerprint: info.fingerprint,
+        execution_providers: info.executionProviders,
+      }),
+      auto_truncate: true,
+      max_client_batch_size: maxBatchItems,
+      max_concurrent_requests: maxQueuedRequests,
+      max_queued_bytes: maxQueuedMB * MB,
+      max_body_bytes: Math.floor(maxBodyMB * MB),
+      body_timeout_ms: bodyTimeoutMs,
+      timeout_ms: timeoutMs,
+    };
+  }
+
+  #prometheus(): string {
+    const lines: string[] = [];
+    const family = (name: string, type: 'counter' | 'gauge', help: string, samples: [labels: string, value: number][]) => {
+      lines.push(`# HELP embedcore_server_${name} ${help}`, `# TYPE embedcore_server_${name} ${type}`);
+      for (const [labels, value] of samples) lines.push(`embedcore_server_${name}${labels} ${value}`);
+    };
+    const answers = [...this.#answers].sort(([a], [b]) => a - b).map(([status, count]): [string, number] => [`{status="${status || 'gone'}"}`, count]);
+    if (answers.length > 0) family('requests_total', 'counter', 'Requests that are over, by the status of the answer.', answers);
+    family('texts_total', 'counter', 'Texts that were embedded or found in the cache.', [['', this.#texts]]);
+    family('tokens_total', 'counter', 'Tokens of these.', [['', this.#tokens]]);
+    family('queued_requests', 'gauge', 'Requests for embeddings that have arrived whole and are not yet answered.', [['', this.#queued]]);
+    family('queued_bytes', 'gauge', 'Bytes of bodies and vectors, those of requests that are still arriving included.', [['', this.#queuedBytes]]);
+    family('ready', 'gauge', 'Whether requests are taken.', [['', this.#state === 'ready' ? 1 : 0]]);
+    return `${this.monitor.toPrometheus()}${lines.join('\n')}\n`;
+  }
+}
+
+/** Starts a server, and gives it when it is ready: `await serve({ port: 8080 })`. See {@link EmbeddingServer}. */
+export async function serve(options: EmbeddingServerOptions = {}): Promise<EmbeddingServer> {
+  return new EmbeddingServer(options).listen();
+}
+
+/** What the errors of a generator are in HTTP. */
+const STATUS: Partial<Record<EmbeddingErrorCode, number>> = {
+  INVALID_ARGUMENT: 400,
+  INPUT_TOO_LONG: 400,
+  MEMORY_LIMIT_EXCEEDED: 413,
+  NOT_INITIALIZED: 503,
+  OVERLOADED: 429,
+  RATE_LIMITED: 429,
+  BACKEND_UNAVAILABLE: 503,
+  TIMED_OUT: 504,
+};
+
+/** The same, where it may be another time. */
+const RETRYABLE_STATUS: Partial<Record<EmbeddingErrorCode, number>> = { MEMORY_LIMIT_EXCEEDED: 503, EMBEDDING_GENERATION_FAILED: 503 };
+
+function json(exchange: Exchange, status: number, body: object): void {
+  exchange.answer(status, JSON_TYPE, `${JSON.stringify(body)}\n`);
+}
+
+/** A web page of another site can send all other types without being asked first. */
+function mustBeJson(headers: NodeJS.Dict<string | string[]>): void {
+  const [type, encoding] = [String(headers['content-type'] ?? ''), String(headers['content-encoding'] ?? 'identity')];
+  if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) {
+    const given = type === '' ? 'There is no Content-Type' : `Content-Type is ${type.slice(0, 80)}`;
+    throw new Refusal(415, `${given}: send Content-Type: application/json`, { code: 'unsupported_media_type' });
+  }
+  if (encoding.toLowerCase() !== 'identity') {
+    throw new Refusal(415, `Content-Encoding is ${encoding.slice(0, 80)}: send the body as it is`, { code: 'unsupported_media_type', headers: { 'Accept-Encoding': 'identity' } });
+  }
+}
+
+function noRoute(method: string | undefined, path: string, routes: string[]): Refusal {
+  const near = routes.find((route) => route === `/v1${path}`);
+  const hint = near ? `did you mean ${near}?` : `there are ${routes.map((route) => (route === MODEL_PREFIX ? `${route}{id}` : route)).join(', ')}`;
+  return new Refusal(404, `Unknown request URL: ${method} ${path.slice(0, 200)}: ${hint}`, { code: 'unknown_url' });
+}
+
+function shuttingDown(): Refusal {
+  return new Refusal(503, 'The server is shutting down: ask another one, or try again', { code: 'shutting_down', headers: { 'Retry-After': '1', Connection: 'close' } });
+}
+
+function checked(check: () => void, param: string): void {
+  try {
+    check();
+  } catch (error) {
+    throw new Refusal(400, (error as Error).message, { param });
+  }
+}
+
+function decoded(id: string): string {
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
+}
+
+/** The client's own, so that it can be found in both logs. */
+function requestId(given: string | string[] | undefined): string {
+  return typeof given === 'string' && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID();
+}
+
+/** The model as clients know it: where it lies on this machine is none of their business. */
+function nameOf({ modelId, repository }: ModelInfo): string {
+  return repository === null && modelId !== 'builtin' ? basename(resolve(modelId)) : modelId;
+}
+
+const digest = (key: string) => createHash('sha256').update(key).digest();
+
+const isName = (value: unknown) => typeof value === 'string' && value !== '';
+
+function numberOf(options: EmbeddingServerOptions, name: keyof typeof NUMBERS, [fallback, least, most]: readonly [number, number, number]): number {
+  const value = options[name] ?? fallback;
+  const whole = Number.isInteger(value) || name === 'maxBodyMB' || name === 'maxQueuedMB';
+  if (typeof value === 'number' && whole && value >= least && value <= most) return value;
+  throw refused(name, `${typeof value === 'string' ? JSON.stringify(value) : String(value)} is not a ${name.endsWith('MB') ? '' : 'whole '}number from ${least} to ${most}`);
+}
+
+function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {
+  const why = {
+    EADDRINUSE: `port ${port} of ${host} is in use: choose another one, or 0 for any that is free`,
+    EACCES: `port ${port} needs rights that this process does not have: choose one above 1023`,
+    EADDRNOTAVAIL: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
+    ENOTFOUND: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
+  }[cause.code ?? ''];
+  const option = cause.code === 'EADDRNOTAVAIL' || cause.code === 'ENOTFOUND' ? 'host' : 'port';
+  return new EmbeddingError('INVALID_CONFIG', `The server cannot be started: ${why ?? cause.message}`, { cause, details: { option, host, port } });
+}
+
+function refused(option: string, reason: string): EmbeddingError {
+  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+}

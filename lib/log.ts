@@ -1,0 +1,49 @@
+import { EmbeddingError } from './errors';
+
+/**
+ * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
+ * told. Without a logger, nothing is printed at all.
+ */
+export interface Logger {
+  /** What every call did. */
+  debug?(message: string, details?: Record<string, unknown>): unknown;
+  /** What happens once: a model is fetched, or loaded. */
+  info?(message: string, details?: Record<string, unknown>): unknown;
+  /** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+  warn?(message: string, details?: Record<string, unknown>): unknown;
+  /** What failed a call. Its promise rejects as well. */
+  error?(message: string, details?: Record<string, unknown>): unknown;
+}
+
+const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
+
+/** A logger that never throws. */
+export type Log = Record<(typeof LEVELS)[number], (message: string, details?: Record<string, unknown>) => void>;
+
+/** The logger that the option names, if it is one. */
+export function logOf(logger: unknown): Log | undefined {
+  if (logger === undefined) return undefined;
+  const own = (typeof logger === 'function' || typeof logger === 'object' ? logger : null) as Logger | null;
+  const present = LEVELS.filter((level) => own?.[level] !== undefined);
+  if (!own || present.length === 0 || present.some((level) => typeof own[level] !== 'function')) {
+    const message = 'Invalid option `logger`: it is not an object with functions debug, info, warn or error; pass console, for example';
+    throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'logger' } });
+  }
+  const told = LEVELS.map((level) => [
+    level,
+    (message: string, details: Record<string, unknown> = {}) => {
+      try {
+        own[level]?.(`embedcore: ${message}`, details);
+      } catch {
+        // What a logger does is no reason to fail the call that it is told about.
+      }
+    },
+  ]);
+  return Object.fromEntries(told) as Log;
+}
+
+/** Tells of an error that a caller is about to get. What the caller has stopped is no failure. */
+export function tellFailure(log: Log | undefined, what: string, error: EmbeddingError): void {
+  const level = error.code === 'ABORTED' || error.code === 'CLOSED' ? 'debug' : 'error';
+  log?.[level](`${what}: ${error.message}`, { code: error.code, ...error.details });
+}

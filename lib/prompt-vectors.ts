@@ -1,0 +1,91 @@
+// Vectors of prompts, from whatever the user embeds with.
+
+import { vectorOf } from './cache-values';
+import { EmbeddingError } from './errors';
+import { invalid, optionsObject, show } from './input';
+
+/** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
+export type SemanticEmbedder =
+  | ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>)
+  | {
+      embed(texts: readonly string[]): Promise<{ row(i: number): Float32Array }>;
+      initialize(): Promise<void>;
+      isReady(): boolean;
+      getModelInfo(): { fingerprint: string };
+    };
+
+/** One vector for each text, in their order. */
+export type SemanticVectors = readonly ArrayLike<number>[] | { row(i: number): Float32Array };
+
+/** How results of prompts that mean the same are found. */
+export interface SemanticOptions {
+  /** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
+  embed: SemanticEmbedder;
+  /** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+  threshold?: number;
+  /** How many of the nearest prompts are compared word by word, at most. Default 10. */
+  limit?: number;
+  /** Names the model behind a function, so that vectors of another one are never compared with its. */
+  model?: string;
+}
+
+/** Vectors that are kept: what is looked up and not found is soon set. */
+const KEPT = 256;
+
+/** Vectors of prompts. */
+export class PromptVectors {
+  readonly threshold: number;
+  readonly limit: number;
+  readonly #embed: SemanticEmbedder;
+  readonly #model: string;
+  readonly #latest = new Map<string, Promise<Float32Array>>();
+
+  constructor(options: SemanticOptions) {
+    const { embed, threshold = 0.8, limit = 10, model = '', ...others } = optionsObject(options, 'semantic') as SemanticOptions;
+    const wrong = (option: string, reason: string) =>
+      new EmbeddingError('INVALID_CONFIG', `Invalid option \`semantic.${option}\`: ${reason}`, { details: { option: `semantic.${option}` } });
+    const other = Object.keys(others)[0];
+    if (other !== undefined) throw wrong(other, 'there is no such option; known are embed, threshold, limit, model');
+    const isGenerator = typeof embed === 'object' && embed !== null && typeof embed.embed === 'function' && typeof embed.getModelInfo === 'function';
+    if (typeof embed !== 'function' && !isGenerator) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
+    if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);
+    if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw wrong('limit', `${show(limit)} is not a whole number from 1 to 1000`);
+    if (typeof model !== 'string') throw wrong('model', `${show(model)} is not a string`);
+    this.#embed = embed;
+    this.threshold = threshold;
+    this.limit = limit;
+    this.#model = model;
+  }
+
+  /** The vector of a prompt, and what made it. */
+  async of(prompt: string): Promise<{ vector: Float32Array; model: string }> {
+    let made = this.#latest.get(prompt);
+    if (!made) {
+      made = this.#make(prompt);
+      this.#latest.set(prompt, made);
+      // A failure is not kept: the next one may succeed.
+      made.catch(() => this.#latest.delete(prompt));
+      if (this.#latest.size > KEPT) this.#latest.delete(this.#latest.keys().next().value!);
+    }
+    const vector = await made;
+    const embed = this.#embed;
+    return { vector, model: typeof embed === 'function' ? `function ${this.#model}` : embed.getModelInfo().fingerprint };
+  }
+
+  async #make(prompt: string): Promise<Float32Array> {
+    const embed = this.#embed;
+    let vectors: SemanticVectors;
+    if (typeof embed === 'function') {
+      vectors = await embed([prompt]);
+    } else {
+      if (!embed.isReady()) await embed.initialize();
+      vectors = await embed.embed([prompt]);
+    }
+    const { row } = (vectors ?? {}) as { row?: (i: number) => Float32Array };
+    const first = row ? row.call(vectors, 0) : (vectors as readonly unknown[] | undefined)?.[0];
+    const values = Float32Array.from(vectorOf(first, "semantic.embed's first vector"));
+    const norm = Math.hypot(...values);
+    if (!(norm > 0 && norm < Infinity)) throw invalid("semantic.embed's first vector has no direction: it is empty, zero, or not finite");
+    return values;
+  }
+}

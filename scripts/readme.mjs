@@ -1,0 +1,77 @@
+// Runs the README's code in a project that has embedcore installed: every block marked `ts`, and its commands. A block
+// that cannot run by itself (because it needs the network, say) is marked `ts skip`.
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import ts from 'typescript';
+
+import { root } from './platforms.mjs';
+
+/** What stands for names that the README leaves to the reader. Everything that embedcore exports is there, too. */
+const STAND_INS = `
+import * as embedcore from 'embedcore';
+const { OptimizedEmbeddingGenerator, PerformanceMonitor } = embedcore;
+const annotations = [
+  { nodeId: 'a', signature: 'function openFile(path)', summary: 'Opens a file.' },
+  { nodeId: 'b', signature: 'function closeSocket(socket)', summary: 'Closes a socket.' },
+];
+const generator = new OptimizedEmbeddingGenerator();
+await generator.initialize();
+Object.assign(globalThis, embedcore, {
+  annotations, generator,
+  monitor: new PerformanceMonitor(),
+  readAnnotations: async function* () { yield* annotations; },
+  store: async () => {},
+  content: 'text', content2: 'another text',
+  vector: [0.6, 0.8], embedSomehow: async () => [0.8, 0.6],
+  items: [1, 2, 3], work: async (batch) => batch, onProgress: () => {},
+  question: 'why?', ask: async () => 'because', files: ['a'],
+  signal: new AbortController().signal,
+});
+`;
+
+/** The blocks of a Markdown text that are to be run: where each starts, and its code. */
+function blocks(markdown) {
+  const found = [];
+  let open;
+  markdown.split('\n').forEach((line, i) => {
+    if (open) {
+      if (line === '```') {
+        found.push(open);
+        open = undefined;
+      } else open.code += `${line}\n`;
+    } else if (line === '```ts') open = { line: i + 2, code: '' };
+  });
+  // Those with imports from elsewhere show how embedcore fits into something that is not installed here.
+  return found.filter(({ code }) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => from === 'embedcore'));
+}
+
+/** What Node.js can run: types taken out, bodies left to the reader made empty, and any free port. */
+function runnable(code) {
+  const filled = code.replaceAll('{ … }', '{}').replaceAll(/port: \d+/g, 'port: 0');
+  const { outputText } = ts.transpileModule(filled, { compilerOptions: { module: 'esnext', target: 'es2022' } });
+  return `${outputText}\nglobalThis.generator.cleanup();\n`;
+}
+
+/** Runs everything in `project` with the environment `env`; throws at the first thing that fails or complains. */
+export async function runReadme(project, env) {
+  writeFileSync(join(project, 'stand-ins.mjs'), STAND_INS);
+  const all = blocks(readFileSync(join(root, 'README.md'), 'utf8'));
+  if (all.length < 5) throw new Error(`README.md has only ${all.length} blocks of code that run: are they marked otherwise now?`);
+  mkdirSync(join(project, 'sources'));
+  writeFileSync(join(project, 'sources', 'files.js'), '/** Opens a file for reading. */\nexport function openFile(path) { return path; }\n');
+  for (const { line, code } of all) {
+    const file = join(project, `readme-${line}.mjs`);
+    writeFileSync(file, runnable(code));
+    const { status, signal, stderr } = spawnSync(process.execPath, ['--import', './stand-ins.mjs', file], { cwd: project, env, encoding: 'utf8', timeout: 60_000 });
+    if (status !== 0 || stderr) throw new Error(`README.md:${line} ended with ${status ?? signal}:\n${stderr}`);
+    console.log(`  README.md:${line} runs`);
+  }
+  const command = (...args) => execFileSync('npx', ['embedcore', ...args], { cwd: project, env, encoding: 'utf8', shell: process.platform === 'win32' });
+  command('index', 'sources');
+  const [best] = JSON.parse(command('search', 'openFile', 'sources', '--json'));
+  if (best?.file !== 'files.js') throw new Error(`npx embedcore search found ${JSON.stringify(best)}`);
+  console.log('  npx embedcore index, search');
+}

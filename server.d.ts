@@ -1,0 +1,70 @@
+// Generated from lib/ by `npm run types`; do not edit.
+
+import { GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from 'embedcore';
+
+/** Options of {@link EmbeddingServer} and {@link serve}. */
+export interface EmbeddingServerOptions {
+	/** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
+	generator?: GeneratorOptions | OptimizedEmbeddingGenerator;
+	/** What clients call the model. Default: its id; of a path, the last part. */
+	modelId?: string;
+	/** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
+	aliases?: string[];
+	/** 0: any that is free. Default 8080. */
+	port?: number;
+	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody who reaches it. */
+	host?: string;
+	/** What clients have to send as `Authorization: Bearer …`, or several of them. Default: nothing. `/health` is open to all. */
+	apiKey?: string | string[];
+	/** Most texts of one request. Default 2048, as OpenAI's. */
+	maxBatchItems?: number;
+	/** Most megabytes of one body. Default 8. */
+	maxBodyMB?: number;
+	/** Most requests that have arrived and are not yet answered; more are asked to come back (429). Default 512. */
+	maxQueuedRequests?: number;
+	/** Most megabytes of all bodies and vectors together; the same. A request that is alone is always taken. Default 256. */
+	maxQueuedMB?: number;
+	/** Longest time, in milliseconds, that a body may take to arrive (408). Default 30000. */
+	bodyTimeoutMs?: number;
+	/** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
+	timeoutMs?: number;
+	/** Longest time, in milliseconds, that {@link EmbeddingServer.close} waits for what runs. Default 8000. */
+	drainTimeoutMs?: number;
+	/** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
+	monitor?: PerformanceMonitor;
+}
+/**
+ * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
+ * `/metrics` for those who run it.
+ */
+export declare class EmbeddingServer implements AsyncDisposable {
+	#private;
+	/** What its requests took. */
+	readonly monitor: PerformanceMonitor;
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+	constructor(options?: EmbeddingServerOptions);
+	/**
+	 * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
+	 * `progressCallback` is told of files that are fetched from the hub.
+	 * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
+	 */
+	listen({ progressCallback }?: Pick<InitializeOptions, "progressCallback">): Promise<this>;
+	/** Where it is, such as `http://127.0.0.1:8080`; clients want `/v1` after it. */
+	get url(): string;
+	get port(): number;
+	/** Names of the model, its id first. */
+	get models(): string[];
+	/**
+	 * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
+	 * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
+	 */
+	close({ timeoutMs }?: {
+		timeoutMs?: number;
+	}): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** Starts a server, and gives it when it is ready: `await serve({ port: 8080 })`. See {@link EmbeddingServer}. */
+export declare function serve(options?: EmbeddingServerOptions): Promise<EmbeddingServer>;
+
+export {};

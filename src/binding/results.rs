@@ -1,0 +1,422 @@
+//! The handle behind `InferenceCache`. Keys cross as 64 hexadecimal digits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napi::bindgen_prelude::{Either, PromiseRaw, ToNapiValue, Uint8ArraySlice};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi::{Env, Result, Status, sys};
+use napi_derive::napi;
+use serde_json::{Map, Value, json};
+
+use super::cache::{OPTIMIZE_BUDGET, OnEvent, Text, blocking, storage_event};
+use super::{options, to_js};
+use crate::embedding::Key;
+use crate::error::Error;
+use crate::results::{Computed, Content, Format, KindStats, LONGEST_PROMPT, NearHit, Prompt, Results, Scope, Stored};
+
+/// See `Results`.
+#[napi]
+pub struct NativeResults {
+    inner: Arc<Results>,
+}
+
+/// A value on its way to JavaScript: JSON as a string, bytes as a `Buffer` of its own.
+pub struct Payload(Stored);
+
+impl ToNapiValue for Payload {
+    unsafe fn to_napi_value(env: sys::napi_env, Self(stored): Self) -> Result<sys::napi_value> {
+        let bytes = stored.value();
+        let (data, length) = (bytes.as_ptr(), bytes.len());
+        let mut value = std::ptr::null_mut();
+        // SAFETY: Node.js copies as many bytes as it is told there are; the entry lives until it has.
+        let status = unsafe {
+            match stored.format() {
+                Format::Json => sys::napi_create_string_utf8(env, data.cast(), length as isize, &mut value),
+                Format::Bytes | Format::Buffer => {
+                    sys::napi_create_buffer_copy(env, length, data.cast(), std::ptr::null_mut(), &mut value)
+                }
+            }
+        };
+        match Status::from(status) {
+            Status::Ok => Ok(value),
+            status => Err(napi::Error::new(status, format!("a value of {length} bytes cannot be given to JavaScript"))),
+        }
+    }
+}
+
+/// A result that was found.
+#[napi(object, object_from_js = false)]
+pub struct NativeStored {
+    /// See `Format`.
+    pub format: u32,
+    /// The value.
+    pub value: Payload,
+    /// JSON, if there is any.
+    pub metadata: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// In ms since 1970.
+    pub created_at: f64,
+    /// In ms since 1970.
+    pub expires_at: Option<f64>,
+    /// Of a near hit only.
+    pub similarity: Option<f64>,
+    /// Of a near hit only: the prompt that was found.
+    pub matched: Option<String>,
+}
+
+impl From<Stored> for NativeStored {
+    fn from(stored: Stored) -> Self {
+        let metadata = stored.metadata();
+        Self {
+            format: stored.format().number().into(),
+            metadata: (!metadata.is_empty()).then(|| String::from_utf8_lossy(metadata).into_owned()),
+            tags: stored.tags(),
+            created_at: stored.created_ms() as f64,
+            expires_at: stored.expires_ms().map(|ms| ms as f64),
+            similarity: None,
+            matched: None,
+            value: Payload(stored),
+        }
+    }
+}
+
+impl From<NearHit> for NativeStored {
+    fn from(NearHit { stored, similarity, matched }: NearHit) -> Self {
+        Self { similarity: Some(similarity.into()), matched: Some(matched), ..stored.into() }
+    }
+}
+
+/// A prompt that is to be found by its meaning.
+#[napi(object, object_to_js = false)]
+pub struct NativePrompt {
+    /// See `NativeResults::scope`.
+    pub scope: String,
+    /// The prompt.
+    pub text: String,
+    /// Its vector.
+    pub vector: napi::bindgen_prelude::Float32Array,
+}
+
+/// What is set beside a value.
+#[napi(object, object_to_js = false)]
+pub struct NativeSetting {
+    /// JSON, or empty.
+    pub metadata: String,
+    /// For `invalidate`.
+    pub tags: Vec<String>,
+    /// 0: for ever.
+    pub ttl_seconds: Option<f64>,
+    /// Finds it by its meaning.
+    pub prompt: Option<NativePrompt>,
+}
+
+#[napi]
+impl NativeResults {
+    /// Parses the options and begins to open the file. Events are the ones that concern the file.
+    #[napi(constructor, catch_unwind)]
+    pub fn new(env: Env, options: Map<String, Value>, on_event: OnEvent) -> Result<Self> {
+        let mut options = options::results(&options).map_err(to_js)?;
+        options.cache.listener = Some(Arc::new(move |event| {
+            if let Some(event) = storage_event(&event) {
+                on_event.call((event,).into(), ThreadsafeFunctionCallMode::NonBlocking);
+            }
+        }));
+        let inner = Arc::new(Results::open(options).map_err(to_js)?);
+        env.add_env_cleanup_hook(Arc::downgrade(&inner), |results| {
+            if let Some(results) = results.upgrade() {
+                results.close();
+            }
+        })?;
+        Ok(Self { inner })
+    }
+
+    /// What the JavaScript side must know of the options, as JSON.
+    #[napi(catch_unwind)]
+    pub fn settings(&self) -> String {
+        let options = &self.inner.options().cache;
+        json!({
+            "maintenanceInterval": options.maintenance_interval.as_millis() as u64,
+            "shared": options.path.is_some(),
+            "longestPrompt": LONGEST_PROMPT,
+        })
+        .to_string()
+    }
+
+    /// See `Results::key`. What `content` is, `form` says: a text, JSON, or a hash by name; bytes are always themselves.
+    #[napi(catch_unwind)]
+    pub fn key(
+        &self,
+        kind: String,
+        params: Text,
+        modality: String,
+        form: String,
+        content: Either<Text, Uint8ArraySlice>,
+    ) -> Result<String> {
+        let hash;
+        let content = match (&content, form.as_str()) {
+            (Either::B(bytes), _) => Content::Bytes(bytes),
+            (Either::A(text), "text") => Content::Bytes(&text.0),
+            (Either::A(json), "json") => Content::Json(&json.0),
+            (Either::A(name), _) => {
+                let name = std::str::from_utf8(&name.0).unwrap_or_default();
+                match name.strip_prefix("sha256:").map(from_hex).transpose()? {
+                    Some(sha256) => {
+                        hash = sha256;
+                        Content::Sha256(&hash)
+                    }
+                    None => Content::Name(name),
+                }
+            }
+        };
+        Ok(to_hex(self.inner.key(&kind, &params.0, &modality, content).as_bytes()))
+    }
+
+    /// See `Scope`.
+    #[napi(catch_unwind)]
+    pub fn scope(&self, kind: String, params: Text, modality: String, model: String) -> String {
+        to_hex(Scope::new(&kind, &params.0, &modality, &model).as_bytes())
+    }
+
+    /// The result of a key. A promise only if the disk must be asked. `last`: see `Results::recall`.
+    #[napi(catch_unwind)]
+    pub fn get<'env>(
+        &self,
+        env: &'env Env,
+        kind: String,
+        key: String,
+        last: bool,
+    ) -> Result<Either<Option<NativeStored>, PromiseRaw<'env, Option<NativeStored>>>> {
+        match self.inner.recall(&kind, to_key(&key)?, last) {
+            Ok(found) => Ok(Either::A(found.map(Into::into))),
+            Err(asking) => {
+                let inner = Arc::clone(&self.inner);
+                blocking(env, move || Ok(inner.settle(asking).map(Into::into))).map(Either::B)
+            }
+        }
+    }
+
+    /// See `Results::near`.
+    #[napi(catch_unwind)]
+    pub fn near<'env>(
+        &self,
+        env: &'env Env,
+        kind: String,
+        prompt: NativePrompt,
+        threshold: f64,
+        limit: u32,
+    ) -> Result<PromiseRaw<'env, Option<NativeStored>>> {
+        let inner = Arc::clone(&self.inner);
+        let prompt = OwnedPrompt::of(prompt)?;
+        blocking(env, move || {
+            let near = inner.near(&kind, &prompt.borrowed(), threshold as f32, limit as usize).map_err(to_js)?;
+            Ok(near.map(Into::into))
+        })
+    }
+
+    /// See `Results::count_miss`.
+    #[napi(catch_unwind)]
+    pub fn missed(&self, kind: String) {
+        self.inner.count_miss(&kind);
+    }
+
+    /// Sets a result. A promise only if it has to wait for the disk.
+    #[napi(catch_unwind)]
+    pub fn set<'env>(
+        &self,
+        env: &'env Env,
+        kind: String,
+        key: String,
+        format: u32,
+        value: Either<Text, Uint8ArraySlice>,
+        setting: NativeSetting,
+    ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let key = to_key(&key)?;
+        let NativeSetting { metadata, tags, ttl_seconds, prompt } = setting;
+        let ttl = ttl_seconds.map(|seconds| match seconds {
+            0.0 => Duration::MAX,
+            seconds => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        });
+        let format = u8::try_from(format).ok().and_then(Format::from_number);
+        let format = format.ok_or_else(|| to_js(Error::Internal("there is no such format".to_owned())))?;
+        let prompt = prompt.map(OwnedPrompt::of).transpose()?;
+        let has_prompt = prompt.is_some();
+        let commit = move |results: &Results, value: &[u8]| {
+            let prompt = prompt.as_ref().map(OwnedPrompt::borrowed);
+            let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+            let metadata = metadata.as_bytes();
+            let computed = Computed { kind: &kind, format, value, metadata, tags: &tags, ttl, prompt: prompt.as_ref() };
+            results.set(key, &computed).map_err(to_js)
+        };
+        let bytes = match &value {
+            Either::A(text) => &text.0[..],
+            Either::B(bytes) => bytes,
+        };
+        if self.inner.sets_at_once(has_prompt) {
+            return commit(&self.inner, bytes).map(Either::A);
+        }
+        let (inner, bytes) = (Arc::clone(&self.inner), bytes.to_vec());
+        blocking(env, move || commit(&inner, &bytes)).map(Either::B)
+    }
+
+    /// See `Results::contains`.
+    #[napi(catch_unwind)]
+    pub fn has<'env>(&self, env: &'env Env, key: String) -> Result<PromiseRaw<'env, bool>> {
+        let (inner, key) = (Arc::clone(&self.inner), to_key(&key)?);
+        blocking(env, move || Ok(inner.contains(key)))
+    }
+
+    /// See `Results::delete`.
+    #[napi(catch_unwind)]
+    pub fn delete<'env>(&self, env: &'env Env, key: String) -> Result<PromiseRaw<'env, bool>> {
+        let (inner, key) = (Arc::clone(&self.inner), to_key(&key)?);
+        blocking(env, move || Ok(inner.delete(key)))
+    }
+
+    /// See `Results::invalidate`.
+    #[napi(catch_unwind)]
+    pub fn invalidate<'env>(
+        &self,
+        env: &'env Env,
+        kind: Option<String>,
+        tags: Vec<String>,
+    ) -> Result<PromiseRaw<'env, f64>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || {
+            let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+            Ok(inner.invalidate(kind.as_deref(), &tags) as f64)
+        })
+    }
+
+    /// See `Results::clear_expired`.
+    #[napi(catch_unwind)]
+    pub fn clear_expired<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, f64>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || Ok(inner.clear_expired() as f64))
+    }
+
+    /// See `EmbeddingCache::acquire`.
+    #[napi(catch_unwind)]
+    pub fn acquire<'env>(&self, env: &'env Env, key: String, lifetime_ms: u32) -> Result<PromiseRaw<'env, bool>> {
+        let (inner, key) = (Arc::clone(&self.inner), to_key(&key)?);
+        blocking(env, move || Ok(inner.acquire(key, Duration::from_millis(lifetime_ms.into()))))
+    }
+
+    /// See `EmbeddingCache::release`.
+    #[napi(catch_unwind)]
+    pub fn release(&self, key: String) -> Result<()> {
+        self.inner.release(to_key(&key)?);
+        Ok(())
+    }
+
+    /// See `EmbeddingCache::optimize`. What it did, as JSON.
+    #[napi(catch_unwind)]
+    pub fn optimize<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, String>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || Ok(super::cache::optimized(&inner.optimize(OPTIMIZE_BUDGET))))
+    }
+
+    /// See `EmbeddingCache::flush`.
+    #[napi(catch_unwind)]
+    pub fn flush<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || inner.flush().map_err(to_js))
+    }
+
+    /// See `EmbeddingCache::close`.
+    #[napi(catch_unwind)]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || {
+            inner.close();
+            Ok(())
+        })
+    }
+
+    /// How many left memory because their time was over, they were deleted, replaced, or for want of space.
+    #[napi(catch_unwind)]
+    pub fn evicted(&self) -> Vec<f64> {
+        let [expired, explicit, replaced, size] = self.inner.evicted();
+        vec![expired as f64, explicit as f64, replaced as f64, size as f64]
+    }
+
+    /// See `Results::stats`. As JSON: what the cache says, with the numbers by type.
+    #[napi(catch_unwind)]
+    pub fn stats(&self) -> String {
+        let stats = self.inner.stats();
+        let by_type: Map<String, Value> =
+            stats.kinds.iter().map(|(kind, stats)| (kind.clone(), kind_stats(stats).into())).collect();
+        let (total, cache) = (&stats.total, &stats.cache);
+        let mut told = kind_stats(total);
+        let more = json!({
+            "memoryHits": stats.memory_hits,
+            "diskHits": stats.disk_hits,
+            "currentEntries": cache.entries,
+            "currentSizeBytes": cache.bytes,
+            "maxEntries": cache.max_entries,
+            "maxSizeBytes": cache.max_bytes,
+            "utilization": cache.utilization(),
+            "evictions": cache.evictions(),
+            "evictionCauses": super::cache::eviction_causes(cache),
+            "disk": cache.disk.as_ref().map(super::cache::disk),
+            "byType": by_type,
+        });
+        for gone in ["entries", "bytes"] {
+            told.remove(gone);
+        }
+        told.extend(more.as_object().cloned().unwrap_or_default());
+        Value::Object(told).to_string()
+    }
+}
+
+fn kind_stats(stats: &KindStats) -> Map<String, Value> {
+    let requests = stats.hits + stats.misses;
+    let stats = json!({
+        "totalRequests": requests,
+        "hits": stats.hits,
+        "nearHits": stats.near_hits,
+        "misses": stats.misses,
+        "hitRatio": if requests > 0 { stats.hits as f64 / requests as f64 } else { 0.0 },
+        "expired": stats.expired,
+        "damaged": stats.damaged,
+        "sets": stats.sets,
+        "entries": stats.entries,
+        "bytes": stats.bytes,
+    });
+    stats.as_object().cloned().unwrap_or_default()
+}
+
+struct OwnedPrompt {
+    scope: Scope,
+    text: String,
+    vector: Vec<f32>,
+}
+
+impl OwnedPrompt {
+    fn of(NativePrompt { scope, text, vector }: NativePrompt) -> Result<Self> {
+        Ok(Self { scope: Scope::from_bytes(from_hex(&scope)?), text, vector: vector.to_vec() })
+    }
+
+    fn borrowed(&self) -> Prompt<'_> {
+        Prompt { scope: self.scope, text: &self.text, vector: &self.vector }
+    }
+}
+
+fn to_key(hex: &str) -> Result<Key> {
+    from_hex(hex).map(Key::from)
+}
+
+fn to_hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(hex: &str) -> Result<[u8; 32]> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    let bytes = bytes.filter(|_| rest.is_empty()).and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| {
+        to_js(Error::InvalidArgument(format!("\"{hex}\" is not a SHA-256: that has 64 hexadecimal digits")))
+    })
+}

@@ -1,0 +1,303 @@
+//! Results of expensive calls, kept under what they were made from. JS class: `InferenceCache`.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `payload` | a result → the bytes of an entry, and back |
+//! | `near` | which result was made from a prompt that means the same |
+//! | `gate` | whether two prompts mean the same although their vectors are near, or not |
+//! | `tally` | how often what was found, by type |
+//!
+//! Everything that is kept lies in an [`EmbeddingCache`]: the two tiers, what they survive and how processes share a file
+//! are its. A result is an entry without a vector, in one space; a prompt that can be found by its meaning is an entry of
+//! another space, with the vector of the prompt and the key of its result. If the result is gone, the prompt finds nothing.
+
+mod gate;
+mod near;
+mod payload;
+mod tally;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use gate::{Difference, difference};
+pub use near::{LONGEST_PROMPT, NearHit, Prompt, Scope};
+pub use payload::{Format, Stored};
+pub use tally::{KindStats, ResultStats, Tier};
+
+use crate::cache::{CacheOptions, Draft, EmbeddingCache, MissCause, Open, Optimized, Selection, label, unlabel};
+use crate::embedding::{Key, Space, content_hash};
+use crate::error::{Error, Result};
+use payload::encode;
+use tally::Tally;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Largest `max_value_bytes`: what the cache takes, less than a MB for what is kept beside a value.
+pub const MOST_VALUE_BYTES: usize = crate::cache::MAX_ENTRY_BYTES - (1 << 20);
+
+/// What results are kept with.
+#[derive(Clone)]
+pub struct ResultsOptions {
+    /// The tiers.
+    pub cache: CacheOptions,
+    /// Keeps different uses of one file apart.
+    pub namespace: String,
+    /// How long a result of a type without a time of its own is an answer; `None`: until it is evicted.
+    pub ttl: Option<Duration>,
+    /// The same by type.
+    pub ttl_by_kind: BTreeMap<String, Option<Duration>>,
+    /// Largest value, in bytes of its JSON or its own.
+    pub max_value_bytes: usize,
+}
+
+impl Default for ResultsOptions {
+    fn default() -> Self {
+        // What a model says about the same input stays true; what a service says does not.
+        let month = ["text_inference", "vision_inference", "audio_inference", "embedding"];
+        let ttl_by_kind = month.map(|kind| (kind.to_owned(), Some(30 * DAY)));
+        Self {
+            cache: CacheOptions { max_entries: 10_000, ..CacheOptions::default() },
+            namespace: String::new(),
+            ttl: Some(DAY),
+            ttl_by_kind: ttl_by_kind.into_iter().chain([("api".to_owned(), Some(DAY))]).collect(),
+            max_value_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What a result was made from.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'a> {
+    /// A text, or the bytes of an image or a recording.
+    Bytes(&'a [u8]),
+    /// The SHA-256 of such bytes, which is the same content.
+    Sha256(&'a [u8; 32]),
+    /// JSON in canonical form, of which it is known that it is no text of a user.
+    Json(&'a [u8]),
+    /// A name that the caller vouches for, such as another hash.
+    Name(&'a str),
+}
+
+/// A result as a caller hands it in.
+#[derive(Debug, Clone, Copy)]
+pub struct Computed<'a> {
+    /// Its type.
+    pub kind: &'a str,
+    /// What its value is.
+    pub format: Format,
+    /// The value.
+    pub value: &'a [u8],
+    /// JSON, or empty.
+    pub metadata: &'a [u8],
+    /// For [`Results::invalidate`].
+    pub tags: &'a [&'a str],
+    /// How long it is an answer; `None`: its type's time. [`Duration::MAX`]: until it is evicted.
+    pub ttl: Option<Duration>,
+    /// Finds it by its meaning, too.
+    pub prompt: Option<&'a Prompt<'a>>,
+}
+
+/// A lookup on its way to the disk. See [`Results::settle`].
+pub struct Asking {
+    open: Open,
+    kind: String,
+    last: bool,
+}
+
+/// Results. All methods may be called at once from many threads; those that may wait for the disk say so.
+pub struct Results {
+    cache: EmbeddingCache,
+    options: ResultsOptions,
+    space: Space,
+    prompts: Space,
+    tally: Tally,
+}
+
+impl Results {
+    /// See [`EmbeddingCache::open`].
+    pub fn open(mut options: ResultsOptions) -> Result<Self> {
+        // Every entry says itself how long it lives.
+        options.cache.ttl = None;
+        let space = Space::builder().field("results", "1").field("namespace", &options.namespace).finish();
+        let prompts = space.inner().field("prompts", "1").finish();
+        let cache = EmbeddingCache::open(options.cache.clone())?;
+        Ok(Self { cache, options, space, prompts, tally: Tally::default() })
+    }
+
+    /// The key of the result of type `kind` that is made from `content` with `params`, which are canonical JSON.
+    pub fn key(&self, kind: &str, params: &[u8], modality: &str, content: Content) -> Key {
+        let key = self.space.key().field("type", kind).field("params", params).field("modality", modality);
+        match content {
+            Content::Bytes(bytes) => key.field("sha256", content_hash(bytes)),
+            Content::Sha256(hash) => key.field("sha256", hash),
+            Content::Json(json) => key.field("json", json),
+            Content::Name(name) => key.field("name", name),
+        }
+        .finish()
+    }
+
+    /// The result of a key, from memory; else why there is none, or a lookup to be settled. `last`: nobody will ask for
+    /// something near if there is none, so that a miss is one. Never waits.
+    pub fn recall(&self, kind: &str, key: Key, last: bool) -> std::result::Result<Option<Stored>, Asking> {
+        match self.cache.recall_or_why(&key.into()) {
+            Ok(Ok(entry)) => Ok(self.found(kind, Stored::of(entry), Tier::Memory, last)),
+            Ok(Err(cause)) => {
+                self.missed(kind, cause, last);
+                Ok(None)
+            }
+            Err(open) => Err(Asking { open, kind: kind.to_owned(), last }),
+        }
+    }
+
+    /// Asks the disk what memory could not answer. Waits for it.
+    pub fn settle(&self, Asking { open, kind, last }: Asking) -> Option<Stored> {
+        match self.cache.settle_or_why(open) {
+            Ok(entry) => self.found(&kind, Stored::of(entry), Tier::Disk, last),
+            Err(cause) => {
+                self.missed(&kind, cause, last);
+                None
+            }
+        }
+    }
+
+    fn found(&self, kind: &str, stored: Option<Stored>, tier: Tier, last: bool) -> Option<Stored> {
+        match stored {
+            Some(_) => self.tally.hit(kind, tier),
+            // Written by another version, in a way that this one does not know.
+            None => self.missed(kind, MissCause::Damaged, last),
+        }
+        stored
+    }
+
+    fn missed(&self, kind: &str, cause: MissCause, last: bool) {
+        self.tally.absent(kind, cause);
+        if last {
+            self.tally.missed(kind);
+        }
+    }
+
+    /// Counts a miss that was left open for something near, which could not be looked for.
+    pub fn count_miss(&self, kind: &str) {
+        self.tally.missed(kind);
+    }
+
+    /// Sets a result. It is an answer at once. May wait for the disk, see [`EmbeddingCache::commit`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a value that is too large, or a vector that is none; [`Error::CacheClosed`].
+    pub fn set(&self, key: Key, computed: &Computed) -> Result<()> {
+        let Computed { kind, value, metadata, tags, ttl, .. } = *computed;
+        let limit = self.options.max_value_bytes;
+        if value.len() > limit {
+            return Err(Error::InvalidArgument(format!(
+                "The value has {} bytes, more than the limit of {limit} bytes: raise maxValueMB, or keep a part of it",
+                value.len()
+            )));
+        }
+        if metadata.len() > 1 << 19 {
+            return Err(Error::InvalidArgument(format!(
+                "The metadata has {} bytes, more than the limit of {} bytes",
+                metadata.len(),
+                1 << 19
+            )));
+        }
+        let label = label(kind, tags.iter().copied());
+        let ttl = match ttl {
+            Some(ttl) => ttl,
+            None => self.options.ttl_by_kind.get(kind).unwrap_or(&self.options.ttl).unwrap_or(Duration::MAX),
+        };
+        let prompt = computed.prompt.map(|prompt| self.place(key, prompt)).transpose()?;
+        let note = encode(computed.format, metadata, value);
+        self.cache.commit(&self.space, key, &Draft { vector: None, note: &note, kind: &label, ttl: Some(ttl) })?;
+        if let Some(placed) = prompt {
+            self.set_prompt(&placed, &label, ttl)?;
+        }
+        self.tally.set(kind);
+        Ok(())
+    }
+
+    /// Whether [`Results::set`] would return without waiting for the disk or a search.
+    pub fn sets_at_once(&self, with_prompt: bool) -> bool {
+        // Results have no vectors, and so no length of vectors that the file would have to be asked for.
+        self.cache.has_room() && (!with_prompt || self.cache.commits_at_once(&self.prompts))
+    }
+
+    /// Whether there is a result. Counts as no use and in no statistics. May wait for the disk.
+    pub fn contains(&self, key: Key) -> bool {
+        self.cache.contains(key)
+    }
+
+    /// Deletes a result; whether there was one. May wait for the disk.
+    pub fn delete(&self, key: Key) -> bool {
+        self.cache.delete(self.prompt_key(key));
+        self.cache.delete(key)
+    }
+
+    /// Deletes all results of a type, if one is given, and with one of these tags, if there are any; how many there were.
+    /// Waits for the disk.
+    pub fn invalidate(&self, kind: Option<&str>, tags: &[&str]) -> usize {
+        self.delete_all(|selection| {
+            let selection = kind.map_or(selection.clone(), |kind| selection.kind(kind));
+            selection.tags(tags.iter().copied())
+        })
+    }
+
+    /// Deletes what is no longer an answer; how many there were. Waits for the disk.
+    pub fn clear_expired(&self) -> usize {
+        let now_ms = self.cache.options().clock.wall_ms();
+        self.delete_all(|selection| selection.expired_by(now_ms))
+    }
+
+    /// Of results and prompts alike; how many results there were.
+    fn delete_all(&self, select: impl Fn(Selection) -> Selection) -> usize {
+        self.cache.delete_all(select(Selection::default().of(self.prompts.id())));
+        self.cache.delete_all(select(Selection::default().of(self.space.id())))
+    }
+
+    /// See [`EmbeddingCache::acquire`].
+    pub fn acquire(&self, key: Key, lifetime: Duration) -> bool {
+        self.cache.acquire(&[key], lifetime).first().copied().unwrap_or(true)
+    }
+
+    /// See [`EmbeddingCache::release`].
+    pub fn release(&self, key: Key) {
+        self.cache.release(vec![key]);
+    }
+
+    /// See [`EmbeddingCache::optimize`].
+    pub fn optimize(&self, budget: Duration) -> Optimized {
+        self.cache.optimize(budget)
+    }
+
+    /// See [`EmbeddingCache::flush`].
+    pub fn flush(&self) -> Result<()> {
+        self.cache.flush()
+    }
+
+    /// See [`EmbeddingCache::close`].
+    pub fn close(&self) {
+        self.cache.close();
+    }
+
+    /// What they are kept with.
+    pub fn options(&self) -> &ResultsOptions {
+        &self.options
+    }
+
+    /// How many entries left memory: expired, deleted, replaced, for want of space.
+    pub fn evicted(&self) -> [u64; 4] {
+        let stats = self.cache.stats();
+        [stats.evicted_expired, stats.evicted_explicit, stats.evicted_replaced, stats.evicted_size]
+    }
+
+    /// How it does. Looks at all that memory holds.
+    pub fn stats(&self) -> ResultStats {
+        let mut stats = self.tally.stats(self.cache.stats());
+        for entry in self.cache.in_memory(&self.space) {
+            let kind = stats.kind(unlabel(&entry.kind).0);
+            kind.entries += 1;
+            kind.bytes += entry.payload_bytes();
+        }
+        stats
+    }
+}

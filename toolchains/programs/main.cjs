@@ -1,0 +1,3 @@
+const embedcore = require('embedcore');
+
+import('./work.mjs').then(({ work }) => work(embedcore));

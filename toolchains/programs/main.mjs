@@ -1,0 +1,5 @@
+import * as embedcore from 'embedcore';
+
+import { work } from './work.mjs';
+
+await work(embedcore);
