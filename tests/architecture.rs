@@ -94,7 +94,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     ("rustls_native_certs", &["model/hub/client.rs"]),
     ("std::thread", &["cache/disk/mod.rs", "host.rs", "host/monitor.rs", "lanes.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
-    ("env::", &["model/hub/client.rs", "model/hub/mod.rs", "model/library.rs", "model/onnx.rs"]),
+    ("env::", &["binding/mod.rs", "model/hub/client.rs", "model/hub/mod.rs", "model/library.rs", "model/onnx.rs"]),
 ];
 
 #[test]

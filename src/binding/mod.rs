@@ -14,6 +14,7 @@ mod options;
 mod results;
 
 use std::path::PathBuf;
+use std::{env, panic};
 
 use napi_derive::napi;
 use serde_json::json;
@@ -38,6 +39,15 @@ fn to_wire(error: &Error) -> String {
 
 fn to_js(error: Error) -> napi::Error {
     napi::Error::from_reason(to_wire(&error))
+}
+
+/// A panic is caught where it would reach Node.js, and told as an error; a library prints nothing by itself. Who sets
+/// `RUST_BACKTRACE` wants to see it.
+#[napi_derive::module_init]
+fn print_nothing() {
+    if env::var_os("RUST_BACKTRACE").is_none() {
+        panic::set_hook(Box::new(|_| {}));
+    }
 }
 
 /// The version that this addon was built as; `lib/platform.ts` compares it with its own.
