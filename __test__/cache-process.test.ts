@@ -9,9 +9,10 @@ import { Worker } from 'node:worker_threads';
 import { IntelligentEmbeddingCache } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { root } from './support';
+import { model, root } from './support';
 
 const program = join(root, '__test__', 'programs', 'cache.cjs');
+const generating = join(root, '__test__', 'programs', 'generator.cjs');
 
 function file(): string {
   const directory = mkdtempSync(join(tmpdir(), 'embedcore-cache-'));
@@ -20,7 +21,11 @@ function file(): string {
 }
 
 function start(...args: string[]): ChildProcessWithoutNullStreams {
-  const child = spawn(process.execPath, [program, ...args], { stdio: 'pipe' });
+  return startProgram(program, ...args);
+}
+
+function startProgram(...args: string[]): ChildProcessWithoutNullStreams {
+  const child = spawn(process.execPath, args, { stdio: 'pipe' });
   onTestFinished(() => void child.kill());
   return child;
 }
@@ -54,6 +59,37 @@ test('of two processes that want the same values, one computes each', async () =
   expect(ended.map(({ code, err }) => ({ code, err }))).toEqual(Array(3).fill({ code: 0, err: '' }));
   const computed = ended.map(({ said }) => (said[0] as { computed: number }).computed);
   expect(computed.reduce((sum, count) => sum + count)).toBe(20);
+});
+
+test('of generators in three processes that want the same texts, one computes each', async () => {
+  const path = file();
+  const children = [0, 1, 2].map(() => startProgram(generating, model('bert-mean'), path, '1500'));
+  const heard = children.map((child) => new Promise((resolve) => child.stdout.once('data', resolve)));
+  const ends = children.map(end);
+  await Promise.all(heard);
+  for (const child of children) child.stdin.write('go\n');
+  const ended = await Promise.all(ends);
+  expect(ended.map(({ code, err }) => ({ code, err }))).toEqual(Array(3).fill({ code: 0, err: '' }));
+  const answers = ended.map(({ said }) => said.at(-1) as { rows: number; computed: number });
+  expect(answers.map(({ rows }) => rows)).toEqual([1500, 1500, 1500]);
+  expect(answers.reduce((sum, { computed }) => sum + computed, 0)).toBe(1500);
+});
+
+test('who waits for a process that dies computes the rest', async () => {
+  const path = file();
+  const [dies, waits] = ['3000', '3000'].map((count) => startProgram(generating, model('bert-mean'), path, count));
+  await Promise.all([dies!, waits!].map((child) => new Promise((resolve) => child.stdout.once('data', resolve))));
+  const ended = end(waits!);
+  const gone = new Promise((resolve) => dies!.once('exit', resolve));
+  dies!.stdout.once('data', () => {
+    waits!.stdin.write('go\n');
+    setTimeout(() => dies!.kill('SIGKILL'), 50);
+  });
+  dies!.stdin.write('go\n');
+  await gone;
+  const { code, said, err } = await ended;
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(said.at(-1)).toMatchObject({ rows: 3000 });
 });
 
 test('a process ends by itself, and what it has set is in the file', async () => {

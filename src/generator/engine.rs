@@ -1,7 +1,6 @@
 //! A loaded model, and the way of a call through it: every stage in turn.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -11,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Row};
+use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
 use super::tally::{Answered, Stage, Tally};
 use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
@@ -150,7 +150,7 @@ impl Engine {
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
             let (leads, waits) = call.recall(open, &mut answer).await?;
-            self.compute(&call, leads, &mut answer).await?;
+            self.compute_once(&call, leads, &mut answer).await?;
             open = call.wait(waits, &mut answer).await?;
         }
         call.cancel.check()?;
@@ -158,11 +158,29 @@ impl Engine {
         answer.finish(texts, self.path.clone())
     }
 
+    /// Answers the texts of `leads`, each computed by one of all processes that share the cache, where that is worth it.
+    async fn compute_once(self: &Arc<Self>, call: &Call<'_>, leads: Leads, answer: &mut Answer<'_>) -> Result<()> {
+        let totals = self.tally.totals();
+        let text_ms = (totals.rows > 0).then(|| totals.inference_ms / totals.rows as f64);
+        let memo = call.memo.as_ref().filter(|memo| memo.is_shared() && worthwhile(leads.len(), text_ms));
+        let Some(memo) = memo else { return self.compute(call, leads, None, answer).await };
+        let (mut leases, mut theirs) = (Leases::new(memo), leads);
+        let mut mine = call.lease(&mut theirs, &mut leases, &mut Watch::new(memo), answer).await?;
+        loop {
+            self.compute(call, mine, Some(&mut leases), answer).await?;
+            if theirs.is_empty() {
+                return Ok(());
+            }
+            mine = call.watch(&mut theirs, &mut leases, &mut Watch::new(memo), answer).await?;
+        }
+    }
+
     /// Computes the texts of `leads`. Each goes into the cache with its batch.
     async fn compute(
         self: &Arc<Self>,
         call: &Call<'_>,
-        mut leads: BTreeMap<usize, Option<Lead>>,
+        mut leads: Leads,
+        mut leases: Option<&mut Leases>,
         answer: &mut Answer<'_>,
     ) -> Result<()> {
         if leads.is_empty() {
@@ -181,6 +199,7 @@ impl Engine {
         let mut finished = self.start(runnable, call);
         while let Some(rows) = finished.recv().await {
             let mut batch = Vec::with_capacity(rows.len());
+            let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
             for Row { slot, ms, known } in rows {
                 let lead = leads.remove(&slot).flatten();
                 match known {
@@ -201,6 +220,10 @@ impl Engine {
                 }
             }
             call.commit(batch).await;
+            if let Some(leases) = &mut leases {
+                leases.release(slots);
+                leases.renew().await?;
+            }
             answer.report();
         }
         call.cancel.check()
@@ -294,12 +317,8 @@ struct Call<'a> {
 impl Call<'_> {
     /// Answers what is known of the slots `open`. Tells which of the others this call computes, and which another one
     /// has under way.
-    async fn recall(
-        &self,
-        open: Vec<usize>,
-        answer: &mut Answer<'_>,
-    ) -> Result<(BTreeMap<usize, Option<Lead>>, Vec<(usize, Wait)>)> {
-        let (mut leads, mut waits) = (BTreeMap::new(), Vec::new());
+    async fn recall(&self, open: Vec<usize>, answer: &mut Answer<'_>) -> Result<(Leads, Vec<(usize, Wait)>)> {
+        let (mut leads, mut waits) = (Leads::new(), Vec::new());
         let Some(memo) = &self.memo else {
             return Ok((open.into_iter().map(|slot| (slot, None)).collect(), waits));
         };
@@ -330,6 +349,65 @@ impl Call<'_> {
         }
         answer.report();
         Ok((leads, waits))
+    }
+
+    /// Takes leases on the texts of `leads`, and answers those that have been computed meanwhile. What it gives is this
+    /// process's to compute; another one has what stays in `leads`.
+    async fn lease(
+        &self,
+        leads: &mut Leads,
+        leases: &mut Leases,
+        watch: &mut Watch,
+        answer: &mut Answer<'_>,
+    ) -> Result<Leads> {
+        let left = leases.take(self.wanted(leads)).await?;
+        let theirs: Leads = left.into_iter().filter_map(|slot| leads.remove_entry(&slot)).collect();
+        let mut mine = std::mem::replace(leads, theirs);
+        // Whoever had a lease may have given it back, its work done, since the cache was asked.
+        if !mine.is_empty() {
+            let came = watch.come(&self.wanted(&mine), &self.cancel).await?;
+            leases.release(came.iter().map(|(slot, _)| *slot));
+            self.land(came, &mut mine, watch, answer);
+        }
+        Ok(mine)
+    }
+
+    /// Waits for what other processes compute, until all of it has come, or some of it falls to this one.
+    async fn watch(
+        &self,
+        theirs: &mut Leads,
+        leases: &mut Leases,
+        watch: &mut Watch,
+        answer: &mut Answer<'_>,
+    ) -> Result<Leads> {
+        while !theirs.is_empty() {
+            let came = watch.look(&self.wanted(theirs), &self.cancel).await?;
+            self.land(came, theirs, watch, answer);
+            if watch.gives_up() {
+                return Ok(std::mem::take(theirs));
+            }
+            if watch.asks() {
+                let mine = self.lease(theirs, leases, watch, answer).await?;
+                if !mine.is_empty() {
+                    return Ok(mine);
+                }
+            }
+        }
+        Ok(Leads::new())
+    }
+
+    fn wanted(&self, leads: &Leads) -> Vec<(usize, Key)> {
+        leads.keys().map(|&slot| (slot, self.keys[slot])).collect()
+    }
+
+    /// Answers what another process has computed.
+    fn land(&self, came: Vec<(usize, Known)>, leads: &mut Leads, watch: &Watch, answer: &mut Answer<'_>) {
+        for (slot, known) in came {
+            answer.commit(slot, &known, watch.waited_ms(), true);
+            let lead = leads.remove(&slot).flatten();
+            lead.into_iter().for_each(|lead| lead.land(Ok(Arc::new(known.clone()))));
+        }
+        answer.report();
     }
 
     /// Remembers a batch, then tells those who wait for it: from then on, others find it in the cache.

@@ -1,6 +1,7 @@
 //! What a generator need not compute: texts that are in the cache, and texts that another call computes right now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -86,6 +87,34 @@ impl Memo {
             found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(&entry))));
         }
         Ok(found)
+    }
+
+    /// Whether other processes may have the same cache.
+    pub fn is_shared(&self) -> bool {
+        self.cache.options().path.is_some()
+    }
+
+    /// Takes the leases on `keys` that are free, or renews them. Blocks for as long as the disk takes.
+    pub fn lease(&self, keys: &[Key], lifetime: Duration) -> Vec<bool> {
+        self.cache.acquire(keys, lifetime)
+    }
+
+    /// Gives leases back, after what was committed before.
+    pub fn release(&self, keys: Vec<Key>) {
+        self.cache.release(keys);
+    }
+
+    /// Whether the cache knows any of `keys`. In no statistics. Blocks for as long as the disk takes.
+    pub fn holds_any(&self, keys: &[Key]) -> bool {
+        keys.iter().any(|key| self.cache.contains(*key))
+    }
+
+    /// [`Memo::recall`] for what other processes may have computed meanwhile: only what there is, and no misses.
+    pub fn recall_held(&self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
+        let held: Vec<(usize, Key)> = wanted.iter().filter(|(_, key)| self.cache.contains(*key)).copied().collect();
+        let keys: Vec<Key> = held.iter().map(|(_, key)| *key).collect();
+        let found = held.iter().zip(self.recall(&keys, cancel)?);
+        Ok(found.filter_map(|((slot, _), known)| Some((*slot, known?))).collect())
     }
 
     /// Makes the computation of `key` this call's own, or joins the one that is under way. In the first case another

@@ -3,6 +3,7 @@
 mod answer;
 mod batches;
 mod engine;
+mod leases;
 mod memo;
 mod tally;
 mod threads;

@@ -1,0 +1,189 @@
+//! Of all processes that share a file, one computes a text: the others wait for it, and look it up.
+//!
+//! Before a call computes texts it takes leases on them, all in one transaction. Those that another process holds are
+//! waited for. A lease ends by itself, so a process that dies or hangs keeps nobody waiting for long; whoever computes
+//! for longer renews its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::memo::{Known, Lead, Memo};
+use crate::cancel::Cancel;
+use crate::embedding::Key;
+use crate::error::Result;
+
+/// How long leases last unless they are renewed, by how many there are: to renew one takes some microseconds of the
+/// thread that writes.
+const LEASE_PER_TEXT: Duration = Duration::from_millis(1);
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+const LONGEST_LEASE: Duration = Duration::from_secs(30);
+
+/// How often those who wait look whether something has come, and whether a lease has become free.
+const LOOK: Duration = Duration::from_millis(25);
+const ASK: Duration = Duration::from_millis(500);
+
+/// Without anything coming for so long, nobody waits any more, whoever has the lease.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Texts that are looked for to find out whether anything has come.
+const SAMPLE: usize = 16;
+
+/// A text that takes less is computed sooner than it is arranged who does; and so is a call that takes less.
+const LEAST_TEXT_MS: f64 = 0.5;
+const LEAST_CALL_MS: f64 = 25.0;
+
+/// Texts that are to be computed, by slot.
+pub(super) type Leads = BTreeMap<usize, Option<Lead>>;
+
+/// Whether so many texts are worth leases. `text_ms`: what one has taken so far; `None`: nobody knows yet.
+pub(super) fn worthwhile(texts: usize, text_ms: Option<f64>) -> bool {
+    texts > 0 && text_ms.is_none_or(|ms| ms >= LEAST_TEXT_MS && ms * texts as f64 >= LEAST_CALL_MS)
+}
+
+fn lifetime(texts: usize) -> Duration {
+    LEASE_PER_TEXT.saturating_mul(texts.try_into().unwrap_or(u32::MAX)).clamp(SHORTEST_LEASE, LONGEST_LEASE)
+}
+
+/// The leases of one call. Given back one by one, or all when this is dropped.
+pub(super) struct Leases {
+    memo: Arc<Memo>,
+    /// By slot.
+    held: BTreeMap<usize, Key>,
+    renewed: Instant,
+    lifetime: Duration,
+}
+
+impl Leases {
+    /// None.
+    pub fn new(memo: &Arc<Memo>) -> Self {
+        Self { memo: Arc::clone(memo), held: BTreeMap::new(), renewed: Instant::now(), lifetime: SHORTEST_LEASE }
+    }
+
+    /// Takes those of `wanted` that are free; gives the slots of the others.
+    pub async fn take(&mut self, wanted: Vec<(usize, Key)>) -> Result<Vec<usize>> {
+        let (memo, keys) = (Arc::clone(&self.memo), wanted.iter().map(|(_, key)| *key).collect::<Vec<_>>());
+        if self.held.is_empty() {
+            self.renewed = Instant::now();
+            self.lifetime = lifetime(wanted.len());
+        }
+        let lifetime = self.lifetime;
+        let granted = super::blocking(move || memo.lease(&keys, lifetime)).await?;
+        let (mine, theirs): (Vec<_>, Vec<_>) = wanted.into_iter().zip(granted).partition(|(_, granted)| *granted);
+        self.held.extend(mine.into_iter().map(|(wanted, _)| wanted));
+        Ok(theirs.into_iter().map(|((slot, _), _)| slot).collect())
+    }
+
+    /// Makes those that are left last longer, when it is time.
+    pub async fn renew(&mut self) -> Result<()> {
+        if self.held.is_empty() || self.renewed.elapsed() < self.lifetime / 3 {
+            return Ok(());
+        }
+        let lifetime = self.lifetime;
+        self.renewed = Instant::now();
+        let (memo, keys) = (Arc::clone(&self.memo), self.held.values().copied().collect::<Vec<_>>());
+        // One that another process has taken over meanwhile is computed twice.
+        super::blocking(move || memo.lease(&keys, lifetime)).await.map(drop)
+    }
+
+    /// Gives those of `slots` back. What was committed before is seen first.
+    pub fn release(&mut self, slots: impl IntoIterator<Item = usize>) {
+        let keys: Vec<Key> = slots.into_iter().filter_map(|slot| self.held.remove(&slot)).collect();
+        if !keys.is_empty() {
+            self.memo.release(keys);
+        }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        let slots: Vec<usize> = self.held.keys().copied().collect();
+        self.release(slots);
+    }
+}
+
+/// Waits for what other processes compute.
+pub(super) struct Watch {
+    memo: Arc<Memo>,
+    began: Instant,
+    asked: Instant,
+    /// When something came the last time.
+    came: Instant,
+    turn: usize,
+}
+
+impl Watch {
+    pub fn new(memo: &Arc<Memo>) -> Self {
+        let now = Instant::now();
+        Self { memo: Arc::clone(memo), began: now, asked: now, came: now, turn: 0 }
+    }
+
+    /// What has come of `wanted`, which is not empty, once there is something, or when it is time to ask for leases again:
+    /// see [`Watch::asks`].
+    pub async fn look(&mut self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
+        loop {
+            cancel.or_else(tokio::time::sleep(LOOK)).await?;
+            // Others compute in an order of their own: each look is for some others.
+            let count = wanted.len().min(SAMPLE);
+            let sample: Vec<Key> = (0..count).map(|n| wanted[(self.turn + n) % wanted.len()].1).collect();
+            self.turn += count;
+            let memo = Arc::clone(&self.memo);
+            let ask = self.asked.elapsed() >= ASK;
+            if ask || super::blocking(move || memo.holds_any(&sample)).await? {
+                let came = self.come(wanted, cancel).await?;
+                if ask || !came.is_empty() {
+                    return Ok(came);
+                }
+            }
+        }
+    }
+
+    /// What is there of `wanted`.
+    pub async fn come(&mut self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
+        let (memo, stop, wanted) = (Arc::clone(&self.memo), cancel.clone(), wanted.to_vec());
+        let came = super::blocking(move || memo.recall_held(&wanted, &stop)).await??;
+        if !came.is_empty() {
+            self.came = Instant::now();
+        }
+        Ok(came)
+    }
+
+    /// Whether it is time to ask for leases again: some may have been given back, or have ended.
+    pub fn asks(&mut self) -> bool {
+        let ask = self.asked.elapsed() >= ASK;
+        if ask {
+            self.asked = Instant::now();
+        }
+        ask
+    }
+
+    /// Milliseconds since the call began to wait.
+    pub fn waited_ms(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() * 1e3
+    }
+
+    /// Whether it has been waited for long enough.
+    pub fn gives_up(&self) -> bool {
+        self.came.elapsed() >= PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_texts_and_short_calls_are_not_worth_a_lease() {
+        let cases = [
+            (1, None, true),
+            (0, None, false),
+            (1, Some(26.0), true),
+            (1, Some(20.0), false),
+            (5000, Some(0.2), false),
+            (50, Some(0.5), true),
+        ];
+        for (texts, ms, expected) in cases {
+            assert_eq!(worthwhile(texts, ms), expected, "{texts} {ms:?}");
+        }
+    }
+}
