@@ -160,9 +160,8 @@ impl Engine {
 
     /// Answers the texts of `leads`, each computed by one of all processes that share the cache, where that is worth it.
     async fn compute_once(self: &Arc<Self>, call: &Call<'_>, leads: Leads, answer: &mut Answer<'_>) -> Result<()> {
-        let totals = self.tally.totals();
-        let text_ms = (totals.rows > 0).then(|| totals.inference_ms / totals.rows as f64);
-        let memo = call.memo.as_ref().filter(|memo| memo.is_shared() && worthwhile(leads.len(), text_ms));
+        let worth = |memo: &&Arc<Memo>| memo.is_shared() && worthwhile(leads.len(), self.tally.text_ms());
+        let memo = call.memo.as_ref().filter(worth);
         let Some(memo) = memo else { return self.compute(call, leads, None, answer).await };
         let (mut leases, mut theirs) = (Leases::new(memo), leads);
         let mut mine = call.lease(&mut theirs, &mut leases, &mut Watch::new(memo), answer).await?;

@@ -63,6 +63,8 @@ pub(super) struct Tally {
     rows: AtomicU64,
     tokens: AtomicU64,
     padded: AtomicU64,
+    /// Of runs, as [`Tally::text_ms`] needs it: reading a monitor takes longer than a text that is known.
+    infer_ns: AtomicU64,
 }
 
 /// What a generator has done since it was made.
@@ -124,8 +126,8 @@ impl Tally {
             watched: watched.as_ref().map(|metrics| metrics.recorder(&format!("embedcore.{name}"))),
         };
         let (call, stages) = (meter(CALL), Stage::ALL.map(|stage| meter(stage.name())));
-        let [hits, failed_texts, rows, tokens, padded] = Default::default();
-        Self { own, watched, call, stages, hits, failed_texts, rows, tokens, padded }
+        let [hits, failed_texts, rows, tokens, padded, infer_ns] = Default::default();
+        Self { own, watched, call, stages, hits, failed_texts, rows, tokens, padded, infer_ns }
     }
 
     pub fn call(&self, answer: Result<Answered, &Error>, took: Duration) {
@@ -161,6 +163,14 @@ impl Tally {
         add(&self.rows, ran.rows);
         add(&self.tokens, ran.tokens);
         add(&self.padded, ran.padded);
+        add(&self.infer_ns, ran.took.as_nanos() as usize);
+    }
+
+    /// Milliseconds that the model has taken for a text, on average; `None` before the first one.
+    pub fn text_ms(&self) -> Option<f64> {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let rows = of(&self.rows);
+        (rows > 0.0).then(|| of(&self.infer_ns) / 1e6 / rows)
     }
 
     pub fn totals(&self) -> Totals {
