@@ -19,6 +19,7 @@ const annotations = [
 ];
 const generator = new OptimizedEmbeddingGenerator();
 await generator.initialize();
+await generator.embed(['something to look at']);
 Object.assign(globalThis, embedcore, {
   annotations, generator,
   monitor: new PerformanceMonitor(),
@@ -27,7 +28,8 @@ Object.assign(globalThis, embedcore, {
   content: 'text', content2: 'another text',
   vector: [0.6, 0.8], embedSomehow: async () => [0.8, 0.6],
   items: [1, 2, 3], work: async (batch) => batch, onProgress: () => {},
-  question: 'why?', ask: async () => 'because', files: ['a'],
+  question: 'why?', prompt: 'why?', ask: async function ask() { return 'because'; }, answer: 'because', files: ['a'],
+  picture: new Uint8Array([1, 2, 3]), labels: ['a cat'],
   signal: new AbortController().signal,
 });
 `;
