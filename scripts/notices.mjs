@@ -14,6 +14,9 @@ import { platforms, root } from './platforms.mjs';
 const file = join(root, 'npm', 'THIRD-PARTY-NOTICES.txt');
 const cargo = (...args) => execFileSync('cargo', args, { cwd: root, encoding: 'utf8', maxBuffer: 1 << 28, stdio: ['ignore', 'pipe', 'inherit'] });
 
+const RULE = '='.repeat(80);
+const LINE = '-'.repeat(80);
+
 /** C libraries inside crates, whose licence is another than the crate's: the crate, the licence's path in it, the library. */
 const EMBEDDED = [
   ['onig_sys', 'oniguruma/COPYING', 'Oniguruma'],
@@ -26,8 +29,29 @@ function embedded() {
   return EMBEDDED.map(([crate, licence, library]) => {
     const { manifest_path: manifest, version } = packages.find(({ name }) => name === crate);
     const text = readFileSync(join(dirname(manifest), licence), 'utf8');
-    return `${'='.repeat(80)}\n${library} (${crate} ${version})\n${'-'.repeat(80)}\n\n${text.trim()}\n`;
+    return `${RULE}\n${library} (${crate} ${version})\n${LINE}\n\n${text.trim()}\n`;
   }).join('\n');
+}
+
+/**
+ * The text of cargo-about with every licence once for all crates that have it word by word, however they break its
+ * lines: below the crates stand the copyright lines of each, then the licence.
+ */
+function grouped(text) {
+  const [head, ...sections] = text.split(`\n${RULE}\n`);
+  const groups = new Map();
+  for (const section of sections) {
+    const [title, body] = section.split(`\n${LINE}\n`);
+    const [name, ...crates] = title.trim().split('\n').filter(Boolean);
+    const at = body.search(/^\s*Permission (is hereby granted|to use, copy)/m);
+    const [above, licence] = at < 0 ? ['', body] : [body.slice(0, at), body.slice(at)];
+    const key = `${name}\n${licence.replaceAll(/\s+/g, ' ').trim()}`;
+    const group = groups.get(key) ?? { name, licence: licence.trim(), owners: [] };
+    group.owners.push([...crates, ...(above.trim() ? [above.trim().replaceAll(/^/gm, '    ')] : [])].join('\n'));
+    groups.set(key, group);
+  }
+  const shown = [...groups.values()].map(({ name, owners, licence }) => `${RULE}\n${name}\n\n${owners.join('\n')}\n${LINE}\n\n${licence}\n`);
+  return `${head.trim()}\n\n${shown.join('\n')}`;
 }
 
 /** Every crate that is linked into an addon for any platform, as `name version`. */
@@ -47,7 +71,7 @@ export function missingNotices() {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (!process.argv.includes('--check')) {
     const about = ['about', 'generate', '--locked', '--features', 'napi', '--fail', '--config', join('npm', 'about.toml'), join('npm', 'about.hbs')];
-    const text = `${cargo(...about).trim()}\n\n${embedded()}`;
+    const text = `${grouped(cargo(...about)).trim()}\n\n${embedded()}`;
     writeFileSync(file, text.replaceAll('\r\n', '\n').replaceAll(/[ \t]+$/gm, '').replaceAll(/\n{3,}/g, '\n\n'));
   }
   const missing = missingNotices();
