@@ -79,6 +79,8 @@ function manifest(platform) {
     os: [platform.os],
     cpu: [platform.cpu],
     ...(platform.libc && { libc: [platform.libc] }),
+    // For Yarn's Plug'n'Play: libraries cannot be loaded from an archive.
+    preferUnplugged: true,
     main: platform.addon,
     files: contents(platform),
   };
