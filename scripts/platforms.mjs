@@ -79,6 +79,8 @@ function manifest(platform) {
     os: [platform.os],
     cpu: [platform.cpu],
     ...(platform.libc && { libc: [platform.libc] }),
+    // Yarn's Plug'n'Play must not keep a library in an archive.
+    preferUnplugged: true,
     main: platform.addon,
     files: contents(platform),
   };
