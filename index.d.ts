@@ -508,7 +508,7 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
 	 *
-	 * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes less than a
+	 * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes about a
 	 * millisecond; among random ones, all about equally far from each other, ten times as long.
 	 */
 	findSimilar(embedding: ArrayLike<number>, options?: {

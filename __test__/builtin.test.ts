@@ -47,7 +47,7 @@ test('a damaged static model is refused by its checksum', async () => {
   // A package as it is installed, without the size of the native part.
   const home = copyOf('demo');
   for (const name of ['dist', 'models/builtin']) cpSync(join(root, name), join(home, name), { recursive: true });
-  symlinkSync(join(root, 'npm'), join(home, 'npm'));
+  for (const name of ['npm', 'package.json']) symlinkSync(join(root, name), join(home, name));
   const { OptimizedEmbeddingGenerator } = createRequire(import.meta.url)(join(home, 'dist', 'index.js')) as typeof import('embedcore');
   const files = join(home, 'models', 'builtin');
   const load = () => new OptimizedEmbeddingGenerator().initialize();

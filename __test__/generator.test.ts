@@ -19,6 +19,7 @@ test('the package exports what the contract names', () => {
     'DynamicBatchOptimizer',
     'EmbeddingError',
     'EmbeddingGenerationError',
+    'InferenceCache',
     'IntelligentEmbeddingCache',
     'MemoryAwareProcessor',
     'MemoryLimitError',

@@ -116,6 +116,8 @@ export class InferenceCache implements AsyncDisposable {
   readonly #log: Log | undefined;
   readonly #vectors: PromptVectors | undefined;
   readonly #flights = new Map<string, Promise<Landed>>();
+  /** How many of them are over. */
+  #landings = 0;
   readonly #timer: NodeJS.Timeout;
   #closed: Promise<void> | undefined;
   #evictedBefore: readonly number[] = [0, 0, 0, 0];
@@ -184,12 +186,17 @@ export class InferenceCache implements AsyncDisposable {
     const asked = this.#asked(content, options, setOptions);
     // What is wrong with these is better known before than after an expensive call.
     settingOf(options);
+    const landings = this.#landings;
     const found = await this.#get<T>(asked);
     if (found) return answerOf(found);
     let flight = this.#flights.get(asked.key);
     const waits = flight !== undefined;
     if (!flight) {
-      flight = this.#compute(asked, compute, options).finally(() => this.#flights.delete(asked.key));
+      const looked = landings === this.#landings;
+      flight = this.#compute(asked, compute, options, looked).finally(() => {
+        this.#landings++;
+        this.#flights.delete(asked.key);
+      });
       this.#flights.set(asked.key, flight);
     }
     const { kept, fromCache, ...rest } = await flight;
@@ -361,14 +368,14 @@ export class InferenceCache implements AsyncDisposable {
     this.#publishEvictions();
   }
 
-  async #compute<T>(asked: Asked, compute: () => T | Promise<T>, options: InferenceSetOptions): Promise<Landed> {
+  /** `looked`: whether nothing can have landed since the lookup. */
+  async #compute<T>(asked: Asked, compute: () => T | Promise<T>, options: InferenceSetOptions, looked: boolean): Promise<Landed> {
     const { key, type } = asked;
-    // Since the lookup, another call may have landed.
     const look = async (): Promise<Landed | undefined> => {
       const stored = await settle(async () => this.#native.get(type, key, false));
       return stored ? { fromCache: true, ...landed(stored) } : undefined;
     };
-    if (!this.#settings.shared) {
+    if (!this.#settings.shared && !looked) {
       const found = await look();
       if (found) return found;
     }

@@ -11,8 +11,9 @@
 //!
 //! Why not a graph (HNSW: `usearch`, `hnsw_rs`): at a hundred thousand vectors this takes as long as a graph does, is
 //! there as soon as the vectors were read once (a graph takes many times as long to be built), forgets an entry at once,
-//! finds as much among random vectors, where a graph loses its way, and needs no C++ and no dozen of crates in every
-//! build. It grows with their number, though: at some millions, a graph would be the better choice.
+//! finds as much among random vectors, and needs no C++ and no dozen of crates in every build. Of 14,800 vectors of a model
+//! `hnsw_rs` needed 31 s to be built and 12.6 ms a search for a recall@10 of 0.984; this has 0.994 in 0.4 ms. It grows
+//! with their number, though: at some millions, a graph would be the better choice.
 
 /// Searched by their bytes, at least.
 const CANDIDATES: usize = 500;
