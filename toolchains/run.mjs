@@ -117,7 +117,8 @@ async function prepare() {
   const lock = join(here, 'package-lock.json');
   const installed = join(tools, '.package-lock.json');
   if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtimeMs) {
-    await ends(0, 'npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'], { cwd: here, limit: 600_000 });
+    // Not `npm ci`: it wants the lock to name the optional packages of all platforms, which not every registry lists.
+    await ends(0, 'npm', ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'], { cwd: here, limit: 600_000 });
   }
   const platforms = readdirSync(join(root, 'npm')).filter((name) => existsSync(join(root, 'npm', name, `embedcore.${name}.node`)));
   const folders = [root, ...platforms.map((name) => join(root, 'npm', name))];
