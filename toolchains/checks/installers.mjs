@@ -1,23 +1,25 @@
 // Other package managers, which lay node_modules out in other ways, or have none.
-import { rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 export default ({ ends, made, node, tarballs, tool, works }) => {
-  const platforms = Object.keys(tarballs).filter((name) => name !== 'embedcore');
+  const { optionalDependencies } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+  /** The packages of other platforms, which Yarn wants to know though it installs none: before a release there are none. */
+  const absent = Object.keys(optionalDependencies).filter((name) => !(name in tarballs));
   /** Everything from the tarballs, whatever the packages say of each other. */
   const packed = Object.fromEntries(Object.entries(tarballs).map(([name, path]) => [name, `file:${path}`]));
   const manifest = (name, more) => ({ name, private: true, version: '1.0.0', dependencies: { embedcore: packed.embedcore }, ...more });
   const home = (cwd) => ({ HOME: join(cwd, 'home'), XDG_DATA_HOME: join(cwd, 'home', 'data'), XDG_CACHE_HOME: join(cwd, 'home', 'cache') });
 
-  const yarn = (cwd, linker, more = '') => {
-    const extension = platforms.map((name) => `      "${name}": "*"\n`).join('');
+  const yarn = (cwd, linker) => {
     writeFileSync(
       join(cwd, '.yarnrc.yml'),
-      `nodeLinker: ${linker}\nenableTelemetry: false\nenableGlobalCache: false\nenableImmutableInstalls: false\nenableScripts: false\n` +
-        `packageExtensions:\n  "embedcore@*":\n    dependencies:\n${extension}${more}`,
+      `nodeLinker: ${linker}\nenableTelemetry: false\nenableGlobalCache: false\nenableImmutableInstalls: false\nenableScripts: false\n`,
     );
+    mkdirSync(join(cwd, 'absent'));
+    const resolutions = { ...packed, ...Object.fromEntries(absent.map((name) => [name, 'link:./absent'])) };
     writeFileSync(join(cwd, 'yarn.lock'), '');
-    writeFileSync(join(cwd, 'package.json'), JSON.stringify(manifest(`yarn-${linker}`, { resolutions: packed })));
+    writeFileSync(join(cwd, 'package.json'), JSON.stringify(manifest(`yarn-${linker}`, { resolutions })));
     return ends(0, node, [tool('@yarnpkg', 'cli-dist', 'bin', 'yarn.js'), 'install'], { cwd, env: home(cwd) });
   };
 
