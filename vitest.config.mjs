@@ -14,6 +14,7 @@ export default defineConfig({
     server: { deps: { external: [/\/dist\//] } },
     testTimeout: 60_000,
     hookTimeout: 60_000,
+    expect: { poll: { timeout: 30_000 } },
     // Every file loads models of its own: two at a time are enough for two cores.
     maxWorkers: 2,
     projects: [

@@ -164,11 +164,11 @@ describe.each<[string, () => CacheOptions]>([
 
   test('time to live', async () => {
     const cache = make({ ...options(), ttlMs: 60_000 });
-    await cache.set('short', 'c', vector(1), { ttlSeconds: 0.5 });
+    await cache.set('short', 'c', vector(1), { ttlSeconds: 2 });
     await cache.set('long', 'c', vector(2), { ttlSeconds: Infinity });
     await cache.set('usual', 'c', vector(3));
     expect(await cache.get('short', 'c')).not.toBeNull();
-    await sleep(550);
+    await sleep(2100);
     expect([await cache.has('short'), await cache.has('long'), await cache.has('usual')]).toEqual([false, true, true]);
     expect(await cache.get('short', 'c')).toBeNull();
     expect(await cache.optimize()).toMatchObject({ complete: true });

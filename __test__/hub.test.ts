@@ -493,7 +493,8 @@ describe('stopping', () => {
     const before = performance.now();
     stop.abort('enough');
     expect(await running).toMatchObject({ code: 'ABORTED', cause: 'enough' });
-    expect(performance.now() - before).toBeLessThan(1000);
+    // By itself it would end after ten seconds of silence.
+    expect(performance.now() - before).toBeLessThan(5000);
     expect(generator.isReady()).toBe(false);
     hub.fault = undefined;
     hub.stored.length = 0;

@@ -69,8 +69,10 @@ test('two processes read what the other sets', async () => {
   const set = children.map((child) => new Promise((resolve) => child.stdout.once('data', resolve)));
   const ends = children.map(end);
   await Promise.all(set);
-  // Each writes some ten milliseconds after it has set.
-  await sleep(300);
+  // Each writes some time after it has set, in its order.
+  const cache = new InferenceCache({ persistPath: path });
+  for (const last of [199, 399]) await expect.poll(() => cache.has(`prompt ${last}`)).toBe(true);
+  await cache.close();
   for (const child of children) child.stdin.write('read\n');
   for (const { code, said, err } of await Promise.all(ends)) {
     expect({ code, err }).toEqual({ code: 0, err: '' });

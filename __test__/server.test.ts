@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { request, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { json as jsonOf } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { OptimizedEmbeddingGenerator, PerformanceMonitor, type CallOptions } from 'embedcore';
@@ -644,12 +646,17 @@ describe('npx embedcore serve', () => {
 
   test.each(['SIGTERM', 'SIGINT'] as const)('%s: what runs is answered, then it ends with 0', async (signal) => {
     const { child, url, exit, err } = await command('--model', model('bert-mean'), '--alias', 'other', '--max-batch-items', '4000');
-    const running = fetch(`${url}/embeddings`, body(texts(3000), 'other'));
-    await sleep(50);
+    const { body: sent, headers, method } = body(texts(3000), 'other');
+    const running = request(`${url}/embeddings`, { method, headers: { ...headers, Expect: '100-continue' } });
+    running.flushHeaders();
+    // It has arrived, and the rest of it comes when the server is on its way out.
+    await once(running, 'continue');
     child.kill(signal);
-    const answer = await running;
-    expect(answer.status).toBe(200);
-    expect(((await answer.json()) as { data: unknown[] }).data.length).toBe(3000);
+    await expect.poll(err).toContain('Finishing');
+    running.end(sent);
+    const [answer] = (await once(running, 'response')) as [IncomingMessage];
+    expect(answer.statusCode).toBe(200);
+    expect(((await jsonOf(answer)) as { data: unknown[] }).data.length).toBe(3000);
     expect(await exit).toEqual([0, null]);
     expect(err()).toBe('Finishing what runs …\n');
   });
