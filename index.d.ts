@@ -532,58 +532,6 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
-/** Options of {@link PerformanceMonitor.toPrometheus}. */
-export interface PrometheusOptions {
-	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
-	prefix?: string;
-	/** Labels of every sample, such as the service's name. */
-	labels?: Record<string, string>;
-}
-/** What of a snapshot becomes a table. */
-export type CsvTable = "operations" | "caches" | "cycles";
-/** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
-export interface OpenTelemetryOptions {
-	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
-	spans?: boolean;
-	/** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
-	api?: unknown;
-}
-/** Something to end. */
-export interface OpenTelemetryConnection extends Disposable {
-	/** Nothing more is offered. */
-	disconnect(): void;
-}
-/** Options of {@link PerformanceMonitor}. */
-export interface MonitorOptions {
-	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
-	maxCycles?: number;
-	/**
-	 * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
-	 * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
-	 */
-	persistPath?: string;
-	/** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
-	persistInterval?: number;
-}
-/** What is known of an operation beside its time. */
-export interface RecordOptions {
-	/** Items that it has processed: a whole number from 0. Default 1. */
-	batchSize?: number;
-	/** Whether it succeeded; what failed has processed nothing. Default true. */
-	success?: boolean;
-	/** Memory in bytes: what was held, or what was held before and after and the most between. */
-	memory?: number | {
-		before: number;
-		after: number;
-		peak?: number;
-	};
-	/** What went wrong, to be kept among the latest errors. Makes `success` false. */
-	error?: unknown;
-}
-/** Options of {@link PerformanceMonitor.measure}. */
-export type MeasureOptions = Pick<RecordOptions, "batchSize">;
-/** Options of {@link MonitorTimer.stop}. */
-export type StopOptions = Pick<RecordOptions, "batchSize" | "success" | "error">;
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */
@@ -763,6 +711,65 @@ export interface MonitorSnapshot {
 	/** Not after merging. */
 	machine?: MachineUse;
 }
+/**
+ * One snapshot of several: counts are summed, percentiles are those of all durations together, throughput is that from
+ * the first beginning to the last end, and the latest cycles and errors of all are kept.
+ *
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
+ */
+export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot;
+/** Options of {@link PerformanceMonitor.toPrometheus}. */
+export interface PrometheusOptions {
+	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
+	prefix?: string;
+	/** Labels of every sample, such as the service's name. */
+	labels?: Record<string, string>;
+}
+/** What of a snapshot becomes a table. */
+export type CsvTable = "operations" | "caches" | "cycles";
+/** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
+export interface OpenTelemetryOptions {
+	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
+	spans?: boolean;
+	/** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
+	api?: unknown;
+}
+/** Something to end. */
+export interface OpenTelemetryConnection extends Disposable {
+	/** Nothing more is offered. */
+	disconnect(): void;
+}
+/** Options of {@link PerformanceMonitor}. */
+export interface MonitorOptions {
+	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
+	maxCycles?: number;
+	/**
+	 * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
+	 * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
+	 */
+	persistPath?: string;
+	/** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
+	persistInterval?: number;
+}
+/** What is known of an operation beside its time. */
+export interface RecordOptions {
+	/** Items that it has processed: a whole number from 0. Default 1. */
+	batchSize?: number;
+	/** Whether it succeeded; what failed has processed nothing. Default true. */
+	success?: boolean;
+	/** Memory in bytes: what was held, or what was held before and after and the most between. */
+	memory?: number | {
+		before: number;
+		after: number;
+		peak?: number;
+	};
+	/** What went wrong, to be kept among the latest errors. Makes `success` false. */
+	error?: unknown;
+}
+/** Options of {@link PerformanceMonitor.measure}. */
+export type MeasureOptions = Pick<RecordOptions, "batchSize">;
+/** Options of {@link MonitorTimer.stop}. */
+export type StopOptions = Pick<RecordOptions, "batchSize" | "success" | "error">;
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = {
 	monitor: PerformanceMonitor;
@@ -907,34 +914,6 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
-/**
- * One snapshot of several: counts are summed, percentiles are those of all durations together, throughput is that from
- * the first beginning to the last end, and the latest cycles and errors of all are kept.
- *
- * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
- */
-export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot;
-/** Options of {@link monitored}. */
-export interface MonitoredOptions {
-	/** What the operation is called. Default: `Class.method`. */
-	name?: string;
-	/** Default: the global one. */
-	monitor?: PerformanceMonitor;
-	/** Items of a call, by its arguments. Default 1. */
-	batchSize?: (...args: any[]) => number;
-}
-/** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
-export interface MonitoredDecorator {
-	<This, Args extends any[], Result>(method: (this: This, ...args: Args) => Result, context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>): (this: This, ...args: Args) => Result;
-	<T>(target: object, key: string | symbol, descriptor: TypedPropertyDescriptor<T>): void;
-}
-/**
- * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
- * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
- *
- * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
- */
-export declare function monitored(nameOrOptions?: string | MonitoredOptions): MonitoredDecorator;
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
 	/** Called once an interval. */
@@ -2115,5 +2094,26 @@ export declare class ModelStore {
 	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
 	remove(id: string): Promise<number>;
 }
+/** Options of {@link monitored}. */
+export interface MonitoredOptions {
+	/** What the operation is called. Default: `Class.method`. */
+	name?: string;
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor;
+	/** Items of a call, by its arguments. Default 1. */
+	batchSize?: (...args: any[]) => number;
+}
+/** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
+export interface MonitoredDecorator {
+	<This, Args extends any[], Result>(method: (this: This, ...args: Args) => Result, context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>): (this: This, ...args: Args) => Result;
+	<T>(target: object, key: string | symbol, descriptor: TypedPropertyDescriptor<T>): void;
+}
+/**
+ * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
+ * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
+ *
+ * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
+ */
+export declare function monitored(nameOrOptions?: string | MonitoredOptions): MonitoredDecorator;
 
 export {};

@@ -3,7 +3,8 @@ import { basename } from 'node:path';
 
 import { EmbeddingError } from './errors';
 import { invalid, optionsObject, show } from './input';
-import { getGlobalMonitor, insideOf, PerformanceMonitor, type CacheTypeStats, type MonitorSnapshot } from './monitor';
+import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
+import type { CacheTypeStats, MonitorSnapshot } from './monitor-snapshot';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
 import { call, native, settle, type NativeSampler } from './native';
 import type { Live } from './dashboard-server';

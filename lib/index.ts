@@ -99,27 +99,23 @@ export type {
 } from './performance';
 export { ModelStore } from './model-store';
 export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
-export { getGlobalMonitor, mergeSnapshots, monitored, PerformanceMonitor } from './monitor';
+export { getGlobalMonitor, PerformanceMonitor } from './monitor';
+export type { MeasureOptions, MonitorEvent, MonitorOptions, MonitorTimer, RecordOptions, StopOptions } from './monitor';
+export { monitored } from './monitored';
+export type { MonitoredDecorator, MonitoredOptions } from './monitored';
+export type { CsvTable, PrometheusOptions } from './monitor-reports';
+export { mergeSnapshots } from './monitor-snapshot';
 export type {
   CacheTypeStats,
   CycleRecord,
   CycleSummary,
   MachineUse,
-  MeasureOptions,
-  MonitoredDecorator,
-  MonitoredOptions,
   MonitorError,
-  MonitorEvent,
-  MonitorOptions,
   MonitorSnapshot,
   MonitorSummary,
-  MonitorTimer,
   OperationMemory,
   OperationStats,
-  RecordOptions,
-  StopOptions,
-} from './monitor';
-export type { CsvTable, PrometheusOptions } from './monitor-reports';
+} from './monitor-snapshot';
 export type { OpenTelemetryConnection, OpenTelemetryOptions } from './open-telemetry';
 export type { EmbeddingResult } from './result';
 export type { StreamOptions } from './stream';

@@ -50,6 +50,17 @@ export function annotationFields(annotation: unknown, where: string): string[] {
   });
 }
 
+export function requireString(what: string, value: unknown): string {
+  if (typeof value === 'string') return value;
+  throw invalid(`${what} is ${show(value)}, not a string`);
+}
+
+/** From 0, and exact. */
+export function requireWhole(what: string, value: unknown): number {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
+  throw invalid(`${what} is ${show(value)}, not a whole number from 0`, { name: what });
+}
+
 /** Refuses what is not an array. */
 export function requireArray(inputs: unknown, of: string): asserts inputs is readonly unknown[] {
   if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);

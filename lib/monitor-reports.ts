@@ -2,7 +2,7 @@
 
 import { EmbeddingError } from './errors';
 import { optionsObject, show } from './input';
-import type { CycleRecord, MonitorSnapshot } from './monitor';
+import type { CycleRecord, MonitorSnapshot } from './monitor-snapshot';
 
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {

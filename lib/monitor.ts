@@ -1,8 +1,9 @@
 import { channel } from 'node:diagnostics_channel';
 
 import { EmbeddingError, toEmbeddingError } from './errors';
-import { invalid, optionsObject, plainOptions, show } from './input';
+import { invalid, optionsObject, plainOptions, requireString, requireWhole, show } from './input';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
+import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './monitor-snapshot';
 import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from './native';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
 
@@ -36,167 +37,6 @@ export type MeasureOptions = Pick<RecordOptions, 'batchSize'>;
 
 /** Options of {@link MonitorTimer.stop}. */
 export type StopOptions = Pick<RecordOptions, 'batchSize' | 'success' | 'error'>;
-
-/** Bytes that the process held around operations. */
-export interface OperationMemory {
-  /** When the latest operation began. */
-  before: number;
-  /** When it ended. */
-  after: number;
-  /**
-   * The most that was seen at any of them: exact where an operation drove the process higher than it ever was, else what
-   * was held at a beginning or an end.
-   */
-  peak: number;
-  /** How much more was held after an operation than before it, on average. */
-  averageGrowth: number;
-  /** Operations that it was measured at. */
-  samples: number;
-}
-
-/** What is known of one operation. Times in milliseconds; percentiles are off by at most 0.4 %. */
-export interface OperationStats {
-  name: string;
-  /** How often it ran, failures included. */
-  count: number;
-  /** How often it failed. */
-  errors: number;
-  /** Items that it has processed. */
-  items: number;
-  /** All times together. */
-  total: number;
-  min: number;
-  max: number;
-  mean: number;
-  p50: number;
-  p95: number;
-  p99: number;
-  p999: number;
-  /**
-   * Items a second: from the beginning of the first operation to the end of the last one, and over the last minute (or
-   * since that beginning). 0 where that is no time at all.
-   */
-  throughput: { wholeRun: number; lastMinute: number };
-  /** `null` where it was not measured. */
-  memory: OperationMemory | null;
-  /** When the first one began, in milliseconds since 1970. */
-  firstAt: number;
-  /** When the last one ended, in milliseconds since 1970. */
-  lastAt: number;
-}
-
-/** How one type of thing was found. */
-export interface CacheTypeStats {
-  type: string;
-  hits: number;
-  misses: number;
-  /** 0–1. */
-  hitRatio: number;
-}
-
-/** Work of several steps. Times in milliseconds. */
-export interface CycleRecord {
-  id: string;
-  /** `'interrupted'`: its process ended before it did. */
-  status: 'inProgress' | 'succeeded' | 'failed' | 'interrupted';
-  /** Milliseconds since 1970. */
-  startedAt: number;
-  /** Milliseconds since 1970; `null` where nobody saw the end, as `duration`. */
-  endedAt: number | null;
-  duration: number | null;
-  llmCalls: number;
-  /** Of these, the ones that a cache answered. */
-  cacheHits: number;
-  llmTime: number;
-  validations: number;
-  validationTime: number;
-  fileOperations: number;
-  /** Bytes that the process held; as {@link OperationMemory}. */
-  memory: { before: number; after: number; peak: number } | null;
-}
-
-/** All cycles since the beginning, those that are no longer kept one by one included. Times in milliseconds. */
-export interface CycleSummary {
-  /** `succeeded + failed + interrupted`. */
-  count: number;
-  succeeded: number;
-  failed: number;
-  interrupted: number;
-  /** Cycles in progress. The totals below are of ended ones. */
-  active: number;
-  llmCalls: number;
-  cacheHits: number;
-  /** 0–1; 0 before the first call. */
-  cacheHitRatio: number;
-  llmTime: number;
-  validations: number;
-  validationTime: number;
-  fileOperations: number;
-  /** `null` before the first one has ended. */
-  duration: { total: number; min: number; max: number; mean: number; p50: number; p95: number; p99: number; p999: number } | null;
-}
-
-/** One failure. */
-export interface MonitorError {
-  /** Milliseconds since 1970. */
-  at: number;
-  /** The operation. */
-  name: string;
-  message: string;
-}
-
-/** What the machine does, the container where it has a limit; at most a second old. */
-export interface MachineUse {
-  /** Bytes that this process holds. */
-  processMemory: number;
-  /** Bytes in use by all. */
-  usedMemory: number;
-  /** Bytes that there are. */
-  totalMemory: number;
-  /** Percent of the cores that this process may use. */
-  cpuUsage: number;
-  cpuCores: number;
-}
-
-/** See {@link PerformanceMonitor.getSummary}. */
-export interface MonitorSummary {
-  /** When the monitor was made or reset, in milliseconds since 1970. */
-  startedAt: number;
-  /** How long ago that is, in milliseconds. */
-  uptime: number;
-  /** Over all operations. */
-  totals: { count: number; errors: number; items: number };
-  operations: Record<string, OperationStats>;
-  caches: { hits: number; misses: number; hitRatio: number; byType: Record<string, CacheTypeStats> };
-  cycles: CycleSummary;
-  /** The latest failures whose message is known, the oldest first: at most 100. */
-  errors: MonitorError[];
-  machine: MachineUse;
-}
-
-/** All that a monitor knows at one moment, as JSON can hold it. See {@link mergeSnapshots}. */
-export interface MonitorSnapshot {
-  format: 'embedcore-monitor';
-  version: 1;
-  /** Milliseconds since 1970. */
-  takenAt: number;
-  /** Milliseconds since 1970. */
-  startedAt: number;
-  /** By name. `histogram`: durations in nanoseconds and how many there are of each, in turn. */
-  operations: (OperationStats & { histogram?: number[] })[];
-  /** By type. */
-  caches: CacheTypeStats[];
-  cycles: {
-    summary: CycleSummary;
-    /** The latest ones that have ended, the oldest first. */
-    recent: CycleRecord[];
-    active: CycleRecord[];
-    histogram: number[];
-  };
-  errors: MonitorError[];
-  /** Not after merging. */
-  machine?: MachineUse;
-}
 
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = { monitor: PerformanceMonitor } & (
@@ -391,7 +231,7 @@ export class PerformanceMonitor implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when one of this id is in progress.
    */
   startCycle(id: string): void {
-    call(() => this.#native.startCycle(text('The id of the cycle', id)));
+    call(() => this.#native.startCycle(requireString('The id of the cycle', id)));
     this.#changed();
     if (events.hasSubscribers) publish({ monitor: this, type: 'cycle-started', id });
   }
@@ -403,27 +243,27 @@ export class PerformanceMonitor implements AsyncDisposable {
   recordLlmCall(id: string, options: { cacheHit?: boolean; duration?: number } = {}): void {
     const { cacheHit = false, duration = 0 } = optionsOf(options);
     if (typeof cacheHit !== 'boolean') throw invalid(`cacheHit is ${show(cacheHit)}, not true or false`);
-    call(() => this.#native.cycleCall(text('The id of the cycle', id), cacheHit, milliseconds('The duration', duration)));
+    call(() => this.#native.cycleCall(requireString('The id of the cycle', id), cacheHit, milliseconds('The duration', duration)));
   }
 
   /** Notes a validation of `count` things (default 1) in a cycle, that took `duration` milliseconds. */
   recordValidation(id: string, options: { duration?: number; count?: number } = {}): void {
     const { duration = 0, count = 1 } = optionsOf(options);
-    const [ms, things] = [milliseconds('The duration', duration), whole('count', count)];
-    call(() => this.#native.cycleValidation(text('The id of the cycle', id), ms, things));
+    const [ms, things] = [milliseconds('The duration', duration), requireWhole('count', count)];
+    call(() => this.#native.cycleValidation(requireString('The id of the cycle', id), ms, things));
   }
 
   /** Notes that a file was read or written in a cycle, or `count` of them. */
   recordFileOperation(id: string, options: { count?: number } = {}): void {
     const { count = 1 } = optionsOf(options);
-    call(() => this.#native.cycleFiles(text('The id of the cycle', id), whole('count', count)));
+    call(() => this.#native.cycleFiles(requireString('The id of the cycle', id), requireWhole('count', count)));
   }
 
   /** Ends a cycle, and gives what is known of it. */
   endCycle(id: string, options: { success?: boolean } = {}): CycleRecord {
     const { success = true } = optionsOf(options);
     if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
-    const cycle = JSON.parse(call(() => this.#native.endCycle(text('The id of the cycle', id), success))) as CycleRecord;
+    const cycle = JSON.parse(call(() => this.#native.endCycle(requireString('The id of the cycle', id), success))) as CycleRecord;
     this.#changed();
     if (events.hasSubscribers) publish({ monitor: this, type: 'cycle-ended', cycle });
     return cycle;
@@ -437,7 +277,7 @@ export class PerformanceMonitor implements AsyncDisposable {
   /** What is known of one operation; `null` for one that was never recorded. */
   getStats(name: string): OperationStats | null {
     this.#flush();
-    const json = call(() => this.#native.stats(text('The name', name)));
+    const json = call(() => this.#native.stats(requireString('The name', name)));
     return json == null ? null : (JSON.parse(json) as OperationStats);
   }
 
@@ -524,7 +364,7 @@ export class PerformanceMonitor implements AsyncDisposable {
     const own = path === this.#persistPath;
     if (own) this.#unsaved = false;
     try {
-      await settle(() => this.#native.save(text('The path', path)));
+      await settle(() => this.#native.save(requireString('The path', path)));
     } catch (error) {
       if (own) this.#unsaved = true;
       throw error;
@@ -619,110 +459,11 @@ export function getGlobalMonitor(): PerformanceMonitor {
   return (sharedMonitor ??= globalOne());
 }
 
-/**
- * One snapshot of several: counts are summed, percentiles are those of all durations together, throughput is that from
- * the first beginning to the last end, and the latest cycles and errors of all are kept.
- *
- * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
- */
-export function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot {
-  if (snapshots.length === 0) throw invalid('There are no snapshots to merge: pass at least one');
-  const all = snapshots.map((snapshot, index) => {
-    try {
-      if (typeof snapshot === 'object' && snapshot !== null) return JSON.stringify(snapshot);
-    } catch {
-      // Circular, or with a BigInt in it.
-    }
-    throw invalid(`Snapshot ${index} is ${show(snapshot)}, not what snapshot() gives`, { index });
-  });
-  return JSON.parse(call(() => native().mergeSnapshots(all))) as MonitorSnapshot;
-}
-
-/** Options of {@link monitored}. */
-export interface MonitoredOptions {
-  /** What the operation is called. Default: `Class.method`. */
-  name?: string;
-  /** Default: the global one. */
-  monitor?: PerformanceMonitor;
-  /** Items of a call, by its arguments. Default 1. */
-  batchSize?: (...args: any[]) => number;
-}
-
-/** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
-export interface MonitoredDecorator {
-  <This, Args extends any[], Result>(
-    method: (this: This, ...args: Args) => Result,
-    context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>,
-  ): (this: This, ...args: Args) => Result;
-  <T>(target: object, key: string | symbol, descriptor: TypedPropertyDescriptor<T>): void;
-}
-
-/**
- * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
- * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
- *
- * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
- */
-export function monitored(nameOrOptions: string | MonitoredOptions = {}): MonitoredDecorator {
-  const options = typeof nameOrOptions === 'string' ? { name: nameOrOptions } : (optionsOf(nameOrOptions) as MonitoredOptions);
-  const { name: given, monitor, batchSize } = options;
-  if (given !== undefined) text('The name', given);
-  if (monitor !== undefined && !(monitor instanceof PerformanceMonitor)) throw invalid(`monitor is ${show(monitor)}, not a PerformanceMonitor`);
-  if (batchSize !== undefined && typeof batchSize !== 'function') throw invalid(`batchSize is ${show(batchSize)}, not a function of the arguments`);
-
-  const wrap = (method: (...args: any[]) => unknown, key: string | symbol) => {
-    let name = given;
-    const wrapped = function (this: unknown, ...args: unknown[]): unknown {
-      name ??= `${ownerOf(this, key, wrapped)}${String(key)}`;
-      const items = batchSize?.(...args);
-      const timer = (monitor ?? getGlobalMonitor()).startTimer(name);
-      const end = { batchSize: items === undefined ? 1 : whole('batchSize', items) };
-      const fail = (error: unknown) => void timer.stop({ error: error ?? new Error(String(error)) });
-      let result: unknown;
-      try {
-        result = method.apply(this, args);
-      } catch (error) {
-        fail(error);
-        throw error;
-      }
-      const then = (result as PromiseLike<unknown> | null | undefined)?.then;
-      if (typeof then === 'function') then.call(result, () => timer.stop(end), fail);
-      else timer.stop(end);
-      return result;
-    };
-    Object.defineProperty(wrapped, 'name', { value: method.name, configurable: true });
-    return wrapped;
-  };
-
-  const decorate = (first: unknown, second: unknown, third?: TypedPropertyDescriptor<unknown>) => {
-    const context = typeof second === 'object' && second !== null ? (second as ClassMethodDecoratorContext) : undefined;
-    const method = context ? first : third?.value;
-    const isMethod = typeof method === 'function' && (!context || context.kind === 'method');
-    if (!isMethod) throw invalid('@monitored() decorates methods only');
-    if (context) return wrap(method as () => unknown, context.name);
-    third!.value = wrap(method as () => unknown, second as string | symbol);
-    return undefined;
-  };
-  return decorate as MonitoredDecorator;
-}
-
-/** `Class.` of the class that has the method, which may be a base of the one that `self` is of. */
-function ownerOf(self: unknown, key: string | symbol, method: unknown): string {
-  for (let owner = self; owner !== null && owner !== undefined; owner = Object.getPrototypeOf(owner)) {
-    const own = Object.getOwnPropertyDescriptor(owner, key);
-    if (own?.value !== method) continue;
-    const holder = typeof owner === 'function' ? owner : (owner as { constructor?: unknown }).constructor;
-    const name = typeof holder === 'function' ? holder.name : '';
-    return name ? `${name}.` : '';
-  }
-  return '';
-}
-
 /** The number that stands for a name. */
 function numberOf(known: Map<string, number>, what: string, name: string, ask: (name: string) => number): number {
   const found = known.get(name);
   if (found !== undefined) return found;
-  const id = call(() => ask(text(what, name)));
+  const id = call(() => ask(requireString(what, name)));
   if (known.size < NAMES) known.set(name, id);
   return id;
 }
@@ -737,7 +478,7 @@ interface Checked {
 function checked(options: RecordOptions | StopOptions): Checked {
   const { batchSize = 1, error, success = error === undefined, memory } = optionsOf(options) as RecordOptions;
   if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
-  return { batchSize: whole('batchSize', batchSize), success: success && error === undefined, error, memory: memoryOf(memory) };
+  return { batchSize: requireWhole('batchSize', batchSize), success: success && error === undefined, error, memory: memoryOf(memory) };
 }
 
 function memoryOf(memory: RecordOptions['memory']): Checked['memory'] {
@@ -754,11 +495,6 @@ function optionsOf<T extends object>(options: T): T {
   return optionsObject(options, 'The options') as T;
 }
 
-function whole(what: string, value: unknown): number {
-  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
-  throw invalid(`${what} is ${show(value)}, not a whole number from 0`, { name: what });
-}
-
 function bytes(what: string, value: unknown): number {
   if (typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return Math.round(value);
   throw invalid(`${what} is ${show(value)}, not a number of bytes`, { name: what });
@@ -771,11 +507,6 @@ function milliseconds(what: string, value: unknown): number {
 
 function notADuration(what: string, value: unknown): EmbeddingError {
   return invalid(`${what} is ${show(value)}: pass milliseconds, a number from 0 to ${MAX_MS}`);
-}
-
-function text(what: string, value: unknown): string {
-  if (typeof value === 'string') return value;
-  throw invalid(`${what} is ${show(value)}, not a string`);
 }
 
 /** What is no number becomes NaN, which is refused with its index. */

@@ -2,7 +2,8 @@ import type { Channel } from 'node:diagnostics_channel';
 
 import { EmbeddingError } from './errors';
 import { optionsObject } from './input';
-import type { MonitorEvent, MonitorSnapshot, PerformanceMonitor } from './monitor';
+import type { MonitorEvent, PerformanceMonitor } from './monitor';
+import type { MonitorSnapshot } from './monitor-snapshot';
 
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {

@@ -2,7 +2,7 @@ import { channel } from 'node:diagnostics_channel';
 
 import type { CacheMaintenance, CacheStats } from './cache';
 import type { Log } from './log';
-import type { OperationStats } from './monitor';
+import type { OperationStats } from './monitor-snapshot';
 
 /** What was learned about batches of texts of like length. */
 export interface LearnedBatch {
