@@ -88,7 +88,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
         "rusqlite::",
         &["cache/store/batch.rs", "cache/store/file.rs", "cache/store/mod.rs", "cache/store/row.rs", "index/store.rs"],
     ),
-    ("tree_sitter", &["index/outline.rs"]),
+    ("tree_sitter", &["index/outline.rs", "index/outline/language.rs"]),
     ("ignore::", &["index/tree.rs"]),
     ("ureq::", &["model/hub/client.rs"]),
     ("rustls_native_certs", &["model/hub/client.rs"]),

@@ -1,9 +1,16 @@
 //! Source text → its functions, methods, classes and types, with the words that describe them.
 
+mod language;
+mod prose;
+
 use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
-use tree_sitter::{Language, Node, ParseOptions, Parser};
+use tree_sitter::{Node, ParseOptions, Parser};
+
+use prose::{cut, folded, plain_comment};
+
+pub use language::{Grammar, Kind, extensions, grammar};
 
 /// Longest part of a declaration's source that is embedded, in bytes. Twice as much ranks no better.
 const MAX_CODE: usize = 2000;
@@ -36,60 +43,8 @@ const NAMES_VALUES: [&str; 5] =
 /// Nodes that may stand between a declaration and its comment.
 const ATTRIBUTES: [&str; 2] = ["attribute_item", "decorator"];
 
-/// How lines begin that speak to tools.
-const DIRECTIVES: [&str; 16] = [
-    "eslint",
-    "@ts-",
-    "prettier-",
-    "nolint",
-    "go:",
-    "noqa",
-    "istanbul",
-    "c8 ",
-    "v8 ",
-    "biome-",
-    "tslint",
-    "jshint",
-    "pylint",
-    "type:",
-    "region",
-    "endregion",
-];
-
-/// How lines begin that speak of a part.
-const TAGS: [&str; 7] = ["@", ":param", ":arg", ":return", ":rtype", ":raise", ":type"];
-
-/// Where a comment begins to speak of parts.
-const SECTIONS: [&str; 9] =
-    ["Args", "Arguments", "Parameters", "Returns", "Raises", "Errors", "Panics", "Examples", "Safety"];
-
 /// Declarations of one file that are kept.
 const MAX_DECLARATIONS: usize = 20_000;
-
-/// What a declaration declares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A function that belongs to no type.
-    Function,
-    /// A function of a type.
-    Method,
-    /// A class.
-    Class,
-    /// Any other type: struct, enum, trait, interface, alias.
-    Type,
-}
-
-impl Kind {
-    /// The spelling in results.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Function => "function",
-            Self::Method => "method",
-            Self::Class => "class",
-            Self::Type => "type",
-        }
-    }
-}
 
 /// One declaration of a file.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,104 +72,6 @@ pub enum Unreadable {
     Slow,
 }
 
-/// A language that can be read.
-pub struct Grammar {
-    extensions: &'static [&'static str],
-    language: fn() -> Language,
-    /// Node kinds that declare something.
-    declares: &'static [(&'static str, Kind)],
-    /// Whether a string at the beginning of a body documents it.
-    docstrings: bool,
-}
-
-const ECMASCRIPT: &[(&str, Kind)] = &[
-    ("function_declaration", Kind::Function),
-    ("generator_function_declaration", Kind::Function),
-    ("function_signature", Kind::Function),
-    ("method_definition", Kind::Method),
-    ("abstract_method_signature", Kind::Method),
-    ("class_declaration", Kind::Class),
-    ("abstract_class_declaration", Kind::Class),
-    ("interface_declaration", Kind::Type),
-    ("type_alias_declaration", Kind::Type),
-    ("enum_declaration", Kind::Type),
-    // These declare a function if their value is one.
-    ("variable_declarator", Kind::Function),
-    ("assignment_expression", Kind::Function),
-    ("pair", Kind::Function),
-    ("public_field_definition", Kind::Method),
-    ("field_definition", Kind::Method),
-];
-
-/// All languages.
-static GRAMMARS: &[Grammar] = &[
-    Grammar {
-        extensions: &["ts", "mts", "cts"],
-        language: || tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
-        declares: ECMASCRIPT,
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["tsx"],
-        language: || tree_sitter_typescript::LANGUAGE_TSX.into(),
-        declares: ECMASCRIPT,
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["js", "mjs", "cjs", "jsx"],
-        language: || tree_sitter_javascript::LANGUAGE.into(),
-        declares: ECMASCRIPT,
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["py", "pyi"],
-        language: || tree_sitter_python::LANGUAGE.into(),
-        declares: &[("function_definition", Kind::Function), ("class_definition", Kind::Class)],
-        docstrings: true,
-    },
-    Grammar {
-        extensions: &["rs"],
-        language: || tree_sitter_rust::LANGUAGE.into(),
-        declares: &[
-            ("function_item", Kind::Function),
-            ("function_signature_item", Kind::Function),
-            ("macro_definition", Kind::Function),
-            ("struct_item", Kind::Type),
-            ("enum_item", Kind::Type),
-            ("union_item", Kind::Type),
-            ("trait_item", Kind::Type),
-            ("type_item", Kind::Type),
-        ],
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["go"],
-        language: || tree_sitter_go::LANGUAGE.into(),
-        declares: &[
-            ("function_declaration", Kind::Function),
-            ("method_declaration", Kind::Method),
-            ("type_spec", Kind::Type),
-            ("type_alias", Kind::Type),
-        ],
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["java"],
-        language: || tree_sitter_java::LANGUAGE.into(),
-        declares: &[
-            ("method_declaration", Kind::Method),
-            ("constructor_declaration", Kind::Method),
-            ("compact_constructor_declaration", Kind::Method),
-            ("class_declaration", Kind::Class),
-            ("record_declaration", Kind::Class),
-            ("interface_declaration", Kind::Type),
-            ("annotation_type_declaration", Kind::Type),
-            ("enum_declaration", Kind::Type),
-        ],
-        docstrings: false,
-    },
-];
-
 /// Nodes whose functions are methods, beside the declarations of classes and types themselves.
 const HOLDS_METHODS: [&str; 2] = ["impl_item", "class"];
 
@@ -228,17 +85,6 @@ const WRAPPERS: [&str; 7] = [
     "type_declaration",
     "ambient_declaration",
 ];
-
-/// The file name extensions that are read.
-pub fn extensions() -> impl Iterator<Item = &'static str> {
-    GRAMMARS.iter().flat_map(|grammar| grammar.extensions).copied()
-}
-
-/// The grammar for a file name extension.
-pub fn grammar(extension: &str) -> Option<&'static Grammar> {
-    let is = |known: &&str| known.eq_ignore_ascii_case(extension);
-    GRAMMARS.iter().find(|grammar| grammar.extensions.iter().any(is))
-}
 
 /// The declarations of `source`, in their order; those that can be told apart between syntax errors.
 pub fn outline(source: &str, grammar: &Grammar) -> Result<Vec<Declaration>, Unreadable> {
@@ -386,9 +232,9 @@ fn enter(
     let (start, end) = (outer.node.start_byte(), with_body.end_byte());
     let docstring = if grammar.docstrings { body.and_then(docstring).map(text) } else { None };
     let summary = match (docstring, &outer.leading) {
-        (Some(text), _) => plain_comment(text),
+        (Some(text), _) => plain_comment(text, MAX_SUMMARY),
         (None, Some(comment)) if outer.node.start_position().row <= comment.last_row + 1 => {
-            plain_comment(cut(slice(comment.bytes.clone()), MAX_COMMENT))
+            plain_comment(cut(slice(comment.bytes.clone()), MAX_COMMENT), MAX_SUMMARY)
         }
         _ => String::new(),
     };
@@ -547,52 +393,6 @@ fn docstring(body: Node<'_>) -> Option<Node<'_>> {
     let first = body.named_children(&mut cursor).find(|child| child.kind() != "comment")?;
     let string = if first.kind() == "expression_statement" { first.named_child(0)? } else { first };
     (string.kind() == "string").then_some(string)
-}
-
-/// The words of a comment or docstring, without its markers, up to its first tag.
-fn plain_comment(comment: &str) -> String {
-    let unquoted = comment.trim_start_matches(|c: char| c.is_ascii_alphabetic());
-    let comment = if unquoted.starts_with(['"', '\'']) { unquoted.trim_matches(['"', '\'']) } else { comment };
-    let mut words = String::new();
-    for line in comment.lines() {
-        let line = line.trim().trim_start_matches(['/', '*', '!']).trim_end_matches(['/', '*']).trim();
-        let line = line.trim_start_matches(['#', ' ']);
-        let for_tools = DIRECTIVES.iter().any(|directive| line.starts_with(directive));
-        if for_tools || !line.contains(|c: char| c.is_alphanumeric()) {
-            continue;
-        }
-        // Tags and sections describe parts, not the whole.
-        if TAGS.iter().any(|tag| line.starts_with(tag)) || SECTIONS.contains(&line.trim_end_matches(':')) {
-            break;
-        }
-        words.push_str(line);
-        words.push(' ');
-        if words.len() > MAX_SUMMARY {
-            break;
-        }
-    }
-    folded(&words, MAX_SUMMARY)
-}
-
-/// `text` with runs of white space made one space, cut to `limit` bytes.
-fn folded(text: &str, limit: usize) -> String {
-    let mut folded = String::with_capacity(text.len().min(limit));
-    for word in text.split_whitespace() {
-        if !folded.is_empty() {
-            folded.push(' ');
-        }
-        folded.push_str(word);
-        if folded.len() > limit {
-            folded.truncate(folded.floor_char_boundary(limit));
-            break;
-        }
-    }
-    folded
-}
-
-/// `text` up to `limit` bytes, never inside a character.
-fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
 }
 
 #[cfg(test)]

@@ -1,0 +1,138 @@
+//! The languages that are read, and what declares something in them.
+
+use tree_sitter::Language;
+
+/// What a declaration declares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A function that belongs to no type.
+    Function,
+    /// A function of a type.
+    Method,
+    /// A class.
+    Class,
+    /// Any other type: struct, enum, trait, interface, alias.
+    Type,
+}
+
+impl Kind {
+    /// The spelling in results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Function => "function",
+            Self::Method => "method",
+            Self::Class => "class",
+            Self::Type => "type",
+        }
+    }
+}
+
+/// A language that can be read.
+pub struct Grammar {
+    extensions: &'static [&'static str],
+    /// Its grammar.
+    pub language: fn() -> Language,
+    /// Node kinds that declare something.
+    pub declares: &'static [(&'static str, Kind)],
+    /// Whether a string at the beginning of a body documents it.
+    pub docstrings: bool,
+}
+
+const ECMASCRIPT: &[(&str, Kind)] = &[
+    ("function_declaration", Kind::Function),
+    ("generator_function_declaration", Kind::Function),
+    ("function_signature", Kind::Function),
+    ("method_definition", Kind::Method),
+    ("abstract_method_signature", Kind::Method),
+    ("class_declaration", Kind::Class),
+    ("abstract_class_declaration", Kind::Class),
+    ("interface_declaration", Kind::Type),
+    ("type_alias_declaration", Kind::Type),
+    ("enum_declaration", Kind::Type),
+    // These declare a function if their value is one.
+    ("variable_declarator", Kind::Function),
+    ("assignment_expression", Kind::Function),
+    ("pair", Kind::Function),
+    ("public_field_definition", Kind::Method),
+    ("field_definition", Kind::Method),
+];
+
+/// All languages.
+static GRAMMARS: &[Grammar] = &[
+    Grammar {
+        extensions: &["ts", "mts", "cts"],
+        language: || tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
+        declares: ECMASCRIPT,
+        docstrings: false,
+    },
+    Grammar {
+        extensions: &["tsx"],
+        language: || tree_sitter_typescript::LANGUAGE_TSX.into(),
+        declares: ECMASCRIPT,
+        docstrings: false,
+    },
+    Grammar {
+        extensions: &["js", "mjs", "cjs", "jsx"],
+        language: || tree_sitter_javascript::LANGUAGE.into(),
+        declares: ECMASCRIPT,
+        docstrings: false,
+    },
+    Grammar {
+        extensions: &["py", "pyi"],
+        language: || tree_sitter_python::LANGUAGE.into(),
+        declares: &[("function_definition", Kind::Function), ("class_definition", Kind::Class)],
+        docstrings: true,
+    },
+    Grammar {
+        extensions: &["rs"],
+        language: || tree_sitter_rust::LANGUAGE.into(),
+        declares: &[
+            ("function_item", Kind::Function),
+            ("function_signature_item", Kind::Function),
+            ("macro_definition", Kind::Function),
+            ("struct_item", Kind::Type),
+            ("enum_item", Kind::Type),
+            ("union_item", Kind::Type),
+            ("trait_item", Kind::Type),
+            ("type_item", Kind::Type),
+        ],
+        docstrings: false,
+    },
+    Grammar {
+        extensions: &["go"],
+        language: || tree_sitter_go::LANGUAGE.into(),
+        declares: &[
+            ("function_declaration", Kind::Function),
+            ("method_declaration", Kind::Method),
+            ("type_spec", Kind::Type),
+            ("type_alias", Kind::Type),
+        ],
+        docstrings: false,
+    },
+    Grammar {
+        extensions: &["java"],
+        language: || tree_sitter_java::LANGUAGE.into(),
+        declares: &[
+            ("method_declaration", Kind::Method),
+            ("constructor_declaration", Kind::Method),
+            ("compact_constructor_declaration", Kind::Method),
+            ("class_declaration", Kind::Class),
+            ("record_declaration", Kind::Class),
+            ("interface_declaration", Kind::Type),
+            ("annotation_type_declaration", Kind::Type),
+            ("enum_declaration", Kind::Type),
+        ],
+        docstrings: false,
+    },
+];
+
+/// The file name extensions that are read.
+pub fn extensions() -> impl Iterator<Item = &'static str> {
+    GRAMMARS.iter().flat_map(|grammar| grammar.extensions).copied()
+}
+
+/// The grammar for a file name extension.
+pub fn grammar(extension: &str) -> Option<&'static Grammar> {
+    let is = |known: &&str| known.eq_ignore_ascii_case(extension);
+    GRAMMARS.iter().find(|grammar| grammar.extensions.iter().any(is))
+}
