@@ -12,6 +12,7 @@ fn main() {
     }
     #[cfg(feature = "napi")]
     napi_build::setup();
+    fold_identical_code();
 }
 
 /// Platforms without a pin build too: their users bring a library of their own.
@@ -24,4 +25,13 @@ fn pin_library() -> Result<(), String> {
         println!("cargo:rustc-env={name}={}", pin[field].as_str().unwrap_or_default());
     }
     Ok(())
+}
+
+/// Functions that came out the same are kept once, where Rust brings a linker that can tell which of them may be.
+fn fold_identical_code() {
+    let target = env::var("TARGET").unwrap_or_default();
+    let profile = env::var("PROFILE").unwrap_or_default();
+    if target == "x86_64-unknown-linux-gnu" && profile == "release" {
+        println!("cargo:rustc-cdylib-link-arg=-Wl,--icf=safe");
+    }
 }

