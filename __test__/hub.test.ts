@@ -626,7 +626,7 @@ describe('processes', () => {
         let over = false;
         void ended.then(() => (over = true));
         // Some anywhere, the others in the middle of the large file.
-        if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 20_000, interval: 5 });
+        if (i % 3 > 0) await vi.waitUntil(() => over || hub.stored.length > before, { timeout: 60_000, interval: 5 });
         await new Promise((resolve) => setTimeout(resolve, Math.random() * (i % 3 > 0 ? 60 : 500)));
         child.kill('SIGKILL');
         await ended;

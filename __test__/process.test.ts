@@ -14,7 +14,7 @@ const bert = model('bert-mean');
 
 function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<{ code: number | string; out: string; err: string }> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [script, ...args], { env: { ...process.env, ...env }, timeout: 30_000 }, (error, out, err) => {
+    execFile(process.execPath, [script, ...args], { env: { ...process.env, ...env }, timeout: 120_000 }, (error, out, err) => {
       resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
     });
   });
