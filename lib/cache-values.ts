@@ -163,7 +163,8 @@ export function fromNative(entry: NativeEntry): CachedEmbedding {
 /** What is near to `query`, whose values are overwritten: those of the answers are as many. */
 export function similarOf(near: NativeNearest, query: Float32Array): SimilarEntry[] {
   const texts = near.texts();
-  return near.similarities().map((similarity, at) => {
+  // Arrays of the native side may belong to another realm; this one is of the caller's.
+  return Array.from(near.similarities(), (similarity, at) => {
     near.copyTo(at, query);
     const metadata = texts[2 * at + 1]!;
     const entry = { key: texts[2 * at]!, similarity, embedding: toNumbers(query, query.length) };
