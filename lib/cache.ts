@@ -323,7 +323,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
    *
    * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors that lie in heaps, as those of a model do,
-   * that takes less than a millisecond; among random ones, all about equally far from each other, ten times as long.
+   * that takes less than a millisecond; among random ones, all about equally far from each other, more than ten times
+   * as long.
    */
   async findSimilar(
     embedding: ArrayLike<number>,
