@@ -361,6 +361,14 @@ export interface CacheEntryOptions {
 	/** Anything that JSON can hold, given back with the entry. */
 	metadata?: unknown | undefined;
 }
+/** An entry that is similar to what was asked for. */
+export interface SimilarEntry {
+	key: string;
+	/** Cosine of the angle between the two, -1–1. */
+	similarity: number;
+	embedding: number[];
+	metadata?: unknown;
+}
 /** What a key stands for. A copy: changing it never changes the cache. */
 export interface CachedEmbedding {
 	embedding: number[];
@@ -456,14 +464,6 @@ export interface CacheOptions {
 	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
 	logger?: Logger | undefined;
 }
-/** An entry that is similar to what was asked for. */
-export interface SimilarEntry {
-	key: string;
-	/** Cosine of the angle between the two, -1–1. */
-	similarity: number;
-	embedding: number[];
-	metadata?: unknown;
-}
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
  *
@@ -508,8 +508,9 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
 	 *
-	 * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes about a
-	 * millisecond; among random ones, all about equally far from each other, ten times as long.
+	 * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors that lie in heaps, as those of a model do,
+	 * that takes less than a millisecond; among random ones, all about equally far from each other, more than ten times
+	 * as long.
 	 */
 	findSimilar(embedding: ArrayLike<number>, options?: {
 		threshold?: number;

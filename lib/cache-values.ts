@@ -2,7 +2,7 @@
 
 import { EmbeddingError } from './errors';
 import { annotationFields, invalid } from './input';
-import type { NativeEntry, NativeLookup } from './native';
+import type { NativeEntry, NativeLookup, NativeNearest } from './native';
 import type { EmbeddingResult } from './result';
 
 /** Settings of one entry. */
@@ -11,6 +11,15 @@ export interface CacheEntryOptions {
   ttlSeconds?: number | undefined;
   /** Anything that JSON can hold, given back with the entry. */
   metadata?: unknown | undefined;
+}
+
+/** An entry that is similar to what was asked for. */
+export interface SimilarEntry {
+  key: string;
+  /** Cosine of the angle between the two, -1–1. */
+  similarity: number;
+  embedding: number[];
+  metadata?: unknown;
 }
 
 /** What a key stands for. A copy: changing it never changes the cache. */
@@ -149,6 +158,18 @@ export function fromNative(entry: NativeEntry): CachedEmbedding {
   const metadata = entry.metadata();
   const embedding = toNumbers(vector, vector.length);
   return metadata == null ? { embedding } : { embedding, metadata: JSON.parse(metadata) as unknown };
+}
+
+/** What is near to `query`, whose values are overwritten: those of the answers are as many. */
+export function similarOf(near: NativeNearest, query: Float32Array): SimilarEntry[] {
+  const texts = near.texts();
+  // Arrays of the native side may belong to another realm; this one is of the caller's.
+  return Array.from(near.similarities(), (similarity, at) => {
+    near.copyTo(at, query);
+    const metadata = texts[2 * at + 1]!;
+    const entry = { key: texts[2 * at]!, similarity, embedding: toNumbers(query, query.length) };
+    return metadata === '' ? entry : { ...entry, metadata: JSON.parse(metadata) as unknown };
+  });
 }
 
 /** Copied: an array of doubles from the start, without holes, which is faster than to fill a new one. */

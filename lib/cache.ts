@@ -13,6 +13,7 @@ import {
   noContent,
   packOf,
   resultOf,
+  similarOf,
   toNumbers,
   vectorOf,
   type CacheEntry,
@@ -22,6 +23,7 @@ import {
   type CachedEmbedding,
   type CachedResult,
   type Pack,
+  type SimilarEntry,
 } from './cache-values';
 import { EmbeddingError } from './errors';
 import { invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
@@ -43,6 +45,7 @@ export type {
   CacheMatrix,
   CachedEmbedding,
   CachedResult,
+  SimilarEntry,
 } from './cache-values';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
@@ -78,15 +81,6 @@ export interface CacheOptions {
   vectorPrecision?: 'f32' | 'f16' | undefined;
   /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
   logger?: Logger | undefined;
-}
-
-/** An entry that is similar to what was asked for. */
-export interface SimilarEntry {
-  key: string;
-  /** Cosine of the angle between the two, -1–1. */
-  similarity: number;
-  embedding: number[];
-  metadata?: unknown;
 }
 
 const events = channel('embedcore:cache');
@@ -328,8 +322,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
    *
-   * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors of a model that takes about a
-   * millisecond; among random ones, all about equally far from each other, ten times as long.
+   * It finds about 99 of 100 of the nearest, or more. Among 100,000 vectors that lie in heaps, as those of a model do,
+   * that takes less than a millisecond; among random ones, all about equally far from each other, more than ten times
+   * as long.
    */
   async findSimilar(
     embedding: ArrayLike<number>,
@@ -346,7 +341,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     const query = new Float32Array(vectorOf(embedding, 'The embedding').length);
     copyValues(embedding, query, 0, 'The embedding');
     const near = await settle(() => this.#native.nearest(query, threshold, limit));
-    return near.map((entry) => ({ key: entry.key(), similarity: entry.similarity, ...fromNative(entry.entry()) }));
+    return similarOf(near, query);
   }
 
   /** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */

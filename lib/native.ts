@@ -83,7 +83,7 @@ export interface NativeCache {
   has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean>;
   delete(annotated: boolean, key: string): boolean | Promise<boolean>;
   clear(): void | Promise<void>;
-  nearest(query: Float32Array, threshold: number, limit: number): Promise<NativeNear[]>;
+  nearest(query: Float32Array, threshold: number, limit: number): Promise<NativeNearest>;
   acquire(key: string, lifetimeMs: number): Promise<boolean>;
   release(key: string): void;
   optimize(): Promise<string>;
@@ -100,10 +100,10 @@ export interface NativeEntry {
   metadata(): string | null;
 }
 
-export interface NativeNear {
-  readonly similarity: number;
-  entry(): NativeEntry;
-  key(): string;
+export interface NativeNearest {
+  similarities(): number[];
+  texts(): string[];
+  copyTo(at: number, out: Float32Array): void;
 }
 
 export interface NativeLookup {

@@ -10,7 +10,7 @@ use super::memory::{Found, Now, Place};
 use super::name::Probe;
 use super::report::{EvictionCause, MissCause};
 
-/// Lookups whose way to the main memory is shared. See [`Memory::fetch`](super::memory::Memory::fetch).
+/// Lookups whose way to the main memory is shared. See [`Memory::get_some`](super::memory::Memory::get_some).
 const TOGETHER: usize = 64;
 
 /// A lookup of many on its way through memory.
@@ -78,15 +78,16 @@ impl EmbeddingCache {
         let mut probes = probes.into_iter().map(Into::into);
         answers.reserve(probes.size_hint().0);
         let mut some: Vec<Probe> = Vec::with_capacity(TOGETHER);
+        let mut found = Vec::with_capacity(TOGETHER);
         loop {
             some.clear();
             some.extend(probes.by_ref().take(TOGETHER));
             if some.is_empty() {
                 break;
             }
-            self.memory.fetch(&some);
-            for probe in &some {
-                let answer = self.ask_memory(probe, *now);
+            self.memory.get_some(&some, *now, &mut found);
+            for (probe, found) in some.iter().zip(found.drain(..)) {
+                let answer = self.answer(found);
                 if let Err(cause) = answer {
                     match self.disk {
                         Some(_) => open.push(self.unanswered(probe, answers.len(), cause)),
@@ -119,7 +120,7 @@ impl EmbeddingCache {
     pub fn recall_or_why(&self, probe: &Probe) -> Result<Result<Arc<Entry>, MissCause>, Open> {
         let started = Instant::now();
         let now = self.now();
-        let answer = self.ask_memory(probe, now);
+        let answer = self.answer(self.memory.get(probe, now));
         match answer {
             Ok(_) => self.counters.memory_hits.add(1),
             Err(cause) if self.disk.is_some() => {
@@ -205,8 +206,9 @@ impl EmbeddingCache {
         self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);
     }
 
-    fn ask_memory(&self, probe: &Probe, now: Now) -> Result<Arc<Entry>, MissCause> {
-        match self.memory.get(probe, now) {
+    /// What memory has found, and what follows from that.
+    fn answer(&self, found: Found) -> Result<Arc<Entry>, MissCause> {
+        match found {
             Found::Hit(entry) => Ok(entry),
             Found::Absent => Err(MissCause::Absent),
             Found::Expired => {

@@ -1,5 +1,6 @@
 //! What lookups have found, and how it gets to JavaScript: copied into arrays that were made there.
 
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,7 +9,7 @@ use napi::{Env, Result, Task};
 use napi_derive::napi;
 
 use super::{blocking, to_js};
-use crate::cache::{EmbeddingCache, Entry, Haste, Open, Recall};
+use crate::cache::{EmbeddingCache, Entry, Haste, Near, Open, Recall};
 use crate::error::Error;
 
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
@@ -98,32 +99,43 @@ impl NativeEntry {
     }
 }
 
-/// One entry that is near.
+/// The entries that are near, the nearest first. One object for all of them: each costs as much as a search among
+/// thousands.
 #[napi]
-pub struct NativeNear {
-    /// Cosine.
-    pub similarity: f64,
-    entry: Arc<Entry>,
+pub struct NativeNearest {
+    nearest: Vec<Near>,
 }
 
-impl NativeNear {
-    pub fn new(similarity: f32, entry: Arc<Entry>) -> Self {
-        Self { similarity: f64::from(similarity), entry }
+impl NativeNearest {
+    pub fn new(nearest: Vec<Near>) -> Self {
+        Self { nearest }
     }
 }
 
 #[napi]
-impl NativeNear {
-    /// The entry.
+impl NativeNearest {
+    /// Their cosines.
     #[napi(catch_unwind)]
-    pub fn entry(&self) -> NativeEntry {
-        NativeEntry { entry: Arc::clone(&self.entry) }
+    pub fn similarities(&self) -> Vec<f64> {
+        self.nearest.iter().map(|near| near.similarity.into()).collect()
     }
 
-    /// Its key, as the user wrote it.
+    /// The key of each, as the user wrote it, and its metadata as JSON, empty where there is none; in turn.
     #[napi(catch_unwind)]
-    pub fn key(&self) -> String {
-        String::from_utf8_lossy(from_note(&self.entry.note).0).into_owned()
+    pub fn texts(&self) -> Vec<String> {
+        let texts = self.nearest.iter().flat_map(|near| <[_; 2]>::from(from_note(&near.entry.note)));
+        texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+    }
+
+    /// Writes the vector of one to `out`, which is as long as the query.
+    #[napi(catch_unwind)]
+    pub fn copy_to(&self, at: u32, mut out: Float32ArraySlice) {
+        let out = writable(&mut out);
+        if let Some(near) = self.nearest.get(at as usize)
+            && near.entry.vector.len() == out.len()
+        {
+            near.entry.vector.copy_to(out);
+        }
     }
 }
 
@@ -152,6 +164,16 @@ impl NativeLookup {
 
     fn state(&self) -> MutexGuard<'_, Looked> {
         lock(&self.state)
+    }
+}
+
+impl Drop for NativeLookup {
+    /// V8 lets go of lookups long after they were answered: their entries' counters of references are no longer in the
+    /// processor's caches. Reading all of them first has them wait for the main memory at the same time.
+    fn drop(&mut self) {
+        if let Looked::Done(answers) = &*self.state() {
+            black_box(answers.iter().flatten().map(Arc::strong_count).fold(0, usize::wrapping_add));
+        }
     }
 }
 

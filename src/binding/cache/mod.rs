@@ -13,13 +13,15 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use napi::bindgen_prelude::{AsyncTask, Either, Float32Array, FnArgs, Function, PromiseRaw, ToNapiValue};
+use napi::bindgen_prelude::{
+    AsyncTask, Either, Float32Array, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue, spawn_blocking,
+};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
 use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
-use self::found::{NativeEntry, NativeLookup, NativeNear, Settle, from_note, lock, to_note};
+use self::found::{NativeEntry, NativeLookup, NativeNearest, Settle, from_note, lock, to_note};
 pub(super) use self::report::{disk, event as storage_event, eviction_causes, optimized};
 pub(super) use self::strings::Text;
 use self::strings::{Str, Strings};
@@ -312,12 +314,11 @@ impl NativeCache {
         query: &[f32],
         threshold: f64,
         limit: u32,
-    ) -> Result<PromiseRaw<'env, Vec<NativeNear>>> {
+    ) -> Result<PromiseRaw<'env, NativeNearest>> {
         let (cache, space, query) = (Arc::clone(&self.inner), self.space.clone(), query.to_vec());
         blocking(env, move || {
             let nearest = cache.nearest(&space, &query, threshold as f32, limit as usize).map_err(to_js)?;
-            let near = nearest.into_iter().map(|near| NativeNear::new(near.similarity, near.entry));
-            Ok(near.collect())
+            Ok(NativeNearest::new(nearest))
         })
     }
 
@@ -393,13 +394,20 @@ impl NativeCache {
     }
 }
 
-/// Does what may wait on a thread that may.
+/// Does what may wait on a thread that may. That thread itself says that it is done: each further one would have to wake
+/// up first.
 pub(super) fn blocking<'env, T: Send + ToNapiValue + 'static>(
     env: &'env Env,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<PromiseRaw<'env, T>> {
-    env.spawn_future(async move {
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| to_js(Error::Internal(error.to_string())))?
-    })
+    let (deferred, promise) = env.create_deferred()?;
+    spawn_blocking(move || {
+        // Out of here, a panic would leave the promise open for ever.
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(done)) => deferred.resolve(move |_| Ok(done)),
+            Ok(Err(error)) => deferred.reject(error),
+            Err(_) => deferred.reject(to_js(Error::Internal("the cache panicked".to_owned()))),
+        }
+    });
+    Ok(PromiseRaw::new(env.raw(), promise.raw()))
 }
