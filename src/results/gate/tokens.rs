@@ -111,8 +111,8 @@ fn is_minus(characters: &[char], at: usize) -> bool {
 /// Signs that operators are made of.
 const OPERATORS: &str = "=<>+*/&|^~%$@-!?:.";
 
-/// Where an operator ends that begins at `at`: `!=`, `->`, `??`, the `!` of `!x` and of `5!`. Signs that only end a
-/// sentence are none.
+/// Where an operator ends that begins at `at`: `!=`, `->`, `??`, the `!` of `!x` and of `5!`; or a sign that is spoken of:
+/// "what does ; do". Signs that only end a sentence are none.
 fn operator(characters: &[char], at: usize) -> Option<usize> {
     let length = characters[at..].iter().take_while(|character| OPERATORS.contains(**character)).count();
     let before = at.checked_sub(1).map(|before| characters[before]);
@@ -126,6 +126,15 @@ fn operator(characters: &[char], at: usize) -> Option<usize> {
     let mut rest = characters[end..].iter().skip_while(|character| matches!(character, ' ' | '\t'));
     let goes_on = rest.next().is_some_and(|next| next.is_lowercase() || next.is_ascii_digit());
     let spaced = characters.get(end).is_none_or(|next| next.is_whitespace());
+    // "cd .." and "git add ." do not end with a sign of punctuation.
+    if alone && !run.is_empty() && at > 0 && run.iter().all(|character| *character == '.') {
+        return Some(end);
+    }
+    if matches!(characters[at], ',' | ';' | '"' | '\'') {
+        let next = characters.get(at + 1).is_some_and(|next| next.is_whitespace());
+        let lowercase = characters.get(at + 2).is_some_and(|next| next.is_lowercase());
+        return (alone && next && lowercase).then_some(at + 1);
+    }
     if run.iter().all(ends_sentences) {
         let prefix = alone && !spaced && goes_on && run.iter().all(|character| *character == '!');
         return (length > 0 && (alone && spaced && goes_on || prefix)).then_some(end);
