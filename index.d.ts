@@ -1971,8 +1971,8 @@ export declare class InferenceCache implements AsyncDisposable {
 	 */
 	getOrCompute<T>(content: InferenceContent, options: InferenceSetOptions, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>>;
 	/**
-	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes. A single
-	 * text as its argument can be found by its meaning, too.
+	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes; not by
+	 * `this`. A single text as its argument can be found by its meaning, too.
 	 */
 	wrap<A extends unknown[], R>(fn: (...args: A) => R | Promise<R>, options?: InferenceWrapOptions): (...args: A) => Promise<R>;
 	/** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */

@@ -92,6 +92,23 @@ test('who waits for a process that dies computes the rest', async () => {
   expect(said.at(-1)).toMatchObject({ rows: 3000 });
 });
 
+test.skipIf(process.platform === 'win32')('nobody waits for a process that is stopped, and it goes on where it was', { timeout: 120_000 }, async () => {
+  const path = file();
+  const [stops, waits] = ['3000', '3000'].map((count) => startProgram(generating, model('bert-mean'), path, count));
+  await Promise.all([stops!, waits!].map((child) => new Promise((resolve) => child.stdout.once('data', resolve))));
+  const ends = [stops!, waits!].map(end);
+  stops!.stdin.write('go\n');
+  await new Promise((resolve) => stops!.stdout.once('data', resolve));
+  stops!.kill('SIGSTOP');
+  waits!.stdin.write('go\n');
+  const { code, said, err } = await ends[1]!;
+  expect({ code, err }).toEqual({ code: 0, err: '' });
+  expect(said.at(-1)).toMatchObject({ rows: 3000 });
+  stops!.kill('SIGCONT');
+  expect(await ends[0]).toMatchObject({ code: 0, err: '' });
+  expect((await ends[0]!).said.at(-1)).toMatchObject({ rows: 3000 });
+});
+
 test('a process ends by itself, and what it has set is in the file', async () => {
   const path = file();
   expect(await end(start('end', path))).toEqual({ code: 7, said: [], err: '' });

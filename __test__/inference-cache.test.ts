@@ -87,6 +87,13 @@ test('values are copies, on their way in and out', async () => {
   expect(computed[1]!.value).toEqual({ list: [1, 2, 3] });
   value.list.push(6);
   expect((await cache.get('c'))!.value).toEqual({ list: [1, 2, 3] });
+  // What is said with the value, too, whatever becomes of it while the value is computed.
+  const options = { metadata: { by: 'm' }, tags: ['t'] };
+  const change = async () => (await sleep(5), (options.metadata.by = 'n'), options.tags.push('u'), 1);
+  const said = await Promise.all([1, 2].map(() => cache.getOrCompute('d', options, change)));
+  (said[0]!.metadata as { by: string }).by = 'o';
+  expect(said[1]!.metadata).toEqual({ by: 'm' });
+  expect(await cache.get('d')).toMatchObject({ metadata: { by: 'm' }, tags: ['t'] });
 });
 
 test('keys: the order of params never matters, everything else does', async () => {
@@ -286,6 +293,16 @@ test('many at once', async () => {
   expect(await cache.has('d')).toBe(false);
 });
 
+class Hidden {
+  readonly #n: number;
+  constructor(n: number) {
+    this.#n = n;
+  }
+  get(): number {
+    return this.#n;
+  }
+}
+
 const circular: Record<string, unknown> = { a: [{}] };
 (circular.a as Record<string, unknown>[])[0]!.back = circular;
 let deep: unknown = 1;
@@ -302,6 +319,8 @@ test.each<[string, unknown, RegExp]>([
   ['a Promise', { p: Promise.resolve(1) }, /params\.p is a Promise: await it/],
   ['bytes inside', { b: Uint8Array.of(1) }, /params\.b is of the type Uint8Array/],
   ['a hole', { a: [, 1] }, /params\.a\[0\] is undefined/],
+  ['an invalid Date', { d: new Date(NaN) }, /params\.d is an invalid Date/],
+  ['what hides all it has', { c: new Hidden(1) }, /params\.c is an instance of Hidden without properties that can be seen/],
   ['depth', deep, /levels deep/],
 ])('params that cannot be a key: %s', async (_, params, message) => {
   const refused = await failure(() => make().get('q', { params }));
@@ -317,6 +336,7 @@ test.each<[string, unknown, RegExp]>([
   ['Infinity', { n: -Infinity }, /value\.n is -Infinity/],
   ['a circle', circular, /value\.a\[0\]\.back is circular/],
   ['a Set', new Set(), /value is of the type Set/],
+  ['an invalid Date', [new Date('x')], /value\[0\] is an invalid Date/],
   ['another view', new Float32Array(2), /Float32Array: pass a Uint8Array/],
   ['depth', deep, /levels deep/],
   ['17 MB', 'x'.repeat(17 << 20), /17825794 bytes, more than the limit of 16777216 bytes: raise maxValueMB/],

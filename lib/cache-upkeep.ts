@@ -26,9 +26,13 @@ export async function takeLease(leased: Leased): Promise<{ release(): void } | '
     leased.release();
   };
   const renewal = setInterval(() => void leased.acquire(LEASE_MS).catch(() => {}), LEASE_MS / 3).unref();
-  if (!(await leased.there())) return { release };
-  release();
-  return 'there';
+  let wanted = false;
+  try {
+    wanted = !(await leased.there());
+  } finally {
+    if (!wanted) release();
+  }
+  return wanted ? { release } : 'there';
 }
 
 /** Runs maintenance until its owner is closed or forgotten. Keeps neither the process nor the owner alive. */

@@ -46,12 +46,29 @@ function leaf(value: unknown, path: Path): string | undefined {
 /** What an object stands for in JSON: what its `toJSON` says, or itself if it is nothing but its properties. */
 function unfolded(value: object, path: Path): unknown {
   const { toJSON } = value as { toJSON?: unknown };
+  const kind = Object.prototype.toString.call(value).slice(8, -1);
+  if (kind === 'Date' && Number.isNaN(Number(value))) throw refuse(path, 'an invalid Date, which JSON does not have');
   if (typeof toJSON === 'function' && !Buffer.isBuffer(value)) return toJSON.call(value, String(path.at(-1)));
   if (Array.isArray(value)) return value;
-  const kind = Object.prototype.toString.call(value).slice(8, -1);
-  if (kind === 'Object') return value;
+  if (kind === 'Object') {
+    if (!isPlain(value) && Object.keys(value).length === 0) {
+      throw refuse(path, `an instance of ${nameOfClass(value)} without properties that can be seen: pass a plain object, or give it toJSON`);
+    }
+    return value;
+  }
   if (kind === 'Promise') throw refuse(path, 'a Promise: await it');
   throw refuse(path, `of the type ${kind}, which JSON does not have: pass a plain object, an array or a string`);
+}
+
+/** Made by `{}`, in whatever realm, or without a prototype. */
+function isPlain(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value) as object | null;
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+function nameOfClass(value: object): string {
+  const { constructor } = value as { constructor?: unknown };
+  return (typeof constructor === 'function' && constructor.name) || 'a class';
 }
 
 function enter(value: object, path: Path, above: Set<object>): void {

@@ -24,6 +24,7 @@ import {
   type InferenceWrapOptions,
   type KeyParts,
   type Kept,
+  type Setting,
 } from './inference-values';
 import { invalid, optionsObject, plainOptions, requireArray, show } from './input';
 import { logOf, type Log, type Logger } from './log';
@@ -96,9 +97,8 @@ interface Asked extends KeyParts {
 interface Landed {
   kept: Kept;
   fromCache: boolean;
-  metadata?: unknown;
-  similarity?: number;
-  matchedContent?: string;
+  /** JSON, or nothing. */
+  metadata?: string;
 }
 
 /**
@@ -150,7 +150,7 @@ export class InferenceCache implements AsyncDisposable {
   /** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
   async set(content: InferenceContent, value: unknown, options: InferenceSetOptions = {}): Promise<void> {
     const asked = this.#asked(content, options, setOptions);
-    await this.#set(asked, keep(value), options);
+    await this.#set(asked, keep(value), settingOf(options));
   }
 
   /** Looks many results up, in their order. */
@@ -166,9 +166,9 @@ export class InferenceCache implements AsyncDisposable {
     const all = entries.map((entry, at) => {
       const asked = this.#askedAt(entry, at, [...setOptions, 'value']);
       const checked = inEntry(at, () => ({ kept: keep(entry.value), setting: settingOf(entry) }));
-      return { asked, kept: checked.kept, entry };
+      return { asked, ...checked };
     });
-    await Promise.all(all.map(({ asked, kept, entry }) => this.#set(asked, kept, entry)));
+    await Promise.all(all.map(({ asked, kept, setting }) => this.#set(asked, kept, setting)));
   }
 
   /**
@@ -184,8 +184,8 @@ export class InferenceCache implements AsyncDisposable {
   ): Promise<InferenceAnswer<T>> {
     if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
     const asked = this.#asked(content, options, setOptions);
-    // What is wrong with these is better known before than after an expensive call.
-    settingOf(options);
+    // What is wrong with these is better known before than after an expensive call, during which they may change.
+    const setting = settingOf(options);
     const landings = this.#landings;
     const found = await this.#get<T>(asked);
     if (found) return answerOf(found);
@@ -193,19 +193,19 @@ export class InferenceCache implements AsyncDisposable {
     const waits = flight !== undefined;
     if (!flight) {
       const looked = landings === this.#landings;
-      flight = this.#compute(asked, compute, options, looked).finally(() => {
+      flight = this.#compute(asked, compute, setting, looked).finally(() => {
         this.#landings++;
         this.#flights.delete(asked.key);
       });
       this.#flights.set(asked.key, flight);
     }
-    const { kept, fromCache, ...rest } = await flight;
-    return { value: unkeep<T>(kept), fromCache: fromCache || waits, ...rest };
+    const { kept, fromCache, metadata } = await flight;
+    return { value: unkeep<T>(kept), fromCache: fromCache || waits, ...(metadata && { metadata: JSON.parse(metadata) as unknown }) };
   }
 
   /**
-   * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes. A single
-   * text as its argument can be found by its meaning, too.
+   * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes; not by
+   * `this`. A single text as its argument can be found by its meaning, too.
    */
   wrap<A extends unknown[], R>(
     fn: (...args: A) => R | Promise<R>,
@@ -360,8 +360,7 @@ export class InferenceCache implements AsyncDisposable {
     }
   }
 
-  async #set(asked: Asked, kept: Kept, options: InferenceSetOptions): Promise<void> {
-    const setting = settingOf(options);
+  async #set(asked: Asked, kept: Kept, setting: Setting): Promise<void> {
     const prompt = this.#hasMeaning(asked) ? await this.#prompt(asked) : undefined;
     this.#requireOpen();
     await settle(async () => this.#native.set(asked.type, asked.key, kept.format, kept.value, { ...setting, prompt }));
@@ -369,11 +368,13 @@ export class InferenceCache implements AsyncDisposable {
   }
 
   /** `looked`: whether nothing can have landed since the lookup. */
-  async #compute<T>(asked: Asked, compute: () => T | Promise<T>, options: InferenceSetOptions, looked: boolean): Promise<Landed> {
+  async #compute<T>(asked: Asked, compute: () => T | Promise<T>, setting: Setting, looked: boolean): Promise<Landed> {
     const { key, type } = asked;
     const look = async (): Promise<Landed | undefined> => {
       const stored = await settle(async () => this.#native.get(type, key, false));
-      return stored ? { fromCache: true, ...landed(stored) } : undefined;
+      if (!stored) return undefined;
+      const { format, value, metadata } = stored;
+      return { kept: { format, value }, fromCache: true, ...(metadata != null && { metadata }) };
     };
     if (!this.#settings.shared && !looked) {
       const found = await look();
@@ -392,9 +393,8 @@ export class InferenceCache implements AsyncDisposable {
     }
     try {
       const kept = keep(await compute());
-      await this.#set(asked, kept, options);
-      const { metadata } = options;
-      return { kept, fromCache: false, ...(metadata !== undefined && { metadata }) };
+      await this.#set(asked, kept, setting);
+      return { kept, fromCache: false, metadata: setting.metadata };
     } finally {
       if (typeof lease === 'object') lease.release();
     }
@@ -416,10 +416,6 @@ export class InferenceCache implements AsyncDisposable {
     }
     this.#evictedBefore = now;
   }
-}
-
-function landed({ format, value, metadata }: { format: number; value: string | Uint8Array; metadata?: string }) {
-  return { kept: { format, value }, ...(metadata != null && { metadata: JSON.parse(metadata) as unknown }) };
 }
 
 function answerOf<T>({ value, metadata, similarity, matchedContent }: CachedInference<T>): InferenceAnswer<T> {

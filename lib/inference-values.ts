@@ -229,7 +229,14 @@ function hashOf(hash: unknown): string {
 }
 
 /** Settings of one result, as they cross. */
-export function settingOf(options: InferenceSetOptions): { metadata: string; tags: string[]; ttlSeconds?: number } {
+export interface Setting {
+  /** JSON, or empty. */
+  metadata: string;
+  tags: string[];
+  ttlSeconds?: number;
+}
+
+export function settingOf(options: InferenceSetOptions): Setting {
   const { ttlSeconds, metadata, tags } = options;
   if (ttlSeconds !== undefined && (typeof ttlSeconds !== 'number' || !(ttlSeconds >= 0) || ttlSeconds === Infinity)) {
     throw invalid(`ttlSeconds is ${show(ttlSeconds)}, not a number of seconds from 0, which is for ever`);

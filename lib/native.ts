@@ -142,6 +142,22 @@ export interface NativeResults {
   evicted(): number[];
 }
 
+/** See `src/binding/request.rs`. */
+export interface NativeRequest {
+  model: string;
+  text: string;
+  lengths: Uint32Array;
+  base64: boolean;
+  dimensions?: number;
+  query: boolean;
+}
+
+export interface NativeRefusal {
+  param?: string;
+  code?: string;
+  message: string;
+}
+
 export interface NativePrompt {
   scope: string;
   text: string;
@@ -240,6 +256,7 @@ export interface Addon {
     onEvent: (json: string) => void,
   ) => NativeGenerator;
   NativeModelStore: new (options: object) => NativeModelStore;
+  readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

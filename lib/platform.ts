@@ -115,8 +115,9 @@ function damageOf(path: string): string | undefined {
     if (!isElf64) return process.platform === 'linux' ? 'it is no library for this platform' : undefined;
     const end = Number(header.readBigUInt64LE(40)) + header.readUInt16LE(58) * header.readUInt16LE(60);
     return end > size ? `it ends after ${size} of ${end} bytes` : undefined;
-  } catch (error) {
-    return (error as Error).message;
+  } catch {
+    // What cannot be read, for want of rights or otherwise, the linker says better.
+    return undefined;
   } finally {
     if (file !== undefined) closeSync(file);
   }
@@ -152,7 +153,7 @@ function missing(name: string): EmbeddingError {
     others.length > 0
       ? `node_modules holds ${others.map((other) => `embedcore-${other}`).join(' and ')} instead, so it was installed on, or copied ` +
         `from, another platform. ${again}; to install for this one elsewhere: npm install --os=${os} --cpu=${cpu}${libc}`
-      : 'this usually happens when optional dependencies were left out (--omit=optional, --no-optional, "omit" in .npmrc), or ' +
+      : 'This usually happens when optional dependencies were left out (--omit=optional, --no-optional, "omit" in .npmrc), or ' +
         `when a lock file was written on another platform. ${again}; if that does not help, remove the lock file as well`;
   return unavailable(`${start}the package ${wanted} is not installed. ${why}`, details);
 }

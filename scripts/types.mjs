@@ -55,6 +55,8 @@ function layOut(index) {
     write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports: { [entry]: { types: './types.d.ts' } } }));
     write(`node_modules/${name}/types.d.ts`, types);
   };
+  // What the server has of the addon is in nobody's types.
+  write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   const interfaces = join(root, 'lib', 'interfaces');
   for (const file of readdirSync(interfaces)) {
     write(`lib/interfaces/${file}`, readFileSync(join(interfaces, file), 'utf8').replaceAll("'../index'", "'embedcore'"));

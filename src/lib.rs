@@ -15,6 +15,8 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
+//! What [`request`] reads comes in over HTTP.
+//!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
 //! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at
 //! once, for a caller's own function; [`metrics`] counts and times whatever its users name. On top lies the binding that
@@ -36,6 +38,7 @@ pub mod lanes;
 pub mod memory;
 pub mod metrics;
 pub mod model;
+pub mod request;
 pub mod results;
 pub mod text;
 pub mod tokens;

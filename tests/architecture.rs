@@ -7,11 +7,12 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("host", &[]),
     ("embedding", &[]),
     ("cancel", &["error"]),
+    ("request", &[]),
     ("text", &[]),
     ("batch", &["error"]),
     ("tokens", &["embedding", "error"]),
@@ -55,6 +56,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "memory",
             "metrics",
             "model",
+            "request",
             "results",
             "text",
         ],
@@ -78,6 +80,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             "binding/metrics.rs",
             "binding/mod.rs",
             "binding/models.rs",
+            "binding/request.rs",
             "binding/results.rs",
             "lib.rs",
         ],

@@ -6,7 +6,7 @@ import { basename, resolve } from 'node:path';
 import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
 import { checkDimensions, Embedder, isGenerator, sum } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
-import { Answer, parseRequest, Refusal } from './openai';
+import { Answer, readRequest, Refusal } from './openai';
 import { Turns } from './turns';
 
 const { version } = require('../../package.json') as { version: string };
@@ -223,7 +223,8 @@ export class EmbeddingServer implements AsyncDisposable {
     exchange.whenOver(() => this.#answers.set(exchange.status, (this.#answers.get(exchange.status) ?? 0) + 1));
     exchange.header('X-Request-Id', requestId(request.headers['x-request-id']));
     if (this.#state !== 'ready' && this.#state !== 'loading') exchange.header('Connection', 'close');
-    const path = (request.url ?? '/').split('?', 1)[0]!.replace(/(?<=.)\/+$/, '');
+    // Those who believe that they speak to a proxy send the whole address.
+    const path = (request.url ?? '/').replace(/^https?:\/\/[^/?]*/i, '').split('?', 1)[0]!.replace(/(?<=.)\/+$/, '');
     const [name, rest] = path.startsWith(MODEL_PREFIX) ? [MODEL_PREFIX, path.slice(MODEL_PREFIX.length)] : [path, ''];
     const route = this.#routes[name];
     if (!route) throw noRoute(request.method, path, Object.keys(this.#routes));
@@ -275,7 +276,8 @@ export class EmbeddingServer implements AsyncDisposable {
     this.#mustHaveRoom(0, heldBytes);
     queued = 1;
     this.#queued++;
-    const request = await this.#turns.run(parseRequest(body, maxBatchItems));
+    const request = await readRequest(body, maxBatchItems);
+    if (exchange.over) return;
     this.#known(request.model);
     const info = this.#info!;
     if (request.dimensions !== undefined) checked(() => checkDimensions(request.dimensions, info), 'dimensions');

@@ -11,6 +11,7 @@ mod memory;
 mod metrics;
 mod models;
 mod options;
+mod request;
 mod results;
 
 use std::path::PathBuf;

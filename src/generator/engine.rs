@@ -186,7 +186,7 @@ impl Engine {
             return Ok(());
         }
         let slots: Vec<usize> = leads.keys().copied().collect();
-        let tokens = self.tokenize(call, &slots).await?;
+        let tokens = holding(&mut leases, self.tokenize(call, &slots)).await??;
         let mut runnable = Vec::with_capacity(tokens.len());
         for (slot, tokens) in slots.into_iter().zip(tokens) {
             match tokens {
@@ -196,7 +196,7 @@ impl Engine {
             }
         }
         let mut finished = self.start(runnable, call);
-        while let Some(rows) = finished.recv().await {
+        while let Some(rows) = holding(&mut leases, finished.recv()).await? {
             let mut batch = Vec::with_capacity(rows.len());
             let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
             for Row { slot, ms, known } in rows {
@@ -219,10 +219,7 @@ impl Engine {
                 }
             }
             call.commit(batch).await;
-            if let Some(leases) = &mut leases {
-                leases.release(slots);
-                leases.renew().await?;
-            }
+            leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
             answer.report();
         }
         call.cancel.check()
@@ -438,6 +435,14 @@ impl Call<'_> {
             }
         }
         Ok(open)
+    }
+}
+
+/// What `work` gives, while leases on its texts last.
+async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output = T>) -> Result<T> {
+    match leases {
+        Some(leases) => leases.during(work).await,
+        None => Ok(work.await),
     }
 }
 

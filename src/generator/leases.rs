@@ -19,6 +19,9 @@ const LEASE_PER_TEXT: Duration = Duration::from_millis(1);
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 const LONGEST_LEASE: Duration = Duration::from_secs(30);
 
+/// How often a lease is renewed in its lifetime.
+const RENEWALS: u32 = 3;
+
 /// How often those who wait look whether something has come, and whether a lease has become free.
 const LOOK: Duration = Duration::from_millis(25);
 const ASK: Duration = Duration::from_millis(500);
@@ -50,14 +53,16 @@ pub(super) struct Leases {
     memo: Arc<Memo>,
     /// By slot.
     held: BTreeMap<usize, Key>,
-    renewed: Instant,
     lifetime: Duration,
+    renewed: Instant,
+    renew_after: Duration,
 }
 
 impl Leases {
     /// None.
     pub fn new(memo: &Arc<Memo>) -> Self {
-        Self { memo: Arc::clone(memo), held: BTreeMap::new(), renewed: Instant::now(), lifetime: SHORTEST_LEASE }
+        let (lifetime, renew_after) = (SHORTEST_LEASE, SHORTEST_LEASE / RENEWALS);
+        Self { memo: Arc::clone(memo), held: BTreeMap::new(), lifetime, renewed: Instant::now(), renew_after }
     }
 
     /// Takes those of `wanted` that are free; gives the slots of the others.
@@ -66,6 +71,7 @@ impl Leases {
         if self.held.is_empty() {
             self.renewed = Instant::now();
             self.lifetime = lifetime(wanted.len());
+            self.renew_after = self.lifetime / RENEWALS;
         }
         let lifetime = self.lifetime;
         let granted = super::blocking(move || memo.lease(&keys, lifetime)).await?;
@@ -74,11 +80,21 @@ impl Leases {
         Ok(theirs.into_iter().map(|((slot, _), _)| slot).collect())
     }
 
-    /// Makes those that are left last longer, when it is time.
-    pub async fn renew(&mut self) -> Result<()> {
-        if self.held.is_empty() || self.renewed.elapsed() < self.lifetime / 3 {
-            return Ok(());
+    /// What `work` gives. Until then those that are held are renewed, however long one batch takes.
+    pub async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(work);
+        while !self.held.is_empty() {
+            let rest = self.renew_after.saturating_sub(self.renewed.elapsed());
+            if let Ok(done) = tokio::time::timeout(rest, &mut work).await {
+                return Ok(done);
+            }
+            self.renew().await?;
         }
+        Ok(work.await)
+    }
+
+    /// Makes those that are left last longer.
+    async fn renew(&mut self) -> Result<()> {
         let lifetime = self.lifetime;
         self.renewed = Instant::now();
         let (memo, keys) = (Arc::clone(&self.memo), self.held.values().copied().collect::<Vec<_>>());
@@ -170,7 +186,49 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
+    use crate::cache::{CacheOptions, EmbeddingCache};
+    use crate::embedding::{Fingerprint, InputType, Space};
+    use crate::host::Clock;
+
+    /// A clock that the test sets; both of its readings are the same.
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn wall_ms(&self) -> u64 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        fn steady_ms(&self) -> u64 {
+            self.wall_ms()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_outlasts_a_batch_that_takes_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Hand(AtomicU64::new(1_700_000_000_000)));
+        let advance = |ms| clock.0.fetch_add(ms, Ordering::SeqCst);
+        let process = || {
+            let path = Some(directory.path().join("cache.db"));
+            let options = CacheOptions { path, clock: clock.clone() as Arc<dyn Clock>, ..CacheOptions::default() };
+            let cache = Arc::new(EmbeddingCache::open(options).unwrap());
+            let space = Space::builder().finish();
+            Arc::new(Memo::new(cache, &space, &Fingerprint::builder().finish(), 2))
+        };
+        let (one, other) = (process(), process());
+        let key = one.keys(&["a".to_owned()], &[0], InputType::Document)[0];
+        let mut leases = Leases::new(&one);
+        assert_eq!(leases.take(vec![(0, key)]).await.unwrap(), Vec::<usize>::new());
+        // For the test, renewed long before the three seconds are over that it was taken for.
+        leases.renew_after = Duration::from_millis(10);
+        advance(2900);
+        leases.during(tokio::time::sleep(Duration::from_millis(300))).await.unwrap();
+        advance(200);
+        assert_eq!(other.lease(&[key], SHORTEST_LEASE), [false]);
+    }
 
     #[test]
     fn quick_texts_and_short_calls_are_not_worth_a_lease() {

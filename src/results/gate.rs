@@ -4,7 +4,7 @@
 //! whoever is not sure says no: a miss costs a call, a false hit answers what nobody has asked. Two prompts pass if
 //!
 //! - every word that carries meaning in one has its like in the other: itself, inflected, or a word of the few that always
-//!   mean the same; numbers as numbers, names, code and what is in quotes letter by letter;
+//!   mean the same; numbers digit by digit, names, code, and what is in quotes or behind a colon letter by letter;
 //! - they deny equally often, ask in the same way (who, when, why, how, yes or no, …), at the same time, for the same owner;
 //! - these words come in the same order, but for the frame ("in Python", "of France"), which may stand elsewhere; and
 //!   nothing that comes from, is done by, or is compared with one thing does so with another.
@@ -14,12 +14,15 @@
 //! they differ in nothing but case, inflection and punctuation.
 
 mod reading;
+mod roots;
+mod tokens;
 mod turns;
 mod words;
 
 use std::collections::BTreeMap;
 
 use reading::{Manner, Reading, Thing};
+use words::{ACTED_ON, ACTING, SPOKEN_TO};
 
 /// Why two prompts do not mean the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Difference {
     Question,
     /// One speaks of the past, or of somebody else's things.
     Circumstance,
+    /// One asks about words, and the other not in the same words.
+    Wording,
     /// A word of one has no like in the other.
     Word(String),
     /// The same words, in another order.
@@ -47,8 +52,13 @@ pub fn difference(a: &str, b: &str) -> Option<Difference> {
     if !a.manner.agrees(b.manner) || (a.manner != Manner::How && a.modal != b.modal) {
         return Some(Difference::Question);
     }
+    if a.literal != b.literal {
+        return Some(Difference::Wording);
+    }
     if a.tense.zip(b.tense).is_some_and(|(a, b)| a != b)
+        || a.plural.zip(b.plural).is_some_and(|(a, b)| a != b)
         || (a.owners != b.owners && !a.owners.is_empty() && !b.owners.is_empty())
+        || are_others(&a, &b)
     {
         return Some(Difference::Circumstance);
     }
@@ -58,16 +68,30 @@ pub fn difference(a: &str, b: &str) -> Option<Difference> {
     }
 }
 
+/// Whether they speak of other persons. "You" may be anybody, and so is who asks "how do I", but not where it says who did
+/// what, or to whom.
+fn are_others(a: &Reading, b: &Reading) -> bool {
+    let both = |one: &Reading| one.persons.contains(&SPOKEN_TO) && one.persons.len() > 1;
+    let (acts, suffers) = (|one: &Reading| one.persons == [ACTING], |one: &Reading| one.persons == [ACTED_ON]);
+    // "What do you want" asks somebody, "how do you undo a commit" does not.
+    let alone = a.manner != Manner::How && a.things.len() < 2;
+    let tells = alone || both(a) && both(b) || a.tense == Some(true);
+    tells && !a.persons.is_empty() && !b.persons.is_empty() && a.persons != b.persons
+        || acts(a) && suffers(b)
+        || suffers(a) && acts(b)
+        || a.being.zip(b.being).is_some_and(|(a, b)| a != b)
+}
+
 /// Where in `b` each thing of `a` is; or the one that is not there, or not as often.
 fn places(a: &[Thing], b: &[Thing]) -> Result<Vec<usize>, String> {
     let mut free: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, thing) in b.iter().enumerate().rev() {
-        free.entry(&thing.like).or_default().push(at);
+        free.entry(&thing.root.like).or_default().push(at);
     }
     let mut places = Vec::with_capacity(a.len());
     for thing in a {
-        let place = free.get_mut(thing.like.as_str()).and_then(Vec::pop);
-        places.push(place.ok_or_else(|| thing.like.clone())?);
+        let place = free.get_mut(thing.root.like.as_str()).and_then(Vec::pop);
+        places.push(place.ok_or_else(|| thing.root.like.clone())?);
     }
     match free.into_iter().find(|(_, left)| !left.is_empty()) {
         Some((word, _)) => Err(word.to_owned()),
@@ -83,10 +107,10 @@ fn order(a: &Reading, b: &Reading, places: &[usize]) -> Option<Difference> {
             one.name.is_some() && other.name.is_none() && other.indefinite && !one.indefinite
         };
         if thing.name.is_some() && other.name.is_some() && thing.name != other.name {
-            return Some(Difference::Word(thing.like.clone()));
+            return Some(Difference::Word(thing.root.like.clone()));
         }
-        if !thing.relation.agrees(other.relation) || kinds(thing, other) || kinds(other, thing) {
-            return Some(Difference::Relation(thing.like.clone()));
+        if !thing.agrees(other) || kinds(thing, other) || kinds(other, thing) {
+            return Some(Difference::Relation(thing.root.like.clone()));
         }
     }
     if a.symmetric && b.symmetric && only_exchanged(a, places) {
@@ -104,7 +128,7 @@ fn order(a: &Reading, b: &Reading, places: &[usize]) -> Option<Difference> {
             let moved = places[first] > places[second];
             let framed = |at: usize| a.things[at].framed || b.things[places[at]].framed;
             if moved && framed(first) == framed(second) {
-                let like = |at: usize| a.things[at].like.clone();
+                let like = |at: usize| a.things[at].root.like.clone();
                 return Some(Difference::Order(like(first), like(second)));
             }
         }

@@ -1,9 +1,10 @@
 //! A prompt as the gate sees it.
 
+use super::roots::{Ending, Root};
+use super::tokens::{Token, is_plain, plain_word, tokens};
 use super::turns::turn;
 use super::words::{
-    ASKING, CREATING, DENYING, FRAMING, IRREGULAR, LIGHT, NUMBERS, OPENINGS, OWNERS, PHRASES, REQUESTS, SAME,
-    SYMMETRIC, TELLING,
+    ASKING, BEING, CREATING, DENYING, LIGHT, LITERAL, OPENINGS, OWNERS, PERSONS, PHRASES, REQUESTS, SYMMETRIC, TELLING,
 };
 
 /// How a prompt asks.
@@ -22,8 +23,10 @@ pub enum Manner {
     Does,
     /// Explain, describe.
     Explain,
-    /// List, give, show; or nothing but a thing.
+    /// Give, suggest; or nothing but a thing.
     Give,
+    /// List, show: what is there.
+    Show,
     /// Write, create, generate.
     Create,
     /// Is, does, can.
@@ -35,8 +38,16 @@ pub enum Manner {
 impl Manner {
     /// Whether two prompts about the same thing ask for the same.
     pub fn agrees(self, other: Self) -> bool {
-        use Manner::{Create, Define, Does, Explain, Give, What};
-        let alike = [(Define, Explain), (What, Explain), (Does, Explain), (What, Give), (Give, Create)];
+        use Manner::{Create, Define, Does, Explain, Give, Show, What};
+        let alike = [
+            (Define, Explain),
+            (What, Explain),
+            (Does, Explain),
+            (What, Give),
+            (What, Show),
+            (Give, Show),
+            (Give, Create),
+        ];
         self == other || alike.contains(&(self, other)) || alike.contains(&(other, self))
     }
 }
@@ -44,14 +55,15 @@ impl Manner {
 /// A word that carries meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thing {
-    /// Equal for words that are alike.
-    pub like: String,
+    pub root: Root,
     /// Whether it stands behind a preposition that makes it the frame of what is asked.
     pub framed: bool,
     /// The preposition before it.
     pub relation: Relation,
     /// Whether it stands behind "a".
     pub indefinite: bool,
+    /// Whether it stands behind any article.
+    pub noun: bool,
     /// As it is written, where it is a name: those of two people may differ in an ending.
     pub name: Option<String>,
     /// Whether it stands behind "and" or the like.
@@ -62,8 +74,12 @@ pub struct Thing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     None,
-    /// In, on, of, with, …: the frame.
-    Frame,
+    In,
+    On,
+    At,
+    Of,
+    /// With, using.
+    With,
     For,
     To,
     About,
@@ -75,21 +91,38 @@ pub enum Relation {
 impl Relation {
     fn of(word: &str) -> Option<Self> {
         Some(match word {
+            "in" => Self::In,
+            "on" => Self::On,
+            "at" => Self::At,
+            "of" => Self::Of,
+            "with" | "using" => Self::With,
             "for" => Self::For,
             "to" | "into" => Self::To,
             "about" => Self::About,
             "from" => Self::From,
             "by" => Self::By,
             "than" => Self::Than,
-            _ if FRAMING.contains(&word) => Self::Frame,
             _ => return None,
         })
     }
 
-    /// Whether one may stand for the other. Where one is missing, a noun may stand before another one instead.
-    pub fn agrees(self, other: Self) -> bool {
-        let loose = |relation| matches!(relation, Self::None | Self::Frame | Self::For | Self::To | Self::About);
-        let alike = |a, b| matches!((a, b), (Self::None, _) | (Self::For, Self::Frame | Self::To));
+    /// Whether what stands behind it is the frame of what is asked, so that it may as well stand elsewhere.
+    fn frames(self) -> bool {
+        matches!(self, Self::In | Self::On | Self::At | Self::Of | Self::For | Self::About)
+    }
+
+    /// Whether one may stand for the other, before a name or before another thing. Where one is missing, a noun may
+    /// stand before another one instead.
+    pub fn agrees(self, other: Self, name: bool) -> bool {
+        let loose = |relation| !matches!(relation, Self::From | Self::By | Self::Than);
+        let alike = |a, b| match (a, b) {
+            (Self::None, _) => true,
+            // In Linux, on Linux; but in the box, on the box.
+            (Self::In, Self::On) => name,
+            (Self::In | Self::On, Self::At | Self::Of | Self::With) | (Self::At | Self::With, Self::Of) => true,
+            (Self::For, Self::In | Self::On | Self::Of | Self::To) => true,
+            _ => false,
+        };
         self == other || loose(self) && loose(other) && (alike(self, other) || alike(other, self))
     }
 }
@@ -101,35 +134,18 @@ pub struct Reading {
     /// Whether it speaks of the past, where it says so.
     pub tense: Option<bool>,
     pub denials: usize,
-    /// One bit for each owner.
+    /// Who things belong to, in turn.
     pub owners: Vec<u8>,
+    /// Who acts and who is acted on, in turn: see [`PERSONS`].
+    pub persons: Vec<u8>,
+    /// Who it is that is, or was, something.
+    pub being: Option<u8>,
+    /// All words, where it asks about words.
+    pub literal: Option<Vec<String>>,
+    /// Whether it asks who or what "is", or who or what "are"; where it says so.
+    pub plural: Option<bool>,
     pub symmetric: bool,
     pub things: Vec<Thing>,
-}
-
-/// A piece of the text.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Token {
-    /// In lower case, unless it is exact.
-    pub word: String,
-    /// Code, or in quotes: letter by letter.
-    pub exact: bool,
-    /// A name: begins with a capital letter, but not because the sentence does.
-    pub name: bool,
-    /// Whether the next token follows without a sign between.
-    pub bound: bool,
-    /// Whether it is the last of its sentence.
-    pub ends: bool,
-}
-
-/// A word that is put in.
-pub fn plain_word(word: &str) -> Token {
-    Token { word: word.to_owned(), exact: false, name: false, bound: true, ends: false }
-}
-
-/// Whether it is a word like any other.
-pub fn is_plain(token: &Token) -> bool {
-    !token.exact && !token.name
 }
 
 impl Reading {
@@ -141,12 +157,23 @@ impl Reading {
         let tense = tense(&tokens);
         with_phrases(&mut tokens);
         turn(&mut tokens);
-        let manner = manner(&tokens);
-        let modal = tokens.iter().find_map(modal);
-        let mut reading =
-            Self { manner, modal, tense, denials: 0, owners: Vec::new(), symmetric: false, things: Vec::new() };
+        let (manner, asks_at) = manner(&tokens);
+        let mut reading = Self {
+            manner,
+            modal: tokens.iter().find_map(modal),
+            tense,
+            denials: 0,
+            owners: Vec::new(),
+            persons: persons(&tokens),
+            being: being(&tokens),
+            literal: literal(&tokens),
+            plural: plural(&tokens),
+            symmetric: false,
+            things: Vec::new(),
+        };
         // What the little words before a thing say of it.
-        let (mut framed, mut relation, mut indefinite, mut joined) = (false, Relation::None, false, false);
+        let (mut framed, mut relation, mut indefinite, mut noun, mut joined) =
+            (false, Relation::None, false, false, false);
         for (at, token) in tokens.iter().enumerate() {
             let plain = is_plain(token);
             let word = token.word.as_str();
@@ -157,9 +184,12 @@ impl Reading {
                 if SYMMETRIC.contains(&word) || word == "differences" || word == "differs" {
                     reading.symmetric = true;
                 }
+                if word == "must" && reading.denials > 0 {
+                    // "Do not have to" permits what "must not" forbids.
+                    reading.modal = Some("need not");
+                }
                 if let Some(by) = Relation::of(word) {
-                    (framed, relation, indefinite) =
-                        (matches!(by, Relation::Frame | Relation::For | Relation::About), by, false);
+                    (framed, relation, indefinite, noun) = (by.frames(), by, false, false);
                     // "What does it depend on": what is asked for stands elsewhere, and in another role.
                     if token.ends && at > 0 {
                         reading.things.push(Thing::bare("~"));
@@ -167,20 +197,23 @@ impl Reading {
                     continue;
                 }
                 if let Some((_, owner)) = OWNERS.iter().find(|(name, _)| *name == word) {
-                    if !reading.owners.contains(owner) {
+                    if reading.owners.last() != Some(owner) {
                         reading.owners.push(*owner);
-                        reading.owners.sort_unstable();
                     }
+                    noun = true;
                     continue;
                 }
+                // "When and where": the second one asks, too.
+                let asks = at != asks_at && matches!(word, "who" | "whom" | "when" | "where" | "why" | "how");
                 let is_article =
                     word != "a" || tokens.get(at + 1).is_some_and(|next| token.bound && takes_an_article(next));
-                if LIGHT.contains(&word) && is_article {
+                if LIGHT.contains(&word) && is_article && !asks || word == "too" && token.ends {
                     // An article, and not a verb, may stand between a preposition and its thing.
                     if !matches!(word, "a" | "an" | "the" | "this" | "that" | "these" | "those" | "its") {
                         (framed, relation) = (false, Relation::None);
                     }
                     indefinite = matches!(word, "a" | "an");
+                    noun = matches!(word, "a" | "an" | "the");
                     joined |= word == "and";
                     continue;
                 }
@@ -191,19 +224,24 @@ impl Reading {
                     continue;
                 }
             }
-            let like = match REQUESTS.iter().find(|group| at == 0 && manner == Manner::Request && is_in(token, group)) {
-                Some(group) => group[0].to_owned(),
-                None => like(token),
-            };
+            let mut root = Root::of(token);
+            if at == 0
+                && manner == Manner::Request
+                && let Some(group) = REQUESTS.iter().find(|group| is_in(token, group))
+            {
+                root = Root { like: group[0].to_owned(), e: None, ending: Ending::Plain };
+            }
             // "quickly" may stand before the verb, or at the end.
             let moves = plain && word.len() > 4 && word.ends_with("ly");
             joined |=
-                reading.things.last().is_some_and(|before| matches!(before.like.as_str(), "or" | "versus" | "vs"));
+                reading.things.last().is_some_and(|before| matches!(before.root.like.as_str(), "or" | "versus" | "vs"));
             let name = token.name.then(|| token.word.clone());
-            reading.things.push(Thing { like, framed: framed || moves, relation, indefinite, name, joined });
+            // "trainings" are things, "trains" may be what somebody does.
+            noun |= plain && word.ends_with("ings");
+            reading.things.push(Thing { root, framed: framed || moves, relation, indefinite, noun, name, joined });
             // "of the largest city": all of it is the frame, until a sign or a little word ends it.
             framed &= token.bound;
-            (relation, indefinite, joined) = (Relation::None, false, false);
+            (relation, indefinite, noun, joined) = (Relation::None, false, false, false);
         }
         reading
     }
@@ -211,8 +249,18 @@ impl Reading {
 
 impl Thing {
     fn bare(like: &str) -> Self {
-        let like = like.to_owned();
-        Self { like, framed: false, relation: Relation::None, indefinite: false, name: None, joined: false }
+        let root = Root { like: like.to_owned(), e: None, ending: Ending::Plain };
+        let (framed, relation, name) = (false, Relation::None, None);
+        Self { root, framed, relation, indefinite: false, noun: false, name, joined: false }
+    }
+
+    /// Whether two things whose words are alike are the same. "The training" is no "train".
+    pub fn agrees(&self, other: &Self) -> bool {
+        let ing = |thing: &Self| thing.root.ending == Ending::Ing;
+        let named = self.name.is_some() || other.name.is_some();
+        self.root.agrees(&other.root)
+            && (ing(self) == ing(other) || !self.noun && !other.noun)
+            && self.relation.agrees(other.relation, named)
     }
 }
 
@@ -246,16 +294,54 @@ fn modal(token: &Token) -> Option<&'static str> {
 }
 
 fn tense(tokens: &[Token]) -> Option<bool> {
-    let mut tenses =
-        tokens.iter().filter(|token| !token.exact && !token.name).filter_map(|token| match token.word.as_str() {
-            "was" | "were" | "did" | "had" => Some(true),
-            "is" | "are" | "am" | "do" | "does" | "has" | "have" => Some(false),
-            _ => None,
-        });
+    let mut tenses = tokens.iter().filter(|token| is_plain(token)).filter_map(|token| match token.word.as_str() {
+        "was" | "were" | "did" | "had" => Some(true),
+        "is" | "are" | "am" | "do" | "does" | "has" | "have" => Some(false),
+        _ => modal(token).map(|_| false),
+    });
     tenses.next()
 }
 
-fn manner(tokens: &[Token]) -> Manner {
+fn literal(tokens: &[Token]) -> Option<Vec<String>> {
+    let asks = tokens.iter().any(|token| is_in(token, LITERAL));
+    asks.then(|| tokens.iter().map(|token| token.word.clone()).collect())
+}
+
+/// Each change from one person to another. Not the one who is told.
+fn persons(tokens: &[Token]) -> Vec<u8> {
+    let told = usize::from(tokens.first().is_some_and(|first| is_in(first, TELLING))) * 3;
+    let mut persons: Vec<u8> = tokens.iter().skip(told).filter_map(person).collect();
+    persons.dedup();
+    persons
+}
+
+fn person(token: &Token) -> Option<u8> {
+    let is_it = |(name, _): &&(&str, u8)| is_in(token, &[*name]);
+    PERSONS.iter().find(is_it).map(|(_, person)| *person)
+}
+
+/// Who stands beside a form of "be".
+fn being(tokens: &[Token]) -> Option<u8> {
+    let is = |token: &Token| is_in(token, BEING);
+    tokens.windows(2).find_map(|pair| match pair {
+        [verb, who] if is(verb) => person(who),
+        [who, verb] if is(verb) => person(who),
+        _ => None,
+    })
+}
+
+/// Whether one is asked for, or several: who is, which are; what is the largest, what are the largest.
+fn plural(tokens: &[Token]) -> Option<bool> {
+    let first = tokens.first()?;
+    let ranks = |token: &Token| is_plain(token) && (token.word.ends_with("est") || token.word == "most");
+    let asks = is_in(first, &["who", "which"]) || is_in(first, &["what"]) && tokens.iter().any(ranks);
+    let verb = tokens.iter().take(4).find(|token| is_in(token, BEING)).filter(|_| asks)?;
+    let plural = is_in(verb, &["are", "were"]);
+    (plural || is_in(verb, &["is", "was"])).then_some(plural)
+}
+
+/// How it asks, and at which word it says so.
+fn manner(tokens: &[Token]) -> (Manner, usize) {
     let word = |at: usize| tokens.get(at).filter(|token| is_plain(token)).map_or("", |token| token.word.as_str());
     let asks = |word: &str| match word {
         "who" | "whom" | "whose" => Some(Manner::Who),
@@ -273,14 +359,18 @@ fn manner(tokens: &[Token]) -> Manner {
             // "What is overfitting".
             third => !LIGHT.contains(&third) && tokens.get(2).is_some_and(|token| token.ends),
         };
-    match first {
+    let manner = match first {
         "what-does" => Manner::Does,
         "what" if defines => Manner::Define,
         "what" | "which" => Manner::What,
         // "Explain how", "tell why".
         _ if TELLING.contains(&first) => {
-            let told = if matches!(first, "explain" | "describe" | "define") { Manner::Explain } else { Manner::Give };
-            (1..3).find_map(|at| asks(word(at))).unwrap_or(told)
+            let told = match first {
+                "explain" | "describe" | "define" => Manner::Explain,
+                "give" | "provide" | "suggest" => Manner::Give,
+                _ => Manner::Show,
+            };
+            return (1..3).find_map(|at| Some((asks(word(at))?, at))).unwrap_or((told, 0));
         }
         _ if CREATING.contains(&first) && !is_changed(tokens) => Manner::Create,
         "is" | "are" | "am" | "was" | "were" | "do" | "does" | "did" | "has" | "have" | "had" | "can" | "could"
@@ -293,7 +383,8 @@ fn manner(tokens: &[Token]) -> Manner {
         _ if matches!(word(1), "what" | "which") && LIGHT.contains(&first) => Manner::What,
         "a" | "an" | "the" | "some" => Manner::Give,
         _ => asks(first).unwrap_or(Manner::Request),
-    }
+    };
+    (manner, 0)
 }
 
 /// "Make the function faster" creates nothing: what is made is there already.
@@ -365,253 +456,4 @@ fn with_phrases(tokens: &mut Vec<Token>) {
             at += 1;
         }
     }
-}
-
-/// What a word is compared by.
-fn like(token: &Token) -> String {
-    if token.exact {
-        return format!("={}", token.word);
-    }
-    let word = token.word.as_str();
-    if let Some((_, number)) = NUMBERS.iter().find(|(name, _)| *name == word) {
-        return (*number).to_owned();
-    }
-    if DENYING.contains(&word) && !token.name {
-        return "not".to_owned();
-    }
-    let word = IRREGULAR.iter().find(|(form, _)| *form == word).map_or(word, |(_, root)| root);
-    let stem = stem(word);
-    let group = SAME.iter().find(|group| group.iter().any(|other| *other == word || self::stem(other) == stem));
-    group.map_or(stem, |group| self::stem(group[0]))
-}
-
-/// Without the endings of inflection: plural, past, -ing. Not of derivation: an employer is no employee.
-fn stem(word: &str) -> String {
-    let is_vowel = |c: char| matches!(c, 'a' | 'e' | 'i' | 'o' | 'u' | 'y');
-    if !word.is_ascii() || word.len() < 4 || !word.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        return word.to_owned();
-    }
-    let mut stem = word.to_owned();
-    if let Some(rest) = word.strip_suffix("ies").filter(|rest| rest.len() > 2) {
-        stem = format!("{rest}y");
-    } else if ["sses", "xes", "ches", "shes", "zes"].iter().any(|ending| word.ends_with(ending)) {
-        stem.truncate(stem.len() - 2);
-    } else if word.ends_with('s') && !["ss", "us", "is", "as"].iter().any(|ending| word.ends_with(ending)) {
-        stem.truncate(stem.len() - 1);
-    }
-    for ending in ["ing", "ed"] {
-        if let Some(rest) = stem.strip_suffix(ending) {
-            let last = rest.chars().next_back().unwrap_or(' ');
-            if rest.len() < 3 || !rest.chars().any(is_vowel) || (ending == "ed" && last == 'e') {
-                break;
-            }
-            let doubled = rest.len() > 3
-                && rest.as_bytes()[rest.len() - 2] == last as u8
-                && !is_vowel(last)
-                && !matches!(last, 'l' | 's' | 'z');
-            stem = if doubled { rest[..rest.len() - 1].to_owned() } else { rest.to_owned() };
-            break;
-        }
-    }
-    if stem.len() > 3 && stem.ends_with('e') {
-        stem.pop();
-    }
-    stem
-}
-
-/// Signs that mean nothing by themselves.
-const PUNCTUATION: &str = ".?!:;,\"'’‘“”¿¡…–—";
-
-/// Words, numbers, signs that mean something, and what is in quotes.
-fn tokens(text: &str) -> Vec<Token> {
-    let characters: Vec<char> = text.chars().collect();
-    let mut tokens: Vec<Token> = Vec::new();
-    let mut begins_sentence = true;
-    let mut at = 0;
-    while at < characters.len() {
-        let character = characters[at];
-        if let Some(end) = quoted(&characters, at) {
-            let word: String = characters[at + 1..end].iter().collect();
-            tokens.push(Token { word: word.trim().to_owned(), exact: true, name: false, bound: true, ends: false });
-            at = end + 1;
-            begins_sentence = false;
-        } else if is_part(character) || starts_code(&characters, at) {
-            let end = end_of_word(&characters, at);
-            let word: String = characters[at..end].iter().collect();
-            at = end;
-            push_word(&mut tokens, &word, begins_sentence);
-            begins_sentence = false;
-        } else {
-            if matches!(character, '.' | '?' | '!' | ':' | '\n') {
-                begins_sentence = true;
-            }
-            if matches!(character, '.' | '?' | '!' | ':' | ';' | ',' | '\n')
-                && let Some(last) = tokens.last_mut()
-            {
-                last.bound = false;
-                last.ends |= matches!(character, '.' | '?' | '!' | ':' | '\n');
-            }
-            let is_dash = character == '-' && !is_minus(&characters, at);
-            if !character.is_whitespace() && !PUNCTUATION.contains(character) && !is_dash {
-                push(&mut tokens, character.to_string(), false, false);
-            }
-            at += 1;
-        }
-    }
-    if let Some(last) = tokens.last_mut() {
-        (last.bound, last.ends) = (false, true);
-    }
-    tokens
-}
-
-fn push(tokens: &mut Vec<Token>, word: String, exact: bool, name: bool) {
-    tokens.push(Token { word, exact, name, bound: true, ends: false });
-}
-
-fn is_part(character: char) -> bool {
-    character.is_alphanumeric() || character == '_'
-}
-
-/// A dash between spaces, or before a number, is a sign; one between words is none.
-fn is_minus(characters: &[char], at: usize) -> bool {
-    characters.get(at + 1).is_some_and(char::is_ascii_digit)
-}
-
-/// Where a quotation that begins at `at` ends. An apostrophe begins none inside of a word.
-fn quoted(characters: &[char], at: usize) -> Option<usize> {
-    let close = match characters[at] {
-        '`' => '`',
-        '"' => '"',
-        '“' => '”',
-        '\'' if at == 0 || !is_part(characters[at - 1]) => '\'',
-        '‘' => '’',
-        _ => return None,
-    };
-    let inside =
-        |end: usize| close != '\'' && close != '’' || characters.get(end + 1).is_none_or(|next| !is_part(*next));
-    (at + 2..characters.len()).find(|&end| characters[end] == close && inside(end))
-}
-
-/// Paths, flags and names of files begin with a sign.
-fn starts_code(characters: &[char], at: usize) -> bool {
-    let followed = characters.get(at + 1).is_some_and(|next| is_part(*next));
-    let alone = at == 0 || characters[at - 1].is_whitespace();
-    alone && followed && matches!(characters[at], '/' | '.' | '@' | '#' | '~' | '\\')
-        || alone
-            && matches!(characters[at], '-')
-            && characters.get(at + 1).is_some_and(|next| *next == '-' || next.is_alphabetic())
-}
-
-/// A word goes on over signs that are inside of names, numbers and contractions.
-fn end_of_word(characters: &[char], start: usize) -> usize {
-    let mut end = start + 1;
-    while end < characters.len() {
-        let (before, character) = (characters[end - 1], characters[end]);
-        let next = characters.get(end + 1).copied().unwrap_or(' ');
-        let joins = match character {
-            '\'' | '’' => is_part(before) && next.is_alphabetic(),
-            '.' | '/' | ':' | '@' | '\\' | '~' => is_part(next) || (character == next && character != '.'),
-            ',' => before.is_ascii_digit() && next.is_ascii_digit(),
-            '-' => is_part(next) || next == '-',
-            '+' | '#' => is_part(before) || before == '+',
-            '%' | '°' | '€' | '$' => before.is_ascii_digit(),
-            _ => false,
-        };
-        if !is_part(character) && !joins {
-            break;
-        }
-        end += 1;
-    }
-    end
-}
-
-fn push_word(tokens: &mut Vec<Token>, word: &str, begins_sentence: bool) {
-    let straight = word.replace('’', "'");
-    let lower = straight.to_lowercase();
-    if let Some(number) = number(&lower) {
-        for part in number {
-            push(tokens, part, false, true);
-        }
-        return;
-    }
-    if is_code(&straight) {
-        push(tokens, straight, true, false);
-        return;
-    }
-    // "New-York", "vegan-friendly": two words, as they might be written.
-    if lower.contains('-') {
-        let mut begins = begins_sentence;
-        for part in straight.split('-').filter(|part| !part.is_empty()) {
-            // "non-root", "nut-free" deny.
-            match part.to_lowercase().as_str() {
-                "non" | "free" | "less" => push(tokens, "without".to_owned(), false, false),
-                _ => push_word(tokens, part, begins),
-            }
-            begins = false;
-        }
-        return;
-    }
-    let capital = straight.chars().next().is_some_and(char::is_uppercase);
-    let name = capital && !begins_sentence && lower != "i" && !lower.starts_with("i'");
-    let (stem, ending) = lower.split_once('\'').unwrap_or((&lower, ""));
-    match (stem, ending) {
-        ("can", "t") => push_all(tokens, &["can", "not"]),
-        ("won", "t") => push_all(tokens, &["will", "not"]),
-        ("shan", "t") => push_all(tokens, &["shall", "not"]),
-        (verb, "t") if verb.ends_with('n') && verb.len() > 2 => push_all(tokens, &[&verb[..verb.len() - 1], "not"]),
-        ("let", "s") => push_all(tokens, &["let", "us"]),
-        (who, "s")
-            if matches!(
-                who,
-                "what" | "which" | "who" | "where" | "when" | "how" | "why" | "that" | "it" | "there" | "here"
-            ) =>
-        {
-            push_all(tokens, &[who, "is"]);
-        }
-        ("i", "m") => push_all(tokens, &["i", "am"]),
-        (who, "re") => push_all(tokens, &[who, "are"]),
-        (who, "ve") => push_all(tokens, &[who, "have"]),
-        (who, "ll") => push_all(tokens, &[who, "will"]),
-        (who, "d") if who.len() < 5 => push_all(tokens, &[who, "would"]),
-        ("cannot", _) => push_all(tokens, &["can", "not"]),
-        (owner, "s") => push(tokens, owner.to_owned(), false, name),
-        _ => push(tokens, lower.replace('\'', ""), false, name),
-    }
-}
-
-fn push_all(tokens: &mut Vec<Token>, words: &[&str]) {
-    for word in words {
-        push(tokens, (*word).to_owned(), false, false);
-    }
-}
-
-/// Names of programs: a capital letter or a digit inside, an underscore, a path, a file, an address.
-fn is_code(word: &str) -> bool {
-    let mut inner = word.chars().skip(1);
-    let shouted = word.chars().all(|c| c.is_uppercase() || c.is_ascii_digit());
-    let mixed = inner.any(|c| c.is_uppercase() || c.is_ascii_digit());
-    (mixed && !shouted) || word.contains(['_', '/', '@', '#', '+', ':', '\\', '~', '.']) || word.starts_with('-')
-}
-
-/// Numbers as they are meant: `1,000`, `1.5k`, `50%`, `5kg`, `2nd`.
-fn number(word: &str) -> Option<Vec<String>> {
-    let digits_end = word.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ',').unwrap_or(word.len());
-    let (digits, unit) = word.split_at(digits_end);
-    if !digits.starts_with(|c: char| c.is_ascii_digit()) || digits.matches('.').count() > 1 {
-        return None;
-    }
-    let value: f64 = digits.replace(',', "").trim_end_matches('.').parse().ok()?;
-    let (times, unit) = match unit {
-        "k" => (1e3, ""),
-        unit => (1.0, unit),
-    };
-    if !unit.chars().all(|c| c.is_alphabetic() || matches!(c, '%' | '°' | '€' | '$')) || unit.chars().count() > 3 {
-        return None;
-    }
-    let value = (value * times).to_string();
-    Some(match unit {
-        "" => vec![value],
-        "st" | "nd" | "rd" | "th" => vec![format!("{value}{unit}")],
-        unit => vec![value, unit.to_owned()],
-    })
 }

@@ -3,8 +3,8 @@
 //! Each turn knows one build by its little words and keeps all others, so that nothing is lost that could tell two prompts
 //! apart; where a thing stands for the frame of what is asked, it becomes one.
 
-use super::reading::{Token, is_plain, plain_word};
-use super::words::{ANY_WAY, IRREGULAR, LIGHT};
+use super::tokens::{Token, is_plain, plain_word};
+use super::words::{ANY_WAY, IRREGULAR, LIGHT, QUANTITIES};
 
 /// Makes questions alike that are of another build.
 pub fn turn(tokens: &mut Vec<Token>) {
@@ -15,6 +15,7 @@ pub fn turn(tokens: &mut Vec<Token>) {
         what_it_does,
         what_it_means,
         what_it_costs,
+        how_much_it_is,
         workings,
         which_is,
         which_is_the,
@@ -132,6 +133,16 @@ fn what_it_costs(tokens: &[Token]) -> Option<Vec<Token>> {
         .then(|| [&words(&["what", "is", "the", "price", "of"])[..], &tokens[3..end - 1], &tokens[end..]].concat())
 }
 
+/// "how much is the rent of X", "how high is X's tax" → "what is …". Not "how high is X". The phrases are read before.
+fn how_much_it_is(tokens: &[Token]) -> Option<Vec<Token>> {
+    let end = sentence(tokens);
+    let asks = is(tokens.first(), &["how"])
+        && is(tokens.get(1), &["amount", "height"])
+        && is(tokens.get(2), &["is", "are", "was", "were"]);
+    (asks && tokens[3..end].iter().any(|token| QUANTITIES.contains(&token.word.as_str())))
+        .then(|| [&words(&["what"])[..], &tokens[2..]].concat())
+}
+
 /// "explain the workings of X" → "explain how X works".
 fn workings(tokens: &[Token]) -> Option<Vec<Token>> {
     let asks = is(tokens.first(), &["explain", "describe"]) && is(tokens.get(1), &["the"]);
@@ -189,7 +200,8 @@ fn temperature(tokens: &[Token]) -> Option<Vec<Token>> {
     let end = sentence(tokens);
     let verb = (5..end).find(|&at| is(tokens.get(at), &["boil", "melt", "freeze"]))?;
     asks.then(|| {
-        let mut turned = words(&["what", "is", "the", &tokens[verb].word, "point", "of"]);
+        let point = format!("{}ing", tokens[verb].word.trim_end_matches('e'));
+        let mut turned = words(&["what", "is", "the", &point, "point", "of"]);
         turned.extend_from_slice(&tokens[4..verb]);
         if let Some(last) = turned.last_mut() {
             (last.bound, last.ends) = (tokens[verb].bound, tokens[verb].ends);
@@ -319,7 +331,7 @@ fn passive(tokens: &[Token]) -> Option<Vec<Token>> {
         return None;
     }
     let mut turned = words(&["how"]);
-    turned.push(Token { bound: true, ends: false, ..tokens[verb].clone() });
+    turned.push(Token { bound: true, ends: false, active: true, ..tokens[verb].clone() });
     turned.extend_from_slice(&tokens[from..verb - skipped]);
     if let Some(last) = turned.last_mut() {
         (last.bound, last.ends) = (tokens[verb].bound, tokens[verb].ends);

@@ -7,9 +7,9 @@
 pub const LIGHT: &[&str] = &[
     "a", "an", "the", "i", "me", "you", "we", "us", "it", "its", "one's", "this", "that", "these", "those", "there",
     "is", "are", "am", "be", "being", "been", "was", "were", "do", "does", "did", "done", "doing", "has", "have",
-    "had", "what", "which", "how", "why", "who", "whom", "when", "where", "please", "kindly", "just", "so", "too",
-    "also", "then", "and", "in", "on", "at", "of", "for", "with", "to", "into", "from", "by", "about", "using",
-    "between", "can", "could", "should", "would", "will", "shall", "may", "might", "must",
+    "had", "what", "which", "how", "why", "who", "whom", "when", "where", "please", "kindly", "just", "so", "also",
+    "then", "and", "in", "on", "at", "of", "for", "with", "to", "into", "from", "by", "about", "using", "between",
+    "can", "could", "should", "would", "will", "shall", "may", "might", "must",
 ];
 
 /// Requests that are about what follows: who asks for it, wants to be told.
@@ -75,6 +75,29 @@ pub const ANY_WAY: &[&str] = &[
     "recommended",
     "standard",
     "preferred",
+];
+
+/// What has an amount and nothing else to be asked for.
+pub const QUANTITIES: &[&str] = &[
+    "price",
+    "cost",
+    "rent",
+    "fee",
+    "tax",
+    "wage",
+    "salary",
+    "income",
+    "rate",
+    "gdp",
+    "budget",
+    "debt",
+    "population",
+    "temperature",
+    "pressure",
+    "speed",
+    "distance",
+    "share",
+    "probability",
 ];
 
 /// Words that begin a question.
@@ -155,10 +178,10 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
     (&["give", "me", "a", "list", "of"], &["list"]),
     (&["which", "artist"], &["who"]),
     (&["which", "person"], &["who"]),
-    (&["who", "is", "the", "author", "of"], &["who", "write"]),
-    (&["who", "was", "the", "author", "of"], &["who", "write"]),
-    (&["who", "is", "the", "inventor", "of"], &["who", "invent"]),
-    (&["who", "was", "the", "inventor", "of"], &["who", "invent"]),
+    (&["who", "is", "the", "author", "of"], &["who", "wrote"]),
+    (&["who", "was", "the", "author", "of"], &["who", "wrote"]),
+    (&["who", "is", "the", "inventor", "of"], &["who", "invented"]),
+    (&["who", "was", "the", "inventor", "of"], &["who", "invented"]),
     (&["who", "is", "the", "founder", "of"], &["who", "founded"]),
     (&["who", "was", "the", "founder", "of"], &["who", "founded"]),
     (&["when", "is", "the", "best", "time"], &["what", "is", "the", "best", "time"]),
@@ -180,6 +203,9 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
     (&["what", "is", "the", "size", "of"], &["how", "size"]),
     (&["what", "time", "does"], &["when", "does"]),
     (&["what", "time", "is"], &["when", "is"]),
+    (&["what", "time", "is", "it"], &["what", "time", "is", "it"]),
+    (&["a", "few"], &["several"]),
+    (&["a", "little"], &["slightly"]),
     (&["go", "about"], &[]),
     (&["count", "the", "number", "of"], &["how", "number"]),
     (&["count", "the"], &["how", "number"]),
@@ -191,9 +217,7 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
     (&["regular", "expressions"], &["regex"]),
     (&["give", "me", "a", "summary", "of"], &["summarize"]),
     (&["what", "is", "the", "name", "of"], &["who", "is"]),
-    (&["how", "much", "is", "the"], &["what", "is", "the"]),
-    (&["how", "high", "is", "the"], &["what", "is", "the"]),
-    (&["how", "high", "is"], &["what", "is"]),
+    (&["how", "high"], &["how", "height"]),
     (&["how", "many", "people", "live", "in"], &["what", "is", "the", "population", "of"]),
     (&["how", "long", "does", "it", "take", "to"], &["how", "duration"]),
     (&["how", "much", "time", "does", "it", "take", "to"], &["how", "duration"]),
@@ -201,7 +225,6 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
     (&["what", "is", "a", "quick", "way", "to"], &["how", "quickly"]),
     (&["what", "is", "the", "fastest", "way", "to"], &["how", "fastest"]),
     (&["the", "concept", "of"], &[]),
-    (&["one", "of"], &[]),
     // Ways to ask how something is done.
     (&["what", "can", "i", "do", "to"], &["how"]),
     (&["what", "should", "i", "do", "to"], &["how"]),
@@ -262,11 +285,11 @@ pub const PHRASES: &[(&[&str], &[&str])] = &[
 /// Words of which each stands for all of its group, whatever else the prompt says.
 pub const SAME: &[&[&str]] = &[
     &["create", "make"],
-    &["import", "load"],
     &["enable", "activate"],
     &["disable", "deactivate"],
     &["price", "cost"],
-    &["all", "every", "each", "per"],
+    &["all", "every"],
+    &["each", "per"],
     &["remove", "delete"],
     &["get", "obtain"],
     &["purchase", "buy"],
@@ -275,12 +298,10 @@ pub const SAME: &[&[&str]] = &[
     &["fast", "quick", "quickly"],
     &["difference", "differ"],
     &["advantage", "benefit"],
-    &["meaning", "mean"],
     &["movie", "film"],
     &["photo", "picture"],
     &["execute", "run"],
     &["happen", "occur"],
-    &["correct", "fix"],
     &["gift", "present"],
     &["regex", "regexp"],
     &["integer", "int"],
@@ -320,9 +341,6 @@ pub const REQUESTS: &[&[&str]] = &[
 /// Words that deny. Each counts as one `not`.
 pub const DENYING: &[&str] =
     &["not", "no", "never", "neither", "nor", "none", "nobody", "nothing", "nowhere", "cannot", "without", "hardly"];
-
-/// Prepositions behind which a thing is the frame of what is asked, so that it may as well stand elsewhere.
-pub const FRAMING: &[&str] = &["in", "on", "at", "of", "with", "using"];
 
 /// Words whose order does not matter for what they connect.
 pub const SYMMETRIC: &[&str] = &["difference", "differ", "between", "compare", "versus", "vs"];
@@ -377,6 +395,40 @@ pub const NUMBERS: &[(&str, &str)] = &[
     ("$", "dollar"),
 ];
 
+/// Plurals that are other things than several of what they look like.
+pub const SINGULAR: &[&str] =
+    &["news", "glasses", "goods", "customs", "arms", "shorts", "pants", "means", "savings", "spirits", "physics"];
+
+/// What asks about words themselves, so that none of them may be another one, nor be left out.
+pub const LITERAL: &[&str] = &[
+    "spell",
+    "spelled",
+    "spelt",
+    "spelling",
+    "pronounce",
+    "pronounced",
+    "letters",
+    "syllables",
+    "rhyme",
+    "rhymes",
+    "anagram",
+    "anagrams",
+    "palindrome",
+    "conjugate",
+    "plural",
+    "singular",
+];
+
+/// Forms of "be".
+pub const BEING: &[&str] = &["is", "are", "am", "was", "were"];
+
+/// Who speaks, as the one who acts and as the one who is acted on, and who is spoken to.
+pub const ACTING: u8 = 1;
+pub const ACTED_ON: u8 = 2;
+pub const SPOKEN_TO: u8 = 3;
+pub const PERSONS: &[(&str, u8)] =
+    &[("i", ACTING), ("we", ACTING), ("me", ACTED_ON), ("us", ACTED_ON), ("you", SPOKEN_TO)];
+
 /// Who something belongs to.
 pub const OWNERS: &[(&str, u8)] = &[
     ("my", 1),
@@ -387,10 +439,7 @@ pub const OWNERS: &[(&str, u8)] = &[
     ("yours", 3),
     ("their", 4),
     ("theirs", 4),
-    ("they", 4),
-    ("them", 4),
     ("myself", 1),
     ("yourself", 3),
-    ("themselves", 4),
     ("ourselves", 2),
 ];
