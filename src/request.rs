@@ -353,7 +353,7 @@ mod tests {
             let mut body = r#"{"model":"m","input":["a","\u0041"],"dimensions":8}"#.to_owned();
             body.insert_str(at, &sign);
             let ours = read(body.as_bytes(), 3);
-            let json = serde_json::from_str::<serde_json::Value>(&body);
+            let json = serde_json::from_str::<serde_json::Value>(body.strip_prefix('\u{feff}').unwrap_or(&body));
             prop_assert_eq!(json.is_err(), ours.as_ref().is_err_and(|wrong| wrong.code == Some("invalid_json")), "{:?}", ours);
         }
     }
