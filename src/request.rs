@@ -354,7 +354,9 @@ mod tests {
             body.insert_str(at, &sign);
             let ours = read(body.as_bytes(), 3);
             let json = serde_json::from_str::<serde_json::Value>(body.strip_prefix('\u{feff}').unwrap_or(&body));
-            prop_assert_eq!(json.is_err(), ours.as_ref().is_err_and(|wrong| wrong.code == Some("invalid_json")), "{:?}", ours);
+            prop_assert!(json.is_ok() || ours.is_err(), "{:?}", ours);
+            let called = ours.as_ref().is_err_and(|wrong| wrong.code == Some("invalid_json"));
+            prop_assert!(json.is_err() || !called, "{:?}", ours);
         }
     }
 }
