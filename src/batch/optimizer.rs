@@ -425,7 +425,7 @@ impl BatchOptimizer {
         recommendation.size = size;
         recommendation.confidence = (-promise / 0.02).exp().clamp(0.1, 0.99);
         if recent > 0.0 && throughput > 0.0 {
-            recommendation.expected_improvement = (throughput / recent - 1.0).max(0.0);
+            recommendation.expected_improvement = (throughput / recent - 1.0).clamp(0.0, f64::MAX);
         }
         let failing = self.history.iter().rev().take(5).filter(|record| !record.success).count();
         recommendation.reason = if self.limit() < self.options.max_size && size >= self.limit() {
@@ -844,7 +844,8 @@ fn trend(records: &[&Record], value: impl Fn(&Record) -> Option<f64>) -> f64 {
         mean(&records.iter().rev().skip(from).take(5).filter_map(|record| value(record)).collect::<Vec<_>>())
     };
     match (of(0), of(5)) {
-        (Some(recent), Some(before)) if before > 0.0 => (recent - before) / before,
+        // Next to nothing before makes it infinite.
+        (Some(recent), Some(before)) if before > 0.0 => ((recent - before) / before).min(f64::MAX),
         _ => 0.0,
     }
 }
@@ -1208,7 +1209,8 @@ mod tests {
                     prop_assert!((min..=max).contains(&size), "{}", size);
                 }
                 prop_assert!((0.0..=1.0).contains(&recommendation.confidence));
-                prop_assert!(recommendation.expected_improvement >= 0.0 && recommendation.throughput.is_finite());
+                prop_assert!((0.0..=f64::MAX).contains(&recommendation.expected_improvement));
+                prop_assert!(recommendation.throughput.is_finite());
                 let analytics = optimizer.analytics();
                 for score in [
                     analytics.score,
