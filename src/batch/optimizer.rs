@@ -508,7 +508,7 @@ impl BatchOptimizer {
             items += record.items;
             tokens += record.tokens.unwrap_or_default();
         }
-        if tokens > 0.0 { throughput * items / tokens } else { 0.0 }
+        if tokens > 0.0 { (throughput * items / tokens).min(f64::MAX) } else { 0.0 }
     }
 
     fn watch_resources(&mut self, record: &Record) {
