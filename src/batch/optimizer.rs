@@ -403,7 +403,7 @@ impl BatchOptimizer {
     /// What the optimizer would do, and why.
     pub fn recommendation(&self) -> Recommendation {
         let best = self.arm(self.base).filter(|_| self.samples > 0);
-        let throughput = best.map_or(0.0, |arm| self.to_items((arm.mean + self.level).exp()));
+        let throughput = best.map_or(0.0, |arm| self.to_items(arm.mean + self.level));
         let mut recommendation = Recommendation {
             size: self.current,
             confidence: 0.1,
@@ -467,7 +467,7 @@ impl BatchOptimizer {
         let variation = variation(&same);
         let stability_score = success_rate * (1.0 - variation.min(1.0));
         let recent: Vec<f64> = records.iter().rev().take(5).map(|record| record.throughput()).collect();
-        let best = self.arms.iter().map(|arm| self.to_items((arm.mean + self.level).exp())).fold(0.0, f64::max);
+        let best = self.arms.iter().map(|arm| self.to_items(arm.mean + self.level)).fold(0.0, f64::max);
         let performance_score =
             if best > 0.0 { (mean(&recent).unwrap_or_default() / best).clamp(0.0, 1.0) } else { 0.0 };
         let usages: Vec<f64> = [cpu, memory].into_iter().flatten().collect();
@@ -498,8 +498,10 @@ impl BatchOptimizer {
         self.arms.iter().find(|arm| arm.size == size)
     }
 
-    /// Throughput in whatever unit is learned → items per second.
-    fn to_items(&self, throughput: f64) -> f64 {
+    /// Logarithm of the throughput in whatever unit is learned → items per second.
+    fn to_items(&self, log: f64) -> f64 {
+        // Finite, whatever was recorded.
+        let throughput = log.exp().min(f64::MAX);
         if self.unit == Unit::Items {
             return throughput;
         }
@@ -624,7 +626,7 @@ impl BatchOptimizer {
         if matches!(self.phase, Phase::Hold(_)) {
             self.held_ms += record.time_ms;
             if let Some(base) = self.arm(self.base).filter(|_| size != self.base) {
-                let usual = record.items / self.to_items((base.mean + self.level).exp()).max(1e-9) * 1e3;
+                let usual = record.items / self.to_items(base.mean + self.level).max(1e-9) * 1e3;
                 self.lost_ms += (record.time_ms - usual).max(0.0);
             }
         }
@@ -746,7 +748,7 @@ impl BatchOptimizer {
         // below the next larger one.
         let known = self.arms.iter().filter(|arm| arm.size >= size).min_by_key(|arm| arm.size);
         let value = known.map_or(belief, |known| if known.size == size { known.mean } else { known.mean.min(belief) });
-        let throughput = |value: f64| self.to_items((value + self.level).exp()).max(1e-9);
+        let throughput = |value: f64| self.to_items(value + self.level).max(1e-9);
         let loss = size as f64 * (1.0 / throughput(value) - 1.0 / throughput(base.mean)) * 1e3;
         self.lost_ms + loss.max(0.0) <= SHARE * self.options.aggressiveness * self.held_ms
     }
