@@ -4,7 +4,7 @@ import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 
 import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
-import { checkDimensions, Embedder, isGenerator, sum } from './embedder';
+import { checkDimensions, Embedder, isGenerator } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
 import { Turns } from './turns';
