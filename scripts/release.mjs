@@ -57,7 +57,7 @@ function inspect({ name, manifest, files }, platform) {
   if (scripts.length > 0) wrong.push(`has the install scripts ${scripts.join(', ')}`);
   const expected = platform
     ? ['package.json', 'README.md', ...contents(platform)]
-    : ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE', 'index.d.ts', 'dist/index.js', 'cli/embedcore.js', 'models/builtin/onnx/model.onnx'];
+    : ['package.json', 'README.md', 'CHANGELOG.md', 'LICENSE', 'index.d.ts', 'dist/index.js', 'cli/embedcore.js', 'cli/commands/index.js', 'models/builtin/onnx/model.onnx'];
   const lacking = expected.filter((path) => !paths.includes(path));
   if (lacking.length > 0) wrong.push(`lacks ${lacking.join(', ')}`);
   const foreign = platform ? paths.filter((path) => !expected.includes(path)) : paths.filter((path) => !ROOT_FILES.some((known) => known.test(path)));

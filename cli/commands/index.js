@@ -1,0 +1,70 @@
+'use strict';
+
+const { CodeIndex } = require('embedcore');
+
+const { Bar, number, paint, plain, plural } = require('../terminal');
+const { advice, directoryOf, explained, generatorOf } = require('../usage');
+
+const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, model: { type: 'string' } };
+
+async function index(rest, values) {
+  const { rebuild, verbose } = values;
+  const directory = directoryOf(rest) ?? process.cwd();
+  const color = paint(process.stdout);
+  const bar = new Bar(process.stderr);
+  const index = new CodeIndex(directory, { generator: generatorOf(values) });
+  const stop = new AbortController();
+  // Once: a second Ctrl-C ends the process at once. What is written stays either way.
+  process.once('SIGINT', () => {
+    bar.say('Stopping …');
+    stop.abort();
+  });
+  let last;
+  try {
+    last = await index.update({
+      rebuild,
+      signal: stop.signal,
+      progressCallback: (report) => {
+        last = report;
+        bar.draw(report.done, report.changed, `${rate(report)} annotations/s`);
+      },
+    });
+  } catch (error) {
+    bar.end();
+    if (error.code !== 'ABORTED') throw explained(error, directory, values);
+    const done = last?.changed ? `${plural(last.done, 'file')} of ${number.format(last.changed)} are done` : 'Nothing was done yet';
+    console.log(`Stopped. ${done}; run the same command again to go on.`);
+    process.exitCode = 130;
+    return;
+  }
+  bar.end();
+  summarise(last, directory, values, color);
+}
+
+const rate = ({ embedded, seconds }) => number.format(Math.round(embedded / Math.max(seconds, 0.001)));
+
+function summarise(report, directory, values, color) {
+  const { files, annotations, embedded, reused, unchanged, removed, skipped, examples, seconds } = report;
+  const kept = annotations - embedded;
+  console.log(
+    `${color('bold', plural(annotations, 'annotation'))} of ${plural(files, 'file')} in ${seconds.toFixed(seconds < 10 ? 2 : 1)} s` +
+      (embedded > 0 ? ` (${rate(report)}/s)` : ''),
+  );
+  const parts = [
+    `${plural(embedded, 'annotation')} embedded`,
+    kept > 0 && `${number.format(kept)} from cache (${plural(unchanged, 'unchanged file')}, ${number.format(reused)} in changed ones)`,
+    removed > 0 && `${plural(removed, 'file')} forgotten`,
+  ];
+  console.log(`  ${parts.filter(Boolean).join(', ')}`);
+  const reasons = Object.entries(skipped).map(([reason, count]) => `${number.format(count)} ${reason}`);
+  if (reasons.length > 0) console.log(color('dim', `  Files left out: ${reasons.join(', ')}`));
+  if (values.verbose) for (const { file, reason } of examples) console.log(color('dim', `    ${plain(file) || '(name unknown)'}: ${reason}`));
+  if (files === 0) {
+    const extensions = CodeIndex.extensions.map((extension) => `.${extension}`).join(' ');
+    console.log(`There is no source file in ${directory} that .gitignore does not exclude (looked for ${extensions}).`);
+  } else if (annotations > 0) {
+    console.log(`Now search it: ${color('cyan', advice('search', directory, values))}`);
+  }
+}
+
+module.exports = { options, run: index };

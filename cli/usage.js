@@ -1,0 +1,49 @@
+// What commands were asked for, and what is said where that cannot be.
+'use strict';
+
+const { existsSync, statSync } = require('node:fs');
+const { relative, resolve } = require('node:path');
+
+const { plain } = require('./terminal');
+
+/** What the user has done wrong, in words for the user. */
+class UsageError extends Error {}
+
+/** The generator's options that commands share. */
+const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: model });
+
+/** The number of an option. */
+function numeric(name, text) {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  throw new UsageError(`--${name} is ${text}, not a number`);
+}
+
+/** The one directory that a command was given, if any. */
+function directoryOf(rest, hint = '') {
+  if (rest.length > 1) throw new UsageError(`Expected one directory, got ${rest.join(' ')}${hint}`);
+  if (rest.length === 0) return undefined;
+  const directory = resolve(rest[0]);
+  if (!existsSync(directory) || !statSync(directory).isDirectory()) throw new UsageError(`There is no directory ${rest[0]}${hint}`);
+  return directory;
+}
+
+/** A command that the user can copy. */
+function advice(command, directory, { model }, ...flags) {
+  const quoted = (text) => (/^[\w./:@\\-]+$/.test(text) ? text : `"${text}"`);
+  const where = relative(process.cwd(), directory);
+  const words = command === 'search' ? ['"what it does"'] : [];
+  return ['npx embedcore', command, ...words, ...flags, where && quoted(where), model && `--model ${quoted(model)}`].filter(Boolean).join(' ');
+}
+
+/** Adds the command that helps to errors that a command can help with. */
+function explained(error, directory, values) {
+  if (!error.details?.path) return error;
+  const help = {
+    NOT_INITIALIZED: () => advice('index', directory, values),
+    INVALID_CONFIG: () => advice('index', directory, values, '--rebuild'),
+    CACHE_STORAGE_FAILED: () => error.message.includes('rebuild') && advice('index', directory, values, '--rebuild'),
+  }[error.code]?.();
+  return help ? new UsageError(`${plain(error.message)}. Run: ${help}`) : error;
+}
+
+module.exports = { UsageError, advice, directoryOf, explained, generatorOf, numeric };
