@@ -1,161 +1,5 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-/** Options of {@link DynamicBatchOptimizer}. */
-export interface BatchOptimizerOptions {
-	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
-	minBatchSize?: number | undefined;
-	/** Largest batch. Default 128. */
-	maxBatchSize?: number | undefined;
-	/**
-	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
-	 * the batch, and makes no difference where all sizes take as much. Default 70.
-	 */
-	targetCpuUsage?: number | undefined;
-	/** Memory usage, in percent, above which batches shrink. Default 75. */
-	targetMemoryUsage?: number | undefined;
-	/** Batches before the size is changed for the first time. Default 10. */
-	minSamples?: number | undefined;
-	/** Batches that analytics are about. Default 100. */
-	historyRetention?: number | undefined;
-	/**
-	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
-	 * by itself. Default 0.3.
-	 */
-	aggressiveness?: number | undefined;
-}
-/** One batch that ran. */
-export interface BatchRecord {
-	/** Items that it was meant to have. */
-	batchSize: number;
-	/** How long it took, in milliseconds. */
-	processingTime: number;
-	/** Items that were processed. */
-	itemsProcessed: number;
-	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
-	cpuUsage?: number | undefined;
-	/** Memory usage while it ran, in percent. */
-	memoryUsage?: number | undefined;
-	/** Whether it succeeded. Default true. */
-	success?: boolean | undefined;
-	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
-	tokens?: number | undefined;
-}
-/** What {@link DynamicBatchOptimizer} would do, and why. */
-export interface OptimizationRecommendation {
-	/** The best size that is known. */
-	recommendedBatchSize: number;
-	/** 0–1: how little there is left to gain with other sizes. At most 0.1 below `minSamples`. */
-	confidence: number;
-	reason: string;
-	/** Relative gain over the latest batches: 0.1 for 10 % more throughput. Never below 0. */
-	expectedImprovement: number;
-	/** CPU and memory in percent, throughput in items a second. */
-	resourcePrediction: {
-		cpuUsage: number;
-		memoryUsage: number;
-		throughput: number;
-	};
-}
-/** What the machine does: the container where it has a limit, else the host. At most a second old. */
-export interface SystemResourceMetrics {
-	/** Percent of the cores that this process may use, or of its container's quota. */
-	cpuUsage: number;
-	/** Bytes. */
-	availableMemory: number;
-	/** Bytes. */
-	totalMemory: number;
-	/** Percent. */
-	memoryUsage: number;
-	/** Over 1, 5 and 15 minutes. Zeros on Windows. */
-	loadAverage: number[];
-	/** Cores that this process may use. */
-	cpuCores: number;
-}
-/** One batch as it is kept. */
-export interface PerformanceHistory {
-	batchSize: number;
-	/** Milliseconds. */
-	processingTime: number;
-	/** Items a second; 0 where it failed. */
-	throughput: number;
-	/** Percent; `null` where only CPU usage was given. */
-	memoryUsage: number | null;
-	/** Percent; `null` where only memory usage was given. */
-	cpuUsage: number | null;
-	/** When it was recorded, in milliseconds since 1970. */
-	timestamp: number;
-	success: boolean;
-}
-/** How batches went, over the history that is kept. */
-export interface PerformanceAnalytics {
-	/** Items a second, over all time that batches took. */
-	averageThroughput: number;
-	averageBatchSize: number;
-	/** Milliseconds. */
-	averageProcessingTime: number;
-	/** 0–1: half the performance score, three tenths the resource score, two tenths the stability score. */
-	optimizationScore: number;
-	/** Throughput of the latest batches relative to that of the best size known, 0–1. */
-	performanceScore: number;
-	/** 1 up to the targets of CPU and memory, from there linearly to 0 at 100 %; the mean of the two. */
-	resourceScore: number;
-	/** Success rate × (1 − coefficient of variation of throughput among batches of the latest size), 0–1. */
-	stabilityScore: number;
-	/** Mean of CPU and memory usage, 0–1. */
-	resourceUtilization: number;
-	/** 0–1. */
-	successRate: number;
-	currentMetrics: SystemResourceMetrics;
-	/** The latest 20 batches, the oldest first. */
-	recentHistory: PerformanceHistory[];
-	/** Relative change of the latest five batches against the five before; 0 while there are no such. */
-	trends: {
-		throughputTrend: number;
-		memoryTrend: number;
-		cpuTrend: number;
-	};
-	recommendations: OptimizationRecommendation;
-}
-/**
- * Learns which batch size is fastest on this machine, for this work.
- *
- * Ask for {@link getCurrentBatchSize} before each batch and tell by {@link recordPerformance} how it went. The first
- * `minSamples` batches keep the initial size; then sizes are tried, each the one that promises most, until none promises
- * enough: some twenty batches. From there on the best one is kept, others are looked at now and then for a bounded share
- * of the time, and a sudden change of the load starts the search again. Which algorithms these are is written in
- * `src/batch/optimizer.rs`. Use one optimizer for each model.
- */
-export declare class DynamicBatchOptimizer {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
-	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions);
-	/**
-	 * Learns from a batch.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
-	 */
-	recordPerformance(record: BatchRecord): void;
-	/** The same, with CPU and memory sampled here. */
-	recordPerformance(batchSize: number, processingTime: number, itemCount: number, success?: boolean): void;
-	/** The size that the next batch should have. */
-	getCurrentBatchSize(): number;
-	/**
-	 * Decides anew at once, and gives the size that the next batch should have. There is no need to call it: every record
-	 * is a decision.
-	 */
-	optimize(): number;
-	/** Forgets everything and starts again with the initial size. */
-	reset(): void;
-	/** The options as they are in force. */
-	getConfig(): {
-		[Option in keyof BatchOptimizerOptions]-?: number;
-	};
-	/** The best size that is known, and why. */
-	getOptimizationRecommendation(): OptimizationRecommendation;
-	/** How batches went. */
-	getPerformanceAnalytics(): PerformanceAnalytics;
-	/** What the machine does. */
-	getCurrentSystemMetrics(): SystemResourceMetrics;
-}
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
 	/** Entries that were looked up: `hits + misses`. */
@@ -533,6 +377,158 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/** One way to process items. */
+export interface ProcessingStrategy {
+	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
+	 * usage; others are ranked by size. */
+	name: string;
+	/** Most items of one call. */
+	maxBatchSize: number;
+	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
+	 * event loop turn between. */
+	approach: "sequential" | "parallel" | "streaming" | "chunked";
+	/** How much memory it takes, relative to others. For your information. */
+	memoryOverhead: number;
+	/** How much CPU it takes, relative to others. For your information. */
+	cpuOverhead: number;
+	/** Batches between two clean-ups while memory is short. */
+	cleanupFrequency: number;
+}
+/** Memory usages, in percent, at which strategies change, in falling order. */
+export interface MemoryThresholds {
+	/** One item at a time from here on. Default 85. */
+	critical: number;
+	/** Small batches and warnings from here on. Default 70. */
+	high: number;
+	/** Middling batches from here on, large ones below. Default 55. */
+	normal: number;
+	/** Recommendations say that there is room, below. Default 35. */
+	low: number;
+}
+/** Options of {@link MemoryAwareProcessor}. */
+export interface MemoryProcessorOptions {
+	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
+	strategies?: ProcessingStrategy[] | undefined;
+	memoryThresholds?: Partial<MemoryThresholds> | undefined;
+	/** How often memory is looked at, in milliseconds. Default 1000. */
+	monitoringInterval?: number | undefined;
+	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
+	cleanupThreshold?: number | undefined;
+	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
+	gcThreshold?: number | undefined;
+	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
+	enableGcHints?: boolean | undefined;
+	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
+	emergencyCleanupThreshold?: number | undefined;
+	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
+	memoryBuffer?: number | undefined;
+}
+/** Memory of the container where it has a limit, else of the host. Bytes. */
+export interface MemoryMetrics {
+	totalMemory: number;
+	/** What can be had, caches that the kernel gives back included. */
+	availableMemory: number;
+	/** As `process.memoryUsage()`. */
+	processMemory: NodeJS.MemoryUsage;
+	/** 0–100. */
+	memoryUsagePercent: number;
+	/** What is available less `memoryBuffer`. */
+	availableForProcessing: number;
+}
+/** How a caller follows processing. */
+export interface ProcessingHooks {
+	/** Called as items are done; never goes back, ends with all. */
+	onProgress?: ((completed: number, total: number) => void) | undefined;
+	/** Called when memory makes another strategy necessary, or possible. */
+	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
+	/** Called while usage is at or above `high`, at most once for every sample of memory. */
+	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
+	/** Stops: no further call is made, and the promise is rejected with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up with `TIMED_OUT` after so many milliseconds. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link MemoryAwareProcessor.processItems}. */
+export interface ProcessItemsOptions<T> extends ProcessingHooks {
+	/**
+	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
+	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
+	 * Default `'throw'`.
+	 */
+	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
+export interface ProcessingContext<T, R> extends ProcessingHooks {
+	items: readonly T[];
+	/** Gives a result for each item of the batch, in order. */
+	processor: (batch: T[]) => R[] | Promise<R[]>;
+	/** Told about each item that fails. */
+	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
+export interface ProcessingResult<R> {
+	/** Results of the items that succeeded, in the order of the items. */
+	results: R[];
+	/** Items that failed, in order: those have no result. */
+	failures: {
+		index: number;
+		error: EmbeddingError;
+	}[];
+	stats: {
+		totalItems: number;
+		successfulItems: number;
+		failedItems: number;
+		/** Milliseconds. */
+		totalTime: number;
+		strategyChanges: number;
+		memoryCleanups: number;
+		/** Percent. */
+		peakMemoryUsage: number;
+		/** Percent. */
+		averageMemoryUsage: number;
+	};
+	/** Memory at the start and after each batch: the latest 1000. */
+	memoryHistory: MemoryMetrics[];
+}
+/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
+export interface ProcessingRecommendations {
+	currentStrategy: ProcessingStrategy;
+	memoryMetrics: MemoryMetrics;
+	recommendations: string[];
+	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
+	estimatedCapacity: number;
+}
+/**
+ * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
+ *
+ * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
+ * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
+ */
+export declare class MemoryAwareProcessor {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: MemoryProcessorOptions);
+	/**
+	 * Gives what `process` gives for all items, in their order.
+	 *
+	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
+	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
+	 */
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
+		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
+	}): Promise<(R | undefined)[]>;
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
+	/** The same, with statistics. Items that fail are left out of the results, and reported. */
+	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
+	/** The strategy for some usage of memory, whatever came before. */
+	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
+	/** Memory as it is now. */
+	getCurrentMemoryMetrics(): MemoryMetrics;
+	/** What a person could do, and for how many items there is room. */
+	getProcessingRecommendations(): ProcessingRecommendations;
+	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
+	stop(): void;
+}
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */
@@ -915,320 +911,6 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
-/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
-export interface DashboardSource {
-	/** Called once an interval. */
-	getPerformanceMetrics(): DashboardMetrics | object;
-}
-/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
-export interface DashboardMetrics {
-	/** Look-ups since the beginning, by tier. */
-	cache?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/** The same, as a cache calls it. */
-	stats?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/**
-	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
-	 * the means of each interval are shown.
-	 */
-	batchOptimizer?: {
-		currentBatchSize?: number;
-		tokenBudget?: number;
-		batches?: number;
-		averageBatchSize?: number;
-		paddedTokens?: number;
-	};
-	/** How batches are made, and the most bytes of memory that this process may hold. */
-	memoryProcessor?: {
-		currentStrategy?: string | {
-			name: string;
-		} | null;
-		ceilingBytes?: number;
-	};
-}
-/** Options of {@link PerformanceDashboard}. */
-export interface DashboardOptions {
-	/** Default: the global one. */
-	monitor?: PerformanceMonitor;
-	generator?: DashboardSource;
-	/** Whose tiers are shown. Default: the generator's own. */
-	cache?: DashboardSource;
-	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
-	interval?: number;
-	/** Points that are kept. Default 900: a quarter of an hour. */
-	history?: number;
-	/** What the page is called. Default `embedcore`. */
-	title?: string;
-}
-/** What happened between two points. Durations in milliseconds. */
-export interface TimelinePoint {
-	/** When it ended, in milliseconds since 1970. */
-	at: number;
-	/** How long it was. */
-	seconds: number;
-	/** Those that ended, the 50 busiest where there are more. */
-	operations: {
-		name: string;
-		count: number;
-		errors: number;
-		items: number;
-		p50: number;
-		p95: number;
-		p99: number;
-		max: number;
-	}[];
-	caches: CacheTypeStats[];
-	/** Cycles that ended. */
-	cycles: number;
-	/** Cycles in progress at its end. */
-	active: number;
-	/** Look-ups in the tiers of caches; `null` where nobody knows. */
-	tiers: {
-		memory: number;
-		disk: number;
-		misses: number;
-	} | null;
-	/** That the next batch may have at its end; else, the mean of those that ran. */
-	batchSize: number | null;
-	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
-	tokenBudget: number | null;
-	/** At its end. */
-	strategy: string | null;
-	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
-	memory: {
-		process: number;
-		used: number;
-		limit: number;
-	};
-	/** Percent. */
-	cpu: number;
-}
-/** All that a dashboard knows. A snapshot of its monitor, and more. */
-export interface DashboardSnapshot extends MonitorSnapshot {
-	dashboard: {
-		title: string;
-		interval: number;
-		history: number;
-		timeline: TimelinePoint[];
-	};
-}
-/** Options of {@link PerformanceDashboard.serve}. */
-export interface ServeOptions {
-	/** 0 (default): any that is free. */
-	port?: number;
-	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-	host?: string;
-	/** Whether the process stays alive for it. Default false. */
-	keepAlive?: boolean;
-}
-/** A page that is being served. */
-export interface DashboardServer extends AsyncDisposable {
-	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
-	readonly url: string;
-	readonly port: number;
-	/** Ends all connections. */
-	close(): Promise<void>;
-}
-/**
- * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
- *
- * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
- * millisecond or less for each.
- */
-export declare class PerformanceDashboard implements AsyncDisposable {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: DashboardOptions);
-	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
-	snapshot(): DashboardSnapshot;
-	/** For a terminal, at most 80 columns wide. */
-	textSummary(): string;
-	/** Tables in Markdown. */
-	markdownReport(): string;
-	/**
-	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
-	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
-	 */
-	exportJson(path: string): Promise<void>;
-	/** Writes a table as CSV. */
-	exportCsv(path: string, table?: CsvTable): Promise<void>;
-	/**
-	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
-	 */
-	serve(options?: ServeOptions): Promise<DashboardServer>;
-	/**
-	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
-	 * file changes, so does the page.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
-	 */
-	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
-	/** Ends its servers, and takes no more points. */
-	close(): Promise<void>;
-	/** The same as {@link close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/** One way to process items. */
-export interface ProcessingStrategy {
-	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
-	 * usage; others are ranked by size. */
-	name: string;
-	/** Most items of one call. */
-	maxBatchSize: number;
-	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
-	 * event loop turn between. */
-	approach: "sequential" | "parallel" | "streaming" | "chunked";
-	/** How much memory it takes, relative to others. For your information. */
-	memoryOverhead: number;
-	/** How much CPU it takes, relative to others. For your information. */
-	cpuOverhead: number;
-	/** Batches between two clean-ups while memory is short. */
-	cleanupFrequency: number;
-}
-/** Memory usages, in percent, at which strategies change, in falling order. */
-export interface MemoryThresholds {
-	/** One item at a time from here on. Default 85. */
-	critical: number;
-	/** Small batches and warnings from here on. Default 70. */
-	high: number;
-	/** Middling batches from here on, large ones below. Default 55. */
-	normal: number;
-	/** Recommendations say that there is room, below. Default 35. */
-	low: number;
-}
-/** Options of {@link MemoryAwareProcessor}. */
-export interface MemoryProcessorOptions {
-	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-	strategies?: ProcessingStrategy[] | undefined;
-	memoryThresholds?: Partial<MemoryThresholds> | undefined;
-	/** How often memory is looked at, in milliseconds. Default 1000. */
-	monitoringInterval?: number | undefined;
-	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-	cleanupThreshold?: number | undefined;
-	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-	gcThreshold?: number | undefined;
-	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-	enableGcHints?: boolean | undefined;
-	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-	emergencyCleanupThreshold?: number | undefined;
-	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
-	memoryBuffer?: number | undefined;
-}
-/** Memory of the container where it has a limit, else of the host. Bytes. */
-export interface MemoryMetrics {
-	totalMemory: number;
-	/** What can be had, caches that the kernel gives back included. */
-	availableMemory: number;
-	/** As `process.memoryUsage()`. */
-	processMemory: NodeJS.MemoryUsage;
-	/** 0–100. */
-	memoryUsagePercent: number;
-	/** What is available less `memoryBuffer`. */
-	availableForProcessing: number;
-}
-/** How a caller follows processing. */
-export interface ProcessingHooks {
-	/** Called as items are done; never goes back, ends with all. */
-	onProgress?: ((completed: number, total: number) => void) | undefined;
-	/** Called when memory makes another strategy necessary, or possible. */
-	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
-	/** Called while usage is at or above `high`, at most once for every sample of memory. */
-	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-	/** Stops: no further call is made, and the promise is rejected with `ABORTED`. */
-	signal?: AbortSignal | undefined;
-	/** Gives up with `TIMED_OUT` after so many milliseconds. Default: never. */
-	timeoutMs?: number | undefined;
-}
-/** Options of {@link MemoryAwareProcessor.processItems}. */
-export interface ProcessItemsOptions<T> extends ProcessingHooks {
-	/**
-	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
-	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
-	 * Default `'throw'`.
-	 */
-	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
-export interface ProcessingContext<T, R> extends ProcessingHooks {
-	items: readonly T[];
-	/** Gives a result for each item of the batch, in order. */
-	processor: (batch: T[]) => R[] | Promise<R[]>;
-	/** Told about each item that fails. */
-	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
-export interface ProcessingResult<R> {
-	/** Results of the items that succeeded, in the order of the items. */
-	results: R[];
-	/** Items that failed, in order: those have no result. */
-	failures: {
-		index: number;
-		error: EmbeddingError;
-	}[];
-	stats: {
-		totalItems: number;
-		successfulItems: number;
-		failedItems: number;
-		/** Milliseconds. */
-		totalTime: number;
-		strategyChanges: number;
-		memoryCleanups: number;
-		/** Percent. */
-		peakMemoryUsage: number;
-		/** Percent. */
-		averageMemoryUsage: number;
-	};
-	/** Memory at the start and after each batch: the latest 1000. */
-	memoryHistory: MemoryMetrics[];
-}
-/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
-export interface ProcessingRecommendations {
-	currentStrategy: ProcessingStrategy;
-	memoryMetrics: MemoryMetrics;
-	recommendations: string[];
-	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
-	estimatedCapacity: number;
-}
-/**
- * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
- *
- * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
- * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
- */
-export declare class MemoryAwareProcessor {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: MemoryProcessorOptions);
-	/**
-	 * Gives what `process` gives for all items, in their order.
-	 *
-	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
-	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
-	 */
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
-		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
-	}): Promise<(R | undefined)[]>;
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
-	/** The same, with statistics. Items that fail are left out of the results, and reported. */
-	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
-	/** The strategy for some usage of memory, whatever came before. */
-	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
-	/** Memory as it is now. */
-	getCurrentMemoryMetrics(): MemoryMetrics;
-	/** What a person could do, and for how many items there is room. */
-	getProcessingRecommendations(): ProcessingRecommendations;
-	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
-	stop(): void;
-}
 /** What was learned about batches of texts of like length. */
 export interface LearnedBatch {
 	/** The longest texts that it is about, in tokens; the shortest are half as long. */
@@ -1240,11 +922,7 @@ export interface LearnedBatch {
 }
 /** What a generator has done since it was made. Everything is measured; what was not is 0 or absent. */
 export interface PerformanceMetrics {
-	/** `null` without a cache. A cache that is shared counts for all who use it. */
-	cache: (CacheStats & {
-		entries: number; /** `currentSizeBytes`. */
-		sizeBytes: number;
-	}) | null;
+	cache: CacheMetrics;
 	batchOptimizer: BatchMetrics;
 	/** The same. */
 	batchOptimization: BatchMetrics;
@@ -1267,10 +945,42 @@ export interface PerformanceMetrics {
  * the others for each batch.
  */
 export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
+/** How the generator's cache does, since it was made. One that is shared counts for all who use it. */
+export interface CacheMetrics extends CacheStats {
+	/** Whether there is a cache. Without one, all numbers are 0. */
+	enabled: boolean;
+	/** `currentEntries`. */
+	entries: number;
+	/** `currentSizeBytes`. */
+	sizeBytes: number;
+	/** As {@link CachePerformanceMetrics} has it: bytes of vectors and metadata for each byte held, 0–1. */
+	memoryEfficiency: number;
+	/** As {@link CachePerformanceMetrics} has it, 0–1. */
+	performanceScore: number;
+}
 /** How the model was run. */
 export interface BatchMetrics {
 	/** Whether sizes are learned. */
 	enabled: boolean;
+	/** Texts that the next batch has if they are as long as those of the latest one, memory permitting; at least 1. */
+	currentBatchSize: number;
+	/** Texts of that length that are fastest, as far as it is known; the same where nothing is learned. */
+	recommendedBatchSize: number;
+	/** How sure that is, 0–1, as {@link OptimizationRecommendation} has it; 0 where nothing is learned. */
+	confidence: number;
+	/**
+	 * As {@link PerformanceAnalytics} of a {@link DynamicBatchOptimizer} that was told of the latest batches (so many as
+	 * `historyRetention` says, 1000 at most), each with CPU and memory of the machine when it ended: 0–1.
+	 */
+	optimizationScore: number;
+	/** Of the same: mean of CPU and memory usage while batches ran, 0–1. */
+	resourceUtilization: number;
+	/** Of the same: relative change of the latest five batches against the five before, in throughput. 0 before there are so many. */
+	throughputTrend: number;
+	/** In memory usage. */
+	memoryTrend: number;
+	/** In CPU usage. */
+	cpuTrend: number;
 	/** Runs of the model. */
 	batches: number;
 	failedBatches: number;
@@ -1293,8 +1003,8 @@ export interface BatchMetrics {
 export interface MemoryUseMetrics {
 	/** Whether strategies are in force. Without them, the ceiling holds alone. */
 	enabled: boolean;
-	/** The name of the strategy in use. */
-	currentStrategy: string | null;
+	/** The name of the strategy in use; `'none'` where strategies are off. */
+	currentStrategy: string;
 	strategyChanges: number;
 	/** Bytes that this process may hold: `memoryLimit`, or what it holds and the container or host has left. */
 	ceilingBytes: number;
@@ -1305,7 +1015,15 @@ export interface MemoryUseMetrics {
 	/** Bytes that running batches were permitted. */
 	grantedBytes: number;
 	/** `processBytes` of `ceilingBytes`, 0–100. */
+	memoryUsage: number;
+	/** The same. */
 	memoryUsagePercent: number;
+	/** Bytes that the container, or the host, has available. */
+	availableMemory: number;
+	/** Share of the time of batches that was not spent waiting for memory, 0–1; 0 before the first one. */
+	efficiency: number;
+	/** What a person could do about memory as it is, in words; none where strategies are off. */
+	recommendations: string[];
 	/** Batches that waited for memory. */
 	waits: number;
 	/** Milliseconds that they waited, together. */
@@ -1323,6 +1041,17 @@ export interface OverallMetrics {
 	fromCache: number;
 	/** Of these, texts without a vector. */
 	failed: number;
+	/** `totalEmbeddings`. */
+	itemsProcessed: number;
+	/** Milliseconds during which at least one call was under way. */
+	totalProcessingTime: number;
+	/** `totalProcessingTime` for each of `itemsProcessed`, in milliseconds. */
+	averageItemTime: number;
+	/**
+	 * Share of texts that got no vector, 0–1: those that were skipped, and those of calls that failed; but not those of calls
+	 * that were stopped.
+	 */
+	errorRate: number;
 	/** Milliseconds of a call for each of its texts, on average. */
 	averageProcessingTime: number;
 	/** Texts answered for each second spent in calls. Calls at the same time count each. */
@@ -1583,7 +1312,7 @@ export interface ModelInfo {
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
  */
-export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
+export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
 	#private;
 	/**
 	 * Loads nothing yet.
@@ -1644,6 +1373,440 @@ export declare class OptimizedEmbeddingGenerator implements AsyncDisposable {
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+type Given<Options> = {
+	[Name in keyof Options]: Exclude<Options[Name], undefined>;
+};
+/** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
+export interface CacheConfig extends Given<CacheOptions> {
+	maxEntries: number;
+	maxMemoryMB: number;
+	ttlSeconds: number;
+	enableContentValidation: boolean;
+	maintenanceInterval: number;
+}
+/** The defaults of {@link IntelligentEmbeddingCache}. */
+export declare const CacheConfig: Readonly<CacheConfig>;
+/** {@link BatchOptimizerOptions}, all of them; `Partial<BatchOptimizerConfig>` for some. As a value: the defaults. */
+export interface BatchOptimizerConfig extends Given<BatchOptimizerOptions> {
+	minBatchSize: number;
+	maxBatchSize: number;
+	targetCpuUsage: number;
+	targetMemoryUsage: number;
+	minSamples: number;
+	historyRetention: number;
+	aggressiveness: number;
+}
+/** The defaults of {@link DynamicBatchOptimizer}. */
+export declare const BatchOptimizerConfig: Readonly<BatchOptimizerConfig>;
+/** The same as {@link BatchOptimizerConfig}. */
+export type OptimizationConfig = BatchOptimizerConfig;
+/** The same as {@link BatchOptimizerConfig}. */
+export declare const OptimizationConfig: Readonly<OptimizationConfig>;
+/** {@link MemoryProcessorOptions} with all that the document names; `Partial<MemoryAwareConfig>` for some of it. As a value: the defaults. */
+export interface MemoryAwareConfig extends Given<MemoryProcessorOptions> {
+	strategies: ProcessingStrategy[];
+	memoryThresholds: MemoryThresholds;
+	monitoringInterval: number;
+	cleanupThreshold: number;
+	gcThreshold: number;
+}
+/** The same with all that the code names. As a value: the defaults. */
+export interface AdaptiveProcessingConfig extends Given<MemoryProcessorOptions> {
+	memoryThresholds: MemoryThresholds;
+	strategies: ProcessingStrategy[];
+	monitoringInterval: number;
+	enableGcHints: boolean;
+	emergencyCleanupThreshold: number;
+	memoryBuffer: number;
+}
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const MemoryAwareConfig: Readonly<MemoryAwareConfig>;
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const AdaptiveProcessingConfig: Readonly<AdaptiveProcessingConfig>;
+/**
+ * The options of {@link OptimizedEmbeddingGenerator} as the code spells them; its constructor takes some of them. As a
+ * value: the generator's defaults.
+ */
+export interface PerformanceOptimizationConfig {
+	enableCaching: boolean;
+	enableBatchOptimization: boolean;
+	enableMemoryAwareProcessing: boolean;
+	cacheConfig?: Partial<CacheConfig>;
+	batchConfig?: Partial<BatchOptimizerConfig>;
+	memoryConfig?: Omit<Partial<AdaptiveProcessingConfig>, "memoryThresholds"> & {
+		memoryThresholds?: Partial<MemoryThresholds>;
+	};
+}
+/** The defaults of {@link OptimizedEmbeddingGenerator}: other ones than those of the classes that it is made of. */
+export declare const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimizationConfig>>;
+/**
+ * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
+ * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
+ */
+export interface EmbeddingGenerator {
+	/** Loads the model. */
+	initialize(modelPath: string): Promise<void>;
+	/** A vector for each text, in order. */
+	generateEmbeddings(texts: string[]): Promise<number[][]>;
+	/** A result for each annotation, in order. */
+	batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
+	/** Stops what runs and frees the model. */
+	shutdown(): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+}
+/** See the interface. */
+export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
+/** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
+export interface EmbeddingConfig {
+	/** The model's place. */
+	modelPath: string;
+	/** The model's name. */
+	modelName: string;
+	/** Texts in one run of the model to begin with, where they are short. */
+	defaultBatchSize: number;
+	/** Most texts in one run that are ever tried. */
+	maxBatchSize: number;
+	/** Memory, in MB, that the process may hold. */
+	memoryLimit: number;
+	/** Runs at a time. */
+	maxConcurrency: number;
+	/** Whether calls report their progress to who asks for it. */
+	enableProgressReporting: boolean;
+	/** Whether results have a confidence. */
+	enableConfidenceScoring: boolean;
+}
+/** See the interface. `memoryLimit` and `maxConcurrency` are measured when they are read. */
+export declare const EmbeddingConfig: Readonly<EmbeddingConfig>;
+/** Memory of this process. As a value, `MemoryUsage.now()` measures it. */
+export interface MemoryUsage {
+	/** Bytes of physical memory that it holds. */
+	usage: number;
+	/** Bytes that the container, or the host, has available. */
+	available: number;
+	/** Whether so much is in use that a {@link MemoryAwareProcessor} would clean up: from 80 %. */
+	shouldCleanup: boolean;
+}
+/** See the interface. */
+export declare const MemoryUsage: {
+	now(): MemoryUsage;
+};
+/** Options of {@link DynamicBatchOptimizer}. */
+export interface BatchOptimizerOptions {
+	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
+	minBatchSize?: number | undefined;
+	/** Largest batch. Default 128. */
+	maxBatchSize?: number | undefined;
+	/**
+	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
+	 * the batch, and makes no difference where all sizes take as much. Default 70.
+	 */
+	targetCpuUsage?: number | undefined;
+	/** Memory usage, in percent, above which batches shrink. Default 75. */
+	targetMemoryUsage?: number | undefined;
+	/** Batches before the size is changed for the first time. Default 10. */
+	minSamples?: number | undefined;
+	/** Batches that analytics are about. Default 100. */
+	historyRetention?: number | undefined;
+	/**
+	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
+	 * by itself. Default 0.3.
+	 */
+	aggressiveness?: number | undefined;
+}
+/** One batch that ran. */
+export interface BatchRecord {
+	/** Items that it was meant to have. */
+	batchSize: number;
+	/** How long it took, in milliseconds. */
+	processingTime: number;
+	/** Items that were processed. */
+	itemsProcessed: number;
+	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
+	cpuUsage?: number | undefined;
+	/** Memory usage while it ran, in percent. */
+	memoryUsage?: number | undefined;
+	/** Whether it succeeded. Default true. */
+	success?: boolean | undefined;
+	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
+	tokens?: number | undefined;
+}
+/** What {@link DynamicBatchOptimizer} would do, and why. */
+export interface OptimizationRecommendation {
+	/** The best size that is known. */
+	recommendedBatchSize: number;
+	/** 0–1: how little there is left to gain with other sizes. At most 0.1 below `minSamples`. */
+	confidence: number;
+	reason: string;
+	/** Relative gain over the latest batches: 0.1 for 10 % more throughput. Never below 0. */
+	expectedImprovement: number;
+	/** CPU and memory in percent, throughput in items a second. */
+	resourcePrediction: {
+		cpuUsage: number;
+		memoryUsage: number;
+		throughput: number;
+	};
+}
+/** What the machine does: the container where it has a limit, else the host. At most a second old. */
+export interface SystemResourceMetrics {
+	/** Percent of the cores that this process may use, or of its container's quota. */
+	cpuUsage: number;
+	/** Bytes. */
+	availableMemory: number;
+	/** Bytes. */
+	totalMemory: number;
+	/** Percent. */
+	memoryUsage: number;
+	/** Over 1, 5 and 15 minutes. Zeros on Windows. */
+	loadAverage: number[];
+	/** Cores that this process may use. */
+	cpuCores: number;
+}
+/** One batch as it is kept. */
+export interface PerformanceHistory {
+	batchSize: number;
+	/** Milliseconds. */
+	processingTime: number;
+	/** Items a second; 0 where it failed. */
+	throughput: number;
+	/** Percent; `null` where only CPU usage was given. */
+	memoryUsage: number | null;
+	/** Percent; `null` where only memory usage was given. */
+	cpuUsage: number | null;
+	/** When it was recorded, in milliseconds since 1970. */
+	timestamp: number;
+	success: boolean;
+}
+/** How batches went, over the history that is kept. */
+export interface PerformanceAnalytics {
+	/** Items a second, over all time that batches took. */
+	averageThroughput: number;
+	averageBatchSize: number;
+	/** Milliseconds. */
+	averageProcessingTime: number;
+	/** 0–1: half the performance score, three tenths the resource score, two tenths the stability score. */
+	optimizationScore: number;
+	/** Throughput of the latest batches relative to that of the best size known, 0–1. */
+	performanceScore: number;
+	/** 1 up to the targets of CPU and memory, from there linearly to 0 at 100 %; the mean of the two. */
+	resourceScore: number;
+	/** Success rate × (1 − coefficient of variation of throughput among batches of the latest size), 0–1. */
+	stabilityScore: number;
+	/** Mean of CPU and memory usage, 0–1. */
+	resourceUtilization: number;
+	/** 0–1. */
+	successRate: number;
+	currentMetrics: SystemResourceMetrics;
+	/** The latest 20 batches, the oldest first. */
+	recentHistory: PerformanceHistory[];
+	/** Relative change of the latest five batches against the five before; 0 while there are no such. */
+	trends: {
+		throughputTrend: number;
+		memoryTrend: number;
+		cpuTrend: number;
+	};
+	recommendations: OptimizationRecommendation;
+}
+/**
+ * Learns which batch size is fastest on this machine, for this work.
+ *
+ * Ask for {@link getCurrentBatchSize} before each batch and tell by {@link recordPerformance} how it went. The first
+ * `minSamples` batches keep the initial size; then sizes are tried, each the one that promises most, until none promises
+ * enough: some twenty batches. From there on the best one is kept, others are looked at now and then for a bounded share
+ * of the time, and a sudden change of the load starts the search again. Which algorithms these are is written in
+ * `src/batch/optimizer.rs`. Use one optimizer for each model.
+ */
+export declare class DynamicBatchOptimizer {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
+	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions);
+	/**
+	 * Learns from a batch.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
+	 */
+	recordPerformance(record: BatchRecord): void;
+	/** The same, with CPU and memory sampled here. */
+	recordPerformance(batchSize: number, processingTime: number, itemCount: number, success?: boolean): void;
+	/** The size that the next batch should have. */
+	getCurrentBatchSize(): number;
+	/**
+	 * Decides anew at once, and gives the size that the next batch should have. There is no need to call it: every record
+	 * is a decision.
+	 */
+	optimize(): number;
+	/** Forgets everything and starts again with the initial size. */
+	reset(): void;
+	/** The options as they are in force. */
+	getConfig(): BatchOptimizerConfig;
+	/** The best size that is known, and why. */
+	getOptimizationRecommendation(): OptimizationRecommendation;
+	/** How batches went. */
+	getPerformanceAnalytics(): PerformanceAnalytics;
+	/** What the machine does. */
+	getCurrentSystemMetrics(): SystemResourceMetrics;
+}
+/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
+export interface DashboardSource {
+	/** Called once an interval. */
+	getPerformanceMetrics(): DashboardMetrics | object;
+}
+/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
+export interface DashboardMetrics {
+	/** Look-ups since the beginning, by tier. */
+	cache?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/** The same, as a cache calls it. */
+	stats?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/**
+	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+	 * the means of each interval are shown.
+	 */
+	batchOptimizer?: {
+		currentBatchSize?: number;
+		tokenBudget?: number;
+		batches?: number;
+		averageBatchSize?: number;
+		paddedTokens?: number;
+	};
+	/** How batches are made, and the most bytes of memory that this process may hold. */
+	memoryProcessor?: {
+		currentStrategy?: string | {
+			name: string;
+		} | null;
+		ceilingBytes?: number;
+	};
+}
+/** Options of {@link PerformanceDashboard}. */
+export interface DashboardOptions {
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor;
+	generator?: DashboardSource;
+	/** Whose tiers are shown. Default: the generator's own. */
+	cache?: DashboardSource;
+	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
+	interval?: number;
+	/** Points that are kept. Default 900: a quarter of an hour. */
+	history?: number;
+	/** What the page is called. Default `embedcore`. */
+	title?: string;
+}
+/** What happened between two points. Durations in milliseconds. */
+export interface TimelinePoint {
+	/** When it ended, in milliseconds since 1970. */
+	at: number;
+	/** How long it was. */
+	seconds: number;
+	/** Those that ended, the 50 busiest where there are more. */
+	operations: {
+		name: string;
+		count: number;
+		errors: number;
+		items: number;
+		p50: number;
+		p95: number;
+		p99: number;
+		max: number;
+	}[];
+	caches: CacheTypeStats[];
+	/** Cycles that ended. */
+	cycles: number;
+	/** Cycles in progress at its end. */
+	active: number;
+	/** Look-ups in the tiers of caches; `null` where nobody knows. */
+	tiers: {
+		memory: number;
+		disk: number;
+		misses: number;
+	} | null;
+	/** That the next batch may have at its end; else, the mean of those that ran. */
+	batchSize: number | null;
+	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
+	tokenBudget: number | null;
+	/** At its end. */
+	strategy: string | null;
+	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
+	memory: {
+		process: number;
+		used: number;
+		limit: number;
+	};
+	/** Percent. */
+	cpu: number;
+}
+/** All that a dashboard knows. A snapshot of its monitor, and more. */
+export interface DashboardSnapshot extends MonitorSnapshot {
+	dashboard: {
+		title: string;
+		interval: number;
+		history: number;
+		timeline: TimelinePoint[];
+	};
+}
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+	/** 0 (default): any that is free. */
+	port?: number;
+	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+	host?: string;
+	/** Whether the process stays alive for it. Default false. */
+	keepAlive?: boolean;
+}
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+	readonly url: string;
+	readonly port: number;
+	/** Ends all connections. */
+	close(): Promise<void>;
+}
+/**
+ * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
+ *
+ * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
+ * millisecond or less for each.
+ */
+export declare class PerformanceDashboard implements AsyncDisposable {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: DashboardOptions);
+	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
+	snapshot(): DashboardSnapshot;
+	/** For a terminal, at most 80 columns wide. */
+	textSummary(): string;
+	/** Tables in Markdown. */
+	markdownReport(): string;
+	/**
+	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
+	 */
+	exportJson(path: string): Promise<void>;
+	/** Writes a table as CSV. */
+	exportCsv(path: string, table?: CsvTable): Promise<void>;
+	/**
+	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+	 */
+	serve(options?: ServeOptions): Promise<DashboardServer>;
+	/**
+	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
+	 * file changes, so does the page.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
+	 */
+	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
+	/** Ends its servers, and takes no more points. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file. Default: `.embedcore/index.sqlite` in the directory. */

@@ -1,5 +1,5 @@
 // Every member that the contract promises is there, and the two spellings of a setting are one. What members do is
-// tested where docs/compatibility.md says; what their types are, in contract.types.ts.
+// tested where docs/compatibility.md says; what their types are, in contract.types.ts and conformance.test.ts.
 import * as embedcore from 'embedcore';
 import {
   DynamicBatchOptimizer,
@@ -61,10 +61,10 @@ test('a generator: both spellings give the same results', async () => {
   for (const generator of [one, other]) {
     const metrics = generator.getPerformanceMetrics();
     expect(metrics.cache).toMatchObject({ maxEntries: 5, entries: 5, currentEntries: 5 });
-    expect(metrics.cache!.sizeBytes).toBe(metrics.cache!.currentSizeBytes);
+    expect(metrics.cache.sizeBytes).toBe(metrics.cache.currentSizeBytes);
     expect(metrics.batchOptimization).toEqual(metrics.batchOptimizer);
     expect(metrics.memoryProcessing).toEqual(metrics.memoryProcessor);
-    expect(metrics.memoryProcessor).toMatchObject({ enabled: false, currentStrategy: null });
+    expect(metrics.memoryProcessor).toMatchObject({ enabled: false, currentStrategy: 'none' });
     expect(metrics.overallScore).toBe(metrics.overall.score);
   }
 });

@@ -24,6 +24,7 @@ describe('metrics', () => {
     const generator = new OptimizedEmbeddingGenerator(bert);
     const { overall, batchOptimizer, memoryProcessor, cache, overallScore } = generator.getPerformanceMetrics();
     expect(overall).toEqual({
+      itemsProcessed: 0, totalProcessingTime: 0, averageItemTime: 0, errorRate: 0,
       calls: 0, failedCalls: 0, totalEmbeddings: 0, fromCache: 0, failed: 0, averageProcessingTime: 0, throughput: 0, cacheHitRatio: 0, score: 0,
     });
     expect(batchOptimizer).toMatchObject({ enabled: true, batches: 0, averageBatchSize: 0, learned: [] });
@@ -125,10 +126,10 @@ describe('metrics', () => {
     expect(distance((await generator.embed(all)).data, (await generator.embed(all, { bypassCache: true })).data)).toBeLessThanOrEqual(1e-6);
   });
 
-  test('without a cache there are no figures of one', async () => {
+  test('without a cache its figures are zeros', async () => {
     const generator = await ready({ ...bert, cache: false });
     await generator.embed(['a', 'a']);
-    expect(generator.getPerformanceMetrics()).toMatchObject({ cache: null, overall: { totalEmbeddings: 2, fromCache: 0 } });
+    expect(generator.getPerformanceMetrics()).toMatchObject({ cache: { enabled: false, entries: 0, totalRequests: 0 }, overall: { totalEmbeddings: 2, fromCache: 0 } });
     expect((await generator.optimizePerformance()).cache).toBeNull();
   });
 });

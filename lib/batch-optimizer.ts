@@ -1,3 +1,4 @@
+import type { BatchOptimizerConfig } from './documented';
 import { invalid, plainOptions } from './input';
 import { call, native, type NativeBatchOptimizer } from './native';
 
@@ -191,8 +192,8 @@ export class DynamicBatchOptimizer {
   }
 
   /** The options as they are in force. */
-  getConfig(): { [Option in keyof BatchOptimizerOptions]-?: number } {
-    return JSON.parse(this.#native.config()) as { [Option in keyof BatchOptimizerOptions]-?: number };
+  getConfig(): BatchOptimizerConfig {
+    return JSON.parse(this.#native.config()) as BatchOptimizerConfig;
   }
 
   /** The best size that is known, and why. */

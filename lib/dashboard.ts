@@ -324,21 +324,26 @@ function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined
   const number = (value: unknown) => (typeof value === 'number' && Number.isFinite(value) && value >= 0 ? value : undefined);
   const object = (...names: string[]) => names.map((name) => metrics?.[name]).find((value) => typeof value === 'object' && value !== null) as Record<string, unknown> | undefined;
   const cache = object('cache', 'stats');
-  const [hits, misses] = [number(cache?.hits), number(cache?.misses)];
+  // A generator without a cache has zeros there: that is nothing known, not nothing found.
+  const [hits, misses] = cache?.enabled === false ? [] : [number(cache?.hits), number(cache?.misses)];
   if (hits !== undefined && misses !== undefined) {
     const disk = number(cache?.diskHits) ?? 0;
     const memory = number(cache?.memoryHits) ?? Math.max(0, hits - disk);
     all.tiers ??= { memory, disk, misses };
   }
   const batch = object('batchOptimizer', 'batchOptimization');
-  all.batchSize ??= number(batch?.currentBatchSize) ?? null;
-  all.tokenBudget ??= number(batch?.tokenBudget) ?? null;
   const [batches, rows, tokens] = [number(batch?.batches), number(batch?.averageBatchSize), number(batch?.paddedTokens)];
-  if (batches !== undefined && rows !== undefined && tokens !== undefined) all.ran ??= { batches, rows: rows * batches, tokens };
+  // What ran tells more than what may run next.
+  if (batches !== undefined && rows !== undefined && tokens !== undefined) {
+    all.ran ??= { batches, rows: rows * batches, tokens };
+  } else {
+    all.batchSize ??= number(batch?.currentBatchSize) ?? null;
+    all.tokenBudget ??= number(batch?.tokenBudget) ?? null;
+  }
   const memory = object('memoryProcessor', 'memoryProcessing');
   const strategy = memory?.currentStrategy;
   const name = typeof strategy === 'string' ? strategy : (strategy as { name?: unknown } | null | undefined)?.name;
-  if (typeof name === 'string') all.strategy ??= name;
+  if (typeof name === 'string' && memory?.enabled !== false) all.strategy ??= name;
   all.limit ??= number(memory?.ceilingBytes) ?? null;
 }
 

@@ -2,6 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
+import type { EmbeddingGenerator } from './documented';
 import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
 import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, show, type Annotation } from './input';
 import { logOf, tellFailure, type Log, type Logger } from './log';
@@ -252,7 +253,7 @@ const RESULTS_PER_TURN = 512;
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
  */
-export class OptimizedEmbeddingGenerator implements AsyncDisposable {
+export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
   readonly #native: NativeGenerator;
   readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
   readonly #learning: boolean;
@@ -437,7 +438,7 @@ export class OptimizedEmbeddingGenerator implements AsyncDisposable {
   /** What this generator has done since it was made. May be asked for at any time. */
   getPerformanceMetrics(): PerformanceMetrics {
     const counted = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
-    return performanceOf(counted, this.#cache()?.getStats() ?? null, this.#learning);
+    return performanceOf(counted, this.#cache()?.getPerformanceMetrics(), this.#learning);
   }
 
   /**

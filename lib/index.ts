@@ -36,6 +36,17 @@ export type {
   ServeOptions,
   TimelinePoint,
 } from './dashboard';
+export {
+  AdaptiveProcessingConfig,
+  BatchOptimizerConfig,
+  CacheConfig,
+  EmbeddingConfig,
+  EmbeddingGenerator,
+  MemoryAwareConfig,
+  MemoryUsage,
+  OptimizationConfig,
+  PerformanceOptimizationConfig,
+} from './documented';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
 export { CodeIndex } from './code-index';
@@ -89,6 +100,7 @@ export type {
 } from './memory-processor';
 export type {
   BatchMetrics,
+  CacheMetrics,
   LearnedBatch,
   MemoryEvent,
   MemoryUseMetrics,

@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 
-import type { CacheMaintenance, CacheStats } from './cache';
+import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from './cache';
 import type { Log } from './log';
 import type { OperationStats } from './monitor-snapshot';
 
@@ -16,8 +16,7 @@ export interface LearnedBatch {
 
 /** What a generator has done since it was made. Everything is measured; what was not is 0 or absent. */
 export interface PerformanceMetrics {
-  /** `null` without a cache. A cache that is shared counts for all who use it. */
-  cache: (CacheStats & { /** `currentEntries`. */ entries: number; /** `currentSizeBytes`. */ sizeBytes: number }) | null;
+  cache: CacheMetrics;
   batchOptimizer: BatchMetrics;
   /** The same. */
   batchOptimization: BatchMetrics;
@@ -42,10 +41,43 @@ export interface PerformanceMetrics {
  */
 export type StageName = 'prepare' | 'lookup' | 'tokenize' | 'plan' | 'wait' | 'infer' | 'commit';
 
+/** How the generator's cache does, since it was made. One that is shared counts for all who use it. */
+export interface CacheMetrics extends CacheStats {
+  /** Whether there is a cache. Without one, all numbers are 0. */
+  enabled: boolean;
+  /** `currentEntries`. */
+  entries: number;
+  /** `currentSizeBytes`. */
+  sizeBytes: number;
+  /** As {@link CachePerformanceMetrics} has it: bytes of vectors and metadata for each byte held, 0–1. */
+  memoryEfficiency: number;
+  /** As {@link CachePerformanceMetrics} has it, 0–1. */
+  performanceScore: number;
+}
+
 /** How the model was run. */
 export interface BatchMetrics {
   /** Whether sizes are learned. */
   enabled: boolean;
+  /** Texts that the next batch has if they are as long as those of the latest one, memory permitting; at least 1. */
+  currentBatchSize: number;
+  /** Texts of that length that are fastest, as far as it is known; the same where nothing is learned. */
+  recommendedBatchSize: number;
+  /** How sure that is, 0–1, as {@link OptimizationRecommendation} has it; 0 where nothing is learned. */
+  confidence: number;
+  /**
+   * As {@link PerformanceAnalytics} of a {@link DynamicBatchOptimizer} that was told of the latest batches (so many as
+   * `historyRetention` says, 1000 at most), each with CPU and memory of the machine when it ended: 0–1.
+   */
+  optimizationScore: number;
+  /** Of the same: mean of CPU and memory usage while batches ran, 0–1. */
+  resourceUtilization: number;
+  /** Of the same: relative change of the latest five batches against the five before, in throughput. 0 before there are so many. */
+  throughputTrend: number;
+  /** In memory usage. */
+  memoryTrend: number;
+  /** In CPU usage. */
+  cpuTrend: number;
   /** Runs of the model. */
   batches: number;
   failedBatches: number;
@@ -69,8 +101,8 @@ export interface BatchMetrics {
 export interface MemoryUseMetrics {
   /** Whether strategies are in force. Without them, the ceiling holds alone. */
   enabled: boolean;
-  /** The name of the strategy in use. */
-  currentStrategy: string | null;
+  /** The name of the strategy in use; `'none'` where strategies are off. */
+  currentStrategy: string;
   strategyChanges: number;
   /** Bytes that this process may hold: `memoryLimit`, or what it holds and the container or host has left. */
   ceilingBytes: number;
@@ -81,7 +113,15 @@ export interface MemoryUseMetrics {
   /** Bytes that running batches were permitted. */
   grantedBytes: number;
   /** `processBytes` of `ceilingBytes`, 0–100. */
+  memoryUsage: number;
+  /** The same. */
   memoryUsagePercent: number;
+  /** Bytes that the container, or the host, has available. */
+  availableMemory: number;
+  /** Share of the time of batches that was not spent waiting for memory, 0–1; 0 before the first one. */
+  efficiency: number;
+  /** What a person could do about memory as it is, in words; none where strategies are off. */
+  recommendations: string[];
   /** Batches that waited for memory. */
   waits: number;
   /** Milliseconds that they waited, together. */
@@ -100,6 +140,17 @@ export interface OverallMetrics {
   fromCache: number;
   /** Of these, texts without a vector. */
   failed: number;
+  /** `totalEmbeddings`. */
+  itemsProcessed: number;
+  /** Milliseconds during which at least one call was under way. */
+  totalProcessingTime: number;
+  /** `totalProcessingTime` for each of `itemsProcessed`, in milliseconds. */
+  averageItemTime: number;
+  /**
+   * Share of texts that got no vector, 0–1: those that were skipped, and those of calls that failed; but not those of calls
+   * that were stopped.
+   */
+  errorRate: number;
   /** Milliseconds of a call for each of its texts, on average. */
   averageProcessingTime: number;
   /** Texts answered for each second spent in calls. Calls at the same time count each. */
@@ -138,6 +189,8 @@ export interface NativeMetrics {
   calls: number;
   failedCalls: number;
   callMs: number;
+  busyMs: number;
+  lostTexts: number;
   texts: number;
   hits: number;
   failedTexts: number;
@@ -149,7 +202,11 @@ export interface NativeMetrics {
   inferenceMs: number;
   waitingMs: number;
   learned: LearnedBatch[];
+  analytics: Pick<BatchMetrics, 'optimizationScore' | 'resourceUtilization' | 'throughputTrend' | 'memoryTrend' | 'cpuTrend'>;
+  outlook: Pick<BatchMetrics, 'currentBatchSize' | 'recommendedBatchSize' | 'confidence'>;
   memory: {
+    available: number;
+    recommendations: string[];
     ceiling: number;
     process: number;
     peak: number;
@@ -180,11 +237,43 @@ export function publishMemory(json: string, log: Log | undefined): void {
 /** `amount` of `total`, 0 where there is nothing. */
 const per = (amount: number, total: number) => (total > 0 ? amount / total : 0);
 
+/** Of a generator without a cache. */
+const NO_CACHE: CacheStats = {
+  totalRequests: 0,
+  hits: 0,
+  misses: 0,
+  hitRatio: 0,
+  missRatio: 0,
+  currentEntries: 0,
+  currentSizeBytes: 0,
+  maxEntries: 0,
+  maxSizeBytes: 0,
+  utilization: 0,
+  avgAccessTimeMs: 0,
+  averageAccessTime: 0,
+  sets: 0,
+  evictions: 0,
+  evictionCauses: { expired: 0, explicit: 0, replaced: 0, size: 0 },
+  missCauses: { absent: 0, expired: 0, changed: 0, damaged: 0 },
+  memoryHits: 0,
+  diskHits: 0,
+  payloadBytes: 0,
+  disk: null,
+};
+
+function cacheMetricsOf(cache: CachePerformanceMetrics | undefined): CacheMetrics {
+  const { stats = structuredClone(NO_CACHE), memoryEfficiency = 0, performanceScore = 0 } = cache ?? {};
+  const { currentEntries: entries, currentSizeBytes: sizeBytes } = stats;
+  return { enabled: cache !== undefined, ...stats, entries, sizeBytes, memoryEfficiency, performanceScore };
+}
+
 /** What was counted, as users see it. */
-export function performanceOf(counted: NativeMetrics, stats: CacheStats | null, learning: boolean): PerformanceMetrics {
+export function performanceOf(counted: NativeMetrics, cache: CachePerformanceMetrics | undefined, learning: boolean): PerformanceMetrics {
   const { memory, ...done } = counted;
   const batchOptimizer: BatchMetrics = {
     enabled: learning,
+    ...done.outlook,
+    ...done.analytics,
     batches: done.batches,
     failedBatches: done.failedBatches,
     averageBatchSize: per(done.rows, done.batches),
@@ -195,15 +284,21 @@ export function performanceOf(counted: NativeMetrics, stats: CacheStats | null, 
     paddedTokens: done.paddedTokens,
     learned: done.learned,
   };
+  // Of a limit below what the process held already, more than all is in use.
+  const memoryUsage = Math.min(100, memory.usage);
   const memoryProcessor: MemoryUseMetrics = {
     enabled: memory.strategy !== null,
-    currentStrategy: memory.strategy,
+    currentStrategy: memory.strategy ?? 'none',
     strategyChanges: memory.changes,
     ceilingBytes: memory.ceiling,
     processBytes: memory.process,
     peakBytes: memory.peak,
     grantedBytes: memory.granted,
-    memoryUsagePercent: memory.usage,
+    memoryUsage,
+    memoryUsagePercent: memoryUsage,
+    availableMemory: memory.available,
+    efficiency: per(done.inferenceMs, done.inferenceMs + done.waitingMs),
+    recommendations: memory.recommendations,
     waits: memory.waits,
     waitedMs: memory.waitedMs,
     memoryCleanups: memory.reliefs,
@@ -215,7 +310,7 @@ export function performanceOf(counted: NativeMetrics, stats: CacheStats | null, 
   ].filter(([, total]) => total! > 0);
   const score = per(shares.reduce((sum, [part, total]) => sum + part! / total!, 0), shares.length);
   return {
-    cache: stats && { ...stats, entries: stats.currentEntries, sizeBytes: stats.currentSizeBytes },
+    cache: cacheMetricsOf(cache),
     batchOptimizer,
     batchOptimization: batchOptimizer,
     memoryProcessor,
@@ -226,6 +321,10 @@ export function performanceOf(counted: NativeMetrics, stats: CacheStats | null, 
       totalEmbeddings: done.texts,
       fromCache: done.hits,
       failed: done.failedTexts,
+      itemsProcessed: done.texts,
+      totalProcessingTime: done.busyMs,
+      averageItemTime: per(done.busyMs, done.texts),
+      errorRate: per(done.failedTexts + done.lostTexts, done.texts + done.lostTexts),
       averageProcessingTime: per(done.callMs, done.texts),
       throughput: per(done.texts, done.callMs) * 1000,
       cacheHitRatio: per(done.hits, done.texts),

@@ -4,6 +4,7 @@
 //! first. So rows fall into classes by the power of two that their length does not exceed, and each class learns how
 //! many rows of that full length are fastest. For shorter rows of the class that is a budget of tokens.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Budget;
@@ -23,10 +24,15 @@ const MOST_ROWS: usize = 1024;
 const SHORT_MS: f64 = 2.0;
 const SHORT_EVERY: usize = 8;
 
+/// Tokens of the longest text of a batch before any ran: those of a function's code.
+const USUAL: usize = 128;
+
 /// Chooses how many rows a batch has.
 pub struct Pacer {
     budget: Budget,
     learners: Learners,
+    /// Tokens of the longest text of the batch that was chosen last.
+    longest: AtomicUsize,
 }
 
 enum Learners {
@@ -47,6 +53,24 @@ pub struct Pace {
     size: usize,
 }
 
+/// How large batches like the latest one are.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Outlook {
+    /// Rows of the next one.
+    pub current: usize,
+    /// The number of rows that is fastest, as far as it is known.
+    pub best: usize,
+    /// How sure that is, 0–1; 0 where nothing is learned.
+    pub confidence: f64,
+}
+
+impl Outlook {
+    /// The same where no batch has more than `rows` rows.
+    pub fn at_most(self, rows: usize) -> Self {
+        Self { current: self.current.min(rows), best: self.best.min(rows), ..self }
+    }
+}
+
 /// What a class of lengths has learned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Learned {
@@ -61,7 +85,7 @@ pub struct Learned {
 impl Pacer {
     /// Always the same budget.
     pub fn fixed(budget: Budget) -> Self {
-        Self { budget, learners: Learners::None }
+        Self::of(budget, Learners::None)
     }
 
     /// Begins with `budget` and learns. `most` tells how many rows of a length may be tried, where they are more than the
@@ -81,7 +105,7 @@ impl Pacer {
             let min_size = low.min(max_size);
             BatchOptimizer::new(initial, OptimizerOptions { min_size, max_size, ..options }).map(Mutex::new)
         };
-        Ok(Self { budget, learners: Learners::Own((0..CLASSES).map(learner).collect::<Result<_>>()?) })
+        Ok(Self::of(budget, Learners::Own((0..CLASSES).map(learner).collect::<Result<_>>()?)))
     }
 
     /// Options for [`Pacer::learning`] where the user gives none.
@@ -92,25 +116,55 @@ impl Pacer {
 
     /// Takes the number of rows from an optimizer that others may use, too.
     pub fn shared(budget: Budget, optimizer: Arc<Mutex<BatchOptimizer>>) -> Self {
-        Self { budget, learners: Learners::Shared(optimizer) }
+        Self::of(budget, Learners::Shared(optimizer))
+    }
+
+    fn of(budget: Budget, learners: Learners) -> Self {
+        Self { budget, learners, longest: AtomicUsize::new(USUAL) }
     }
 
     /// What the next batch may be, whose longest row has `longest` tokens.
     pub fn next(&self, longest: usize) -> Pace {
+        self.longest.store(longest, Ordering::Relaxed);
         let class = class_of(longest);
-        let (rows, size) = match &self.learners {
-            Learners::None => (self.budget.rows(longest), 0),
-            Learners::Own(classes) => {
-                let size = classes.get(class).map_or(1, |learner| lock(learner).current());
-                // Shorter rows than the class' longest: as many more as have the same number of tokens.
-                (((size << class) / longest.max(1)).clamp(size, 2 * size), size)
-            }
-            Learners::Shared(optimizer) => {
-                let size = lock(optimizer).current();
-                (size.min(Budget { max_rows: size, ..self.budget }.rows(longest)), size)
-            }
+        let size = self.learner(class).map_or(0, |learner| lock(learner).current());
+        Pace { rows: self.rows(longest, size), class, size }
+    }
+
+    /// How many rows a batch has whose longest has `longest` tokens, where its learner is for `size`; at least 1.
+    fn rows(&self, longest: usize, size: usize) -> usize {
+        let rows = match &self.learners {
+            Learners::None => self.budget.rows(longest),
+            // Shorter rows than the class' longest: as many more as have the same number of tokens.
+            Learners::Own(_) => ((size << class_of(longest)) / longest.max(1)).clamp(size, 2 * size),
+            Learners::Shared(_) => size.min(Budget { max_rows: size, ..self.budget }.rows(longest)),
         };
-        Pace { rows: rows.max(1), class, size }
+        rows.max(1)
+    }
+
+    /// What a batch of a class is learned by.
+    fn learner(&self, class: usize) -> Option<&Mutex<BatchOptimizer>> {
+        match &self.learners {
+            Learners::None => None,
+            Learners::Own(classes) => classes.get(class),
+            Learners::Shared(optimizer) => Some(optimizer),
+        }
+    }
+
+    /// How large batches like the latest one are now, and how large they are best.
+    pub fn outlook(&self) -> Outlook {
+        let longest = self.longest.load(Ordering::Relaxed);
+        let Some(learner) = self.learner(class_of(longest)) else {
+            let rows = self.rows(longest, 0);
+            return Outlook { current: rows, best: rows, confidence: 0.0 };
+        };
+        let (current, recommendation) = {
+            let learner = lock(learner);
+            (learner.current(), learner.recommendation())
+        };
+        let rows = |size| self.rows(longest, size);
+        let confidence = recommendation.confidence;
+        Outlook { current: rows(current), best: rows(recommendation.size), confidence }
     }
 
     /// Learns from a batch that was as large as it might be: `rows` rows with so many tokens in all, padding not
@@ -119,12 +173,7 @@ impl Pacer {
         if rows != pace.rows || ms < SHORT_MS && success && !nth.is_multiple_of(SHORT_EVERY) {
             return;
         }
-        let learner = match &self.learners {
-            Learners::None => return,
-            Learners::Own(classes) => classes.get(pace.class),
-            Learners::Shared(optimizer) => Some(&**optimizer),
-        };
-        let Some(learner) = learner else { return };
+        let Some(learner) = self.learner(pace.class) else { return };
         // Memory is the governor's, and all sizes keep the cores busy alike.
         let record = Record {
             size: pace.size,

@@ -124,7 +124,8 @@ impl NativeGenerator {
     #[napi(catch_unwind)]
     pub fn metrics(&self) -> String {
         let (totals, (memory, strategy)) = (self.inner.totals(), self.inner.memory());
-        let learned = self.inner.learned();
+        let (learned, analytics, outlook) = (self.inner.learned(), self.inner.analytics(), self.inner.outlook());
+        let [throughput_trend, memory_trend, cpu_trend] = analytics.trends;
         let learned: Vec<Value> = learned
             .iter()
             .map(|class| json!({ "maxTokens": class.longest, "batchSize": class.rows, "samples": class.samples }))
@@ -134,6 +135,8 @@ impl NativeGenerator {
             "calls": totals.calls,
             "failedCalls": totals.failed_calls,
             "callMs": totals.call_ms,
+            "busyMs": totals.busy_ms,
+            "lostTexts": totals.lost_texts,
             "texts": totals.texts,
             "hits": totals.hits,
             "failedTexts": totals.failed_texts,
@@ -145,7 +148,21 @@ impl NativeGenerator {
             "inferenceMs": totals.inference_ms,
             "waitingMs": totals.waiting_ms,
             "learned": learned,
+            "analytics": {
+                "optimizationScore": analytics.score,
+                "resourceUtilization": analytics.utilization,
+                "throughputTrend": throughput_trend,
+                "memoryTrend": memory_trend,
+                "cpuTrend": cpu_trend,
+            },
+            "outlook": {
+                "currentBatchSize": outlook.current,
+                "recommendedBatchSize": outlook.best,
+                "confidence": outlook.confidence,
+            },
             "memory": {
+                "available": memory.available,
+                "recommendations": self.inner.memory_recommendations(),
                 "ceiling": memory.ceiling,
                 "process": memory.process,
                 "peak": memory.peak,

@@ -102,6 +102,7 @@ impl Batches {
                 waited: started - waiting,
                 took: ended - started,
                 success: vectors.is_ok(),
+                machine: self.governors.last().map(|governor| governor.machine()).unwrap_or_default(),
             });
             if let Some(pace) = pace {
                 let nth = self.nth.fetch_add(1, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use super::batches::{Batches, Row};
 use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
 use super::tally::{Answered, Stage, Tally};
-use super::{Batching, CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
+use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;
 use crate::batch::pace::Pacer;
 use crate::cache::{Boarding, EmbeddingCache};
@@ -41,7 +41,7 @@ pub(super) struct Engine {
     tokenizer: Tokenizer,
     prompts: Prompts,
     pub pacer: Arc<Pacer>,
-    max_rows: usize,
+    pub max_rows: usize,
     governor: Arc<Governor>,
     tally: Arc<Tally>,
     lanes: Lanes,
@@ -83,13 +83,8 @@ impl Engine {
         let info = model.info();
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
-        let pacer = match &options.batching {
-            Batching::Fixed => Pacer::fixed(options.budget),
-            Batching::Learning(learning) => Pacer::learning(options.budget, *learning, |longest| {
-                (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize
-            })?,
-            Batching::Shared(optimizer) => Pacer::shared(options.budget, Arc::clone(optimizer)),
-        };
+        let most = |longest| (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize;
+        let pacer = options.batching.pacer(options.budget, most)?;
         governor.settle();
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
@@ -112,14 +107,16 @@ impl Engine {
 
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
         let (first, started) = (options.first_index, Instant::now());
+        let _inside = self.tally.enter();
+        let texts = inputs.len();
         let cached = self.memo.is_some() && !options.bypass_cache;
         let answer = self.answer(inputs, options).await;
         let answered = answer.as_ref().map(|Embedded { items, .. }| {
             let count = |which: fn(&Item) -> bool| items.iter().filter(|item| which(item)).count();
             let (hits, failed) = (count(|item| item.from_cache), count(|item| item.error.is_some()));
-            Answered { texts: items.len(), hits, failed, cached }
+            Answered { hits, failed, cached }
         });
-        self.tally.call(answered, started.elapsed());
+        self.tally.call(texts, answered, started.elapsed());
         let mut embedded = answer.map_err(|error| error.shifted(first))?;
         for item in &mut embedded.items {
             item.error = item.error.take().map(|error| error.shifted(first));

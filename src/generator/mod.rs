@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::batch::Budget;
-use crate::batch::optimizer::{BatchOptimizer, OptimizerOptions};
-use crate::batch::pace::{Learned, Pacer};
+use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
+use crate::batch::pace::{Learned, Outlook, Pacer};
 use crate::cache::EmbeddingCache;
 use crate::cancel::Cancel;
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
@@ -61,6 +61,26 @@ pub enum Batching {
     Shared(Arc<Mutex<BatchOptimizer>>),
 }
 
+impl Batching {
+    /// What chooses the sizes; `most` as for [`Pacer::learning`].
+    fn pacer(&self, budget: Budget, most: impl Fn(usize) -> usize) -> Result<Pacer> {
+        match self {
+            Self::Fixed => Ok(Pacer::fixed(budget)),
+            Self::Learning(learning) => Pacer::learning(budget, *learning, most),
+            Self::Shared(optimizer) => Ok(Pacer::shared(budget, Arc::clone(optimizer))),
+        }
+    }
+
+    /// The options of the optimizers that choose, or the default ones.
+    fn options(&self) -> OptimizerOptions {
+        match self {
+            Self::Fixed => OptimizerOptions::default(),
+            Self::Learning(options) => *options,
+            Self::Shared(optimizer) => *optimizer.lock().unwrap_or_else(PoisonError::into_inner).options(),
+        }
+    }
+}
+
 impl Default for Batching {
     fn default() -> Self {
         Self::Learning(Pacer::defaults())
@@ -74,6 +94,21 @@ pub enum Inputs {
     Texts(Vec<String>),
     /// Annotations, embedded as [`crate::text::prepare`] words them.
     Annotations(Vec<Annotation>),
+}
+
+impl Inputs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Annotations(annotations) => annotations.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What becomes of a call when one of its texts cannot be embedded.
@@ -174,9 +209,7 @@ impl Generator {
     /// `INVALID_CONFIG` for options of batching and memory that contradict each other.
     pub fn new(options: GeneratorOptions) -> Result<Self> {
         let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
-        if let Batching::Learning(learning) = &options.batching {
-            Pacer::learning(options.budget, *learning, |_| usize::MAX)?;
-        }
+        options.batching.pacer(options.budget, |_| usize::MAX)?;
         let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
         let governor = Governor::new(options.memory_limit, strategies);
         governor.on_shortage(Box::new(|_| {
@@ -184,7 +217,7 @@ impl Generator {
             true
         }));
         let governor = Arc::new(governor);
-        let tally = Arc::new(Tally::new(options.monitor.clone()));
+        let tally = Arc::new(Tally::new(options.monitor.clone(), options.batching.options()));
         Ok(Self { options, state: Mutex::default(), loading, calls, governor, tally })
     }
 
@@ -211,6 +244,31 @@ impl Generator {
     /// What was learned about batches of the loaded model.
     pub fn learned(&self) -> Vec<Learned> {
         self.state().engine.as_ref().map(|engine| engine.pacer.learned()).unwrap_or_default()
+    }
+
+    /// How the latest batches went.
+    pub fn analytics(&self) -> Analytics {
+        self.tally.analytics()
+    }
+
+    /// How large batches like the latest one are now, and how large they are best, as far as that is known.
+    pub fn outlook(&self) -> Outlook {
+        let engine = self.state().engine.clone();
+        let of = |pacer: &Pacer, max_rows| pacer.outlook().at_most(max_rows);
+        match engine {
+            Some(engine) => of(&engine.pacer, engine.max_rows),
+            // Such options were accepted when the generator was made.
+            None => self
+                .options
+                .batching
+                .pacer(self.options.budget, |_| usize::MAX)
+                .map_or_else(|_| Outlook::default(), |pacer| of(&pacer, usize::MAX)),
+        }
+    }
+
+    /// What a person could do about memory as it is.
+    pub fn memory_recommendations(&self) -> Vec<String> {
+        self.governor.recommendations()
     }
 
     /// Decides anew how large batches are, and gives back what memory can be spared. Blocks for milliseconds.

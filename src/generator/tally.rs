@@ -1,14 +1,20 @@
 //! What a generator has done, measured stage by stage as it happens.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions, Record};
 use crate::error::Error;
+use crate::host::Resources;
 use crate::metrics::{Metrics, MetricsOptions, Operation, Recorder};
 
 /// What a whole call is named, beside its stages.
 const CALL: &str = "call";
+
+/// Batches that analytics can be about, at most: each takes some hundred bytes.
+const MOST_RECENT: usize = 1000;
 
 /// The type of what calls look up.
 const KIND: &str = "embedding";
@@ -65,7 +71,25 @@ pub(super) struct Tally {
     padded: AtomicU64,
     /// Of runs, as [`Tally::text_ms`] needs it: reading a monitor takes longer than a text that is known.
     infer_ns: AtomicU64,
+    /// Texts of calls that failed.
+    lost: AtomicU64,
+    busy: Mutex<Busy>,
+    /// The latest batches, the oldest first.
+    recent: Mutex<VecDeque<Record>>,
+    /// How analytics are made of them.
+    analysis: OptimizerOptions,
 }
+
+/// The time during which at least one call was under way.
+#[derive(Default)]
+struct Busy {
+    calls: usize,
+    since: Option<Instant>,
+    total: Duration,
+}
+
+/// A call is under way as long as this lives.
+pub(super) struct Inside(Arc<Tally>);
 
 /// What a generator has done since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -80,8 +104,12 @@ pub struct Totals {
     pub hits: u64,
     /// Of these, texts without a vector.
     pub failed_texts: u64,
+    /// Texts of calls that failed; those of calls that were stopped do not count.
+    pub lost_texts: u64,
     /// Milliseconds of all calls, from their beginning to their end.
     pub call_ms: f64,
+    /// Milliseconds during which at least one call was under way.
+    pub busy_ms: f64,
     /// Runs of the model.
     pub batches: u64,
     /// Of these, runs that failed.
@@ -100,7 +128,6 @@ pub struct Totals {
 
 /// How a call ended.
 pub(super) struct Answered {
-    pub texts: usize,
     pub hits: usize,
     pub failed: usize,
     /// Whether there was a cache to find texts in.
@@ -116,31 +143,67 @@ pub(super) struct Ran {
     pub waited: Duration,
     pub took: Duration,
     pub success: bool,
+    /// The machine when it ended.
+    pub machine: Resources,
 }
 
 impl Tally {
-    pub fn new(watched: Option<Arc<Metrics>>) -> Self {
+    /// `analysis` says how many batches analytics are about, and what their targets are.
+    pub fn new(watched: Option<Arc<Metrics>>, analysis: OptimizerOptions) -> Self {
         let own = Metrics::new(MetricsOptions::default());
         let meter = |name: &str| Meter {
             own: own.recorder(name),
             watched: watched.as_ref().map(|metrics| metrics.recorder(&format!("embedcore.{name}"))),
         };
         let (call, stages) = (meter(CALL), Stage::ALL.map(|stage| meter(stage.name())));
-        let [hits, failed_texts, rows, tokens, padded, infer_ns] = Default::default();
-        Self { own, watched, call, stages, hits, failed_texts, rows, tokens, padded, infer_ns }
+        let [hits, failed_texts, rows, tokens, padded, infer_ns, lost] = Default::default();
+        let (busy, recent) = Default::default();
+        // Sizes are the planner's: nothing is decided here, and none of them is too small or too large to be looked at.
+        let history = analysis.history.min(MOST_RECENT);
+        let (min_size, max_size, min_samples) = (1, u32::MAX as usize, usize::MAX);
+        let analysis = OptimizerOptions { min_size, max_size, min_samples, history, ..analysis };
+        Self {
+            own,
+            watched,
+            call,
+            stages,
+            hits,
+            failed_texts,
+            rows,
+            tokens,
+            padded,
+            infer_ns,
+            lost,
+            busy,
+            recent,
+            analysis,
+        }
     }
 
-    pub fn call(&self, answer: Result<Answered, &Error>, took: Duration) {
+    /// A call begins; it ends when what this gives is dropped.
+    pub fn enter(self: &Arc<Self>) -> Inside {
+        let mut busy = lock(&self.busy);
+        busy.calls += 1;
+        busy.since.get_or_insert_with(Instant::now);
+        Inside(Arc::clone(self))
+    }
+
+    /// A call for so many texts has ended.
+    pub fn call(&self, texts: usize, answer: Result<Answered, &Error>, took: Duration) {
         let answered = match answer {
             Ok(answered) => answered,
             Err(error) => {
                 self.call.fail(took);
                 // A call that its user stopped is no fault.
-                let watched = self.watched.as_ref().filter(|_| !matches!(error, Error::Aborted | Error::Closed));
-                return watched.into_iter().for_each(|metrics| metrics.failed("embedcore.call", &error.to_string()));
+                if matches!(error, Error::Aborted | Error::Closed) {
+                    return;
+                }
+                add(&self.lost, texts);
+                let watched = self.watched.iter();
+                return watched.for_each(|metrics| metrics.failed("embedcore.call", &error.to_string()));
             }
         };
-        let Answered { texts, hits, failed, cached } = answered;
+        let Answered { hits, failed, cached } = answered;
         self.call.record(took, texts);
         add(&self.hits, hits);
         add(&self.failed_texts, failed);
@@ -164,6 +227,37 @@ impl Tally {
         add(&self.tokens, ran.tokens);
         add(&self.padded, ran.padded);
         add(&self.infer_ns, ran.took.as_nanos() as usize);
+        self.keep(ran);
+    }
+
+    fn keep(&self, ran: &Ran) {
+        let record = Record {
+            size: ran.rows,
+            time_ms: ran.took.as_secs_f64() * 1e3,
+            items: ran.rows as f64,
+            tokens: Some(ran.tokens as f64),
+            cpu: Some(ran.machine.cpu),
+            memory: Some(ran.machine.memory.usage()),
+            sampled: true,
+            success: ran.success,
+            at_ms: 0.0,
+        };
+        let mut recent = lock(&self.recent);
+        if recent.len() >= self.analysis.history {
+            recent.pop_front();
+        }
+        recent.push_back(record);
+    }
+
+    /// How the latest batches went, as an optimizer sees it that was told of each. Made when it is asked for, so that a
+    /// batch costs no more than a place in a list.
+    pub fn analytics(&self) -> Analytics {
+        let Ok(mut observer) = BatchOptimizer::new(1, self.analysis) else { return Analytics::default() };
+        for record in lock(&self.recent).iter() {
+            // What was measured is nothing that it could refuse.
+            drop(observer.record(*record));
+        }
+        observer.analytics()
     }
 
     /// Milliseconds that the model has taken for a text, on average; `None` before the first one.
@@ -186,6 +280,8 @@ impl Tally {
             texts,
             hits: of(&self.hits),
             failed_texts: of(&self.failed_texts),
+            lost_texts: of(&self.lost),
+            busy_ms: lock(&self.busy).until_now().as_secs_f64() * 1e3,
             call_ms: total(&calls),
             batches,
             failed_batches,
@@ -204,6 +300,23 @@ impl Tally {
 
     fn meter(&self, stage: Stage) -> &Meter {
         &self.stages[stage as usize]
+    }
+}
+
+impl Busy {
+    fn until_now(&self) -> Duration {
+        self.total + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let mut busy = lock(&self.0.busy);
+        busy.calls -= 1;
+        if busy.calls == 0 {
+            busy.total = busy.until_now();
+            busy.since = None;
+        }
     }
 }
 
@@ -230,4 +343,8 @@ impl Meter {
 
 fn add(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -72,6 +72,8 @@ pub enum Refusal {
 pub struct Account {
     /// Bytes of the ceiling: the limit, or what the process holds and what the machine has left.
     pub ceiling: u64,
+    /// Bytes that the container, or the host, has available.
+    pub available: u64,
     /// Bytes of physical memory that the process held at the last look.
     pub process: u64,
     /// The most that was seen.
@@ -255,14 +257,16 @@ impl Governor {
 
     /// The accounts.
     pub fn account(&self) -> Account {
-        let (process, ceiling) = {
+        let (process, ceiling, available) = {
             let mut sampled = lock(&self.sampled);
             self.sample(&mut sampled);
-            (sampled.latest.process_memory, self.ceiling(&sampled.latest))
+            let Resources { process_memory, memory, .. } = sampled.latest;
+            (process_memory, self.ceiling(&sampled.latest), memory.available)
         };
         let state = lock(&self.state);
         Account {
             ceiling,
+            available,
             process,
             peak: self.peak.load(Ordering::Relaxed),
             granted: state.granted,
@@ -272,6 +276,25 @@ impl Governor {
             reliefs: state.reliefs,
             changes: self.changes.load(Ordering::Relaxed),
         }
+    }
+
+    /// The machine as of a sample that is not old.
+    pub fn machine(&self) -> Resources {
+        let mut sampled = lock(&self.sampled);
+        if sampled.at.elapsed() >= FRESH {
+            self.sample(&mut sampled);
+        }
+        sampled.latest
+    }
+
+    /// What a person could do about memory as it is; nothing without strategies.
+    pub fn recommendations(&self) -> Vec<String> {
+        let usage = {
+            let mut sampled = lock(&self.sampled);
+            self.sample(&mut sampled);
+            self.strategic_usage(&sampled)
+        };
+        self.strategies.as_ref().map(|strategies| lock(strategies).recommendations(usage)).unwrap_or_default()
     }
 
     /// The strategy in use, by name.
@@ -319,9 +342,7 @@ impl Governor {
             state.held = state.peak.min(process.saturating_sub(sampled.floor));
         }
         let Some(strategies) = &self.strategies else { return };
-        // Smaller batches make nothing smaller of what the process holds anyway, such as the model.
-        let room = self.ceiling(&sampled.latest).saturating_sub(sampled.floor);
-        let usage = process.saturating_sub(sampled.floor) as f64 / room.max(1) as f64 * 100.0;
+        let usage = self.strategic_usage(sampled);
         let change = {
             let mut strategies = lock(strategies);
             let before = strategies.current();
@@ -335,6 +356,14 @@ impl Governor {
                 listener(&change);
             }
         }
+    }
+
+    /// Share that is in use, 0–100 %, by which strategies are chosen: smaller batches make nothing smaller of what the
+    /// process holds anyway, such as the model.
+    fn strategic_usage(&self, sampled: &Sampled) -> f64 {
+        let room = self.ceiling(&sampled.latest).saturating_sub(sampled.floor);
+        let held = sampled.latest.process_memory.saturating_sub(sampled.floor);
+        held as f64 / room.max(1) as f64 * 100.0
     }
 
     /// Most physical memory that this process may hold.
