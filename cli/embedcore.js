@@ -1,6 +1,7 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code, the models that are kept for it, a server for
-// clients of OpenAI's embeddings, and the dashboard. A user of the public entry like any other.
+// The command `embedcore`: semantic search in a directory of source code, embeddings of the lines of a file, the models
+// that are kept for it, a server for clients of OpenAI's embeddings, and the dashboard. A user of the public entry like
+// any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -9,6 +10,8 @@ const { parseArgs } = require('node:util');
 
 const { EmbeddingError } = require('embedcore');
 
+const { InputError } = require('./lines');
+const { OutputError } = require('./output');
 const { paint, plain } = require('./terminal');
 const { UsageError } = require('./usage');
 
@@ -16,15 +19,17 @@ const { UsageError } = require('./usage');
 const COMMANDS = {
   index: require('./commands/index'),
   search: require('./commands/search'),
+  embed: require('./commands/embed'),
   models: require('./commands/models'),
   serve: require('./commands/serve'),
   dashboard: require('./commands/dashboard'),
 };
 
-const USAGE = `Semantic search in source code, offline; a server for embeddings; and a page that shows how a program performs.
+const USAGE = `Semantic search in source code, offline; embeddings of files; a server for embeddings; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
+  embedcore embed [FILE|-]              vectors of texts or annotations, a JSON line each, from FILE or standard input
   embedcore models list                 models from the hub that are kept on this machine
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
@@ -38,7 +43,11 @@ Options of index
 Options of search
   --limit N        number of answers (10)
   --json           answers as JSON
-Options of index, search and serve
+Options of embed
+  --out FILE       where vectors go: whole, or not at all (standard output)
+  --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
+  --cache FILE     keep vectors in a file, so that the next run computes only what is new
+Options of index, search, embed and serve
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
 Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
@@ -91,7 +100,7 @@ function parse(args) {
 }
 
 main(process.argv.slice(2)).catch((error) => {
-  if (!(error instanceof UsageError) && !(error instanceof EmbeddingError)) throw error;
+  if (![UsageError, EmbeddingError, InputError, OutputError].some((kind) => error instanceof kind)) throw error;
   console.error(`${paint(process.stderr)('red', 'embedcore:')} ${plain(error.message)}`);
   if (error instanceof UsageError && !error.message.includes('npx')) console.error('See embedcore --help');
   process.exitCode = error instanceof UsageError ? 2 : 1;
