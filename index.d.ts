@@ -308,6 +308,13 @@ export interface CacheOptions {
 	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
 	logger?: Logger | undefined;
 }
+/** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
+export interface SimilarOptions {
+	/** Least cosine of an answer, -1–1. Default 0.95. */
+	threshold?: number | undefined;
+	/** Most answers. Default 10. */
+	limit?: number | undefined;
+}
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
  *
@@ -356,10 +363,7 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * that takes less than a millisecond; among random ones, all about equally far from each other, more than ten times
 	 * as long.
 	 */
-	findSimilar(embedding: ArrayLike<number>, options?: {
-		threshold?: number;
-		limit?: number;
-	}): Promise<SimilarEntry[]>;
+	findSimilar(embedding: ArrayLike<number>, options?: SimilarOptions): Promise<SimilarEntry[]>;
 	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
 	optimize(): Promise<CacheMaintenance>;
 	/** Waits until everything that was set before is in the file and survives even a loss of power. */
@@ -767,6 +771,32 @@ export interface RecordOptions {
 export type MeasureOptions = Pick<RecordOptions, "batchSize">;
 /** Options of {@link MonitorTimer.stop}. */
 export type StopOptions = Pick<RecordOptions, "batchSize" | "success" | "error">;
+/** Options of {@link PerformanceMonitor.recordMany}. */
+export type RecordManyOptions = Pick<RecordOptions, "batchSize" | "success">;
+/** Options of {@link PerformanceMonitor.recordLlmCall}. */
+export interface LlmCallOptions {
+	/** Whether a cache answered it. Default false. */
+	cacheHit?: boolean;
+	/** Milliseconds. Default 0. */
+	duration?: number;
+}
+/** Options of {@link PerformanceMonitor.recordValidation}. */
+export interface ValidationOptions {
+	/** Milliseconds. Default 0. */
+	duration?: number;
+	/** Things that were validated. Default 1. */
+	count?: number;
+}
+/** Options of {@link PerformanceMonitor.recordFileOperation}. */
+export interface FileOperationOptions {
+	/** Files that were read or written. Default 1. */
+	count?: number;
+}
+/** Options of {@link PerformanceMonitor.endCycle}. */
+export interface EndCycleOptions {
+	/** Default true. */
+	success?: boolean;
+}
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = {
 	monitor: PerformanceMonitor;
@@ -837,7 +867,7 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 	 * Records many operations that have just ended, each with the same `batchSize`. The fast way, fastest for a
 	 * `Float64Array`. Of one that is no duration, the index is named and none is recorded.
 	 */
-	recordMany(name: string, durations: ArrayLike<number>, options?: Pick<RecordOptions, "batchSize" | "success">): void;
+	recordMany(name: string, durations: ArrayLike<number>, options?: RecordManyOptions): void;
 	/** Counts something that was found in a cache. */
 	cacheHit(type?: string): void;
 	/** Counts something that was not found in a cache. */
@@ -851,23 +881,13 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 	 * Notes a call of a language model in a cycle; `duration` in milliseconds.
 	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when no cycle of this id is in progress, as the other steps do.
 	 */
-	recordLlmCall(id: string, options?: {
-		cacheHit?: boolean;
-		duration?: number;
-	}): void;
+	recordLlmCall(id: string, options?: LlmCallOptions): void;
 	/** Notes a validation of `count` things (default 1) in a cycle, that took `duration` milliseconds. */
-	recordValidation(id: string, options?: {
-		duration?: number;
-		count?: number;
-	}): void;
+	recordValidation(id: string, options?: ValidationOptions): void;
 	/** Notes that a file was read or written in a cycle, or `count` of them. */
-	recordFileOperation(id: string, options?: {
-		count?: number;
-	}): void;
+	recordFileOperation(id: string, options?: FileOperationOptions): void;
 	/** Ends a cycle, and gives what is known of it. */
-	endCycle(id: string, options?: {
-		success?: boolean;
-	}): CycleRecord;
+	endCycle(id: string, options?: EndCycleOptions): CycleRecord;
 	/** Cycles that have ended, the oldest first: the latest `maxCycles`. */
 	getCycles(): CycleRecord[];
 	/** What is known of one operation; `null` for one that was never recorded. */
@@ -1237,17 +1257,17 @@ export interface CallOptions {
 	batchSize?: number | undefined;
 	/** Most runs at a time. Default: as many as there are cores. */
 	maxConcurrency?: number | undefined;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs"> {
-}
-/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
-export interface BatchProcessOptions extends CallOptions {
 	/**
 	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
-	 * `MEMORY_LIMIT_EXCEEDED`.
+	 * `MEMORY_LIMIT_EXCEEDED`. Default: what the generator's own limit leaves.
 	 */
 	memoryLimit?: number | undefined;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs" | "memoryLimit"> {
+}
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
+export interface BatchProcessOptions extends CallOptions {
 }
 /**
  * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
@@ -1823,6 +1843,11 @@ export interface IndexOptions {
 	/** Told whenever files were written. */
 	progressCallback?: ((report: IndexReport) => void) | undefined;
 }
+/** Options of {@link CodeIndex.search}. */
+export interface SearchOptions {
+	/** Most answers, 1 to 1000. Default 10. */
+	limit?: number | undefined;
+}
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
 	/** Source files in the index; those that cannot be read are none. */
@@ -1897,9 +1922,7 @@ export declare class CodeIndex implements AsyncDisposable {
 	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
 	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
 	 */
-	search(words: string, options?: {
-		limit?: number;
-	}): Promise<CodeMatch[]>;
+	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
 	/** Lets go of the index' file, its copy in memory and the model. The next call opens them again. */
 	close(): Promise<void>;
 	/** The same as {@link CodeIndex.close}, for `await using`. */
@@ -2103,6 +2126,15 @@ export interface InferenceCacheOptions {
 	/** Told what happens to the file, and of near hits. */
 	logger?: Logger;
 }
+/** What {@link InferenceCache.invalidate} deletes. */
+export interface InvalidateOptions {
+	/** Results of this type. */
+	type?: string | undefined;
+	/** Results with this tag. */
+	tag?: string | undefined;
+	/** Results with at least one of these tags. */
+	tags?: readonly string[] | undefined;
+}
 /**
  * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
  * share: any JSON value, or bytes, under what it was made from.
@@ -2146,11 +2178,7 @@ export declare class InferenceCache implements AsyncDisposable {
 	 * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
 	 * were: in the file, where there is one.
 	 */
-	invalidate(which: {
-		type?: string;
-		tag?: string;
-		tags?: readonly string[];
-	}): Promise<number>;
+	invalidate(which: InvalidateOptions): Promise<number>;
 	/** Deletes the results whose time is over; how many there were: in the file, where there is one. */
 	clearExpired(): Promise<number>;
 	/** Deletes all results of this namespace, on disk, too; how many there were. */
@@ -2170,6 +2198,20 @@ export declare class InferenceCache implements AsyncDisposable {
 export interface ModelStoreOptions {
 	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
 	cacheDir?: string | undefined;
+}
+/** Options of {@link ModelStore.verify}. */
+export interface VerifyModelOptions {
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Told of files, some times a second. */
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+/** Options of {@link ModelStore.add}. */
+export interface AddModelOptions extends VerifyModelOptions {
+	/** A branch, a tag or a commit. Default `main`. */
+	revision?: string | undefined;
+	/** Which variant of the model, as {@link GeneratorOptions.dtype}. */
+	dtype?: Dtype | undefined;
 }
 /** A model in the store. */
 export interface StoredModel {
@@ -2241,20 +2283,12 @@ export declare class ModelStore {
 	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
 	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
 	 */
-	add(id: string, options?: {
-		revision?: string;
-		dtype?: Dtype;
-		signal?: AbortSignal;
-		progressCallback?: (progress: FetchProgress) => void;
-	}): Promise<AddedModel>;
+	add(id: string, options?: AddModelOptions): Promise<AddedModel>;
 	/**
 	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
 	 * fetches anew what is damaged.
 	 */
-	verify(id?: string, options?: {
-		signal?: AbortSignal;
-		progressCallback?: (progress: FetchProgress) => void;
-	}): Promise<VerifiedModel[]>;
+	verify(id?: string, options?: VerifyModelOptions): Promise<VerifiedModel[]>;
 	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
 	remove(id: string): Promise<number>;
 }

@@ -33,6 +33,16 @@ export interface EmbeddingServerOptions {
 	/** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
 	monitor?: PerformanceMonitor;
 }
+/** Options of {@link EmbeddingServer.listen}. */
+export interface ListenOptions {
+	/** Told of files that are fetched from the hub. */
+	progressCallback?: InitializeOptions["progressCallback"];
+}
+/** Options of {@link EmbeddingServer.close}. */
+export interface CloseOptions {
+	/** Longest time, in milliseconds, that it waits for what runs: 0 to 3600000. Default: `drainTimeoutMs`. */
+	timeoutMs?: number;
+}
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
  * `/metrics` for those who run it.
@@ -45,10 +55,9 @@ export declare class EmbeddingServer implements AsyncDisposable {
 	constructor(options?: EmbeddingServerOptions);
 	/**
 	 * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
-	 * `progressCallback` is told of files that are fetched from the hub.
 	 * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
 	 */
-	listen({ progressCallback }?: Pick<InitializeOptions, "progressCallback">): Promise<this>;
+	listen(options?: ListenOptions): Promise<this>;
 	/** Where it is, such as `http://127.0.0.1:8080`; clients want `/v1` after it. */
 	get url(): string;
 	get port(): number;
@@ -58,9 +67,7 @@ export declare class EmbeddingServer implements AsyncDisposable {
 	 * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
 	 * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
 	 */
-	close({ timeoutMs }?: {
-		timeoutMs?: number;
-	}): Promise<void>;
+	close(options?: CloseOptions): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }

@@ -3,7 +3,11 @@ import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const alias = { 'embedcore/server': here('./dist/interfaces/server.js'), embedcore: here('./dist/index.js') };
+const alias = {
+  'embedcore/ai-sdk': here('./dist/interfaces/ai-sdk.js'),
+  'embedcore/server': here('./dist/interfaces/server.js'),
+  embedcore: here('./dist/index.js'),
+};
 const realm = '__test__/realm.test.ts';
 const shared = '__test__/shared.test.ts';
 const interfaces = '__test__/interfaces/**';

@@ -623,14 +623,14 @@ describe('from start to end', () => {
       [{ maxQueuedRequests: 1.5 }, 'maxQueuedRequests'],
       [{ monitor: {} }, 'monitor'],
       [{ generator: 5 }, 'generator'],
-      [{ generator: { modelpath: 'a' } }, 'modelpath'],
+      [{ generator: { modelpath: 'a' } }, 'generator.modelpath'],
       [{ model: 'a' }, 'model'],
-      [null, 'options'],
     ] as const) {
       const error = await failure(() => serve(options as never));
       expect(error.code, JSON.stringify(options)).toBe('INVALID_CONFIG');
       expect(error.message).toContain(`\`${option}\``);
     }
+    expect(await failure(() => serve(null as never))).toMatchObject({ code: 'INVALID_CONFIG', message: 'The options are null, not an object of options' });
   });
 });
 

@@ -1,6 +1,7 @@
 import type { BatchOptimizerConfig } from './documented';
-import { invalid, plainOptions } from './input';
+import { invalid, isArray, show } from './input';
 import { call, native, type NativeBatchOptimizer } from './native';
+import { crossing, optionReader } from './options';
 
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
@@ -116,6 +117,26 @@ export interface PerformanceAnalytics {
   recommendations: OptimizationRecommendation;
 }
 
+export const readBatchOptimizer = optionReader<BatchOptimizerOptions>({
+  minBatchSize: true,
+  maxBatchSize: true,
+  targetCpuUsage: true,
+  targetMemoryUsage: true,
+  minSamples: true,
+  historyRetention: true,
+  aggressiveness: true,
+});
+
+const readRecord = optionReader<BatchRecord>({
+  batchSize: true,
+  processingTime: true,
+  itemsProcessed: true,
+  cpuUsage: true,
+  memoryUsage: true,
+  success: true,
+  tokens: true,
+});
+
 /** What stands behind an optimizer, for the generator. Not part of the package's surface. */
 export let nativeOptimizer: (optimizer: DynamicBatchOptimizer) => NativeBatchOptimizer;
 
@@ -134,7 +155,7 @@ export class DynamicBatchOptimizer {
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
   constructor(initialBatchSize = 32, options: BatchOptimizerOptions = {}) {
     const initial = number('initialBatchSize', initialBatchSize);
-    this.#native = call(() => new (native().NativeBatchOptimizer)(initial, plainOptions(options, 'The options')));
+    this.#native = call(() => new (native().NativeBatchOptimizer)(initial, crossing(readBatchOptimizer(options))));
   }
 
   static {
@@ -157,9 +178,9 @@ export class DynamicBatchOptimizer {
     const record: Partial<BatchRecord> =
       typeof recordOrSize === 'number'
         ? { batchSize: recordOrSize, processingTime: processingTime!, itemsProcessed: itemCount!, success }
-        : (optionsOf(recordOrSize) as Partial<BatchRecord>);
+        : recordOf(recordOrSize);
     const succeeded = record.success ?? true;
-    if (typeof succeeded !== 'boolean') throw invalid(`success is ${String(succeeded)}, not true or false`);
+    if (typeof succeeded !== 'boolean') throw invalid(`success is ${show(succeeded)}, not true or false`);
     call(() =>
       this.#native.record(
         number('batchSize', record.batchSize),
@@ -212,16 +233,14 @@ export class DynamicBatchOptimizer {
   }
 }
 
-function optionsOf(record: unknown): object {
-  if (typeof record !== 'object' || record === null) {
-    throw invalid(`The record is ${String(record)}, not an object: pass { batchSize, processingTime, itemsProcessed }`);
-  }
-  return record;
+function recordOf(record: unknown): Partial<BatchRecord> {
+  if (typeof record === 'object' && record !== null && !isArray(record)) return readRecord(record);
+  throw invalid(`The record is ${show(record)}, not an object: pass { batchSize, processingTime, itemsProcessed }`);
 }
 
 /** What is no number at all is refused here; what is no sensible one, on the native side. */
 function number(name: string, value: unknown): number {
-  if (typeof value !== 'number') throw invalid(`${name} is ${value === null ? 'null' : typeof value}, not a number`, { name });
+  if (typeof value !== 'number') throw invalid(`${name} is ${show(value)}, not a number`, { name });
   return value;
 }
 

@@ -1,8 +1,9 @@
 // What goes into a cache and comes out of it, and the shape in which it crosses to the native side.
 
 import { EmbeddingError } from './errors';
-import { annotationFields, invalid } from './input';
+import { annotationFields, invalid, show } from './input';
 import type { NativeEntry, NativeLookup, NativeNearest } from './native';
+import { optionReader, untouched, type Names } from './options';
 import type { EmbeddingResult } from './result';
 
 /** Settings of one entry. */
@@ -12,6 +13,10 @@ export interface CacheEntryOptions {
   /** Anything that JSON can hold, given back with the entry. */
   metadata?: unknown | undefined;
 }
+
+const ENTRY_OPTIONS: Names<CacheEntryOptions> = { ttlSeconds: true, metadata: untouched };
+
+export const readEntryOptions = optionReader(ENTRY_OPTIONS);
 
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
@@ -47,6 +52,8 @@ export interface CacheEntry extends CacheEntryOptions {
   content: string;
   embedding: ArrayLike<number>;
 }
+
+export const readEntry = optionReader<CacheEntry>({ ...ENTRY_OPTIONS, key: true, content: true, embedding: untouched });
 
 /** The answer to many lookups, in their order. */
 export interface CacheMatrix {
@@ -106,19 +113,19 @@ export function copyValues(embedding: ArrayLike<number>, data: Float32Array, off
 }
 
 /** Entries as they cross: key, content and metadata in turn, and the vectors one after the other. */
-export function packOf(entries: readonly CacheEntry[], validate = true): Pack {
+export function packOf(entries: readonly Partial<CacheEntry>[], validate = true): Pack {
   const strings: string[] = [];
   const ttls = new Float64Array(entries.length).fill(NaN);
   let data = new Float32Array(0);
   let dimensions = 0;
-  entries.forEach((entry: CacheEntry | null, index) => {
+  entries.forEach(({ key, content, embedding, ttlSeconds, metadata }, index) => {
     const where = entries.length > 1 ? ` of entry ${index}` : '';
-    if (typeof entry?.key !== 'string') throw invalid(`The key${where} is not a string`, { index });
-    const { key, content, embedding, ttlSeconds, metadata } = entry;
+    if (typeof key !== 'string') throw invalid(`The key${where} is not a string`, { index });
     if (typeof content !== 'string' && (validate || content != null)) {
       throw invalid(`The content${where} is not a string`, { index });
     }
-    const { length } = vectorOf(embedding, `The embedding${where}`);
+    const vector = vectorOf(embedding, `The embedding${where}`);
+    const { length } = vector;
     if (length === 0) throw invalid(`The embedding${where} has no values: pass at least one`, { index });
     if (index === 0) {
       dimensions = length;
@@ -126,10 +133,10 @@ export function packOf(entries: readonly CacheEntry[], validate = true): Pack {
     } else if (length !== dimensions) {
       throw invalid(`The embedding${where} has ${length} values, that of entry 0 has ${dimensions}`, { index });
     }
-    copyValues(embedding, data, index * dimensions, `The embedding${where}`);
+    copyValues(vector, data, index * dimensions, `The embedding${where}`);
     if (ttlSeconds !== undefined) {
       if (typeof ttlSeconds !== 'number' || !(ttlSeconds > 0)) {
-        throw invalid(`The ttlSeconds${where} is ${String(ttlSeconds)}, not a number above 0`, { index });
+        throw invalid(`The ttlSeconds${where} is ${show(ttlSeconds)}, not a number above 0`, { index });
       }
       ttls[index] = ttlSeconds * 1000;
     }

@@ -10,6 +10,8 @@ import {
   copyValues,
   fromNative,
   isAnnotated,
+  readEntry,
+  readEntryOptions,
   noContent,
   packOf,
   resultOf,
@@ -26,9 +28,10 @@ import {
   type SimilarEntry,
 } from './cache-values';
 import { EmbeddingError } from './errors';
-import { invalid, optionsObject, plainOptions, requireArray, type Annotation } from './input';
+import { invalid, requireArray, show, type Annotation } from './input';
 import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, type NativeCache } from './native';
+import { crossing, optionReader } from './options';
 import type { EmbeddingResult } from './result';
 
 export type {
@@ -82,6 +85,33 @@ export interface CacheOptions {
   /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
   logger?: Logger | undefined;
 }
+
+/** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
+export interface SimilarOptions {
+  /** Least cosine of an answer, -1–1. Default 0.95. */
+  threshold?: number | undefined;
+  /** Most answers. Default 10. */
+  limit?: number | undefined;
+}
+
+export const readCache = optionReader<CacheOptions>({
+  maxEntries: true,
+  maxMemoryMB: true,
+  maxSizeBytes: true,
+  ttlSeconds: true,
+  ttlMs: true,
+  enableContentValidation: true,
+  maintenanceInterval: true,
+  hitRatioThreshold: true,
+  persistPath: true,
+  maxDiskMB: true,
+  namespace: true,
+  model: true,
+  vectorPrecision: true,
+  logger: true,
+});
+
+const readSimilar = optionReader<SimilarOptions>({ threshold: true, limit: true });
 
 const events = channel('embedcore:cache');
 
@@ -139,12 +169,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: CacheOptions = {}) {
-    const { logger, ...rest } = optionsObject(options, 'The options') as CacheOptions;
+    const { logger, ...rest } = readCache(options);
     const log = logOf(logger);
     this.#log = log;
     // Holds the logger but not the cache, so that a forgotten one can be collected.
     const onEvent = (json: string) => publish(JSON.parse(json) as CacheEvent, log);
-    this.#native = call(() => new (native().NativeCache)(plainOptions(rest, 'The options'), onEvent));
+    this.#native = call(() => new (native().NativeCache)(crossing(rest), onEvent));
     this.#lookup = this.#native.getter(this.#scratch);
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();
@@ -171,7 +201,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       const { embedding: vector, ...rest } = resultOf(value);
       return this.#set(true, packOf([{ key, content, embedding: vector, metadata: rest }]));
     }
-    const entry = { ...options, key: target, content: value as string, embedding: embedding as ArrayLike<number> };
+    const entry = { ...readEntryOptions(options), key: target, content: value as string, embedding: embedding as ArrayLike<number> };
     return this.#set(false, packOf([entry], this.#settings.validate));
   }
 
@@ -234,7 +264,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
   async setMany(entries: readonly CacheEntry[]): Promise<void> {
     requireArray(entries, '{ key, content, embedding }');
-    if (entries.length > 0) await this.#set(false, packOf(entries, this.#settings.validate));
+    const given = entries.map((entry: CacheEntry | null, index) => readEntry(entry ?? {}, `entries[${index}]`));
+    if (given.length > 0) await this.#set(false, packOf(given, this.#settings.validate));
   }
 
   /**
@@ -248,13 +279,14 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
     options: CacheEntryOptions = {},
   ): Promise<CachedEmbedding> {
-    if (typeof compute !== 'function') throw invalid('compute is not a function');
+    if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
+    const given = readEntryOptions(options);
     const found = await this.get(key, content);
     if (found) return found;
     const name = `${key.length}:${key}${content}`;
     let flight = this.#flights.get(name);
     if (!flight) {
-      flight = this.#compute(key, content, compute, options).finally(() => this.#flights.delete(name));
+      flight = this.#compute(key, content, compute, given).finally(() => this.#flights.delete(name));
       this.#flights.set(name, flight);
     }
     const { embedding, ...rest } = await flight;
@@ -328,15 +360,15 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    */
   async findSimilar(
     embedding: ArrayLike<number>,
-    options: { threshold?: number; limit?: number } = {},
+    options: SimilarOptions = {},
   ): Promise<SimilarEntry[]> {
     this.#requireOpen();
-    const { threshold = 0.95, limit = 10 } = options;
+    const { threshold = 0.95, limit = 10 } = readSimilar(options);
     if (typeof threshold !== 'number' || !(threshold >= -1 && threshold <= 1)) {
-      throw invalid(`threshold is ${String(threshold)}, not a number from -1 to 1`);
+      throw invalid(`threshold is ${show(threshold)}, not a number from -1 to 1`);
     }
     if (!Number.isInteger(limit) || limit < 1 || limit > 2 ** 20) {
-      throw invalid(`limit is ${String(limit)}, not a whole number from 1 to ${2 ** 20}`);
+      throw invalid(`limit is ${show(limit)}, not a whole number from 1 to ${2 ** 20}`);
     }
     const query = new Float32Array(vectorOf(embedding, 'The embedding').length);
     copyValues(embedding, query, 0, 'The embedding');

@@ -1,7 +1,7 @@
-import { EmbeddingError } from './errors';
-import type { GeneratorOptions } from './generator';
-import { invalid, optionsObject, plainOptions } from './input';
+import { nativeSettings, GENERATOR, type GeneratorOptions } from './generator';
+import { invalid, show } from './input';
 import { call, native, settle, type NativeIndex } from './native';
+import { naming, optionReader, refused } from './options';
 import { checkWatch, watched } from './watch';
 
 /** Options of {@link CodeIndex}. */
@@ -20,6 +20,12 @@ export interface IndexOptions {
   signal?: AbortSignal | undefined;
   /** Told whenever files were written. */
   progressCallback?: ((report: IndexReport) => void) | undefined;
+}
+
+/** Options of {@link CodeIndex.search}. */
+export interface SearchOptions {
+  /** Most answers, 1 to 1000. Default 10. */
+  limit?: number | undefined;
 }
 
 /** What a run of {@link CodeIndex.update} has done. */
@@ -68,6 +74,14 @@ export interface CodeMatch {
   similarity: number;
 }
 
+const { cache: _, enableCaching: __, cacheConfig: ___, logger: ____, ...OWN_GENERATOR } = GENERATOR;
+
+const readOptions = optionReader<CodeIndexOptions>({ path: true, generator: optionReader<NonNullable<CodeIndexOptions['generator']>>(OWN_GENERATOR) });
+
+const readUpdate = optionReader<IndexOptions>({ rebuild: true, signal: true, progressCallback: true });
+
+const readSearch = optionReader<SearchOptions>({ limit: true });
+
 /** Answers of a search that does not say how many. */
 const DEFAULT_LIMIT = 10;
 
@@ -86,10 +100,12 @@ export class CodeIndex implements AsyncDisposable {
    */
   constructor(directory: string, options: CodeIndexOptions = {}) {
     if (typeof directory !== 'string' || directory === '') throw invalid('The directory is not a non-empty string');
-    const { path, generator = {}, ...others } = optionsObject(options, 'The options') as CodeIndexOptions;
-    refuseOthers(others, ['path', 'generator']);
-    if (path !== undefined && (typeof path !== 'string' || path === '')) throw invalid('path is not a non-empty string');
-    this.#native = call(() => new (native().NativeIndex)(directory, path, plainOptions(generator, 'generator')));
+    const { path, generator = {} } = readOptions(options);
+    if (path !== undefined && (typeof path !== 'string' || path === '')) throw refused('path', `${show(path)} is not a non-empty string`);
+    this.#native = naming((option) => `generator.${option}`, () => {
+      const { plain, optimizer, processor, monitor, named } = nativeSettings(generator);
+      return naming(named, () => call(() => new (native().NativeIndex)(directory, path, plain, optimizer, processor, monitor)));
+    });
   }
 
   /** The file name extensions that are read. */
@@ -104,11 +120,8 @@ export class CodeIndex implements AsyncDisposable {
    * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
    */
   async update(options: IndexOptions = {}): Promise<IndexReport> {
-    const { rebuild = false, signal, progressCallback, ...others } = optionsObject(options, 'The options') as IndexOptions;
-    refuseOthers(others, ['rebuild', 'signal', 'progressCallback']);
-    if (typeof rebuild !== 'boolean') {
-      throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `rebuild`: it is not true or false');
-    }
+    const { rebuild = false, signal, progressCallback } = readUpdate(options);
+    if (typeof rebuild !== 'boolean') throw refused('rebuild', `${show(rebuild)} is not true or false`);
     const watch = checkWatch<[IndexReport]>({ signal, progressCallback });
     const running = call(() => this.#native.update());
     return watched(watch, () => running.cancel(), async (report, check) => {
@@ -124,12 +137,11 @@ export class CodeIndex implements AsyncDisposable {
    * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
    * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
    */
-  async search(words: string, options: { limit?: number } = {}): Promise<CodeMatch[]> {
+  async search(words: string, options: SearchOptions = {}): Promise<CodeMatch[]> {
     if (typeof words !== 'string') throw invalid('The words to search for are not a string');
-    const { limit = DEFAULT_LIMIT, ...others } = optionsObject(options, 'The options') as { limit?: number };
-    refuseOthers(others, ['limit']);
+    const { limit = DEFAULT_LIMIT } = readSearch(options);
     if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
-      throw invalid(`limit is ${String(limit)}, not a whole number from 1 to 1000`);
+      throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`);
     }
     return (await settle(() => this.#native.search(words, limit))) as CodeMatch[];
   }
@@ -142,11 +154,5 @@ export class CodeIndex implements AsyncDisposable {
   /** The same as {@link CodeIndex.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-function refuseOthers(others: object, known: readonly string[]): void {
-  for (const name of Object.keys(others)) {
-    throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${name}\`: there is no such option; known are ${known.join(', ')}`);
   }
 }

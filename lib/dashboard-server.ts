@@ -5,8 +5,9 @@ import { join } from 'node:path';
 
 import type { DashboardServer, ServeOptions } from './dashboard';
 import { EmbeddingError } from './errors';
-import { optionsObject, show } from './input';
+import { show } from './input';
 import { PROMETHEUS_TYPE } from './monitor-reports';
+import { refused, type Given } from './options';
 
 /** What a page shows. */
 export interface Live {
@@ -42,8 +43,7 @@ const HEARTBEAT_MS = 15_000;
 /** Most bytes that wait for one reader: one that reads no more is let go, and comes back by itself. */
 const MAX_BACKLOG = 64 << 20;
 
-export async function serve(live: Live, options: ServeOptions): Promise<DashboardServer> {
-  const { port = 0, host = '127.0.0.1', keepAlive = false } = optionsObject(options, 'The options') as ServeOptions;
+export async function serve(live: Live, { port = 0, host = '127.0.0.1', keepAlive = false }: Given<ServeOptions>): Promise<DashboardServer> {
   if (!Number.isInteger(port) || port < 0 || port > 65535) throw refused('port', `${show(port)} is not a whole number from 0 to 65535`);
   if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
   if (typeof keepAlive !== 'boolean') throw refused('keepAlive', `${show(keepAlive)} is not true or false`);
@@ -134,8 +134,4 @@ function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number):
   }[cause.code ?? ''];
   const option = cause.code === 'EADDRNOTAVAIL' || cause.code === 'ENOTFOUND' ? 'host' : 'port';
   return new EmbeddingError('INVALID_CONFIG', `The dashboard cannot be served: ${why ?? cause.message}`, { cause, details: { option, host, port } });
-}
-
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
 }

@@ -2,11 +2,12 @@ import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { basename } from 'node:path';
 
 import { EmbeddingError } from './errors';
-import { invalid, optionsObject, show } from './input';
+import { invalid, show } from './input';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
 import type { CacheTypeStats, MonitorSnapshot } from './monitor-snapshot';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
 import { call, native, settle, type NativeSampler } from './native';
+import { isInstance, optionReader, read, refused, type Given } from './options';
 import type { Live } from './dashboard-server';
 
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
@@ -87,6 +88,10 @@ export interface ServeOptions {
   keepAlive?: boolean;
 }
 
+const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, interval: true, history: true, title: true });
+
+const readServe = optionReader<ServeOptions>({ port: true, host: true, keepAlive: true });
+
 /** A page that is being served. */
 export interface DashboardServer extends AsyncDisposable {
   /** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
@@ -121,16 +126,10 @@ export class PerformanceDashboard implements AsyncDisposable {
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
   constructor(options: DashboardOptions = {}) {
-    const given = optionsObject(options, 'The options') as DashboardOptions;
-    const known = ['monitor', 'generator', 'cache', 'interval', 'history', 'title'];
-    const unknown = Object.keys(given).find((name) => !known.includes(name));
-    if (unknown !== undefined) throw refused(unknown, `there is no such option; known are ${known.join(', ')}`);
-    const { monitor = getGlobalMonitor(), generator, cache, interval = 1000, history = 900, title = 'embedcore' } = given;
-    if (!(monitor instanceof PerformanceMonitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
+    const { monitor = getGlobalMonitor(), generator, cache, interval = 1000, history = 900, title = 'embedcore' } = readOptions(options);
+    if (!isInstance(monitor, PerformanceMonitor, 'monitor')) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
     for (const [name, source] of Object.entries({ generator, cache })) {
-      if (source !== undefined && typeof (source as DashboardSource | null)?.getPerformanceMetrics !== 'function') {
-        throw refused(name, `${show(source)} has no method getPerformanceMetrics`);
-      }
+      if (source !== undefined && !isSource(source, name)) throw refused(name, `${show(source)} has no method getPerformanceMetrics`);
     }
     if (!Number.isInteger(interval) || interval < 100 || interval > 3_600_000) throw refused('interval', `${show(interval)} is not a whole number from 100 to 3600000`);
     if (!Number.isInteger(history) || history < 1 || history > 100_000) throw refused('history', `${show(history)} is not a whole number from 1 to 100000`);
@@ -182,6 +181,7 @@ export class PerformanceDashboard implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
    */
   async serve(options: ServeOptions = {}): Promise<DashboardServer> {
+    const given = readServe(options);
     const live: Live = {
       snapshot: () => JSON.stringify({ ...insideOf(this.#monitor).read(PAGE_CYCLES), dashboard: { ...this.#about(), timeline: this.#timeline } }),
       prometheus: () => prometheusOf(insideOf(this.#monitor).read(0), {}, this.#sourced),
@@ -192,7 +192,7 @@ export class PerformanceDashboard implements AsyncDisposable {
         return () => this.#listeners.delete(listener);
       },
     };
-    const server = await serve(live, options);
+    const server = await serve(live, given);
     this.#servers.add(server);
     return server;
   }
@@ -203,6 +203,7 @@ export class PerformanceDashboard implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
    */
   static async serveSnapshot(path: string, options: ServeOptions = {}): Promise<DashboardServer> {
+    const given = readServe(options);
     let current = readSnapshot(path);
     const listeners = new Set<(event: 'snapshot', json: string) => void>();
     const live: Live = {
@@ -214,7 +215,7 @@ export class PerformanceDashboard implements AsyncDisposable {
         return () => listeners.delete(send);
       },
     };
-    const server = await serve(live, options);
+    const server = await serve(live, given);
     const changed = () => {
       try {
         current = readSnapshot(path);
@@ -303,6 +304,11 @@ export class PerformanceDashboard implements AsyncDisposable {
   }
 }
 
+function isSource(source: unknown, name: string): boolean {
+  const holds = (typeof source === 'object' && source !== null) || typeof source === 'function';
+  return holds && typeof read(source, 'getPerformanceMetrics', `${name}.getPerformanceMetrics`) === 'function';
+}
+
 /** Operations, and types of caches, in a point. */
 const BUSIEST = 50;
 
@@ -369,15 +375,11 @@ function readSnapshot(path: unknown): MonitorSnapshot & { dashboard: object } {
 }
 
 /** Loaded with the first page: who serves none should not hold node:http in memory. */
-async function serve(live: Live, options: ServeOptions): Promise<DashboardServer> {
+async function serve(live: Live, options: Given<ServeOptions>): Promise<DashboardServer> {
   return (await import('./dashboard-server.js')).serve(live, options);
 }
 
 async function write(path: unknown, text: string): Promise<void> {
   if (typeof path !== 'string' || path === '') throw invalid(`The path is ${show(path)}, not a non-empty string`);
   await settle(() => native().writeWhole(path, text));
-}
-
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
 }

@@ -133,8 +133,16 @@ export function fromWire(message: string, cause?: unknown): EmbeddingError {
 
 /** Whatever was thrown, as an {@link EmbeddingError} with a stack of this realm. */
 export function toEmbeddingError(thrown: unknown): EmbeddingError {
-  if (thrown instanceof EmbeddingError) return thrown;
-  // Not `instanceof Error`: native errors belong to the realm that loaded the addon.
-  const message = (thrown as { message?: unknown } | null)?.message;
-  return fromWire(typeof message === 'string' ? message : String(thrown), thrown);
+  return thrown instanceof EmbeddingError ? thrown : fromWire(messageOf(thrown), thrown);
+}
+
+/** What anything that was thrown says, whatever it is. */
+export function messageOf(thrown: unknown): string {
+  try {
+    // Not `instanceof Error`: native errors belong to the realm that loaded the addon.
+    const message = (thrown as { message?: unknown } | null | undefined)?.message;
+    return typeof message === 'string' ? message : String(thrown);
+  } catch {
+    return 'an error that cannot be shown';
+  }
 }

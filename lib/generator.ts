@@ -1,14 +1,15 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { DynamicBatchOptimizer, nativeOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
-import { IntelligentEmbeddingCache, nativeOf, type CacheOptions } from './cache';
+import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
+import { IntelligentEmbeddingCache, nativeOf, readCache, type CacheOptions } from './cache';
 import type { EmbeddingGenerator } from './documented';
 import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
-import { annotationFields, feed, invalid, optionsObject, plainOptions, requireArray, show, type Annotation } from './input';
+import { annotationFields, feed, invalid, requireArray, show, type Annotation } from './input';
 import { logOf, tellFailure, type Log, type Logger } from './log';
-import { MemoryAwareProcessor, nativeProcessor, plainProcessorOptions, type MemoryProcessorOptions } from './memory-processor';
+import { MemoryAwareProcessor, nativeProcessor, readMemoryProcessor, type MemoryProcessorOptions } from './memory-processor';
 import type { PerformanceMonitor } from './monitor';
-import { call, monitorHandles, native, settle, type NativeAnswer, type NativeGenerator, type NativeMonitor } from './native';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor } from './native';
+import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
 import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
 import { windows, type StreamOptions } from './stream';
@@ -127,6 +128,37 @@ export interface GeneratorOptions {
   logger?: Logger | undefined;
 }
 
+/** The options, and what reads those that are no plain value. */
+export const GENERATOR: Names<GeneratorOptions> = {
+  modelPath: true,
+  revision: true,
+  cacheDir: true,
+  localFilesOnly: true,
+  dtype: true,
+  pooling: true,
+  normalize: true,
+  dimensions: true,
+  maxLength: true,
+  prompts: optionReader<NonNullable<GeneratorOptions['prompts']>>({ document: true, query: true }),
+  promptName: true,
+  cache: instanceOr(IntelligentEmbeddingCache, readCache),
+  monitor: true,
+  enableCaching: true,
+  cacheConfig: readCache,
+  batchOptimizer: instanceOr(DynamicBatchOptimizer, readBatchOptimizer),
+  enableBatchOptimization: true,
+  batchConfig: readBatchOptimizer,
+  memoryProcessor: instanceOr(MemoryAwareProcessor, readMemoryProcessor),
+  enableMemoryAwareProcessing: true,
+  memoryConfig: readMemoryProcessor,
+  memoryLimit: true,
+  intraOpThreads: true,
+  executionProviders: true,
+  logger: true,
+};
+
+const readGenerator = optionReader(GENERATOR);
+
 /** How much of a file of a model has been fetched. */
 export interface FetchProgress {
   /** Its name in the model. */
@@ -146,6 +178,8 @@ export interface InitializeOptions {
   /** Told of files that are fetched from the hub, some times a second. */
   progressCallback?: ((progress: FetchProgress) => void) | undefined;
 }
+
+const readInitialize = optionReader<InitializeOptions>({ signal: true, progressCallback: true });
 
 /** Options of one call. */
 export interface CallOptions {
@@ -168,19 +202,36 @@ export interface CallOptions {
   batchSize?: number | undefined;
   /** Most runs at a time. Default: as many as there are cores. */
   maxConcurrency?: number | undefined;
-}
-
-/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'timeoutMs'> {}
-
-/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}. */
-export interface BatchProcessOptions extends CallOptions {
   /**
    * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
-   * `MEMORY_LIMIT_EXCEEDED`.
+   * `MEMORY_LIMIT_EXCEEDED`. Default: what the generator's own limit leaves.
    */
   memoryLimit?: number | undefined;
 }
+
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'timeoutMs' | 'memoryLimit'> {}
+
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
+export interface BatchProcessOptions extends CallOptions {}
+
+const CALL: Names<CallOptions> = {
+  signal: true,
+  timeoutMs: true,
+  progressCallback: true,
+  onError: true,
+  bypassCache: true,
+  inputType: true,
+  batchSize: true,
+  maxConcurrency: true,
+  memoryLimit: true,
+};
+
+const readCall = optionReader(CALL);
+
+const { progressCallback: _, timeoutMs: __, memoryLimit: ___, ...STREAM } = CALL;
+
+const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true });
 
 /**
  * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
@@ -256,6 +307,8 @@ const RESULTS_PER_TURN = 512;
 export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
   readonly #native: NativeGenerator;
   readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
+  /** How the option is spelled that they come from. */
+  readonly #cacheName: string;
   readonly #learning: boolean;
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
@@ -267,26 +320,16 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: GeneratorOptions = {}) {
-    const { cache, enableCaching, cacheConfig, batchOptimizer, enableBatchOptimization, batchConfig, ...rest } =
-      optionsObject(options, 'The options') as GeneratorOptions;
-    const { memoryProcessor, enableMemoryAwareProcessing, memoryConfig, monitor, logger, ...others } = rest;
+    const { cache, enableCaching, cacheConfig, logger, ...given } = readGenerator(options);
     const log = logOf(logger);
     this.#log = log;
-    this.#cacheSettings = cacheSettings(setting({ cache }, { enableCaching }, { cacheConfig }, IntelligentEmbeddingCache), logger);
-    const batching = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig }, DynamicBatchOptimizer);
-    const memory = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig }, MemoryAwareProcessor);
-    this.#learning = batching !== false;
-    const plain = plainOptions(others, 'The options');
-    if (batching === false || !(batching instanceof DynamicBatchOptimizer)) {
-      plain.batchOptimizer = batching && plainOptions(batching, 'batchOptimizer');
-    }
-    if (memory === false || !(memory instanceof MemoryAwareProcessor)) {
-      plain.memoryProcessor = memory && plainProcessorOptions(memory, 'memoryProcessor');
-    }
-    const optimizer = batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined;
-    const processor = memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined;
+    const kept = setting({ cache }, { enableCaching }, { cacheConfig });
+    this.#cacheName = kept.name;
+    this.#cacheSettings = cacheSettings(kept.value, logger);
+    const { plain, optimizer, processor, monitor, named } = nativeSettings(given);
+    this.#learning = plain.batchOptimizer !== false;
     const onEvent = (json: string) => publishMemory(json, log);
-    this.#native = call(() => new (native().NativeGenerator)(plain, optimizer, processor, watcher(monitor), onEvent));
+    this.#native = naming(named, () => call(() => new (native().NativeGenerator)(plain, optimizer, processor, monitor, onEvent)));
     this.#attachCache();
   }
 
@@ -298,13 +341,9 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
    */
   async initialize(modelPath?: string, options: InitializeOptions = {}): Promise<void> {
     if (modelPath !== undefined && typeof modelPath !== 'string') throw invalid('modelPath is not a string');
-    const { signal, progressCallback, ...unknown } = optionsObject(options, 'The options') as InitializeOptions;
-    for (const option of Object.keys(unknown)) {
-      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: there is no such option; known are signal, progressCallback`);
-    }
-    const watch = checkWatch({ signal, progressCallback });
+    const watch = checkWatch<[FetchProgress]>(readInitialize(options));
     const log = this.#log;
-    if (log) watch.progressCallback = tellFetches(log, progressCallback);
+    if (log) watch.progressCallback = tellFetches(log, watch.progressCallback);
     const before = log && this.#modelInfo();
     const started = performance.now();
     try {
@@ -369,9 +408,13 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   /** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
   async batchProcess(annotations: readonly Annotation[], options: BatchProcessOptions = {}): Promise<EmbeddingResult[]> {
     requireArray(annotations, 'annotations');
+    return this.#batchProcess(annotations, readCall(options));
+  }
+
+  async #batchProcess(annotations: readonly Annotation[], options: CallOptions, firstIndex = 0): Promise<EmbeddingResult[]> {
     // Kept now: the caller may change its array and its objects while the call runs.
     const nodeIds = annotations.map((annotation: Annotation | null) => annotation?.nodeId);
-    const { answer, matrix } = await this.#run(annotations, true, options);
+    const { answer, matrix } = await this.#run(annotations, true, options, firstIndex);
     const times = answer.processingTimes();
     const confidences = answer.confidences();
     let texts: string[] = [];
@@ -399,7 +442,11 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
   async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
     requireArray(texts, 'texts; for a single text pass [text]');
-    const { answer, matrix } = await this.#run(texts, false, options);
+    return this.#embed(texts, readCall(options));
+  }
+
+  async #embed(texts: readonly string[], options: CallOptions, firstIndex = 0): Promise<Matrix> {
+    const { answer, matrix } = await this.#run(texts, false, options, firstIndex);
     answer.release();
     return matrix;
   }
@@ -407,7 +454,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   /** Embeds the words of a search. */
   async embedQuery(text: string, options: CallOptions = {}): Promise<Float32Array> {
     if (typeof text !== 'string') throw invalid('The query is not a string');
-    return (await this.embed([text], { inputType: 'query', ...options, onError: 'throw' })).row(0);
+    return (await this.#embed([text], { inputType: 'query', ...readCall(options), onError: 'throw' })).row(0);
   }
 
   /**
@@ -422,15 +469,13 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     inputs: Iterable<Annotation | string> | AsyncIterable<Annotation | string>,
     options: StreamCallOptions = {},
   ): AsyncGenerator<EmbeddingResult | Float32Array, void, undefined> {
-    const { order = 'input', signal, ...rest } = optionsObject(options, 'The options') as StreamCallOptions;
-    if (order !== 'input' && order !== 'completion') {
-      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`order\`: ${JSON.stringify(order)} is not 'input' or 'completion'`);
-    }
+    const { order = 'input', signal, ...rest } = readStream(options);
+    if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
     checkWatch({ signal });
     return windows<Annotation | string, EmbeddingResult | Float32Array>(inputs, order, async (window, from, stopped) => {
-      const call = { ...rest, firstIndex: from, signal: signal ? AbortSignal.any([signal, stopped]) : stopped };
-      if (typeof window[0] !== 'string') return this.batchProcess(window as Annotation[], call);
-      const matrix = await this.embed(window as string[], call);
+      const call = { ...rest, signal: signal ? AbortSignal.any([signal, stopped]) : stopped };
+      if (typeof window[0] !== 'string') return this.#batchProcess(window as Annotation[], call, from);
+      const matrix = await this.#embed(window as string[], call, from);
       return window.map((_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
     });
   }
@@ -477,7 +522,8 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     if (this.#cacheSettings === false || this.#ownCache) return;
     let cache = this.#cacheSettings;
     if (!(cache instanceof IntelligentEmbeddingCache)) {
-      cache = this.#ownCache = new IntelligentEmbeddingCache(cache);
+      const options = cache;
+      cache = this.#ownCache = naming((option) => `${this.#cacheName}.${option}`, () => new IntelligentEmbeddingCache(options));
     }
     const handle = nativeOf(cache);
     call(() => this.#native.attach(handle));
@@ -487,11 +533,11 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
   }
 
-  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<{ answer: NativeAnswer; matrix: Matrix }> {
+  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions, firstIndex: number): Promise<{ answer: NativeAnswer; matrix: Matrix }> {
     const log = this.#log;
     const started = performance.now();
     try {
-      const answer = await this.#answer(inputs, annotated, options);
+      const answer = await this.#answer(inputs, annotated, options, firstIndex);
       const matrix = new Matrix(answer);
       if (log) tellAnswer(log, matrix, performance.now() - started);
       return { answer, matrix };
@@ -502,10 +548,9 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     }
   }
 
-  async #answer(inputs: readonly unknown[], annotated: boolean, options: CallOptions): Promise<NativeAnswer> {
-    const { signal, progressCallback, firstIndex = 0, ...others } = optionsObject(options, 'The options') as CallOptions & { firstIndex?: number };
+  async #answer(inputs: readonly unknown[], annotated: boolean, { signal, progressCallback, ...options }: CallOptions, firstIndex: number): Promise<NativeAnswer> {
     const watch = checkWatch({ signal, progressCallback });
-    const rest = plainOptions({ ...others, ...(firstIndex > 0 && { firstIndex }) }, 'The options');
+    const rest = { ...crossing(options), ...(firstIndex > 0 && { firstIndex }) };
     const running = call(() => this.#native.call());
     return watched(watch, () => running.cancel(), async (report, check) => {
       // Reports that never go back: native ones and the end of the call arrive on different paths.
@@ -523,29 +568,56 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   }
 }
 
+/** What stands behind the options of a generator: those that cross, and instances in place of some of them. */
+export function nativeSettings({
+  batchOptimizer,
+  enableBatchOptimization,
+  batchConfig,
+  memoryProcessor,
+  enableMemoryAwareProcessing,
+  memoryConfig,
+  monitor,
+  ...others
+}: GeneratorOptions): {
+  plain: Record<string, unknown>;
+  optimizer: NativeBatchOptimizer | undefined;
+  processor: NativeMemoryProcessor | undefined;
+  monitor: NativeMonitor | undefined;
+  /** An option of these as the caller has spelled it. */
+  named: (option: string) => string;
+} {
+  const { value: batching, name: batchName } = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig });
+  const { value: memory, name: memoryName } = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig });
+  const plain = crossing(others);
+  if (!(batching instanceof DynamicBatchOptimizer)) plain.batchOptimizer = batching && crossing(batching);
+  if (!(memory instanceof MemoryAwareProcessor)) plain.memoryProcessor = memory && crossing(memory);
+  return {
+    plain,
+    optimizer: batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined,
+    processor: memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined,
+    monitor: watcher(monitor),
+    named: (option) => option.replace(/^batchOptimizer/, batchName).replace(/^memoryProcessor/, memoryName),
+  };
+}
+
 /**
  * What the options ask for in one of two spellings, each given as an object with one property: `{ cache }`, or
- * `{ enableCaching }` and `{ cacheConfig }`. Options, an instance to use, or `false`.
+ * `{ enableCaching }` and `{ cacheConfig }`. Options, an instance to use, or `false`; and how it was spelled.
  */
-function setting<Options extends object, Instance extends object>(
-  one: Record<string, Options | Instance | false | undefined>,
+function setting<Value extends object>(
+  one: Record<string, Value | boolean | undefined>,
   enable: Record<string, boolean | undefined>,
-  config: Record<string, Options | undefined>,
-  type: abstract new (...args: never[]) => Instance,
-): Options | Instance | false {
+  config: Record<string, Value | undefined>,
+): { name: string; value: Value | false } {
   const [[name, value], [enableName, enabled], [configName, options]] = [one, enable, config].map(
     (spelling) => Object.entries(spelling)[0]!,
-  ) as [[string, unknown], [string, unknown], [string, unknown]];
-  const refuse = (option: string, reason: string) =>
-    new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+  ) as [[string, Value | boolean | undefined], [string, unknown], [string, Value | undefined]];
   if (value !== undefined && (enabled !== undefined || options !== undefined)) {
-    throw refuse(name, `it says the same as \`${enableName}\` and \`${configName}\`: give only one of the two spellings`);
+    throw refused(name, `it says the same as \`${enableName}\` and \`${configName}\`: give only one of the two spellings`);
   }
-  if (enabled !== undefined && typeof enabled !== 'boolean') throw refuse(enableName, 'it is not true or false');
-  if (value instanceof type || value === false) return value;
-  if (value === true) return {} as Options;
-  const settings = optionsObject(value ?? options ?? {}, value === undefined ? configName : name) as Options;
-  return enabled === false ? false : settings;
+  if (enabled !== undefined && typeof enabled !== 'boolean') throw refused(enableName, `${show(enabled)} is not true or false`);
+  if (value !== undefined) return { name, value: value === true ? ({} as Value) : value };
+  return { name: configName, value: enabled === false ? false : (options ?? ({} as Value)) };
 }
 
 /** The native side of the monitor that is told of stages. */
@@ -554,8 +626,7 @@ function watcher(monitor: unknown): NativeMonitor | undefined {
   if (monitor === undefined) return native().NativeMonitor.global();
   const handle = typeof monitor === 'object' && monitor !== null ? monitorHandles.get(monitor) : undefined;
   if (handle) return handle;
-  const message = `Invalid option \`monitor\`: ${show(monitor)} is neither a PerformanceMonitor nor false`;
-  throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'monitor' } });
+  throw refused('monitor', `${show(monitor)} is neither a PerformanceMonitor nor false`);
 }
 
 /** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */

@@ -25,6 +25,7 @@ export type {
   CacheSample,
   CacheStats,
   SimilarEntry,
+  SimilarOptions,
 } from './cache';
 export { PerformanceDashboard } from './dashboard';
 export type {
@@ -50,7 +51,7 @@ export {
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
 export { CodeIndex } from './code-index';
-export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport } from './code-index';
+export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport, SearchOptions } from './code-index';
 export { OptimizedEmbeddingGenerator, prepareText } from './generator';
 export type {
   BatchProcessOptions,
@@ -79,6 +80,7 @@ export type {
   InferenceSetOptions,
   InferenceTypeStats,
   InferenceWrapOptions,
+  InvalidateOptions,
   Modality,
   SemanticEmbedder,
   SemanticOptions,
@@ -110,9 +112,21 @@ export type {
   StageName,
 } from './performance';
 export { ModelStore } from './model-store';
-export type { AddedModel, ModelStoreOptions, StoredModel, VerifiedModel } from './model-store';
+export type { AddedModel, AddModelOptions, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './model-store';
 export { getGlobalMonitor, PerformanceMonitor } from './monitor';
-export type { MeasureOptions, MonitorEvent, MonitorOptions, MonitorTimer, RecordOptions, StopOptions } from './monitor';
+export type {
+  EndCycleOptions,
+  FileOperationOptions,
+  LlmCallOptions,
+  MeasureOptions,
+  MonitorEvent,
+  MonitorOptions,
+  MonitorTimer,
+  RecordManyOptions,
+  RecordOptions,
+  StopOptions,
+  ValidationOptions,
+} from './monitor';
 export { monitored } from './monitored';
 export type { MonitoredDecorator, MonitoredOptions } from './monitored';
 export type { CsvTable, PrometheusOptions } from './monitor-reports';

@@ -7,7 +7,11 @@ import {
   cachedOf,
   keep,
   keyParts,
-  setOptions,
+  readEntry,
+  readKey,
+  readLookup,
+  readSetting,
+  readWrap,
   settingOf,
   tagsOf,
   typeOf,
@@ -26,10 +30,11 @@ import {
   type Kept,
   type Setting,
 } from './inference-values';
-import { invalid, optionsObject, plainOptions, requireArray, show } from './input';
+import { invalid, requireArray, show } from './input';
 import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, type NativePrompt, type NativeResults } from './native';
-import { PromptVectors, type SemanticOptions } from './prompt-vectors';
+import { crossing, optionReader, read, record, refused, type Given } from './options';
+import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
 
 export type {
   CachedInference,
@@ -77,6 +82,33 @@ export interface InferenceCacheOptions {
   /** Told what happens to the file, and of near hits. */
   logger?: Logger;
 }
+
+/** What {@link InferenceCache.invalidate} deletes. */
+export interface InvalidateOptions {
+  /** Results of this type. */
+  type?: string | undefined;
+  /** Results with this tag. */
+  tag?: string | undefined;
+  /** Results with at least one of these tags. */
+  tags?: readonly string[] | undefined;
+}
+
+const readOptions = optionReader<InferenceCacheOptions>({
+  maxEntries: true,
+  maxMemoryMB: true,
+  ttlSeconds: true,
+  ttlSecondsByType: record,
+  maxValueMB: true,
+  maintenanceInterval: true,
+  persistPath: true,
+  maxDiskMB: true,
+  namespace: true,
+  semantic: readSemantic,
+  monitor: true,
+  logger: true,
+});
+
+const readInvalidate = optionReader<InvalidateOptions>({ type: true, tag: true, tags: true });
 
 const events = channel('embedcore:results');
 
@@ -127,47 +159,47 @@ export class InferenceCache implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: InferenceCacheOptions = {}) {
-    const { semantic, monitor, logger, ...rest } = optionsObject(options, 'The options') as InferenceCacheOptions;
-    if (monitor !== undefined && !(typeof monitor?.cacheHit === 'function' && typeof monitor.cacheMiss === 'function')) {
-      throw new EmbeddingError('INVALID_CONFIG', `monitor is ${show(monitor)}: pass a PerformanceMonitor`);
-    }
+    const { semantic, monitor, logger, ...rest } = readOptions(options);
+    if (monitor !== undefined && !isMonitor(monitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
     this.#monitor = monitor;
     this.#vectors = semantic === undefined ? undefined : new PromptVectors(semantic);
     const log = logOf(logger);
     this.#log = log;
     // It must not keep the cache alive, so it may not know it.
     const onEvent = (json: string) => publish(JSON.parse(json) as StorageEvent, log);
-    this.#native = call(() => new (native().NativeResults)(plainOptions(rest, 'The options'), onEvent));
+    this.#native = call(() => new (native().NativeResults)(crossing(rest), onEvent));
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
 
   /** The result that is made from `content`, or `null`. */
   async get<T = unknown>(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<CachedInference<T> | null> {
-    return this.#get<T>(this.#asked(content, options));
+    return this.#get<T>(this.#asked(content, readKey(options)));
   }
 
   /** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
   async set(content: InferenceContent, value: unknown, options: InferenceSetOptions = {}): Promise<void> {
-    const asked = this.#asked(content, options, setOptions);
-    await this.#set(asked, keep(value), settingOf(options));
+    const given = readSetting(options);
+    await this.#set(this.#asked(content, given), keep(value), settingOf(given));
   }
 
   /** Looks many results up, in their order. */
   async getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]> {
     requireArray(lookups, '{ content, type?, params?, … }');
-    const asked = lookups.map((lookup, at) => this.#askedAt(lookup, at));
+    const asked = lookups.map((lookup, at) => inEntry(at, () => {
+      const { content, ...given } = readLookup(lookup, `lookups[${at}]`);
+      return this.#asked(content, given);
+    }));
     return Promise.all(asked.map((one) => this.#get<T>(one)));
   }
 
   /** Sets many results. When one is refused for what it is, none is set. */
   async setMany(entries: readonly InferenceEntry[]): Promise<void> {
     requireArray(entries, '{ content, value, type?, params?, … }');
-    const all = entries.map((entry, at) => {
-      const asked = this.#askedAt(entry, at, [...setOptions, 'value']);
-      const checked = inEntry(at, () => ({ kept: keep(entry.value), setting: settingOf(entry) }));
-      return { asked, ...checked };
-    });
+    const all = entries.map((entry, at) => inEntry(at, () => {
+      const { content, value, ...given } = readEntry(entry, `entries[${at}]`);
+      return { asked: this.#asked(content, given), kept: keep(value), setting: settingOf(given) };
+    }));
     await Promise.all(all.map(({ asked, kept, setting }) => this.#set(asked, kept, setting)));
   }
 
@@ -183,9 +215,10 @@ export class InferenceCache implements AsyncDisposable {
     compute: () => T | Promise<T>,
   ): Promise<InferenceAnswer<T>> {
     if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
-    const asked = this.#asked(content, options, setOptions);
-    // What is wrong with these is better known before than after an expensive call, during which they may change.
-    const setting = settingOf(options);
+    const given = readSetting(options);
+    const asked = this.#asked(content, given);
+    // What is wrong with these is better known before than after an expensive call.
+    const setting = settingOf(given);
     const landings = this.#landings;
     const found = await this.#get<T>(asked);
     if (found) return answerOf(found);
@@ -212,12 +245,12 @@ export class InferenceCache implements AsyncDisposable {
     options: InferenceWrapOptions = {},
   ): (...args: A) => Promise<R> {
     if (typeof fn !== 'function') throw invalid(`The function is ${show(fn)}, not a function`);
-    const { name = fn.name, params = {}, ...rest } = optionsObject(options, 'The options') as InferenceWrapOptions;
+    const { name = fn.name, params = {}, ...rest } = readWrap(options);
     if (typeof name !== 'string' || name === '') {
       throw invalid('The function has no name: pass { name }, which tells its results from those of other functions');
     }
     const settings = { ...rest, params: { function: name, params } };
-    keyParts('-', settings, setOptions);
+    keyParts('-', settings);
     settingOf(settings);
     const cache = this;
     const wrapped = async function (this: unknown, ...args: A): Promise<R> {
@@ -229,13 +262,13 @@ export class InferenceCache implements AsyncDisposable {
 
   /** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
   async has(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
-    const { key } = this.#asked(content, options);
+    const { key } = this.#asked(content, readKey(options));
     return settle(() => this.#native.has(key));
   }
 
   /** Deletes a result; whether there was one. */
   async delete(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
-    const { key } = this.#asked(content, options);
+    const { key } = this.#asked(content, readKey(options));
     const deleted = await settle(() => this.#native.delete(key));
     this.#publishEvictions();
     return deleted;
@@ -245,11 +278,9 @@ export class InferenceCache implements AsyncDisposable {
    * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
    * were: in the file, where there is one.
    */
-  async invalidate(which: { type?: string; tag?: string; tags?: readonly string[] }): Promise<number> {
+  async invalidate(which: InvalidateOptions): Promise<number> {
     this.#requireOpen();
-    const { type, tag, tags, ...others } = optionsObject(which, 'What to invalidate') as Record<string, unknown>;
-    const other = Object.keys(others)[0];
-    if (other !== undefined) throw invalid(`There is no option ${show(other)}; known are type, tag, tags`, { option: other });
+    const { type, tag, tags } = readInvalidate(which);
     const all = [...tagsOf(tags), ...(tag === undefined ? [] : tagsOf([tag], 'tag'))];
     if (type === undefined && all.length === 0) throw invalid('Say what to invalidate: { type }, { tag } or { tags }; clear() deletes all');
     const kind = type === undefined ? undefined : typeOf(type);
@@ -302,18 +333,11 @@ export class InferenceCache implements AsyncDisposable {
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The cache is closed: make a new one');
   }
 
-  #asked(content: unknown, options: unknown, known?: readonly string[]): Asked {
+  #asked(content: unknown, given: Given<InferenceKeyOptions>): Asked {
     this.#requireOpen();
-    const parts = keyParts(content, options, known);
+    const parts = keyParts(content, given);
     const { type, params, modality, form } = parts;
     return { ...parts, key: call(() => this.#native.key(type, params, modality, form, parts.content)) };
-  }
-
-  #askedAt(entry: unknown, at: number, known?: readonly string[]): Asked {
-    return inEntry(at, () => {
-      const { content, ...options } = optionsObject(entry, 'It') as InferenceLookup;
-      return this.#asked(content, options, known);
-    });
   }
 
   async #get<T>(asked: Asked): Promise<CachedInference<T> | null> {
@@ -418,6 +442,12 @@ export class InferenceCache implements AsyncDisposable {
   }
 }
 
+/** Whether it is told of hits and misses: a monitor of any copy of this package, or what stands in for one. */
+function isMonitor(monitor: unknown): boolean {
+  if (typeof monitor !== 'object' || monitor === null) return false;
+  return (['cacheHit', 'cacheMiss'] as const).every((name) => typeof read(monitor, name, `monitor.${name}`) === 'function');
+}
+
 function answerOf<T>({ value, metadata, similarity, matchedContent }: CachedInference<T>): InferenceAnswer<T> {
   return {
     value,
@@ -442,8 +472,8 @@ function inEntry<T>(at: number, work: () => T): T {
   try {
     return work();
   } catch (thrown) {
-    const { code, message, details, retryable } = toEmbeddingError(thrown);
-    throw new EmbeddingError(code, `Entry ${at}: ${message}`, { details: { ...details, index: at }, retryable, cause: thrown });
+    const { code, message, details, retryable, cause = thrown } = toEmbeddingError(thrown);
+    throw new EmbeddingError(code, `Entry ${at}: ${message}`, { details: { ...details, index: at }, retryable, cause });
   }
 }
 

@@ -3,8 +3,9 @@
 import type { CacheEvent } from './cache-report';
 import { canonicalJson, faithfulJson } from './canonical-json';
 import { EmbeddingError } from './errors';
-import { invalid, optionsObject, show } from './input';
+import { invalid, show } from './input';
 import type { NativeStored } from './native';
+import { optionReader, untouched, type Given, type Names } from './options';
 
 /** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
 export type InferenceContent = string | Uint8Array | { hash: string } | readonly unknown[] | { readonly [key: string]: unknown };
@@ -147,8 +148,14 @@ const DEFAULT_TYPES: Record<Modality, string> = {
   audio: 'audio_inference',
 };
 
-const KEY_OPTIONS = ['type', 'params', 'modality', 'semantic'];
-const SET_OPTIONS = [...KEY_OPTIONS, 'ttlSeconds', 'metadata', 'tags'];
+const KEY: Names<InferenceKeyOptions> = { type: true, params: untouched, modality: true, semantic: true };
+const SET: Names<InferenceSetOptions> = { ...KEY, ttlSeconds: true, metadata: untouched, tags: true };
+
+export const readKey = optionReader(KEY);
+export const readSetting = optionReader(SET);
+export const readWrap = optionReader<InferenceWrapOptions>({ ...SET, name: true });
+export const readLookup = optionReader<InferenceLookup>({ ...KEY, content: untouched });
+export const readEntry = optionReader<InferenceEntry>({ ...SET, content: untouched, value: untouched });
 
 /** What a key is made of, as it crosses. */
 export interface KeyParts {
@@ -158,11 +165,6 @@ export interface KeyParts {
   form: 'text' | 'json' | 'name';
   content: string | Uint8Array;
   semantic: boolean;
-}
-
-function refuseOthers(options: object, known: readonly string[]): void {
-  const other = Object.keys(options).find((name) => !known.includes(name));
-  if (other !== undefined) throw invalid(`There is no option ${show(other)}; known are ${known.join(', ')}`, { option: other });
 }
 
 /** Lone surrogates have no UTF-8: two texts that differ in them only would become one. */
@@ -191,9 +193,7 @@ export function tagsOf(tags: unknown, what = 'tags'): string[] {
 }
 
 /** Refuses what cannot be a key. */
-export function keyParts(content: unknown, options: unknown, known: readonly string[] = KEY_OPTIONS): KeyParts {
-  const given = optionsObject(options, 'The options') as InferenceKeyOptions;
-  refuseOthers(given, known);
+export function keyParts(content: unknown, given: Given<InferenceKeyOptions>): KeyParts {
   const { modality = 'text', params = {}, semantic = true } = given;
   if (!MODALITIES.includes(modality)) throw invalid(`modality is ${show(modality)}, not 'text', 'image' or 'audio'`);
   if (typeof semantic !== 'boolean') throw invalid(`semantic is ${show(semantic)}, not true or false`);
@@ -236,7 +236,7 @@ export interface Setting {
   ttlSeconds?: number;
 }
 
-export function settingOf(options: InferenceSetOptions): Setting {
+export function settingOf(options: Given<InferenceSetOptions>): Setting {
   const { ttlSeconds, metadata, tags } = options;
   if (ttlSeconds !== undefined && (typeof ttlSeconds !== 'number' || !(ttlSeconds >= 0) || ttlSeconds === Infinity)) {
     throw invalid(`ttlSeconds is ${show(ttlSeconds)}, not a number of seconds from 0, which is for ever`);
@@ -247,8 +247,6 @@ export function settingOf(options: InferenceSetOptions): Setting {
     ...(ttlSeconds !== undefined && { ttlSeconds }),
   };
 }
-
-export const setOptions: readonly string[] = SET_OPTIONS;
 
 /** See `src/results/payload.rs`. */
 const JSON_TEXT = 1;

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError } from './errors';
+import { EmbeddingError, messageOf } from './errors';
 import type { NativeCall } from './native';
 
 /** One node of a syntax tree to embed. */
@@ -32,9 +32,19 @@ export function invalid(message: string, details: Record<string, unknown> = {}):
 /** A value as a person would write it, short enough for a message. */
 export function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
-  if (Array.isArray(value)) return `an array of ${value.length}`;
-  if (typeof value === 'object' && value !== null) return 'an object';
+  if (typeof value === 'object' && value !== null) return kindOf(value);
   return typeof value === 'function' ? 'a function' : String(value);
+}
+
+function kindOf(value: object): string {
+  try {
+    if (Array.isArray(value)) return `an array of ${value.length}`;
+    const { name } = value.constructor;
+    if (name !== 'Object' && name !== '') return `${/^[AEIOU]/i.test(name) ? 'an' : 'a'} ${name}`;
+  } catch {
+    // It has no constructor, or one that cannot be read.
+  }
+  return 'an object';
 }
 
 /** The four strings of an annotation; absent ones are empty. */
@@ -43,7 +53,12 @@ export function annotationFields(annotation: unknown, where: string): string[] {
     throw invalid(`${where} is ${show(annotation)}, not an annotation: pass { nodeId, signature, summary, sourceSnippet? }`);
   }
   return FIELDS.map((field) => {
-    const value = (annotation as Record<string, unknown>)[field];
+    let value: unknown;
+    try {
+      value = (annotation as Record<string, unknown>)[field];
+    } catch (cause) {
+      throw new EmbeddingError('INVALID_ARGUMENT', `${where}.${field} cannot be read: ${messageOf(cause)}`, { cause, details: { field } });
+    }
     if (typeof value === 'string') return value;
     if (value == null && field !== 'nodeId') return '';
     throw invalid(`${where}.${field} is ${show(value)}, not a string`, { field });
@@ -61,9 +76,18 @@ export function requireWhole(what: string, value: unknown): number {
   throw invalid(`${what} is ${show(value)}, not a whole number from 0`, { name: what });
 }
 
+/** Also of a proxy that was revoked, of which `Array.isArray` throws. */
+export function isArray(value: unknown): value is readonly unknown[] {
+  try {
+    return Array.isArray(value);
+  } catch {
+    return false;
+  }
+}
+
 /** Refuses what is not an array. */
 export function requireArray(inputs: unknown, of: string): asserts inputs is readonly unknown[] {
-  if (!Array.isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);
+  if (!isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);
 }
 
 /** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
@@ -99,27 +123,4 @@ export async function feed(
 function textAt(text: unknown, index: number): string {
   if (typeof text !== 'string') throw invalid(`Text ${index} is ${show(text)}, not a string`, { index });
   return text;
-}
-
-/** The options, if they are an object at all. */
-export function optionsObject(options: unknown, name: string): object {
-  if (typeof options === 'object' && options !== null && !Array.isArray(options)) return options;
-  throw new EmbeddingError('INVALID_CONFIG', `${name} is ${show(options)}, not an object`);
-}
-
-/** Options as a plain object without undefined values, which is what crosses to the native side. */
-export function plainOptions(options: unknown, name: string): Record<string, unknown> {
-  const plain: Record<string, unknown> = {};
-  for (const [key, value] of Object.entries(optionsObject(options, name))) {
-    if (value === undefined) continue;
-    const nested = typeof value === 'object' && value !== null && !Array.isArray(value);
-    plain[key] = nested ? plainOptions(value, key) : Array.isArray(value) ? value.map(crossing) : crossing(value);
-  }
-  return plain;
-}
-
-/** Numbers that JSON does not know, functions and the like cross as text and are refused there by name. */
-function crossing(value: unknown): unknown {
-  const crosses = typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value) || value === null;
-  return crosses ? value : show(value);
 }

@@ -1,4 +1,6 @@
-import { EmbeddingError } from './errors';
+import type { EmbeddingError } from './errors';
+import { show } from './input';
+import { read, refused } from './options';
 
 /**
  * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
@@ -24,10 +26,9 @@ export type Log = Record<(typeof LEVELS)[number], (message: string, details?: Re
 export function logOf(logger: unknown): Log | undefined {
   if (logger === undefined) return undefined;
   const own = (typeof logger === 'function' || typeof logger === 'object' ? logger : null) as Logger | null;
-  const present = LEVELS.filter((level) => own?.[level] !== undefined);
-  if (!own || present.length === 0 || present.some((level) => typeof own[level] !== 'function')) {
-    const message = 'Invalid option `logger`: it is not an object with functions debug, info, warn or error; pass console, for example';
-    throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'logger' } });
+  const present = own ? LEVELS.map((level) => read(own, level, `logger.${level}`)).filter((tell) => tell !== undefined) : [];
+  if (!own || present.length === 0 || present.some((tell) => typeof tell !== 'function')) {
+    throw refused('logger', `${show(logger)} is not an object with functions debug, info, warn or error; pass console, for example`);
   }
   const told = LEVELS.map((level) => [
     level,

@@ -1,8 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError, EmbeddingGenerationError } from './errors';
-import { invalid, plainOptions, requireArray } from './input';
+import { EmbeddingError, EmbeddingGenerationError, messageOf } from './errors';
+import { invalid, requireArray, show } from './input';
 import { call, native, type NativeMemoryProcessor } from './native';
+import { crossing, listOf, optionReader, refused, type Given, type Names } from './options';
 import { checkWatch, watched } from './watch';
 
 /** One way to process items. */
@@ -149,14 +150,29 @@ const COLLECT = 2;
 const HISTORY = 1000;
 const BYTES_PER_ITEM = 4096;
 
-/** The options as they cross to the native side. */
-export function plainProcessorOptions(options: MemoryProcessorOptions, name: string): Record<string, unknown> {
-  const plain = plainOptions(options, name);
-  if (Array.isArray(options.strategies)) {
-    plain.strategies = options.strategies.map((strategy, index) => plainOptions(strategy, `strategies[${index}]`));
-  }
-  return plain;
-}
+export const readMemoryProcessor = optionReader<MemoryProcessorOptions>({
+  strategies: listOf(optionReader<ProcessingStrategy>({
+    name: true,
+    maxBatchSize: true,
+    approach: true,
+    memoryOverhead: true,
+    cpuOverhead: true,
+    cleanupFrequency: true,
+  })),
+  memoryThresholds: optionReader<MemoryThresholds>({ critical: true, high: true, normal: true, low: true }),
+  monitoringInterval: true,
+  cleanupThreshold: true,
+  gcThreshold: true,
+  enableGcHints: true,
+  emergencyCleanupThreshold: true,
+  memoryBuffer: true,
+});
+
+const HOOKS: Names<ProcessingHooks> = { onProgress: true, onStrategyChange: true, onMemoryWarning: true, signal: true, timeoutMs: true };
+
+const readItemsOptions = optionReader<ProcessItemsOptions<unknown>>({ ...HOOKS, onError: true });
+
+const readContext = optionReader<ProcessingContext<unknown, unknown>>({ ...HOOKS, items: true, processor: true, onError: true });
 
 /** What stands behind a processor, for the generator. Not part of the package's surface. */
 export let nativeProcessor: (processor: MemoryAwareProcessor) => NativeMemoryProcessor;
@@ -178,8 +194,7 @@ export class MemoryAwareProcessor {
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
   constructor(options: MemoryProcessorOptions = {}) {
-    const plain = plainProcessorOptions(options, 'The options');
-    const own = call(() => new (native().NativeMemoryProcessor)(plain));
+    const own = call(() => new (native().NativeMemoryProcessor)(crossing(readMemoryProcessor(options))));
     this.#native = own;
     this.#settings = JSON.parse(own.settings()) as Settings;
     this.#probe = (now) => own.memory(now);
@@ -214,33 +229,33 @@ export class MemoryAwareProcessor {
     process: (batch: T[]) => R[] | Promise<R[]>,
     options: ProcessItemsOptions<T> = {},
   ): Promise<(R | undefined)[]> {
-    const { onError = 'throw' } = options;
+    const { onError = 'throw', ...hooks } = readItemsOptions(options) as Given<ProcessItemsOptions<T>>;
     if (onError !== 'throw' && onError !== 'skip' && typeof onError !== 'function') {
-      throw config('onError', `${String(onError)} is not 'throw', 'skip' or a function`);
+      throw refused('onError', `${show(onError)} is not 'throw', 'skip' or a function`);
     }
-    const run = this.#run(items, process, options);
+    const run = this.#run(items, process, hooks);
     if (onError !== 'throw') {
       run.onFailure = (error, index) => typeof onError === 'function' && onError(error, items[index]!, index);
     }
-    await this.#watch(run, options);
+    await this.#watch(run, hooks);
     return run.results;
   }
 
   /** The same, with statistics. Items that fail are left out of the results, and reported. */
   async processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>> {
     if (typeof context !== 'object' || context === null) {
-      throw invalid(`The context is ${String(context)}, not an object { items, processor }`);
+      throw invalid(`The context is ${show(context)}, not an object { items, processor }`);
     }
-    const { items, processor, onError } = context;
-    if (onError != null && typeof onError !== 'function') throw config('onError', 'it is not a function');
-    const run = this.#run(items, processor, context);
+    const { items, processor, onError, ...hooks } = readContext(context) as ProcessingContext<T, R>;
+    if (onError != null && typeof onError !== 'function') throw refused('onError', `${show(onError)} is not a function`);
+    const run = this.#run(items, processor, hooks);
     const failures: { index: number; error: EmbeddingError }[] = [];
     run.onFailure = (error, index) => {
       failures.push({ index, error });
       onError?.(error, items[index]!, index);
     };
     const started = performance.now();
-    await this.#watch(run, context);
+    await this.#watch(run, hooks);
     failures.sort((a, b) => a.index - b.index);
     const failed = new Set(failures.map(({ index }) => index));
     return {
@@ -307,13 +322,13 @@ export class MemoryAwareProcessor {
 
   #run<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, hooks: ProcessingHooks): Run<T, R> {
     requireArray(items, 'items');
-    if (typeof process !== 'function') throw invalid(`The processor is ${typeof process}, not a function`);
-    for (const name of ['onStrategyChange', 'onMemoryWarning'] as const) {
-      if (hooks[name] != null && typeof hooks[name] !== 'function') throw config(name, 'it is not a function');
+    if (typeof process !== 'function') throw invalid(`The processor is ${show(process)}, not a function`);
+    for (const name of ['onProgress', 'onStrategyChange', 'onMemoryWarning'] as const) {
+      if (hooks[name] != null && typeof hooks[name] !== 'function') throw refused(name, `${show(hooks[name])} is not a function`);
     }
     const { timeoutMs } = hooks;
     if (timeoutMs !== undefined && !(Number.isInteger(timeoutMs) && timeoutMs >= 1 && timeoutMs < 2 ** 31)) {
-      throw config('timeoutMs', `${String(timeoutMs)} is not a whole number from 1 to ${2 ** 31 - 1}`);
+      throw refused('timeoutMs', `${show(timeoutMs)} is not a whole number from 1 to ${2 ** 31 - 1}`);
     }
     return new Run(items, process, hooks);
   }
@@ -496,9 +511,7 @@ class Run<T, R> {
       given = await this.process(Array.from({ length: to - from }, (_, offset) => this.items[from + offset]!));
     } catch (cause) {
       if (cause instanceof EmbeddingError) return cause;
-      const message = (cause as { message?: unknown } | null)?.message;
-      const reason = typeof message === 'string' ? message : String(cause);
-      return new EmbeddingGenerationError(`${what} could not be processed: ${reason}`, { cause, details });
+      return new EmbeddingGenerationError(`${what} could not be processed: ${messageOf(cause)}`, { cause, details });
     }
     if (!Array.isArray(given)) {
       return new EmbeddingGenerationError(`${what}: the processor did not return an array of results`, { details });
@@ -510,10 +523,6 @@ class Run<T, R> {
     for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
     return undefined;
   }
-}
-
-function config(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
 }
 
 function timedOut(timeoutMs: number): EmbeddingError {

@@ -1,7 +1,7 @@
-import { EmbeddingError } from './errors';
 import type { Dtype, FetchProgress } from './generator';
-import { invalid, optionsObject, plainOptions } from './input';
+import { invalid } from './input';
 import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from './native';
+import { crossing, optionReader, type Names } from './options';
 import { checkWatch, watched, type Watch } from './watch';
 
 /** Options of {@link ModelStore}. */
@@ -9,6 +9,30 @@ export interface ModelStoreOptions {
   /** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
   cacheDir?: string | undefined;
 }
+
+/** Options of {@link ModelStore.verify}. */
+export interface VerifyModelOptions {
+  /** Stops it; it rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Told of files, some times a second. */
+  progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+
+/** Options of {@link ModelStore.add}. */
+export interface AddModelOptions extends VerifyModelOptions {
+  /** A branch, a tag or a commit. Default `main`. */
+  revision?: string | undefined;
+  /** Which variant of the model, as {@link GeneratorOptions.dtype}. */
+  dtype?: Dtype | undefined;
+}
+
+const readOptions = optionReader<ModelStoreOptions>({ cacheDir: true });
+
+const WATCH: Names<VerifyModelOptions> = { signal: true, progressCallback: true };
+
+const readVerify = optionReader<VerifyModelOptions>(WATCH);
+
+const readAdd = optionReader<AddModelOptions>({ ...WATCH, revision: true, dtype: true });
 
 /** A model in the store. */
 export interface StoredModel {
@@ -68,7 +92,7 @@ export class ModelStore {
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: ModelStoreOptions = {}) {
-    this.#native = call(() => new (native().NativeModelStore)(plainOptions(options, 'The options')));
+    this.#native = call(() => new (native().NativeModelStore)(crossing(readOptions(options))));
   }
 
   /** Where it is. */
@@ -87,30 +111,19 @@ export class ModelStore {
    * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
    * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
    */
-  async add(
-    id: string,
-    options: { revision?: string; dtype?: Dtype; signal?: AbortSignal; progressCallback?: (progress: FetchProgress) => void } = {},
-  ): Promise<AddedModel> {
+  async add(id: string, options: AddModelOptions = {}): Promise<AddedModel> {
     requireId(id);
-    const { signal, progressCallback, ...rest } = optionsObject(options, 'The options') as typeof options;
-    const plain = plainOptions(rest, 'The options');
-    return this.#run({ signal, progressCallback }, (work, report) => work.add(id, plain, report));
+    const { signal, progressCallback, ...rest } = readAdd(options);
+    return this.#run({ signal, progressCallback }, (work, report) => work.add(id, crossing(rest), report));
   }
 
   /**
    * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
    * fetches anew what is damaged.
    */
-  async verify(
-    id?: string,
-    options: { signal?: AbortSignal; progressCallback?: (progress: FetchProgress) => void } = {},
-  ): Promise<VerifiedModel[]> {
+  async verify(id?: string, options: VerifyModelOptions = {}): Promise<VerifiedModel[]> {
     if (id !== undefined) requireId(id);
-    const { signal, progressCallback, ...unknown } = optionsObject(options, 'The options') as typeof options;
-    for (const option of Object.keys(unknown)) {
-      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: there is no such option; known are signal, progressCallback`);
-    }
-    return this.#run({ signal, progressCallback }, (work, report) => work.verify(id, report));
+    return this.#run(readVerify(options), (work, report) => work.verify(id, report));
   }
 
   /** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */

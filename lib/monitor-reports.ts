@@ -1,8 +1,9 @@
 // What a monitor knows, written for others to read: pure functions of a snapshot.
 
 import { EmbeddingError } from './errors';
-import { optionsObject, show } from './input';
+import { show } from './input';
 import type { CycleRecord, MonitorSnapshot } from './monitor-snapshot';
+import { optionReader, record, refused } from './options';
 
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {
@@ -11,6 +12,8 @@ export interface PrometheusOptions {
   /** Labels of every sample, such as the service's name. */
   labels?: Record<string, string>;
 }
+
+const readPrometheus = optionReader<PrometheusOptions>({ prefix: true, labels: record });
 
 /** What of a snapshot becomes a table. */
 export type CsvTable = 'operations' | 'caches' | 'cycles';
@@ -42,11 +45,11 @@ export interface Sourced {
 }
 
 export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptions = {}, sourced?: Sourced): string {
-  const { prefix = 'embedcore', labels = {} } = optionsObject(options, 'The options') as PrometheusOptions;
+  const { prefix = 'embedcore', labels = {} } = readPrometheus(options);
   if (typeof prefix !== 'string' || !/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(prefix)) {
     throw refused('prefix', `${show(prefix)} is not a name of letters, digits and underscores`);
   }
-  const common = Object.entries(optionsObject(labels, 'labels')) as [string, unknown][];
+  const common = Object.entries(labels) as [string, unknown][];
   for (const [name, value] of common) {
     const taken = ['operation', 'quantile', 'type', 'tier', 'result', 'status'].includes(name);
     if (!/^[a-zA-Z_][a-zA-Z0-9_]*$/.test(name) || name.startsWith('__') || taken) {
@@ -120,10 +123,6 @@ export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptio
 }
 
 const escaped = (text: string) => text.replace(/\\/g, '\\\\').replace(/\n/g, '\\n').replace(/"/g, '\\"');
-
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
-}
 
 const date = (ms: number | null) => (ms === null ? '' : new Date(ms).toISOString());
 

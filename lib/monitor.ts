@@ -1,11 +1,12 @@
 import { channel } from 'node:diagnostics_channel';
 
-import { EmbeddingError, toEmbeddingError } from './errors';
-import { invalid, optionsObject, plainOptions, requireString, requireWhole, show } from './input';
+import { EmbeddingError, messageOf, toEmbeddingError } from './errors';
+import { invalid, requireString, requireWhole, show } from './input';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
 import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './monitor-snapshot';
 import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from './native';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
+import { crossing, optionReader, refused, untouched, type Names } from './options';
 
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
@@ -37,6 +38,57 @@ export type MeasureOptions = Pick<RecordOptions, 'batchSize'>;
 
 /** Options of {@link MonitorTimer.stop}. */
 export type StopOptions = Pick<RecordOptions, 'batchSize' | 'success' | 'error'>;
+
+/** Options of {@link PerformanceMonitor.recordMany}. */
+export type RecordManyOptions = Pick<RecordOptions, 'batchSize' | 'success'>;
+
+/** Options of {@link PerformanceMonitor.recordLlmCall}. */
+export interface LlmCallOptions {
+  /** Whether a cache answered it. Default false. */
+  cacheHit?: boolean;
+  /** Milliseconds. Default 0. */
+  duration?: number;
+}
+
+/** Options of {@link PerformanceMonitor.recordValidation}. */
+export interface ValidationOptions {
+  /** Milliseconds. Default 0. */
+  duration?: number;
+  /** Things that were validated. Default 1. */
+  count?: number;
+}
+
+/** Options of {@link PerformanceMonitor.recordFileOperation}. */
+export interface FileOperationOptions {
+  /** Files that were read or written. Default 1. */
+  count?: number;
+}
+
+/** Options of {@link PerformanceMonitor.endCycle}. */
+export interface EndCycleOptions {
+  /** Default true. */
+  success?: boolean;
+}
+
+const MEASURE: Names<MeasureOptions> = { batchSize: true };
+const RECORD_MANY: Names<RecordManyOptions> = { ...MEASURE, success: true };
+const STOP: Names<StopOptions> = { ...RECORD_MANY, error: untouched };
+
+const readMonitor = optionReader<MonitorOptions>({ maxCycles: true, persistPath: true, persistInterval: true });
+const readMeasure = optionReader(MEASURE);
+const readRecordMany = optionReader(RECORD_MANY);
+const readStop = optionReader(STOP);
+const readMemory = optionReader<Memory>({ before: true, after: true, peak: true });
+const readRecord = optionReader<RecordOptions>({
+  ...STOP,
+  memory: (memory, path) => (typeof memory === 'object' && memory !== null ? readMemory(memory, path) : memory),
+});
+const readLlmCall = optionReader<LlmCallOptions>({ cacheHit: true, duration: true });
+const readValidation = optionReader<ValidationOptions>({ duration: true, count: true });
+const readFileOperation = optionReader<FileOperationOptions>({ count: true });
+const readEndCycle = optionReader<EndCycleOptions>({ success: true });
+
+type Memory = Extract<RecordOptions['memory'], object>;
 
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = { monitor: PerformanceMonitor } & (
@@ -116,18 +168,16 @@ export class PerformanceMonitor implements AsyncDisposable {
    * be read. A damaged file is renamed and kept, and told on the `diagnostics_channel` `embedcore:monitor`.
    */
   constructor(options: MonitorOptions = {}) {
-    const { persistInterval = 5000, ...rest } = plainOptions(options, 'The options');
+    const { persistInterval = 5000, ...rest } = readMonitor(options);
     if (typeof persistInterval !== 'number' || !(persistInterval >= 0 && persistInterval < 2 ** 31)) {
-      const reason = `${show(options.persistInterval)} is not a number of milliseconds from 0 to ${2 ** 31 - 1}`;
-      const details = { option: 'persistInterval' };
-      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`persistInterval\`: ${reason}`, { details });
+      throw refused('persistInterval', `${show(persistInterval)} is not a number of milliseconds from 0 to ${2 ** 31 - 1}`);
     }
     const shared = (options as unknown) === GLOBAL;
-    const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(rest)));
+    const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(crossing(rest))));
     this.#native = own;
     monitorHandles.set(this, own);
     this.#persistInterval = persistInterval;
-    this.#persistPath = rest.persistPath as string | undefined;
+    this.#persistPath = rest.persistPath;
     if (shared) atExit(() => this.#flush());
     if (this.#persistPath === undefined) return;
     const aside = call(() => own.load());
@@ -155,7 +205,7 @@ export class PerformanceMonitor implements AsyncDisposable {
    */
   async measure<T>(name: string, work: () => T | PromiseLike<T>, options: MeasureOptions = {}): Promise<T> {
     if (typeof work !== 'function') throw invalid(`What shall be measured is ${show(work)}, not a function`);
-    const { batchSize } = checked(options);
+    const { batchSize } = checked(readMeasure(options));
     const timer = this.startTimer(name);
     try {
       const result = await work();
@@ -178,7 +228,7 @@ export class PerformanceMonitor implements AsyncDisposable {
     const stop = (options: StopOptions = {}) => {
       if (duration !== undefined) return duration;
       const now = performance.now();
-      const { batchSize, success, error } = checked(options);
+      const { batchSize, success, error } = checked(readStop(options));
       duration = now - started;
       call(() => this.#native.end(id, duration!, batchSize, success, resident, highWater));
       this.#tell(name, duration, batchSize, success, error);
@@ -195,7 +245,7 @@ export class PerformanceMonitor implements AsyncDisposable {
     const id = this.#operations.get(name) ?? this.#operation(name);
     if (typeof ms !== 'number' || !(ms >= 0 && ms <= MAX_MS)) throw notADuration('The duration', ms);
     if (options === undefined && !events.hasSubscribers) return this.#push(id * EVENT, ms, 1);
-    const { batchSize, success, error, memory } = checked(options === undefined ? {} : options);
+    const { batchSize, success, error, memory } = checked(options === undefined ? {} : readRecord(options));
     if (memory) call(() => this.#native.recordWithMemory(id, ms, batchSize, success, memory.before, memory.after, memory.peak));
     else this.#push(id * EVENT + (success ? 0 : FAILED), ms, batchSize);
     this.#tell(name, ms, batchSize, success, error);
@@ -205,12 +255,9 @@ export class PerformanceMonitor implements AsyncDisposable {
    * Records many operations that have just ended, each with the same `batchSize`. The fast way, fastest for a
    * `Float64Array`. Of one that is no duration, the index is named and none is recorded.
    */
-  recordMany(name: string, durations: ArrayLike<number>, options: Pick<RecordOptions, 'batchSize' | 'success'> = {}): void {
+  recordMany(name: string, durations: ArrayLike<number>, options: RecordManyOptions = {}): void {
     const id = this.#operation(name);
-    if (typeof durations !== 'object' || durations === null || typeof durations.length !== 'number') {
-      throw invalid(`The durations are ${show(durations)}, not an array of milliseconds`);
-    }
-    const { batchSize, success } = checked(options);
+    const { batchSize, success } = checked(readRecordMany(options));
     const packed = durations instanceof Float64Array ? durations : numbersOf(durations);
     call(() => this.#native.recordMany(id, packed, batchSize, success));
     if (events.hasSubscribers) publish({ monitor: this, type: 'operations', name, durations, items: batchSize, success });
@@ -240,28 +287,28 @@ export class PerformanceMonitor implements AsyncDisposable {
    * Notes a call of a language model in a cycle; `duration` in milliseconds.
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` when no cycle of this id is in progress, as the other steps do.
    */
-  recordLlmCall(id: string, options: { cacheHit?: boolean; duration?: number } = {}): void {
-    const { cacheHit = false, duration = 0 } = optionsOf(options);
+  recordLlmCall(id: string, options: LlmCallOptions = {}): void {
+    const { cacheHit = false, duration = 0 } = readLlmCall(options);
     if (typeof cacheHit !== 'boolean') throw invalid(`cacheHit is ${show(cacheHit)}, not true or false`);
     call(() => this.#native.cycleCall(requireString('The id of the cycle', id), cacheHit, milliseconds('The duration', duration)));
   }
 
   /** Notes a validation of `count` things (default 1) in a cycle, that took `duration` milliseconds. */
-  recordValidation(id: string, options: { duration?: number; count?: number } = {}): void {
-    const { duration = 0, count = 1 } = optionsOf(options);
+  recordValidation(id: string, options: ValidationOptions = {}): void {
+    const { duration = 0, count = 1 } = readValidation(options);
     const [ms, things] = [milliseconds('The duration', duration), requireWhole('count', count)];
     call(() => this.#native.cycleValidation(requireString('The id of the cycle', id), ms, things));
   }
 
   /** Notes that a file was read or written in a cycle, or `count` of them. */
-  recordFileOperation(id: string, options: { count?: number } = {}): void {
-    const { count = 1 } = optionsOf(options);
+  recordFileOperation(id: string, options: FileOperationOptions = {}): void {
+    const { count = 1 } = readFileOperation(options);
     call(() => this.#native.cycleFiles(requireString('The id of the cycle', id), requireWhole('count', count)));
   }
 
   /** Ends a cycle, and gives what is known of it. */
-  endCycle(id: string, options: { success?: boolean } = {}): CycleRecord {
-    const { success = true } = optionsOf(options);
+  endCycle(id: string, options: EndCycleOptions = {}): CycleRecord {
+    const { success = true } = readEndCycle(options);
     if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
     const cycle = JSON.parse(call(() => this.#native.endCycle(requireString('The id of the cycle', id), success))) as CycleRecord;
     this.#changed();
@@ -421,7 +468,7 @@ export class PerformanceMonitor implements AsyncDisposable {
   }
 
   #tell(name: string, duration: number, items: number, success: boolean, error: unknown): void {
-    if (error !== undefined) call(() => this.#native.failed(name, messageOf(error)));
+    if (error !== undefined) call(() => this.#native.failed(name, messageOf(error).slice(0, MAX_MESSAGE)));
     if (!events.hasSubscribers) return;
     publish({ monitor: this, type: 'operation', name, duration, items, success, ...(error !== undefined && { error }) });
   }
@@ -475,8 +522,7 @@ interface Checked {
   memory: { before: number; after: number; peak: number } | undefined;
 }
 
-function checked(options: RecordOptions | StopOptions): Checked {
-  const { batchSize = 1, error, success = error === undefined, memory } = optionsOf(options) as RecordOptions;
+function checked({ batchSize = 1, error, success = error === undefined, memory }: RecordOptions): Checked {
   if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
   return { batchSize: requireWhole('batchSize', batchSize), success: success && error === undefined, error, memory: memoryOf(memory) };
 }
@@ -489,10 +535,6 @@ function memoryOf(memory: RecordOptions['memory']): Checked['memory'] {
   }
   const held = bytes('memory', memory);
   return { before: held, after: held, peak: held };
-}
-
-function optionsOf<T extends object>(options: T): T {
-  return optionsObject(options, 'The options') as T;
 }
 
 function bytes(what: string, value: unknown): number {
@@ -509,18 +551,23 @@ function notADuration(what: string, value: unknown): EmbeddingError {
   return invalid(`${what} is ${show(value)}: pass milliseconds, a number from 0 to ${MAX_MS}`);
 }
 
-/** What is no number becomes NaN, which is refused with its index. */
-function numbersOf(values: ArrayLike<unknown>): Float64Array {
-  return Float64Array.from(values, (value) => (typeof value === 'number' ? value : NaN));
-}
-
-function messageOf(error: unknown): string {
+/** Up to the first that is no number, which becomes NaN and is refused with its index: a length may be anything. */
+function numbersOf(values: unknown): Float64Array {
+  const numbers: number[] = [];
   try {
-    const message = (error as { message?: unknown } | null)?.message;
-    return (typeof message === 'string' ? message : String(error)).slice(0, MAX_MESSAGE);
-  } catch {
-    return 'an error that cannot be shown';
+    const length = typeof values === 'object' && values !== null ? (values as ArrayLike<unknown>).length : undefined;
+    if (length === undefined || !Number.isSafeInteger(length) || length < 0) {
+      throw invalid(`The durations are ${show(values)}, not an array of milliseconds`);
+    }
+    for (let at = 0; at < length && !Number.isNaN(numbers.at(-1)); at++) {
+      const value = (values as ArrayLike<unknown>)[at];
+      numbers.push(typeof value === 'number' ? value : NaN);
+    }
+  } catch (cause) {
+    if (cause instanceof EmbeddingError) throw cause;
+    throw new EmbeddingError('INVALID_ARGUMENT', `The durations cannot be read: ${messageOf(cause)}`, { cause });
   }
+  return Float64Array.from(numbers);
 }
 
 const exits: (() => void)[] = [];

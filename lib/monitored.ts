@@ -1,5 +1,6 @@
-import { invalid, optionsObject, requireString, requireWhole, show } from './input';
+import { invalid, requireString, requireWhole, show } from './input';
 import { getGlobalMonitor, PerformanceMonitor } from './monitor';
+import { isInstance, optionReader } from './options';
 
 /** Options of {@link monitored}. */
 export interface MonitoredOptions {
@@ -10,6 +11,8 @@ export interface MonitoredOptions {
   /** Items of a call, by its arguments. Default 1. */
   batchSize?: (...args: any[]) => number;
 }
+
+const readOptions = optionReader<MonitoredOptions>({ name: true, monitor: true, batchSize: true });
 
 /** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
 export interface MonitoredDecorator {
@@ -27,10 +30,9 @@ export interface MonitoredDecorator {
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */
 export function monitored(nameOrOptions: string | MonitoredOptions = {}): MonitoredDecorator {
-  const options = typeof nameOrOptions === 'string' ? { name: nameOrOptions } : (optionsObject(nameOrOptions, 'The options') as MonitoredOptions);
-  const { name: given, monitor, batchSize } = options;
+  const { name: given, monitor, batchSize } = readOptions(typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions);
   if (given !== undefined) requireString('The name', given);
-  if (monitor !== undefined && !(monitor instanceof PerformanceMonitor)) throw invalid(`monitor is ${show(monitor)}, not a PerformanceMonitor`);
+  if (monitor !== undefined && !isInstance(monitor, PerformanceMonitor, 'monitor')) throw invalid(`monitor is ${show(monitor)}, not a PerformanceMonitor`);
   if (batchSize !== undefined && typeof batchSize !== 'function') throw invalid(`batchSize is ${show(batchSize)}, not a function of the arguments`);
 
   const wrap = (method: (...args: any[]) => unknown, key: string | symbol) => {

@@ -244,7 +244,14 @@ export interface Addon {
   writeWhole(path: string, text: string): Promise<void>;
   NativeBatchOptimizer: new (initial: number, options: object) => NativeBatchOptimizer;
   NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
-  NativeIndex: new (root: string, path: string | undefined, generator: object) => NativeIndex;
+  NativeIndex: new (
+    root: string,
+    path: string | undefined,
+    generator: object,
+    optimizer: NativeBatchOptimizer | undefined,
+    processor: NativeMemoryProcessor | undefined,
+    monitor: NativeMonitor | undefined,
+  ) => NativeIndex;
   indexExtensions(): string[];
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
   NativeResults: new (options: object, onEvent: (json: string) => void) => NativeResults;

@@ -1,9 +1,10 @@
 import type { Channel } from 'node:diagnostics_channel';
 
 import { EmbeddingError } from './errors';
-import { optionsObject } from './input';
+import { show } from './input';
 import type { MonitorEvent, PerformanceMonitor } from './monitor';
 import type { MonitorSnapshot } from './monitor-snapshot';
+import { optionReader, refused } from './options';
 
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
@@ -12,6 +13,8 @@ export interface OpenTelemetryOptions {
   /** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
   api?: unknown;
 }
+
+const readOptions = optionReader<OpenTelemetryOptions>({ spans: true, api: true });
 
 /** Something to end. */
 export interface OpenTelemetryConnection extends Disposable {
@@ -60,11 +63,18 @@ export function connect(
   events: Channel,
   options: OpenTelemetryOptions,
 ): OpenTelemetryConnection {
-  const { spans = false, api: given } = optionsObject(options, 'The options') as OpenTelemetryOptions;
+  const { spans = false, api: given } = readOptions(options);
+  if (typeof spans !== 'boolean') throw refused('spans', `${show(spans)} is not true or false`);
+  if (given !== undefined && !isApi(given)) throw refused('api', `${show(given)} is not the package @opentelemetry/api`);
   const { metrics, trace } = (given ?? load()) as Api;
   const stop = [observe(metrics.getMeter(NAME), read), ...(spans ? [follow(trace, monitor, events)] : [])];
   const disconnect = () => stop.splice(0).forEach((each) => each());
   return { disconnect, [Symbol.dispose]: disconnect };
+}
+
+function isApi(api: unknown): boolean {
+  const { metrics, trace } = (api ?? {}) as Partial<Api>;
+  return typeof metrics?.getMeter === 'function' && typeof trace?.getTracer === 'function';
 }
 
 function load(): Api {

@@ -1,8 +1,8 @@
 // Vectors of prompts, from whatever the user embeds with.
 
 import { vectorOf } from './cache-values';
-import { EmbeddingError } from './errors';
-import { invalid, optionsObject, show } from './input';
+import { invalid, show } from './input';
+import { optionReader, read, refused, type Given } from './options';
 
 /** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
 export type SemanticEmbedder =
@@ -29,6 +29,8 @@ export interface SemanticOptions {
   model?: string;
 }
 
+export const readSemantic = optionReader<SemanticOptions>({ embed: true, threshold: true, limit: true, model: true });
+
 /** Vectors that are kept: what is looked up and not found is soon set. */
 const KEPT = 256;
 
@@ -40,14 +42,9 @@ export class PromptVectors {
   readonly #model: string;
   readonly #latest = new Map<string, Promise<Float32Array>>();
 
-  constructor(options: SemanticOptions) {
-    const { embed, threshold = 0.8, limit = 10, model = '', ...others } = optionsObject(options, 'semantic') as SemanticOptions;
-    const wrong = (option: string, reason: string) =>
-      new EmbeddingError('INVALID_CONFIG', `Invalid option \`semantic.${option}\`: ${reason}`, { details: { option: `semantic.${option}` } });
-    const other = Object.keys(others)[0];
-    if (other !== undefined) throw wrong(other, 'there is no such option; known are embed, threshold, limit, model');
-    const isGenerator = typeof embed === 'object' && embed !== null && typeof embed.embed === 'function' && typeof embed.getModelInfo === 'function';
-    if (typeof embed !== 'function' && !isGenerator) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
+  constructor({ embed, threshold = 0.8, limit = 10, model = '' }: Given<SemanticOptions>) {
+    const wrong = (option: string, reason: string) => refused(`semantic.${option}`, reason);
+    if (typeof embed !== 'function' && !isGenerator(embed)) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
     if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);
     if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw wrong('limit', `${show(limit)} is not a whole number from 1 to 1000`);
     if (typeof model !== 'string') throw wrong('model', `${show(model)} is not a string`);
@@ -88,4 +85,9 @@ export class PromptVectors {
     if (!(norm > 0 && norm < Infinity)) throw invalid("semantic.embed's first vector has no direction: it is empty, zero, or not finite");
     return values;
   }
+}
+
+function isGenerator(embed: unknown): embed is Exclude<SemanticEmbedder, (...args: never[]) => unknown> {
+  if (typeof embed !== 'object' || embed === null) return false;
+  return (['embed', 'getModelInfo'] as const).every((name) => typeof read(embed, name, `semantic.embed.${name}`) === 'function');
 }

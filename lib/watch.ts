@@ -1,4 +1,6 @@
 import { EmbeddingError, toEmbeddingError } from './errors';
+import { show } from './input';
+import { read, refused } from './options';
 
 /** How a caller follows work that takes a while. */
 export interface Watch<Report extends unknown[]> {
@@ -54,11 +56,10 @@ export async function watched<Result, Report extends unknown[]>(
 /** The two options of a {@link Watch}, if they are what they have to be. */
 export function checkWatch<Report extends unknown[]>(watch: Watch<Report>): Watch<Report> {
   const { signal, progressCallback } = watch;
-  if (signal != null && typeof signal.addEventListener !== 'function') {
-    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `signal`: it is not an AbortSignal');
-  }
+  const stops = typeof signal === 'object' && signal !== null && typeof read(signal, 'addEventListener', 'signal') === 'function';
+  if (signal != null && !stops) throw refused('signal', `${show(signal)} is not an AbortSignal`);
   if (progressCallback != null && typeof progressCallback !== 'function') {
-    throw new EmbeddingError('INVALID_CONFIG', 'Invalid option `progressCallback`: it is not a function');
+    throw refused('progressCallback', `${show(progressCallback)} is not a function`);
   }
   return { signal: signal ?? undefined, progressCallback: progressCallback ?? undefined };
 }

@@ -55,7 +55,15 @@ function layOut(index) {
     write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports: { [entry]: { types: './types.d.ts' } } }));
     write(`node_modules/${name}/types.d.ts`, types);
   };
-  // What the server has of the addon is in nobody's types.
+  // What the interfaces have of the inside is in nobody's types.
+  write('lib/generator.d.ts', 'export declare const GENERATOR: any;\n');
+  write('lib/input.d.ts', 'export declare const show: (value: unknown) => string;\n');
+  write('lib/options.d.ts', `type Names = Record<string, true | ((value: unknown, path: string) => unknown)>;
+export declare const optionReader: <Options>(names: Names) => (options: unknown, path?: string) => any;
+export declare const naming: <T>(name: (option: string) => string, work: () => T) => T;
+export declare const read: (from: object, name: string, path: string) => unknown;
+export declare const refused: (option: string, reason: string) => Error;
+`);
   write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   const interfaces = join(root, 'lib', 'interfaces');
   for (const file of readdirSync(interfaces)) {

@@ -1,4 +1,7 @@
-import { EmbeddingError, type CallOptions, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { GENERATOR } from '../generator';
+import { EmbeddingError, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { show } from '../input';
+import { optionReader, refused } from '../options';
 import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum } from './embedder';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
@@ -77,7 +80,11 @@ export interface EmbedcoreProvider extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-const CALL_OPTIONS = ['inputType', 'dimensions', 'bypassCache', 'timeoutMs'];
+const { modelPath: _, ...SETTINGS } = GENERATOR;
+
+const readSettings = optionReader<EmbedcoreProviderSettings>({ ...SETTINGS, generator: true });
+
+const readCall = optionReader<EmbedcoreProviderOptions>({ inputType: true, dimensions: true, bypassCache: true, timeoutMs: true });
 
 /**
  * Makes a provider for the package `ai`: `embed({ model: createEmbedcore(settings).embeddingModel('builtin'), value })`.
@@ -86,17 +93,15 @@ const CALL_OPTIONS = ['inputType', 'dimensions', 'bypassCache', 'timeoutMs'];
  * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
  */
 export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): EmbedcoreProvider {
-  if (typeof settings !== 'object' || settings === null) throw refused('settings', 'they are not an object');
-  const { generator, ...options } = settings;
-  if (generator !== undefined && !isGenerator(generator)) throw refused('generator', 'it is not a generator: pass an OptimizedEmbeddingGenerator');
-  const [extra] = Object.entries(options).find(([, value]) => value !== undefined) ?? [];
+  const { generator, ...options } = readSettings(settings);
+  if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
+  const [extra] = Object.keys(options);
   if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
-  if ('modelPath' in options) throw refused('modelPath', 'pass it as the id of the model: embeddingModel(modelPath)');
 
   const given = generator && new Embedder(generator);
   const embedders = new Map<string, Embedder>();
   const embeddingModel = (modelId: string = 'builtin'): EmbedcoreEmbeddingModel => {
-    if (typeof modelId !== 'string' || modelId === '') throw refused('modelId', 'it is not a name: pass an id of the hub, a path or \'builtin\'');
+    if (typeof modelId !== 'string' || modelId === '') throw refused('modelId', `${show(modelId)} is not a name: pass an id of the hub, a path or 'builtin'`);
     let embedder = given ?? embedders.get(modelId);
     if (!embedder) embedders.set(modelId, (embedder = new Embedder({ ...options, modelPath: modelId })));
     return modelOf(embedder, modelId);
@@ -148,12 +153,8 @@ function modelOf(embedder: Embedder, modelId: string): EmbedcoreEmbeddingModel {
   };
 }
 
-function callOptions(given: Record<string, unknown> = {}): Omit<CallOptions, 'signal'> & { dimensions?: number } {
-  const unknown = Object.keys(given).find((name) => !CALL_OPTIONS.includes(name));
-  if (unknown !== undefined) throw refused(`providerOptions.embedcore.${unknown}`, `there is no such option; known are ${CALL_OPTIONS.join(', ')}`);
-  return Object.fromEntries(Object.entries(given).filter(([, value]) => value != null));
-}
-
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+/** JSON has no undefined: `null` is left out, too. */
+function callOptions(given: unknown = {}): EmbedcoreProviderOptions {
+  const read = readCall(given, 'providerOptions.embedcore');
+  return Object.fromEntries(Object.entries(read).filter(([, value]) => value !== null));
 }

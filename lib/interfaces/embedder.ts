@@ -8,6 +8,7 @@ import {
   type InitializeOptions,
   type ModelInfo,
 } from '../index';
+import { read } from '../options';
 
 /** Vectors converted between two turns of the event loop: about a millisecond of work. */
 const ROWS_PER_TURN = 256;
@@ -64,8 +65,8 @@ async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<
 
 /** Whether it has what is needed of a generator: of this copy of the package, of another, or one that stands in for it. */
 export function isGenerator(value: unknown): value is OptimizedEmbeddingGenerator {
-  const { embed, initialize } = (value ?? {}) as Partial<OptimizedEmbeddingGenerator>;
-  return typeof embed === 'function' && typeof initialize === 'function';
+  if (typeof value !== 'object' || value === null) return false;
+  return (['embed', 'initialize'] as const).every((name) => typeof read(value, name, `generator.${name}`) === 'function');
 }
 
 /**

@@ -1,6 +1,9 @@
 import type { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
 
-import { EmbeddingError, type CallOptions, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { GENERATOR } from '../generator';
+import type { CallOptions, EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
+import { show } from '../input';
+import { optionReader, refused } from '../options';
 import { Embedder, isGenerator, plainVectors } from './embedder';
 
 /**
@@ -36,6 +39,16 @@ export interface GeneratorEmbeddingsClass {
   new (params?: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator): GeneratorEmbeddings;
 }
 
+const readParams = optionReader<EmbedcoreEmbeddingsParams>({
+  ...GENERATOR,
+  maxConcurrency: true,
+  maxRetries: true,
+  onFailedAttempt: true,
+  model: true,
+  generator: true,
+  timeoutMs: true,
+});
+
 /** The class, on top of the one that LangChain has in the module system of who asks: it has one for each. */
 export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): GeneratorEmbeddingsClass {
   return class EmbedcoreEmbeddings extends Embeddings {
@@ -43,8 +56,7 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
     readonly #options: CallOptions;
 
     constructor(given: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator = {}) {
-      const params: EmbedcoreEmbeddingsParams = isGenerator(given) ? { generator: given } : given;
-      if (typeof params !== 'object' || params === null) throw refused('params', 'they are not an object');
+      const params = readParams(isGenerator(given) ? { generator: given } : given);
       const { generator, model, timeoutMs, maxConcurrency, maxRetries, onFailedAttempt = giveUp, ...options } = params;
       super({
         onFailedAttempt,
@@ -53,8 +65,8 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
       });
       if (model !== undefined && options.modelPath !== undefined) throw refused('model', 'it says the same as `modelPath`: give only one of them');
       if (model !== undefined) options.modelPath = model;
-      const extra = Object.keys(options).find((name) => options[name as keyof GeneratorOptions] !== undefined);
-      if (generator !== undefined && !isGenerator(generator)) throw refused('generator', 'it is not a generator: pass an OptimizedEmbeddingGenerator');
+      const [extra] = Object.keys(options);
+      if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
       if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
       this.#embedder = new Embedder(generator ?? options);
       this.#options = timeoutMs === undefined ? {} : { timeoutMs };
@@ -94,8 +106,4 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
 /** What will fail again is not tried again, which would take a minute with LangChain's waits in between. */
 function giveUp(error: unknown): void {
   if ((error as Partial<EmbeddingError> | null)?.retryable !== true) throw error;
-}
-
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
 }

@@ -4,6 +4,9 @@ import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 
 import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
+import { GENERATOR } from '../generator';
+import { show } from '../input';
+import { naming, optionReader, read, refused } from '../options';
 import { checkDimensions, Embedder, isGenerator } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
@@ -59,7 +62,40 @@ const NUMBERS = {
 
 type Limits = Record<keyof typeof NUMBERS, number>;
 
-const OTHERS = ['generator', 'modelId', 'aliases', 'host', 'apiKey', 'monitor'];
+const readGenerator = optionReader(GENERATOR);
+
+const readOptions = optionReader<EmbeddingServerOptions>({
+  generator: (value, path) => (isGenerator(value) ? value : readGenerator(value, path)),
+  modelId: true,
+  aliases: true,
+  port: true,
+  host: true,
+  apiKey: true,
+  maxBatchItems: true,
+  maxBodyMB: true,
+  maxQueuedRequests: true,
+  maxQueuedMB: true,
+  bodyTimeoutMs: true,
+  timeoutMs: true,
+  drainTimeoutMs: true,
+  monitor: true,
+});
+
+/** Options of {@link EmbeddingServer.listen}. */
+export interface ListenOptions {
+  /** Told of files that are fetched from the hub. */
+  progressCallback?: InitializeOptions['progressCallback'];
+}
+
+/** Options of {@link EmbeddingServer.close}. */
+export interface CloseOptions {
+  /** Longest time, in milliseconds, that it waits for what runs: 0 to 3600000. Default: `drainTimeoutMs`. */
+  timeoutMs?: number;
+}
+
+const readListen = optionReader<ListenOptions>({ progressCallback: true });
+
+const readClose = optionReader<CloseOptions>({ timeoutMs: true });
 
 const READ = ['GET', 'HEAD'];
 
@@ -111,33 +147,30 @@ export class EmbeddingServer implements AsyncDisposable {
 
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
   constructor(options: EmbeddingServerOptions = {}) {
-    if (typeof options !== 'object' || options === null) throw refused('options', 'they are not an object');
-    const unknown = Object.keys(options).find((name) => !(name in NUMBERS) && !OTHERS.includes(name));
-    if (unknown !== undefined) throw refused(unknown, `there is no such option; known are ${[...OTHERS, ...Object.keys(NUMBERS)].join(', ')}`);
-    const { generator = {}, modelId, aliases = [], host = '127.0.0.1', apiKey, monitor = new PerformanceMonitor() } = options;
-    if (typeof host !== 'string' || host === '') throw refused('host', 'it is not a name or an address');
-    if (modelId !== undefined && !isName(modelId)) throw refused('modelId', 'it is not a non-empty string');
-    if (!Array.isArray(aliases) || !aliases.every(isName)) throw refused('aliases', 'it is not an array of non-empty strings');
+    const given = readOptions(options);
+    const { generator = {}, modelId, aliases = [], host = '127.0.0.1', apiKey, monitor = new PerformanceMonitor() } = given;
+    if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
+    if (modelId !== undefined && !isName(modelId)) throw refused('modelId', `${show(modelId)} is not a non-empty string`);
+    if (!Array.isArray(aliases) || !aliases.every(isName)) throw refused('aliases', `${show(aliases)} is not an array of non-empty strings`);
     const keys = apiKey === undefined ? [] : Array.isArray(apiKey) ? apiKey : [apiKey];
     if (!keys.every(isName) || (apiKey !== undefined && keys.length === 0)) throw refused('apiKey', 'it is not a non-empty string, or an array of such');
-    if (typeof monitor?.toPrometheus !== 'function') throw refused('monitor', 'it is not a PerformanceMonitor');
-    if (typeof generator !== 'object' || generator === null) throw refused('generator', 'it is neither a generator nor the options of one');
-    this.#limits = Object.fromEntries(Object.entries(NUMBERS).map(([name, bounds]) => [name, numberOf(options, name as keyof typeof NUMBERS, bounds)])) as Limits;
+    if (!isMonitor(monitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
+    this.#limits = Object.fromEntries(Object.entries(NUMBERS).map(([name, bounds]) => [name, numberOf(name, given[name as keyof Limits], bounds)])) as Limits;
     this.#host = host;
     this.#modelId = modelId;
     this.#aliases = aliases;
     this.#keys = keys.map(digest);
     this.monitor = monitor;
-    this.#embedder = new Embedder(isGenerator(generator) ? generator : { ...generator });
+    this.#embedder = naming((option) => `generator.${option}`, () => new Embedder(generator));
     this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs });
   }
 
   /**
    * Opens the port, then loads the model; ready when it resolves. Until then, clients are asked to come back.
-   * `progressCallback` is told of files that are fetched from the hub.
    * @throws `EmbeddingError` `INVALID_CONFIG` when the port cannot be had, or as `initialize` of the generator.
    */
-  async listen({ progressCallback }: Pick<InitializeOptions, 'progressCallback'> = {}): Promise<this> {
+  async listen(options: ListenOptions = {}): Promise<this> {
+    const { progressCallback } = readListen(options);
     if (this.#state !== 'new') throw new EmbeddingError('INVALID_ARGUMENT', 'The server was started already: make another one');
     this.#state = 'loading';
     try {
@@ -179,7 +212,9 @@ export class EmbeddingServer implements AsyncDisposable {
    * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
    * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
    */
-  close({ timeoutMs = this.#limits.drainTimeoutMs }: { timeoutMs?: number } = {}): Promise<void> {
+  async close(options: CloseOptions = {}): Promise<void> {
+    const [, least, most] = NUMBERS.drainTimeoutMs;
+    const timeoutMs = numberOf('timeoutMs', readClose(options).timeoutMs, [this.#limits.drainTimeoutMs, least, most]);
     return (this.#closed ??= this.#close(timeoutMs));
   }
 
@@ -468,11 +503,11 @@ const digest = (key: string) => createHash('sha256').update(key).digest();
 
 const isName = (value: unknown) => typeof value === 'string' && value !== '';
 
-function numberOf(options: EmbeddingServerOptions, name: keyof typeof NUMBERS, [fallback, least, most]: readonly [number, number, number]): number {
-  const value = options[name] ?? fallback;
-  const whole = Number.isInteger(value) || name === 'maxBodyMB' || name === 'maxQueuedMB';
-  if (typeof value === 'number' && whole && value >= least && value <= most) return value;
-  throw refused(name, `${typeof value === 'string' ? JSON.stringify(value) : String(value)} is not a ${name.endsWith('MB') ? '' : 'whole '}number from ${least} to ${most}`);
+function numberOf(name: string, value: unknown, [fallback, least, most]: readonly [number, number, number]): number {
+  const number = value ?? fallback;
+  const whole = !name.endsWith('MB');
+  if (typeof number === 'number' && (!whole || Number.isInteger(number)) && number >= least && number <= most) return number;
+  throw refused(name, `${show(number)} is not a ${whole ? 'whole ' : ''}number from ${least} to ${most}`);
 }
 
 function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {
@@ -486,6 +521,6 @@ function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number):
   return new EmbeddingError('INVALID_CONFIG', `The server cannot be started: ${why ?? cause.message}`, { cause, details: { option, host, port } });
 }
 
-function refused(option: string, reason: string): EmbeddingError {
-  return new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { details: { option } });
+function isMonitor(monitor: unknown): boolean {
+  return typeof monitor === 'object' && monitor !== null && typeof read(monitor, 'toPrometheus', 'monitor.toPrometheus') === 'function';
 }

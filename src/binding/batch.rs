@@ -32,7 +32,7 @@ impl NativeBatchOptimizer {
     /// Parses the options.
     #[napi(constructor, catch_unwind)]
     pub fn new(initial: f64, options: Map<String, Value>) -> Result<Self> {
-        let options = options::optimizer(&options, OptimizerOptions::default()).map_err(to_js)?;
+        let options = options::optimizer("", &options, OptimizerOptions::default()).map_err(to_js)?;
         let initial = whole("initialBatchSize", initial)?;
         let inner = Arc::new(Mutex::new(BatchOptimizer::new(initial, options).map_err(to_js)?));
         Ok(Self { inner, monitor: OnceLock::new(), clock: SystemClock::default() })

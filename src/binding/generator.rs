@@ -32,6 +32,24 @@ type OnProgress = ThreadsafeFunction<FnArgs<(u32, u32)>, (), FnArgs<(u32, u32)>,
 /// Called with an event, as JSON. Weak, too.
 type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
 
+/// A generator with options of its own, or with what stands in place of some of them.
+pub(super) fn generator(
+    options: &Map<String, Value>,
+    optimizer: Option<&NativeBatchOptimizer>,
+    processor: Option<&NativeMemoryProcessor>,
+    monitor: Option<&NativeMonitor>,
+) -> Result<Generator> {
+    let mut options = options::generator(options).map_err(to_js)?;
+    if let Some(optimizer) = optimizer {
+        options.batching = Batching::Shared(optimizer.shared());
+    }
+    if let Some(processor) = processor {
+        options.memory = Some(processor.options());
+    }
+    options.monitor = monitor.map(NativeMonitor::shared);
+    Generator::new(options).map_err(to_js)
+}
+
 /// See `Generator`.
 #[napi]
 pub struct NativeGenerator {
@@ -51,15 +69,7 @@ impl NativeGenerator {
         monitor: Option<&NativeMonitor>,
         on_event: OnEvent,
     ) -> Result<Self> {
-        let mut options = options::generator(&options).map_err(to_js)?;
-        if let Some(optimizer) = optimizer {
-            options.batching = Batching::Shared(optimizer.shared());
-        }
-        if let Some(processor) = processor {
-            options.memory = Some(processor.options());
-        }
-        options.monitor = monitor.map(NativeMonitor::shared);
-        let inner = Arc::new(Generator::new(options).map_err(to_js)?);
+        let inner = Arc::new(generator(&options, optimizer, processor, monitor)?);
         inner.on_strategy_change(Box::new(move |change| {
             let event = json!({
                 "type": "strategy-changed",

@@ -9,12 +9,14 @@ use napi::{Env, Result, Status};
 use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
-use super::{options, to_js};
+use super::batch::NativeBatchOptimizer;
+use super::memory::NativeMemoryProcessor;
+use super::metrics::NativeMonitor;
+use super::to_js;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
 use crate::index::{self, CodeIndex, Match, Progress, Report, UpdateOptions};
-use crate::metrics::Metrics;
 use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
@@ -29,12 +31,18 @@ pub struct NativeIndex {
 
 #[napi]
 impl NativeIndex {
-    /// Parses the options of the index' own generator; reads nothing.
+    /// Parses the options of the index' own generator, as that of `NativeGenerator`; reads nothing.
     #[napi(constructor, catch_unwind)]
-    pub fn new(env: Env, root: String, path: Option<String>, generator: Map<String, Value>) -> Result<Self> {
-        let mut options = options::generator(&generator).map_err(to_js)?;
-        options.monitor = Some(Metrics::global());
-        let generator = Arc::new(Generator::new(options).map_err(to_js)?);
+    pub fn new(
+        env: Env,
+        root: String,
+        path: Option<String>,
+        generator: Map<String, Value>,
+        optimizer: Option<&NativeBatchOptimizer>,
+        processor: Option<&NativeMemoryProcessor>,
+        monitor: Option<&NativeMonitor>,
+    ) -> Result<Self> {
+        let generator = Arc::new(super::generator::generator(&generator, optimizer, processor, monitor)?);
         // A worker that ends takes its generators with it.
         env.add_env_cleanup_hook(Arc::downgrade(&generator), |generator| {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));

@@ -27,7 +27,7 @@ impl NativeMemoryProcessor {
     /// Parses the options and begins to watch memory.
     #[napi(constructor, catch_unwind)]
     pub fn new(options: Map<String, Value>) -> Result<Self> {
-        let options = options::memory(&options).map_err(to_js)?;
+        let options = options::memory("", &options).map_err(to_js)?;
         let interval = options.monitoring_interval;
         // Refused options start no thread.
         let mut inner = MemoryProcessor::new(options, 0.0).map_err(to_js)?;

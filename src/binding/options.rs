@@ -1,4 +1,5 @@
-//! Options as the user wrote them → options that are valid. Defaults live in the core.
+//! Options as they cross → options that are valid. Defaults live in the core; which options there are is in `lib/`, where
+//! all others are refused.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,28 +17,28 @@ use crate::metrics::MetricsOptions;
 use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 
-/// Reads options one by one; what nobody has asked for at the end is unknown.
+/// Reads options one by one.
 struct Reader<'a> {
     options: &'a Map<String, Value>,
-    prefix: &'static str,
-    known: Vec<&'static str>,
+    prefix: &'a str,
 }
 
 impl<'a> Reader<'a> {
-    fn new(prefix: &'static str, options: &'a Map<String, Value>) -> Self {
-        Self { options, prefix, known: Vec::new() }
+    fn new(prefix: &'a str, options: &'a Map<String, Value>) -> Self {
+        Self { options, prefix }
     }
 
-    fn get(&mut self, name: &'static str) -> Option<&'a Value> {
-        self.known.push(name);
+    fn get(&self, name: &str) -> Option<&'a Value> {
         self.options.get(name)
     }
 
     fn wrong<T>(&self, name: &str, value: &Value, expected: &str) -> Result<T> {
-        Err(Error::config(format!("{}{name}", self.prefix), format!("{value} is not {expected}")))
+        // What JSON does not know crosses as what it looks like: see `crossing` in `lib/options.ts`.
+        let shown = value.get("unlike").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned);
+        Err(Error::config(format!("{}{name}", self.prefix), format!("{shown} is not {expected}")))
     }
 
-    fn string(&mut self, name: &'static str) -> Result<Option<String>> {
+    fn string(&self, name: &'static str) -> Result<Option<String>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
@@ -45,7 +46,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn boolean(&mut self, name: &'static str) -> Result<Option<bool>> {
+    fn boolean(&self, name: &'static str) -> Result<Option<bool>> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(*value)),
@@ -53,8 +54,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A whole number of at least 1. Not a number at all (NaN, Infinity) arrives as null.
-    fn count(&mut self, name: &'static str, most: u64) -> Result<Option<u64>> {
+    /// A whole number of at least 1.
+    fn count(&self, name: &'static str, most: u64) -> Result<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_u64().or_else(|| {
             value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 1.0).map(|number| number as u64)
@@ -66,7 +67,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number from `least` to `most`, fractions allowed.
-    fn number(&mut self, name: &'static str, least: f64, most: f64) -> Result<Option<f64>> {
+    fn number(&self, name: &'static str, least: f64, most: f64) -> Result<Option<f64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_f64() {
             Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
@@ -75,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An amount of memory, in MB of 1024 × 1024 bytes, as bytes.
-    fn megabytes(&mut self, name: &'static str) -> Result<Option<u64>> {
+    fn megabytes(&self, name: &'static str) -> Result<Option<u64>> {
         Ok(self.count(name, 1 << 40)?.map(|mb| mb << 20))
     }
 
@@ -90,7 +91,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn one_of<T>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>>
+    fn one_of<T>(&self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>>
     where
         T: Copy,
     {
@@ -99,37 +100,25 @@ impl<'a> Reader<'a> {
         let names: Vec<String> = choices.iter().map(|(choice, _)| format!("'{choice}'")).collect();
         found.map_or_else(|| self.wrong(name, value, &names.join(" or ")), |(_, choice)| Ok(Some(*choice)))
     }
-
-    fn finish(self) -> Result<()> {
-        match self.options.keys().find(|name| !self.known.contains(&name.as_str())) {
-            None => Ok(()),
-            Some(name) => Err(Error::config(
-                format!("{}{name}", self.prefix),
-                format!("there is no such option; known are {}", self.known.join(", ")),
-            )),
-        }
-    }
 }
 
 /// Parses the options of a monitor.
 pub(super) fn metrics(options: &Map<String, Value>) -> Result<MetricsOptions> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let default = MetricsOptions::default();
-    let parsed = MetricsOptions {
+    Ok(MetricsOptions {
         max_cycles: read.count("maxCycles", 1_000_000)?.map_or(default.max_cycles, |count| count as usize),
         persist_path: read.string("persistPath")?.map(Into::into),
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
 /// Parses the constructor's options.
 pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let measure_threads = read.get("intraOpThreads").and_then(Value::as_str) == Some("auto");
-    let parsed = GeneratorOptions {
+    Ok(GeneratorOptions {
         measure_threads,
         model_path: read.string("modelPath")?,
         model: ModelOptions {
@@ -143,34 +132,34 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             normalize: read.boolean("normalize")?,
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
-            prompts: PromptOptions { name: read.string("promptName")?, ..prompts(&mut read)? },
+            prompts: PromptOptions { name: read.string("promptName")?, ..prompts(&read)? },
             intra_op_threads: if measure_threads {
                 None
             } else {
                 read.count("intraOpThreads", 1024)?.map(|n| n as usize)
             },
-            providers: providers(&mut read)?,
+            providers: providers(&read)?,
         },
         memory_limit: read.megabytes("memoryLimit")?,
         batching: match read.get("batchOptimizer") {
             None => Batching::default(),
             Some(Value::Bool(false)) => Batching::Fixed,
-            Some(Value::Object(options)) => Batching::Learning(optimizer(options, Pacer::defaults())?),
+            Some(Value::Object(options)) => {
+                Batching::Learning(optimizer("batchOptimizer.", options, Pacer::defaults())?)
+            }
             Some(other) => return read.wrong("batchOptimizer", other, "options, a DynamicBatchOptimizer or false"),
         },
         memory: match read.get("memoryProcessor") {
             None => Some(MemoryOptions::default()),
             Some(Value::Bool(false)) => None,
-            Some(Value::Object(options)) => Some(memory(options)?),
+            Some(Value::Object(options)) => Some(memory("memoryProcessor.", options)?),
             Some(other) => return read.wrong("memoryProcessor", other, "options, a MemoryAwareProcessor or false"),
         },
         ..GeneratorOptions::default()
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
-fn providers(read: &mut Reader) -> Result<Vec<Provider>> {
+fn providers(read: &Reader) -> Result<Vec<Provider>> {
     let Some(value) = read.get("executionProviders") else { return Ok(Vec::new()) };
     let known = Provider::ALL.map(|provider| format!("'{}'", provider.as_str())).join(", ");
     let list = value.as_array().filter(|list| !list.is_empty());
@@ -191,23 +180,19 @@ fn providers(read: &mut Reader) -> Result<Vec<Provider>> {
 
 /// Parses a model store's options: where it is.
 pub(super) fn model_store(options: &Map<String, Value>) -> Result<Option<PathBuf>> {
-    let mut read = Reader::new("", options);
-    let cache_dir = read.string("cacheDir")?.map(Into::into);
-    read.finish()?;
-    Ok(cache_dir)
+    let read = Reader::new("", options);
+    Ok(read.string("cacheDir")?.map(Into::into))
 }
 
 /// Parses what of a model shall be added.
 pub(super) fn added_model(options: &Map<String, Value>) -> Result<ModelOptions> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let hub = HubOptions { revision: read.string("revision")?, ..HubOptions::default() };
-    let parsed = ModelOptions { hub, dtype: read.one_of("dtype", &dtypes)?, ..ModelOptions::default() };
-    read.finish()?;
-    Ok(parsed)
+    Ok(ModelOptions { hub, dtype: read.one_of("dtype", &dtypes)?, ..ModelOptions::default() })
 }
 
-fn prompts(read: &mut Reader) -> Result<PromptOptions> {
+fn prompts(read: &Reader) -> Result<PromptOptions> {
     let prompts = match read.get("prompts") {
         None => return Ok(PromptOptions::default()),
         Some(Value::Object(prompts)) => prompts,
@@ -215,22 +200,20 @@ fn prompts(read: &mut Reader) -> Result<PromptOptions> {
             return read.wrong("prompts", other, "an object such as { query: 'query: ', document: 'passage: ' }");
         }
     };
-    let mut read = Reader::new("prompts.", prompts);
-    let mut prompt = |name| match read.get(name) {
+    let read = Reader::new("prompts.", prompts);
+    let prompt = |name| match read.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(other) => read.wrong(name, other, "a string"),
     };
-    let parsed = PromptOptions { document: prompt("document")?, query: prompt("query")?, name: None };
-    read.finish()?;
-    Ok(parsed)
+    Ok(PromptOptions { document: prompt("document")?, query: prompt("query")?, name: None })
 }
 
 /// Parses a call's options, without its signal and callbacks.
 pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let input_types = [InputType::Document, InputType::Query].map(|input_type| (input_type.as_str(), input_type));
-    let parsed = CallOptions {
+    Ok(CallOptions {
         input_type: read.one_of("inputType", &input_types)?.unwrap_or_default(),
         on_error: read.one_of("onError", &[("throw", OnError::Throw), ("skip", OnError::Skip)])?.unwrap_or_default(),
         batch_size: read.count("batchSize", 1 << 20)?.map(|value| value as usize),
@@ -241,9 +224,7 @@ pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
         // 2^31 - 1 ms is the longest timer of Node.js, about 25 days.
         timeout: read.count("timeoutMs", (1 << 31) - 1)?.map(Duration::from_millis),
         ..CallOptions::default()
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
 /// Longest time to live in ms: beyond this, clocks are no longer integers in JavaScript. Some 285 thousand years.
@@ -254,7 +235,7 @@ const MOST: u64 = 1 << 50;
 
 /// Parses a cache's options, and its namespace and model.
 pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, String, String)> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let default = CacheOptions::default();
     let from_mb = |mb: Option<f64>| mb.map(|mb| (mb * f64::from(1 << 20)).ceil() as u64);
     let ttl_seconds = read.number("ttlSeconds", 0.0, LONGEST_MS / 1e3)?;
@@ -285,13 +266,12 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     }
     let namespace = read.string("namespace")?.unwrap_or_default();
     let model = read.string("model")?.unwrap_or_default();
-    read.finish()?;
     Ok((parsed, namespace, model))
 }
 
 /// Parses a result cache's options.
 pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
-    let mut read = Reader::new("", options);
+    let read = Reader::new("", options);
     let default = ResultsOptions::default();
     let from_mb = |mb: f64| (mb * f64::from(1 << 20)).ceil() as u64;
     let lifetime = |seconds: f64| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds));
@@ -335,7 +315,6 @@ pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
     if parsed.cache.max_disk_bytes.is_some() && parsed.cache.path.is_none() {
         return Err(Error::config("maxDiskMB", "there is no file to limit: give persistPath, too"));
     }
-    read.finish()?;
     Ok(parsed)
 }
 
@@ -343,10 +322,14 @@ pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
 const MOST_ITEMS: u64 = 1 << 20;
 
 /// Parses a batch optimizer's options.
-pub(super) fn optimizer(options: &Map<String, Value>, default: OptimizerOptions) -> Result<OptimizerOptions> {
-    let mut read = Reader::new("", options);
+pub(super) fn optimizer(
+    prefix: &str,
+    options: &Map<String, Value>,
+    default: OptimizerOptions,
+) -> Result<OptimizerOptions> {
+    let read = Reader::new(prefix, options);
     let size = |size: Option<u64>, default: usize| size.map_or(default, |size| size as usize);
-    let parsed = OptimizerOptions {
+    Ok(OptimizerOptions {
         min_size: size(read.count("minBatchSize", MOST_ITEMS)?, default.min_size),
         max_size: size(read.count("maxBatchSize", MOST_ITEMS)?, default.max_size),
         target_cpu: read.number("targetCpuUsage", 1.0, 100.0)?.unwrap_or(default.target_cpu),
@@ -355,27 +338,29 @@ pub(super) fn optimizer(options: &Map<String, Value>, default: OptimizerOptions)
         history: size(read.count("historyRetention", MOST_ITEMS)?, default.history),
         aggressiveness: read.number("aggressiveness", 0.0, 1.0)?.unwrap_or(default.aggressiveness),
         ..default
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
 /// Parses a memory processor's options.
-pub(super) fn memory(options: &Map<String, Value>) -> Result<MemoryOptions> {
-    let mut read = Reader::new("", options);
+pub(super) fn memory(prefix: &str, options: &Map<String, Value>) -> Result<MemoryOptions> {
+    let read = Reader::new(prefix, options);
     let default = MemoryOptions::default();
     let strategies = match read.get("strategies") {
         None => default.strategies,
-        Some(Value::Array(strategies)) => strategies.iter().map(parse_strategy).collect::<Result<_>>()?,
+        Some(Value::Array(strategies)) => strategies
+            .iter()
+            .enumerate()
+            .map(|(index, strategy)| parse_strategy(&format!("{prefix}strategies[{index}]"), strategy))
+            .collect::<Result<_>>()?,
         Some(other) => return read.wrong("strategies", other, "an array of strategies"),
     };
     let thresholds = match read.get("memoryThresholds") {
         None => default.thresholds,
-        Some(Value::Object(thresholds)) => parse_thresholds(thresholds)?,
+        Some(Value::Object(thresholds)) => parse_thresholds(&format!("{prefix}memoryThresholds."), thresholds)?,
         Some(other) => return read.wrong("memoryThresholds", other, "an object { critical, high, normal, low }"),
     };
     // The two thresholds for cleaning up are written as shares by some users and as percentages by others.
-    let mut usage = |name| {
+    let usage = |name| {
         let usage = read.number(name, 0.0, 100.0)?;
         Ok::<_, Error>(usage.map(|usage| if usage <= 1.0 { usage * 100.0 } else { usage }))
     };
@@ -383,7 +368,7 @@ pub(super) fn memory(options: &Map<String, Value>) -> Result<MemoryOptions> {
     let gc_threshold = usage("gcThreshold")?.unwrap_or(default.gc_threshold);
     let emergency_cleanup_threshold =
         usage("emergencyCleanupThreshold")?.unwrap_or(default.emergency_cleanup_threshold);
-    let parsed = MemoryOptions {
+    Ok(MemoryOptions {
         strategies,
         thresholds,
         monitoring_interval: read
@@ -394,44 +379,34 @@ pub(super) fn memory(options: &Map<String, Value>) -> Result<MemoryOptions> {
         enable_gc_hints: read.boolean("enableGcHints")?.unwrap_or(default.enable_gc_hints),
         emergency_cleanup_threshold,
         memory_buffer: read.number("memoryBuffer", 0.0, 0.99)?.unwrap_or(default.memory_buffer),
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
-fn parse_thresholds(thresholds: &Map<String, Value>) -> Result<Thresholds> {
-    let mut read = Reader::new("memoryThresholds.", thresholds);
+fn parse_thresholds(prefix: &str, thresholds: &Map<String, Value>) -> Result<Thresholds> {
+    let read = Reader::new(prefix, thresholds);
     let default = Thresholds::default();
-    let parsed = Thresholds {
+    Ok(Thresholds {
         critical: read.number("critical", 0.0, 100.0)?.unwrap_or(default.critical),
         high: read.number("high", 0.0, 100.0)?.unwrap_or(default.high),
         normal: read.number("normal", 0.0, 100.0)?.unwrap_or(default.normal),
         low: read.number("low", 0.0, 100.0)?.unwrap_or(default.low),
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
 
-fn parse_strategy(strategy: &Value) -> Result<Strategy> {
+fn parse_strategy(path: &str, strategy: &Value) -> Result<Strategy> {
     let Some(strategy) = strategy.as_object() else {
-        return Err(Error::config(
-            "strategies",
-            format!("{strategy} is not a strategy: pass {{ name, maxBatchSize, … }}"),
-        ));
+        return Err(Error::config(path, format!("{strategy} is not a strategy: pass {{ name, maxBatchSize, … }}")));
     };
-    let mut read = Reader::new("strategies.", strategy);
+    let prefix = format!("{path}.");
+    let read = Reader::new(&prefix, strategy);
+    let missing = |name: &str| Error::config(format!("{prefix}{name}"), "a strategy needs one");
     let approaches = Approach::ALL.map(|approach| (approach.as_str(), approach));
-    let parsed = Strategy {
-        name: read.string("name")?.ok_or_else(|| Error::config("strategies.name", "a strategy needs one"))?,
-        max_batch_size: read
-            .count("maxBatchSize", MOST_ITEMS)?
-            .ok_or_else(|| Error::config("strategies.maxBatchSize", "a strategy needs one"))?
-            as usize,
+    Ok(Strategy {
+        name: read.string("name")?.ok_or_else(|| missing("name"))?,
+        max_batch_size: read.count("maxBatchSize", MOST_ITEMS)?.ok_or_else(|| missing("maxBatchSize"))? as usize,
         approach: read.one_of("approach", &approaches)?.unwrap_or(Approach::Sequential),
         memory_overhead: read.number("memoryOverhead", 0.0, 1e6)?.unwrap_or(1.0),
         cpu_overhead: read.number("cpuOverhead", 0.0, 1e6)?.unwrap_or(1.0),
         cleanup_frequency: read.count("cleanupFrequency", MOST_ITEMS)?.map_or(5, |frequency| frequency as usize),
-    };
-    read.finish()?;
-    Ok(parsed)
+    })
 }
