@@ -24,6 +24,8 @@ export interface CacheStats {
 	averageAccessTime: number;
 	/** Entries that were set. */
 	sets: number;
+	/** Entries that could not be kept, although whoever had computed them was answered. Each is told by an event. */
+	rejected: number;
 	/** Entries that left memory. Those that were not deleted or replaced stay on disk. */
 	evictions: number;
 	evictionCauses: {
@@ -127,8 +129,8 @@ export type CacheEvent = {
 	reason: string;
 } | {
 	type: "rejected";
-	dimensions: number;
-	stored: number;
+	entries: number;
+	reason: string;
 };
 /** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
 export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
@@ -285,7 +287,7 @@ export interface CacheOptions {
 	maxMemoryMB?: number | undefined;
 	/** The same in bytes. */
 	maxSizeBytes?: number | undefined;
-	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
+	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600, with `persistPath` for ever. */
 	ttlSeconds?: number | undefined;
 	/** The same in milliseconds. */
 	ttlMs?: number | undefined;
@@ -345,17 +347,23 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	/**
 	 * What `key` stands for: from the cache or, if it is not there, from `compute`, whose value is set. However many ask
 	 * at the same time, `compute` is called once, and with `persistPath` in one process only; its failure reaches all who
-	 * wait in this process and is not kept.
+	 * wait in this process and is not kept. The answer is what a later `get` gives: rounded, and with metadata as it comes
+	 * out of JSON.
+	 *
+	 * What is set, deleted or cleared meanwhile is newer: then the value is answered, but not kept. So it is where it cannot
+	 * be kept, because it has another length than the others or the cache was closed meanwhile: that is counted, and
+	 * published as a `rejected` event.
 	 */
 	getOrCompute(key: string, content: string, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
 	/** Whether {@link get} would answer. Counts in no statistics. */
 	has(target: string | Annotation, content?: string): Promise<boolean>;
-	/** Deletes an entry; whether there was one. */
+	/** Deletes an entry; whether there was one that {@link get} would have given. */
 	delete(target: string | Annotation): Promise<boolean>;
 	/** Deletes all entries of this namespace and model, on disk, too. */
 	clear(): Promise<void>;
 	/**
-	 * The entries whose vectors point most nearly where `embedding` does, the nearest first. The first call reads all
+	 * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
+	 * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any). The first call reads all
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
 	 *
@@ -372,7 +380,10 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	getStats(): CacheStats;
 	/** How well the cache does, with its latest calls. */
 	getPerformanceMetrics(): CachePerformanceMetrics;
-	/** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+	/**
+	 * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. May be called
+	 * any number of times.
+	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
@@ -2031,6 +2042,8 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" 
 	maxSizeBytes: number;
 	/** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
 	utilization: number;
+	/** Results that could not be kept, although whoever had computed them was answered. Each is told by an event. */
+	rejected: number;
 	/** Entries that left memory. Those that were not deleted or replaced stay on disk. */
 	evictions: number;
 	evictionCauses: {
@@ -2056,16 +2069,18 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" 
 }
 /** What is published on the `diagnostics_channel` `embedcore:results`. */
 export type InferenceCacheEvent = Exclude<CacheEvent, {
-	type: "hit-ratio-low" | "rejected";
+	type: "hit-ratio-low";
 }> | {
 	type: "near-hit";
 	resultType: string;
 	similarity: number;
 	content: string;
 	matchedContent: string;
-} | {
+}
+/** The error is what `semantic.embed` has thrown, as it is. */
+ | {
 	type: "semantic-failed";
-	error: EmbeddingError;
+	error: Error;
 };
 /** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
 export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
@@ -2156,23 +2171,27 @@ export declare class InferenceCache implements AsyncDisposable {
 	set(content: InferenceContent, value: unknown, options?: InferenceSetOptions): Promise<void>;
 	/** Looks many results up, in their order. */
 	getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]>;
-	/** Sets many results. When one is refused for what it is, none is set. */
+	/** Sets many results: all of them or, when one is refused, none. */
 	setMany(entries: readonly InferenceEntry[]): Promise<void>;
 	/**
 	 * The result that is made from `content`: from the cache or, if it is not there, from `compute`, whose value is set.
 	 * However many ask at the same time, `compute` is called once, and with `persistPath` in one process only; its failure
 	 * reaches all who wait in this process and is not kept. The value is what a later call will get: as it comes out of
 	 * JSON, and a copy for everybody.
+	 *
+	 * What is set, deleted, invalidated or cleared meanwhile is newer: then the value is answered, but not kept. So it is
+	 * where it cannot be kept, because it is too large or the cache was closed meanwhile: that is counted, and published as
+	 * a `rejected` event.
 	 */
 	getOrCompute<T>(content: InferenceContent, options: InferenceSetOptions, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>>;
 	/**
-	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes; not by
-	 * `this`. A single text as its argument can be found by its meaning, too.
+	 * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON, or bytes at any
+	 * depth; not by `this`. A single text as its argument can be found by its meaning, too.
 	 */
 	wrap<A extends unknown[], R>(fn: (...args: A) => R | Promise<R>, options?: InferenceWrapOptions): (...args: A) => Promise<R>;
 	/** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
 	has(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
-	/** Deletes a result; whether there was one. */
+	/** Deletes a result; whether there was one that {@link get} would have given. */
 	delete(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
 	/**
 	 * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
@@ -2189,7 +2208,10 @@ export declare class InferenceCache implements AsyncDisposable {
 	flush(): Promise<void>;
 	/** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
 	getStats(): InferenceCacheStats;
-	/** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+	/**
+	 * Writes what is not yet written, closes the file and frees memory, after all calls that were made before; vectors of
+	 * prompts that are still being made get five seconds. May be called any number of times.
+	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;

@@ -149,7 +149,8 @@ describe.each<[string, () => CacheOptions]>([
     const cache = make(options());
     const at = (angle: number) => [Math.cos(angle), Math.sin(angle)];
     for (let i = 0; i < 8; i++) await cache.set(`k${i}`, 'c', at(i / 10), { metadata: { i } });
-    const near = await cache.findSimilar(at(0.1));
+    expect((await cache.findSimilar(at(0.1))).map(({ key }) => key).slice(3)).toEqual(['k3', 'k4', 'k5', 'k6', 'k7']);
+    const near = await cache.findSimilar(at(0.1), { threshold: 0.95 });
     expect(near.map(({ key }) => key)).toEqual(['k1', expect.stringMatching(/k[02]/), expect.stringMatching(/k[02]/), 'k3', 'k4']);
     expect(near[0]!.similarity).toBeCloseTo(1, 6);
     expect(near[0]!.metadata).toEqual({ i: 1 });

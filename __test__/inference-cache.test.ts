@@ -339,8 +339,6 @@ test.each<[string, unknown, RegExp]>([
   ['an invalid Date', [new Date('x')], /value\[0\] is an invalid Date/],
   ['another view', new Float32Array(2), /Float32Array: pass a Uint8Array/],
   ['depth', deep, /levels deep/],
-  ['17 MB', 'x'.repeat(17 << 20), /17825794 bytes, more than the limit of 16777216 bytes: raise maxValueMB/],
-  ['100 MB', new Uint8Array(100 << 20), /104857600 bytes, more than the limit/],
 ])('values that cannot be kept: %s', async (_, value, message) => {
   const cache = make();
   const refused = await failure(() => cache.set('q', value));
@@ -348,6 +346,20 @@ test.each<[string, unknown, RegExp]>([
   expect(refused.message).toMatch(message);
   expect((await failure(() => cache.getOrCompute('q', {}, () => value))).message).toMatch(message);
   expect(cache.getStats()).toMatchObject({ sets: 0, currentEntries: 0 });
+});
+
+test.each<[string, unknown, RegExp]>([
+  ['17 MB', 'x'.repeat(17 << 20), /17825794 bytes, more than the limit of 16777216 bytes: raise maxValueMB/],
+  ['100 MB', new Uint8Array(100 << 20), /104857600 bytes, more than the limit/],
+])('values that are too large: %s', async (_, value, message) => {
+  const cache = make();
+  const refused = await failure(() => cache.set('q', value));
+  expect(refused).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  expect(refused.message).toMatch(message);
+  // What was computed is answered all the same.
+  const answer = await cache.getOrCompute('q', {}, () => value);
+  expect((answer.value as string | Uint8Array).length).toBe((value as string | Uint8Array).length);
+  expect(cache.getStats()).toMatchObject({ sets: 0, currentEntries: 0, rejected: 1 });
 });
 
 test('what is left out of an object by JSON may be', async () => {

@@ -24,6 +24,8 @@ export interface CacheStats {
   averageAccessTime: number;
   /** Entries that were set. */
   sets: number;
+  /** Entries that could not be kept, although whoever had computed them was answered. Each is told by an event. */
+  rejected: number;
   /** Entries that left memory. Those that were not deleted or replaced stay on disk. */
   evictions: number;
   evictionCauses: { expired: number; explicit: number; replaced: number; size: number };
@@ -97,7 +99,7 @@ export type CacheEvent =
   | { type: 'storage-restored'; path: string }
   | { type: 'storage-refused'; path: string; reason: string }
   | { type: 'file-set-aside'; path: string; movedTo: string; reason: string }
-  | { type: 'rejected'; dimensions: number; stored: number };
+  | { type: 'rejected'; entries: number; reason: string };
 
 /** An event for a person. */
 export function textOf(event: CacheEvent): string {
@@ -119,6 +121,6 @@ export function textOf(event: CacheEvent): string {
     case 'file-set-aside':
       return `The cache's file ${event.path} was moved to ${event.movedTo} and replaced: ${event.reason}`;
     case 'rejected':
-      return `An entry with ${event.dimensions} values was not written to the cache's file: others of its model have ${event.stored} there`;
+      return `${event.entries} entries were not kept in the cache: ${event.reason}`;
   }
 }

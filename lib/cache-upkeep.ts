@@ -1,5 +1,6 @@
 // What caches do beside answering: of all processes on one file, one computes a value; and all tidy up.
 
+import type { Channel } from 'node:diagnostics_channel';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long another process is trusted to compute a value before this one does; renewed while it computes. */
@@ -33,6 +34,38 @@ export async function takeLease(leased: Leased): Promise<{ release(): void } | '
     if (!wanted) release();
   }
   return wanted ? { release } : 'there';
+}
+
+const CAUSES = ['expired', 'explicit', 'replaced', 'size'] as const;
+
+/** Tells of evictions. They are counted on the native side, so that they cost nothing while nobody listens. */
+export class Evictions {
+  #told: readonly number[] | undefined;
+
+  /** `count`: all evictions so far, by {@link CAUSES}. */
+  constructor(
+    readonly events: Channel,
+    readonly count: () => readonly number[],
+    readonly publish: (event: { type: 'evicted'; cause: (typeof CAUSES)[number]; entries: number }) => void,
+  ) {}
+
+  /** Before what may evict. What was evicted before anybody listened is not told. */
+  watch(): void {
+    if (!this.events.hasSubscribers) this.#told = undefined;
+    else this.#told ??= this.count();
+  }
+
+  /** After what may have evicted. */
+  tell(): void {
+    const before = this.#told;
+    if (!before) return;
+    const now = this.count();
+    this.#told = now;
+    for (const [at, cause] of CAUSES.entries()) {
+      const entries = now[at]! - before[at]!;
+      if (entries > 0) this.publish({ type: 'evicted', cause, entries });
+    }
+  }
 }
 
 /** Runs maintenance until its owner is closed or forgotten. Keeps neither the process nor the owner alive. */

@@ -77,8 +77,13 @@ export interface Pack {
 
 /** Under which name and content the result of an annotation is kept. */
 export function annotationKey(annotation: unknown, where: string): { key: string; content: string } {
-  const [key, ...texts] = annotationFields(annotation, where) as [string, string, string, string];
-  return { key, content: JSON.stringify(texts) };
+  const [key, ...texts] = annotationFields(annotation, where) as [string, ...string[]];
+  return { key, content: contentOf(texts) };
+}
+
+/** The content of an annotation with these texts. */
+export function contentOf(texts: readonly string[]): string {
+  return JSON.stringify(texts);
 }
 
 export function noContent(what: string): EmbeddingError {
@@ -112,10 +117,28 @@ export function copyValues(embedding: ArrayLike<number>, data: Float32Array, off
   }
 }
 
+/** A copy of a vector that a computation has made. What is no vector is refused here: nobody can be answered with it. */
+export function finiteVector(embedding: unknown, where: string): Float32Array {
+  const values = vectorOf(embedding, where);
+  if (values.length === 0) throw invalid(`${where} has no values: compute at least one`);
+  const vector = new Float32Array(values.length);
+  copyValues(values, vector, 0, where);
+  const at = vector.findIndex((value) => !Number.isFinite(value));
+  if (at >= 0) throw invalid(`${where} has ${values[at]} at position ${at}, not a finite number of 32 bits`);
+  return vector;
+}
+
+/** How long an entry lives, in milliseconds; NaN: as long as the cache says. */
+export function ttlOf(ttlSeconds: unknown, where: string): number {
+  if (ttlSeconds === undefined) return NaN;
+  if (typeof ttlSeconds === 'number' && ttlSeconds > 0) return ttlSeconds * 1000;
+  throw invalid(`The ttlSeconds${where} is ${show(ttlSeconds)}, not a number above 0`);
+}
+
 /** Entries as they cross: key, content and metadata in turn, and the vectors one after the other. */
 export function packOf(entries: readonly Partial<CacheEntry>[], validate = true): Pack {
   const strings: string[] = [];
-  const ttls = new Float64Array(entries.length).fill(NaN);
+  const ttls = new Float64Array(entries.length);
   let data = new Float32Array(0);
   let dimensions = 0;
   entries.forEach(({ key, content, embedding, ttlSeconds, metadata }, index) => {
@@ -134,18 +157,14 @@ export function packOf(entries: readonly Partial<CacheEntry>[], validate = true)
       throw invalid(`The embedding${where} has ${length} values, that of entry 0 has ${dimensions}`, { index });
     }
     copyValues(vector, data, index * dimensions, `The embedding${where}`);
-    if (ttlSeconds !== undefined) {
-      if (typeof ttlSeconds !== 'number' || !(ttlSeconds > 0)) {
-        throw invalid(`The ttlSeconds${where} is ${show(ttlSeconds)}, not a number above 0`, { index });
-      }
-      ttls[index] = ttlSeconds * 1000;
-    }
+    ttls[index] = ttlOf(ttlSeconds, where);
     strings.push(key, content ?? '', metadata === undefined ? '' : toJson(metadata, where));
   });
   return { strings, data, ttls };
 }
 
-function toJson(metadata: unknown, where: string): string {
+/** What is kept beside a vector, as it crosses. */
+export function toJson(metadata: unknown, where: string): string {
   let json: string | undefined;
   let cause: unknown;
   try {
@@ -226,7 +245,9 @@ export class Matrix implements CacheMatrix {
     this.#parts = parts;
     this.rows = parts.reduce((sum, part) => sum + part.rows, 0);
     this.dimensions = Math.max(...parts.map((part) => part.dimensions));
-    this.hits = parts.length === 1 ? parts[0]!.hits : concat(Uint8Array, parts.map((part) => part.hits));
+    // What has a row of another length has none here.
+    const hits = (part: Part) => (part.dimensions === this.dimensions ? part.hits : new Uint8Array(part.rows));
+    this.hits = parts.length === 1 ? parts[0]!.hits : concat(Uint8Array, parts.map(hits));
     // A property of its own: structuredClone sees no others.
     Object.defineProperty(this, 'data', { enumerable: true, get: () => this.#values() });
   }

@@ -2,12 +2,14 @@ import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './cache-report';
-import { maintain, takeLease } from './cache-upkeep';
+import { Evictions, maintain, takeLease } from './cache-upkeep';
 import {
   Matrix,
   Part,
   annotationKey,
+  contentOf,
   copyValues,
+  finiteVector,
   fromNative,
   isAnnotated,
   readEntry,
@@ -16,7 +18,9 @@ import {
   packOf,
   resultOf,
   similarOf,
+  toJson,
   toNumbers,
+  ttlOf,
   vectorOf,
   type CacheEntry,
   type CacheEntryOptions,
@@ -27,12 +31,14 @@ import {
   type Pack,
   type SimilarEntry,
 } from './cache-values';
+import { CallOrder, follow } from './call-order';
 import { EmbeddingError } from './errors';
-import { invalid, requireArray, show, type Annotation } from './input';
+import { annotationFields, invalid, requireArray, show, type Annotation } from './input';
 import { logOf, type Log, type Logger } from './log';
-import { call, native, settle, type NativeCache } from './native';
+import { call, native, settle, settled, type NativeCache } from './native';
 import { crossing, optionReader } from './options';
 import type { EmbeddingResult } from './result';
+import { Flights, type Flight } from './single-flight';
 
 export type {
   CacheEvent,
@@ -62,7 +68,7 @@ export interface CacheOptions {
   maxMemoryMB?: number | undefined;
   /** The same in bytes. */
   maxSizeBytes?: number | undefined;
-  /** How long an entry is an answer, in seconds; 0: for ever. Default 3600. */
+  /** How long an entry is an answer, in seconds; 0: for ever. Default 3600, with `persistPath` for ever. */
   ttlSeconds?: number | undefined;
   /** The same in milliseconds. */
   ttlMs?: number | undefined;
@@ -135,6 +141,15 @@ interface Settings {
   hitRatioThreshold: number;
   validate: boolean;
   shared: boolean;
+  /** Whether vectors are kept with less precision than they are given. */
+  rounds: boolean;
+}
+
+/** What a computation has made, as it is kept. */
+interface Computed {
+  vector: Float32Array;
+  /** JSON, or empty. */
+  metadata: string;
 }
 
 /** What the native side knows a cache by. */
@@ -152,7 +167,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #native: NativeCache;
   readonly #settings: Settings;
   readonly #log: Log | undefined;
-  readonly #flights = new Map<string, Promise<CachedEmbedding>>();
+  readonly #order = new CallOrder();
+  readonly #flights = new Flights<Computed>();
+  readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
   readonly #look: ReturnType<NativeCache['looker']>;
@@ -162,7 +179,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   #closed: Promise<void> | undefined;
   #requestsBefore = 0;
   #hitsBefore = 0;
-  #evictedBefore: CacheStats['evictionCauses'] = { expired: 0, explicit: 0, replaced: 0, size: 0 };
 
   /**
    * The file is opened in the background.
@@ -179,6 +195,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
+    this.#evictions = new Evictions(events, () => this.#native.evicted(), publish);
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
 
@@ -196,13 +213,15 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     embedding?: ArrayLike<number>,
     options: CacheEntryOptions = {},
   ): Promise<void> {
+    this.#requireOpen();
     if (typeof target !== 'string') {
       const { key, content } = annotationKey(target, 'The annotation');
       const { embedding: vector, ...rest } = resultOf(value);
-      return this.#set(true, packOf([{ key, content, embedding: vector, metadata: rest }]));
+      const pack = packOf([{ key, content, embedding: vector, metadata: rest }]);
+      return this.#set(true, key, pack);
     }
     const entry = { ...readEntryOptions(options), key: target, content: value as string, embedding: embedding as ArrayLike<number> };
-    return this.#set(false, packOf([entry], this.#settings.validate));
+    return this.#set(false, target, packOf([entry], this.#settings.validate));
   }
 
   /** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
@@ -219,59 +238,105 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       this.#native.missed();
       return null;
     }
+    const { nodeId } = target;
     const found = await this.#get(true, key.key, this.#settings.validate ? key.content : undefined);
     if (!found) return null;
     const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
-    return { nodeId: target.nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
+    return { nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
   }
 
   /** Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. */
   async getMany(entries: readonly CacheLookup[] | readonly Annotation[]): Promise<CacheMatrix> {
     this.#requireOpen();
     requireArray(entries, '{ key, content }, or of annotations');
+    // All of it is read now: the caller may change its array and its objects while the call runs.
     const annotated = isAnnotated(entries);
     const { validate } = this.#settings;
-    const parts: Part[] = [];
-    let at = 0;
-    do {
-      if (at > 0) await nextTurn();
-      const from = at;
-      const strings: string[] = [];
-      for (let characters = 0; at < entries.length && at - from < PACK_ENTRIES && characters < PACK_CHARACTERS; at++) {
-        const entry = annotated ? annotationKey(entries[at], `Annotation ${at}`) : (entries[at] as CacheLookup | null);
-        const key = entry?.key;
+    const strings: string[] = [];
+    const texts: string[][] = [];
+    const packs: number[] = [];
+    let characters = 0;
+    for (let at = 0, from = 0; at < entries.length; at++) {
+      const entry = entries[at];
+      if (annotated) {
+        const [key, ...rest] = annotationFields(entry, `Annotation ${at}`) as [string, ...string[]];
+        strings.push(key, '');
+        texts.push(rest);
+        for (const text of rest) characters += text.length;
+      } else {
+        const key = (entry as CacheLookup | null)?.key;
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
-        const content = validate ? entry!.content : '';
+        const content = validate ? (entry as CacheLookup).content : '';
         if (typeof content !== 'string') throw noContent(`The content of entry ${at}`);
         strings.push(key, content);
         characters += key.length + content.length;
       }
-      const rows = at - from;
-      // From here to the answer nothing of the caller's runs, so that no other lookup gets in between.
-      for (let i = 0; i < strings.length; i += ARGUMENTS) this.#look(annotated, ...strings.slice(i, i + ARGUMENTS));
-      const lookup = this.#native.looked();
-      const fromDisk = lookup.open;
-      if (fromDisk) await settle(() => lookup.settle());
+      if (at + 1 - from < PACK_ENTRIES && characters < PACK_CHARACTERS) continue;
+      packs.push((from = at + 1));
+      characters = 0;
+    }
+    if (packs.at(-1) !== entries.length) packs.push(entries.length);
+    const look = (from: number, to: number) => {
+      for (let at = from; at < to && annotated; at++) strings[2 * at + 1] = contentOf(texts[at]!);
+      return this.#lookMany(annotated, strings, from, to);
+    };
+    const parts = await this.#order.readAll(() => {
+      this.#evictions.watch();
+      const first = look(0, packs[0]!);
+      return packs.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, packs, look);
+    });
+    this.#evictions.tell();
+    return new Matrix(parts);
+  }
+
+  /** The parts of a lookup that is too large for one turn of the event loop. */
+  async #restOf(
+    first: Part | PromiseLike<Part>,
+    packs: readonly number[],
+    look: (from: number, to: number) => Part | PromiseLike<Part>,
+  ): Promise<Part[]> {
+    const parts = [await first];
+    for (let at = 1; at < packs.length; at++) {
+      await nextTurn();
+      parts.push(await look(packs[at - 1]!, packs[at]!));
+    }
+    return parts;
+  }
+
+  #lookMany(annotated: boolean, strings: readonly string[], from: number, to: number): Part | PromiseLike<Part> {
+    // From here to the answer nothing of the caller's runs, so that no other lookup gets in between.
+    for (let i = 2 * from; i < 2 * to; i += ARGUMENTS) this.#look(annotated, ...strings.slice(i, Math.min(i + ARGUMENTS, 2 * to)));
+    const lookup = this.#native.looked();
+    const rows = to - from;
+    if (!lookup.open) return new Part(lookup, rows);
+    return settle(() => lookup.settle()).then(() => {
       const part = new Part(lookup, rows);
       // What memory answered is held by memory anyway; what came from disk would be held out of the collector's sight.
-      if (fromDisk) part.data;
-      parts.push(part);
-    } while (at < entries.length);
-    this.#publishEvictions();
-    return new Matrix(parts);
+      part.data;
+      return part;
+    });
   }
 
   /** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
   async setMany(entries: readonly CacheEntry[]): Promise<void> {
+    this.#requireOpen();
     requireArray(entries, '{ key, content, embedding }');
     const given = entries.map((entry: CacheEntry | null, index) => readEntry(entry ?? {}, `entries[${index}]`));
-    if (given.length > 0) await this.#set(false, packOf(given, this.#settings.validate));
+    if (given.length === 0) return;
+    const pack = packOf(given, this.#settings.validate);
+    await settled(() => this.#order.changeAll(() => this.#commit(false, pack)));
+    this.#evictions.tell();
   }
 
   /**
    * What `key` stands for: from the cache or, if it is not there, from `compute`, whose value is set. However many ask
    * at the same time, `compute` is called once, and with `persistPath` in one process only; its failure reaches all who
-   * wait in this process and is not kept.
+   * wait in this process and is not kept. The answer is what a later `get` gives: rounded, and with metadata as it comes
+   * out of JSON.
+   *
+   * What is set, deleted or cleared meanwhile is newer: then the value is answered, but not kept. So it is where it cannot
+   * be kept, because it has another length than the others or the cache was closed meanwhile: that is counted, and
+   * published as a `rejected` event.
    */
   async getOrCompute(
     key: string,
@@ -280,44 +345,65 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     options: CacheEntryOptions = {},
   ): Promise<CachedEmbedding> {
     if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
-    const given = readEntryOptions(options);
-    const found = await this.get(key, content);
-    if (found) return found;
-    const name = `${key.length}:${key}${content}`;
-    let flight = this.#flights.get(name);
-    if (!flight) {
-      flight = this.#compute(key, content, compute, given).finally(() => this.#flights.delete(name));
-      this.#flights.set(name, flight);
-    }
-    const { embedding, ...rest } = await flight;
-    // Everybody gets an array of its own.
-    return { embedding: [...embedding], ...rest };
+    if (typeof key !== 'string') throw invalid(`The key is ${show(key)}, not a string`);
+    this.#requireOpen();
+    const expected = this.#contentOf(content, 'The content');
+    // What is wrong with these is better known before than after an expensive call, during which they may change.
+    const { ttlSeconds, metadata } = readEntryOptions(options);
+    const setting = { ttlMs: ttlOf(ttlSeconds, ''), metadata: metadata === undefined ? '' : toJson(metadata, '') };
+    const begun = await this.#order.read(key, () =>
+      follow(this.#find(false, key, expected), (found): { found: CachedEmbedding } | { landing: Promise<Computed> } => {
+        if (found) return { found };
+        const name = expected ?? '';
+        const landing =
+          this.#flights.joined(key, name) ??
+          this.#flights.begin(key, name, undefined, (flight) => this.#compute(key, expected, compute, setting, flight));
+        return { landing };
+      }),
+    );
+    if ('found' in begun) return begun.found;
+    const { vector, metadata: json } = await begun.landing;
+    // Everybody gets values of its own.
+    const embedding = toNumbers(vector, vector.length);
+    return json === '' ? { embedding } : { embedding, metadata: JSON.parse(json) as unknown };
   }
 
   async #compute(
     key: string,
-    content: string,
+    expected: string | undefined,
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
-    options: CacheEntryOptions,
-  ): Promise<CachedEmbedding> {
+    { ttlMs, metadata }: { ttlMs: number; metadata: string },
+    flight: Flight,
+  ): Promise<Computed> {
     const lease = this.#settings.shared
       ? await takeLease({
           acquire: (lifetime) => settle(() => this.#native.acquire(key, lifetime)),
           release: () => this.#native.release(key),
-          there: () => this.has(key, content),
+          there: async () => this.#has(false, key, expected),
         })
       : undefined;
-    if (lease === 'there') {
-      const found = await this.get(key, content);
-      if (found) return found;
-    }
     try {
-      const embedding = await compute();
-      await this.set(key, content, embedding, options);
-      const rounded = Array.from(Float32Array.from(embedding));
-      return { embedding: rounded, ...(options.metadata !== undefined && { metadata: options.metadata }) };
+      if (lease === 'there') {
+        const found = await this.#get(false, key, expected);
+        if (found) return { vector: Float32Array.from(found.embedding), metadata: found.metadata === undefined ? '' : JSON.stringify(found.metadata) };
+      }
+      const computed = await follow(compute(), (embedding) => ({ vector: finiteVector(embedding, 'The embedding'), metadata }));
+      if (this.#settings.rounds) this.#native.round(computed.vector);
+      const pack = { strings: [key, expected ?? '', metadata], data: computed.vector, ttls: Float64Array.of(ttlMs) };
+      await this.#keep(key, expected ?? '', pack, flight);
+      return computed;
     } finally {
       if (typeof lease === 'object') lease.release();
+    }
+  }
+
+  /** Keeps what was computed, unless something newer was written meanwhile. The value is there: nothing of this fails. */
+  async #keep(key: string, name: string, pack: Pack, flight: Flight): Promise<void> {
+    try {
+      await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(false, pack, name))));
+      this.#evictions.tell();
+    } catch (thrown) {
+      this.#native.reject(`The computed embedding of ${show(key)}: ${(thrown as EmbeddingError).message}`);
     }
   }
 
@@ -325,32 +411,45 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   async has(target: string | Annotation, content?: string): Promise<boolean> {
     this.#requireOpen();
     if (typeof target === 'string') {
-      const expected = content === undefined ? undefined : this.#contentOf(content, 'The content');
-      return settle(async () => this.#native.has(false, target, expected));
+      return this.#has(false, target, content === undefined ? undefined : this.#contentOf(content, 'The content'));
     }
     const { key, content: text } = annotationKey(target, 'The annotation');
-    return settle(async () => this.#native.has(true, key, this.#settings.validate ? text : undefined));
+    return this.#has(true, key, this.#settings.validate ? text : undefined);
   }
 
-  /** Deletes an entry; whether there was one. */
+  /** Deletes an entry; whether there was one that {@link get} would have given. */
   async delete(target: string | Annotation): Promise<boolean> {
     this.#requireOpen();
     const annotated = typeof target !== 'string';
     const key = annotated ? annotationKey(target, 'The annotation').key : target;
-    const deleted = await settle(async () => this.#native.delete(annotated, key));
-    this.#publishEvictions();
+    const deleted = await settled(() =>
+      this.#order.change(key, () => {
+        this.#evictions.watch();
+        return follow(this.#native.delete(annotated, key), (was) => {
+          if (!annotated) this.#flights.overtake(key);
+          return was;
+        });
+      }),
+    );
+    this.#evictions.tell();
     return deleted;
   }
 
   /** Deletes all entries of this namespace and model, on disk, too. */
   async clear(): Promise<void> {
     this.#requireOpen();
-    await settle(async () => this.#native.clear());
-    this.#publishEvictions();
+    await settled(() =>
+      this.#order.changeAll(() => {
+        this.#evictions.watch();
+        return follow(this.#native.clear(), () => this.#flights.overtakeAll());
+      }),
+    );
+    this.#evictions.tell();
   }
 
   /**
-   * The entries whose vectors point most nearly where `embedding` does, the nearest first. The first call reads all
+   * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
+   * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any). The first call reads all
    * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
    *
@@ -363,7 +462,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     options: SimilarOptions = {},
   ): Promise<SimilarEntry[]> {
     this.#requireOpen();
-    const { threshold = 0.95, limit = 10 } = readSimilar(options);
+    const { threshold = -1, limit = 10 } = readSimilar(options);
     if (typeof threshold !== 'number' || !(threshold >= -1 && threshold <= 1)) {
       throw invalid(`threshold is ${show(threshold)}, not a number from -1 to 1`);
     }
@@ -372,15 +471,16 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     }
     const query = new Float32Array(vectorOf(embedding, 'The embedding').length);
     copyValues(embedding, query, 0, 'The embedding');
-    const near = await settle(() => this.#native.nearest(query, threshold, limit));
+    const near = await settled(() => this.#order.readAll(() => this.#native.nearest(query, threshold, limit)));
     return similarOf(near, query);
   }
 
   /** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
   async optimize(): Promise<CacheMaintenance> {
     this.#requireOpen();
+    this.#evictions.watch();
     const did = JSON.parse(await settle(() => this.#native.optimize())) as CacheMaintenance;
-    this.#publishEvictions();
+    this.#evictions.tell();
     this.#watchHitRatio();
     return did;
   }
@@ -388,7 +488,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /** Waits until everything that was set before is in the file and survives even a loss of power. */
   async flush(): Promise<void> {
     this.#requireOpen();
-    await settle(() => this.#native.flush());
+    await settled(() => this.#order.last(() => this.#native.flush()));
   }
 
   /** How the cache does. */
@@ -414,10 +514,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     };
   }
 
-  /** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+  /**
+   * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. May be called
+   * any number of times.
+   */
   close(): Promise<void> {
     clearInterval(this.#timer);
-    return (this.#closed ??= settle(() => this.#native.close()));
+    return (this.#closed ??= settle(async () => this.#order.last(() => this.#native.close())));
   }
 
   /** The same as {@link close}, for `await using`. */
@@ -435,44 +538,57 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     throw noContent(what);
   }
 
-  /** Not async: an answer from memory costs no promise of its own. */
   #get(
     annotated: boolean,
     key: string,
     content: string | undefined,
+  ): CachedEmbedding | null | PromiseLike<CachedEmbedding | null> {
+    return this.#order.read(key, () => this.#find(annotated, key, content));
+  }
+
+  /** An answer from memory costs no promise of its own. */
+  #find(
+    annotated: boolean,
+    key: string,
+    content: string | undefined,
   ): CachedEmbedding | null | Promise<CachedEmbedding | null> {
+    this.#evictions.watch();
     const answer = this.#lookup(annotated, key, content);
-    if (answer === MISS) return null;
+    if (answer === MISS) {
+      this.#evictions.tell();
+      return null;
+    }
     if (answer === ASK_DISK) return this.#getFromDisk();
     const length = answer & (HAS_METADATA - 1);
     if (answer !== length || length > this.#scratch.length) return fromNative(this.#native.found()!);
     return { embedding: toNumbers(this.#scratch, length) };
   }
 
-  async #getFromDisk(): Promise<CachedEmbedding | null> {
-    const found = await settle(() => this.#native.settle());
-    this.#publishEvictions();
-    return found && fromNative(found);
-  }
-
-  async #set(annotated: boolean, { strings, data, ttls }: Pack): Promise<void> {
-    this.#requireOpen();
-    await settle(async () => {
-      for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
-      return this.#native.set(annotated, data, ttls);
+  #getFromDisk(): Promise<CachedEmbedding | null> {
+    const settling = this.#native.settle();
+    return settle(() => settling).then((found) => {
+      this.#evictions.tell();
+      return found && fromNative(found);
     });
-    this.#publishEvictions();
   }
 
-  /** Evictions are counted on the native side and told from here, so that they cost nothing when nobody listens. */
-  #publishEvictions(): void {
-    if (!events.hasSubscribers) return;
-    const now = this.getStats().evictionCauses;
-    for (const cause of ['expired', 'explicit', 'replaced', 'size'] as const) {
-      const entries = now[cause] - this.#evictedBefore[cause];
-      if (entries > 0) publish({ type: 'evicted', cause, entries });
-    }
-    this.#evictedBefore = now;
+  #has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean> {
+    return settled(() => this.#order.read(key, () => this.#native.has(annotated, key, content)));
+  }
+
+  async #set(annotated: boolean, key: string, pack: Pack): Promise<void> {
+    await settled(() => this.#order.change(key, () => this.#commit(annotated, pack)));
+    this.#evictions.tell();
+  }
+
+  /** Sets entries, and has what was begun before under their keys (`by`: before that computation) know that it is older. */
+  #commit(annotated: boolean, { strings, data, ttls }: Pack, by?: string): void | PromiseLike<void> {
+    this.#evictions.watch();
+    for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
+    return follow(this.#native.set(annotated, data, ttls), () => {
+      if (annotated || this.#flights.size === 0) return;
+      for (let i = 0; i < strings.length; i += 3) this.#flights.overtake(strings[i]!, by);
+    });
   }
 
   #watchHitRatio(): void {

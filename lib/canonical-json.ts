@@ -1,5 +1,7 @@
 // JSON of which there is one for each value, and what of a value JSON cannot hold.
 
+import { randomUUID } from 'node:crypto';
+
 import { EmbeddingError } from './errors';
 import { invalid, show } from './input';
 
@@ -30,6 +32,8 @@ function leaf(value: unknown, path: Path): string | undefined {
     case 'boolean':
       return JSON.stringify(value);
     case 'number':
+      // JSON has it, and everybody reads it as it is; only JSON.stringify does not write it.
+      if (Object.is(value, -0)) return '-0';
       if (Number.isFinite(value)) return JSON.stringify(value);
       throw refuse(path, `${value}, which JSON does not have`);
     case 'bigint':
@@ -79,26 +83,28 @@ function enter(value: object, path: Path, above: Set<object>): void {
 
 /**
  * The JSON of a value in canonical form (RFC 8785): equal values give equal texts, in whatever order their keys were
- * added. Lone surrogates are kept apart, as escapes.
+ * added. Lone surrogates are kept apart, as escapes, and so is -0 from 0.
+ * @param ofBytes What stands for bytes, where they are no mistake.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what JSON does not have.
  */
-export function canonicalJson(value: unknown, name: string): string {
-  return canonical(value, [name], new Set());
+export function canonicalJson(value: unknown, name: string, ofBytes?: (bytes: Uint8Array) => string): string {
+  return canonical(value, [name], new Set(), ofBytes);
 }
 
-function canonical(value: unknown, path: Path, above: Set<object>): string {
+function canonical(value: unknown, path: Path, above: Set<object>, ofBytes?: (bytes: Uint8Array) => string): string {
   const json = leaf(value, path);
   if (json !== undefined) return json;
+  if (ofBytes && Object.prototype.toString.call(value) === '[object Uint8Array]') return ofBytes(value as Uint8Array);
   const parts = unfolded(value as object, path);
-  if (parts !== value) return canonical(parts, path, above);
+  if (parts !== value) return canonical(parts, path, above, ofBytes);
   enter(parts as object, path, above);
   let text: string;
   if (Array.isArray(parts)) {
-    text = `[${Array.from(parts, (part, at) => canonical(part, [...path, at], above)).join()}]`;
+    text = `[${Array.from(parts, (part, at) => canonical(part, [...path, at], above, ofBytes)).join()}]`;
   } else {
     const object = parts as Record<string, unknown>;
     const keys = Object.keys(object).sort();
-    text = `{${keys.map((key) => `${JSON.stringify(key)}:${canonical(object[key], [...path, key], above)}`).join()}}`;
+    text = `{${keys.map((key) => `${JSON.stringify(key)}:${canonical(object[key], [...path, key], above, ofBytes)}`).join()}}`;
   }
   above.delete(parts as object);
   return text;
@@ -109,21 +115,29 @@ function canonical(value: unknown, path: Path, above: Set<object>): string {
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what would not come back as it is.
  */
 export function faithfulJson(value: unknown, name: string): string {
-  check(value, [name], new Set());
-  const json = JSON.stringify(value) as string | undefined;
+  const minusZero = check(value, [name], new Set());
+  // What JSON.stringify writes as 0 is marked by a text that the value cannot have.
+  const mark = minusZero ? `-0 ${randomUUID()}` : '';
+  const json = JSON.stringify(value, minusZero ? (_, part: unknown) => (Object.is(part, -0) ? mark : part) : undefined) as string | undefined;
   if (json === undefined) throw invalid(`${name} is ${show(value)}, which JSON does not have`);
-  return json;
+  return minusZero ? json.replaceAll(JSON.stringify(mark), '-0') : json;
 }
 
-function check(value: unknown, path: Path, above: Set<object>): void {
-  if (leaf(value, path) !== undefined) return;
+/** Refuses what JSON does not have; whether there is a -0. */
+function check(value: unknown, path: Path, above: Set<object>): boolean {
+  const json = leaf(value, path);
+  if (json !== undefined) return json === '-0';
   const parts = unfolded(value as object, path);
   if (parts !== value) return check(parts, path, above);
   enter(parts as object, path, above);
+  let minusZero = false;
   if (Array.isArray(parts)) {
-    for (let at = 0; at < parts.length; at++) check(parts[at], [...path, at], above);
+    for (let at = 0; at < parts.length; at++) minusZero = check(parts[at], [...path, at], above) || minusZero;
   } else {
-    for (const [key, part] of Object.entries(parts as object)) if (part !== undefined) check(part, [...path, key], above);
+    for (const [key, part] of Object.entries(parts as object)) {
+      if (part !== undefined) minusZero = check(part, [...path, key], above) || minusZero;
+    }
   }
   above.delete(parts as object);
+  return minusZero;
 }

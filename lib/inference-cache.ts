@@ -1,9 +1,13 @@
 import { channel } from 'node:diagnostics_channel';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { types } from 'node:util';
 
 import { textOf, type CacheEvent, type CacheMaintenance } from './cache-report';
-import { maintain, takeLease } from './cache-upkeep';
+import { Evictions, maintain, takeLease } from './cache-upkeep';
+import { CallOrder, follow } from './call-order';
 import { EmbeddingError, toEmbeddingError } from './errors';
 import {
+  argumentParts,
   cachedOf,
   keep,
   keyParts,
@@ -32,9 +36,10 @@ import {
 } from './inference-values';
 import { invalid, requireArray, show } from './input';
 import { logOf, type Log, type Logger } from './log';
-import { call, native, settle, type NativePrompt, type NativeResults } from './native';
+import { call, native, settle, settled, type NativePrompt, type NativeResults, type NativeStored } from './native';
 import { crossing, optionReader, read, record, refused, type Given } from './options';
 import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
+import { Flights, type Flight } from './single-flight';
 
 export type {
   CachedInference,
@@ -112,7 +117,7 @@ const readInvalidate = optionReader<InvalidateOptions>({ type: true, tag: true, 
 
 const events = channel('embedcore:results');
 
-type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' | 'rejected' }>;
+type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' }>;
 
 interface Settings {
   maintenanceInterval: number;
@@ -125,13 +130,29 @@ interface Asked extends KeyParts {
   key: string;
 }
 
+/** What is set beside a value, and under which key. */
+interface About {
+  asked: Asked;
+  setting: Setting;
+}
+
+interface Result extends About {
+  kept: Kept;
+}
+
 /** What became of a computation, for all who wait. */
 interface Landed {
   kept: Kept;
   fromCache: boolean;
   /** JSON, or nothing. */
   metadata?: string;
+  /** Of a near hit only. */
+  similarity?: number;
+  matched?: string;
 }
+
+/** How long `close` waits for vectors of prompts. */
+const DRAIN_MS = 5000;
 
 /**
  * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
@@ -147,12 +168,13 @@ export class InferenceCache implements AsyncDisposable {
   readonly #monitor: InferenceCacheOptions['monitor'];
   readonly #log: Log | undefined;
   readonly #vectors: PromptVectors | undefined;
-  readonly #flights = new Map<string, Promise<Landed>>();
-  /** How many of them are over. */
-  #landings = 0;
+  readonly #order = new CallOrder();
+  readonly #flights = new Flights<Landed, About>();
+  /** Prompts whose vectors are being made, to find results that were set. */
+  readonly #prompts = new Flights<void, About>();
+  readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   #closed: Promise<void> | undefined;
-  #evictedBefore: readonly number[] = [0, 0, 0, 0];
 
   /**
    * The file is opened in the background.
@@ -169,6 +191,7 @@ export class InferenceCache implements AsyncDisposable {
     const onEvent = (json: string) => publish(JSON.parse(json) as StorageEvent, log);
     this.#native = call(() => new (native().NativeResults)(crossing(rest), onEvent));
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
+    this.#evictions = new Evictions(events, () => this.#native.evicted(), publish);
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
 
@@ -180,7 +203,7 @@ export class InferenceCache implements AsyncDisposable {
   /** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
   async set(content: InferenceContent, value: unknown, options: InferenceSetOptions = {}): Promise<void> {
     const given = readSetting(options);
-    await this.#set(this.#asked(content, given), keep(value), settingOf(given));
+    await this.#set([{ asked: this.#asked(content, given), kept: keep(value), setting: settingOf(given) }]);
   }
 
   /** Looks many results up, in their order. */
@@ -193,14 +216,14 @@ export class InferenceCache implements AsyncDisposable {
     return Promise.all(asked.map((one) => this.#get<T>(one)));
   }
 
-  /** Sets many results. When one is refused for what it is, none is set. */
+  /** Sets many results: all of them or, when one is refused, none. */
   async setMany(entries: readonly InferenceEntry[]): Promise<void> {
     requireArray(entries, '{ content, value, type?, params?, … }');
     const all = entries.map((entry, at) => inEntry(at, () => {
       const { content, value, ...given } = readEntry(entry, `entries[${at}]`);
       return { asked: this.#asked(content, given), kept: keep(value), setting: settingOf(given) };
     }));
-    await Promise.all(all.map(({ asked, kept, setting }) => this.#set(asked, kept, setting)));
+    if (all.length > 0) await this.#set(all);
   }
 
   /**
@@ -208,6 +231,10 @@ export class InferenceCache implements AsyncDisposable {
    * However many ask at the same time, `compute` is called once, and with `persistPath` in one process only; its failure
    * reaches all who wait in this process and is not kept. The value is what a later call will get: as it comes out of
    * JSON, and a copy for everybody.
+   *
+   * What is set, deleted, invalidated or cleared meanwhile is newer: then the value is answered, but not kept. So it is
+   * where it cannot be kept, because it is too large or the cache was closed meanwhile: that is counted, and published as
+   * a `rejected` event.
    */
   async getOrCompute<T>(
     content: InferenceContent,
@@ -216,29 +243,13 @@ export class InferenceCache implements AsyncDisposable {
   ): Promise<InferenceAnswer<T>> {
     if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
     const given = readSetting(options);
-    const asked = this.#asked(content, given);
-    // What is wrong with these is better known before than after an expensive call.
-    const setting = settingOf(given);
-    const landings = this.#landings;
-    const found = await this.#get<T>(asked);
-    if (found) return answerOf(found);
-    let flight = this.#flights.get(asked.key);
-    const waits = flight !== undefined;
-    if (!flight) {
-      const looked = landings === this.#landings;
-      flight = this.#compute(asked, compute, setting, looked).finally(() => {
-        this.#landings++;
-        this.#flights.delete(asked.key);
-      });
-      this.#flights.set(asked.key, flight);
-    }
-    const { kept, fromCache, metadata } = await flight;
-    return { value: unkeep<T>(kept), fromCache: fromCache || waits, ...(metadata && { metadata: JSON.parse(metadata) as unknown }) };
+    // What is wrong with these is better known before than after an expensive call, during which they may change.
+    return this.#getOrCompute(this.#asked(content, given), settingOf(given), compute);
   }
 
   /**
-   * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON or bytes; not by
-   * `this`. A single text as its argument can be found by its meaning, too.
+   * The function, with its results cached: by its name, `params`, and its arguments, which must be JSON, or bytes at any
+   * depth; not by `this`. A single text as its argument can be found by its meaning, too.
    */
   wrap<A extends unknown[], R>(
     fn: (...args: A) => R | Promise<R>,
@@ -250,12 +261,12 @@ export class InferenceCache implements AsyncDisposable {
       throw invalid('The function has no name: pass { name }, which tells its results from those of other functions');
     }
     const settings = { ...rest, params: { function: name, params } };
-    keyParts('-', settings);
-    settingOf(settings);
+    const parts = keyParts('-', settings);
+    const setting = settingOf(settings);
     const cache = this;
     const wrapped = async function (this: unknown, ...args: A): Promise<R> {
-      const content = argumentsOf(args);
-      return (await cache.getOrCompute<R>(content, settings, () => fn.apply(this, args))).value;
+      const asked = cache.#keyed({ ...parts, ...argumentParts(args) });
+      return (await cache.#getOrCompute<R>(asked, setting, () => fn.apply(this, args))).value;
     };
     return Object.defineProperties(wrapped, { name: { value: name }, length: { value: fn.length } });
   }
@@ -263,14 +274,19 @@ export class InferenceCache implements AsyncDisposable {
   /** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
   async has(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
     const { key } = this.#asked(content, readKey(options));
-    return settle(() => this.#native.has(key));
+    return settled(() => this.#order.read(key, () => this.#native.has(key)));
   }
 
-  /** Deletes a result; whether there was one. */
+  /** Deletes a result; whether there was one that {@link get} would have given. */
   async delete(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
     const { key } = this.#asked(content, readKey(options));
-    const deleted = await settle(() => this.#native.delete(key));
-    this.#publishEvictions();
+    const deleted = await settled(() =>
+      this.#order.change(key, () => {
+        this.#evictions.watch();
+        return follow(this.#native.delete(key), (was) => (this.#overtake(key), was));
+      }),
+    );
+    this.#evictions.tell();
     return deleted;
   }
 
@@ -284,33 +300,42 @@ export class InferenceCache implements AsyncDisposable {
     const all = [...tagsOf(tags), ...(tag === undefined ? [] : tagsOf([tag], 'tag'))];
     if (type === undefined && all.length === 0) throw invalid('Say what to invalidate: { type }, { tag } or { tags }; clear() deletes all');
     const kind = type === undefined ? undefined : typeOf(type);
-    return this.#deleted(() => this.#native.invalidate(kind, all));
+    return this.#invalidate(kind, all);
   }
 
   /** Deletes the results whose time is over; how many there were: in the file, where there is one. */
   async clearExpired(): Promise<number> {
     this.#requireOpen();
-    return this.#deleted(() => this.#native.clearExpired());
+    const deleted = await settled(() =>
+      this.#order.changeAll(() => {
+        this.#evictions.watch();
+        return this.#native.clearExpired();
+      }),
+    );
+    this.#evictions.tell();
+    return deleted;
   }
 
   /** Deletes all results of this namespace, on disk, too; how many there were. */
   async clear(): Promise<number> {
     this.#requireOpen();
-    return this.#deleted(() => this.#native.invalidate(undefined, []));
+    return this.#invalidate(undefined, []);
   }
 
   /** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
   async optimize(): Promise<CacheMaintenance> {
     this.#requireOpen();
+    this.#evictions.watch();
     const did = JSON.parse(await settle(() => this.#native.optimize())) as CacheMaintenance;
-    this.#publishEvictions();
+    this.#evictions.tell();
     return did;
   }
 
   /** Waits until everything that was set before is in the file and survives even a loss of power. */
   async flush(): Promise<void> {
     this.#requireOpen();
-    await settle(() => this.#native.flush());
+    await this.#prompts.settled();
+    await settled(() => this.#order.last(() => this.#native.flush()));
   }
 
   /** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
@@ -318,10 +343,18 @@ export class InferenceCache implements AsyncDisposable {
     return JSON.parse(this.#native.stats()) as InferenceCacheStats;
   }
 
-  /** Writes what is not yet written, closes the file and frees memory. May be called any number of times. */
+  /**
+   * Writes what is not yet written, closes the file and frees memory, after all calls that were made before; vectors of
+   * prompts that are still being made get five seconds. May be called any number of times.
+   */
   close(): Promise<void> {
     clearInterval(this.#timer);
-    return (this.#closed ??= settle(() => this.#native.close()));
+    return (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    if (this.#prompts.size > 0) await Promise.race([this.#prompts.settled(), sleep(DRAIN_MS, undefined, { ref: false })]);
+    await settled(() => this.#order.last(() => this.#native.close()));
   }
 
   /** The same as {@link close}, for `await using`. */
@@ -335,35 +368,62 @@ export class InferenceCache implements AsyncDisposable {
 
   #asked(content: unknown, given: Given<InferenceKeyOptions>): Asked {
     this.#requireOpen();
-    const parts = keyParts(content, given);
-    const { type, params, modality, form } = parts;
-    return { ...parts, key: call(() => this.#native.key(type, params, modality, form, parts.content)) };
+    return this.#keyed(keyParts(content, given));
+  }
+
+  #keyed(parts: KeyParts): Asked {
+    this.#requireOpen();
+    const { type, params, modality, form, content } = parts;
+    return { ...parts, key: call(() => this.#native.key(type, params, modality, form, content)) };
   }
 
   async #get<T>(asked: Asked): Promise<CachedInference<T> | null> {
-    const { type, key } = asked;
-    const semantic = this.#hasMeaning(asked);
-    const found = await settle(async () => this.#native.get(type, key, !semantic));
-    this.#publishEvictions();
-    const answer = found ?? (semantic ? await this.#near(asked) : null);
-    if (this.#monitor) answer ? this.#monitor.cacheHit(type) : this.#monitor.cacheMiss(type);
+    const { type } = asked;
+    const meant = this.#meant(asked);
+    const answer = (await this.#order.read(asked.key, () => this.#exact(asked, !meant))) ?? (meant ? await this.#near(asked, meant) : null);
+    this.#count(type, answer !== null);
     return answer && cachedOf<T>(answer, type);
   }
 
-  /** Whether its content is a prompt that can be found by its meaning. */
-  #hasMeaning({ semantic, modality, form, content }: Asked): boolean {
-    const isText = typeof content === 'string' && form === 'text' && modality === 'text';
-    return this.#vectors !== undefined && semantic && isText && Buffer.byteLength(content) <= this.#settings.longestPrompt;
+  /** The result of exactly this content. `last`: nothing near will be asked for. */
+  #exact({ type, key }: Asked, last: boolean): NativeStored | null | PromiseLike<NativeStored | null> {
+    this.#evictions.watch();
+    return follow(settled(() => this.#native.get(type, key, last)), (found) => {
+      if (!found) this.#evictions.tell();
+      return found;
+    });
   }
 
-  async #near(asked: Asked) {
+  #count(type: string, hit: boolean): void {
+    try {
+      if (hit) this.#monitor?.cacheHit(type);
+      else this.#monitor?.cacheMiss(type);
+    } catch {
+      // What a monitor does is no reason to fail the call that it is told about.
+    }
+  }
+
+  /** Whether its content is a prompt that could be found by its meaning. */
+  #isPrompt({ modality, form, content }: Asked): boolean {
+    const isText = typeof content === 'string' && form === 'text' && modality === 'text';
+    return this.#vectors !== undefined && isText && Buffer.byteLength(content) <= this.#settings.longestPrompt;
+  }
+
+  /** Of what may be found by its meaning: all prompts that were set before can be found from then on. */
+  #meant(asked: Asked): Promise<unknown> | undefined {
+    return asked.semantic && this.#isPrompt(asked) ? this.#prompts.settled() : undefined;
+  }
+
+  /** The result of a prompt that means the same. Counted as a hit or a miss. */
+  async #near(asked: Asked, others: Promise<unknown>): Promise<NativeStored | null> {
     const prompt = await this.#prompt(asked);
     if (!prompt) {
-      this.#native.missed(asked.type);
+      this.#native.count(asked.type, false);
       return null;
     }
+    await others;
     const { threshold, limit } = this.#vectors!;
-    const near = await settle(() => this.#native.near(asked.type, prompt, threshold, limit));
+    const near = await settled(() => this.#order.readAll(() => this.#native.near(asked.type, prompt, threshold, limit)));
     if (near) {
       const { similarity, matched } = near;
       const hit = { resultType: asked.type, similarity: similarity!, content: prompt.text, matchedContent: matched! };
@@ -379,66 +439,153 @@ export class InferenceCache implements AsyncDisposable {
       const { vector, model } = await this.#vectors!.of(text);
       return { scope: this.#native.scope(type, params, modality, model), text, vector };
     } catch (thrown) {
-      publish({ type: 'semantic-failed', error: toEmbeddingError(thrown) }, this.#log);
+      publish({ type: 'semantic-failed', error: errorOf(thrown) }, this.#log);
       return undefined;
     }
   }
 
-  async #set(asked: Asked, kept: Kept, setting: Setting): Promise<void> {
-    const prompt = this.#hasMeaning(asked) ? await this.#prompt(asked) : undefined;
-    this.#requireOpen();
-    await settle(async () => this.#native.set(asked.type, asked.key, kept.format, kept.value, { ...setting, prompt }));
-    this.#publishEvictions();
+  /** Results are there at once; prompts that find them follow when their vectors are made. */
+  async #set(all: readonly Result[]): Promise<void> {
+    const commit = () => this.#commit(all);
+    const [first] = all;
+    const done = settled(() => (all.length === 1 ? this.#order.change(first!.asked.key, commit) : this.#order.changeAll(commit)));
+    const prompts = all.filter(({ asked }) => asked.semantic && this.#isPrompt(asked)).map((one) => this.#attach(one, done));
+    await done;
+    this.#evictions.tell();
+    await Promise.all(prompts);
   }
 
-  /** `looked`: whether nothing can have landed since the lookup. */
-  async #compute<T>(asked: Asked, compute: () => T | Promise<T>, setting: Setting, looked: boolean): Promise<Landed> {
+  /** Sets results, and has what was begun before under their keys know that it is older. */
+  #commit(all: readonly Result[]): void | PromiseLike<void> {
+    this.#evictions.watch();
+    const results = all.map(({ asked, kept, setting }) => {
+      const exact = !asked.semantic && this.#isPrompt(asked);
+      return { kind: asked.type, key: asked.key, ...kept, ...setting, exact };
+    });
+    return follow(this.#native.set(results), () => all.forEach((one) => this.#overtake(one.asked.key, one)));
+  }
+
+  /** Has a prompt find its result, once that is `set`, and unless something newer was written meanwhile. */
+  #attach(result: Result, set: void | Promise<void>): Promise<void> {
+    const { asked } = result;
+    return this.#prompts.begin(asked.key, result, result, async (flight) => {
+      const prompt = await this.#prompt(asked);
+      // What was refused, the caller of `set` knows.
+      const isSet = await Promise.resolve(set).then(() => true, () => false);
+      if (!prompt || !isSet) return;
+      try {
+        await settled(() => this.#order.change(asked.key, () => (flight.overtaken ? undefined : this.#native.attach(asked.key, prompt))));
+      } catch (thrown) {
+        publish({ type: 'semantic-failed', error: errorOf(thrown) }, this.#log);
+      }
+    });
+  }
+
+  /** `by`: what was set, whose prompt was begun then. */
+  #overtake(key: string, by?: Result): void {
+    this.#flights.overtake(key);
+    this.#prompts.overtake(key, by);
+  }
+
+  async #invalidate(type: string | undefined, tags: string[]): Promise<number> {
+    const covers = ({ asked, setting }: About) =>
+      (type === undefined || asked.type === type) && (tags.length === 0 || setting.tags.some((tag) => tags.includes(tag)));
+    const deleted = await settled(() =>
+      this.#order.changeAll(() => {
+        this.#evictions.watch();
+        return follow(this.#native.invalidate(type, tags), (count) => {
+          this.#flights.overtakeAll(covers);
+          this.#prompts.overtakeAll(covers);
+          return count;
+        });
+      }),
+    );
+    this.#evictions.tell();
+    return deleted;
+  }
+
+  async #getOrCompute<T>(asked: Asked, setting: Setting, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>> {
     const { key, type } = asked;
-    const look = async (): Promise<Landed | undefined> => {
-      const stored = await settle(async () => this.#native.get(type, key, false));
-      if (!stored) return undefined;
-      const { format, value, metadata } = stored;
-      return { kept: { format, value }, fromCache: true, ...(metadata != null && { metadata }) };
+    const meant = this.#meant(asked);
+    const begun = await this.#order.read(key, () =>
+      follow(this.#exact(asked, !meant), (found): { found: NativeStored } | { landing: Promise<Landed>; waits: boolean } => {
+        if (found) return { found };
+        const joined = this.#flights.joined(key, '');
+        if (joined) return { landing: joined, waits: true };
+        const landing = this.#flights.begin(key, '', { asked, setting }, (flight) => this.#compute(asked, setting, compute, meant, flight));
+        return { landing, waits: false };
+      }),
+    );
+    if ('found' in begun) {
+      this.#count(type, true);
+      return answerOf(cachedOf<T>(begun.found, type));
+    }
+    let landed: Landed | undefined;
+    try {
+      landed = await begun.landing;
+    } finally {
+      const near = landed?.similarity !== undefined;
+      if (meant && begun.waits) this.#native.count(type, near);
+      this.#count(type, near);
+    }
+    const { kept, fromCache, metadata, similarity, matched } = landed;
+    return {
+      value: unkeep<T>(kept),
+      fromCache: fromCache || begun.waits,
+      ...(metadata && { metadata: JSON.parse(metadata) as unknown }),
+      ...(similarity != null && { similarity, matchedContent: matched! }),
     };
-    if (!this.#settings.shared && !looked) {
-      const found = await look();
-      if (found) return found;
+  }
+
+  async #compute<T>(
+    asked: Asked,
+    setting: Setting,
+    compute: () => T | Promise<T>,
+    meant: Promise<unknown> | undefined,
+    flight: Flight<About>,
+  ): Promise<Landed> {
+    const { key } = asked;
+    if (meant) {
+      const near = await this.#near(asked, meant);
+      if (near) return landedOf(near);
+      // What was set by hand meanwhile is newer than anything that would be computed now.
+      const found = flight.overtaken ? await settled(() => this.#native.glance(key)) : null;
+      if (found) return landedOf(found);
     }
     const lease = this.#settings.shared
       ? await takeLease({
           acquire: (lifetime) => settle(() => this.#native.acquire(key, lifetime)),
           release: () => this.#native.release(key),
-          there: () => settle(() => this.#native.has(key)),
+          there: () => settle(async () => this.#native.has(key)),
         })
       : undefined;
-    if (lease === 'there') {
-      const found = await look();
-      if (found) return found;
-    }
     try {
-      const kept = keep(await compute());
-      await this.#set(asked, kept, setting);
+      const found = lease === 'there' ? await settled(() => this.#native.glance(key)) : null;
+      if (found) return landedOf(found);
+      const kept = await follow(compute(), keep);
+      await this.#keep({ asked, kept, setting }, flight);
       return { kept, fromCache: false, metadata: setting.metadata };
     } finally {
       if (typeof lease === 'object') lease.release();
     }
   }
 
-  async #deleted(work: () => Promise<number>): Promise<number> {
-    const deleted = await settle(work);
-    this.#publishEvictions();
-    return deleted;
-  }
-
-  /** Evictions are counted on the native side and told from here, so that they cost nothing when nobody listens. */
-  #publishEvictions(): void {
-    if (!events.hasSubscribers) return;
-    const now = this.#native.evicted();
-    for (const [at, cause] of (['expired', 'explicit', 'replaced', 'size'] as const).entries()) {
-      const entries = now[at]! - this.#evictedBefore[at]!;
-      if (entries > 0) publish({ type: 'evicted', cause, entries });
+  /** Keeps what was computed, unless something newer was written meanwhile. The value is there: nothing of this fails. */
+  async #keep(result: Result, flight: Flight<About>): Promise<void> {
+    const { asked } = result;
+    let kept = false;
+    try {
+      await settled(() => this.#order.change(asked.key, () => {
+        if (flight.overtaken) return undefined;
+        kept = true;
+        return this.#commit([result]);
+      }));
+      this.#evictions.tell();
+    } catch (thrown) {
+      this.#native.reject(`A computed result of ${asked.type}: ${(thrown as EmbeddingError).message}`);
+      return;
     }
-    this.#evictedBefore = now;
+    if (kept && asked.semantic && this.#isPrompt(asked)) await this.#attach(result, undefined);
   }
 }
 
@@ -458,13 +605,19 @@ function answerOf<T>({ value, metadata, similarity, matchedContent }: CachedInfe
   };
 }
 
-/** What a call of a wrapped function is about: arguments that are left out are as good as undefined ones. */
-function argumentsOf(args: readonly unknown[]): InferenceContent {
-  let length = args.length;
-  while (length > 0 && args[length - 1] === undefined) length--;
-  const [first] = args;
-  if (length === 1 && ((typeof first === 'string' && first !== '') || first instanceof Uint8Array)) return first;
-  return args.slice(0, length);
+function landedOf({ format, value, metadata, similarity, matched }: NativeStored): Landed {
+  return {
+    kept: { format, value },
+    fromCache: true,
+    ...(metadata != null && { metadata }),
+    ...(similarity != null && { similarity, matched: matched! }),
+  };
+}
+
+/** What was thrown, if it is an error. */
+function errorOf(thrown: unknown): Error {
+  if (types.isNativeError(thrown) || thrown instanceof EmbeddingError) return thrown;
+  return new EmbeddingError('EMBEDDING_GENERATION_FAILED', `semantic.embed has thrown ${show(thrown)}`, { cause: thrown });
 }
 
 /** An error about one of many names which. */

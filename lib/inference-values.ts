@@ -1,8 +1,9 @@
 // What goes into a result cache and comes out of it, and the shape in which it crosses to the native side.
 
+import { createHash } from 'node:crypto';
+
 import type { CacheEvent } from './cache-report';
 import { canonicalJson, faithfulJson } from './canonical-json';
-import { EmbeddingError } from './errors';
 import { invalid, show } from './input';
 import type { NativeStored } from './native';
 import { optionReader, untouched, type Given, type Names } from './options';
@@ -116,6 +117,8 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, 'entries' 
   maxSizeBytes: number;
   /** How full memory is, by entries or by bytes, whichever is fuller, 0–1. */
   utilization: number;
+  /** Results that could not be kept, although whoever had computed them was answered. Each is told by an event. */
+  rejected: number;
   /** Entries that left memory. Those that were not deleted or replaced stay on disk. */
   evictions: number;
   evictionCauses: { expired: number; explicit: number; replaced: number; size: number };
@@ -137,9 +140,10 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, 'entries' 
 
 /** What is published on the `diagnostics_channel` `embedcore:results`. */
 export type InferenceCacheEvent =
-  | Exclude<CacheEvent, { type: 'hit-ratio-low' | 'rejected' }>
+  | Exclude<CacheEvent, { type: 'hit-ratio-low' }>
   | { type: 'near-hit'; resultType: string; similarity: number; content: string; matchedContent: string }
-  | { type: 'semantic-failed'; error: EmbeddingError };
+  /** The error is what `semantic.embed` has thrown, as it is. */
+  | { type: 'semantic-failed'; error: Error };
 
 const MODALITIES: readonly unknown[] = ['text', 'image', 'audio'];
 const DEFAULT_TYPES: Record<Modality, string> = {
@@ -201,7 +205,24 @@ export function keyParts(content: unknown, given: Given<InferenceKeyOptions>): K
   return { type: typeOf(type), params: canonicalJson(params, 'params'), modality, semantic, ...contentParts(content) };
 }
 
-function contentParts(content: unknown): Pick<KeyParts, 'form' | 'content'> {
+/**
+ * What a call of a function is about. Arguments that are left out are as good as undefined ones; a text that is the only
+ * one may be found by its meaning; bytes, at any depth, count by their hash and are never the text that they may spell.
+ */
+export function argumentParts(args: readonly unknown[]): Pick<KeyParts, 'form' | 'content'> {
+  let length = args.length;
+  while (length > 0 && args[length - 1] === undefined) length--;
+  const [first] = args;
+  if (length === 1 && typeof first === 'string' && first !== '') return contentParts(first);
+  return { form: 'json', content: canonicalJson(args.slice(0, length), 'content', hashOfBytes) };
+}
+
+/** No JSON: nothing else that is a key can be equal to it. */
+function hashOfBytes(bytes: Uint8Array): string {
+  return `#${Buffer.isBuffer(bytes) ? 'buffer' : 'bytes'}:${createHash('sha256').update(bytes).digest('hex')}`;
+}
+
+export function contentParts(content: unknown): Pick<KeyParts, 'form' | 'content'> {
   if (typeof content === 'string') {
     if (content === '') throw invalid('The content is empty: a result is made from something');
     return isWellFormed(content) ? { form: 'text', content } : { form: 'json', content: JSON.stringify(content) };

@@ -1,3 +1,4 @@
+import { isPromise } from './call-order';
 import { toEmbeddingError } from './errors';
 
 /** See `src/binding/generator.rs`. */
@@ -90,6 +91,9 @@ export interface NativeCache {
   flush(): Promise<void>;
   close(): Promise<void>;
   missed(): void;
+  evicted(): number[];
+  round(values: Float32Array): void;
+  reject(reason: string): void;
   stats(): string;
   samples(): number[];
 }
@@ -121,16 +125,13 @@ export interface NativeResults {
   scope(type: string, params: string, modality: string, model: string): string;
   get(type: string, key: string, last: boolean): NativeStored | null | Promise<NativeStored | null>;
   near(type: string, prompt: NativePrompt, threshold: number, limit: number): Promise<NativeStored | null>;
-  missed(type: string): void;
-  set(
-    type: string,
-    key: string,
-    format: number,
-    value: string | Uint8Array,
-    setting: { metadata: string; tags: string[]; ttlSeconds?: number | undefined; prompt?: NativePrompt | undefined },
-  ): void | Promise<void>;
-  has(key: string): Promise<boolean>;
-  delete(key: string): Promise<boolean>;
+  glance(key: string): NativeStored | null | Promise<NativeStored | null>;
+  count(type: string, near: boolean): void;
+  reject(reason: string): void;
+  set(results: NativeResult[]): void | Promise<void>;
+  attach(key: string, prompt: NativePrompt): void | Promise<void>;
+  has(key: string): boolean | Promise<boolean>;
+  delete(key: string): boolean | Promise<boolean>;
   invalidate(type: string | undefined, tags: string[]): Promise<number>;
   clearExpired(): Promise<number>;
   acquire(key: string, lifetimeMs: number): Promise<boolean>;
@@ -156,6 +157,17 @@ export interface NativeRefusal {
   param?: string;
   code?: string;
   message: string;
+}
+
+export interface NativeResult {
+  kind: string;
+  key: string;
+  format: number;
+  value: string | Uint8Array;
+  metadata: string;
+  tags: string[];
+  ttlSeconds?: number;
+  exact: boolean;
 }
 
 export interface NativePrompt {
@@ -283,6 +295,12 @@ export function call<T>(work: () => T): T {
   } catch (thrown) {
     throw toEmbeddingError(thrown);
   }
+}
+
+/** Calls into the addon, which answers now or later; what it throws or rejects with is an {@link EmbeddingError}. */
+export function settled<T>(work: () => T | PromiseLike<T>): T | Promise<T> {
+  const outcome = call(work);
+  return isPromise(outcome) ? settle(async () => outcome) : outcome;
 }
 
 /** Awaits the addon; what it rejects with is an {@link EmbeddingError}. */

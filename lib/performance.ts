@@ -252,6 +252,7 @@ const NO_CACHE: CacheStats = {
   avgAccessTimeMs: 0,
   averageAccessTime: 0,
   sets: 0,
+  rejected: 0,
   evictions: 0,
   evictionCauses: { expired: 0, explicit: 0, replaced: 0, size: 0 },
   missCauses: { absent: 0, expired: 0, changed: 0, damaged: 0 },

@@ -1,6 +1,8 @@
 // Vectors of prompts, from whatever the user embeds with.
 
-import { vectorOf } from './cache-values';
+import { finiteVector } from './cache-values';
+import { follow } from './call-order';
+import { EmbeddingError } from './errors';
 import { invalid, show } from './input';
 import { optionReader, read, refused, type Given } from './options';
 
@@ -34,6 +36,9 @@ export const readSemantic = optionReader<SemanticOptions>({ embed: true, thresho
 /** Vectors that are kept: what is looked up and not found is soon set. */
 const KEPT = 256;
 
+/** How often a vector is made anew because the generator went over to another model meanwhile. */
+const ATTEMPTS = 3;
+
 /** Vectors of prompts. */
 export class PromptVectors {
   readonly threshold: number;
@@ -56,35 +61,45 @@ export class PromptVectors {
 
   /** The vector of a prompt, and what made it. */
   async of(prompt: string): Promise<{ vector: Float32Array; model: string }> {
-    let made = this.#latest.get(prompt);
-    if (!made) {
-      made = this.#make(prompt);
-      this.#latest.set(prompt, made);
-      // A failure is not kept: the next one may succeed.
-      made.catch(() => this.#latest.delete(prompt));
-      if (this.#latest.size > KEPT) this.#latest.delete(this.#latest.keys().next().value!);
-    }
-    const vector = await made;
     const embed = this.#embed;
-    return { vector, model: typeof embed === 'function' ? `function ${this.#model}` : embed.getModelInfo().fingerprint };
+    if (typeof embed === 'function') {
+      const vector = await this.#remembered(prompt, () => embed([prompt]));
+      return { vector, model: `function ${this.#model}` };
+    }
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      if (!embed.isReady()) await embed.initialize();
+      const model = embed.getModelInfo().fingerprint;
+      const name = `${model} ${prompt}`;
+      const vector = await this.#remembered(name, () => embed.embed([prompt]));
+      // Another model may have been loaded before this call began to run.
+      if (embed.isReady() && embed.getModelInfo().fingerprint === model) return { vector, model };
+      this.#latest.delete(name);
+    }
+    throw new EmbeddingError('BACKEND_UNAVAILABLE', 'semantic.embed loads one model after the other, and none of them made the vector', { retryable: true });
   }
 
-  async #make(prompt: string): Promise<Float32Array> {
-    const embed = this.#embed;
-    let vectors: SemanticVectors;
-    if (typeof embed === 'function') {
-      vectors = await embed([prompt]);
-    } else {
-      if (!embed.isReady()) await embed.initialize();
-      vectors = await embed.embed([prompt]);
+  /** A vector that was made before; else it is made. `name` is of the prompt and of what makes it. */
+  #remembered(name: string, make: () => SemanticVectors | Promise<SemanticVectors>): Promise<Float32Array> {
+    let made = this.#latest.get(name);
+    if (!made) {
+      made = firstOf(make);
+      this.#latest.set(name, made);
+      // A failure is not kept: the next one may succeed.
+      made.catch(() => this.#latest.delete(name));
+      if (this.#latest.size > KEPT) this.#latest.delete(this.#latest.keys().next().value!);
     }
+    return made;
+  }
+}
+
+async function firstOf(make: () => SemanticVectors | Promise<SemanticVectors>): Promise<Float32Array> {
+  return follow(make(), (vectors) => {
     const { row } = (vectors ?? {}) as { row?: (i: number) => Float32Array };
     const first = row ? row.call(vectors, 0) : (vectors as readonly unknown[] | undefined)?.[0];
-    const values = Float32Array.from(vectorOf(first, "semantic.embed's first vector"));
-    const norm = Math.hypot(...values);
-    if (!(norm > 0 && norm < Infinity)) throw invalid("semantic.embed's first vector has no direction: it is empty, zero, or not finite");
-    return values;
-  }
+    const vector = finiteVector(first, "semantic.embed's first vector");
+    if (vector.every((value) => value === 0)) throw invalid("semantic.embed's first vector has no direction: all its values are 0");
+    return vector;
+  });
 }
 
 function isGenerator(embed: unknown): embed is Exclude<SemanticEmbedder, (...args: never[]) => unknown> {

@@ -142,6 +142,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same about one of `many` entries of a call.
+    pub(crate) fn in_entry(self, at: usize, many: bool) -> Self {
+        match self {
+            Self::InvalidArgument(message) if many => Self::InvalidArgument(format!("Entry {at}: {message}")),
+            other => other,
+        }
+    }
+
     /// The stable code that programs test for; listed in the documentation of `EmbeddingError`.
     pub fn code(&self) -> &'static str {
         match self {

@@ -245,13 +245,17 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let bytes = read.count("maxSizeBytes", MOST)?;
     let max_bytes = read.either(("maxMemoryMB", megabytes), ("maxSizeBytes", bytes))?;
     let precisions = [("f32", Precision::F32), ("f16", Precision::F16)];
+    let path: Option<PathBuf> = read.string("persistPath")?.map(Into::into);
     let parsed = CacheOptions {
         max_entries: read.count("maxEntries", MOST)?.map_or(default.max_entries, |count| count as usize),
         max_bytes: max_bytes.map_or(default.max_bytes, |bytes| bytes as usize),
-        // 0: for ever.
-        ttl: ttl.map_or(default.ttl, |seconds| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))),
+        // 0: for ever. So is what is kept in a file, unless something else is said.
+        ttl: match ttl {
+            Some(seconds) => (seconds > 0.0).then(|| Duration::from_secs_f64(seconds)),
+            None => default.ttl.filter(|_| path.is_none()),
+        },
         precision: read.one_of("vectorPrecision", &precisions)?.unwrap_or_default(),
-        path: read.string("persistPath")?.map(Into::into),
+        path,
         max_disk_bytes: from_mb(read.number("maxDiskMB", 1.0, MOST as f64)?),
         validate_content: read.boolean("enableContentValidation")?.unwrap_or(default.validate_content),
         // 2^31 - 1 ms is the longest timer of Node.js.

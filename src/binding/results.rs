@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use napi::bindgen_prelude::{Either, PromiseRaw, ToNapiValue, Uint8ArraySlice};
+use napi::bindgen_prelude::{Either, PromiseRaw, ToNapiValue, Uint8Array, Uint8ArraySlice};
 use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi::{Env, Result, Status, sys};
 use napi_derive::napi;
@@ -99,17 +99,25 @@ pub struct NativePrompt {
     pub vector: napi::bindgen_prelude::Float32Array,
 }
 
-/// What is set beside a value.
+/// A result that is set.
 #[napi(object, object_to_js = false)]
-pub struct NativeSetting {
+pub struct NativeResult {
+    /// Its type.
+    pub kind: String,
+    /// See `NativeResults::key`.
+    pub key: String,
+    /// See `Format`.
+    pub format: u32,
+    /// The value.
+    pub value: Either<Text, Uint8Array>,
     /// JSON, or empty.
     pub metadata: String,
     /// For `invalidate`.
     pub tags: Vec<String>,
     /// 0: for ever.
     pub ttl_seconds: Option<f64>,
-    /// Finds it by its meaning.
-    pub prompt: Option<NativePrompt>,
+    /// See `Computed::exact`.
+    pub exact: bool,
 }
 
 #[napi]
@@ -138,7 +146,7 @@ impl NativeResults {
         let options = &self.inner.options().cache;
         json!({
             "maintenanceInterval": options.maintenance_interval.as_millis() as u64,
-            "shared": options.path.is_some(),
+            "shared": self.inner.is_shared(),
             "longestPrompt": LONGEST_PROMPT,
         })
         .to_string()
@@ -215,63 +223,68 @@ impl NativeResults {
         })
     }
 
-    /// See `Results::count_miss`.
+    /// See `Results::glance`. A promise only if it has to wait for the disk.
     #[napi(catch_unwind)]
-    pub fn missed(&self, kind: String) {
-        self.inner.count_miss(&kind);
-    }
-
-    /// Sets a result. A promise only if it has to wait for the disk.
-    #[napi(catch_unwind)]
-    pub fn set<'env>(
+    pub fn glance<'env>(
         &self,
         env: &'env Env,
-        kind: String,
         key: String,
-        format: u32,
-        value: Either<Text, Uint8ArraySlice>,
-        setting: NativeSetting,
-    ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+    ) -> Result<Either<Option<NativeStored>, PromiseRaw<'env, Option<NativeStored>>>> {
         let key = to_key(&key)?;
-        let NativeSetting { metadata, tags, ttl_seconds, prompt } = setting;
-        let ttl = ttl_seconds.map(|seconds| match seconds {
-            0.0 => Duration::MAX,
-            seconds => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
-        });
-        let format = u8::try_from(format).ok().and_then(Format::from_number);
-        let format = format.ok_or_else(|| to_js(Error::Internal("there is no such format".to_owned())))?;
-        let prompt = prompt.map(OwnedPrompt::of).transpose()?;
-        let has_prompt = prompt.is_some();
-        let commit = move |results: &Results, value: &[u8]| {
-            let prompt = prompt.as_ref().map(OwnedPrompt::borrowed);
-            let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-            let metadata = metadata.as_bytes();
-            let computed = Computed { kind: &kind, format, value, metadata, tags: &tags, ttl, prompt: prompt.as_ref() };
-            results.set(key, &computed).map_err(to_js)
-        };
-        let bytes = match &value {
-            Either::A(text) => &text.0[..],
-            Either::B(bytes) => bytes,
-        };
-        if self.inner.sets_at_once(has_prompt) {
-            return commit(&self.inner, bytes).map(Either::A);
+        self.at_once_or_blocking(env, move |results| results.glance(key).map(Into::into))
+    }
+
+    /// See `Results::count`.
+    #[napi(catch_unwind)]
+    pub fn count(&self, kind: String, near: bool) {
+        self.inner.count(&kind, near);
+    }
+
+    /// See `EmbeddingCache::reject`.
+    #[napi(catch_unwind)]
+    pub fn reject(&self, reason: String) {
+        self.inner.reject(&reason);
+    }
+
+    /// Sets results, all or none. A promise only if it has to wait for the disk.
+    #[napi(catch_unwind)]
+    pub fn set<'env>(&self, env: &'env Env, results: Vec<NativeResult>) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let results = results.into_iter().map(OwnedResult::of).collect::<Result<Vec<_>>>()?;
+        if self.inner.sets_at_once(results.iter().any(|result| result.exact)) {
+            return OwnedResult::set(&self.inner, &results).map(Either::A);
         }
-        let (inner, bytes) = (Arc::clone(&self.inner), bytes.to_vec());
-        blocking(env, move || commit(&inner, &bytes)).map(Either::B)
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || OwnedResult::set(&inner, &results)).map(Either::B)
     }
 
-    /// See `Results::contains`.
+    /// See `Results::attach`. A promise only if it has to wait for the disk or a search.
     #[napi(catch_unwind)]
-    pub fn has<'env>(&self, env: &'env Env, key: String) -> Result<PromiseRaw<'env, bool>> {
-        let (inner, key) = (Arc::clone(&self.inner), to_key(&key)?);
-        blocking(env, move || Ok(inner.contains(key)))
+    pub fn attach<'env>(
+        &self,
+        env: &'env Env,
+        key: String,
+        prompt: NativePrompt,
+    ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let (key, prompt) = (to_key(&key)?, OwnedPrompt::of(prompt)?);
+        if self.inner.attaches_at_once() {
+            return self.inner.attach(key, &prompt.borrowed()).map(Either::A).map_err(to_js);
+        }
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || inner.attach(key, &prompt.borrowed()).map_err(to_js)).map(Either::B)
     }
 
-    /// See `Results::delete`.
+    /// See `Results::contains`. A promise only if it has to wait for the disk.
     #[napi(catch_unwind)]
-    pub fn delete<'env>(&self, env: &'env Env, key: String) -> Result<PromiseRaw<'env, bool>> {
-        let (inner, key) = (Arc::clone(&self.inner), to_key(&key)?);
-        blocking(env, move || Ok(inner.delete(key)))
+    pub fn has<'env>(&self, env: &'env Env, key: String) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
+        let key = to_key(&key)?;
+        self.at_once_or_blocking(env, move |results| results.contains(key))
+    }
+
+    /// See `Results::delete`. A promise only if it has to wait for the disk.
+    #[napi(catch_unwind)]
+    pub fn delete<'env>(&self, env: &'env Env, key: String) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
+        let key = to_key(&key)?;
+        self.at_once_or_blocking(env, move |results| results.delete(key))
     }
 
     /// See `Results::invalidate`.
@@ -337,8 +350,7 @@ impl NativeResults {
     /// How many left memory because their time was over, they were deleted, replaced, or for want of space.
     #[napi(catch_unwind)]
     pub fn evicted(&self) -> Vec<f64> {
-        let [expired, explicit, replaced, size] = self.inner.evicted();
-        vec![expired as f64, explicit as f64, replaced as f64, size as f64]
+        self.inner.evicted().map(|entries| entries as f64).to_vec()
     }
 
     /// See `Results::stats`. As JSON: what the cache says, with the numbers by type.
@@ -359,6 +371,7 @@ impl NativeResults {
             "utilization": cache.utilization(),
             "evictions": cache.evictions(),
             "evictionCauses": super::cache::eviction_causes(cache),
+            "rejected": cache.rejected,
             "disk": cache.disk.as_ref().map(super::cache::disk),
             "byType": by_type,
         });
@@ -367,6 +380,19 @@ impl NativeResults {
         }
         told.extend(more.as_object().cloned().unwrap_or_default());
         Value::Object(told).to_string()
+    }
+
+    /// Does `work` here if there is no disk to wait for.
+    fn at_once_or_blocking<'env, T: Send + ToNapiValue + 'static>(
+        &self,
+        env: &'env Env,
+        work: impl FnOnce(&Results) -> T + Send + 'static,
+    ) -> Result<Either<T, PromiseRaw<'env, T>>> {
+        if !self.inner.is_shared() {
+            return Ok(Either::A(work(&self.inner)));
+        }
+        let inner = Arc::clone(&self.inner);
+        blocking(env, move || Ok(work(&inner))).map(Either::B)
     }
 }
 
@@ -385,6 +411,44 @@ fn kind_stats(stats: &KindStats) -> Map<String, Value> {
         "bytes": stats.bytes,
     });
     stats.as_object().cloned().unwrap_or_default()
+}
+
+struct OwnedResult {
+    kind: String,
+    key: Key,
+    format: Format,
+    value: Vec<u8>,
+    metadata: String,
+    tags: Vec<String>,
+    ttl: Option<Duration>,
+    exact: bool,
+}
+
+impl OwnedResult {
+    fn of(result: NativeResult) -> Result<Self> {
+        let NativeResult { kind, key, format, value, metadata, tags, ttl_seconds, exact } = result;
+        let ttl = ttl_seconds.map(|seconds| match seconds {
+            0.0 => Duration::MAX,
+            seconds => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
+        });
+        let format = u8::try_from(format).ok().and_then(Format::from_number);
+        let format = format.ok_or_else(|| to_js(Error::Internal("there is no such format".to_owned())))?;
+        let value = match value {
+            Either::A(text) => text.0,
+            Either::B(bytes) => bytes.to_vec(),
+        };
+        Ok(Self { kind, key: to_key(&key)?, format, value, metadata, tags, ttl, exact })
+    }
+
+    fn set(results: &Results, all: &[Self]) -> Result<()> {
+        let tags: Vec<Vec<&str>> = all.iter().map(|one| one.tags.iter().map(String::as_str).collect()).collect();
+        let computed = all.iter().zip(&tags).map(|(one, tags)| {
+            let Self { key, format, ttl, exact, .. } = *one;
+            let metadata = one.metadata.as_bytes();
+            (key, Computed { kind: &one.kind, format, value: &one.value, metadata, tags, ttl, exact })
+        });
+        results.set_many(&computed.collect::<Vec<_>>()).map_err(to_js)
+    }
 }
 
 struct OwnedPrompt {

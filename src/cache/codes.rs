@@ -235,11 +235,13 @@ impl Codes {
             let bytes = &self.bytes[at * self.dimensions..][..self.dimensions];
             ranked.push((dot(&asked.steps, bytes) as f32 * self.scales[at] / asked.length, at));
         }
+        // Equal ones by their places, so that the same vectors are found every time.
+        let nearer = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if ranked.len() > most {
-            ranked.select_nth_unstable_by(most, |a, b| b.0.total_cmp(&a.0));
+            ranked.select_nth_unstable_by(most, nearer);
             ranked.truncate(most);
         }
-        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        ranked.sort_unstable_by(nearer);
         ranked
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 pub const MAX_ENTRY_BYTES: usize = 64 << 20;
 
 /// The `expires_ms` of entries that stay until they are evicted. SQLite's largest integer.
-pub(super) const NEVER: u64 = i64::MAX as u64;
+pub const NEVER: u64 = i64::MAX as u64;
 
 /// How far two looks at the machine's clock may disagree before its owner must have set it. Beyond this, an entry from
 /// the future has an age that nobody knows.
@@ -40,7 +40,8 @@ pub enum Vector {
 }
 
 impl Vector {
-    pub(super) fn pack(values: &[f32], precision: Precision) -> Self {
+    /// The values as they are kept.
+    pub fn pack(values: &[f32], precision: Precision) -> Self {
         let fits = || values.iter().all(|value| value.abs() <= f16::MAX.to_f32());
         if precision == Precision::F32 || !fits() {
             return Self::F32(values.into());

@@ -229,12 +229,25 @@ impl EmbeddingCache {
 
     /// Whether a lookup would be answered. Counts as no use and in no statistics. May wait for the disk.
     pub fn contains<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
-        let (probe, now) = (probe.into(), self.now());
-        self.memory.peek(&probe, now).is_some() || self.on_disk((probe.key(), probe.content_hash()), now)
+        self.glance(probe).is_some()
     }
 
-    pub(super) fn on_disk(&self, asked: Asked, now: Now) -> bool {
-        let found = self.disk.as_ref().map(|disk: &Disk| disk.get(&[asked], now));
-        found.is_some_and(|found| matches!(found[..], [OnDisk::Hit(_)]))
+    /// What a lookup would answer. Counts as no use and in no statistics. May wait for the disk.
+    pub fn glance<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
+        let (probe, now) = (probe.into(), self.now());
+        self.memory.peek(&probe, now).or_else(|| self.on_disk((probe.key(), probe.content_hash()), now))
+    }
+
+    /// Counts as a use of what memory has, and in no statistics; never waits.
+    pub fn use_again<'a>(&self, probe: impl Into<Probe<'a>>) {
+        let (probe, now) = (probe.into(), self.now());
+        if self.memory.peek(&probe, now).is_some() {
+            self.memory.get(&probe, now);
+        }
+    }
+
+    pub(super) fn on_disk(&self, asked: Asked, now: Now) -> Option<Arc<Entry>> {
+        let found = self.disk.as_ref().map(|disk: &Disk| disk.get(&[asked], now))?;
+        found.into_iter().next().and_then(|found| if let OnDisk::Hit(entry) = found { Some(entry) } else { None })
     }
 }

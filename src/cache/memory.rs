@@ -69,6 +69,21 @@ pub(super) struct Displaced {
     entries: Vec<Arc<Entry>>,
 }
 
+/// What was dropped because somebody asked for it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Removed {
+    /// Entries that were answers.
+    pub live: usize,
+    /// Entries that were none any more.
+    pub expired: usize,
+}
+
+impl Removed {
+    fn count(&mut self, slot: &Slot, now: Now) {
+        *(if live(slot, now) { &mut self.live } else { &mut self.expired }) += 1;
+    }
+}
+
 struct Slot {
     stamp: u64,
     /// When it expires by the clock that nobody sets: a machine whose clock goes back must not make it younger.
@@ -184,6 +199,11 @@ impl Memory {
         self.max_bytes
     }
 
+    /// Whether there is room for the entry, if all others leave.
+    pub fn fits(&self, entry: &Entry) -> bool {
+        cost(entry) <= self.max_bytes
+    }
+
     /// Bytes of vectors, notes and kinds alone.
     pub fn payload_bytes(&self) -> usize {
         self.bytes().saturating_sub(self.len() * OVERHEAD_BYTES)
@@ -289,7 +309,7 @@ impl Memory {
         }
         let bytes = cost(entry);
         // What is larger than the whole tier would only push out everything else and then itself.
-        let replaced = if bytes > self.max_bytes {
+        let replaced = if !self.fits(entry) {
             lru.pop(&name)
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::Relaxed);
@@ -342,29 +362,31 @@ impl Memory {
         }
     }
 
-    /// Drops an entry; whether there was one.
-    pub fn remove(&self, name: Name) -> bool {
+    /// Drops an entry.
+    pub fn remove(&self, name: Name, now: Now) -> Removed {
         let shard = self.shard(name);
         let mut lru = shard.lock();
         self.touch_version(name);
         let gone = lru.pop(&name).inspect(|slot| self.forget(slot));
         shard.note_oldest(&lru);
         drop(lru);
-        gone.is_some()
+        let mut removed = Removed::default();
+        gone.iter().for_each(|slot| removed.count(slot, now));
+        removed
     }
 
-    /// Drops all entries that `which` names; how many there were. Other threads wait for one shard at a time.
-    pub fn remove_all(&self, which: impl Fn(&Entry) -> bool) -> usize {
-        self.retain(|slot| !which(&slot.entry), || self.versions.iter().for_each(bump))
+    /// Drops all entries that `which` names. Other threads wait for one shard at a time.
+    pub fn remove_all(&self, now: Now, which: impl Fn(&Entry) -> bool) -> Removed {
+        self.retain(now, |slot| !which(&slot.entry), || self.versions.iter().for_each(bump))
     }
 
     /// Drops what has expired; how many there were.
     pub fn sweep(&self, now: Now) -> usize {
-        self.retain(|slot| live(slot, now), || {})
+        self.retain(now, |slot| live(slot, now), || {}).expired
     }
 
-    fn retain(&self, keep: impl Fn(&Slot) -> bool, before: impl Fn()) -> usize {
-        let mut removed = 0;
+    fn retain(&self, now: Now, keep: impl Fn(&Slot) -> bool, before: impl Fn()) -> Removed {
+        let mut removed = Removed::default();
         for shard in &self.shards {
             let mut gone = Vec::new();
             let mut lru = shard.lock();
@@ -373,13 +395,13 @@ impl Memory {
                 let keep = keep(slot);
                 if !keep {
                     self.forget(slot);
+                    removed.count(slot, now);
                     gone.push(Arc::clone(&slot.entry));
                 }
                 keep
             });
             shard.note_oldest(&lru);
             drop(lru);
-            removed += gone.len();
         }
         removed
     }
@@ -561,7 +583,12 @@ mod tests {
                         memory.insert(place(n, content), &entry, now);
                         naive.insert(n, entry);
                     }
-                    Step::Remove(n) => prop_assert_eq!(memory.remove(place(n, 0).name), naive.take(n).is_some()),
+                    Step::Remove(n) => {
+                        let was_answer = naive.take(n).map(|entry| now.wall_ms < entry.expires_ms);
+                        let removed = memory.remove(place(n, 0).name, now);
+                        let (live, expired) = (was_answer == Some(true), was_answer == Some(false));
+                        prop_assert_eq!(removed, Removed { live: live.into(), expired: expired.into() });
+                    }
                     Step::Sweep => {
                         let before = naive.list.len();
                         naive.list.retain(|(_, entry)| now.wall_ms < entry.expires_ms);
@@ -570,8 +597,8 @@ mod tests {
                     Step::RemoveAll(content) => {
                         let before = naive.list.len();
                         naive.list.retain(|(_, entry)| entry.content != Some([content; 32]));
-                        let removed = memory.remove_all(|entry| entry.content == Some([content; 32]));
-                        prop_assert_eq!(removed, before - naive.list.len());
+                        let removed = memory.remove_all(now, |entry| entry.content == Some([content; 32]));
+                        prop_assert_eq!(removed.live + removed.expired, before - naive.list.len());
                     }
                     Step::Wait(ms) => elapsed += ms,
                 }
@@ -608,8 +635,8 @@ mod tests {
             let version = memory.version(place(1, 0).name);
             match change {
                 0 => drop(memory.insert(place(1, 1), &new, now)),
-                1 => drop(memory.remove(place(1, 0).name)),
-                _ => drop(memory.remove_all(|_| true)),
+                1 => _ = memory.remove(place(1, 0).name, now),
+                _ => _ = memory.remove_all(now, |_| true),
             }
             memory.promote(place(1, 0), &old, now, version);
             assert_ne!(memory.peek(&key(1).into(), now).as_deref(), Some(&*old));
@@ -632,7 +659,7 @@ mod tests {
                             0 => {
                                 drop(memory.insert(place(n, thread), &entry(usize::from(n) + 1, thread, 1000, AT), now))
                             }
-                            1 if i % 64 == 1 => drop(memory.remove(place(n, 0).name)),
+                            1 if i % 64 == 1 => _ = memory.remove(place(n, 0).name, now),
                             _ => drop(memory.get(&key(n).into(), now)),
                         }
                     }
@@ -643,7 +670,7 @@ mod tests {
         assert_eq!(memory.len(), kept.len());
         assert_eq!(memory.bytes(), kept.iter().map(|(_, entry)| cost(entry)).sum::<usize>());
         assert!(memory.len() <= 100);
-        assert_eq!(memory.remove_all(|_| true), kept.len());
+        assert_eq!(memory.remove_all(now, |_| true).live, kept.len());
         assert_eq!((memory.len(), memory.bytes()), (0, 0));
     }
 }

@@ -27,11 +27,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use disk::{Disk, DiskOptions};
-pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, Precision, Vector};
+pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, NEVER, Precision, Vector};
 pub use flights::{Boarding, Flights, Leader, Waiter};
 pub use haste::Haste;
 pub use lookup::{Open, Recall, Recalling};
-use memory::{Displaced, Memory, Now, Place};
+use memory::{Displaced, Memory, Now, Place, Removed};
 pub use name::{Names, Probe};
 use near::Indexes;
 pub use near::Near;
@@ -173,8 +173,8 @@ impl EmbeddingCache {
     /// one is a miss and drops the entry.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for values that are not finite, of another length than the space's, or too large;
-    /// [`Error::CacheClosed`].
+    /// [`Error::InvalidArgument`] for values that are not finite, of another length than the space's, or too large, and
+    /// for an entry that no tier has room for; [`Error::CacheClosed`].
     pub fn commit_many<'a, P: Into<Probe<'a>>>(
         &self,
         space: &Space,
@@ -185,17 +185,29 @@ impl EmbeddingCache {
         }
         let now = self.now();
         let mut entries = Vec::new();
-        for (probe, draft) in drafts {
-            draft.check()?;
-            if let Some(vector) = draft.vector {
-                self.check_dimensions(space, vector.len())?;
+        // What is refused leaves no trace: nothing is changed before all of it was looked at.
+        let mut length = None;
+        let drafts = drafts.into_iter();
+        let many = drafts.size_hint().0 > 1;
+        for (at, (probe, draft)) in drafts.enumerate() {
+            draft.check().map_err(|error| error.in_entry(at, many))?;
+            if let Some(vector) = draft.vector
+                && *length.get_or_insert(vector.len()) != vector.len()
+            {
+                return Err(other_length(vector.len(), length.unwrap_or_default()));
             }
             let probe: Probe = probe.into();
             // Nobody but the disk asks for these.
             let (key, hash) = self.disk.as_ref().map(|_| (probe.key(), probe.content_hash())).unzip();
             let entry = draft.entry(space, hash.flatten(), self.options.precision, now.wall_ms, self.options.ttl);
+            if self.disk.is_none() && !self.memory.fits(&entry) {
+                return Err(too_large(&entry, self.memory.max_bytes()).in_entry(at, many));
+            }
             let place = Place { name: probe.name(), content: probe.content() };
             entries.push((place, key, Arc::new(entry)));
+        }
+        if let Some(length) = length {
+            self.check_dimensions(space, length)?;
         }
         let count = entries.len();
         let Some(disk) = &self.disk else {
@@ -234,7 +246,8 @@ impl EmbeddingCache {
         self.disk.as_ref().is_none_or(|disk| disk.has_room() && known()) && !self.indexes.busy(space.id())
     }
 
-    fn dimensions_of(&self, space: &Space) -> Option<usize> {
+    /// Length of the vectors of a space, as far as that was asked for or set.
+    pub fn dimensions_of(&self, space: &Space) -> Option<usize> {
         self.dimensions.read().unwrap_or_else(PoisonError::into_inner).get(&space.id()).copied()
     }
 
@@ -247,27 +260,30 @@ impl EmbeddingCache {
                 *dimensions.entry(space.id()).or_insert(stored.unwrap_or(length))
             }
         };
-        if known == length {
-            return Ok(());
-        }
-        Err(Error::InvalidArgument(format!(
-            "The embedding has {length} values, those in this namespace have {known}: use a namespace of its own for \
-             each model, or clear this one"
-        )))
+        if known == length { Ok(()) } else { Err(other_length(length, known)) }
     }
 
-    /// Deletes an entry; whether there was one. May wait for the disk.
+    /// Counts entries that a caller wanted to be kept, and tells that they were not: whoever has computed them answers
+    /// with them all the same.
+    pub fn reject(&self, entries: usize, reason: &str) {
+        self.counters.rejected.add(entries);
+        if let Some(listener) = &self.options.listener {
+            listener(Event::Rejected { entries, reason: reason.to_owned() });
+        }
+    }
+
+    /// Deletes an entry; whether there was an answer. May wait for the disk.
     pub fn delete<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
-        let probe = probe.into();
-        let on_disk = self.disk.is_some() && self.on_disk((probe.key(), None), self.now());
+        let (probe, now) = (probe.into(), self.now());
+        let on_disk = self.disk.is_some() && self.on_disk((probe.key(), None), now).is_some();
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(disk) = &self.disk {
             disk.delete(probe.key());
         }
-        let in_memory = self.memory.remove(probe.name());
+        let removed = self.memory.remove(probe.name(), now);
         drop(changing);
-        self.left(EvictionCause::Explicit, usize::from(in_memory));
-        in_memory || on_disk
+        self.removed(removed);
+        removed.live > 0 || on_disk
     }
 
     /// Deletes all entries of a space and of a kind; absent ones stand for all.
@@ -276,10 +292,12 @@ impl EmbeddingCache {
         self.delete_selected(kind.map_or(selection.clone(), |kind| selection.kind(kind)));
     }
 
-    /// Deletes all entries that `selection` covers; how many there were: in the file, or in memory where no file can say.
-    /// Waits for the disk.
+    /// Deletes all entries that `selection` covers; how many there were (in memory alone, answers, unless expired ones
+    /// are selected): in the file, or in memory where no file can say. Waits for the disk.
     pub fn delete_all(&self, selection: Selection) -> usize {
-        let (in_memory, on_disk) = self.delete_selected(selection);
+        let of_expired = selection.expired_by_ms.is_some();
+        let (removed, on_disk) = self.delete_selected(selection);
+        let in_memory = removed.live + if of_expired { removed.expired } else { 0 };
         let (Some(disk), Some(on_disk)) = (&self.disk, on_disk) else { return in_memory };
         disk.catch_up();
         match on_disk.load(Ordering::Acquire) {
@@ -288,18 +306,17 @@ impl EmbeddingCache {
         }
     }
 
-    fn delete_selected(&self, selection: Selection) -> (usize, Option<Arc<AtomicUsize>>) {
+    fn delete_selected(&self, selection: Selection) -> (Removed, Option<Arc<AtomicUsize>>) {
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let on_disk = self.disk.as_ref().map(|disk| disk.clear(selection.clone()));
-        let removed = self.memory.remove_all(|entry| selection.covers(entry));
+        let removed = self.memory.remove_all(self.now(), |entry| selection.covers(entry));
         self.indexes.forget(selection.space);
         if selection.is_whole() {
             let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
             dimensions.retain(|space, _| selection.space.is_some_and(|id| id != *space));
         }
         drop(changing);
-        let expired = selection.expired_by_ms.is_some();
-        self.left(if expired { EvictionCause::Expired } else { EvictionCause::Explicit }, removed);
+        self.removed(removed);
         (removed, on_disk)
     }
 
@@ -361,7 +378,7 @@ impl EmbeddingCache {
         if let Some(disk) = &self.disk {
             disk.close();
         }
-        self.memory.remove_all(|_| true);
+        self.memory.remove_all(self.now(), |_| true);
         self.indexes.forget(None);
         host::trim();
     }
@@ -379,6 +396,11 @@ impl EmbeddingCache {
     /// Counts a lookup that could not even be made, because what was asked for has no key.
     pub fn count_miss(&self) {
         self.counters.missed(MissCause::Absent, 1);
+    }
+
+    /// How many entries left memory: expired, deleted, replaced, for want of space.
+    pub fn evicted(&self) -> [u64; 4] {
+        self.counters.evictions()
     }
 
     /// How it does.
@@ -411,6 +433,11 @@ impl EmbeddingCache {
         self.left(EvictionCause::Size, displaced.for_size);
     }
 
+    fn removed(&self, removed: Removed) {
+        self.left(EvictionCause::Explicit, removed.live);
+        self.left(EvictionCause::Expired, removed.expired);
+    }
+
     fn left(&self, cause: EvictionCause, entries: usize) {
         if entries > 0 {
             self.counters.evicted(cause, entries);
@@ -419,6 +446,20 @@ impl EmbeddingCache {
             }
         }
     }
+}
+
+fn other_length(length: usize, known: usize) -> Error {
+    Error::InvalidArgument(format!(
+        "The embedding has {length} values, those in this namespace have {known}: use a namespace of its own for each \
+         model, or clear this one"
+    ))
+}
+
+fn too_large(entry: &Entry, limit: usize) -> Error {
+    let bytes = memory::cost(entry);
+    Error::InvalidArgument(format!(
+        "The entry takes {bytes} bytes, more than the limit of {limit} bytes for all entries: raise maxMemoryMB"
+    ))
 }
 
 fn storage_failed(options: &CacheOptions, reason: String) -> Error {

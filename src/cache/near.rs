@@ -159,22 +159,23 @@ impl Indexes {
 }
 
 /// Collects the nearest of the entries that it is shown.
-pub(super) struct Nearest<'a> {
-    query: &'a [f32],
-    norm: f32,
+pub(super) struct Nearest {
+    query: Vec<f64>,
+    norm: f64,
     threshold: f32,
     limit: usize,
-    /// The farthest on top.
+    /// The last one on top.
     heap: BinaryHeap<Ranked>,
     unpacked: Vec<f32>,
 }
 
 struct Ranked(Near);
 
-impl<'a> Nearest<'a> {
-    pub fn new(query: &'a [f32], threshold: f32, limit: usize) -> Self {
-        let norm = dot(query, query).sqrt();
-        Self { query, norm, threshold, limit, heap: BinaryHeap::new(), unpacked: vec![0.0; query.len()] }
+impl Nearest {
+    pub fn new(query: &[f32], threshold: f32, limit: usize) -> Self {
+        let query: Vec<f64> = query.iter().map(|value| f64::from(*value)).collect();
+        let norm = query.iter().map(|value| value * value).sum::<f64>().sqrt();
+        Self { unpacked: vec![0.0; query.len()], query, norm, threshold, limit, heap: BinaryHeap::new() }
     }
 
     /// Whether one of this similarity could be among them.
@@ -183,10 +184,34 @@ impl<'a> Nearest<'a> {
         similarity >= last.map_or(self.threshold, |last| last.0.similarity)
     }
 
-    /// Entries without a vector, of another length, or of length zero are near to nothing.
-    pub fn show(&mut self, entry: &Arc<Entry>) {
-        if entry.vector.len() != self.query.len() || self.limit == 0 {
-            return;
+    /// Entries without a vector, of another length, or of length zero are near to nothing. Whether an entry counts is
+    /// asked only of those that would be among the nearest; `false`: it does not.
+    pub fn show(&mut self, entry: &Arc<Entry>, counts: &impl Fn(&Entry) -> bool) -> bool {
+        if self.limit == 0 {
+            return true;
+        }
+        let Some(similarity) = self.similarity(entry).filter(|similarity| *similarity >= self.threshold) else {
+            return true;
+        };
+        let ranked = Ranked(Near { similarity, entry: Arc::clone(entry) });
+        let full = self.heap.len() == self.limit;
+        if full && self.heap.peek().is_some_and(|last| ranked >= *last) {
+            return true;
+        }
+        if !counts(entry) {
+            return false;
+        }
+        if full {
+            self.heap.pop();
+        }
+        self.heap.push(ranked);
+        true
+    }
+
+    /// The cosine, rounded to what can be told of values of this precision: that of a vector and itself is 1.
+    fn similarity(&mut self, entry: &Entry) -> Option<f32> {
+        if entry.vector.len() != self.query.len() {
+            return None;
         }
         let values = match &entry.vector {
             Vector::F32(values) => values,
@@ -195,39 +220,38 @@ impl<'a> Nearest<'a> {
                 &self.unpacked[..]
             }
         };
-        let norms = self.norm * dot(values, values).sqrt();
-        if norms <= 0.0 || !norms.is_finite() {
-            return;
-        }
-        let similarity = (dot(self.query, values) / norms).clamp(-1.0, 1.0);
-        let worse = |heap: &BinaryHeap<Ranked>| heap.peek().is_some_and(|last| similarity <= last.0.similarity);
-        if similarity < self.threshold || (self.heap.len() == self.limit && worse(&self.heap)) {
-            return;
-        }
-        if self.heap.len() == self.limit {
-            self.heap.pop();
-        }
-        self.heap.push(Ranked(Near { similarity, entry: Arc::clone(entry) }));
+        let (dot, square) = products(&self.query, values);
+        let norms = self.norm * square.sqrt();
+        (norms > 0.0).then(|| (dot / norms).clamp(-1.0, 1.0) as f32)
     }
 
-    /// The nearest first.
+    /// The nearest first; equally near ones in the order of their notes.
     pub fn finish(self) -> Vec<Near> {
         self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
 }
 
-/// Sixteen sums side by side: as wide as the widest registers, and more exact than one.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
+/// The product of both, and of the values with themselves: in f64, which has room for those of any f32, large or small.
+/// Eight sums side by side: as wide as the widest registers, and more exact than one.
+fn products(query: &[f64], values: &[f32]) -> (f64, f64) {
+    const LANES: usize = 8;
+    let (query_chunks, query_rest) = query.as_chunks::<LANES>();
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let (mut dots, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
+    for (query, values) in query_chunks.iter().zip(chunks) {
         for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
+            let value = f64::from(values[lane]);
+            dots[lane] += query[lane] * value;
+            squares[lane] += value * value;
         }
     }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    let (mut dot, mut square) = (dots.iter().sum::<f64>(), squares.iter().sum::<f64>());
+    for (query, value) in query_rest.iter().zip(rest) {
+        let value = f64::from(*value);
+        dot += query * value;
+        square += value * value;
+    }
+    (dot, square)
 }
 
 impl Ord for Ranked {

@@ -60,12 +60,12 @@ pub enum Event {
         /// What was wrong with it.
         reason: String,
     },
-    /// An entry was not written because the file holds vectors of another length for its space.
+    /// Entries were not kept although their caller was not told so by an error.
     Rejected {
-        /// Length of its vector.
-        dimensions: usize,
-        /// Length of the vectors in the file.
-        stored: usize,
+        /// How many.
+        entries: usize,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -128,6 +128,8 @@ pub struct Stats {
     pub missed_damaged: u64,
     /// Entries that were set.
     pub sets: u64,
+    /// Entries that could not be kept although their caller was answered.
+    pub rejected: u64,
     /// Entries that left memory because their time was over.
     pub evicted_expired: u64,
     /// Entries that left memory because the caller deleted them or showed another content.
@@ -242,6 +244,7 @@ pub(super) struct Counters {
     missed: [Counter; 4],
     evicted: [Counter; 4],
     pub sets: Counter,
+    pub rejected: Counter,
     access_ns: Counter,
     samples: Mutex<VecDeque<Sample>>,
 }
@@ -253,6 +256,12 @@ impl Counters {
 
     pub fn evicted(&self, cause: EvictionCause, count: usize) {
         self.evicted[cause as usize].add(count);
+    }
+
+    /// By [`EvictionCause`]: expired, explicit, replaced, size.
+    pub fn evictions(&self) -> [u64; 4] {
+        [EvictionCause::Expired, EvictionCause::Explicit, EvictionCause::Replaced, EvictionCause::Size]
+            .map(|cause| self.evicted[cause as usize].get())
     }
 
     /// Notes a call that looked up `requests` entries.
@@ -277,7 +286,7 @@ impl Counters {
 
     pub fn stats(&self) -> Stats {
         let missed = |cause: MissCause| self.missed[cause as usize].get();
-        let evicted = |cause: EvictionCause| self.evicted[cause as usize].get();
+        let [evicted_expired, evicted_explicit, evicted_replaced, evicted_size] = self.evictions();
         let mut stats = Stats {
             memory_hits: self.memory_hits.get(),
             disk_hits: self.disk_hits.get(),
@@ -286,10 +295,11 @@ impl Counters {
             missed_changed: missed(MissCause::Changed),
             missed_damaged: missed(MissCause::Damaged),
             sets: self.sets.get(),
-            evicted_expired: evicted(EvictionCause::Expired),
-            evicted_explicit: evicted(EvictionCause::Explicit),
-            evicted_replaced: evicted(EvictionCause::Replaced),
-            evicted_size: evicted(EvictionCause::Size),
+            rejected: self.rejected.get(),
+            evicted_expired,
+            evicted_explicit,
+            evicted_replaced,
+            evicted_size,
             access_ns: self.access_ns.get(),
             ..Stats::default()
         };

@@ -33,49 +33,81 @@ impl EmbeddingCache {
     ///
     /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing.
     pub fn nearest(&self, space: &Space, query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
+        self.nearest_where(space, query, threshold, limit, |_| true)
+    }
+
+    /// [`EmbeddingCache::nearest`] among the entries that count.
+    pub fn nearest_where(
+        &self,
+        space: &Space,
+        query: &[f32],
+        threshold: f32,
+        limit: usize,
+        counts: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Near>> {
         Draft { vector: Some(query), ..Draft::default() }.check()?;
         let now = self.now();
-        let mut nearest = Nearest::new(query, threshold, limit);
         let disk = self.disk.as_ref().filter(|disk| disk.ready());
         if disk.is_none() && self.memory.len() <= SMALL || self.disk.is_some() && disk.is_none() {
-            self.memory.of_space(space.id(), now).iter().for_each(|(_, entry)| nearest.show(entry));
+            let mut nearest = Nearest::new(query, threshold, limit);
+            for (_, entry) in self.memory.of_space(space.id(), now) {
+                nearest.show(&entry, &counts);
+            }
             return Ok(nearest.finish());
         }
         let index = self.indexes.of(space.id());
-        let mut dead = Vec::new();
-        let candidates = {
+        {
             let mut index = lock(&index);
             match disk {
                 Some(disk) => self.follow(disk, space, &mut index, now),
-                None if index.made => {}
-                None => {
-                    for (name, entry) in self.memory.of_space(space.id(), now) {
-                        if !index.holds(&Handle::InMemory(name)) {
-                            index.set(Handle::InMemory(name), &entry);
-                        }
-                    }
-                    index.made = true;
-                }
-            }
-            index.nearest(query, limit, threshold)
-        };
-        // The few that are probably wanted, then more for as long as one of them may be.
-        for some in candidates.chunks(limit.saturating_add(2)) {
-            if !some.first().is_some_and(|best| nearest.wants(best.similarity + ROUNDING)) {
-                break;
-            }
-            for (candidate, entry) in some.iter().zip(self.fetch(some, now)) {
-                match entry {
-                    Some(entry) => nearest.show(&entry),
-                    None => dead.push(*candidate),
-                }
+                None => self.make(space, &mut index, now),
             }
         }
-        if !dead.is_empty() {
+        // What the index names and is no answer takes a place among the nearest: then they are asked for again, without
+        // what is dead, and more of them.
+        let mut wanted = limit;
+        loop {
+            let candidates = lock(&index).nearest(query, wanted, threshold);
+            let mut nearest = Nearest::new(query, threshold, limit);
+            let (mut dead, mut passed_over) = (Vec::new(), 0);
+            // The few that are probably wanted, then more for as long as one of them may be.
+            for some in candidates.chunks(limit.saturating_add(2)) {
+                if !some.first().is_some_and(|best| nearest.wants(best.similarity + ROUNDING)) {
+                    break;
+                }
+                for (candidate, entry) in some.iter().zip(self.fetch(some, now)) {
+                    match entry {
+                        Some(entry) => passed_over += usize::from(!nearest.show(&entry, &counts)),
+                        None => dead.push(*candidate),
+                    }
+                }
+            }
+            // A file that cannot be read just now says of everything that it is not there.
+            if self.disk.as_ref().is_some_and(|disk| !disk.ready()) {
+                return Ok(nearest.finish());
+            }
             let mut index = lock(&index);
             dead.iter().for_each(|gone| index.remove(gone));
+            let all = wanted >= index.len();
+            if dead.is_empty() && (all || limit.saturating_add(passed_over) <= wanted) {
+                return Ok(nearest.finish());
+            }
+            wanted = wanted.max(passed_over).saturating_mul(2);
         }
-        Ok(nearest.finish())
+    }
+
+    /// Makes the index of what memory holds, once: always in the same order, so that equal calls have equal answers.
+    fn make(&self, space: &Space, index: &mut Index, now: Now) {
+        if std::mem::replace(&mut index.made, true) {
+            return;
+        }
+        let mut held = self.memory.of_space(space.id(), now);
+        held.sort_unstable_by(|(_, a), (_, b)| a.note.cmp(&b.note));
+        for (name, entry) in held {
+            if !index.holds(&Handle::InMemory(name)) {
+                index.set(Handle::InMemory(name), &entry);
+            }
+        }
     }
 
     /// Has the index follow what was written to the file since it was last looked at, by whatever process.

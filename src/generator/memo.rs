@@ -143,7 +143,11 @@ impl Memo {
             .iter()
             .zip(&notes)
             .map(|((key, known), note)| (*key, Draft { vector: Some(&known.vector), note, ..Draft::default() }));
-        drop(self.cache.commit_many(&self.space, drafts));
+        if let Err(error) = self.cache.commit_many(&self.space, drafts)
+            && !self.cache.is_closed()
+        {
+            self.cache.reject(batch.len(), &error.to_string());
+        }
     }
 
     /// An entry that is not what this generator writes is a miss.

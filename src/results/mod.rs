@@ -35,6 +35,9 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Largest `max_value_bytes`: what the cache takes, less than a MB for what is kept beside a value.
 pub const MOST_VALUE_BYTES: usize = crate::cache::MAX_ENTRY_BYTES - (1 << 20);
 
+/// Largest metadata of a result: JSON.
+const MOST_METADATA_BYTES: usize = 1 << 19;
+
 /// What results are kept with.
 #[derive(Clone)]
 pub struct ResultsOptions {
@@ -93,8 +96,8 @@ pub struct Computed<'a> {
     pub tags: &'a [&'a str],
     /// How long it is an answer; `None`: its type's time. [`Duration::MAX`]: until it is evicted.
     pub ttl: Option<Duration>,
-    /// Finds it by its meaning, too.
-    pub prompt: Option<&'a Prompt<'a>>,
+    /// Only its very content is to find it from now on, and no prompt that was attached before.
+    pub exact: bool,
 }
 
 /// A lookup on its way to the disk. See [`Results::settle`].
@@ -176,55 +179,98 @@ impl Results {
         }
     }
 
-    /// Counts a miss that was left open for something near, which could not be looked for.
-    pub fn count_miss(&self, kind: &str) {
-        self.tally.missed(kind);
+    /// Counts a lookup that was left open for something near, and was answered elsewhere: with that, or with nothing.
+    pub fn count(&self, kind: &str, near: bool) {
+        if near { self.tally.hit(kind, Tier::Near) } else { self.tally.missed(kind) }
     }
 
-    /// Sets a result. It is an answer at once. May wait for the disk, see [`EmbeddingCache::commit`].
+    /// Sets results, all or, when one of them is refused, none. They are answers at once. May wait for the disk, see
+    /// [`EmbeddingCache::commit`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a value that is too large, or a vector that is none; [`Error::CacheClosed`].
-    pub fn set(&self, key: Key, computed: &Computed) -> Result<()> {
-        let Computed { kind, value, metadata, tags, ttl, .. } = *computed;
-        let limit = self.options.max_value_bytes;
-        if value.len() > limit {
-            return Err(Error::InvalidArgument(format!(
-                "The value has {} bytes, more than the limit of {limit} bytes: raise maxValueMB, or keep a part of it",
-                value.len()
-            )));
+    /// [`Error::InvalidArgument`] for a value that is too large; [`Error::CacheClosed`].
+    pub fn set_many(&self, results: &[(Key, Computed)]) -> Result<()> {
+        for (at, (_, computed)) in results.iter().enumerate() {
+            self.check(computed).map_err(|error| error.in_entry(at, results.len() > 1))?;
         }
-        if metadata.len() > 1 << 19 {
-            return Err(Error::InvalidArgument(format!(
-                "The metadata has {} bytes, more than the limit of {} bytes",
-                metadata.len(),
-                1 << 19
-            )));
+        let made: Vec<(String, Vec<u8>)> = results
+            .iter()
+            .map(|(_, computed)| {
+                let label = label(computed.kind, computed.tags.iter().copied());
+                (label, encode(computed.format, computed.metadata, computed.value))
+            })
+            .collect();
+        let drafts = results.iter().zip(&made).map(|((key, computed), (label, note))| {
+            let ttl = Some(self.lifetime(computed));
+            (*key, Draft { vector: None, note, kind: label, ttl })
+        });
+        self.cache.commit_many(&self.space, drafts)?;
+        for (key, computed) in results {
+            if computed.exact {
+                self.cache.delete(self.prompt_key(*key));
+            }
+            self.tally.set(computed.kind);
         }
-        let label = label(kind, tags.iter().copied());
-        let ttl = match ttl {
-            Some(ttl) => ttl,
-            None => self.options.ttl_by_kind.get(kind).unwrap_or(&self.options.ttl).unwrap_or(Duration::MAX),
-        };
-        let prompt = computed.prompt.map(|prompt| self.place(key, prompt)).transpose()?;
-        let note = encode(computed.format, metadata, value);
-        self.cache.commit(&self.space, key, &Draft { vector: None, note: &note, kind: &label, ttl: Some(ttl) })?;
-        if let Some(placed) = prompt {
-            self.set_prompt(&placed, &label, ttl)?;
-        }
-        self.tally.set(kind);
         Ok(())
     }
 
-    /// Whether [`Results::set`] would return without waiting for the disk or a search.
-    pub fn sets_at_once(&self, with_prompt: bool) -> bool {
+    /// [`Results::set_many`] for one.
+    pub fn set(&self, key: Key, computed: &Computed) -> Result<()> {
+        self.set_many(&[(key, *computed)])
+    }
+
+    fn check(&self, computed: &Computed) -> Result<()> {
+        let limit = self.options.max_value_bytes;
+        if computed.value.len() > limit {
+            return Err(Error::InvalidArgument(format!(
+                "The value has {} bytes, more than the limit of {limit} bytes: raise maxValueMB, or keep a part of it",
+                computed.value.len()
+            )));
+        }
+        if computed.metadata.len() > MOST_METADATA_BYTES {
+            return Err(Error::InvalidArgument(format!(
+                "The metadata has {} bytes, more than the limit of {MOST_METADATA_BYTES} bytes",
+                computed.metadata.len(),
+            )));
+        }
+        Ok(())
+    }
+
+    fn lifetime(&self, computed: &Computed) -> Duration {
+        let of_kind =
+            || self.options.ttl_by_kind.get(computed.kind).unwrap_or(&self.options.ttl).unwrap_or(Duration::MAX);
+        computed.ttl.unwrap_or_else(of_kind)
+    }
+
+    /// Whether [`Results::set_many`] would return without waiting for the disk; `exact`: if one of them is.
+    pub fn sets_at_once(&self, exact: bool) -> bool {
         // Results have no vectors, and so no length of vectors that the file would have to be asked for.
-        self.cache.has_room() && (!with_prompt || self.cache.commits_at_once(&self.prompts))
+        self.cache.has_room() && !(exact && self.is_shared())
+    }
+
+    /// Whether [`Results::attach`] would return without waiting for the disk or a search.
+    pub fn attaches_at_once(&self) -> bool {
+        !self.is_shared() && self.cache.commits_at_once(&self.prompts)
+    }
+
+    /// Whether other processes may have the same results.
+    pub fn is_shared(&self) -> bool {
+        self.cache.options().path.is_some()
+    }
+
+    /// Counts a result that its caller wanted to be kept, and tells that it was not.
+    pub fn reject(&self, reason: &str) {
+        self.cache.reject(1, reason);
     }
 
     /// Whether there is a result. Counts as no use and in no statistics. May wait for the disk.
     pub fn contains(&self, key: Key) -> bool {
         self.cache.contains(key)
+    }
+
+    /// What a lookup would answer. Counts as no use and in no statistics. May wait for the disk.
+    pub fn glance(&self, key: Key) -> Option<Stored> {
+        self.cache.glance(key).and_then(Stored::of)
     }
 
     /// Deletes a result; whether there was one. May wait for the disk.
@@ -286,8 +332,7 @@ impl Results {
 
     /// How many entries left memory: expired, deleted, replaced, for want of space.
     pub fn evicted(&self) -> [u64; 4] {
-        let stats = self.cache.stats();
-        [stats.evicted_expired, stats.evicted_explicit, stats.evicted_replaced, stats.evicted_size]
+        self.cache.evicted()
     }
 
     /// How it does. Looks at all that memory holds.

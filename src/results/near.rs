@@ -9,7 +9,7 @@ use super::Results;
 use super::gate::difference;
 use super::payload::Stored;
 use super::tally::Tier;
-use crate::cache::{Draft, Entry, Near};
+use crate::cache::{Draft, Entry, NEVER, Near};
 use crate::embedding::{Fingerprint, Key};
 use crate::error::{Error, Result};
 
@@ -72,13 +72,6 @@ pub struct NearHit {
     pub matched: String,
 }
 
-/// A prompt as it is kept.
-pub(super) struct Placed {
-    key: Key,
-    vector: Vec<f32>,
-    note: Vec<u8>,
-}
-
 /// The vector as it is kept: of length 1, with the scope's values.
 fn placed(vector: &[f32], scope: &Scope) -> Result<Vec<f32>> {
     if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
@@ -87,14 +80,15 @@ fn placed(vector: &[f32], scope: &Scope) -> Result<Vec<f32>> {
             "The prompt's vector has {value} at position {at}, not a finite number"
         )));
     }
+    // Squares of the smallest and largest values of an f32 have room in an f64.
     let norm = vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
     if norm == 0.0 {
         return Err(Error::InvalidArgument("The prompt's vector has no length: it is empty, or all zeros".to_owned()));
     }
-    let own = (1.0 - SCOPE_SHARE).sqrt() / norm as f32;
+    let own = f64::from(1.0 - SCOPE_SHARE).sqrt() / norm;
     let sign = (SCOPE_SHARE / SCOPE_VALUES as f32).sqrt();
     let scope = (0..SCOPE_VALUES).map(|at| sign * scope.sign(at));
-    Ok(vector.iter().map(|value| value * own).chain(scope).collect())
+    Ok(vector.iter().map(|value| (f64::from(*value) * own) as f32).chain(scope).collect())
 }
 
 /// The cosine of two vectors as they are kept, from the one of the vectors themselves; and back.
@@ -118,18 +112,24 @@ impl Results {
         self.prompts.key().field("of", result.as_bytes()).finish()
     }
 
-    pub(super) fn place(&self, result: Key, prompt: &Prompt) -> Result<Placed> {
-        let note = [prompt.scope.as_bytes(), result.as_bytes(), prompt.text.as_bytes()].concat();
-        Ok(Placed { key: self.prompt_key(result), vector: placed(prompt.vector, &prompt.scope)?, note })
-    }
-
-    /// Lives as long as its result.
-    pub(super) fn set_prompt(&self, prompt: &Placed, label: &str, ttl: Duration) -> Result<()> {
-        let draft = Draft { vector: Some(&prompt.vector), note: &prompt.note, kind: label, ttl: Some(ttl) };
-        let set = || self.cache.commit(&self.prompts, prompt.key, &draft);
+    /// Has a prompt find the result of `key`, if there is one, for as long as it lives. May wait for the disk.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a vector that is none; [`Error::CacheClosed`].
+    pub fn attach(&self, key: Key, prompt: &Prompt) -> Result<()> {
+        let vector = placed(prompt.vector, &prompt.scope)?;
+        let Some(result) = self.cache.glance(key) else { return Ok(()) };
+        let note = [prompt.scope.as_bytes(), key.as_bytes(), prompt.text.as_bytes()].concat();
+        let now_ms = self.cache.options().clock.wall_ms();
+        let ttl = match result.expires_ms {
+            NEVER => Duration::MAX,
+            expires_ms => Duration::from_millis(expires_ms.saturating_sub(now_ms)),
+        };
+        let draft = Draft { vector: Some(&vector), note: &note, kind: &result.kind, ttl: Some(ttl) };
+        let set = || self.cache.commit(&self.prompts, self.prompt_key(key), &draft);
         match set() {
-            // The vectors of before are of another length, so of another model, and find nothing any more.
-            Err(Error::InvalidArgument(_)) => {
+            // The vectors of before are those of another model, and find nothing any more.
+            Err(Error::InvalidArgument(_)) if self.cache.dimensions_of(&self.prompts) != Some(vector.len()) => {
                 self.cache.clear(Some(&self.prompts), None);
                 set()
             }
@@ -150,19 +150,21 @@ impl Results {
 
     fn find_near(&self, prompt: &Prompt, threshold: f32, limit: usize) -> Result<Option<NearHit>> {
         let query = placed(prompt.vector, &prompt.scope)?;
+        // Prompts of other scopes, and those whose result is gone, leave their places to others.
+        let counts = |entry: &Entry| {
+            read(entry).is_some_and(|(scope, result, _)| scope == prompt.scope && self.cache.contains(result))
+        };
         // A hair's breadth: a cosine at the threshold itself counts, whatever the rounding.
-        let nearest = self.cache.nearest(&self.prompts, &query, kept(threshold) - 1e-6, limit)?;
+        let nearest = self.cache.nearest_where(&self.prompts, &query, kept(threshold) - 1e-6, limit, counts)?;
         for Near { similarity, entry } in nearest {
-            let Some((scope, result, text)) = read(&entry) else { continue };
-            if scope != prompt.scope || difference(prompt.text, text).is_some() {
+            let Some((_, result, text)) = read(&entry) else { continue };
+            if difference(prompt.text, text).is_some() {
                 continue;
             }
-            let found = self.cache.lookup(result).and_then(Stored::of);
-            match found {
-                Some(stored) => {
-                    return Ok(Some(NearHit { stored, similarity: unkept(similarity), matched: text.to_owned() }));
-                }
-                None => drop(self.cache.delete(self.prompt_key(result))),
+            if let Some(stored) = self.cache.lookup(result).and_then(Stored::of) {
+                // A result that is found by its meaning is in use, and so is what finds it.
+                self.cache.use_again(self.prompt_key(result));
+                return Ok(Some(NearHit { stored, similarity: unkept(similarity), matched: text.to_owned() }));
             }
         }
         Ok(None)

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::cache::{Entry, unlabel};
+use crate::cache::{Entry, NEVER, unlabel};
 
 /// What the bytes of a value are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Stored {
 
     /// From when on it is no longer an answer, in ms since 1970; `None`: never.
     pub fn expires_ms(&self) -> Option<u64> {
-        Some(self.entry.expires_ms).filter(|ms| *ms < i64::MAX as u64)
+        Some(self.entry.expires_ms).filter(|ms| *ms < NEVER)
     }
 }
 

@@ -8,7 +8,7 @@ use napi::bindgen_prelude::{Float32ArraySlice, PromiseRaw, Uint8ArraySlice};
 use napi::{Env, Result, Task};
 use napi_derive::napi;
 
-use super::{blocking, to_js};
+use super::{Text, blocking, to_js};
 use crate::cache::{EmbeddingCache, Entry, Haste, Near, Open, Recall};
 use crate::error::Error;
 
@@ -122,9 +122,9 @@ impl NativeNearest {
 
     /// The key of each, as the user wrote it, and its metadata as JSON, empty where there is none; in turn.
     #[napi(catch_unwind)]
-    pub fn texts(&self) -> Vec<String> {
+    pub fn texts(&self) -> Vec<Text> {
         let texts = self.nearest.iter().flat_map(|near| <[_; 2]>::from(from_note(&near.entry.note)));
-        texts.map(|text| String::from_utf8_lossy(text).into_owned()).collect()
+        texts.map(|text| Text(text.to_vec())).collect()
     }
 
     /// Writes the vector of one to `out`, which is as long as the query.
@@ -204,18 +204,21 @@ impl NativeLookup {
     #[napi(getter, catch_unwind)]
     pub fn dimensions(&self) -> u32 {
         match &*self.state() {
-            Looked::Done(answers) => answers.iter().flatten().map(|entry| entry.vector.len()).max().unwrap_or(0) as u32,
+            Looked::Done(answers) => longest(answers) as u32,
             _ => 0,
         }
     }
 
-    /// Writes to `hits` a 1 for each that was found.
+    /// Writes to `hits` a 1 for each that was found, and has a row of this length.
     #[napi(catch_unwind)]
     pub fn hits(&self, mut hits: Uint8ArraySlice) {
         // SAFETY: see `writable`.
         let hits = unsafe { hits.as_mut() };
         if let Looked::Done(answers) = &*self.state() {
-            hits.iter_mut().zip(answers).for_each(|(hit, answer)| *hit = u8::from(answer.is_some()));
+            let dimensions = longest(answers);
+            let is_hit =
+                |answer: &Option<Arc<Entry>>| answer.as_ref().is_some_and(|entry| entry.vector.len() == dimensions);
+            hits.iter_mut().zip(answers).for_each(|(hit, answer)| *hit = u8::from(is_hit(answer)));
         }
     }
 
@@ -236,6 +239,11 @@ impl NativeLookup {
             }
         }
     }
+}
+
+/// Another process may have gone over to vectors of another length: then some of before are still in memory.
+fn longest(answers: &[Option<Arc<Entry>>]) -> usize {
+    answers.iter().flatten().map(|entry| entry.vector.len()).max().unwrap_or(0)
 }
 
 /// The values behind an array that JavaScript has passed, to be written.

@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{
-    AsyncTask, Either, Float32Array, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue, spawn_blocking,
+    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue,
+    spawn_blocking,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
@@ -26,7 +27,7 @@ pub(super) use self::report::{disk, event as storage_event, eviction_causes, opt
 pub(super) use self::strings::Text;
 use self::strings::{Str, Strings};
 use super::{options, to_js};
-use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Probe, Recalling};
+use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Precision, Probe, Recalling, Vector};
 use crate::embedding::Space;
 use crate::error::Error;
 
@@ -153,6 +154,7 @@ impl NativeCache {
             "hitRatioThreshold": options.hit_ratio_threshold,
             "validate": options.validate_content,
             "shared": options.path.is_some(),
+            "rounds": options.precision != Precision::F32,
         })
         .to_string()
     }
@@ -372,6 +374,26 @@ impl NativeCache {
     #[napi(catch_unwind)]
     pub fn stats(&self) -> String {
         report::stats(&self.inner.stats())
+    }
+
+    /// How many left memory because their time was over, they were deleted, replaced, or for want of space.
+    #[napi(catch_unwind)]
+    pub fn evicted(&self) -> Vec<f64> {
+        self.inner.evicted().map(|entries| entries as f64).to_vec()
+    }
+
+    /// Rounds values as the cache would keep them.
+    #[napi(catch_unwind)]
+    pub fn round(&self, mut values: Float32ArraySlice) {
+        // SAFETY: JavaScript waits for this call, and `lib/cache.ts` passes an array of its own.
+        let values = unsafe { values.as_mut() };
+        Vector::pack(values, self.inner.options().precision).copy_to(values);
+    }
+
+    /// See `EmbeddingCache::reject`.
+    #[napi(catch_unwind)]
+    pub fn reject(&self, reason: String) {
+        self.inner.reject(1, &reason);
     }
 
     /// The latest calls, the oldest first: when, how many ms, hit ratio.

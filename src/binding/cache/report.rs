@@ -20,6 +20,7 @@ pub fn stats(stats: &Stats) -> String {
         "avgAccessTimeMs": stats.average_access_ns() / 1e6,
         "averageAccessTime": stats.average_access_ns() / 1e6,
         "sets": stats.sets,
+        "rejected": stats.rejected,
         "evictions": stats.evictions(),
         "evictionCauses": eviction_causes(stats),
         "missCauses": {
@@ -93,9 +94,7 @@ pub fn event(event: &Event) -> Option<String> {
             "movedTo": moved_to.to_string_lossy(),
             "reason": reason,
         }),
-        Event::Rejected { dimensions, stored } => {
-            json!({ "type": "rejected", "dimensions": dimensions, "stored": stored })
-        }
+        Event::Rejected { entries, reason } => json!({ "type": "rejected", "entries": entries, "reason": reason }),
         Event::Evicted { .. } => return None,
     };
     Some(event.to_string())

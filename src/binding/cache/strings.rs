@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
-use napi::bindgen_prelude::{FromNapiValue, FunctionCallContext, TypeName, ValidateNapiValue};
+use napi::bindgen_prelude::{FromNapiValue, FunctionCallContext, ToNapiValue, TypeName, ValidateNapiValue};
 use napi::{Result, Status, ValueType, sys};
 
 /// Strings up to this many bytes are read to the stack.
@@ -19,22 +19,24 @@ const ROOM: usize = 16 << 10;
 /// More than this is not kept for the next call.
 const KEPT: usize = 1 << 20;
 
-/// A string's bytes in UTF-8. Lone surrogates become U+FFFD, as everywhere in the web platform.
+/// A string's bytes in UTF-8. Lone surrogates, which have no UTF-8, are written like other characters beyond the first
+/// 2048 (WTF-8): strings that differ in them only stay different, and come back as they were.
 pub struct Text(pub Vec<u8>);
 
 /// A string that is read when its bytes are needed.
 pub struct Str(sys::napi_env, sys::napi_value);
 
 impl Str {
-    /// Calls `work` with the bytes in UTF-8. Nothing is allocated for strings of usual length.
+    /// Calls `work` with the bytes of a [`Text`]. Nothing is allocated for strings of usual length.
     pub fn with<T>(&self, work: impl FnOnce(&[u8]) -> T) -> Result<T> {
         let mut short = [MaybeUninit::<u8>::uninit(); SHORT];
         // SAFETY: a `Str` lives no longer than the call that passed it. Node.js writes at most as many bytes as it is
         // told, a final zero included, and says how many without it.
         unsafe {
             let length = self.read(short.as_mut_ptr().cast(), SHORT)?;
-            if is_whole(length, SHORT) {
-                return Ok(work(slice::from_raw_parts(short.as_ptr().cast(), length)));
+            let bytes = slice::from_raw_parts(short.as_ptr().cast(), length);
+            if is_whole(length, SHORT) && !may_be_mended(bytes) {
+                return Ok(work(bytes));
             }
         }
         let mut long = Vec::new();
@@ -42,8 +44,9 @@ impl Str {
         Ok(work(&long))
     }
 
-    /// Appends the bytes in UTF-8.
+    /// Appends the bytes of a [`Text`].
     fn append_to(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        let before = bytes.len();
         bytes.reserve(ROOM);
         let mut room = bytes.capacity() - bytes.len();
         // SAFETY: as above; there is room for what Node.js is told.
@@ -55,20 +58,98 @@ impl Str {
                 room = bytes.capacity() - bytes.len();
                 length = self.read(bytes.as_mut_ptr().add(bytes.len()).cast(), room)?;
             }
-            bytes.set_len(bytes.len() + length);
+            bytes.set_len(before + length);
+        }
+        if may_be_mended(&bytes[before..]) {
+            bytes.truncate(before);
+            append_wide(&self.units()?, bytes);
         }
         Ok(())
+    }
+
+    /// The string as JavaScript has it.
+    fn units(&self) -> Result<Vec<u16>> {
+        let mut length = 0;
+        // SAFETY: as above; there is room for the units that Node.js counts, and its final zero.
+        unsafe {
+            check(sys::napi_get_value_string_utf16(self.0, self.1, ptr::null_mut(), 0, &mut length))?;
+            let mut units = vec![0u16; length + 1];
+            check(sys::napi_get_value_string_utf16(self.0, self.1, units.as_mut_ptr(), units.len(), &mut length))?;
+            units.truncate(length);
+            Ok(units)
+        }
     }
 
     /// Writes what fits to `to` and says how many bytes; without a place to write to, how many there are.
     unsafe fn read(&self, to: *mut std::ffi::c_char, room: usize) -> Result<usize> {
         let mut length = 0;
         // SAFETY: the caller's, see above.
-        let status = unsafe { sys::napi_get_value_string_utf8(self.0, self.1, to, room, &mut length) };
-        if status == sys::Status::napi_ok {
-            return Ok(length);
+        check(unsafe { sys::napi_get_value_string_utf8(self.0, self.1, to, room, &mut length) })?;
+        Ok(length)
+    }
+}
+
+fn check(status: sys::napi_status) -> Result<()> {
+    if status == sys::Status::napi_ok {
+        return Ok(());
+    }
+    Err(napi::Error::new(Status::from(status), "a string was expected".to_owned()))
+}
+
+/// Whether Node.js may have written U+FFFD for a lone surrogate, or the string has one itself.
+fn may_be_mended(bytes: &[u8]) -> bool {
+    // The first byte is rare: it is looked for a register at a time.
+    memchr::memchr_iter(0xef, bytes).any(|at| bytes[at..].starts_with("\u{fffd}".as_bytes()))
+}
+
+fn append_wide(units: &[u16], bytes: &mut Vec<u8>) {
+    for unit in char::decode_utf16(units.iter().copied()) {
+        match unit {
+            Ok(character) => bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            Err(lone) => {
+                let unit = lone.unpaired_surrogate();
+                bytes.extend([0xe0 | (unit >> 12) as u8, 0x80 | (unit >> 6 & 0x3f) as u8, 0x80 | (unit & 0x3f) as u8]);
+            }
         }
-        Err(napi::Error::new(Status::from(status), "a string was expected".to_owned()))
+    }
+}
+
+/// The string that [`append_wide`] has written, where that is no UTF-8. Other bytes become U+FFFD.
+fn to_units(mut bytes: &[u8]) -> Vec<u16> {
+    let mut units = Vec::with_capacity(bytes.len());
+    loop {
+        let (valid, rest) = match std::str::from_utf8(bytes) {
+            Ok(_) => (bytes, &[][..]),
+            Err(error) => bytes.split_at(error.valid_up_to()),
+        };
+        units.extend(String::from_utf8_lossy(valid).encode_utf16());
+        bytes = match *rest {
+            [] => return units,
+            [0xed, second @ 0xa0..=0xbf, third @ 0x80..=0xbf, ..] => {
+                units.push(0xd000 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f));
+                &rest[3..]
+            }
+            _ => {
+                units.push(0xfffd);
+                &rest[1..]
+            }
+        };
+    }
+}
+
+impl ToNapiValue for Text {
+    unsafe fn to_napi_value(env: sys::napi_env, Self(bytes): Self) -> Result<sys::napi_value> {
+        let mut value = ptr::null_mut();
+        // SAFETY: Node.js copies as much as it is told there is.
+        check(unsafe {
+            if std::str::from_utf8(&bytes).is_ok() {
+                sys::napi_create_string_utf8(env, bytes.as_ptr().cast(), bytes.len() as isize, &mut value)
+            } else {
+                let units = to_units(&bytes);
+                sys::napi_create_string_utf16(env, units.as_ptr(), units.len() as isize, &mut value)
+            }
+        })?;
+        Ok(value)
     }
 }
 
@@ -138,5 +219,24 @@ impl Strings {
                 string
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn strings_come_back_as_they_were(units in prop::collection::vec(
+            prop_oneof![0u16..0x80, Just(0xfffd), 0xd7f0u16..0xe010, any::<u16>()], 0..12,
+        )) {
+            let mut bytes = Vec::new();
+            append_wide(&units, &mut bytes);
+            prop_assert_eq!(String::from_utf16(&units).ok(), String::from_utf8(bytes.clone()).ok());
+            prop_assert_eq!(to_units(&bytes), units);
+        }
     }
 }

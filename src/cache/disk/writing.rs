@@ -290,7 +290,11 @@ impl Shared {
         match op {
             Op::Put(key, entry) => {
                 let refused = batch.put(key, entry)?.err();
-                return Ok(refused.map(|stored| Event::Rejected { dimensions: entry.vector.len(), stored }));
+                let reason = |stored| {
+                    let length = entry.vector.len();
+                    format!("its embedding has {length} values, those of its model in the file have {stored}")
+                };
+                return Ok(refused.map(|stored| Event::Rejected { entries: 1, reason: reason(stored) }));
             }
             Op::Delete { key, only } => batch.delete(key, *only)?,
             Op::Repair(key) => {

@@ -1,0 +1,79 @@
+// Of all who want the same value at the same time, one computes it; and what is written meanwhile is not undone by it.
+
+/** A computation that is under way. */
+export interface Flight<About = undefined> {
+  readonly about: About;
+  /** Whether its key was written, deleted or cleared since it began: then it is older than that, and is not kept. */
+  readonly overtaken: boolean;
+}
+
+interface Aloft<Value, About> {
+  about: About;
+  overtaken: boolean;
+  landing: Promise<Value>;
+}
+
+/** The computations under way: of each key, one for each `name`. */
+export class Flights<Value, About = undefined> {
+  readonly #aloft = new Map<string, Map<unknown, Aloft<Value, About>>>();
+
+  /** The one that is under way, if there is one that nothing has overtaken. */
+  joined(key: string, name: unknown): Promise<Value> | undefined {
+    return this.#aloft.get(key)?.get(name)?.landing;
+  }
+
+  /** How many keys have one under way. */
+  get size(): number {
+    return this.#aloft.size;
+  }
+
+  /** Begins one, in place of what is under way for this name. `compute` is called at once. */
+  begin(key: string, name: unknown, about: About, compute: (flight: Flight<About>) => Promise<Value>): Promise<Value> {
+    let start!: (landing: Promise<Value>) => void;
+    // There before it is computed: a computation that asks for itself waits instead of beginning again and again.
+    const landing = new Promise<Value>((resolve) => (start = resolve));
+    const flight: Aloft<Value, About> = { about, overtaken: false, landing };
+    let names = this.#aloft.get(key);
+    if (!names) this.#aloft.set(key, (names = new Map()));
+    names.set(name, flight);
+    const leave = () => {
+      if (names.get(name) === flight) names.delete(name);
+      if (names.size === 0 && this.#aloft.get(key) === names) this.#aloft.delete(key);
+    };
+    start(compute(flight).finally(leave));
+    return landing;
+  }
+
+  /**
+   * A key was changed: whoever comes from now on does not get what was begun before. `by`: the name of what was begun
+   * when the change was; what was begun after it is newer.
+   */
+  overtake(key: string, by?: unknown): void {
+    const names = this.#aloft.get(key);
+    if (!names) return;
+    for (const [name, flight] of names) {
+      if (by !== undefined && name === by) break;
+      flight.overtaken = true;
+      names.delete(name);
+    }
+    if (names.size === 0) this.#aloft.delete(key);
+  }
+
+  /** The same for all keys whose flights are about what `which` says. */
+  overtakeAll(which: (about: About) => boolean = () => true): void {
+    for (const [key, names] of this.#aloft) {
+      for (const [name, flight] of names) {
+        if (!which(flight.about)) continue;
+        flight.overtaken = true;
+        names.delete(name);
+      }
+      if (names.size === 0) this.#aloft.delete(key);
+    }
+  }
+
+  /** Resolves when all that are under way now have ended, however. */
+  settled(): Promise<unknown> {
+    const all = [...this.#aloft.values()].flatMap((names) => [...names.values()]);
+    return Promise.allSettled(all.map(({ landing }) => landing));
+  }
+}
