@@ -297,9 +297,16 @@ export interface CacheOptions {
 	maintenanceInterval?: number | undefined;
 	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
 	hitRatioThreshold?: number | undefined;
-	/** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
+	/**
+	 * A SQLite file that keeps the entries; any number of processes may share it, and see what others change in it a quarter of
+	 * a second later. A relative path counts from the working directory as it is when the cache is made. A file that is none of
+	 * a cache, or of a later release, is refused and left as it is; one that can only be read is read. Default: memory only.
+	 */
 	persistPath?: string | undefined;
-	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	/**
+	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 */
 	maxDiskMB?: number | undefined;
 	/** Keeps entries of different uses of one file apart. */
 	namespace?: string | undefined;
@@ -357,9 +364,13 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	getOrCompute(key: string, content: string, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
 	/** Whether {@link get} would answer. Counts in no statistics. */
 	has(target: string | Annotation, content?: string): Promise<boolean>;
-	/** Deletes an entry; whether there was one that {@link get} would have given. */
+	/**
+	 * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
+	 * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+	 */
 	delete(target: string | Annotation): Promise<boolean>;
-	/** Deletes all entries of this namespace and model, on disk, too. */
+	/** Deletes all entries of this namespace and model, on disk, too. See {@link delete}. */
 	clear(): Promise<void>;
 	/**
 	 * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
@@ -374,15 +385,19 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	findSimilar(embedding: ArrayLike<number>, options?: SimilarOptions): Promise<SimilarEntry[]>;
 	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
 	optimize(): Promise<CacheMaintenance>;
-	/** Waits until everything that was set before is in the file and survives even a loss of power. */
+	/**
+	 * Waits until everything that was set before is in the file and survives even a loss of power.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when entries were lost since the last call, or another program has
+	 * held the file for 8 seconds: then they still wait to be written.
+	 */
 	flush(): Promise<void>;
 	/** How the cache does. */
 	getStats(): CacheStats;
 	/** How well the cache does, with its latest calls. */
 	getPerformanceMetrics(): CachePerformanceMetrics;
 	/**
-	 * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. May be called
-	 * any number of times.
+	 * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. For a file that
+	 * another program holds it waits 3 seconds; what is not written then is lost. May be called any number of times.
 	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
@@ -2125,9 +2140,15 @@ export interface InferenceCacheOptions {
 	maxValueMB?: number;
 	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
 	maintenanceInterval?: number;
-	/** A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. */
+	/**
+	 * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
+	 * {@link CacheOptions.persistPath}. Default: memory only.
+	 */
 	persistPath?: string;
-	/** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+	/**
+	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 */
 	maxDiskMB?: number;
 	/** Keeps different uses of one file apart. */
 	namespace?: string;
@@ -2191,7 +2212,11 @@ export declare class InferenceCache implements AsyncDisposable {
 	wrap<A extends unknown[], R>(fn: (...args: A) => R | Promise<R>, options?: InferenceWrapOptions): (...args: A) => Promise<R>;
 	/** Whether {@link get} would answer with a result of exactly this content. Counts in no statistics. */
 	has(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
-	/** Deletes a result; whether there was one that {@link get} would have given. */
+	/**
+	 * Deletes a result; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
+	 * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+	 */
 	delete(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
 	/**
 	 * Deletes the results of a type, those with at least one of the tags, or those to which both applies; how many there
@@ -2204,7 +2229,11 @@ export declare class InferenceCache implements AsyncDisposable {
 	clear(): Promise<number>;
 	/** Drops what has expired and gives space back. Also runs every `maintenanceInterval`. */
 	optimize(): Promise<CacheMaintenance>;
-	/** Waits until everything that was set before is in the file and survives even a loss of power. */
+	/**
+	 * Waits until everything that was set before is in the file and survives even a loss of power.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when entries were lost since the last call, or another program has
+	 * held the file for 8 seconds: then they still wait to be written.
+	 */
 	flush(): Promise<void>;
 	/** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
 	getStats(): InferenceCacheStats;

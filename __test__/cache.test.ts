@@ -1,5 +1,5 @@
 import { channel, subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -348,7 +348,8 @@ describe('disk', () => {
     const seen = listen();
     const persistPath = file();
     await make({ persistPath }).close();
-    writeFileSync(persistPath, 'no database at all, but long enough to look like one '.repeat(100));
+    const bytes = readFileSync(persistPath);
+    writeFileSync(persistPath, bytes.fill(7, 100));
     const warnings: Error[] = [];
     const warned = (warning: Error) => void warnings.push(warning);
     process.on('warning', warned);

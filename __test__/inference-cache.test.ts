@@ -1,5 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -464,9 +464,11 @@ test('memory is strict LRU, by number and by bytes', async () => {
   expect(small.getStats().currentSizeBytes).toBeLessThanOrEqual(1 << 20);
 });
 
-test('a file that is none is set aside, and everything goes on', async () => {
+test('a broken file is set aside, and everything goes on', async () => {
   const persistPath = file();
-  writeFileSync(persistPath, 'this was never a database'.repeat(1000));
+  await make({ persistPath }).close();
+  const bytes = readFileSync(persistPath);
+  writeFileSync(persistPath, bytes.fill(7, 100));
   const events = heard();
   const cache = make({ persistPath });
   await cache.set('q', 1);

@@ -121,6 +121,6 @@ export function textOf(event: CacheEvent): string {
     case 'file-set-aside':
       return `The cache's file ${event.path} was moved to ${event.movedTo} and replaced: ${event.reason}`;
     case 'rejected':
-      return `${event.entries} entries were not kept in the cache: ${event.reason}`;
+      return `${event.entries === 1 ? 'An entry was' : `${event.entries} entries were`} not kept by the cache: ${event.reason}`;
   }
 }

@@ -78,9 +78,16 @@ export interface CacheOptions {
   maintenanceInterval?: number | undefined;
   /** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
   hitRatioThreshold?: number | undefined;
-  /** A SQLite file that keeps the entries; any number of processes may share it. Default: memory only. */
+  /**
+   * A SQLite file that keeps the entries; any number of processes may share it, and see what others change in it a quarter of
+   * a second later. A relative path counts from the working directory as it is when the cache is made. A file that is none of
+   * a cache, or of a later release, is refused and left as it is; one that can only be read is read. Default: memory only.
+   */
   persistPath?: string | undefined;
-  /** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+  /**
+   * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+   * and evicts nothing: a `rejected` event tells. Default: no limit.
+   */
   maxDiskMB?: number | undefined;
   /** Keeps entries of different uses of one file apart. */
   namespace?: string | undefined;
@@ -375,10 +382,12 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     { ttlMs, metadata }: { ttlMs: number; metadata: string },
     flight: Flight,
   ): Promise<Computed> {
+    // For a key and its content: other contents of the key are other computations.
+    const leased = `${key.length}:${key}${expected ?? ''}`;
     const lease = this.#settings.shared
       ? await takeLease({
-          acquire: (lifetime) => settle(() => this.#native.acquire(key, lifetime)),
-          release: () => this.#native.release(key),
+          acquire: (lifetime) => settle(() => this.#native.acquire(leased, lifetime)),
+          release: () => this.#native.release(leased),
           there: async () => this.#has(false, key, expected),
         })
       : undefined;
@@ -417,33 +426,41 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     return this.#has(true, key, this.#settings.validate ? text : undefined);
   }
 
-  /** Deletes an entry; whether there was one that {@link get} would have given. */
+  /**
+   * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
+   * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+   */
   async delete(target: string | Annotation): Promise<boolean> {
     this.#requireOpen();
     const annotated = typeof target !== 'string';
     const key = annotated ? annotationKey(target, 'The annotation').key : target;
-    const deleted = await settled(() =>
+    // It is gone then: only who has asked for it waits until the file knows.
+    const { deleted } = await settled(() =>
       this.#order.change(key, () => {
         this.#evictions.watch();
-        return follow(this.#native.delete(annotated, key), (was) => {
-          if (!annotated) this.#flights.overtake(key);
-          return was;
-        });
+        const deleted = this.#native.delete(annotated, key);
+        if (!annotated) this.#flights.overtake(key);
+        return { deleted };
       }),
     );
+    const was = await settled(() => deleted);
     this.#evictions.tell();
-    return deleted;
+    return was;
   }
 
-  /** Deletes all entries of this namespace and model, on disk, too. */
+  /** Deletes all entries of this namespace and model, on disk, too. See {@link delete}. */
   async clear(): Promise<void> {
     this.#requireOpen();
-    await settled(() =>
+    const { cleared } = await settled(() =>
       this.#order.changeAll(() => {
         this.#evictions.watch();
-        return follow(this.#native.clear(), () => this.#flights.overtakeAll());
+        const cleared = this.#native.clear();
+        this.#flights.overtakeAll();
+        return { cleared };
       }),
     );
+    await settled(() => cleared);
     this.#evictions.tell();
   }
 
@@ -485,7 +502,11 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     return did;
   }
 
-  /** Waits until everything that was set before is in the file and survives even a loss of power. */
+  /**
+   * Waits until everything that was set before is in the file and survives even a loss of power.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when entries were lost since the last call, or another program has
+   * held the file for 8 seconds: then they still wait to be written.
+   */
   async flush(): Promise<void> {
     this.#requireOpen();
     await settled(() => this.#order.last(() => this.#native.flush()));
@@ -515,8 +536,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   /**
-   * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. May be called
-   * any number of times.
+   * Writes what is not yet written, closes the file and frees memory, after all calls that were made before. For a file that
+   * another program holds it waits 3 seconds; what is not written then is lost. May be called any number of times.
    */
   close(): Promise<void> {
     clearInterval(this.#timer);

@@ -74,9 +74,15 @@ export interface InferenceCacheOptions {
   maxValueMB?: number;
   /** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
   maintenanceInterval?: number;
-  /** A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. */
+  /**
+   * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
+   * {@link CacheOptions.persistPath}. Default: memory only.
+   */
   persistPath?: string;
-  /** Most of that file, in MB; its log takes some 10 MB more. Default: no limit. */
+  /**
+   * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+   * and evicts nothing: a `rejected` event tells. Default: no limit.
+   */
   maxDiskMB?: number;
   /** Keeps different uses of one file apart. */
   namespace?: string;
@@ -138,6 +144,11 @@ interface About {
 
 interface Result extends About {
   kept: Kept;
+}
+
+/** Deletions that have taken effect: how many there were, once the file knows of them. */
+interface Deleted {
+  deleted: number | Promise<number>;
 }
 
 /** What became of a computation, for all who wait. */
@@ -277,17 +288,23 @@ export class InferenceCache implements AsyncDisposable {
     return settled(() => this.#order.read(key, () => this.#native.has(key)));
   }
 
-  /** Deletes a result; whether there was one that {@link get} would have given. */
+  /**
+   * Deletes a result; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
+   * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+   */
   async delete(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
     const { key } = this.#asked(content, readKey(options));
-    const deleted = await settled(() =>
-      this.#order.change(key, () => {
-        this.#evictions.watch();
-        return follow(this.#native.delete(key), (was) => (this.#overtake(key), was));
-      }),
+    return (
+      (await this.#deleted(() =>
+        this.#order.change(key, () => {
+          this.#evictions.watch();
+          const deleted = this.#native.delete(key);
+          this.#overtake(key);
+          return { deleted };
+        }),
+      )) > 0
     );
-    this.#evictions.tell();
-    return deleted;
   }
 
   /**
@@ -306,14 +323,12 @@ export class InferenceCache implements AsyncDisposable {
   /** Deletes the results whose time is over; how many there were: in the file, where there is one. */
   async clearExpired(): Promise<number> {
     this.#requireOpen();
-    const deleted = await settled(() =>
+    return this.#deleted(() =>
       this.#order.changeAll(() => {
         this.#evictions.watch();
-        return this.#native.clearExpired();
+        return { deleted: this.#native.clearExpired() };
       }),
     );
-    this.#evictions.tell();
-    return deleted;
   }
 
   /** Deletes all results of this namespace, on disk, too; how many there were. */
@@ -331,7 +346,11 @@ export class InferenceCache implements AsyncDisposable {
     return did;
   }
 
-  /** Waits until everything that was set before is in the file and survives even a loss of power. */
+  /**
+   * Waits until everything that was set before is in the file and survives even a loss of power.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when entries were lost since the last call, or another program has
+   * held the file for 8 seconds: then they still wait to be written.
+   */
   async flush(): Promise<void> {
     this.#requireOpen();
     await this.#prompts.settled();
@@ -490,18 +509,23 @@ export class InferenceCache implements AsyncDisposable {
   async #invalidate(type: string | undefined, tags: string[]): Promise<number> {
     const covers = ({ asked, setting }: About) =>
       (type === undefined || asked.type === type) && (tags.length === 0 || setting.tags.some((tag) => tags.includes(tag)));
-    const deleted = await settled(() =>
+    return this.#deleted(() =>
       this.#order.changeAll(() => {
         this.#evictions.watch();
-        return follow(this.#native.invalidate(type, tags), (count) => {
-          this.#flights.overtakeAll(covers);
-          this.#prompts.overtakeAll(covers);
-          return count;
-        });
+        const deleted = this.#native.invalidate(type, tags);
+        this.#flights.overtakeAll(covers);
+        this.#prompts.overtakeAll(covers);
+        return { deleted };
       }),
     );
+  }
+
+  /** What is deleted is gone when `work` is done: only who has asked for it waits until the file knows. */
+  async #deleted(work: () => Deleted | PromiseLike<Deleted>): Promise<number> {
+    const { deleted } = await settled(work);
+    const count = await settled(() => deleted);
     this.#evictions.tell();
-    return deleted;
+    return count;
   }
 
   async #getOrCompute<T>(asked: Asked, setting: Setting, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>> {

@@ -131,9 +131,10 @@ export interface NativeResults {
   set(results: NativeResult[]): void | Promise<void>;
   attach(key: string, prompt: NativePrompt): void | Promise<void>;
   has(key: string): boolean | Promise<boolean>;
-  delete(key: string): boolean | Promise<boolean>;
-  invalidate(type: string | undefined, tags: string[]): Promise<number>;
-  clearExpired(): Promise<number>;
+  /** How many there were: as the other two, once the file knows. */
+  delete(key: string): number | Promise<number>;
+  invalidate(type: string | undefined, tags: string[]): number | Promise<number>;
+  clearExpired(): number | Promise<number>;
   acquire(key: string, lifetimeMs: number): Promise<boolean>;
   release(key: string): void;
   optimize(): Promise<string>;

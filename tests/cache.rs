@@ -140,10 +140,10 @@ fn what_was_committed_is_there_in_the_next_process() {
     assert_eq!(stats.entries, 1000);
     assert_eq!((stats.evicted_size, stats.evictions()), (1000, 1000));
     assert!(stats.access_ns > 0 && again.samples().len() == 128);
-    assert!(again.delete(key(7)) && !again.delete(key(7)));
-    again.clear(Some(&Space::builder().finish()), None);
+    assert!(again.delete(key(7)).unwrap() && !again.delete(key(7)).unwrap());
+    again.clear(Some(&Space::builder().finish()), None).unwrap();
     assert_eq!(count(&again, 2000), 1999);
-    again.clear(Some(&space()), None);
+    again.clear(Some(&space()), None).unwrap();
     assert_eq!(count(&again, 2000), 0);
     again.flush().unwrap();
     assert_eq!(again.stats().disk.unwrap().entries, 0);
@@ -178,10 +178,14 @@ fn a_changed_content_is_a_miss_in_both_tiers() {
     assert!(cache.lookup((key(0), Some(old))).is_none(), "the entry is gone");
     cache.close();
     let cache = bench.open();
+    assert!(cache.lookup((key(0), Some(old))).is_some(), "for that cache: a lookup changes nothing in the file");
     assert!(cache.lookup((key(1), Some(new))).is_none());
     assert!(cache.lookup((key(1), Some(old))).is_none(), "gone at once");
     cache.flush().unwrap();
-    assert!(cache.lookup((key(1), Some(old))).is_none(), "gone from disk, too");
+    assert!(cache.lookup((key(1), Some(old))).is_none());
+    assert!(bench.open().lookup((key(1), Some(old))).is_some());
+    cache.commit(&space(), (key(1), Some(old)), &draft).unwrap();
+    assert!(cache.lookup((key(1), Some(old))).is_some(), "set anew");
     assert_eq!((cache.stats().missed_changed, cache.stats().missed_absent), (1, 2));
     // Another process may have written the new one meanwhile: memory's old one does not hide it.
     let other = bench.open();
@@ -298,7 +302,7 @@ fn unusable_values_are_refused_and_all_of_their_call_with_them() {
     cache.flush().unwrap();
     let mixed = refused(&bench.open(), &[1.0; 32]);
     assert!(mixed.contains("have 64"), "the file remembers: {mixed}");
-    cache.clear(Some(&space()), None);
+    cache.clear(Some(&space()), None).unwrap();
     cache.commit(&space(), key(1), &Draft { vector: Some(&[1.0; 32]), ..Draft::default() }).unwrap();
     // A value larger than memory is not kept there, but on disk; and it pushes nothing out.
     let small = EmbeddingCache::open(CacheOptions { max_bytes: 10_000, ..bench.options() }).unwrap();
@@ -320,7 +324,7 @@ fn spaces_and_kinds_are_cleared_apart() {
     cache.commit(&space(), key(1), &draft("b")).unwrap();
     cache.commit(&other, key(2), &draft("a")).unwrap();
     cache.flush().unwrap();
-    cache.clear(Some(&space()), Some("a"));
+    cache.clear(Some(&space()), Some("a")).unwrap();
     assert_eq!(all(&cache), [false, true, true]);
     assert_eq!(
         all(&{
@@ -329,10 +333,10 @@ fn spaces_and_kinds_are_cleared_apart() {
         }),
         [false, true, true]
     );
-    cache.clear(None, Some("a"));
+    cache.clear(None, Some("a")).unwrap();
     cache.commit(&other, key(2), &draft("a")).unwrap();
     assert_eq!(all(&cache), [false, true, true], "set after the clear");
-    cache.clear(None, None);
+    cache.clear(None, None).unwrap();
     assert_eq!(all(&cache), [false; 3]);
     cache.flush().unwrap();
     assert_eq!(all(&bench.open()), [false; 3]);
@@ -360,7 +364,7 @@ fn the_file_keeps_its_limit_and_what_is_used() {
     let pages = fs::metadata(bench.path()).unwrap().len();
     assert!(pages <= limit + limit / 2, "{pages}");
     // Space is given back.
-    cache.clear(None, None);
+    cache.clear(None, None).unwrap();
     cache.flush().unwrap();
     assert!(cache.optimize(Duration::from_secs(60)).freed_bytes > limit / 4);
     assert!(fs::metadata(bench.path()).unwrap().len() < pages / 2);
@@ -467,7 +471,7 @@ fn the_nearest_of_many_are_found_and_nothing_that_is_gone() {
         bench.clock.pass(10_000);
         (0..ENTRIES as usize).step_by(7).for_each(|n| vectors[n] = None);
         for n in (0..ENTRIES).step_by(5) {
-            cache.delete(key(n));
+            cache.delete(key(n)).unwrap();
             vectors[n as usize] = None;
         }
         for n in (1..ENTRIES).step_by(3) {
@@ -496,7 +500,7 @@ fn the_nearest_of_many_are_found_and_nothing_that_is_gone() {
             other.flush().unwrap();
             check(&cache, &vectors, 196);
         }
-        cache.clear(Some(&space()), None);
+        cache.clear(Some(&space()), None).unwrap();
         assert_eq!(cache.nearest(&space(), &clustered(1), -1.0, 10).unwrap(), []);
     }
 }
@@ -533,6 +537,8 @@ proptest! {
         let mut cache = EmbeddingCache::open(options.clone()).unwrap();
         // What is there: its content, and when it was set.
         let mut naive: HashMap<u32, (u8, u64)> = HashMap::new();
+        // What this cache does not answer any more, and the next one on the file does.
+        let mut forgotten: HashMap<u32, (u8, u64)> = HashMap::new();
         for step in steps {
             let now = bench.clock.wall_ms();
             match step {
@@ -540,6 +546,7 @@ proptest! {
                     let draft = Draft { note: &[content], ..Draft::default() };
                     cache.commit(&space(), (key(n), Some([content; 32])), &draft).unwrap();
                     naive.insert(n, (content, now));
+                    forgotten.remove(&n);
                 }
                 Step::Get(n, content) => {
                     let expected = naive.get(&n).filter(|(is, at)| *is == content && now < at + 3_600_000).is_some();
@@ -547,22 +554,25 @@ proptest! {
                     prop_assert_eq!(found.is_some(), expected);
                     prop_assert!(found.is_none_or(|entry| *entry.note == [content]));
                     if !expected {
-                        naive.remove(&n);
+                        forgotten.extend(naive.remove(&n).map(|entry| (n, entry)));
                     }
                 }
                 Step::Delete(n) => {
+                    forgotten.remove(&n);
                     let there = naive.remove(&n).is_some_and(|(_, at)| now < at + 3_600_000);
-                    let deleted = cache.delete(key(n));
+                    let deleted = cache.delete(key(n)).unwrap();
                     prop_assert!(deleted || !there);
                 }
                 Step::ClearAll => {
-                    cache.clear(None, None);
+                    cache.clear(None, None).unwrap();
                     naive.clear();
+                    forgotten.clear();
                 }
                 Step::Flush => cache.flush().unwrap(),
                 Step::Reopen => {
                     cache.close();
                     cache = EmbeddingCache::open(options.clone()).unwrap();
+                    naive.extend(forgotten.drain());
                 }
                 Step::Pass(ms) => bench.clock.pass(ms),
             }
@@ -573,29 +583,31 @@ proptest! {
 // Damage.
 
 #[test]
-fn a_file_that_is_not_sqlites_is_set_aside() {
-    let bench = Bench::new();
-    fs::write(bench.path(), b"these are my notes, not a database, and they are long enough to be looked at".repeat(99))
-        .unwrap();
-    let cache = bench.open();
-    put(&cache, 1);
-    cache.flush().unwrap();
-    assert!(get(&bench.open(), 1));
-    let moved = bench.events.lock().unwrap().iter().find_map(|event| match event {
-        Event::FileSetAside { moved_to, .. } => Some(moved_to.clone()),
-        _ => None,
-    });
-    assert!(fs::read(moved.unwrap()).unwrap().starts_with(b"these are my notes"));
-}
-
-#[test]
 fn files_of_others_are_left_alone() {
-    for (sql, says) in [
-        ("CREATE TABLE accounts (name); INSERT INTO accounts VALUES ('me')", "another program"),
-        ("PRAGMA application_id = 1701667427; PRAGMA user_version = 99; CREATE TABLE entries (whatever)", "schema 99"),
-    ] {
+    let database =
+        |sql: &'static str| move |path: &Path| rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    let accounts = database("CREATE TABLE accounts (name); INSERT INTO accounts VALUES ('me')");
+    let later =
+        database("PRAGMA application_id = 1701667427; PRAGMA user_version = 99; CREATE TABLE entries (whatever)");
+    let broken = |path: &Path| {
+        accounts(path);
+        let mut bytes = fs::read(path).unwrap();
+        bytes[4096..].fill(7);
+        bytes[101..110].fill(9);
+        fs::write(path, bytes).unwrap();
+    };
+    let notes = |path: &Path| fs::write(path, b"these are my notes, and no database at all; ".repeat(99)).unwrap();
+    let short = |path: &Path| fs::write(path, b"notes").unwrap();
+    let cases: [(&dyn Fn(&Path), &str); 5] = [
+        (&accounts, "another program"),
+        (&later, "schema 99"),
+        (&broken, "another program"),
+        (&notes, "another program"),
+        (&short, "another program"),
+    ];
+    for (made, says) in cases {
         let bench = Bench::new();
-        rusqlite::Connection::open(bench.path()).unwrap().execute_batch(sql).unwrap();
+        made(&bench.path());
         let before = fs::read(bench.path()).unwrap();
         let cache = bench.open();
         put(&cache, 1);

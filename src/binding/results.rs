@@ -1,6 +1,6 @@
 //! The handle behind `InferenceCache`. Keys cross as 64 hexadecimal digits.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{Either, PromiseRaw, ToNapiValue, Uint8Array, Uint8ArraySlice};
@@ -9,11 +9,13 @@ use napi::{Env, Result, Status, sys};
 use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
-use super::cache::{OPTIMIZE_BUDGET, OnEvent, Text, blocking, storage_event};
+use super::cache::{Ends, OPTIMIZE_BUDGET, OnEvent, Text, blocking, ends_with, storage_event};
 use super::{options, to_js};
 use crate::embedding::Key;
 use crate::error::Error;
-use crate::results::{Computed, Content, Format, KindStats, LONGEST_PROMPT, NearHit, Prompt, Results, Scope, Stored};
+use crate::results::{
+    Computed, Content, Deletions, Format, KindStats, LONGEST_PROMPT, NearHit, Prompt, Results, Scope, Stored,
+};
 
 /// See `Results`.
 #[napi]
@@ -132,11 +134,8 @@ impl NativeResults {
             }
         }));
         let inner = Arc::new(Results::open(options).map_err(to_js)?);
-        env.add_env_cleanup_hook(Arc::downgrade(&inner), |results| {
-            if let Some(results) = results.upgrade() {
-                results.close();
-            }
-        })?;
+        let weak: Weak<Results> = Arc::downgrade(&inner);
+        ends_with(&env, weak)?;
         Ok(Self { inner })
     }
 
@@ -246,18 +245,19 @@ impl NativeResults {
         self.inner.reject(&reason);
     }
 
-    /// Sets results, all or none. A promise only if it has to wait for the disk.
+    /// Sets results, all or none. They are set when this returns; a promise says when more can be.
     #[napi(catch_unwind)]
     pub fn set<'env>(&self, env: &'env Env, results: Vec<NativeResult>) -> Result<Either<(), PromiseRaw<'env, ()>>> {
         let results = results.into_iter().map(OwnedResult::of).collect::<Result<Vec<_>>>()?;
-        if self.inner.sets_at_once(results.iter().any(|result| result.exact)) {
-            return OwnedResult::set(&self.inner, &results).map(Either::A);
+        OwnedResult::set(&self.inner, &results)?;
+        if self.inner.has_room() {
+            return Ok(Either::A(()));
         }
         let inner = Arc::clone(&self.inner);
-        blocking(env, move || OwnedResult::set(&inner, &results)).map(Either::B)
+        blocking(env, move || Ok(inner.await_room())).map(Either::B)
     }
 
-    /// See `Results::attach`. A promise only if it has to wait for the disk or a search.
+    /// See `Results::attach`. A promise only if it has to wait for the disk.
     #[napi(catch_unwind)]
     pub fn attach<'env>(
         &self,
@@ -266,7 +266,7 @@ impl NativeResults {
         prompt: NativePrompt,
     ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
         let (key, prompt) = (to_key(&key)?, OwnedPrompt::of(prompt)?);
-        if self.inner.attaches_at_once() {
+        if !self.inner.is_shared() {
             return self.inner.attach(key, &prompt.borrowed()).map(Either::A).map_err(to_js);
         }
         let inner = Arc::clone(&self.inner);
@@ -280,33 +280,36 @@ impl NativeResults {
         self.at_once_or_blocking(env, move |results| results.contains(key))
     }
 
-    /// See `Results::delete`. A promise only if it has to wait for the disk.
+    /// See `Results::delete`. It is gone when this returns; a promise says when the file knows.
     #[napi(catch_unwind)]
-    pub fn delete<'env>(&self, env: &'env Env, key: String) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let key = to_key(&key)?;
-        self.at_once_or_blocking(env, move |results| results.delete(key))
+    pub fn delete<'env>(&self, env: &'env Env, key: String) -> Result<Either<f64, PromiseRaw<'env, f64>>> {
+        self.deleted(env, self.inner.delete(to_key(&key)?))
     }
 
-    /// See `Results::invalidate`.
+    /// See `Results::invalidate`, and `delete`.
     #[napi(catch_unwind)]
     pub fn invalidate<'env>(
         &self,
         env: &'env Env,
         kind: Option<String>,
         tags: Vec<String>,
-    ) -> Result<PromiseRaw<'env, f64>> {
-        let inner = Arc::clone(&self.inner);
-        blocking(env, move || {
-            let tags: Vec<_> = tags.iter().map(String::as_str).collect();
-            Ok(inner.invalidate(kind.as_deref(), &tags) as f64)
-        })
+    ) -> Result<Either<f64, PromiseRaw<'env, f64>>> {
+        let tags: Vec<_> = tags.iter().map(String::as_str).collect();
+        self.deleted(env, self.inner.invalidate(kind.as_deref(), &tags))
     }
 
-    /// See `Results::clear_expired`.
+    /// See `Results::clear_expired`, and `delete`.
     #[napi(catch_unwind)]
-    pub fn clear_expired<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, f64>> {
+    pub fn clear_expired<'env>(&self, env: &'env Env) -> Result<Either<f64, PromiseRaw<'env, f64>>> {
+        self.deleted(env, self.inner.clear_expired())
+    }
+
+    fn deleted<'env>(&self, env: &'env Env, deletions: Deletions) -> Result<Either<f64, PromiseRaw<'env, f64>>> {
+        if let Some(count) = deletions.done() {
+            return Ok(Either::A(count as f64));
+        }
         let inner = Arc::clone(&self.inner);
-        blocking(env, move || Ok(inner.clear_expired() as f64))
+        blocking(env, move || inner.resolve(deletions).map(|count| count as f64).map_err(to_js)).map(Either::B)
     }
 
     /// See `EmbeddingCache::acquire`.
@@ -340,6 +343,7 @@ impl NativeResults {
     /// See `EmbeddingCache::close`.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        self.inner.begin_close();
         let inner = Arc::clone(&self.inner);
         blocking(env, move || {
             inner.close();
@@ -411,6 +415,16 @@ fn kind_stats(stats: &KindStats) -> Map<String, Value> {
         "bytes": stats.bytes,
     });
     stats.as_object().cloned().unwrap_or_default()
+}
+
+impl Ends for Results {
+    fn begin(&self) {
+        self.begin_close();
+    }
+
+    fn end(&self) {
+        self.close();
+    }
 }
 
 struct OwnedResult {

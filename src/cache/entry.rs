@@ -119,14 +119,19 @@ impl Entry {
     /// Whether it answers at `wall_ms`. An entry that will expire, from a clock that was ahead, does not: its age is
     /// unknown, and believing its times could make it live for years.
     pub(super) fn live(&self, wall_ms: u64) -> bool {
-        let from_the_future = self.created_ms > wall_ms.saturating_add(CLOCK_SLACK_MS);
-        self.expires_ms >= NEVER || (wall_ms < self.expires_ms && !from_the_future)
+        live(self.created_ms, self.expires_ms, wall_ms)
     }
 
     /// Whether it was made from this content. Without a content to compare with, any will do.
     pub(super) fn matches(&self, content: Option<&[u8; 32]>) -> bool {
         content.is_none() || self.content.as_ref() == content
     }
+}
+
+/// See [`Entry::live`].
+pub(super) fn live(created_ms: u64, expires_ms: u64, wall_ms: u64) -> bool {
+    let from_the_future = created_ms > wall_ms.saturating_add(CLOCK_SLACK_MS);
+    expires_ms >= NEVER || (wall_ms < expires_ms && !from_the_future)
 }
 
 /// An entry as a caller hands it in.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::EmbeddingCache;
-use super::disk::{Asked, Disk, OnDisk};
+use super::disk::{Asked, OnDisk, Purpose};
 use super::entry::Entry;
 use super::memory::{Found, Now, Place};
 use super::name::Probe;
@@ -43,6 +43,8 @@ struct Unanswered {
     place: Place,
     version: u32,
     asked: Asked,
+    /// What memory has: an answer where the file cannot be asked.
+    stale: Option<Arc<Entry>>,
 }
 
 impl EmbeddingCache {
@@ -88,13 +90,17 @@ impl EmbeddingCache {
             self.memory.get_some(&some, *now, &mut found);
             for (probe, found) in some.iter().zip(found.drain(..)) {
                 let answer = self.answer(found);
-                if let Err(cause) = answer {
-                    match self.disk {
-                        Some(_) => open.push(self.unanswered(probe, answers.len(), cause)),
-                        None => self.counters.missed(cause, 1),
+                answers.push(match answer {
+                    Ok(entry) => Some(entry),
+                    Err(why) if self.disk.is_some() => {
+                        open.push(self.unanswered(probe, answers.len(), why));
+                        None
                     }
-                }
-                answers.push(answer.ok());
+                    Err((cause, _)) => {
+                        self.counters.missed(cause, 1);
+                        None
+                    }
+                });
             }
         }
     }
@@ -120,22 +126,24 @@ impl EmbeddingCache {
     pub fn recall_or_why(&self, probe: &Probe) -> Result<Result<Arc<Entry>, MissCause>, Open> {
         let started = Instant::now();
         let now = self.now();
-        let answer = self.answer(self.memory.get(probe, now));
+        let answer = match self.answer(self.memory.get(probe, now)) {
+            Err(why) if self.disk.is_some() => {
+                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, why)], started });
+            }
+            answer => answer.map_err(|(cause, _)| cause),
+        };
         match answer {
             Ok(_) => self.counters.memory_hits.add(1),
-            Err(cause) if self.disk.is_some() => {
-                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, cause)], started });
-            }
             Err(cause) => self.counters.missed(cause, 1),
         }
         self.counters.took(started.elapsed(), 1, usize::from(answer.is_ok()), now.wall_ms);
         Ok(answer)
     }
 
-    fn unanswered(&self, probe: &Probe, at: usize, cause: MissCause) -> Unanswered {
+    fn unanswered(&self, probe: &Probe, at: usize, (cause, stale): (MissCause, Option<Arc<Entry>>)) -> Unanswered {
         let asked = (probe.key(), probe.content_hash());
         let place = Place { name: probe.name(), content: probe.content() };
-        Unanswered { at, cause, place, version: self.memory.version(place.name), asked }
+        Unanswered { at, cause, place, version: self.memory.version(place.name), asked, stale }
     }
 
     /// Answers what memory could not. Waits for the disk.
@@ -154,7 +162,7 @@ impl EmbeddingCache {
     fn settle_all(&self, open: &mut Open) {
         let now = self.now();
         let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
-        let found = self.disk.as_ref().map(|disk| disk.get(&asked, now)).unwrap_or_default();
+        let found = self.disk.as_ref().map(|disk| disk.get(&asked, Purpose::Answer, now)).unwrap_or_default();
         self.settled(open, found, now);
     }
 
@@ -179,20 +187,33 @@ impl EmbeddingCache {
     fn settled(&self, open: &mut Open, found: Vec<OnDisk>, now: Now) {
         let (mut found, mut bytes) = (found.into_iter(), 0);
         open.open.retain_mut(|unanswered| {
-            unanswered.cause = match found.next() {
-                Some(OnDisk::Hit(entry)) => {
-                    let displaced = self.memory.promote(unanswered.place, &entry, now, unanswered.version);
+            let Unanswered { at, place, version, .. } = *unanswered;
+            let found = found.next().unwrap_or(OnDisk::Unread);
+            if unanswered.stale.is_some() && !matches!(found, OnDisk::Hit(_) | OnDisk::Unread) {
+                self.memory.remove_stale(place.name, version);
+            }
+            unanswered.cause = match found {
+                OnDisk::Hit(entry) => {
+                    let displaced = self.memory.promote(place, &entry, now, version);
                     self.displaced(&displaced);
                     bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
-                    open.answers[unanswered.at] = Some(entry);
+                    open.answers[at] = Some(entry);
                     return false;
                 }
-                Some(OnDisk::Expired) => MissCause::Expired,
-                Some(OnDisk::Changed) => MissCause::Changed,
-                Some(OnDisk::Damaged) => MissCause::Damaged,
+                OnDisk::Expired => MissCause::Expired,
+                OnDisk::Changed => MissCause::Changed,
+                OnDisk::Damaged => MissCause::Damaged,
+                OnDisk::Unread => {
+                    open.answers[at] = unanswered.stale.take();
+                    self.counters.memory_hits.add(usize::from(open.answers[at].is_some()));
+                    if open.answers[at].is_some() {
+                        return false;
+                    }
+                    unanswered.cause
+                }
                 // What memory had is the better reason.
-                Some(OnDisk::Absent) | None => unanswered.cause,
+                OnDisk::Absent => unanswered.cause,
             };
             true
         });
@@ -207,17 +228,18 @@ impl EmbeddingCache {
     }
 
     /// What memory has found, and what follows from that.
-    fn answer(&self, found: Found) -> Result<Arc<Entry>, MissCause> {
+    fn answer(&self, found: Found) -> Result<Arc<Entry>, (MissCause, Option<Arc<Entry>>)> {
         match found {
             Found::Hit(entry) => Ok(entry),
-            Found::Absent => Err(MissCause::Absent),
+            Found::Absent => Err((MissCause::Absent, None)),
+            Found::Stale(entry) => Err((MissCause::Absent, Some(entry))),
             Found::Expired => {
                 self.left(EvictionCause::Expired, 1);
-                Err(MissCause::Expired)
+                Err((MissCause::Expired, None))
             }
             Found::Changed => {
                 self.left(EvictionCause::Explicit, 1);
-                Err(MissCause::Changed)
+                Err((MissCause::Changed, None))
             }
         }
     }
@@ -235,7 +257,13 @@ impl EmbeddingCache {
     /// What a lookup would answer. Counts as no use and in no statistics. May wait for the disk.
     pub fn glance<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
         let (probe, now) = (probe.into(), self.now());
-        self.memory.peek(&probe, now).or_else(|| self.on_disk((probe.key(), probe.content_hash()), now))
+        let in_memory = self.memory.peek(&probe, now);
+        let Some(disk) = self.disk.as_ref().filter(|_| in_memory.is_none()) else { return in_memory };
+        match disk.get(&[(probe.key(), probe.content_hash())], Purpose::Look, now).pop() {
+            Some(OnDisk::Hit(entry)) => Some(entry),
+            Some(OnDisk::Unread) => self.memory.peek_alone(&probe, now),
+            _ => None,
+        }
     }
 
     /// Counts as a use of what memory has, and in no statistics; never waits.
@@ -244,10 +272,5 @@ impl EmbeddingCache {
         if self.memory.peek(&probe, now).is_some() {
             self.memory.get(&probe, now);
         }
-    }
-
-    pub(super) fn on_disk(&self, asked: Asked, now: Now) -> Option<Arc<Entry>> {
-        let found = self.disk.as_ref().map(|disk: &Disk| disk.get(&[asked], now))?;
-        found.into_iter().next().and_then(|found| if let OnDisk::Hit(entry) = found { Some(entry) } else { None })
     }
 }

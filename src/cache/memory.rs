@@ -39,6 +39,10 @@ pub(super) fn cost(entry: &Entry) -> usize {
 pub(super) struct Now {
     pub wall_ms: u64,
     pub steady_ms: u64,
+    /// Of which state of the file entries are copies that are set now.
+    pub epoch: u32,
+    /// Whether that is its state now: if not, no copy is believed.
+    pub verified: bool,
 }
 
 /// What a lookup finds.
@@ -50,6 +54,8 @@ pub(super) enum Found {
     Expired,
     /// It was there, made from another content, and is gone.
     Changed,
+    /// It is a copy of what the file had once.
+    Stale(Arc<Entry>),
 }
 
 /// Where an entry is put, and what it can be checked by.
@@ -90,10 +96,17 @@ struct Slot {
     deadline_ms: u64,
     /// The content that it was set or found with, if that was said.
     content: Option<Name>,
+    /// See [`Now::epoch`].
+    epoch: u32,
     entry: Arc<Entry>,
 }
 
 impl Slot {
+    /// Whether it is what the file has.
+    fn current(&self, now: Now) -> bool {
+        now.verified && self.epoch == now.epoch
+    }
+
     /// Whether it was made from the content that `probe` asks for.
     fn matches(&self, probe: &Probe) -> bool {
         let Some(content) = probe.content() else { return true };
@@ -242,6 +255,10 @@ impl Memory {
         let before = slot.stamp;
         let found = if !live(slot, now) {
             Found::Expired
+        } else if !slot.current(now) {
+            // Whether it is an answer, and for which content, the file says.
+            let stale = slot.matches(probe).then(|| Arc::clone(&slot.entry));
+            return (stale.map_or(Found::Absent, Found::Stale), None);
         } else if !slot.matches(probe) {
             Found::Changed
         } else {
@@ -264,9 +281,18 @@ impl Memory {
 
     /// The entry, if it is an answer. Changes nothing.
     pub fn peek(&self, probe: &Probe, now: Now) -> Option<Arc<Entry>> {
+        self.peek_if(probe, now, |slot| slot.current(now))
+    }
+
+    /// The same where no file says that it is not one any more.
+    pub fn peek_alone(&self, probe: &Probe, now: Now) -> Option<Arc<Entry>> {
+        self.peek_if(probe, now, |_| true)
+    }
+
+    fn peek_if(&self, probe: &Probe, now: Now, which: impl Fn(&Slot) -> bool) -> Option<Arc<Entry>> {
         let lru = self.shard(probe.name()).lock();
         let slot = lru.peek(&probe.name())?;
-        (live(slot, now) && slot.matches(probe)).then(|| Arc::clone(&slot.entry))
+        (live(slot, now) && which(slot) && slot.matches(probe)).then(|| Arc::clone(&slot.entry))
     }
 
     /// The entry of that name, if it is an answer. Changes nothing.
@@ -316,7 +342,7 @@ impl Memory {
             let deadline_ms = now.steady_ms.saturating_add(lifetime);
             self.entries.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            lru.put(name, Slot { stamp, deadline_ms, content, entry: Arc::clone(entry) })
+            lru.put(name, Slot { stamp, deadline_ms, content, epoch: now.epoch, entry: Arc::clone(entry) })
         };
         if let Some(slot) = replaced {
             self.forget(&slot);
@@ -359,6 +385,16 @@ impl Memory {
             self.forget(&slot);
             *(if live(&slot, now) { &mut displaced.for_size } else { &mut displaced.expired }) += 1;
             displaced.entries.push(slot.entry);
+        }
+    }
+
+    /// Drops what is not what the file has, unless something has changed the entry since `version`.
+    pub fn remove_stale(&self, name: Name, version: u32) {
+        let shard = self.shard(name);
+        let mut lru = shard.lock();
+        if self.version(name) == version {
+            lru.pop(&name).iter().for_each(|slot| self.forget(slot));
+            shard.note_oldest(&lru);
         }
     }
 
@@ -564,7 +600,7 @@ mod tests {
             let mut naive = Naive { list: Vec::new(), max_entries, max_bytes };
             let mut elapsed = 0;
             for step in steps {
-                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed };
+                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed, epoch: 0, verified: true };
                 match step {
                     Step::Get(n, content) => {
                         let found = memory.get(&(key(n), Some([content; 32])).into(), now);
@@ -604,7 +640,7 @@ mod tests {
                 }
                 prop_assert_eq!(memory.len(), naive.list.len());
                 prop_assert_eq!(memory.bytes(), naive.bytes());
-                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed };
+                let now = Now { wall_ms: AT + elapsed, steady_ms: elapsed, epoch: 0, verified: true };
                 for n in 0..24 {
                     let kept = naive.list.iter().find(|(name, _)| *name == n).map(|(_, entry)| entry);
                     let kept = kept.filter(|entry| now.wall_ms < entry.expires_ms);
@@ -618,8 +654,10 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_makes_nothing_younger() {
         let memory = Memory::new(10, 1 << 20);
-        memory.insert(place(1, 0), &entry(1, 0, 1000, AT), Now { wall_ms: AT, steady_ms: 5 });
-        let at = |wall_ms, steady_ms| memory.peek(&key(1).into(), Now { wall_ms, steady_ms }).is_some();
+        memory.insert(place(1, 0), &entry(1, 0, 1000, AT), Now { wall_ms: AT, steady_ms: 5, epoch: 0, verified: true });
+        let at = |wall_ms, steady_ms| {
+            memory.peek(&key(1).into(), Now { wall_ms, steady_ms, epoch: 0, verified: true }).is_some()
+        };
         assert!(at(AT, 1004));
         assert!(!at(AT, 1005), "the wall clock stood still, the entry did not");
         assert!(at(AT - 30_000, 500) && !at(AT - 100_000, 500));
@@ -629,7 +667,7 @@ mod tests {
     #[test]
     fn what_was_read_before_a_change_is_not_brought_in_after_it() {
         let memory = Memory::new(10, 1 << 20);
-        let now = Now { wall_ms: AT, steady_ms: 0 };
+        let now = Now { wall_ms: AT, steady_ms: 0, epoch: 0, verified: true };
         let (old, new) = (entry(1, 0, 1000, AT), entry(1, 1, 1000, AT));
         for change in [0, 1, 2] {
             let version = memory.version(place(1, 0).name);
@@ -648,7 +686,7 @@ mod tests {
     #[test]
     fn threads_leave_the_limits_and_the_sums_right() {
         let memory = Memory::new(100, 1 << 20);
-        let now = Now { wall_ms: AT, steady_ms: 0 };
+        let now = Now { wall_ms: AT, steady_ms: 0, epoch: 0, verified: true };
         std::thread::scope(|scope| {
             for thread in 0..4u8 {
                 let memory = &memory;

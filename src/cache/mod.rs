@@ -20,13 +20,13 @@ mod search;
 mod selection;
 mod store;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap};
+use std::path::{self, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use disk::{Disk, DiskOptions};
+use disk::{Disk, DiskOptions, Ticket};
 pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, NEVER, Precision, Vector};
 pub use flights::{Boarding, Flights, Leader, Waiter};
 pub use haste::Haste;
@@ -57,7 +57,8 @@ pub struct CacheOptions {
     pub precision: Precision,
     /// The file of the disk tier; `None`: memory only. Missing directories are made.
     pub path: Option<PathBuf>,
-    /// Most bytes of the file; `None`: as many as the disk has. Its log beside it takes some 10 MB more.
+    /// Most bytes of the file; `None`: as many as the disk has. Its log beside it takes up to half as much again,
+    /// 10 MB at most.
     pub max_disk_bytes: Option<u64>,
     /// Whether those who look up say which content they mean. The cache itself checks what it is given.
     pub validate_content: bool,
@@ -116,17 +117,31 @@ pub struct Optimized {
     pub complete: bool,
 }
 
+/// A deletion that has taken effect, and of which the file may not know yet. See [`EmbeddingCache::resolve`].
+pub struct Deletion {
+    in_memory: usize,
+    on_disk: Option<Ticket>,
+}
+
+impl Deletion {
+    /// How many entries there were, where there is no file that has to know of it.
+    pub fn done(&self) -> Option<usize> {
+        self.on_disk.is_none().then_some(self.in_memory)
+    }
+}
+
 /// A cache. All methods may be called at once from many threads.
 ///
-/// Nothing here is async. Methods that may wait for the disk say so.
+/// Nothing here is async. Methods that may wait for the disk say so. Changes take effect in the order of their calls, before
+/// any waiting.
 pub struct EmbeddingCache {
     options: CacheOptions,
     memory: Memory,
     disk: Option<Disk>,
     counters: Counters,
     indexes: Indexes,
-    /// Length of the vectors of each space.
-    dimensions: RwLock<HashMap<i64, usize>>,
+    /// Length of the vectors of each space, and the state of the file ([`Disk::epoch`]) for which it is known.
+    dimensions: RwLock<HashMap<i64, (usize, u32)>>,
     /// Held while a change goes to the disk and then to memory: both see all changes in one order.
     changing: Mutex<()>,
     closed: AtomicBool,
@@ -134,12 +149,16 @@ pub struct EmbeddingCache {
 
 impl EmbeddingCache {
     /// A cache with these options. Does not wait for the file to be opened.
-    pub fn open(options: CacheOptions) -> Result<Self> {
+    pub fn open(mut options: CacheOptions) -> Result<Self> {
+        if let Some(path) = &mut options.path {
+            disk::check_path(path).map_err(|reason| Error::config("persistPath", reason))?;
+            // Whatever becomes the working directory: it is the file that the caller means now.
+            *path = path::absolute(&*path).map_err(|error| Error::config("persistPath", error.to_string()))?;
+        }
         let pages = options.path.as_ref().map_or(0, |_| page_bytes(options.max_bytes));
         let disk = match &options.path {
             None => None,
             Some(path) => {
-                disk::check_path(path).map_err(|reason| Error::config("persistPath", reason))?;
                 let disk_options = DiskOptions {
                     path: path.clone(),
                     max_bytes: options.max_disk_bytes,
@@ -163,24 +182,36 @@ impl EmbeddingCache {
         })
     }
 
-    /// Sets an entry. It is an answer at once; it is on disk some ten milliseconds later. May wait for the disk: when
-    /// the queue is full, and for the first vector of a space.
+    /// Sets an entry. It is an answer at once; it is on disk some ten milliseconds later. May wait for the disk: see
+    /// [`EmbeddingCache::await_room`].
     pub fn commit<'a>(&self, space: &Space, probe: impl Into<Probe<'a>>, draft: &Draft<'a>) -> Result<()> {
         self.commit_many(space, [(probe, *draft)])
     }
 
-    /// Sets entries, all or, when one of them is refused, none. Where a probe says which content, a lookup with another
-    /// one is a miss and drops the entry.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for values that are not finite, of another length than the space's, or too large, and
-    /// for an entry that no tier has room for; [`Error::CacheClosed`].
+    /// [`EmbeddingCache::commit_at_once`] for those who can wait: until more can be set.
     pub fn commit_many<'a, P: Into<Probe<'a>>>(
         &self,
         space: &Space,
         drafts: impl IntoIterator<Item = (P, Draft<'a>)>,
     ) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) {
+        self.commit_at_once(space, drafts)?;
+        self.await_room();
+        Ok(())
+    }
+
+    /// Sets entries, all or, when one of them is refused, none. Where a probe says which content, a lookup with another
+    /// one is a miss. Waits for the disk only where the first vector of a space is set and there is a file that may have some:
+    /// milliseconds, a tenth of a second at most.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for values that are not finite, of another length than the space's, or too large;
+    /// [`Error::CacheClosed`].
+    pub fn commit_at_once<'a, P: Into<Probe<'a>>>(
+        &self,
+        space: &Space,
+        drafts: impl IntoIterator<Item = (P, Draft<'a>)>,
+    ) -> Result<()> {
+        if self.is_closed() {
             return Err(Error::CacheClosed);
         }
         let now = self.now();
@@ -191,10 +222,8 @@ impl EmbeddingCache {
         let many = drafts.size_hint().0 > 1;
         for (at, (probe, draft)) in drafts.enumerate() {
             draft.check().map_err(|error| error.in_entry(at, many))?;
-            if let Some(vector) = draft.vector
-                && *length.get_or_insert(vector.len()) != vector.len()
-            {
-                return Err(other_length(vector.len(), length.unwrap_or_default()));
+            if let Some(vector) = draft.vector {
+                same_length(vector.len(), *length.get_or_insert(vector.len()))?;
             }
             let probe: Probe = probe.into();
             // Nobody but the disk asks for these.
@@ -207,7 +236,7 @@ impl EmbeddingCache {
             entries.push((place, key, Arc::new(entry)));
         }
         if let Some(length) = length {
-            self.check_dimensions(space, length)?;
+            same_length(length, self.dimensions(space, length, now))?;
         }
         let count = entries.len();
         let Some(disk) = &self.disk else {
@@ -218,7 +247,7 @@ impl EmbeddingCache {
             self.counters.sets.add(count);
             return Ok(());
         };
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let changing = lock(&self.changing);
         // The disk first: a lookup that reads it meanwhile must not bring the old value back into memory.
         disk.put(entries.iter().filter_map(|(_, key, entry)| Some(((*key)?, Arc::clone(entry)))));
         let displaced: Vec<_> =
@@ -235,32 +264,16 @@ impl EmbeddingCache {
         self.memory.len() + self.disk.as_ref().map_or(0, |disk| disk.stats().entries as usize)
     }
 
-    /// Whether a commit without vectors would return without waiting for the disk.
+    /// Whether more can be set without waiting for the disk.
     pub fn has_room(&self) -> bool {
         self.disk.as_ref().is_none_or(Disk::has_room)
     }
 
-    /// Whether a commit to `space` would return without waiting for the disk or a search.
-    pub fn commits_at_once(&self, space: &Space) -> bool {
-        let known = || self.dimensions_of(space).is_some();
-        self.disk.as_ref().is_none_or(|disk| disk.has_room() && known()) && !self.indexes.busy(space.id())
-    }
-
-    /// Length of the vectors of a space, as far as that was asked for or set.
-    pub fn dimensions_of(&self, space: &Space) -> Option<usize> {
-        self.dimensions.read().unwrap_or_else(PoisonError::into_inner).get(&space.id()).copied()
-    }
-
-    fn check_dimensions(&self, space: &Space, length: usize) -> Result<()> {
-        let known = match self.dimensions_of(space) {
-            Some(known) => known,
-            None => {
-                let stored = self.disk.as_ref().and_then(|disk| disk.dimensions_of(space, length));
-                let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
-                *dimensions.entry(space.id()).or_insert(stored.unwrap_or(length))
-            }
-        };
-        if known == length { Ok(()) } else { Err(other_length(length, known)) }
+    /// Waits until more can be set, or until it is known that the file takes nothing for a while.
+    pub fn await_room(&self) {
+        if let Some(disk) = &self.disk {
+            disk.await_room();
+        }
     }
 
     /// Counts entries that a caller wanted to be kept, and tells that they were not: whoever has computed them answers
@@ -272,42 +285,72 @@ impl EmbeddingCache {
         }
     }
 
-    /// Deletes an entry; whether there was an answer. May wait for the disk.
-    pub fn delete<'a>(&self, probe: impl Into<Probe<'a>>) -> bool {
+    /// The length of a space's vectors, which `first` decides if there are none yet.
+    fn dimensions(&self, space: &Space, first: usize, now: Now) -> usize {
+        let known = self.dimensions.read().unwrap_or_else(PoisonError::into_inner).get(&space.id()).copied();
+        let known = match (known, &self.disk) {
+            (Some((length, _)), None) => Some(length),
+            (Some((length, epoch)), _) if epoch == now.epoch => Some(length),
+            (None, None) => None,
+            // Others may have begun anew, with another model.
+            (_, Some(disk)) => disk.dimensions_of(space, first),
+        };
+        let known = known.unwrap_or(first);
+        let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
+        dimensions.insert(space.id(), (known, now.epoch));
+        known
+    }
+
+    /// The lengths of vectors of all spaces, as far as anybody knows. May wait for the file to be opened.
+    pub fn lengths(&self) -> BTreeSet<usize> {
+        let known = self.dimensions.read().unwrap_or_else(PoisonError::into_inner);
+        let mut lengths: BTreeSet<usize> = known.values().map(|(length, _)| *length).collect();
+        drop(known);
+        lengths.extend(self.disk.iter().flat_map(Disk::lengths));
+        lengths
+    }
+
+    /// Deletes an entry; whether there was one. Waits until the file knows of it.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] where the file cannot be told now: the entry is gone from memory, and goes from the file once that
+    /// can be written, if this cache is still open then.
+    pub fn delete<'a>(&self, probe: impl Into<Probe<'a>>) -> Result<bool> {
+        self.resolve(self.begin_delete(probe)).map(|deleted| deleted > 0)
+    }
+
+    /// [`EmbeddingCache::delete`] that takes effect at once; [`EmbeddingCache::resolve`] waits for the file.
+    pub fn begin_delete<'a>(&self, probe: impl Into<Probe<'a>>) -> Deletion {
         let (probe, now) = (probe.into(), self.now());
-        let on_disk = self.disk.is_some() && self.on_disk((probe.key(), None), now).is_some();
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(disk) = &self.disk {
-            disk.delete(probe.key());
-        }
+        let changing = lock(&self.changing);
+        let on_disk = self.disk.as_ref().map(|disk| disk.delete(probe.key()));
         let removed = self.memory.remove(probe.name(), now);
         drop(changing);
         self.removed(removed);
-        removed.live > 0 || on_disk
+        Deletion { in_memory: removed.live, on_disk }
     }
 
-    /// Deletes all entries of a space and of a kind; absent ones stand for all.
-    pub fn clear(&self, space: Option<&Space>, kind: Option<&str>) {
+    /// Deletes all entries of a space and of a kind; absent ones stand for all. Waits until the file knows of it.
+    ///
+    /// # Errors
+    /// See [`EmbeddingCache::delete`].
+    pub fn clear(&self, space: Option<&Space>, kind: Option<&str>) -> Result<()> {
         let selection = space.map_or_else(Selection::default, |space| Selection::default().of(space.id()));
-        self.delete_selected(kind.map_or(selection.clone(), |kind| selection.kind(kind)));
+        self.delete_all(kind.map_or(selection.clone(), |kind| selection.kind(kind))).map(drop)
     }
 
-    /// Deletes all entries that `selection` covers; how many there were (in memory alone, answers, unless expired ones
-    /// are selected): in the file, or in memory where no file can say. Waits for the disk.
-    pub fn delete_all(&self, selection: Selection) -> usize {
-        let of_expired = selection.expired_by_ms.is_some();
-        let (removed, on_disk) = self.delete_selected(selection);
-        let in_memory = removed.live + if of_expired { removed.expired } else { 0 };
-        let (Some(disk), Some(on_disk)) = (&self.disk, on_disk) else { return in_memory };
-        disk.catch_up();
-        match on_disk.load(Ordering::Acquire) {
-            disk::NOT_YET => in_memory,
-            deleted => deleted,
-        }
+    /// Deletes all entries that `selection` covers; how many there were: in the file, or in memory where there is none. Waits
+    /// until the file knows of it.
+    ///
+    /// # Errors
+    /// See [`EmbeddingCache::delete`].
+    pub fn delete_all(&self, selection: Selection) -> Result<usize> {
+        self.resolve(self.begin_delete_all(selection))
     }
 
-    fn delete_selected(&self, selection: Selection) -> (Removed, Option<Arc<AtomicUsize>>) {
-        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// [`EmbeddingCache::delete_all`] that takes effect at once; [`EmbeddingCache::resolve`] waits for the file.
+    pub fn begin_delete_all(&self, selection: Selection) -> Deletion {
+        let changing = lock(&self.changing);
         let on_disk = self.disk.as_ref().map(|disk| disk.clear(selection.clone()));
         let removed = self.memory.remove_all(self.now(), |entry| selection.covers(entry));
         self.indexes.forget(selection.space);
@@ -317,7 +360,19 @@ impl EmbeddingCache {
         }
         drop(changing);
         self.removed(removed);
-        (removed, on_disk)
+        let of_expired = selection.expired_by_ms.is_some();
+        Deletion { in_memory: removed.live + if of_expired { removed.expired } else { 0 }, on_disk }
+    }
+
+    /// Waits until the file knows of a deletion; how many entries there were.
+    ///
+    /// # Errors
+    /// See [`EmbeddingCache::delete`].
+    pub fn resolve(&self, deletion: Deletion) -> Result<usize> {
+        let Deletion { in_memory, on_disk } = deletion;
+        let (Some(disk), Some(ticket)) = (&self.disk, on_disk) else { return Ok(in_memory) };
+        let on_disk = disk.resolve(&ticket).map_err(|reason| storage_failed(&self.options, reason))?;
+        Ok(on_disk.unwrap_or(in_memory))
     }
 
     /// All entries of a space that memory holds and that are answers, in no order. Counts as no use and in no statistics.
@@ -327,7 +382,7 @@ impl EmbeddingCache {
 
     /// Takes the leases on `keys` that are free, for `lifetime` (at most ten minutes): whoever has the lease computes,
     /// the others of all processes on this file wait and look again. Without a file, or while it cannot be used, all
-    /// are granted. Waits for the disk.
+    /// are granted. Waits for the disk, for a tenth of a second where another program holds it.
     pub fn acquire(&self, keys: &[Key], lifetime: Duration) -> Vec<bool> {
         self.disk.as_ref().map_or_else(|| vec![true; keys.len()], |disk| disk.acquire(keys, lifetime))
     }
@@ -366,13 +421,23 @@ impl EmbeddingCache {
     /// Waits until everything that was committed before is in the file, so that not even a loss of power takes it.
     ///
     /// # Errors
-    /// [`Error::Storage`] when entries could not be written since the last call.
+    /// [`Error::Storage`] when entries could not be written since the last call, or another program has held the file for some
+    /// seconds.
     pub fn flush(&self) -> Result<()> {
         let flushed = self.disk.as_ref().map_or(Ok(()), Disk::flush);
         flushed.map_err(|reason| storage_failed(&self.options, reason))
     }
 
-    /// Writes what is queued, closes the file and frees memory. May be called any number of times; waits for the disk.
+    /// Takes no changes any more, and begins to write what is queued. Does not wait.
+    pub fn begin_close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Some(disk) = &self.disk {
+            disk.begin_close();
+        }
+    }
+
+    /// Writes what is queued, closes the file and frees memory. May be called any number of times. Waits for the disk: for one
+    /// that another program holds, some seconds, after which what is queued is lost.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         if let Some(disk) = &self.disk {
@@ -422,9 +487,15 @@ impl EmbeddingCache {
         self.counters.samples()
     }
 
+    /// Looks at the file now and then whether others have changed it, which takes microseconds.
     fn now(&self) -> Now {
         let clock = &self.options.clock;
-        Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms() }
+        let now = Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms(), epoch: 0, verified: true };
+        let Some(disk) = &self.disk else { return now };
+        match disk.epoch(now) {
+            Some(epoch) => Now { epoch, ..now },
+            None => Now { epoch: disk.known_epoch(), verified: false, ..now },
+        }
     }
 
     fn displaced(&self, displaced: &Displaced) {
@@ -448,11 +519,14 @@ impl EmbeddingCache {
     }
 }
 
-fn other_length(length: usize, known: usize) -> Error {
-    Error::InvalidArgument(format!(
+fn same_length(length: usize, known: usize) -> Result<()> {
+    if length == known {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
         "The embedding has {length} values, those in this namespace have {known}: use a namespace of its own for each \
          model, or clear this one"
-    ))
+    )))
 }
 
 fn too_large(entry: &Entry, limit: usize) -> Error {

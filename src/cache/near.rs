@@ -7,11 +7,12 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{self, AtomicBool};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::codes::Codes;
 use super::disk::Seen;
 use super::entry::{Entry, Vector};
+use super::lock;
 use super::name::Name;
 use crate::embedding::Key;
 
@@ -120,34 +121,60 @@ impl Index {
     }
 }
 
+/// An index, and what has changed since somebody had it last: whoever changes something never waits for a search.
+#[derive(Default)]
+pub(super) struct Followed {
+    index: Mutex<Index>,
+    changes: Mutex<Vec<(Handle, Arc<Entry>)>>,
+}
+
+impl Followed {
+    /// Notes what was set.
+    pub fn note(&self, handle: Handle, entry: &Arc<Entry>) {
+        lock(&self.changes).push((handle, Arc::clone(entry)));
+    }
+
+    /// The index with all that was noted, if that takes no waiting.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, Index>> {
+        self.index.try_lock().ok().map(|index| self.caught_up(index))
+    }
+
+    /// The index with all that was noted.
+    pub fn lock(&self) -> MutexGuard<'_, Index> {
+        self.caught_up(lock(&self.index))
+    }
+
+    fn caught_up<'i>(&self, mut index: MutexGuard<'i, Index>) -> MutexGuard<'i, Index> {
+        for (handle, entry) in std::mem::take(&mut *lock(&self.changes)) {
+            index.set(handle, &entry);
+        }
+        index
+    }
+}
+
 /// The indexes of a cache, by space.
 #[derive(Default)]
 pub(super) struct Indexes {
-    spaces: Mutex<HashMap<i64, Arc<Mutex<Index>>>>,
+    spaces: Mutex<HashMap<i64, Arc<Followed>>>,
     /// Whether there is one: nobody waits for a lock before that.
     any: AtomicBool,
 }
 
 impl Indexes {
-    fn spaces(&self) -> MutexGuard<'_, HashMap<i64, Arc<Mutex<Index>>>> {
-        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    fn spaces(&self) -> MutexGuard<'_, HashMap<i64, Arc<Followed>>> {
+        lock(&self.spaces)
     }
 
     /// The index of a space, if it was asked for before.
-    pub fn existing(&self, space: i64) -> Option<Arc<Mutex<Index>>> {
+    pub fn existing(&self, space: i64) -> Option<Arc<Followed>> {
         self.any.load(atomic::Ordering::Acquire).then(|| self.spaces().get(&space).cloned()).flatten()
     }
 
     /// The index of a space, which may be new and empty.
-    pub fn of(&self, space: i64) -> Arc<Mutex<Index>> {
+    pub fn of(&self, space: i64) -> Arc<Followed> {
         let mut spaces = self.spaces();
         self.any.store(true, atomic::Ordering::Release);
         Arc::clone(spaces.entry(space).or_default())
-    }
-
-    /// Whether a change to a space would wait for a search.
-    pub fn busy(&self, space: i64) -> bool {
-        self.existing(space).is_some_and(|index| index.try_lock().is_err())
     }
 
     /// Forgets the index of a space, or all.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::EmbeddingCache;
 use super::codes::ROUNDING;
-use super::disk::{Disk, OnDisk};
+use super::disk::{Disk, OnDisk, Purpose};
 use super::entry::{Draft, Entry};
 use super::memory::{Now, Place};
 use super::near::{Candidate, Handle, Index, Near, Nearest};
-use super::{EmbeddingCache, lock};
 use crate::embedding::{Key, Space};
 use crate::error::Result;
 
@@ -18,12 +18,11 @@ impl EmbeddingCache {
     /// Has the index of the space follow a change, if there is one.
     pub(super) fn index(&self, space: &Space, entries: &[(Place, Option<Key>, Arc<Entry>)]) {
         let Some(index) = self.indexes.existing(space.id()) else { return };
-        let mut index = lock(&index);
         for (place, key, entry) in entries {
-            index.set(key.map_or(Handle::InMemory(place.name), Handle::OnDisk), entry);
+            index.note(key.map_or(Handle::InMemory(place.name), Handle::OnDisk), entry);
         }
         // Most of what it holds has been deleted or evicted: the next search makes it anew.
-        if index.len() > 2 * self.entries() + SMALL {
+        if index.try_lock().is_some_and(|index| index.len() > 2 * self.entries() + SMALL) {
             self.indexes.forget(Some(space.id()));
         }
     }
@@ -57,7 +56,7 @@ impl EmbeddingCache {
         }
         let index = self.indexes.of(space.id());
         {
-            let mut index = lock(&index);
+            let mut index = index.lock();
             match disk {
                 Some(disk) => self.follow(disk, space, &mut index, now),
                 None => self.make(space, &mut index, now),
@@ -67,7 +66,7 @@ impl EmbeddingCache {
         // what is dead, and more of them.
         let mut wanted = limit;
         loop {
-            let candidates = lock(&index).nearest(query, wanted, threshold);
+            let candidates = index.lock().nearest(query, wanted, threshold);
             let mut nearest = Nearest::new(query, threshold, limit);
             let (mut dead, mut passed_over) = (Vec::new(), 0);
             // The few that are probably wanted, then more for as long as one of them may be.
@@ -77,8 +76,9 @@ impl EmbeddingCache {
                 }
                 for (candidate, entry) in some.iter().zip(self.fetch(some, now)) {
                     match entry {
-                        Some(entry) => passed_over += usize::from(!nearest.show(&entry, &counts)),
-                        None => dead.push(*candidate),
+                        Ok(Some(entry)) => passed_over += usize::from(!nearest.show(&entry, &counts)),
+                        Ok(None) => dead.push(*candidate),
+                        Err(()) => {}
                     }
                 }
             }
@@ -86,7 +86,7 @@ impl EmbeddingCache {
             if self.disk.as_ref().is_some_and(|disk| !disk.ready()) {
                 return Ok(nearest.finish());
             }
-            let mut index = lock(&index);
+            let mut index = index.lock();
             dead.iter().for_each(|gone| index.remove(gone));
             let all = wanted >= index.len();
             if dead.is_empty() && (all || limit.saturating_add(passed_over) <= wanted) {
@@ -116,18 +116,23 @@ impl EmbeddingCache {
         index.seen = seen.unwrap_or(index.seen);
     }
 
-    /// What the tiers answer now for what an index names.
-    fn fetch(&self, candidates: &[Candidate], now: Now) -> Vec<Option<Arc<Entry>>> {
+    /// What the tiers answer now for what an index names. `Err`: nobody can say.
+    fn fetch(&self, candidates: &[Candidate], now: Now) -> Vec<std::result::Result<Option<Arc<Entry>>, ()>> {
         let named = |candidate: &Candidate| match candidate.handle {
-            Handle::InMemory(name) => self.memory.named(name, now),
-            Handle::OnDisk(_) => None,
+            Handle::InMemory(name) => Ok(self.memory.named(name, now)),
+            Handle::OnDisk(_) => Ok(None),
         };
         let Some(disk) = &self.disk else { return candidates.iter().map(named).collect() };
         let asked = candidates.iter().filter_map(|candidate| match candidate.handle {
             Handle::OnDisk(key) => Some((key, None)),
             Handle::InMemory(_) => None,
         });
-        let found = disk.get(&asked.collect::<Vec<_>>(), now).into_iter();
-        found.map(|found| if let OnDisk::Hit(entry) = found { Some(entry) } else { None }).collect()
+        let found = disk.get(&asked.collect::<Vec<_>>(), Purpose::Look, now).into_iter();
+        let answer = |found| match found {
+            OnDisk::Hit(entry) => Ok(Some(entry)),
+            OnDisk::Unread => Err(()),
+            _ => Ok(None),
+        };
+        found.map(answer).collect()
     }
 }

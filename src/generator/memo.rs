@@ -130,11 +130,11 @@ impl Memo {
 
     /// Remembers what a batch has computed. A cache that cannot is no reason to fail.
     pub async fn commit(self: &Arc<Self>, batch: Vec<(Key, Arc<Known>)>) {
-        if self.cache.commits_at_once(&self.space) {
-            return self.put(&batch);
+        self.put(&batch);
+        if !self.cache.has_room() {
+            let cache = Arc::clone(&self.cache);
+            drop(super::blocking(move || cache.await_room()).await);
         }
-        let memo = Arc::clone(self);
-        drop(super::blocking(move || memo.put(&batch)).await);
     }
 
     fn put(&self, batch: &[(Key, Arc<Known>)]) {
@@ -143,7 +143,7 @@ impl Memo {
             .iter()
             .zip(&notes)
             .map(|((key, known), note)| (*key, Draft { vector: Some(&known.vector), note, ..Draft::default() }));
-        if let Err(error) = self.cache.commit_many(&self.space, drafts)
+        if let Err(error) = self.cache.commit_at_once(&self.space, drafts)
             && !self.cache.is_closed()
         {
             self.cache.reject(batch.len(), &error.to_string());

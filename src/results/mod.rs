@@ -24,9 +24,12 @@ pub use near::{LONGEST_PROMPT, NearHit, Prompt, Scope};
 pub use payload::{Format, Stored};
 pub use tally::{KindStats, ResultStats, Tier};
 
-use crate::cache::{CacheOptions, Draft, EmbeddingCache, MissCause, Open, Optimized, Selection, label, unlabel};
+use crate::cache::{
+    CacheOptions, Deletion, Draft, EmbeddingCache, MissCause, Open, Optimized, Selection, label, unlabel,
+};
 use crate::embedding::{Key, Space, content_hash};
 use crate::error::{Error, Result};
+use near::prompt_key;
 use payload::encode;
 use tally::Tally;
 
@@ -107,12 +110,24 @@ pub struct Asking {
     last: bool,
 }
 
+/// Deletions that have taken effect, and of which the file may not know yet.
+pub struct Deletions {
+    prompts: Vec<Deletion>,
+    results: Deletion,
+}
+
+impl Deletions {
+    /// How many results there were, where there is no file that has to know of it.
+    pub fn done(&self) -> Option<usize> {
+        self.results.done()
+    }
+}
+
 /// Results. All methods may be called at once from many threads; those that may wait for the disk say so.
 pub struct Results {
     cache: EmbeddingCache,
     options: ResultsOptions,
     space: Space,
-    prompts: Space,
     tally: Tally,
 }
 
@@ -122,9 +137,8 @@ impl Results {
         // Every entry says itself how long it lives.
         options.cache.ttl = None;
         let space = Space::builder().field("results", "1").field("namespace", &options.namespace).finish();
-        let prompts = space.inner().field("prompts", "1").finish();
         let cache = EmbeddingCache::open(options.cache.clone())?;
-        Ok(Self { cache, options, space, prompts, tally: Tally::default() })
+        Ok(Self { cache, options, space, tally: Tally::default() })
     }
 
     /// The key of the result of type `kind` that is made from `content` with `params`, which are canonical JSON.
@@ -184,8 +198,8 @@ impl Results {
         if near { self.tally.hit(kind, Tier::Near) } else { self.tally.missed(kind) }
     }
 
-    /// Sets results, all or, when one of them is refused, none. They are answers at once. May wait for the disk, see
-    /// [`EmbeddingCache::commit`].
+    /// Sets results, all or, when one of them is refused, none. They are answers at once. See
+    /// [`EmbeddingCache::commit_at_once`].
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for a value that is too large; [`Error::CacheClosed`].
@@ -204,10 +218,10 @@ impl Results {
             let ttl = Some(self.lifetime(computed));
             (*key, Draft { vector: None, note, kind: label, ttl })
         });
-        self.cache.commit_many(&self.space, drafts)?;
+        self.cache.commit_at_once(&self.space, drafts)?;
         for (key, computed) in results {
             if computed.exact {
-                self.cache.delete(self.prompt_key(*key));
+                self.detach(*key);
             }
             self.tally.set(computed.kind);
         }
@@ -242,15 +256,14 @@ impl Results {
         computed.ttl.unwrap_or_else(of_kind)
     }
 
-    /// Whether [`Results::set_many`] would return without waiting for the disk; `exact`: if one of them is.
-    pub fn sets_at_once(&self, exact: bool) -> bool {
-        // Results have no vectors, and so no length of vectors that the file would have to be asked for.
-        self.cache.has_room() && !(exact && self.is_shared())
+    /// See [`EmbeddingCache::has_room`].
+    pub fn has_room(&self) -> bool {
+        self.cache.has_room()
     }
 
-    /// Whether [`Results::attach`] would return without waiting for the disk or a search.
-    pub fn attaches_at_once(&self) -> bool {
-        !self.is_shared() && self.cache.commits_at_once(&self.prompts)
+    /// See [`EmbeddingCache::await_room`].
+    pub fn await_room(&self) {
+        self.cache.await_room();
     }
 
     /// Whether other processes may have the same results.
@@ -273,31 +286,46 @@ impl Results {
         self.cache.glance(key).and_then(Stored::of)
     }
 
-    /// Deletes a result; whether there was one. May wait for the disk.
-    pub fn delete(&self, key: Key) -> bool {
-        self.cache.delete(self.prompt_key(key));
-        self.cache.delete(key)
+    /// Deletes a result; [`Results::resolve`] says whether there was one.
+    pub fn delete(&self, key: Key) -> Deletions {
+        Deletions { prompts: self.detach(key), results: self.cache.begin_delete(key) }
     }
 
-    /// Deletes all results of a type, if one is given, and with one of these tags, if there are any; how many there were.
-    /// Waits for the disk.
-    pub fn invalidate(&self, kind: Option<&str>, tags: &[&str]) -> usize {
+    /// Has nothing find a result by its meaning any more.
+    fn detach(&self, key: Key) -> Vec<Deletion> {
+        let delete = |prompts: &Space| self.cache.begin_delete(prompt_key(prompts, key));
+        self.all_prompts().iter().map(delete).collect()
+    }
+
+    /// Deletes all results of a type, if one is given, and with one of these tags, if there are any; [`Results::resolve`] says
+    /// how many there were.
+    pub fn invalidate(&self, kind: Option<&str>, tags: &[&str]) -> Deletions {
         self.delete_all(|selection| {
             let selection = kind.map_or(selection.clone(), |kind| selection.kind(kind));
             selection.tags(tags.iter().copied())
         })
     }
 
-    /// Deletes what is no longer an answer; how many there were. Waits for the disk.
-    pub fn clear_expired(&self) -> usize {
+    /// Deletes what is no longer an answer; [`Results::resolve`] says how many there were.
+    pub fn clear_expired(&self) -> Deletions {
         let now_ms = self.cache.options().clock.wall_ms();
         self.delete_all(|selection| selection.expired_by(now_ms))
     }
 
-    /// Of results and prompts alike; how many results there were.
-    fn delete_all(&self, select: impl Fn(Selection) -> Selection) -> usize {
-        self.cache.delete_all(select(Selection::default().of(self.prompts.id())));
-        self.cache.delete_all(select(Selection::default().of(self.space.id())))
+    /// Of results and prompts alike.
+    fn delete_all(&self, select: impl Fn(Selection) -> Selection) -> Deletions {
+        let delete = |space: &Space| self.cache.begin_delete_all(select(Selection::default().of(space.id())));
+        Deletions { prompts: self.all_prompts().iter().map(delete).collect(), results: delete(&self.space) }
+    }
+
+    /// Waits until the file knows of what was deleted; how many results there were.
+    ///
+    /// # Errors
+    /// See [`EmbeddingCache::delete`].
+    pub fn resolve(&self, deletions: Deletions) -> Result<usize> {
+        let prompts = deletions.prompts.into_iter().try_for_each(|prompt| self.cache.resolve(prompt).map(drop));
+        let results = self.cache.resolve(deletions.results)?;
+        prompts.map(|()| results)
     }
 
     /// See [`EmbeddingCache::acquire`].
@@ -318,6 +346,11 @@ impl Results {
     /// See [`EmbeddingCache::flush`].
     pub fn flush(&self) -> Result<()> {
         self.cache.flush()
+    }
+
+    /// See [`EmbeddingCache::begin_close`].
+    pub fn begin_close(&self) {
+        self.cache.begin_close();
     }
 
     /// See [`EmbeddingCache::close`].

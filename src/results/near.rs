@@ -10,7 +10,7 @@ use super::gate::difference;
 use super::payload::Stored;
 use super::tally::Tier;
 use crate::cache::{Draft, Entry, NEVER, Near};
-use crate::embedding::{Fingerprint, Key};
+use crate::embedding::{Fingerprint, Key, Space};
 use crate::error::{Error, Result};
 
 /// A vector is kept with so many more values, which stand for its scope, as signs: prompts of other scopes, however many,
@@ -107,9 +107,21 @@ fn read(entry: &Entry) -> Option<(Scope, Key, &str)> {
     Some((Scope(*scope), Key::from(*key), std::str::from_utf8(text).ok()?))
 }
 
+/// The key of the prompt that finds a result.
+pub(super) fn prompt_key(prompts: &Space, result: Key) -> Key {
+    prompts.key().field("of", result.as_bytes()).finish()
+}
+
 impl Results {
-    pub(super) fn prompt_key(&self, result: Key) -> Key {
-        self.prompts.key().field("of", result.as_bytes()).finish()
+    /// Where prompts are kept whose vectors have this length, as they are kept. Models whose vectors are of another length
+    /// share the file, and nothing else.
+    fn prompts(&self, length: usize) -> Space {
+        self.space.inner().field("prompts", "2").field("values", (length as u64).to_le_bytes()).finish()
+    }
+
+    /// Wherever there may be prompts.
+    pub(super) fn all_prompts(&self) -> Vec<Space> {
+        self.cache.lengths().into_iter().map(|length| self.prompts(length)).collect()
     }
 
     /// Has a prompt find the result of `key`, if there is one, for as long as it lives. May wait for the disk.
@@ -126,15 +138,8 @@ impl Results {
             expires_ms => Duration::from_millis(expires_ms.saturating_sub(now_ms)),
         };
         let draft = Draft { vector: Some(&vector), note: &note, kind: &result.kind, ttl: Some(ttl) };
-        let set = || self.cache.commit(&self.prompts, self.prompt_key(key), &draft);
-        match set() {
-            // The vectors of before are those of another model, and find nothing any more.
-            Err(Error::InvalidArgument(_)) if self.cache.dimensions_of(&self.prompts) != Some(vector.len()) => {
-                self.cache.clear(Some(&self.prompts), None);
-                set()
-            }
-            done => done,
-        }
+        let prompts = self.prompts(vector.len());
+        self.cache.commit_at_once(&prompts, [(prompt_key(&prompts, key), draft)])
     }
 
     /// The result of the nearest prompt that means the same: of the `limit` nearest with a cosine of at least `threshold`,
@@ -155,7 +160,8 @@ impl Results {
             read(entry).is_some_and(|(scope, result, _)| scope == prompt.scope && self.cache.contains(result))
         };
         // A hair's breadth: a cosine at the threshold itself counts, whatever the rounding.
-        let nearest = self.cache.nearest_where(&self.prompts, &query, kept(threshold) - 1e-6, limit, counts)?;
+        let prompts = self.prompts(query.len());
+        let nearest = self.cache.nearest_where(&prompts, &query, kept(threshold) - 1e-6, limit, counts)?;
         for Near { similarity, entry } in nearest {
             let Some((_, result, text)) = read(&entry) else { continue };
             if difference(prompt.text, text).is_some() {
@@ -163,7 +169,7 @@ impl Results {
             }
             if let Some(stored) = self.cache.lookup(result).and_then(Stored::of) {
                 // A result that is found by its meaning is in use, and so is what finds it.
-                self.cache.use_again(self.prompt_key(result));
+                self.cache.use_again(prompt_key(&prompts, result));
                 return Ok(Some(NearHit { stored, similarity: unkept(similarity), matched: text.to_owned() }));
             }
         }

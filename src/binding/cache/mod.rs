@@ -10,7 +10,7 @@ mod strings;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{
@@ -27,7 +27,7 @@ pub(super) use self::report::{disk, event as storage_event, eviction_causes, opt
 pub(super) use self::strings::Text;
 use self::strings::{Str, Strings};
 use super::{options, to_js};
-use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Precision, Probe, Recalling, Vector};
+use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Precision, Probe, Recalling, Selection, Vector};
 use crate::embedding::Space;
 use crate::error::Error;
 
@@ -132,12 +132,8 @@ impl NativeCache {
             }
         }));
         let inner = Arc::new(EmbeddingCache::open(options).map_err(to_js)?);
-        // The end of a process or worker that nobody forces is an end in order: what is queued is written.
-        env.add_env_cleanup_hook(Arc::downgrade(&inner), |cache| {
-            if let Some(cache) = cache.upgrade() {
-                cache.close();
-            }
-        })?;
+        let weak: Weak<EmbeddingCache> = Arc::downgrade(&inner);
+        ends_with(&env, weak)?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
         let (keys, nodes) = (Names::new(&space, "key"), Names::new(&space, "node"));
         let left = RefCell::default();
@@ -242,7 +238,7 @@ impl NativeCache {
     }
 
     /// Sets entries: keys, contents and metadata in turn were pushed before; `dimensions` values for each in `data`; how
-    /// many ms each lives, where that is a number. A promise only if it has to wait for the disk.
+    /// many ms each lives, where that is a number. They are set when this returns; a promise says when more can be.
     #[napi(catch_unwind)]
     pub fn set<'env>(
         &self,
@@ -254,24 +250,22 @@ impl NativeCache {
         let strings = std::mem::take(&mut self.door.left.borrow_mut().pushed);
         let names = self.door.names(annotated).clone();
         let validate = self.inner.options().validate_content;
-        let commit = move |cache: &EmbeddingCache, data: &[f32], ttls_ms: &[f64]| {
-            let groups = strings.groups();
-            let dimensions = data.len() / groups.len().max(1);
-            let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
-            let drafts = groups.zip(&notes).enumerate().map(|(at, ([key, content, _], note))| {
-                let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
-                let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
-                let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
-                let probe = names.probe(key, validate.then_some(content));
-                (probe, Draft { vector: Some(vector), note, kind: "", ttl })
-            });
-            cache.commit_many(names.space(), drafts).map_err(to_js)
-        };
-        if self.inner.commits_at_once(&self.space) {
-            return commit(&self.inner, data, ttls_ms).map(Either::A);
+        let groups = strings.groups();
+        let dimensions = data.len() / groups.len().max(1);
+        let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
+        let drafts = groups.zip(&notes).enumerate().map(|(at, ([key, content, _], note))| {
+            let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
+            let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
+            let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
+            let probe = names.probe(key, validate.then_some(content));
+            (probe, Draft { vector: Some(vector), note, kind: "", ttl })
+        });
+        self.inner.commit_at_once(&self.space, drafts).map_err(to_js)?;
+        if self.inner.has_room() {
+            return Ok(Either::A(()));
         }
-        let (cache, data, ttls_ms) = (Arc::clone(&self.inner), data.to_vec(), ttls_ms.to_vec());
-        blocking(env, move || commit(&cache, &data, &ttls_ms)).map(Either::B)
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || Ok(cache.await_room())).map(Either::B)
     }
 
     /// See `EmbeddingCache::contains`.
@@ -289,7 +283,7 @@ impl NativeCache {
         })
     }
 
-    /// See `EmbeddingCache::delete`.
+    /// See `EmbeddingCache::delete`. It is gone when this returns; a promise says when the file knows.
     #[napi(catch_unwind)]
     pub fn delete<'env>(
         &self,
@@ -297,15 +291,23 @@ impl NativeCache {
         annotated: bool,
         key: Text,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
-        self.at_once_or_blocking(env, move || cache.delete(names.probe(&key.0, None)))
+        let deletion = self.inner.begin_delete(self.door.names(annotated).probe(&key.0, None));
+        if let Some(count) = deletion.done() {
+            return Ok(Either::A(count > 0));
+        }
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || cache.resolve(deletion).map(|count| count > 0).map_err(to_js)).map(Either::B)
     }
 
-    /// Deletes everything of this namespace and model.
+    /// Deletes everything of this namespace and model. See `delete`.
     #[napi(catch_unwind)]
     pub fn clear<'env>(&self, env: &'env Env) -> Result<Either<(), PromiseRaw<'env, ()>>> {
-        let (cache, space) = (Arc::clone(&self.inner), self.space.clone());
-        self.at_once_or_blocking(env, move || cache.clear(Some(&space), None))
+        let deletion = self.inner.begin_delete_all(Selection::default().of(self.space.id()));
+        if deletion.done().is_some() {
+            return Ok(Either::A(()));
+        }
+        let cache = Arc::clone(&self.inner);
+        blocking(env, move || cache.resolve(deletion).map(drop).map_err(to_js)).map(Either::B)
     }
 
     /// See `EmbeddingCache::nearest`.
@@ -357,6 +359,7 @@ impl NativeCache {
     /// See `EmbeddingCache::close`.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        self.inner.begin_close();
         let cache = Arc::clone(&self.inner);
         blocking(env, move || {
             cache.close();
@@ -414,6 +417,43 @@ impl NativeCache {
         }
         blocking(env, move || Ok(work())).map(Either::B)
     }
+}
+
+/// What is written and closed at the end of a process or worker.
+pub(super) trait Ends {
+    /// Begins to write what is queued.
+    fn begin(&self);
+    /// Waits until that is done, within limits.
+    fn end(&self);
+}
+
+impl Ends for EmbeddingCache {
+    fn begin(&self) {
+        self.begin_close();
+    }
+
+    fn end(&self) {
+        self.close();
+    }
+}
+
+/// The end of a process or worker that nobody forces is an end in order: what is queued is written. All begin with that
+/// before one is waited for: if other programs hold their files, they wait at the same time.
+pub(super) fn ends_with(env: &Env, ending: Weak<dyn Ends>) -> Result<()> {
+    thread_local! {
+        static OPEN: RefCell<Vec<Weak<dyn Ends>>> = RefCell::default();
+    }
+    OPEN.with_borrow_mut(|open| {
+        open.retain(|ending| ending.strong_count() > 0);
+        open.push(Weak::clone(&ending));
+    });
+    env.add_env_cleanup_hook(ending, |ending| {
+        OPEN.take().iter().filter_map(Weak::upgrade).for_each(|ending| ending.begin());
+        if let Some(ending) = ending.upgrade() {
+            ending.end();
+        }
+    })?;
+    Ok(())
 }
 
 /// Does what may wait on a thread that may. That thread itself says that it is done: each further one would have to wake

@@ -1,28 +1,33 @@
 //! The disk tier: a queue, one thread that writes it to the file in batches, and a few connections that read.
 //!
-//! What is queued is already an answer; a full queue makes the caller wait and loses nothing. Whatever happens to the
-//! file is counted and told as an event; no lookup ever fails because of it. While the file cannot be used, the keys
-//! that it would have answered wrongly are remembered and deleted once it works again.
+//! What is queued is already an answer. Changes take effect when they are queued, in that order, and queueing never waits;
+//! who wants to know that the file has them waits for that afterwards. Whatever happens to the file is counted and told as
+//! an event; no lookup ever fails because of it. While another program holds the file, calls wait a tenth of a second and
+//! go on without it. While it cannot be written at all, the keys that it would have answered wrongly are remembered and
+//! deleted once it works again.
+//!
+//! Memory's entries are copies of the file's. Other processes, and other caches of this one, change the file too: every
+//! transaction counts itself in it, and before memory's entries are believed, somebody has looked at that number in the
+//! last [`LOOK_MS`]. If others have written, [`Disk::epoch`] is a new one, and entries of an older one are read anew.
 
 mod queue;
 mod reading;
 mod writing;
 
-use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use queue::{Call, Clearing, Op, Phase, Queue};
-pub(super) use reading::Seen;
+use queue::{Call, GLANCE, NOT_YET, Op, Patience, Phase, Queue, Told};
+pub(super) use reading::{Purpose, Seen};
 use writing::serve;
 
 use super::entry::Entry;
 use super::report::{Counter, DiskStats, Event, Listener};
 use super::selection::Selection;
-use super::store::{Fault, Reader, Tidied, Usage, Writer};
+use super::store::{Fault, Identity, Reader, Tidied, Usage, Writer};
 use crate::embedding::{Key, Space};
 use crate::host::Clock;
 
@@ -32,8 +37,11 @@ pub(super) const RETRY_AFTER_MS: u64 = 30_000;
 /// How old the noted time of use of a row must be to be written again: reading must not become writing.
 pub(super) const TOUCH_AFTER_MS: u64 = 600_000;
 
-/// See [`Disk::clear`].
-pub(super) const NOT_YET: usize = usize::MAX;
+/// How long memory's entries are believed without a look at the file.
+const LOOK_MS: u64 = 150;
+
+/// How long a cache that is closed waits for a file that another program holds.
+const DRAIN: Duration = Duration::from_secs(3);
 
 /// What a disk tier is made with.
 #[derive(Debug, Clone)]
@@ -54,10 +62,18 @@ pub(super) enum OnDisk {
     Expired,
     Changed,
     Damaged,
+    /// The file could not be asked.
+    Unread,
 }
 
 /// A key, and the hash of the content that the entry must have been made from, if that matters.
 pub(super) type Asked = (Key, Option<[u8; 32]>);
+
+/// A change that is on its way to the file.
+pub(super) struct Ticket {
+    number: u64,
+    told: Told,
+}
 
 struct Shared {
     options: DiskOptions,
@@ -70,11 +86,25 @@ struct Shared {
     /// Something was done.
     progress: Condvar,
     readers: Mutex<Vec<(u64, Reader)>>,
+    /// Looks whether others have changed the file. `None`: it is not in use.
+    watch: Mutex<Option<(Reader, Identity)>>,
     /// Held by those who read, and alone by who opens the file or puts another one in its place: SQLite cuts the log's
     /// index to nothing when it opens one, which is a SIGBUS for whoever of this process still reads the old one.
     using: RwLock<()>,
     /// Which opening of the file readers belong to.
     generation: AtomicU64,
+    /// See [`Disk::epoch`].
+    epoch: AtomicU32,
+    looked_ms: AtomicU64,
+    /// Transactions of this cache since the file was opened, and all others that it had when it was last looked at.
+    own: AtomicU64,
+    others: AtomicU64,
+    /// Whether it was told that the file cannot be used, and not yet that it can.
+    failing: AtomicBool,
+    /// Whether leases were taken.
+    leased: AtomicBool,
+    /// Which time was noted in the file because something was too old then.
+    noted_ms: AtomicU64,
     /// Whether the order of its keys is to be checked: of each file that is opened, once, and where there was damage.
     unchecked: AtomicBool,
     counters: DiskCounters,
@@ -95,109 +125,133 @@ struct DiskCounters {
 
 pub(super) struct Disk {
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether there was no file when it was made: nobody waits to learn what is in it.
+    fresh: bool,
 }
 
 impl Disk {
     /// Starts the thread, which opens the file. Does not wait for it.
     pub fn new(options: DiskOptions, clock: Arc<dyn Clock>, listener: Option<Listener>) -> Result<Self, String> {
-        let queue = Queue {
-            ops: VecDeque::new(),
-            calls: VecDeque::new(),
-            pending: HashMap::new(),
-            clears: Vec::new(),
-            touches: HashMap::new(),
-            last: 0,
-            done: 0,
-            bytes: 0,
-            lost: 0,
-            phase: Phase::Opening,
-            hurry: 0,
-            idle: false,
-            broken: None,
-            shrink: false,
-            rested: true,
-            stop: false,
-            ended: false,
-        };
+        let fresh = !options.path.exists();
         let shared = Arc::new(Shared {
             options,
             clock,
             listener,
             owner: random(),
-            queue: Mutex::new(queue),
+            queue: Mutex::new(Queue::new()),
             work: Condvar::new(),
             progress: Condvar::new(),
             readers: Mutex::default(),
+            watch: Mutex::default(),
             using: RwLock::default(),
             generation: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
+            looked_ms: AtomicU64::new(0),
+            own: AtomicU64::new(0),
+            others: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            leased: AtomicBool::new(false),
+            noted_ms: AtomicU64::new(0),
             unchecked: AtomicBool::new(true),
             counters: DiskCounters::default(),
             moved: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("embedcore-cache".to_owned())
             .spawn(move || serve(&serving))
             .map_err(|error| error.to_string())?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+        Ok(Self { shared, fresh })
     }
 
-    /// Whether a change would be taken at once.
+    /// Whether more can be queued without waiting.
     pub fn has_room(&self) -> bool {
-        let queue = self.shared.queue();
-        queue.phase != Phase::Opening && !queue.full()
+        !self.shared.queue().full()
     }
 
-    /// Queues entries; waits while the queue is full.
+    /// Waits until more can be queued, or until it is known that this takes long.
+    pub fn await_room(&self) {
+        let mut queue = self.shared.queue();
+        if queue.full() {
+            self.shared.wake(&mut queue);
+            drop(self.shared.wait_until(queue, Patience::Brief, |queue| !queue.full() || !queue.accepts()));
+        }
+    }
+
+    /// Queues entries. Never waits.
     pub fn put(&self, entries: impl IntoIterator<Item = (Key, Arc<Entry>)>) {
         let mut queue = self.shared.queue();
         for (key, entry) in entries {
-            while queue.full() && queue.accepts() {
-                self.shared.wake(&mut queue);
-                queue = self.shared.wait(&self.shared.progress, queue);
-            }
             self.shared.enqueue(&mut queue, Op::Put(key, entry));
         }
         self.shared.wake(&mut queue);
     }
 
     /// Queues the deletion of a key.
-    pub fn delete(&self, key: Key) {
-        self.shared.queue_one(Op::Delete { key, only: None });
+    pub fn delete(&self, key: Key) -> Ticket {
+        let told = Told::new(NOT_YET.into());
+        Ticket { number: self.shared.queue_one(Op::Delete(key, Arc::clone(&told))), told }
     }
 
-    /// Queues the deletion of all entries that a selection covers. What counts them is [`NOT_YET`] until it is done.
-    pub fn clear(&self, selection: Selection) -> Arc<AtomicUsize> {
-        let deleted = Arc::new(AtomicUsize::new(NOT_YET));
-        self.shared.queue_one(Op::Clear(selection, Arc::clone(&deleted)));
-        deleted
+    /// Queues the deletion of all entries that a selection covers.
+    pub fn clear(&self, selection: Selection) -> Ticket {
+        let told = Told::new(NOT_YET.into());
+        Ticket { number: self.shared.queue_one(Op::Clear(selection.into(), Arc::clone(&told))), told }
     }
 
-    /// Waits until everything that was queued before is in the file, or cannot be.
-    pub fn catch_up(&self) {
+    /// Waits until the file knows of a deletion; how many entries there were. `None`: the file is not in use, for good.
+    pub fn resolve(&self, ticket: &Ticket) -> Result<Option<usize>, String> {
+        let told = || Some(ticket.told.load(Ordering::Acquire)).filter(|count| *count != NOT_YET);
         let mut queue = self.shared.queue();
-        let target = queue.last;
         queue.hurry += 1;
         self.shared.work.notify_one();
-        while queue.done < target && !queue.ended && queue.accepts() {
-            queue = self.shared.wait(&self.shared.progress, queue);
-        }
+        let over = |queue: &Queue| told().is_some() || queue.done >= ticket.number || !queue.accepts();
+        queue = self.shared.wait_until(queue, Patience::Long, over);
         queue.hurry -= 1;
+        match (told(), &queue.phase) {
+            (Some(count), _) => Ok(Some(count)),
+            (None, Phase::Off(_)) => Ok(None),
+            (None, Phase::Suspended { fault, .. }) => Err(fault.reason().to_owned()),
+            (None, _) if queue.ended => Err("the cache was closed".to_owned()),
+            (None, _) => Err("another program holds it; it is deleted there as soon as that one lets go".to_owned()),
+        }
     }
 
-    /// Length of the vectors of a space, which `first` decides if there are none yet. `None`: the file does not say.
+    /// Length of the vectors of a space in the file, or on their way there. `None`: nobody can say.
     pub fn dimensions_of(&self, space: &Space, first: usize) -> Option<usize> {
-        let (id, now_ms) = (space.id(), self.shared.clock.wall_ms());
-        let being_cleared =
-            |(_, cleared): &Clearing| cleared.is_whole() && cleared.space.is_none_or(|space| space == id);
-        if self.shared.queue().clears.iter().any(being_cleared) {
-            return None;
+        let id = space.id();
+        let queue = if self.fresh { self.shared.queue() } else { self.shared.opened() };
+        let waiting = queue.pending.values().filter_map(|pending| pending.entry.as_ref());
+        let length =
+            waiting.filter(|entry| entry.space == id).map(|entry| entry.vector.len()).find(|length| *length > 0);
+        let being_cleared = |selection: &Selection| selection.is_whole() && selection.space.is_none_or(|of| of == id);
+        if length.is_some()
+            || queue.hidden.clears.iter().any(|(_, cleared)| being_cleared(cleared))
+            || !queue.readable()
+        {
+            return length;
         }
-        let ask = move |writer: &mut Writer| {
-            writer.transaction(now_ms, |batch| batch.dimensions_of(id, first)).map(|(dimensions, _)| dimensions)
-        };
-        self.shared.call(ask).ok()
+        drop(queue);
+        match self.shared.read(|reader| reader.dimensions_of(id, first)) {
+            Ok(known) => known,
+            Err(fault) => {
+                self.shared.read_failed(fault);
+                None
+            }
+        }
+    }
+
+    /// The lengths of vectors that there are in the file.
+    pub fn lengths(&self) -> Vec<usize> {
+        let queue = if self.fresh { self.shared.queue() } else { self.shared.opened() };
+        if !queue.readable() {
+            return Vec::new();
+        }
+        drop(queue);
+        self.shared
+            .read(Reader::lengths)
+            .inspect_err(|fault| self.shared.read_failed(fault.clone()))
+            .unwrap_or_default()
     }
 
     /// Waits until everything that was queued before is in the file and would survive a loss of power.
@@ -207,17 +261,17 @@ impl Disk {
             let target = queue.last;
             queue.hurry += 1;
             self.shared.work.notify_one();
-            while queue.done < target && !queue.ended && !matches!(queue.phase, Phase::Off(_)) {
-                if matches!(queue.phase, Phase::Suspended { .. }) {
-                    break;
-                }
-                queue = self.shared.wait(&self.shared.progress, queue);
-            }
+            queue = self.shared.wait_until(queue, Patience::Long, |queue| queue.done >= target || !queue.accepts());
             queue.hurry -= 1;
-            if let Phase::Suspended { fault, .. } | Phase::Off(fault) = &queue.phase {
-                return Err(fault.reason().to_owned());
+            let lost = std::mem::take(&mut queue.lost);
+            match &queue.phase {
+                Phase::Suspended { readable: true, .. } if lost == 0 => return Ok(()),
+                Phase::Suspended { fault, .. } | Phase::Off(fault) => return Err(fault.reason().to_owned()),
+                _ if queue.done < target && !queue.ended => {
+                    return Err("another program holds it; what was set waits to be written".to_owned());
+                }
+                _ => lost,
             }
-            std::mem::take(&mut queue.lost)
         };
         if lost > 0 {
             return Err(format!("{lost} entries could not be written"));
@@ -225,7 +279,7 @@ impl Disk {
         if self.shared.queue().ended {
             return Ok(());
         }
-        self.shared.call(|writer| writer.sync()).map_err(|fault| fault.reason().to_owned())
+        self.shared.call(Patience::Long, |writer| writer.sync()).map_err(|fault| fault.reason().to_owned())
     }
 
     /// Takes leases that are free, for `lifetime`; whether each is ours now. Without a file there is nobody to share
@@ -238,12 +292,13 @@ impl Disk {
             let until = now + lifetime.as_millis() as u64;
             writer.transaction(now, |batch| batch.acquire(&wanted, &owner, now, until)).map(|(granted, _)| granted)
         };
-        self.shared.call(acquire).unwrap_or_else(|_| vec![true; keys.len()])
+        self.shared.leased.store(true, Ordering::Release);
+        self.shared.call(Patience::Brief, acquire).unwrap_or_else(|_| vec![true; keys.len()])
     }
 
     /// Gives leases back, after everything that was queued before is visible to others.
     pub fn release(&self, keys: Vec<Key>) {
-        self.shared.queue_one(Op::Release(keys));
+        self.shared.queue_one(Op::Release(Some(keys)));
     }
 
     /// Maintenance in small steps, between which the queue is served, until there is no more to do or `budget` is over.
@@ -253,7 +308,9 @@ impl Disk {
         self.check_order();
         loop {
             let clock = Arc::clone(&self.shared.clock);
-            let Ok(step) = self.shared.call(move |writer| writer.tidy(clock.wall_ms())) else { return total };
+            let Ok(step) = self.shared.call(Patience::Brief, move |writer| writer.tidy(clock.wall_ms())) else {
+                return total;
+            };
             total.expired += step.expired;
             total.evicted += step.evicted;
             total.pages += step.pages;
@@ -263,7 +320,7 @@ impl Disk {
             }
         }
         self.shared.counters.evicted.add(total.evicted);
-        if let Ok(usage) = self.shared.call(|writer| writer.usage()) {
+        if let Ok(usage) = self.shared.call(Patience::Brief, |writer| writer.usage()) {
             self.shared.note_usage(usage);
         }
         total
@@ -279,7 +336,7 @@ impl Disk {
             Ok(false) => {
                 self.shared.counters.errors.add(1);
                 let now_ms = self.shared.clock.wall_ms();
-                match self.shared.call(move |writer| writer.reindex(now_ms)) {
+                match self.shared.call(Patience::Long, move |writer| writer.reindex(now_ms)) {
                     Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
                     Err(_) => self.shared.unchecked.store(true, Ordering::Release),
                 }
@@ -301,24 +358,26 @@ impl Disk {
         self.shared.work.notify_one();
     }
 
-    /// Writes what is queued, ends the thread and closes the file. May be called any number of times.
+    /// Writes what is queued, ends the thread and closes the file. May be called any number of times. What another program
+    /// keeps from the file is lost after [`DRAIN`].
     pub fn close(&self) {
         self.begin_close();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match thread {
-            Some(thread) => drop(thread.join()),
-            // Another thread closes it: wait as long as that one does.
-            None => {
-                let mut queue = self.shared.queue();
-                while !queue.ended {
-                    queue = self.shared.wait(&self.shared.progress, queue);
-                }
-            }
+        let mut queue = self.shared.queue();
+        while !queue.ended && queue.stop.is_some_and(|stop| stop + DRAIN > Instant::now()) {
+            queue = self.shared.wait(&self.shared.progress, queue, DRAIN);
         }
     }
 
-    fn begin_close(&self) {
-        self.shared.queue().stop = true;
+    /// Has the thread write what is queued and end, without waiting for it.
+    pub fn begin_close(&self) {
+        let mut queue = self.shared.queue();
+        if queue.stop.is_none() {
+            if self.shared.leased.load(Ordering::Acquire) {
+                self.shared.enqueue(&mut queue, Op::Release(None));
+            }
+            queue.stop = Some(Instant::now() + DRAIN);
+        }
+        drop(queue);
         self.shared.work.notify_all();
     }
 
@@ -326,10 +385,10 @@ impl Disk {
         let counters = &self.shared.counters;
         let queue = self.shared.queue();
         DiskStats {
-            available: queue.phase == Phase::Ready && !queue.ended,
+            available: queue.readable(),
             entries: counters.entries.get(),
             bytes: counters.bytes.get(),
-            queued: queue.ops.len(),
+            queued: queue.puts,
             written: counters.written.get(),
             lost: counters.lost.get(),
             evicted: counters.evicted.get(),
@@ -340,12 +399,11 @@ impl Disk {
 
     #[cfg(test)]
     pub fn execute(&self, sql: &'static str) {
-        self.shared.call(move |writer| writer.execute(sql)).unwrap();
+        self.shared.call(Patience::Long, move |writer| writer.execute(sql)).unwrap();
     }
 }
 
 impl Drop for Disk {
-    /// Lets the thread write what is queued and end, without waiting for it.
     fn drop(&mut self) {
         self.begin_close();
     }
@@ -368,36 +426,65 @@ impl Shared {
         }
     }
 
+    /// The file could not be used. That is told once, until it works again.
+    fn fails(&self, reason: &str) {
+        self.counters.errors.add(1);
+        if !self.failing.swap(true, Ordering::AcqRel) {
+            self.tell(|path| Event::StorageFailed { path, reason: reason.to_owned() });
+        }
+    }
+
+    /// The file was used.
+    fn works(&self) {
+        if self.failing.load(Ordering::Acquire) && self.failing.swap(false, Ordering::AcqRel) {
+            self.tell(|path| Event::StorageRestored { path });
+        }
+    }
+
     fn note_usage(&self, usage: Usage) {
         self.counters.entries.set(usage.entries);
         self.counters.bytes.set(usage.bytes);
     }
 
-    /// Has the writing thread do something and waits for it.
+    /// Has the writing thread do something and waits for it, until another program has held the file for too long.
     fn call<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Writer) -> Result<T, Fault> + Send + 'static,
+        patience: Patience,
+        mut work: impl FnMut(&mut Writer) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let call: Call = Box::new(move |writer| {
-            // Whoever asked may have gone.
-            sender.send(writer.map_err(|fault| fault.clone()).and_then(work)).ok();
-        });
-        {
-            let mut queue = self.queue();
-            if let Phase::Suspended { fault, .. } | Phase::Off(fault) = &queue.phase {
-                return Err(fault.clone());
-            }
-            if queue.ended {
-                return Err(Fault::Unavailable("the cache is closed".to_owned()));
-            }
-            queue.calls.push_back(call);
+        let over = Arc::new(AtomicBool::new(false));
+        let call = Call {
+            work: Box::new(move |writer| match writer.map_err(|fault| fault.clone()).and_then(&mut work) {
+                Err(fault @ Fault::Busy(_)) => Err(fault),
+                // Whoever asked may have gone.
+                outcome => Ok(drop(sender.send(outcome))),
+            }),
+            over: Arc::clone(&over),
+        };
+        let closed = || Fault::Unavailable("the cache is closed".to_owned());
+        let mut queue = self.queue();
+        match queue.fault() {
+            Some(fault) => return Err(fault.clone()),
+            None if queue.stop.is_some() => return Err(closed()),
+            None => queue.calls.push_back(call),
         }
         self.work.notify_one();
-        let closed = || Err(Fault::Unavailable("the cache is closed".to_owned()));
-        let answer = receiver.recv().unwrap_or_else(|_| closed());
-        if let Err(Fault::Broken(reason)) = &answer {
-            self.read_failed(Fault::Broken(reason.clone()));
+        let began = Instant::now();
+        let answer = loop {
+            drop(queue);
+            match receiver.recv_timeout(GLANCE) {
+                Ok(answer) => break answer,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break Err(closed()),
+                Err(mpsc::RecvTimeoutError::Timeout) => queue = self.queue(),
+            }
+            if patience.is_over(&queue, began) {
+                over.store(true, Ordering::Release);
+                return Err(Fault::Busy("another program holds it".to_owned()));
+            }
+        };
+        if let Err(fault @ (Fault::Broken(_) | Fault::Foreign(_))) = &answer {
+            self.read_failed(fault.clone());
         }
         answer
     }
@@ -405,8 +492,12 @@ impl Shared {
 
 /// What cannot be a path of a file, so that the caller learns of it at once.
 pub(super) fn check_path(path: &Path) -> Result<(), String> {
-    if path.as_os_str().is_empty() || path.is_dir() {
-        return Err(format!("\"{}\" is a directory, not a file", path.display()));
+    let name = path.to_string_lossy();
+    if name.starts_with(":memory:") || name.starts_with("file:") {
+        return Err(format!("\"{name}\" is no path of a file: leave it out for a cache in memory, or give a path"));
+    }
+    if name.is_empty() || path.is_dir() {
+        return Err(format!("\"{name}\" is a directory, not a file"));
     }
     Ok(())
 }
@@ -444,8 +535,8 @@ mod tests {
             ))
         };
         let note = |n: u32| {
-            let now = Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms() };
-            match &disk.get(&[(key(n), None)], now)[..] {
+            let now = Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms(), epoch: 0, verified: true };
+            match &disk.get(&[(key(n), None)], Purpose::Look, now)[..] {
                 [OnDisk::Hit(entry)] => Some(entry.note.len()),
                 _ => None,
             }

@@ -1,8 +1,9 @@
 //! What waits to be written, which is an answer already.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::super::entry::Entry;
 use super::super::selection::Selection;
@@ -16,20 +17,57 @@ use crate::embedding::Key;
 const QUEUE_ENTRIES: usize = 16_384;
 const QUEUE_BYTES: usize = 32 << 20;
 
-/// Keys that are remembered while the file cannot be used; beyond, all of it is forgotten instead.
-const TOMBSTONES: usize = 100_000;
+/// Keys that are remembered while the file cannot be written, some 150 bytes each. Beyond, what the file has from before
+/// is not believed any more, instead.
+const TOMBSTONES: usize = 250_000;
+
+/// How long another program may hold the file before calls go on without it.
+const BRIEF: Duration = Duration::from_millis(100);
+
+/// How long those wait for a file that another program holds who asked for nothing but that the file knows.
+const LONG: Duration = Duration::from_secs(8);
+
+/// How long a call waits for a file that another program holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Until it is known that the file has been held for [`BRIEF`]: then nobody waits again.
+    Brief,
+    /// For [`LONG`].
+    Long,
+}
+
+impl Patience {
+    pub(super) fn is_over(self, queue: &Queue, began: Instant) -> bool {
+        match self {
+            Self::Brief => queue.is_held(),
+            Self::Long => queue.held_since.is_some() && began.elapsed() >= LONG,
+        }
+    }
+}
+
+/// Entries that are no answers for this cache any more, although they are in the file. More are not remembered.
+const FORGOTTEN: usize = 65_536;
+
+/// How often those who wait look at the time.
+pub(super) const GLANCE: Duration = Duration::from_millis(20);
+
+/// How many entries a deletion has found, once the file knows of it; [`NOT_YET`] before.
+pub(super) type Told = Arc<AtomicUsize>;
+
+/// See [`Told`].
+pub(super) const NOT_YET: usize = usize::MAX;
 
 /// One change, in the order of the callers.
+#[derive(Clone)]
 pub(super) enum Op {
     Put(Key, Arc<Entry>),
-    Delete {
-        key: Key,
-        only: Option<i64>,
-    },
+    Delete(Key, Told),
     Repair(Key),
-    /// Says how many there were, once they are deleted.
-    Clear(Selection, Arc<AtomicUsize>),
-    Release(Vec<Key>),
+    Clear(Box<Selection>, Told),
+    /// Notes what time it is.
+    Clock,
+    /// Gives these leases back; `None`: all of this cache.
+    Release(Option<Vec<Key>>),
 }
 
 impl Op {
@@ -39,13 +77,58 @@ impl Op {
             _ => 0,
         }
     }
+
+    pub(super) fn is_put(&self) -> bool {
+        matches!(self, Self::Put(..))
+    }
 }
 
-/// A clear that is on its way: its number, and what it covers.
-pub(super) type Clearing = (u64, Selection);
+/// Rows that are no answers although they are in the file.
+#[derive(Default, Clone)]
+pub(super) struct Hidden {
+    /// Clears that are in the queue or being written: their number, and what they cover.
+    pub(super) clears: Vec<(u64, Selection)>,
+    /// What was made before that time may have been replaced while the file could not be written.
+    pub(super) before_ms: u64,
+    /// Those that were looked up with another content than theirs: when they were made, and of which content.
+    pub(super) forgotten: Arc<HashMap<Key, (u64, Option<[u8; 32]>)>>,
+}
+
+impl Hidden {
+    pub(super) fn covers(&self, key: &Key, entry: &Entry) -> bool {
+        entry.created_ms < self.before_ms
+            || self.clears.iter().any(|(_, selection)| selection.covers(entry))
+            || self.forgets(key, entry)
+    }
+
+    /// Whether this very entry was looked up with another content than its own.
+    pub(super) fn forgets(&self, key: &Key, entry: &Entry) -> bool {
+        !self.forgotten.is_empty() && self.forgotten.get(key) == Some(&(entry.created_ms, entry.content))
+    }
+
+    /// An entry was set.
+    fn set(&mut self, key: &Key) {
+        if !self.forgotten.is_empty() {
+            Arc::make_mut(&mut self.forgotten).remove(key);
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: Key, entry: &Entry) {
+        let forgotten = Arc::make_mut(&mut self.forgotten);
+        if forgotten.len() >= FORGOTTEN {
+            forgotten.clear();
+        }
+        forgotten.insert(key, (entry.created_ms, entry.content));
+    }
+}
 
 /// Work for the writing thread that somebody waits for.
-pub(super) type Call = Box<dyn FnOnce(Result<&mut Writer, &Fault>) + Send>;
+pub(super) struct Call {
+    /// Gives the fault where it is to be tried again, because another program holds the file.
+    pub(super) work: Box<dyn FnMut(Result<&mut Writer, &Fault>) -> Result<(), Fault> + Send>,
+    /// Whoever asked has gone on without it.
+    pub(super) over: Arc<AtomicBool>,
+}
 
 pub(super) struct Pending {
     pub(super) number: u64,
@@ -59,83 +142,149 @@ pub(super) enum Phase {
     /// Not opened yet: lookups wait.
     Opening,
     Ready,
-    /// After an error, until so many steady ms.
+    /// After an error, until so many steady ms. What is only not to be written can be read.
     Suspended {
         until_ms: u64,
         fault: Fault,
+        readable: bool,
     },
     /// For good.
     Off(Fault),
 }
 
+/// What the writing thread is to look into.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Trouble {
+    /// The file is not where it was opened.
+    Moved,
+    Fault(Fault),
+}
+
 pub(super) struct Queue {
+    /// Those that are being written stay until they are in the file.
     pub(super) ops: VecDeque<(u64, Op)>,
     pub(super) calls: VecDeque<Call>,
-    /// The newest change of each key that is in `ops` or being written.
+    /// The newest change of each key that is in `ops`.
     pub(super) pending: HashMap<Key, Pending>,
-    /// Clears that are in `ops` or being written.
-    pub(super) clears: Vec<Clearing>,
+    pub(super) hidden: Hidden,
     pub(super) touches: HashMap<i64, u64>,
     /// Number of the latest change, and of the latest one that is done.
     pub(super) last: u64,
     pub(super) done: u64,
+    /// Of `ops`: entries, and their bytes.
+    pub(super) puts: usize,
     pub(super) bytes: usize,
     /// Entries that were lost since the last flush.
     pub(super) lost: u64,
     pub(super) phase: Phase,
+    /// Since when another program holds the file, without anybody's writing to it.
+    pub(super) held_since: Option<Instant>,
     /// Somebody waits for the queue to be empty.
     pub(super) hurry: usize,
     /// The thread waits for the first change.
     pub(super) idle: bool,
-    /// A reader found the file of this identity broken.
-    pub(super) broken: Option<String>,
+    /// Somebody has read since the thread looked whether the file is still the one that was opened, and as it was.
+    pub(super) read: bool,
+    /// Somebody who reads has met it.
+    pub(super) trouble: Option<Trouble>,
     /// Memory for pages of the file is to be given back.
     pub(super) shrink: bool,
     /// It was, and nothing was written since.
     pub(super) rested: bool,
-    pub(super) stop: bool,
+    /// By when the thread is to end.
+    pub(super) stop: Option<Instant>,
     pub(super) ended: bool,
 }
 
-/// Whether a row is about to be cleared.
-pub(super) fn covered(clears: &[Clearing], entry: &Entry) -> bool {
-    clears.iter().any(|(_, selection)| selection.covers(entry))
-}
-
 impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            ops: VecDeque::new(),
+            calls: VecDeque::new(),
+            pending: HashMap::new(),
+            hidden: Hidden::default(),
+            touches: HashMap::new(),
+            last: 0,
+            done: 0,
+            puts: 0,
+            bytes: 0,
+            lost: 0,
+            phase: Phase::Opening,
+            held_since: None,
+            hurry: 0,
+            idle: false,
+            read: false,
+            trouble: None,
+            shrink: false,
+            rested: true,
+            stop: None,
+            ended: false,
+        }
+    }
+
     pub(super) fn full(&self) -> bool {
         self.ops.len() >= QUEUE_ENTRIES || self.bytes >= QUEUE_BYTES
     }
 
     /// Whether entries that are queued now will be written, as far as anybody knows.
     pub(super) fn accepts(&self) -> bool {
-        matches!(self.phase, Phase::Opening | Phase::Ready) && !self.stop
+        matches!(self.phase, Phase::Opening | Phase::Ready) && !self.ended
     }
 
-    /// Keeps of a change what must not be forgotten although the entry cannot be written.
-    pub(super) fn bury(&mut self, number: u64, op: Op) -> usize {
-        let lost = usize::from(matches!(op, Op::Put(..)));
+    /// Whether the file can be asked.
+    pub(super) fn readable(&self) -> bool {
+        matches!(self.phase, Phase::Ready | Phase::Suspended { readable: true, .. }) && !self.ended
+    }
+
+    /// Why the file cannot be written, while that is so.
+    pub(super) fn fault(&self) -> Option<&Fault> {
+        match &self.phase {
+            Phase::Suspended { fault, .. } | Phase::Off(fault) => Some(fault),
+            Phase::Opening | Phase::Ready => None,
+        }
+    }
+
+    /// Whether another program has held the file for so long that calls go on without it.
+    pub(super) fn is_held(&self) -> bool {
+        self.held_since.is_some_and(|since| since.elapsed() >= BRIEF)
+    }
+
+    /// Keeps of a change what must not be forgotten although the entry cannot be written; whether that was an entry.
+    pub(super) fn bury(&mut self, number: u64, op: Op, now_ms: u64) -> bool {
+        let lost = op.is_put();
         let op = match op {
-            Op::Put(key, _) => Op::Delete { key, only: None },
-            Op::Delete { .. } | Op::Clear(..) => op,
-            Op::Repair(_) | Op::Release(_) => return 0,
+            Op::Put(key, _) => Op::Delete(key, Told::default()),
+            Op::Delete(..) | Op::Clear(..) => op,
+            Op::Repair(_) | Op::Release(_) | Op::Clock => return false,
         };
-        let op = if self.ops.len() < TOMBSTONES {
-            op
-        } else {
-            self.ops.clear();
-            self.pending.clear();
-            self.clears.clear();
-            Op::Clear(Selection::default(), Arc::default())
-        };
+        if self.ops.len() >= TOMBSTONES {
+            self.forget_deletions(now_ms);
+            return lost;
+        }
         // Once the file works again, none of it may answer before it is deleted.
         match &op {
-            Op::Delete { key, .. } => drop(self.pending.insert(*key, Pending { number, entry: None })),
-            Op::Clear(selection, _) => self.clears.push((number, selection.clone())),
+            Op::Delete(key, _) => drop(self.pending.insert(*key, Pending { number, entry: None })),
+            Op::Clear(selection, _) => self.hidden.clears.push((number, (**selection).clone())),
             _ => {}
         }
         self.ops.push_back((number, op));
         lost
+    }
+}
+
+impl Queue {
+    /// Of what waits, keeps only what will be in the file, and believes nothing that is in it from before.
+    fn forget_deletions(&mut self, now_ms: u64) {
+        self.hidden.before_ms = now_ms;
+        let pending = &self.pending;
+        self.ops.retain(|(number, op)| match op {
+            Op::Put(key, _) => pending.get(key).is_some_and(|pending| pending.number == *number),
+            Op::Delete(..) => false,
+            _ => true,
+        });
+        self.pending.retain(|_, pending| pending.entry.is_some());
+        self.puts = self.ops.iter().filter(|(_, op)| op.is_put()).count();
+        self.bytes = self.ops.iter().map(|(_, op)| op.bytes()).sum();
     }
 }
 
@@ -144,14 +293,45 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn wait<'q>(&self, condition: &Condvar, queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
-        condition.wait(queue).unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn wait<'q>(
+        &self,
+        condition: &Condvar,
+        queue: MutexGuard<'q, Queue>,
+        most: Duration,
+    ) -> MutexGuard<'q, Queue> {
+        condition.wait_timeout(queue, most).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub(super) fn queue_one(&self, op: Op) {
+    /// Waits until something is so, or until another program has held the file for too long.
+    pub(super) fn wait_until<'q>(
+        &self,
+        mut queue: MutexGuard<'q, Queue>,
+        patience: Patience,
+        done: impl Fn(&Queue) -> bool,
+    ) -> MutexGuard<'q, Queue> {
+        let began = Instant::now();
+        while !done(&queue) && !patience.is_over(&queue, began) {
+            queue = self.wait(&self.progress, queue, GLANCE);
+        }
+        queue
+    }
+
+    /// The queue, once the file was opened or it is known that this takes long.
+    pub(super) fn opened(&self) -> MutexGuard<'_, Queue> {
+        let opened = |queue: &Queue| queue.phase != Phase::Opening || queue.ended;
+        let queue = self.wait_until(self.queue(), Patience::Brief, opened);
+        if !opened(&queue) {
+            self.fails("another program holds it");
+        }
+        queue
+    }
+
+    /// Queues a change; its number.
+    pub(super) fn queue_one(&self, op: Op) -> u64 {
         let mut queue = self.queue();
         self.enqueue(&mut queue, op);
         self.wake(&mut queue);
+        queue.last
     }
 
     /// Tells the thread about changes. One that already gathers a batch is left alone until the batch is full: waking
@@ -164,38 +344,45 @@ impl Shared {
 
     pub(super) fn enqueue(&self, queue: &mut Queue, op: Op) {
         if queue.ended || matches!(queue.phase, Phase::Off(_)) {
-            self.counters.lost.add(usize::from(matches!(op, Op::Put(..))));
+            self.counters.lost.add(usize::from(op.is_put()));
             return;
         }
         queue.last += 1;
         let number = queue.last;
-        if let Phase::Suspended { until_ms, .. } = queue.phase
-            && self.clock.steady_ms() < until_ms
-        {
-            queue.done = number;
-            let lost = queue.bury(number, op);
-            queue.lost += lost as u64;
-            self.counters.lost.add(lost);
+        let suspended = match queue.phase {
+            Phase::Suspended { until_ms, .. } => self.clock.steady_ms() < until_ms,
+            _ => false,
+        };
+        // A queue that nobody empties takes what must not be forgotten only.
+        let shut = op.is_put() && queue.full() && queue.is_held();
+        if suspended || shut {
+            if queue.bury(number, op, self.clock.wall_ms()) {
+                queue.lost += 1;
+                self.counters.lost.add(1);
+            }
+            if suspended {
+                queue.done = number;
+            } else {
+                self.fails("another program holds it, and no more can wait to be written");
+            }
             return;
         }
         match &op {
             Op::Put(key, entry) => {
+                queue.hidden.set(key);
                 queue.pending.insert(*key, Pending { number, entry: Some(Arc::clone(entry)) });
             }
-            Op::Delete { key, only: None } => {
+            Op::Delete(key, _) => {
                 queue.pending.insert(*key, Pending { number, entry: None });
             }
             Op::Clear(selection, _) => {
                 let covered = |pending: &Pending| pending.entry.as_ref().is_some_and(|entry| selection.covers(entry));
                 queue.pending.retain(|_, pending| !covered(pending));
-                queue.clears.push((number, selection.clone()));
+                queue.hidden.clears.push((number, (**selection).clone()));
             }
-            // Nobody needs to see that row again, and a newer one of another process is not missed for long.
-            Op::Delete { key, only: Some(_) } => {
-                queue.pending.entry(*key).or_insert(Pending { number, entry: None });
-            }
-            Op::Repair(_) | Op::Release(_) => {}
+            Op::Repair(_) | Op::Release(_) | Op::Clock => {}
         }
+        queue.puts += usize::from(op.is_put());
         queue.bytes += op.bytes();
         queue.ops.push_back((number, op));
     }

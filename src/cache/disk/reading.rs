@@ -7,9 +7,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use super::super::entry::Entry;
 use super::super::memory::Now;
 use super::super::report::Event;
-use super::super::store::{Fault, Reader, Row, Stored};
-use super::queue::{Clearing, Op, Pending, Phase, Queue, covered};
-use super::{Asked, Disk, OnDisk, Shared};
+use super::super::store::{Fault, Identity, Reader, Row, Stored};
+use super::queue::{Hidden, Op, Pending, Phase, Queue, Trouble};
+use super::{Asked, Disk, LOOK_MS, OnDisk, Shared};
 use crate::embedding::Key;
 
 /// Connections that are kept for reading; more are opened when more threads read at once, and closed afterwards.
@@ -23,7 +23,19 @@ struct Glance {
     found: Vec<OnDisk>,
     /// Places of the probes that are left.
     asked: Vec<usize>,
-    clears: Vec<Clearing>,
+    hidden: Hidden,
+}
+
+/// How much later it must be before a lookup that finds something too old has the time noted again.
+const NOTE_AFTER_MS: u64 = 60_000;
+
+/// What follows from what was read.
+#[derive(Default)]
+struct After {
+    damaged: Vec<Key>,
+    changed: Vec<(Key, Arc<Entry>)>,
+    touches: Vec<(i64, u64)>,
+    expired: bool,
 }
 
 /// How far somebody has followed the file.
@@ -33,119 +45,119 @@ pub struct Seen {
     row: i64,
 }
 
+/// Whether a lookup counts as use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Answer,
+    Look,
+}
+
 impl Disk {
-    /// Looks keys up. What no longer is an answer is deleted.
-    pub fn get(&self, probes: &[Asked], now: Now) -> Vec<OnDisk> {
-        let mut queue = self.shared.queue();
-        while queue.phase == Phase::Opening {
-            queue = self.shared.wait(&self.shared.progress, queue);
-        }
-        let Glance { mut found, asked, clears } = self.glance(queue, probes, now);
+    /// Looks keys up. Changes no entry of the file. One that is asked for with another content than its own is no answer for
+    /// this cache any more.
+    pub fn get(&self, probes: &[Asked], purpose: Purpose, now: Now) -> Vec<OnDisk> {
+        let mut queue = self.shared.opened();
+        let Glance { mut found, asked, hidden } = self.shared.glance(&mut queue, probes, purpose, now);
+        drop(queue);
         if !asked.is_empty() {
-            let outcome = self.shared.read(|reader| self.look(reader, probes, &asked, &clears, now, &mut found));
-            if let Err(fault) = outcome {
+            let look = |reader: &Reader| self.look(reader, probes, &asked, &hidden, purpose, now, &mut found);
+            if let Err(fault) = self.shared.read(look) {
                 self.shared.read_failed(fault);
             }
         }
         found
     }
 
-    /// [`Disk::get`] for one, unless another thread or process would have to be waited for.
+    /// [`Disk::get`] for one answer, unless another thread or process would have to be waited for.
     pub fn get_now(&self, probe: &Asked, now: Now) -> Option<OnDisk> {
-        let queue = self.shared.queue();
+        let mut queue = self.shared.queue();
         if queue.phase == Phase::Opening {
             return None;
         }
         let probes = std::slice::from_ref(probe);
-        let Glance { mut found, asked, clears } = self.glance(queue, probes, now);
+        let Glance { mut found, asked, hidden } = self.shared.glance(&mut queue, probes, Purpose::Answer, now);
+        drop(queue);
         if !asked.is_empty() {
             let _using = self.shared.using.try_read().ok()?;
             let reader = self.shared.spare_reader()?;
-            let outcome = self.look(&reader.1, probes, &asked, &clears, now, &mut found);
-            self.shared.keep(reader);
+            let outcome = self.look(&reader.1, probes, &asked, &hidden, Purpose::Answer, now, &mut found);
             match outcome {
+                Ok(()) => self.shared.keep(reader),
                 Err(Fault::Busy(_)) => return None,
                 Err(fault) => self.shared.read_failed(fault),
-                Ok(()) => {}
             }
         }
         found.pop()
     }
 
-    /// What is queued, and what is left to be read.
-    fn glance(&self, mut queue: MutexGuard<Queue>, probes: &[Asked], now: Now) -> Glance {
-        let mut glance = Glance { found: vec![OnDisk::Absent; probes.len()], asked: Vec::new(), clears: Vec::new() };
-        let mut changed = Vec::new();
-        for (at, (key, content)) in probes.iter().enumerate() {
-            match queue.pending.get(key) {
-                Some(Pending { entry: Some(entry), .. }) => {
-                    glance.found[at] = judge(entry, content.as_ref(), now);
-                    if glance.found[at] == OnDisk::Changed {
-                        changed.push(*key);
-                    }
-                }
-                Some(Pending { entry: None, .. }) => {}
-                None => glance.asked.push(at),
-            }
-        }
-        for key in changed {
-            self.shared.enqueue(&mut queue, Op::Delete { key, only: None });
-        }
-        if queue.phase != Phase::Ready || queue.ended {
-            glance.asked.clear();
-        }
-        glance.clears.clone_from(&queue.clears);
-        glance
-    }
-
     /// Reads what is left.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a lookup, which only its two callers have")]
     fn look(
         &self,
         reader: &Reader,
         probes: &[Asked],
         asked: &[usize],
-        clears: &[Clearing],
+        hidden: &Hidden,
+        purpose: Purpose,
         now: Now,
         found: &mut [OnDisk],
     ) -> Result<(), Fault> {
         let mut rows = asked.iter();
-        let mut after = Vec::new();
-        let mut touches = Vec::new();
+        let mut after = After::default();
         let outcome = reader.get(asked.iter().map(|&at| &probes[at].0), |row| {
             let Some(&at) = rows.next() else { return };
             let (key, content) = &probes[at];
             found[at] = match row {
                 Row::Absent => OnDisk::Absent,
                 Row::Damaged => {
-                    after.push(Op::Repair(*key));
+                    after.damaged.push(*key);
                     OnDisk::Damaged
                 }
-                Row::Found(stored) if covered(clears, &stored.entry) => OnDisk::Absent,
-                Row::Found(Stored { id, used_ms, checksum, entry }) => {
-                    let verdict = judge(&Arc::new(entry), content.as_ref(), now);
-                    if !matches!(verdict, OnDisk::Hit(_)) {
-                        after.push(Op::Delete { key: *key, only: Some(checksum) });
-                    } else if used_ms + self.shared.options.touch_after_ms <= now.wall_ms {
-                        touches.push((id, now.wall_ms));
+                Row::Found(stored) if hidden.covers(key, &stored.entry) => OnDisk::Absent,
+                Row::Found(Stored { id, used_ms, entry }) => {
+                    let entry = Arc::new(entry);
+                    let verdict = judge(&entry, content.as_ref(), now);
+                    let old = used_ms + self.shared.options.touch_after_ms <= now.wall_ms;
+                    match verdict {
+                        // Without a limit nobody asks which entry was used last.
+                        OnDisk::Hit(_) if old && self.shared.options.max_bytes.is_some() => {
+                            after.touches.push((id, now.wall_ms));
+                        }
+                        OnDisk::Changed => after.changed.push((*key, entry)),
+                        OnDisk::Expired => after.expired = true,
+                        _ => {}
                     }
                     verdict
                 }
             };
         });
-        self.follow_up(after, touches);
+        self.follow_up(after, purpose, now);
         outcome
     }
 
-    fn follow_up(&self, after: Vec<Op>, touches: Vec<(i64, u64)>) {
-        let damaged = after.iter().filter(|op| matches!(op, Op::Repair(_))).count();
-        // Without a limit nobody asks which entry was used last.
-        let touches = if self.shared.options.max_bytes.is_some() { touches } else { Vec::new() };
-        if after.is_empty() && touches.is_empty() {
+    fn follow_up(&self, after: After, purpose: Purpose, now: Now) {
+        let After { damaged, mut changed, mut touches, expired } = after;
+        if purpose == Purpose::Look {
+            changed.clear();
+            touches.clear();
+        }
+        // What was too old once stays so, if somebody sets the clock back.
+        let noted_ms = self.shared.noted_ms.load(Ordering::Acquire);
+        let note = expired && now.wall_ms > noted_ms.saturating_add(NOTE_AFTER_MS);
+        if damaged.is_empty() && changed.is_empty() && touches.is_empty() && !note {
             return;
         }
+        let rows = damaged.len();
         let mut queue = self.shared.queue();
-        for op in after {
-            self.shared.enqueue(&mut queue, op);
+        if note {
+            self.shared.noted_ms.store(now.wall_ms, Ordering::Release);
+            self.shared.enqueue(&mut queue, Op::Clock);
+        }
+        for key in damaged {
+            self.shared.enqueue(&mut queue, Op::Repair(key));
+        }
+        for (key, entry) in changed {
+            queue.hidden.forget(key, &entry);
         }
         for (id, used_ms) in touches {
             if queue.touches.len() < TOUCHES {
@@ -154,20 +166,27 @@ impl Disk {
         }
         self.shared.wake(&mut queue);
         drop(queue);
-        if damaged > 0 {
-            self.shared.counters.damaged.add(damaged);
+        if rows > 0 {
+            self.shared.counters.damaged.add(rows);
             self.shared.unchecked.store(true, Ordering::Release);
-            self.shared.tell(|path| Event::RowsDamaged { path, rows: damaged });
+            self.shared.tell(|path| Event::RowsDamaged { path, rows });
         }
     }
 
     /// Whether the file can be asked. Waits until it is opened.
     pub fn ready(&self) -> bool {
-        let mut queue = self.shared.queue();
-        while queue.phase == Phase::Opening {
-            queue = self.shared.wait(&self.shared.progress, queue);
-        }
-        queue.phase == Phase::Ready && !queue.ended
+        self.shared.opened().readable()
+    }
+
+    /// Which state of the file memory's entries must be copies of. `None`: somebody has to look first, and to wait for that.
+    pub fn epoch(&self, now: Now) -> Option<u32> {
+        let looked = now.steady_ms.saturating_sub(self.shared.looked_ms.load(Ordering::Acquire)) < LOOK_MS;
+        (looked || self.shared.look(now.steady_ms)).then(|| self.shared.epoch.load(Ordering::Acquire))
+    }
+
+    /// The one that was known last.
+    pub fn known_epoch(&self) -> u32 {
+        self.shared.epoch.load(Ordering::Acquire)
     }
 
     /// Calls `each` with every entry of a space that is an answer and was written, by whatever process, since `seen`;
@@ -176,15 +195,15 @@ impl Disk {
     pub fn scan(&self, space: i64, seen: Seen, now: Now, mut each: impl FnMut(Key, Arc<Entry>)) -> Option<Seen> {
         let generation = self.shared.generation.load(Ordering::Acquire);
         let after = if seen.generation == generation { seen.row } else { 0 };
-        let (waiting, clears) = {
+        let (waiting, hidden) = {
             let queue = self.shared.queue();
-            if queue.phase != Phase::Ready || queue.ended {
+            if !queue.readable() {
                 return None;
             }
             // What is queued later is told to whoever follows.
             let waiting = queue.pending.iter().filter(|_| after == 0);
             let waiting = waiting.map(|(key, pending)| (*key, pending.entry.clone()));
-            (waiting.collect::<HashMap<_, _>>(), queue.clears.clone())
+            (waiting.collect::<HashMap<_, _>>(), queue.hidden.clone())
         };
         for (key, entry) in &waiting {
             if let Some(entry) = entry
@@ -199,7 +218,7 @@ impl Disk {
                 let entry = stored.entry;
                 // What is queued is newer than its row.
                 let old = || waiting.contains_key(&key) || self.shared.queue().pending.contains_key(&key);
-                if entry.live(now.wall_ms) && !covered(&clears, &entry) && !old() {
+                if entry.live(now.wall_ms) && !hidden.covers(&key, &entry) && !old() {
                     each(key, Arc::new(entry));
                 }
             })
@@ -220,6 +239,36 @@ fn judge(entry: &Arc<Entry>, content: Option<&[u8; 32]>, now: Now) -> OnDisk {
 }
 
 impl Shared {
+    /// What is queued, and what is left to be read.
+    fn glance(&self, queue: &mut Queue, probes: &[Asked], purpose: Purpose, now: Now) -> Glance {
+        let mut glance = Glance { found: Vec::new(), asked: Vec::new(), hidden: queue.hidden.clone() };
+        for (at, (key, content)) in probes.iter().enumerate() {
+            glance.found.push(match queue.pending.get(key) {
+                Some(Pending { entry: Some(entry), .. }) if queue.hidden.forgets(key, entry) => OnDisk::Absent,
+                Some(Pending { entry: Some(entry), .. }) => {
+                    let verdict = judge(entry, content.as_ref(), now);
+                    if verdict == OnDisk::Changed && purpose == Purpose::Answer {
+                        queue.hidden.forget(*key, &Arc::clone(entry));
+                    }
+                    verdict
+                }
+                // Deleted, or not to be written: what memory has is newer than a row.
+                Some(Pending { entry: None, .. }) => OnDisk::Unread,
+                None => {
+                    glance.asked.push(at);
+                    OnDisk::Unread
+                }
+            });
+        }
+        if !queue.readable() {
+            glance.asked.clear();
+        }
+        if !glance.asked.is_empty() && !std::mem::replace(&mut queue.read, true) {
+            self.work.notify_one();
+        }
+        glance
+    }
+
     pub(super) fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {
         let _using = self.using.read().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Acquire);
@@ -227,10 +276,15 @@ impl Shared {
             Some((_, reader)) => reader,
             None => Reader::open(&self.options.path, self.options.page_bytes / 2 / READERS)?,
         };
-        reader.patient(true)?;
+        // Once it is known that another program has the file to itself, nobody waits again to learn that.
+        let patient = !self.failing.load(Ordering::Acquire);
+        reader.patient(patient)?;
         let answer = work(&reader)?;
         reader.patient(false)?;
         self.keep((generation, reader));
+        if !patient && self.queue().phase == Phase::Ready {
+            self.works();
+        }
         Ok(answer)
     }
 
@@ -251,11 +305,57 @@ impl Shared {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn read_failed(&self, fault: Fault) {
-        self.counters.errors.add(1);
-        if let Fault::Broken(reason) = fault {
-            self.queue().broken = Some(reason);
-            self.work.notify_one();
+    /// Looks whether others have changed the file, if nobody has to be waited for. Whether it is known now.
+    pub(super) fn look(&self, now_ms: u64) -> bool {
+        let Ok(mut watch) = self.watch.try_lock() else { return false };
+        if let Some((reader, file)) = &*watch {
+            let Ok(_using) = self.using.try_read() else { return false };
+            match reader.transactions() {
+                Err(Fault::Busy(_)) => return false,
+                Err(fault) => {
+                    *watch = None;
+                    self.read_failed(fault);
+                }
+                Ok(_) if Identity::of(&self.options.path).ok() != Some(*file) => {
+                    *watch = None;
+                    self.troubles(Trouble::Moved);
+                }
+                Ok(transactions) => {
+                    let others = transactions.wrapping_sub(self.own.load(Ordering::Acquire));
+                    if self.others.swap(others, Ordering::AcqRel) != others {
+                        self.epoch.fetch_add(1, Ordering::AcqRel);
+                    }
+                }
+            }
         }
+        self.looked_ms.store(now_ms, Ordering::Release);
+        true
+    }
+
+    /// Begins to look for what others do to the file, which was just opened. Of what they did before, memory knows nothing.
+    pub(super) fn watch(&self) -> Result<(), Fault> {
+        let reader = Reader::open(&self.options.path, 0)?;
+        reader.patient(false)?;
+        let (transactions, file) = (reader.transactions()?, Identity::of(&self.options.path)?);
+        let known = self.others.swap(transactions, Ordering::AcqRel).wrapping_add(self.own.swap(0, Ordering::AcqRel));
+        // A file that was just begun takes nothing back.
+        if transactions != known && transactions > 0 {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some((reader, file));
+        Ok(())
+    }
+
+    pub(super) fn read_failed(&self, fault: Fault) {
+        if matches!(fault, Fault::Busy(_)) {
+            return self.fails(fault.reason());
+        }
+        self.counters.errors.add(1);
+        self.troubles(Trouble::Fault(fault));
+    }
+
+    fn troubles(&self, trouble: Trouble) {
+        self.queue().trouble.get_or_insert(trouble);
+        self.work.notify_one();
     }
 }

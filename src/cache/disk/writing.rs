@@ -1,26 +1,37 @@
 //! The thread that has the file open for writing: it opens it, serves the queue, and goes on without the file where there
-//! is trouble.
+//! is trouble. It never waits long for another program that holds the file: it looks again, and meanwhile at the queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use super::super::report::Event;
-use super::super::store::{self, Batch, Fault, Identity, Writer};
+use super::super::store::{self, Batch, Fault, Identity, Reader, Refusal, Writer};
 use super::Shared;
-use super::queue::{Call, Op, Phase};
+use super::queue::{Call, Op, Phase, Trouble};
 use crate::host;
 
 /// What one transaction writes at most: some ten milliseconds, for which other processes wait.
 pub(super) const BATCH_ENTRIES: usize = 1024;
-pub(super) const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Of a file with a limit, what one transaction may add before older entries make room, and what a row takes at least.
+const BATCH_SHARE: u64 = 8;
+const LEAST_BATCH_BYTES: u64 = 64 << 10;
+const ROW_BYTES: usize = 256;
 
 /// How long the first entry of a batch waits for others. A process that ends without `close` loses no more than this.
-pub(super) const LINGER: Duration = Duration::from_millis(10);
+const LINGER: Duration = Duration::from_millis(10);
 
-/// How often a batch is tried again while another process holds the file, each time after SQLite's own patience.
-pub(super) const BUSY_ATTEMPTS: usize = 12;
+/// How long a file that another program holds is left alone.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// How often a batch is tried again in a file that had to be replaced.
+const ATTEMPTS: usize = 3;
+
+/// How long after a read the thread looks whether the file was changed or replaced.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long there is nothing to write before the file's pages are no longer held in memory.
 const REST: Duration = Duration::from_secs(1);
@@ -29,51 +40,51 @@ const REST: Duration = Duration::from_secs(1);
 /// never asked keeps up to a third of a full memory tier in pieces that nothing fits into.
 const MOVED: usize = 32 << 20;
 
+/// Changes of one transaction, in order, and when rows were used.
+struct Changes {
+    ops: Vec<(u64, Op)>,
+    touches: HashMap<i64, u64>,
+}
+
 /// What the thread has to do next.
 enum Next {
-    Calls(VecDeque<Call>),
-    Write(Vec<(u64, Op)>, HashMap<i64, u64>),
-    Replace(String),
+    Open,
+    Call(Call),
+    Write(Changes),
+    LookInto(Trouble),
+    Look,
     Rest,
     End,
 }
 
 /// The thread's life: open the file, serve the queue, close the file.
 pub(super) fn serve(shared: &Shared) {
-    let mut writer = None;
-    while let Some(next) = shared.next(writer.is_some()) {
-        match next {
+    let mut slot = None;
+    loop {
+        let next = shared.next(slot.is_some());
+        let began = Instant::now();
+        let outcome = match next {
             Next::End => break,
-            // Memory that cannot be given back is no trouble with the file.
-            Next::Rest => drop(writer.as_ref().map(|writer| shared.rest(writer))),
-            Next::Replace(reason) => {
-                let broken = writer.take().map(|writer: Writer| writer.identity());
-                let broken = broken.or_else(|| Identity::of(&shared.options.path).ok());
-                match shared.replace(broken, &reason) {
-                    Ok(new) => writer = Some(new),
-                    Err(fault) => shared.suspend(fault, Vec::new()),
-                }
+            Next::Open => shared.open().map(|writer| slot = Some(writer)),
+            Next::Call(call) => shared.answer(&mut slot, call),
+            Next::Write(changes) => shared.write(&mut slot, changes),
+            Next::LookInto(trouble) => shared.look_into(&mut slot, trouble),
+            Next::Look => {
+                shared.look(shared.clock.steady_ms());
+                continue;
             }
-            Next::Calls(calls) => {
-                let mut fault = None;
-                if writer.is_none() {
-                    writer = shared.open().map_err(|failed| fault = Some(failed)).ok();
-                }
-                let missing = fault.clone().unwrap_or_else(|| Fault::Unavailable(String::new()));
-                for call in calls {
-                    call(writer.as_mut().ok_or(&missing));
-                }
-                if let Some(fault) = fault {
-                    shared.suspend(fault, Vec::new());
-                }
+            Next::Rest => {
+                // Memory that cannot be given back is no trouble with the file.
+                slot.as_ref().map(|writer| shared.rest(writer));
+                continue;
             }
-            Next::Write(ops, touches) => {
-                if let Err(fault) = shared.write(&mut writer, &ops, &touches) {
-                    writer = None;
-                    shared.suspend(fault, ops);
-                } else {
-                    shared.written(ops);
-                }
+        };
+        match outcome {
+            Ok(()) => shared.queue().held_since = None,
+            Err(Fault::Busy(_)) => shared.held(slot.as_mut(), began),
+            Err(fault) => {
+                slot = None;
+                shared.suspend(fault);
             }
         }
         if matches!(shared.queue().phase, Phase::Off(_)) {
@@ -81,14 +92,16 @@ pub(super) fn serve(shared: &Shared) {
         }
     }
     // Readers first: the last connection to close takes the log with it, and those that only read cannot.
-    shared.generation.fetch_add(1, Ordering::AcqRel);
-    shared.readers().clear();
-    drop(writer);
+    shared.leave();
+    drop(slot);
     let mut queue = shared.queue();
     queue.ended = true;
+    queue.lost += queue.puts as u64;
+    shared.counters.lost.add(queue.puts);
+    queue.puts = 0;
     queue.calls.clear();
     queue.pending.clear();
-    queue.clears.clear();
+    queue.hidden = Default::default();
     queue.ops.clear();
     queue.done = queue.last;
     drop(queue);
@@ -97,81 +110,94 @@ pub(super) fn serve(shared: &Shared) {
 
 impl Shared {
     /// Waits for something to do. The file is opened before anything else.
-    fn next(&self, open: bool) -> Option<Next> {
+    fn next(&self, open: bool) -> Next {
         let mut queue = self.queue();
-        if !open && queue.phase == Phase::Opening {
-            return Some(Next::Calls(std::mem::take(&mut queue.calls)));
+        if queue.held_since.is_some() && queue.stop.is_none() {
+            queue = self.wait(&self.work, queue, AGAIN);
         }
+        let mut look_at = None;
         loop {
-            if !queue.calls.is_empty() {
-                return Some(Next::Calls(std::mem::take(&mut queue.calls)));
+            let stopping = queue.stop.is_some();
+            if queue.stop.is_some_and(|stop| stop <= Instant::now()) {
+                return Next::End;
             }
-            if let Some(reason) = queue.broken.take()
-                && !queue.stop
-            {
-                return Some(Next::Replace(reason));
-            }
-            let suspended = match queue.phase {
-                Phase::Suspended { until_ms, .. } => until_ms.saturating_sub(self.clock.steady_ms()),
-                _ => 0,
+            let left_alone = match queue.phase {
+                Phase::Opening if open => Duration::ZERO,
+                Phase::Opening => return Next::Open,
+                Phase::Suspended { until_ms, .. } => {
+                    let rest = until_ms.saturating_sub(self.clock.steady_ms());
+                    // Whoever ends tries once more to have deleted what was deleted.
+                    if rest == 0 || (stopping && !queue.ops.is_empty()) {
+                        return Next::Open;
+                    }
+                    Duration::from_millis(rest)
+                }
+                _ => Duration::ZERO,
             };
-            if suspended == 0 && matches!(queue.phase, Phase::Suspended { .. }) {
-                // Opens the file, whether or not there is something to write.
-                return Some(Next::Calls(VecDeque::new()));
+            if let Some(call) = queue.calls.pop_front() {
+                return Next::Call(call);
             }
-            let idle = (queue.ops.is_empty() && queue.touches.is_empty()) || suspended > 0;
-            if idle {
-                if queue.stop {
-                    return Some(Next::End);
+            if let Some(trouble) = queue.trouble.take()
+                && !stopping
+            {
+                return Next::LookInto(trouble);
+            }
+            if !left_alone.is_zero() || (queue.ops.is_empty() && queue.touches.is_empty()) {
+                if stopping {
+                    return Next::End;
                 }
                 if std::mem::take(&mut queue.shrink) {
                     queue.rested = true;
-                    return Some(Next::Rest);
+                    return Next::Rest;
                 }
-                queue.idle = suspended == 0;
-                if suspended == 0 && !queue.rested {
-                    let (waited, timeout) = self.work.wait_timeout(queue, REST).unwrap_or_else(PoisonError::into_inner);
-                    queue = waited;
-                    queue.shrink |= timeout.timed_out();
+                queue.idle = left_alone.is_zero();
+                if queue.read {
+                    let rest =
+                        look_at.get_or_insert_with(|| Instant::now() + LOOK).saturating_duration_since(Instant::now());
+                    if rest.is_zero() {
+                        queue.read = false;
+                        return Next::Look;
+                    }
+                    queue = self.wait(&self.work, queue, rest);
                     continue;
                 }
-                queue = if suspended > 0 {
-                    let wait = Duration::from_millis(suspended.min(1000));
-                    self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0
-                } else {
-                    self.wait(&self.work, queue)
+                queue = match left_alone {
+                    Duration::ZERO if queue.rested => self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    Duration::ZERO => {
+                        let (mut waited, timeout) =
+                            self.work.wait_timeout(queue, REST).unwrap_or_else(PoisonError::into_inner);
+                        waited.shrink |= timeout.timed_out();
+                        waited
+                    }
+                    left_alone => self.wait(&self.work, queue, left_alone.min(REST)),
                 };
                 continue;
             }
             queue.idle = false;
             queue.rested = false;
-            if queue.ops.len() < BATCH_ENTRIES && queue.hurry == 0 && !queue.stop {
-                let end = Instant::now() + LINGER;
-                while let Some(left) = end.checked_duration_since(Instant::now())
-                    && queue.ops.len() < BATCH_ENTRIES
-                    && queue.hurry == 0
-                    && queue.calls.is_empty()
-                    && !queue.stop
-                {
-                    queue = self.work.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                if !queue.calls.is_empty() {
-                    continue;
-                }
+            let end = Instant::now() + LINGER;
+            while let Some(left) = end.checked_duration_since(Instant::now())
+                && queue.ops.len() < BATCH_ENTRIES
+                && queue.hurry == 0
+                && queue.calls.is_empty()
+                && queue.stop.is_none()
+                && queue.held_since.is_none()
+            {
+                queue = self.wait(&self.work, queue, left);
             }
+            if !queue.calls.is_empty() {
+                continue;
+            }
+            let most = self.options.max_bytes.map_or(u64::MAX, |max| max / BATCH_SHARE).max(LEAST_BATCH_BYTES);
+            let most = usize::try_from(most).unwrap_or(usize::MAX).min(BATCH_BYTES);
             let mut bytes = 0;
             let fits = queue.ops.iter().take(BATCH_ENTRIES).take_while(|(_, op)| {
-                let full = bytes >= BATCH_BYTES;
-                bytes += op.bytes();
+                let full = bytes >= most;
+                bytes += op.bytes() + ROW_BYTES;
                 !full
             });
-            let count = fits.count();
-            let ops: Vec<_> = queue.ops.drain(..count).collect();
-            queue.bytes -= ops.iter().map(|(_, op)| op.bytes()).sum::<usize>().min(queue.bytes);
-            let touches = std::mem::take(&mut queue.touches);
-            drop(queue);
-            self.progress.notify_all();
-            return Some(Next::Write(ops, touches));
+            let ops = fits.cloned().collect();
+            return Next::Write(Changes { ops, touches: std::mem::take(&mut queue.touches) });
         }
     }
 
@@ -197,131 +223,236 @@ impl Shared {
         }
     }
 
+    /// Another program holds the file. As long as it writes, that is a matter of milliseconds.
+    fn held(&self, writer: Option<&mut Writer>, since: Instant) {
+        let others_write = writer.is_some_and(|writer| writer.others_write());
+        let mut queue = self.queue();
+        if others_write || queue.held_since.is_none() {
+            queue.held_since = Some(since);
+        }
+        drop(queue);
+        self.progress.notify_all();
+    }
+
+    /// Lets go of all that is open for reading.
+    fn leave(&self) {
+        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.readers().clear();
+    }
+
     /// Waits for those who read, and keeps others from it. Nothing of the file is open then.
     fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         let alone = self.using.write().unwrap_or_else(PoisonError::into_inner);
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.readers().clear();
+        self.leave();
         alone
+    }
+
+    fn open_writer(&self) -> Result<Writer, Fault> {
+        Writer::open(&self.options.path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms())
     }
 
     /// Opens the file; a broken one is set aside first.
     fn open(&self) -> Result<Writer, Fault> {
         let _alone = self.alone();
         let path = &self.options.path;
-        let opened = Writer::open(path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms());
-        match opened.and_then(|writer| self.opened(writer)) {
-            Err(Fault::Broken(reason)) => self.replace_alone(Identity::of(path).ok(), &reason),
+        match self.open_writer().and_then(|writer| self.opened_for_writing(writer)) {
+            Err(Fault::Broken(reason)) => self.replace(Identity::of(path).ok(), &reason),
+            // A directory, or a medium, that is not to be written may hold what is to be read.
+            Err(Fault::Unavailable(reason)) if path.is_file() && Reader::open(path, 0).is_ok() => {
+                Err(Fault::ReadOnly(reason))
+            }
             opened => opened,
         }
     }
 
-    fn opened(&self, writer: Writer) -> Result<Writer, Fault> {
+    fn opened_for_writing(&self, writer: Writer) -> Result<Writer, Fault> {
         self.note_usage(writer.usage()?);
+        self.watch()?;
         self.unchecked.store(true, Ordering::Release);
-        if matches!(self.queue().phase, Phase::Suspended { .. }) {
-            self.tell(|path| Event::StorageRestored { path });
-        }
         self.queue().phase = Phase::Ready;
+        self.works();
         self.progress.notify_all();
         Ok(writer)
     }
 
+    /// Nobody else uses the file.
     fn replace(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
-        let _alone = self.alone();
-        self.replace_alone(broken, reason)
-    }
-
-    fn replace_alone(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
         self.counters.errors.add(1);
         let path = &self.options.path;
         if let Some(moved_to) = store::set_aside(path, broken, self.clock.wall_ms())? {
             self.tell(|path| Event::FileSetAside { path, moved_to, reason: reason.to_owned() });
         }
-        self.opened(Writer::open(path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms())?)
+        self.opened_for_writing(self.open_writer()?)
     }
 
-    /// Writes a batch, as often as it takes.
-    fn write(&self, slot: &mut Option<Writer>, ops: &[(u64, Op)], touches: &HashMap<i64, u64>) -> Result<(), Fault> {
-        let mut attempts = 0;
-        loop {
-            let mut writer = match slot.take().map(|writer| writer.in_place().then_some(writer)) {
-                Some(Some(writer)) => writer,
-                Some(None) => {
-                    self.counters.errors.add(1);
-                    let reason = "the file was deleted or replaced; a new one is begun".to_owned();
-                    self.tell(|path| Event::StorageFailed { path, reason });
-                    self.open()?
+    /// Finds out what is the matter with the file that could not be read.
+    fn look_into(&self, slot: &mut Option<Writer>, trouble: Trouble) -> Result<(), Fault> {
+        match trouble {
+            Trouble::Moved => {
+                let writer = slot.take();
+                *slot = Some(self.in_place(writer)?);
+            }
+            Trouble::Fault(Fault::Broken(reason)) => {
+                let broken = slot.take().map(|writer| writer.identity());
+                let _alone = self.alone();
+                let broken = broken.or_else(|| Identity::of(&self.options.path).ok());
+                *slot = Some(self.replace(broken, &reason)?);
+            }
+            Trouble::Fault(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// The writer, or a new one where it is none of the file that is there.
+    fn in_place(&self, writer: Option<Writer>) -> Result<Writer, Fault> {
+        match writer {
+            Some(writer) if writer.in_place() => {
+                self.watch()?;
+                Ok(writer)
+            }
+            Some(writer) => {
+                drop(writer);
+                self.counters.errors.add(1);
+                let reason = "the file was deleted or replaced; a new one is begun".to_owned();
+                self.tell(|path| Event::StorageFailed { path, reason });
+                self.open()
+            }
+            None => self.open(),
+        }
+    }
+
+    /// Does what somebody waits for.
+    fn answer(&self, slot: &mut Option<Writer>, mut call: Call) -> Result<(), Fault> {
+        if call.over.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if slot.is_none() {
+            match self.open() {
+                Ok(writer) => *slot = Some(writer),
+                Err(fault) => {
+                    // Tried again where the file is only held.
+                    if (call.work)(Err(&fault)).is_err() {
+                        self.queue().calls.push_front(call);
+                    }
+                    return Err(fault);
                 }
-                None => self.open()?,
+            }
+        }
+        let Some(writer) = slot.as_mut() else { return Ok(()) };
+        let before = writer.transactions();
+        let done = (call.work)(Ok(writer));
+        self.own.fetch_add(writer.transactions() - before, Ordering::AcqRel);
+        if done.is_err() {
+            self.queue().calls.push_front(call);
+        }
+        done
+    }
+
+    /// Writes a batch.
+    fn write(&self, slot: &mut Option<Writer>, Changes { ops, touches }: Changes) -> Result<(), Fault> {
+        for attempt in 1.. {
+            let mut writer = match slot.take() {
+                Some(writer) if writer.in_place() => writer,
+                other => self.in_place(other)?,
             };
             let mut events = Vec::new();
-            let now_ms = self.clock.wall_ms();
-            let outcome = writer.transaction(now_ms, |batch| {
+            let mut told = Vec::new();
+            let outcome = writer.transaction(self.clock.wall_ms(), |batch| {
                 events.clear();
-                for (_, op) in ops {
-                    events.extend(self.apply(batch, op)?);
+                told.clear();
+                for (_, op) in &ops {
+                    events.extend(self.apply(batch, op, &mut told)?);
                 }
                 touches.iter().try_for_each(|(id, used_ms)| batch.touch(*id, *used_ms))
             });
-            attempts += 1;
             match outcome {
                 Ok(((), usage)) => {
+                    self.own.fetch_add(1, Ordering::AcqRel);
                     *slot = Some(writer);
                     self.note_usage(usage);
                     self.counters.evicted.add(usage.evicted);
                     let lost = events.iter().filter(|event| matches!(event, Event::Rejected { .. })).count();
-                    self.counters.lost.add(lost);
+                    if lost > 0 {
+                        // What memory has of them is not what the file has.
+                        self.epoch.fetch_add(1, Ordering::AcqRel);
+                        self.counters.lost.add(lost);
+                        self.queue().lost += lost as u64;
+                    }
                     events.into_iter().for_each(|event| self.tell(|_| event));
+                    told.into_iter().for_each(|(told, count)| told.store(count, Ordering::Release));
+                    self.written(ops.last().map(|(number, _)| *number));
                     return Ok(());
                 }
-                Err(Fault::Busy(_)) if attempts < BUSY_ATTEMPTS => *slot = Some(writer),
-                Err(Fault::Broken(reason)) if attempts < BUSY_ATTEMPTS => {
+                Err(fault @ Fault::Busy(_)) => {
+                    *slot = Some(writer);
+                    self.queue().touches.extend(touches);
+                    return Err(fault);
+                }
+                Err(Fault::Broken(reason)) if attempt < ATTEMPTS => {
                     let broken = writer.identity();
                     drop(writer);
+                    let _alone = self.alone();
                     *slot = Some(self.replace(Some(broken), &reason)?);
                 }
                 Err(fault) => return Err(fault),
             }
         }
+        Ok(())
     }
 
-    fn apply(&self, batch: &mut Batch, op: &Op) -> Result<Option<Event>, Fault> {
+    fn apply(&self, batch: &mut Batch, op: &Op, told: &mut Vec<(super::Told, usize)>) -> Result<Option<Event>, Fault> {
         match op {
             Op::Put(key, entry) => {
-                let refused = batch.put(key, entry)?.err();
-                let reason = |stored| {
-                    let length = entry.vector.len();
-                    format!("its embedding has {length} values, those of its model in the file have {stored}")
+                let Err(refusal) = batch.put(key, entry)? else { return Ok(None) };
+                // What the key stood for before is no answer any more.
+                batch.delete(key, self.clock.wall_ms())?;
+                let reason = match refusal {
+                    Refusal::Length(known) => format!(
+                        "the embedding has {} values, those of its namespace in the file have {known}",
+                        entry.vector.len()
+                    ),
+                    Refusal::Size(limit) => format!(
+                        "the entry has {} bytes, more than the file may hold: its limit is {limit} bytes",
+                        entry.payload_bytes()
+                    ),
                 };
-                return Ok(refused.map(|stored| Event::Rejected { entries: 1, reason: reason(stored) }));
+                return Ok(Some(Event::Rejected { entries: 1, reason }));
             }
-            Op::Delete { key, only } => batch.delete(key, *only)?,
+            Op::Delete(key, count) => told.push((count.clone(), batch.delete(key, self.clock.wall_ms())?)),
             Op::Repair(key) => {
                 let path = || self.options.path.clone();
                 return Ok(batch.repair(key)?.then(|| Event::IndexRebuilt { path: path() }));
             }
-            Op::Clear(selection, deleted) => deleted.store(batch.clear(selection)?, Ordering::Release),
-            Op::Release(keys) => batch.release(keys, &self.owner)?,
+            Op::Clear(selection, count) => told.push((count.clone(), batch.clear(selection)?)),
+            Op::Clock => {}
+            Op::Release(keys) => batch.release(keys.as_deref(), &self.owner)?,
         }
         Ok(None)
     }
 
-    fn written(&self, ops: Vec<(u64, Op)>) {
+    /// Everything up to a change is in the file.
+    fn written(&self, last: Option<u64>) {
         let mut queue = self.queue();
+        queue.done = queue.done.max(last.unwrap_or_default());
+        let done = queue.done;
+        let count = queue.ops.iter().take_while(|(number, _)| *number <= done).count();
+        let ops: Vec<_> = queue.ops.drain(..count).collect();
+        let (mut bytes, mut puts) = (0, 0);
         for (number, op) in &ops {
-            if let Op::Put(key, _) | Op::Delete { key, .. } = op
+            bytes += op.bytes();
+            puts += usize::from(op.is_put());
+            if let Op::Put(key, _) | Op::Delete(key, _) = op
                 && queue.pending.get(key).is_some_and(|pending| pending.number == *number)
             {
                 queue.pending.remove(key);
             }
-            queue.done = queue.done.max(*number);
         }
-        let done = queue.done;
-        queue.clears.retain(|(number, ..)| *number > done);
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        queue.puts = queue.puts.saturating_sub(puts);
+        queue.hidden.clears.retain(|(number, _)| *number > done);
         drop(queue);
-        let bytes = ops.iter().map(|(_, op)| op.bytes()).sum();
-        self.counters.written.add(ops.iter().filter(|(_, op)| matches!(op, Op::Put(..))).count());
+        self.counters.written.add(puts);
         self.progress.notify_all();
         drop(ops);
         self.moved(bytes);
@@ -329,39 +460,46 @@ impl Shared {
     }
 
     /// Goes on without the file: for good if it is somebody else's, else for a while.
-    fn suspend(&self, fault: Fault, unwritten: Vec<(u64, Op)>) {
-        self.counters.errors.add(1);
+    fn suspend(&self, fault: Fault) {
+        self.leave();
         let reason = fault.reason().to_owned();
         let foreign = matches!(fault, Fault::Foreign(_));
         // Told before anybody can see the consequences.
         if foreign {
+            self.counters.errors.add(1);
             self.tell(|path| Event::StorageRefused { path, reason });
-        } else if !matches!(self.queue().phase, Phase::Suspended { .. }) {
-            self.tell(|path| Event::StorageFailed { path, reason });
+        } else {
+            self.fails(&reason);
         }
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        self.readers().clear();
+        let readable = matches!(fault, Fault::ReadOnly(_)) && self.watch().is_ok();
+        let now_ms = self.clock.wall_ms();
         let mut queue = self.queue();
-        let waiting: Vec<_> = unwritten.into_iter().chain(std::mem::take(&mut queue.ops)).collect();
+        let waiting = std::mem::take(&mut queue.ops);
         queue.pending.clear();
-        queue.clears.clear();
-        queue.bytes = 0;
+        queue.hidden.clears.clear();
+        (queue.puts, queue.bytes) = (0, 0);
         queue.touches.clear();
-        let lost: usize = waiting.into_iter().map(|(number, op)| queue.bury(number, op)).sum();
+        let lost = waiting.into_iter().filter_map(|(number, op)| queue.bury(number, op, now_ms).then_some(())).count();
         queue.lost += lost as u64;
         self.counters.lost.add(lost);
         queue.done = queue.last;
+        queue.held_since = None;
+        queue.trouble = None;
         queue.phase = if foreign {
             Phase::Off(fault.clone())
+        } else if queue.stop.is_some() {
+            // It was the last try.
+            queue.ops.clear();
+            Phase::Suspended { until_ms: u64::MAX, fault: fault.clone(), readable }
         } else {
             let until_ms = self.clock.steady_ms() + self.options.retry_after_ms;
-            Phase::Suspended { until_ms, fault: fault.clone() }
+            Phase::Suspended { until_ms, fault: fault.clone(), readable }
         };
         let failed = std::mem::take(&mut queue.calls);
         drop(queue);
         self.progress.notify_all();
-        for call in failed {
-            call(Err(&fault));
+        for mut call in failed {
+            (call.work)(Err(&fault)).ok();
         }
     }
 }

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::entry::Entry;
+use super::super::entry::{Entry, live};
 use super::super::selection::Selection;
-use super::Result;
-use super::file::{PAGE_BYTES, meta, pragma};
+use super::file::{PAGE_BYTES, TRANSACTIONS, meta, pragma};
 use super::row::{Checked, Row, disagreement, encode, find, key_of, read, select};
+use super::{Refusal, Result};
 use crate::embedding::Key;
+
+/// What a file takes without entries, and a page for the places of one: tables, indexes, and a page of each that changes.
+const FRAME_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// No lease is believed for longer: it was taken while the clock was ahead.
 pub const LONGEST_LEASE_MS: u64 = 600_000;
@@ -18,18 +21,24 @@ pub const LONGEST_LEASE_MS: u64 = 600_000;
 pub struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) dimensions: &'a mut HashMap<i64, usize>,
+    pub(super) max_bytes: Option<u64>,
     pub(super) added: i64,
     /// Of the next row, once one was written.
     pub(super) next_id: Option<i64>,
 }
 
 impl Batch<'_> {
-    /// Writes an entry; `Err(length)` in the answer when its space has vectors of another length.
-    pub fn put(&mut self, key: &Key, entry: &Entry) -> Result<std::result::Result<(), usize>> {
+    /// Writes an entry; in the answer, why it is not to be.
+    pub fn put(&mut self, key: &Key, entry: &Entry) -> Result<std::result::Result<(), Refusal>> {
+        // A row of its own pages, beside what a file has before there is an entry in it.
+        let need = (entry.payload_bytes() as u64).next_multiple_of(PAGE_BYTES) + FRAME_BYTES;
+        if let Some(limit) = self.max_bytes.filter(|limit| need > *limit) {
+            return Ok(Err(Refusal::Size(limit)));
+        }
         if !entry.vector.is_empty() {
             let stored = self.dimensions_of(entry.space, entry.vector.len())?;
             if stored != entry.vector.len() {
-                return Ok(Err(stored));
+                return Ok(Err(Refusal::Length(stored)));
             }
         }
         let id = self.next_id()?;
@@ -83,51 +92,28 @@ impl Batch<'_> {
     }
 
     /// The length of a space's vectors. The first one decides.
-    pub fn dimensions_of(&mut self, space: i64, first: usize) -> Result<usize> {
-        if let Some(&known) = self.dimensions.get(&space)
-            && known == first
-        {
+    fn dimensions_of(&mut self, space: i64, first: usize) -> Result<usize> {
+        if let Some(&known) = self.dimensions.get(&space) {
             return Ok(known);
         }
-        let mut insert =
-            self.connection.prepare_cached("INSERT INTO spaces VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?;
-        insert.execute(params![space, first as i64])?;
-        let mut select = self.connection.prepare_cached("SELECT dimensions FROM spaces WHERE id = ?1")?;
-        let stored: i64 = select.query_row([space], |row| row.get(0))?;
-        let mut stored = stored as usize;
-        // A damaged length would refuse all vectors for ever: entries have a checksum, and know better.
-        if stored != first
-            && let Some(known) = self.any_vector_of(space)?
-            && known != stored
-        {
-            self.connection.execute("UPDATE spaces SET dimensions = ?2 WHERE id = ?1", [space, known as i64])?;
-            stored = known;
-        }
-        self.dimensions.insert(space, stored);
-        Ok(stored)
+        let known = dimensions_of(self.connection, space, first)?.unwrap_or(first);
+        let mut write = self.connection.prepare_cached(
+            "INSERT INTO spaces VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE
+             SET dimensions = excluded.dimensions WHERE dimensions != excluded.dimensions",
+        )?;
+        write.execute(params![space, known as i64])?;
+        self.dimensions.insert(space, known);
+        Ok(known)
     }
 
-    /// Length of the vector of any whole entry of a space.
-    fn any_vector_of(&self, space: i64) -> Result<Option<usize>> {
-        let sql = select!("FROM entries WHERE space = ?1 AND length(vector) > 0 LIMIT 8");
-        let mut select = self.connection.prepare_cached(sql)?;
-        let mut rows = select.query([space])?;
-        while let Some(row) = rows.next()? {
-            if let Some(key) = key_of(row)?
-                && let Row::Found(stored) = read(&key, row)?
-            {
-                return Ok(Some(stored.entry.vector.len()));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Deletes the entry of a key; where `only` is given, only the row with that checksum.
-    pub fn delete(&mut self, key: &Key, only: Option<i64>) -> Result<()> {
+    /// Deletes the entry of a key; how many there were that were answers.
+    pub fn delete(&mut self, key: &Key, now_ms: u64) -> Result<usize> {
         let mut delete =
-            self.connection.prepare_cached("DELETE FROM entries WHERE key = ?1 AND (?2 IS NULL OR checksum = ?2)")?;
-        self.added -= delete.execute(params![key.as_bytes(), only])? as i64;
-        Ok(())
+            self.connection.prepare_cached("DELETE FROM entries WHERE key = ?1 RETURNING expires_ms, created_ms")?;
+        let times = delete.query_map([key.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let times: Vec<_> = times.collect::<rusqlite::Result<_>>()?;
+        self.added -= times.len() as i64;
+        Ok(times.iter().filter(|(expires, created)| live(*created as u64, *expires as u64, now_ms)).count())
     }
 
     /// Deletes the row of a key if it is still damaged; whether that was not enough, because it was the index of keys that
@@ -212,8 +198,12 @@ impl Batch<'_> {
         keys.iter().map(&mut take).collect()
     }
 
-    /// Gives leases back.
-    pub fn release(&mut self, keys: &[Key], owner: &[u8]) -> Result<()> {
+    /// Gives leases back; without keys, all of `owner`.
+    pub fn release(&mut self, keys: Option<&[Key]>, owner: &[u8]) -> Result<()> {
+        let Some(keys) = keys else {
+            self.connection.execute("DELETE FROM leases WHERE owner = ?1", [owner])?;
+            return Ok(());
+        };
         let mut delete = self.connection.prepare_cached("DELETE FROM leases WHERE key = ?1 AND owner = ?2")?;
         keys.iter().try_for_each(|key| delete.execute(params![key.as_bytes(), owner]).map(drop))?;
         Ok(())
@@ -234,8 +224,9 @@ impl Batch<'_> {
         Ok(deleted)
     }
 
-    /// Deletes the least recently used entries until the file holds no more than `max_bytes`.
-    pub(super) fn evict(&mut self, max_bytes: u64) -> Result<usize> {
+    /// Deletes the least recently used entries until the file holds no more than it may.
+    pub(super) fn evict(&mut self) -> Result<usize> {
+        let Some(max_bytes) = self.max_bytes else { return Ok(0) };
         let mut evicted = 0;
         loop {
             let pages = pragma(self.connection, "page_count")?;
@@ -260,7 +251,10 @@ impl Batch<'_> {
         }
     }
 
-    pub(super) fn finish(&mut self, now_ms: u64) -> Result<u64> {
+    /// `transactions`: how many there were with this one.
+    pub(super) fn finish(&mut self, now_ms: u64, transactions: u64) -> Result<u64> {
+        let mut note = self.connection.prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?;
+        note.execute(params![TRANSACTIONS, transactions as i64])?;
         let mut update = self.connection.prepare_cached(
             "UPDATE meta SET value = CASE name WHEN 'entries' THEN max(value + ?1, 0) ELSE max(value, ?2) END
              WHERE name IN ('entries', 'clock_ms')",
@@ -272,4 +266,26 @@ impl Batch<'_> {
         }
         meta(self.connection, "entries")
     }
+}
+
+/// The length of a space's vectors, if it has any. Where the one that was noted is not the one that is expected, the entries
+/// are asked: a damaged length would refuse all vectors for ever, and they have a checksum.
+pub fn dimensions_of(connection: &Connection, space: i64, expected: usize) -> Result<Option<usize>> {
+    let mut select = connection.prepare_cached("SELECT dimensions FROM spaces WHERE id = ?1")?;
+    let noted: Option<i64> = select.query_row([space], |row| row.get(0)).optional()?;
+    let noted = noted.map(|noted| noted as usize);
+    if noted.is_none_or(|noted| noted == expected) {
+        return Ok(noted);
+    }
+    let sql = select!("FROM entries WHERE space = ?1 AND length(vector) > 0 LIMIT 8");
+    let mut select = connection.prepare_cached(sql)?;
+    let mut rows = select.query([space])?;
+    while let Some(row) = rows.next()? {
+        if let Some(key) = key_of(row)?
+            && let Row::Found(stored) = read(&key, row)?
+        {
+            return Ok(Some(stored.entry.vector.len()));
+        }
+    }
+    Ok(noted)
 }

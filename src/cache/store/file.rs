@@ -1,11 +1,12 @@
 //! The file itself: whose it is, its schema, and how it is opened and put aside.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::{Fault, Result};
 
@@ -48,16 +49,31 @@ pub const PAGE_BYTES: u64 = 8192;
 /// Memory for pages that every connection has: with less, a batch would be written many times over.
 const LEAST_PAGES: usize = 256 << 10;
 
-/// How long SQLite waits for another process before it says that the file is locked.
-pub const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long one who needs the file waits for another program before it says that the file is held.
+pub const BUSY_WAIT: Duration = Duration::from_millis(50);
 
-/// Moves a broken file out of the way with everything that belongs to it; where to. `None`: somebody else did already.
+/// The log of a file without a limit: how long it may become before it is copied to the file, in pages, and what is left of
+/// it afterwards. One with a limit has a quarter of that.
+const LOG_PAGES: u64 = 1000;
+const LEAST_LOG_PAGES: u64 = 16;
+const LOG_BYTES: u64 = 32 << 20;
+
+/// In `meta`: how many transactions there were.
+pub const TRANSACTIONS: &str = "transactions";
+
+/// What every file of SQLite begins with, and where its header says whose it is.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const APPLICATION_AT: usize = 68;
+
+/// Moves a broken file out of the way with everything that belongs to it; where to. `None`: somebody else did already, or
+/// it is not broken.
 pub fn set_aside(path: &Path, broken: Option<Identity>, now_ms: u64) -> Result<Option<PathBuf>> {
-    let _alone = lock(path, File::lock);
+    let _alone = lock(path, File::try_lock)?;
     let there = Identity::of(path);
     if broken.is_some_and(|broken| there.as_ref().ok() != Some(&broken)) {
         return Ok(None);
     }
+    refuse_others(path)?;
     let mut aside = with_suffix(path, &format!(".broken-{now_ms}"));
     for attempt in 1.. {
         if !aside.exists() {
@@ -93,11 +109,76 @@ impl Identity {
     }
 }
 
+/// Refuses a file that is not one of this release's, however broken it is.
+fn refuse_others(path: &Path) -> Result<()> {
+    let readable =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+    if let Ok(connection) = readable
+        && prepare(&connection).is_ok()
+        && let Err(foreign @ Fault::Foreign(_)) = is_current(&connection)
+    {
+        return Err(foreign);
+    }
+    let mut header = Vec::new();
+    File::open(path)?.take(APPLICATION_AT as u64 + 4).read_to_end(&mut header)?;
+    let of_sqlite = header.iter().zip(MAGIC).all(|(is, magic)| is == magic);
+    let whose = header.get(APPLICATION_AT..).and_then(|id| id.try_into().ok()).map(i32::from_be_bytes);
+    match whose {
+        Some(APPLICATION_ID) => Ok(()),
+        // Cut off before it says whose it is.
+        None if of_sqlite => Ok(()),
+        _ => Err(Fault::Foreign("it is no cache, but a file of another program: choose another path".to_owned())),
+    }
+}
+
+/// Refuses what is a database, and not a cache of this release.
+pub fn is_current(connection: &Connection) -> Result<()> {
+    if pragma(connection, "application_id")? as i32 != APPLICATION_ID {
+        return Err(Fault::Foreign("it is a database of another program: choose another path".to_owned()));
+    }
+    check_version(pragma(connection, "user_version")? as usize)
+}
+
+fn check_version(version: usize) -> Result<()> {
+    if version <= MIGRATIONS.len() {
+        return Ok(());
+    }
+    Err(Fault::Foreign(format!(
+        "it has schema {version}, made by a later release; this one reads up to {}",
+        MIGRATIONS.len()
+    )))
+}
+
 /// Held while the file is opened or set aside. Where locks do not work, neither do several processes on one file.
-pub fn lock(path: &Path, how: fn(&File) -> io::Result<()>) -> Option<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, "-lock")).ok()?;
-    how(&file).ok()?;
-    Some(file)
+pub fn lock(path: &Path, try_lock: fn(&File) -> std::result::Result<(), TryLockError>) -> Result<Option<File>> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(with_suffix(path, "-lock"));
+    let Ok(file) = opened else { return Ok(None) };
+    let began = Instant::now();
+    loop {
+        match try_lock(&file) {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(_)) => return Ok(None),
+            Err(TryLockError::WouldBlock) if began.elapsed() < BUSY_WAIT => thread::sleep(Duration::from_millis(1)),
+            Err(TryLockError::WouldBlock) => return Err(Fault::Busy("another program holds its lock file".to_owned())),
+        }
+    }
+}
+
+/// Whether there is a log with something in it.
+pub fn has_log(path: &Path) -> bool {
+    fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// The name by which SQLite opens a file that nobody changes, and neither makes nor needs others beside it.
+pub fn unchanging(path: &Path) -> PathBuf {
+    let mut name = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => name.push(char::from(*byte)),
+            other => name.push_str(&format!("%{other:02x}")),
+        }
+    }
+    format!("{name}?immutable=1").into()
 }
 
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -131,23 +212,14 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     let version = pragma(connection, "user_version")? as usize;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let fresh = application == 0 && version == 0 && tables == 0;
-    if !fresh && application != APPLICATION_ID {
-        return Err(Fault::Foreign("it is a database of another program: choose another path".to_owned()));
-    }
-    if version > MIGRATIONS.len() {
-        return Err(Fault::Foreign(format!(
-            "it has schema {version}, made by a later release; this one reads up to {}",
-            MIGRATIONS.len()
-        )));
-    }
-    if fresh {
+    if !fresh {
+        is_current(connection)?;
+    } else {
         connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    // A log that grew in a burst gives its space back.
-    connection.query_row("PRAGMA journal_size_limit = 33554432", [], |_| Ok(()))?;
     if version < MIGRATIONS.len() {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for migration in &MIGRATIONS[version..] {
@@ -158,6 +230,15 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// Bounds the log beside a file that is to have at most `max_bytes`. One that grew in a burst gives its space back.
+pub fn limit_log(connection: &Connection, max_bytes: Option<u64>) -> Result<()> {
+    let quarter = max_bytes.unwrap_or(u64::MAX) / 4;
+    let pages = (quarter / PAGE_BYTES).clamp(LEAST_LOG_PAGES, LOG_PAGES);
+    let set = |sql: String| connection.query_row(&sql, [], |_| Ok(()));
+    set(format!("PRAGMA wal_autocheckpoint = {pages}"))?;
+    Ok(set(format!("PRAGMA journal_size_limit = {}", quarter.min(LOG_BYTES)))?)
 }
 
 pub fn pragma(connection: &Connection, name: &str) -> Result<u64> {

@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 pub(super) use batch::Batch;
-use file::{BUSY_WAIT, bound, lock, meta, migrate, pragma, prepare, shrink};
+use batch::dimensions_of;
+use file::{
+    BUSY_WAIT, TRANSACTIONS, bound, has_log, is_current, limit_log, lock, meta, migrate, pragma, prepare, shrink,
+    unchanging,
+};
 pub(super) use file::{Identity, PAGE_BYTES, set_aside};
 pub(super) use row::{Row, Stored};
 use row::{find, key_of, read, select};
@@ -30,8 +34,10 @@ const STEP_PAGES: usize = 256;
 /// Why something could not be done, by what can be done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Another process holds the file.
+    /// Another program holds the file.
     Busy(String),
+    /// The file can be read, and not written.
+    ReadOnly(String),
     /// The file is damaged, or none of SQLite's.
     Broken(String),
     /// The file is somebody else's.
@@ -42,8 +48,10 @@ pub(super) enum Fault {
 
 impl Fault {
     pub fn reason(&self) -> &str {
-        let (Self::Busy(reason) | Self::Broken(reason) | Self::Foreign(reason) | Self::Unavailable(reason)) = self;
-        reason
+        match self {
+            Self::Busy(reason) | Self::ReadOnly(reason) => reason,
+            Self::Broken(reason) | Self::Foreign(reason) | Self::Unavailable(reason) => reason,
+        }
     }
 }
 
@@ -72,6 +80,15 @@ impl From<io::Error> for Fault {
 
 type Result<T> = std::result::Result<T, Fault>;
 
+/// Why an entry is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Vectors of its space have this length.
+    Length(usize),
+    /// It takes more than what the file may have.
+    Size(u64),
+}
+
 /// A connection that only reads. Never waits for a writer.
 pub(super) struct Reader {
     connection: Connection,
@@ -81,12 +98,22 @@ impl Reader {
     /// `page_bytes`: memory for pages of the file.
     pub fn open(path: &Path, page_bytes: usize) -> Result<Self> {
         // Between the renames of a file that is set aside, the file of before would be read with the log of the new one.
-        let _steady = lock(path, File::lock_shared);
-        let connection =
-            Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        prepare(&connection)?;
-        // The log is opened with the first look.
-        pragma(&connection, "schema_version")?;
+        let _steady = lock(path, File::try_lock_shared)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = |name: &Path, flags| {
+            let connection = Connection::open_with_flags(name, flags)?;
+            prepare(&connection)?;
+            // The log is opened with the first look.
+            is_current(&connection)?;
+            Ok(connection)
+        };
+        let connection = match open(path, flags) {
+            // Where nothing can be written beside the file, there is no log, and nobody changes the file.
+            Err(Fault::Unavailable(_)) if !has_log(path) => {
+                open(&unchanging(path), flags | OpenFlags::SQLITE_OPEN_URI)?
+            }
+            opened => opened?,
+        };
         bound(&connection, page_bytes)?;
         Ok(Self { connection })
     }
@@ -96,9 +123,27 @@ impl Reader {
         Ok(self.connection.busy_timeout(if patient { BUSY_WAIT } else { Duration::ZERO })?)
     }
 
+    /// How many transactions there were in this file, of all who write it. Refuses a file that has changed hands.
+    pub fn transactions(&self) -> Result<u64> {
+        is_current(&self.connection)?;
+        meta(&self.connection, TRANSACTIONS)
+    }
+
+    /// Length of the vectors of a space, if there are any. A damaged length is corrected where `expected` is the right one.
+    pub fn dimensions_of(&self, space: i64, expected: usize) -> Result<Option<usize>> {
+        dimensions_of(&self.connection, space, expected)
+    }
+
     /// Gives the memory for pages back that is not in use.
     pub fn shrink(&self) -> Result<()> {
         shrink(&self.connection)
+    }
+
+    /// The lengths of vectors of all spaces.
+    pub fn lengths(&self) -> Result<Vec<usize>> {
+        let mut select = self.connection.prepare_cached("SELECT DISTINCT dimensions FROM spaces")?;
+        let lengths = select.query_map([], |row| row.get::<_, i64>(0))?;
+        Ok(lengths.map(|length| length.map(|length| length as usize)).collect::<rusqlite::Result<_>>()?)
     }
 
     /// The rows of `keys`, all as of one moment.
@@ -177,6 +222,9 @@ pub(super) struct Writer {
     dimensions: HashMap<i64, usize>,
     /// The latest time that any writer of this file has seen.
     clock_ms: u64,
+    /// Transactions in the file when this connection looked last, and how many it made itself.
+    seen: u64,
+    own: u64,
 }
 
 impl Writer {
@@ -185,7 +233,7 @@ impl Writer {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
-        let _alone = lock(path, File::lock);
+        let _alone = lock(path, File::try_lock)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection)?;
@@ -195,6 +243,7 @@ impl Writer {
         }
         migrate(&mut connection)?;
         bound(&connection, page_bytes)?;
+        limit_log(&connection, max_bytes)?;
         let clock_ms = meta(&connection, "clock_ms")?;
         let mut writer = Self {
             connection,
@@ -203,6 +252,8 @@ impl Writer {
             max_bytes,
             dimensions: HashMap::new(),
             clock_ms,
+            seen: 0,
+            own: 0,
         };
         writer.follow_clock(now_ms)?;
         Ok(writer)
@@ -223,18 +274,41 @@ impl Writer {
     pub fn transaction<T>(&mut self, now_ms: u64, work: impl FnOnce(&mut Batch) -> Result<T>) -> Result<(T, Usage)> {
         self.follow_clock(now_ms)?;
         let max_bytes = self.max_bytes;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch { connection: &transaction, dimensions: &mut self.dimensions, added: 0, next_id: None };
+        let transaction = begin(&mut self.connection)?;
+        let before = meta(&transaction, TRANSACTIONS)?;
+        if before != self.seen {
+            // Others may have begun with vectors of another length.
+            self.dimensions.clear();
+        }
+        let mut batch =
+            Batch { connection: &transaction, dimensions: &mut self.dimensions, max_bytes, added: 0, next_id: None };
         let done = work(&mut batch).and_then(|done| {
-            let evicted = max_bytes.map_or(Ok(0), |max_bytes| batch.evict(max_bytes))?;
-            let entries = batch.finish(now_ms)?;
+            let evicted = batch.evict()?;
+            let entries = batch.finish(now_ms, before + 1)?;
             Ok((done, entries, evicted))
         });
         let (done, entries, evicted) = done.inspect_err(|_| self.dimensions.clear())?;
         let pages = pragma(&transaction, "page_count")?.saturating_sub(pragma(&transaction, "freelist_count")?);
         transaction.commit().inspect_err(|_| self.dimensions.clear())?;
         self.clock_ms = self.clock_ms.max(now_ms);
+        self.seen = before + 1;
+        self.own += 1;
         Ok((done, Usage { entries, bytes: pages * PAGE_BYTES, evicted }))
+    }
+
+    /// How many transactions this connection has made.
+    pub fn transactions(&self) -> u64 {
+        self.own
+    }
+
+    /// Whether others have written to the file since it was last asked.
+    pub fn others_write(&mut self) -> bool {
+        let before = self.seen;
+        self.seen = meta(&self.connection, TRANSACTIONS).unwrap_or(before);
+        if self.seen != before {
+            self.dimensions.clear();
+        }
+        self.seen != before
     }
 
     /// Makes what was committed survive a loss of power, too.
@@ -280,7 +354,7 @@ impl Writer {
         if before <= now_ms.saturating_add(CLOCK_SLACK_MS) {
             return Ok(());
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = begin(&mut self.connection)?;
         let future = (now_ms + CLOCK_SLACK_MS) as i64;
         // What had expired by the clock that was ahead stays expired.
         let mut gone = transaction.execute(
@@ -296,6 +370,7 @@ impl Writer {
         transaction.execute("DELETE FROM leases", [])?;
         transaction.execute("UPDATE meta SET value = max(value - ?1, 0) WHERE name = 'entries'", [gone as i64])?;
         transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'clock_ms'", [now_ms as i64])?;
+        transaction.execute("UPDATE meta SET value = value + 1 WHERE name = ?1", [TRANSACTIONS])?;
         transaction.commit()?;
         self.clock_ms = now_ms;
         Ok(())
@@ -311,6 +386,13 @@ impl Writer {
     pub fn identity(&self) -> Identity {
         self.file
     }
+}
+
+/// A transaction that writes, in a file that is still one of this release.
+fn begin(connection: &mut Connection) -> Result<Transaction<'_>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    is_current(&transaction)?;
+    Ok(transaction)
 }
 
 const _: () = assert!(NEVER == 9_223_372_036_854_775_807, "the number in the SQL");

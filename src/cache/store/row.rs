@@ -25,7 +25,6 @@ pub enum Row {
 pub struct Stored {
     pub id: i64,
     pub used_ms: u64,
-    pub checksum: i64,
     pub entry: Entry,
 }
 
@@ -83,9 +82,8 @@ pub fn read(key: &Key, row: &rusqlite::Row) -> Result<Row> {
             created_ms: integer(2)? as u64,
             expires_ms: integer(3)? as u64,
         };
-        let stored = Stored { id: integer(10)?, used_ms: integer(4)? as u64, checksum: integer(5)?, entry };
-        let fields = Checked { key, entry: &stored.entry, format, bytes };
-        (fields.checksum() == stored.checksum).then_some(stored)
+        let whole = Checked { key, entry: &entry, format, bytes }.checksum() == integer(5)?;
+        Some(Stored { id: integer(10)?, used_ms: integer(4)? as u64, entry }).filter(|_| whole)
     };
     Ok(whole().map_or(Row::Damaged, Row::Found))
 }
