@@ -144,6 +144,21 @@ export interface NativeResults {
   evicted(): number[];
 }
 
+/** See `src/binding/files.rs`. */
+export interface NativeFileFailure {
+  index: number;
+  kind: 'io' | 'outside' | 'size' | 'kind';
+  errno?: number;
+  /** What happened, or the size in bytes. */
+  reason: string;
+}
+
+export interface NativeFiles {
+  data: Buffer;
+  lengths: Float64Array;
+  failures: NativeFileFailure[];
+}
+
 /** See `src/binding/request.rs`. */
 export interface NativeRequest {
   model: string;
@@ -276,6 +291,10 @@ export interface Addon {
     onEvent: (json: string) => void,
   ) => NativeGenerator;
   NativeModelStore: new (options: object) => NativeModelStore;
+  readFiles(paths: string[], root: string | undefined, maxBytes: number): Promise<NativeFiles>;
+  writeFiles(
+    paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
+  ): Promise<NativeFileFailure[]>;
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;

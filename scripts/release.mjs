@@ -25,9 +25,9 @@ const ROOT_FILES = [
   /^package\.json$/,
   /^(README|CHANGELOG)\.md$/,
   /^LICENSE$/,
-  /^(index|ai-sdk|langchain|server)\.d\.m?ts$/,
+  /^(index|ai-sdk|langchain|parallel|server)\.d\.m?ts$/,
   /^cli\/[\w-]+\.js$/,
-  /^dist\/(interfaces\/)?[\w-]+\.m?js$/,
+  /^dist\/((interfaces|parallel)\/)?[\w-]+\.m?js$/,
   /^dist\/dashboard\/[\w-]+(\.(js|css|html|svg))?$/,
   /^models\/builtin\/(1_Pooling\/|onnx\/)?[\w.]+$/,
 ];

@@ -11,11 +11,12 @@ import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
-/** The interfaces: their file in lib/interfaces/, and the types that are made of it. */
-const INTERFACES = {
-  langchain: ['langchain.d.ts', 'langchain.d.mts'],
-  'ai-sdk': ['ai-sdk.d.ts'],
-  server: ['server.d.ts'],
+/** Entries beside the package's own: their source in lib/, and the types that are made of it. */
+const ENTRIES = {
+  'interfaces/langchain': ['langchain.d.ts', 'langchain.d.mts'],
+  'interfaces/ai-sdk': ['ai-sdk.d.ts'],
+  'interfaces/server': ['server.d.ts'],
+  'parallel/index': ['parallel.d.ts'],
 };
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
@@ -23,9 +24,9 @@ try {
   const [index] = bundle(root, ['lib/index.ts']);
   compare('index.d.ts', index);
   layOut(index);
-  const names = Object.keys(INTERFACES);
-  const bundled = bundle(scratch, names.map((name) => `lib/interfaces/${name}.ts`));
-  for (const [i, name] of names.entries()) for (const file of INTERFACES[name]) compare(file, bundled[i]);
+  const names = Object.keys(ENTRIES);
+  const bundled = bundle(scratch, names.map((name) => `lib/${name}.ts`));
+  for (const [i, name] of names.entries()) for (const file of ENTRIES[name]) compare(file, bundled[i]);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -43,7 +44,7 @@ function bundle(folder, files) {
 }
 
 /**
- * Lays lib/interfaces/ out as the source of somebody who has installed embedcore and the peers, so that their types are
+ * Lays the folders of these entries out as the source of somebody who has installed embedcore and the peers, so that their types are
  * imported from there: a second copy of a class would be another type.
  */
 function layOut(index) {
@@ -55,19 +56,23 @@ function layOut(index) {
     write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports: { [entry]: { types: './types.d.ts' } } }));
     write(`node_modules/${name}/types.d.ts`, types);
   };
-  // What the interfaces have of the inside is in nobody's types.
+  // What these entries have of the inside is in nobody's types.
   write('lib/generator.d.ts', 'export declare const GENERATOR: any;\n');
-  write('lib/input.d.ts', 'export declare const show: (value: unknown) => string;\n');
+  write('lib/input.d.ts', 'export declare const invalid: any;\nexport declare const show: (value: unknown) => string;\n');
   write('lib/options.d.ts', `type Names = Record<string, true | ((value: unknown, path: string) => unknown)>;
 export declare const optionReader: <Options>(names: Names) => (options: unknown, path?: string) => any;
 export declare const naming: <T>(name: (option: string) => string, work: () => T) => T;
 export declare const read: (from: object, name: string, path: string) => unknown;
 export declare const refused: (option: string, reason: string) => Error;
 `);
-  write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
-  const interfaces = join(root, 'lib', 'interfaces');
-  for (const file of readdirSync(interfaces)) {
-    write(`lib/interfaces/${file}`, readFileSync(join(interfaces, file), 'utf8').replaceAll("'../index'", "'embedcore'"));
+  write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\nexport type NativeFileFailure = any;\n');
+  const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
+  const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);
+  write('lib/errors.d.ts', `${errors.join('')}export type EmbeddingErrorCode = any;\n`);
+  for (const folder of new Set(Object.keys(ENTRIES).map(dirname))) {
+    for (const file of readdirSync(join(root, 'lib', folder))) {
+      write(`lib/${folder}/${file}`, readFileSync(join(root, 'lib', folder, file), 'utf8').replaceAll("'../index'", "'embedcore'"));
+    }
   }
   write('package.json', JSON.stringify({ name: 'interfaces' }));
   write('tsconfig.json', readFileSync(join(root, 'tsconfig.json')));

@@ -15,7 +15,7 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
-//! What [`request`] reads comes in over HTTP.
+//! What [`request`] reads comes in over HTTP; what [`files`] reads and writes lies on disk.
 //!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
 //! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at
@@ -31,6 +31,7 @@ pub mod cache;
 pub mod cancel;
 pub mod embedding;
 pub mod error;
+pub mod files;
 pub mod generator;
 pub mod host;
 pub mod index;

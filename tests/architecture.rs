@@ -7,8 +7,9 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("error", &[]),
+    ("files", &[]),
     ("host", &[]),
     ("embedding", &[]),
     ("cancel", &["error"]),
@@ -50,6 +51,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "cancel",
             "embedding",
             "error",
+            "files",
             "generator",
             "host",
             "index",
@@ -74,6 +76,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             "binding/cache/found.rs",
             "binding/cache/mod.rs",
             "binding/cache/strings.rs",
+            "binding/files.rs",
             "binding/generator.rs",
             "binding/index.rs",
             "binding/memory.rs",

@@ -5,6 +5,7 @@
 
 mod batch;
 mod cache;
+mod files;
 mod generator;
 mod index;
 mod memory;

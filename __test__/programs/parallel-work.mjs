@@ -1,0 +1,44 @@
+// Functions of a module for worker threads and processes of embedcore/parallel.
+export default (n, index) => [n * 2, index];
+
+export async function wait(ms) {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return ms;
+}
+
+/** Keeps its processor busy, and never waits. */
+export function spin(ms) {
+  const until = performance.now() + ms;
+  while (performance.now() < until);
+  return ms;
+}
+
+export function fail(n) {
+  throw Object.assign(new RangeError(`bad ${n}`, { cause: new TypeError('why') }), { code: 'E_BAD' });
+}
+
+export function throwUndefined() {
+  throw undefined;
+}
+
+export function exit(n) {
+  if (n === 1) process.exit(3);
+  return n;
+}
+
+export function exhaust() {
+  for (const held = []; ; ) held.push(new Array(1e6).fill(Math.random()));
+}
+
+export const unsendable = () => () => 1;
+
+/** A big array of its own, and whether the one that came is as long. */
+export function double(array) {
+  return array.map((value) => value * 2);
+}
+
+export const sum = (...numbers) => numbers.reduce((a, b) => a + b);
+
+export const thread = async () => (await import('node:worker_threads')).threadId;
+
+export const pid = () => process.pid;

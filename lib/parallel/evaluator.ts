@@ -1,0 +1,304 @@
+import { join, resolve } from 'node:path';
+
+import type { PerformanceMonitor } from '../index';
+import { invalid, show } from '../input';
+import { optionReader, refused } from '../options';
+import { BatchFileProcessor } from './files';
+import { functionRunner, limited, type ItemFunction } from './function-runner';
+import { callOf, streamOf, type Items } from './map';
+import { flag, functionOf, milliseconds, monitorOf, signalOf, whole } from './options';
+import { failed, ResultsFile } from './results-file';
+import { RunningStats, type ScoreStats } from './statistics';
+
+/** Numbers by name: what a sample scores. */
+export type Scores = Readonly<Record<string, number>>;
+
+/** What an evaluation is told beside the sample. */
+export interface EvaluationContext {
+  id: string;
+  index: number;
+  /** Aborted when the result no longer counts. */
+  signal: AbortSignal;
+}
+
+/** What came of a sample: scores, or an error. */
+export interface EvaluationResult {
+  id: string;
+  /** Its place among the samples of the call. */
+  index: number;
+  scores?: Scores;
+  /** As it was thrown. In `results.jsonl`, its name, message and code. */
+  error?: unknown;
+  durationMs: number;
+  /** When it was done, in milliseconds since 1970. */
+  at: number;
+}
+
+/** Options of {@link RealtimeEvaluator}. */
+export interface RealtimeEvaluatorOptions<Sample> {
+  /** Scores a sample: finite numbers by name. What it throws becomes the `error` of its result. */
+  evaluate: (sample: Sample, context: EvaluationContext) => Scores | PromiseLike<Scores>;
+  /**
+   * A folder, made if it is not there: results are appended to its `results.jsonl` as they come, and `summary.json` is
+   * written at the end of each call. Default: no files.
+   */
+  outputDirectory?: string | undefined;
+  /** Who is told of each sample, as the operation `evaluate`. Default: the global monitor. `false`: nobody. */
+  monitor?: PerformanceMonitor | false | undefined;
+  /** Samples at a time, from 1. Default 1. */
+  concurrency?: number | undefined;
+  /** The latest results that {@link RealtimeEvaluator.getMetricsHistory} knows, from 0. Default 10000. */
+  keepResults?: number | undefined;
+  /** Longest time for a sample, in milliseconds, above 0; then its error is `TIMED_OUT`. Default: no limit. */
+  timeoutMs?: number | undefined;
+}
+
+/** Options of {@link RealtimeEvaluator.evaluateStream} and {@link RealtimeEvaluator.evaluateBatch}. */
+export interface EvaluateOptions<Sample> {
+  /** The id of a sample, any text. Default: its index. */
+  sampleId?: ((sample: Sample, index: number) => string) | undefined;
+  /** Leaves out samples whose ids are in `results.jsonl` already; what is there counts in the statistics. Default `false`. */
+  resume?: boolean | undefined;
+  /** Ends the call, with `ABORTED`. What was evaluated stays. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What an evaluator knows of all samples since it was made or {@link RealtimeEvaluator.reset}. */
+export interface AggregateStats {
+  /** By the name of the score. */
+  scores: Record<string, ScoreStats>;
+  totalSamples: number;
+  failedSamples: number;
+  /** Wall time inside calls, in milliseconds. */
+  totalTimeMs: number;
+  /** Samples a second of that time; 0 before the first. */
+  throughput: number;
+}
+
+/** A value of one score. */
+export interface ScoreRecord {
+  id: string;
+  index: number;
+  at: number;
+  value: number;
+}
+
+const readOptions = optionReader<RealtimeEvaluatorOptions<never>>({
+  evaluate: true, outputDirectory: true, monitor: true, concurrency: true, keepResults: true, timeoutMs: true,
+});
+
+const readCallOptions = optionReader<EvaluateOptions<never>>({ sampleId: true, resume: true, signal: true });
+
+interface Identified<Sample> {
+  sample: Sample;
+  id: string;
+  index: number;
+}
+
+/**
+ * Evaluates samples as they come, keeps running statistics of every score in constant memory, and, if it is told to, a file
+ * with all results that a later run goes on with.
+ */
+export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
+  readonly #evaluate: RealtimeEvaluatorOptions<Sample>['evaluate'];
+  readonly #directory: string | undefined;
+  readonly #results: ResultsFile | undefined;
+  readonly #monitor: PerformanceMonitor | undefined;
+  readonly #concurrency: number;
+  readonly #keepResults: number;
+  readonly #timeoutMs: number | undefined;
+  #stats = new Map<string, RunningStats>();
+  #kept: EvaluationResult[] = [];
+  /** Where the oldest of {@link #kept} is, once it is full. */
+  #oldest = 0;
+  #totalSamples = 0;
+  #failedSamples = 0;
+  #totalTimeMs = 0;
+
+  /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+  constructor(options: RealtimeEvaluatorOptions<Sample>) {
+    const { evaluate, outputDirectory, monitor, concurrency = 1, keepResults = 10_000, timeoutMs } = readOptions(options) as RealtimeEvaluatorOptions<Sample>;
+    if (typeof evaluate !== 'function') throw refused('evaluate', `${show(evaluate)} is not a function`);
+    if (outputDirectory !== undefined && (typeof outputDirectory !== 'string' || outputDirectory === '')) throw refused('outputDirectory', `${show(outputDirectory)} is not a path`);
+    this.#evaluate = evaluate;
+    this.#directory = outputDirectory === undefined ? undefined : resolve(outputDirectory);
+    this.#results = this.#directory === undefined ? undefined : new ResultsFile(join(this.#directory, 'results.jsonl'));
+    this.#monitor = monitorOf(monitor);
+    this.#concurrency = whole('concurrency', concurrency, 1);
+    this.#keepResults = whole('keepResults', keepResults, 0, 10_000_000);
+    this.#timeoutMs = milliseconds('timeoutMs', timeoutMs);
+  }
+
+  /**
+   * Evaluates samples of an iterable or an async iterable, and gives a result for each, in their order, as they come. Reads
+   * little ahead of what is taken; leaving the loop ends it.
+   *
+   * @throws What the source or `sampleId` throws; `EmbeddingError` `ABORTED`; `CACHE_STORAGE_FAILED` where a file cannot be
+   * written.
+   */
+  evaluateStream(samples: Items<Sample>, options: EvaluateOptions<Sample> = {}): AsyncGenerator<EvaluationResult, void, undefined> {
+    const { sampleId = (_: Sample, index: number) => `${index}`, resume = false, signal } = readCallOptions(options) as EvaluateOptions<Sample>;
+    functionOf('sampleId', sampleId);
+    if (flag('resume', resume) && !this.#results) throw refused('resume', 'there are no earlier results without outputDirectory');
+    // The array as it is now.
+    const source = Array.isArray(samples) ? [...(samples as Sample[])] : samples;
+    const known = resume ? this.#known(this.#results!) : undefined;
+    known?.catch(() => {});
+    const call = callOf({ concurrency: this.#concurrency, signal, monitor: false });
+    const runner = functionRunner((item: Identified<Sample>, _, stop) => this.#one(item, stop), undefined);
+    const since = performance.now();
+    let counted = 0;
+    const clock = () => {
+      this.#totalTimeMs += performance.now() - since - counted;
+      counted = performance.now() - since;
+    };
+    const plan = { ...call, runner, counted: clock, finish: () => this.#finish() };
+    return streamOf(identified(source, sampleId, known), plan, {}) as AsyncGenerator<EvaluationResult, void, undefined>;
+  }
+
+  /** The same, with all results at once. */
+  async evaluateBatch(samples: Items<Sample>, options?: EvaluateOptions<Sample>): Promise<EvaluationResult[]> {
+    const results: EvaluationResult[] = [];
+    for await (const result of this.evaluateStream(samples, options)) results.push(result);
+    return results;
+  }
+
+  /** The statistics of all samples so far. May be asked for at any time. */
+  getAggregateStats(): AggregateStats {
+    const [totalSamples, failedSamples, totalTimeMs] = [this.#totalSamples, this.#failedSamples, this.#totalTimeMs];
+    const scores = Object.fromEntries([...this.#stats].map(([name, stats]) => [name, stats.get()]));
+    return { scores, totalSamples, failedSamples, totalTimeMs, throughput: totalTimeMs > 0 ? (totalSamples / totalTimeMs) * 1000 : 0 };
+  }
+
+  /** The latest results, oldest first; or the latest values of one score. */
+  getMetricsHistory(): EvaluationResult[];
+  getMetricsHistory(name: string): ScoreRecord[];
+  getMetricsHistory(name?: string): EvaluationResult[] | ScoreRecord[] {
+    const kept = [...this.#kept.slice(this.#oldest), ...this.#kept.slice(0, this.#oldest)];
+    if (name === undefined) return kept;
+    if (typeof name !== 'string') throw invalid(`The name is ${show(name)}, not the name of a score`);
+    return kept.flatMap(({ id, index, at, scores }) => (scores && Object.hasOwn(scores, name) ? [{ id, index, at, value: scores[name]! }] : []));
+  }
+
+  /**
+   * Writes the statistics as JSON, whole or not at all, and gives the path. Default: `summary.json` in `outputDirectory`.
+   * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
+   */
+  async saveSummary(path?: string): Promise<string> {
+    const to = path ?? (this.#directory && join(this.#directory, 'summary.json'));
+    if (typeof to !== 'string' || to === '') throw invalid('There is no path to save to: pass one, or the option outputDirectory');
+    const content = `${JSON.stringify(this.getAggregateStats(), undefined, 2)}\n`;
+    const [written] = await new BatchFileProcessor({ monitor: false }).writeBatch([{ path: to, content }]);
+    if (written?.error) throw failed(to, 'written', written.error);
+    return resolve(to);
+  }
+
+  /** Forgets statistics and history; files stay. */
+  reset(): void {
+    this.#stats = new Map();
+    this.#kept = [];
+    [this.#oldest, this.#totalSamples, this.#failedSamples, this.#totalTimeMs] = [0, 0, 0, 0];
+  }
+
+  /** Writes what is not yet in the file, and closes it. */
+  async close(): Promise<void> {
+    await this.#results?.close();
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #finish(): Promise<void> {
+    if (!this.#results) return;
+    await this.#results.close();
+    await this.saveSummary();
+  }
+
+  /** Evaluates a sample; what goes wrong is its result. Rejects only where that cannot be written. */
+  async #one({ sample, id, index }: Identified<Sample>, signal: AbortSignal): Promise<EvaluationResult> {
+    const evaluate: ItemFunction<Sample, Scores> = (each, _, stop) => this.#evaluate(each, { id, index, signal: stop });
+    const started = performance.now();
+    let outcome: Pick<EvaluationResult, 'scores' | 'error'>;
+    try {
+      outcome = { scores: checked(await (this.#timeoutMs === undefined ? evaluate : limited(evaluate, this.#timeoutMs, 'Sample'))(sample, index, signal)) };
+    } catch (error) {
+      outcome = { error };
+    }
+    const result = { id, index, ...outcome, durationMs: performance.now() - started, at: Date.now() };
+    if (signal.aborted) return result;
+    this.#monitor?.record('evaluate', result.durationMs, { success: 'scores' in outcome, ...('error' in outcome && { error: outcome.error }) });
+    this.#keep(result);
+    await this.#results?.append(asLine(result));
+    return result;
+  }
+
+  #keep(result: EvaluationResult): void {
+    this.#count(result.scores);
+    if (this.#keepResults === 0) return;
+    if (this.#kept.length < this.#keepResults) {
+      this.#kept.push(result);
+      return;
+    }
+    this.#kept[this.#oldest] = result;
+    this.#oldest = (this.#oldest + 1) % this.#keepResults;
+  }
+
+  #count(scores: Scores | undefined): void {
+    this.#totalSamples++;
+    if (!scores) this.#failedSamples++;
+    for (const [name, value] of Object.entries(scores ?? {})) {
+      let stats = this.#stats.get(name);
+      if (!stats) this.#stats.set(name, (stats = new RunningStats()));
+      stats.add(value);
+    }
+  }
+
+  /** The ids in the file. What it holds is counted, once. */
+  async #known(file: ResultsFile): Promise<Set<string>> {
+    const ids = new Set<string>();
+    const count = this.#totalSamples === 0;
+    for await (const line of file.read()) {
+      const { id, scores } = (line ?? {}) as Partial<EvaluationResult>;
+      if (typeof id !== 'string' || ids.has(id)) continue;
+      ids.add(id);
+      if (count) this.#count(areScores(scores) ? scores : undefined);
+    }
+    return ids;
+  }
+}
+
+/** Samples with their ids, without those that are known. */
+async function* identified<Sample>(samples: Items<Sample>, sampleId: (sample: Sample, index: number) => string, known: Promise<Set<string>> | undefined): AsyncGenerator<Identified<Sample>, void, undefined> {
+  const done = await known;
+  let index = 0;
+  for await (const sample of samples as AsyncIterable<Sample>) {
+    const id = sampleId(sample, index);
+    if (typeof id !== 'string') throw invalid(`sampleId answered ${show(id)} for sample ${index}, not a string`, { index });
+    if (!done?.has(id)) yield { sample, id, index };
+    index++;
+  }
+}
+
+function areScores(value: unknown): value is Scores {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(Number.isFinite);
+}
+
+/** A copy of scores, if that is what they are. */
+function checked(scores: unknown): Scores {
+  if (typeof scores !== 'object' || scores === null || Array.isArray(scores)) {
+    throw invalid(`evaluate answered ${show(scores)}, not an object of numbers by name`);
+  }
+  for (const [name, value] of Object.entries(scores)) {
+    if (!Number.isFinite(value)) throw invalid(`The score ${show(name)} is ${show(value)}, not a finite number`, { score: name });
+  }
+  return { ...scores } as Scores;
+}
+
+function asLine({ error, ...result }: EvaluationResult): object {
+  if (error === undefined) return 'scores' in result ? result : { ...result, error: { message: 'undefined' } };
+  const { name, message, code } = (typeof error === 'object' && error !== null ? error : { message: error }) as { name?: unknown; message?: unknown; code?: unknown };
+  const text = (value: unknown) => (value === undefined ? undefined : String(value));
+  return { ...result, error: { name: text(name), message: text(message), code: text(code) } };
+}

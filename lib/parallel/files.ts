@@ -1,0 +1,224 @@
+import { resolve } from 'node:path';
+import { getSystemErrorName } from 'node:util';
+
+import { EmbeddingError, type PerformanceMonitor } from '../index';
+import { invalid, show } from '../input';
+import { optionReader, refused } from '../options';
+import { native, settle, type NativeFileFailure } from '../native';
+import { drive, type Runner } from './drive';
+import { cores, flag, monitorOf, signalOf, whole } from './options';
+import { Source } from './source';
+
+/** A file that was read, or why it was not. */
+export type ReadResult<Content> = { path: string; content: Content; error?: undefined } | { path: string; content?: undefined; error: EmbeddingError };
+
+/** A file to be written. Text is written as UTF-8. */
+export interface FileToWrite {
+  path: string;
+  content: string | Uint8Array;
+}
+
+/** A file that was written, or why it was not. */
+export interface WriteResult {
+  path: string;
+  error?: EmbeddingError;
+}
+
+/** Options of {@link BatchFileProcessor}. */
+export interface BatchFileProcessorOptions {
+  /** Threads that read and write, from 1. Default: as many as there are cores for this process, at least 2. */
+  concurrency?: number | undefined;
+  /** Files that a thread takes at once, from 1. Default 64. */
+  batchSize?: number | undefined;
+  /** Largest file that is read, in MB, above 0; others are refused with `INPUT_TOO_LONG`. Default 64. */
+  maxFileMB?: number | undefined;
+  /**
+   * A directory that all paths are relative to and have to lie in: those that lead out of it, by `..` or by a link, are
+   * refused with `INVALID_ARGUMENT`. Default: relative to the working directory, and anywhere.
+   */
+  root?: string | undefined;
+  /** Who is told of each call, as the operations `files.read` and `files.write`. Default: the global monitor. `false`: nobody. */
+  monitor?: PerformanceMonitor | false | undefined;
+}
+
+/** Options of {@link BatchFileProcessor.readBatch}. */
+export interface ReadBatchOptions {
+  /** `'utf8'` (default) gives text, in which bytes that are no UTF-8 are replaced; `'latin1'` text of single bytes; `'buffer'` the bytes. */
+  encoding?: 'utf8' | 'latin1' | 'buffer' | undefined;
+  /** Ends the call, with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+}
+
+/** Options of {@link BatchFileProcessor.writeBatch}. */
+export interface WriteBatchOptions {
+  /**
+   * Whether each file is written under a temporary name beside it and then put in its place, so that nobody reads a part of
+   * it, whatever happens. Default `true`.
+   */
+  atomic?: boolean | undefined;
+  /** Whether files survive a loss of power from then on. Slow. Default `false`. */
+  fsync?: boolean | undefined;
+  /** Whether directories that are missing are made. Default `true`. */
+  createDirectories?: boolean | undefined;
+  /** Ends the call, with `ABORTED`. What was written stays. */
+  signal?: AbortSignal | undefined;
+}
+
+const readOptions = optionReader<BatchFileProcessorOptions>({ concurrency: true, batchSize: true, maxFileMB: true, root: true, monitor: true });
+const readReadOptions = optionReader<ReadBatchOptions>({ encoding: true, signal: true });
+const readWriteOptions = optionReader<WriteBatchOptions>({ atomic: true, fsync: true, createDirectories: true, signal: true });
+
+const MB = 1024 * 1024;
+
+interface Place {
+  path: string;
+  absolute: string;
+}
+
+/**
+ * Reads and writes many files on threads of its own, a batch in one crossing. A file that cannot be had has an error, and the
+ * others are read or written all the same. Calls take effect in the order in which they are made: what is read has been
+ * written by all calls before.
+ */
+export class BatchFileProcessor {
+  readonly #concurrency: number;
+  readonly #batchSize: number;
+  readonly #maxBytes: number;
+  readonly #root: string | undefined;
+  readonly #monitor: PerformanceMonitor | undefined;
+  /** All writing before, and all reading since. */
+  #written: Promise<unknown> = Promise.resolve();
+  #read: Promise<unknown> = Promise.resolve();
+
+  /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+  constructor(options: BatchFileProcessorOptions = {}) {
+    const { concurrency = Math.max(2, cores()), batchSize = 64, maxFileMB = 64, root, monitor } = readOptions(options);
+    this.#concurrency = whole('concurrency', concurrency, 1);
+    this.#batchSize = whole('batchSize', batchSize, 1);
+    if (typeof maxFileMB !== 'number' || !(maxFileMB > 0 && maxFileMB <= 2047)) throw refused('maxFileMB', `${show(maxFileMB)} is not a number of MB above 0 and up to 2047`);
+    if (root !== undefined && (typeof root !== 'string' || root === '')) throw refused('root', `${show(root)} is not a path`);
+    this.#maxBytes = Math.floor(maxFileMB * MB);
+    this.#root = root === undefined ? undefined : resolve(root);
+    this.#monitor = monitorOf(monitor);
+  }
+
+  /** Reads files; for each path, in order, its content or its error. A path that is given twice is read twice. */
+  readBatch(paths: Iterable<string>, options: ReadBatchOptions & { encoding: 'buffer' }): Promise<ReadResult<Buffer>[]>;
+  readBatch(paths: Iterable<string>, options?: ReadBatchOptions & { encoding?: 'utf8' | 'latin1' | undefined }): Promise<ReadResult<string>[]>;
+  async readBatch(paths: Iterable<string>, options: ReadBatchOptions = {}): Promise<ReadResult<Buffer | string>[]> {
+    const { encoding = 'utf8', signal } = readReadOptions(options);
+    if (!['utf8', 'latin1', 'buffer'].includes(encoding)) throw refused('encoding', `${show(encoding)} is not 'utf8', 'latin1' or 'buffer'`);
+    const places = this.#places(paths, (path) => path);
+    const run = async (batch: Place[]): Promise<ReadResult<Buffer | string>[]> => {
+      const { data, lengths, failures } = await settle(() => native().readFiles(batch.map(({ absolute }) => absolute), this.#root, this.#maxBytes));
+      let start = 0;
+      let failed = 0;
+      return batch.map(({ path }, index) => {
+        const end = start + lengths[index]!;
+        const bytes = data.subarray(start, end);
+        start = end;
+        if (failures[failed]?.index === index) return { path, error: this.#failure(path, 'read', failures[failed++]!) };
+        // A copy: the bytes of all files of the batch are one buffer.
+        return { path, content: encoding === 'buffer' ? Buffer.from(bytes) : bytes.toString(encoding) };
+      });
+    };
+    const { results, over } = this.#inBatches('files.read', places, run, this.#written, signalOf(signal));
+    this.#read = Promise.all([this.#read, over]);
+    return results;
+  }
+
+  /** Writes files; for each, in order, whether it could be written. Of several for one path, the last one counts. */
+  async writeBatch(files: Iterable<FileToWrite>, options: WriteBatchOptions = {}): Promise<WriteResult[]> {
+    const { atomic = true, fsync = false, createDirectories = true, signal } = readWriteOptions(options);
+    for (const [name, value] of Object.entries({ atomic, fsync, createDirectories })) flag(name, value);
+    const contents: (string | Uint8Array)[] = [];
+    const places = this.#places(files, (file, index) => {
+      const { path, content } = (file ?? {}) as FileToWrite;
+      if (typeof content !== 'string' && !(content instanceof Uint8Array)) throw invalid(`The content of file ${index} is ${show(content)}: pass text or bytes`, { index });
+      contents.push(typeof content === 'string' ? content : content.slice());
+      return path;
+    });
+    const last = new Map(places.map(({ absolute }, index) => [absolute, index]));
+    const chosen = [...last.values()].map((index) => ({ ...places[index]!, content: contents[index]! }));
+    const run = async (batch: typeof chosen): Promise<WriteResult[]> => {
+      const bytes = batch.map(({ content }) => (typeof content === 'string' ? Buffer.from(content) : content));
+      const lengths = Float64Array.from(bytes, ({ length }) => length);
+      const failures = await settle(() => native().writeFiles(batch.map(({ absolute }) => absolute), Buffer.concat(bytes), lengths, this.#root, atomic, fsync, createDirectories));
+      const errors = new Map(failures.map((failure: NativeFileFailure) => [failure.index, failure]));
+      return batch.map(({ path }, index) => {
+        const failure = errors.get(index);
+        return failure ? { path, error: this.#failure(path, 'written', failure) } : { path };
+      });
+    };
+    const before = Promise.all([this.#written, this.#read]);
+    const { results, over } = this.#inBatches('files.write', chosen, run, before, signalOf(signal));
+    this.#written = Promise.all([before, over]);
+    const byPath = new Map((await results).map((result, index) => [chosen[index]!.absolute, result]));
+    return places.map(({ path, absolute }) => ({ ...byPath.get(absolute)!, path }));
+  }
+
+  /** What `paths` names, as it is now. */
+  #places<Item>(items: Iterable<Item>, pathOf: (item: Item, index: number) => unknown): Place[] {
+    if (typeof items === 'string' || typeof (items as Iterable<Item> | null)?.[Symbol.iterator] !== 'function') {
+      throw invalid(`The files are ${show(items)}, not an array or another iterable`);
+    }
+    return Array.from(items, (item, index) => {
+      const path = pathOf(item, index);
+      if (typeof path !== 'string' || path === '') throw invalid(`The path of file ${index} is ${show(path)}, not a path`, { index });
+      if (path.includes('\0')) throw invalid(`The path of file ${index} holds a zero byte`, { index });
+      return { path, absolute: this.#root === undefined ? resolve(path) : resolve(this.#root, path) };
+    });
+  }
+
+  /**
+   * Runs batches on threads, and gives all results in order. `over` resolves when no thread works for the call any more, which
+   * after an abort may be later than its end.
+   */
+  #inBatches<P extends Place, R extends { path: string; error?: EmbeddingError | undefined }>(
+    operation: string,
+    places: P[],
+    run: (batch: P[]) => Promise<R[]>,
+    before: Promise<unknown>,
+    signal: AbortSignal | undefined,
+  ): { results: Promise<R[]>; over: Promise<unknown> } {
+    const started = performance.now();
+    const answers: R[] = [];
+    const working: Promise<unknown>[] = [];
+    const runner: Runner<P, R> = {
+      async run({ items, first }, answer, stop) {
+        await before;
+        if (stop.aborted) return;
+        const batch = run(items as P[]);
+        working.push(batch.catch(() => {}));
+        for (const [i, each] of (await batch).entries()) answer(first + i, true, each);
+      },
+    };
+    const limits = { concurrency: this.#concurrency, chunkSize: this.#batchSize, signal };
+    const driven = drive<P, R>(new Source(places), runner, limits, (index, _, result) => (answers[index] = result as R));
+    const tell = (success: boolean) => {
+      const done = answers.filter((result) => result.error === undefined).length;
+      this.#monitor?.record(operation, performance.now() - started, { batchSize: done, success });
+    };
+    driven.then(() => tell(true), () => tell(false));
+    return { results: driven.then(() => answers), over: driven.catch(() => {}).then(() => Promise.all(working)) };
+  }
+
+  #failure(path: string, what: 'read' | 'written', { kind, errno, reason }: NativeFileFailure): EmbeddingError {
+    const code = typeof errno === 'number' ? systemName(errno) : undefined;
+    const details = { path, ...(code && { errno: code }) };
+    if (kind === 'outside') {
+      return invalid(`${path} leads out of the root ${this.#root}: pass a path inside it, without links that lead out`, details);
+    }
+    if (kind === 'size') {
+      const message = `${path} has ${reason} bytes, more than the limit of ${this.#maxBytes} bytes: raise maxFileMB, or leave it out`;
+      return new EmbeddingError('INPUT_TOO_LONG', message, { details: { ...details, bytes: Number(reason), limit: this.#maxBytes } });
+    }
+    const why = kind === 'kind' ? 'it is no regular file; leave it out' : `${reason}${code ? `, ${code}` : ''}`;
+    return new EmbeddingError('CACHE_STORAGE_FAILED', `${path} cannot be ${what}: ${why}`, { details, retryable: kind === 'io' });
+  }
+}
+
+function systemName(errno: number): string | undefined {
+  // Windows has numbers of its own, which are in the message.
+  return process.platform === 'win32' || errno <= 0 ? undefined : getSystemErrorName(-errno);
+}

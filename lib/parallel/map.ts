@@ -1,0 +1,260 @@
+import type { PerformanceMonitor } from '../index';
+import { invalid, show } from '../input';
+import { optionReader, refused } from '../options';
+import { drive, type Answer, type Limits, type Runner, type Settled } from './drive';
+import { functionRunner, type ItemFunction } from './function-runner';
+import { moduleRunner, type ModuleFunction } from './module-runner';
+import { cores, flag, functionOf, milliseconds, monitorOf, onErrorOf, signalOf, whole, type OnError } from './options';
+import { WorkerPool } from './pool';
+import { ResultStream } from './result-stream';
+import { Source } from './source';
+
+/** What is to be done with each item: a function on this thread, or a module's on others. */
+export type Work<T, R> = ItemFunction<T, R> | ModuleFunction;
+
+/** What {@link parallelMap} maps. Items that are promises are waited for. */
+export type Items<T> = Iterable<T | PromiseLike<T>> | AsyncIterable<T>;
+
+/** Options of {@link parallelMap}. */
+export interface ParallelMapOptions {
+  /** Most items at a time, from 1. Default: as many as there are cores for this process. */
+  concurrency?: number | undefined;
+  /**
+   * Items that are taken at once and processed one after the other, from 1. Default 1. A module's function is faster with
+   * more, since a chunk crosses to its worker at once; if that worker dies, all items of its chunk fail. With `timeoutMs`, a
+   * module's function has chunks of 1.
+   */
+  chunkSize?: number | undefined;
+  /**
+   * Ends the call at once, with `ABORTED`. A function has the signal that it got aborted; workers that run a module's
+   * function are ended.
+   */
+  signal?: AbortSignal | undefined;
+  /**
+   * What an item that fails does. `'throw'` (default): the call rejects with what the function threw, and nothing more is
+   * started. `'skip'`: it has no result, and the results of the others move up. `'collect'`: a {@link Settled} for every item.
+   */
+  onError?: OnError | undefined;
+  /** Told after each item how many are done, of how many if that is known. What it throws ends the call. */
+  onProgress?: ((done: number, total: number | undefined) => void) | undefined;
+  /**
+   * Longest time for an item, in milliseconds, above 0. It fails with `TIMED_OUT` and its place is free for the next one. A
+   * function has its signal aborted, and cannot be interrupted while it does not wait; a worker is ended.
+   */
+  timeoutMs?: number | undefined;
+  /** Runs a module's function in child processes instead of worker threads. Default `false`. */
+  processes?: boolean | undefined;
+  /**
+   * Whether items and results that are buffers or typed arrays are moved to and from worker threads instead of copied:
+   * whoever sends one has it no more. Default `false`.
+   */
+  transfer?: boolean | undefined;
+  /** Who is told of each call, as the operation `parallel.map`. Default: the global monitor. `false`: nobody. */
+  monitor?: PerformanceMonitor | false | undefined;
+}
+
+/** Options of {@link parallelMap.stream}. */
+export interface ParallelStreamOptions extends ParallelMapOptions {
+  /** `'input'` (default): in the order of the items. `'completion'`: as they are done, as {@link Settled}. */
+  order?: 'input' | 'completion' | undefined;
+  /** Results that may wait to be taken before no more items are started, from 0. Default: `concurrency`. */
+  lookAhead?: number | undefined;
+}
+
+const NAMES = {
+  concurrency: true, chunkSize: true, signal: true, onError: true, onProgress: true, timeoutMs: true, processes: true, transfer: true, monitor: true,
+} as const;
+
+export const readMapOptions = optionReader<ParallelMapOptions>(NAMES);
+const readStreamOptions = optionReader<ParallelStreamOptions>({ ...NAMES, order: true, lookAhead: true });
+
+/** The options of a call, checked. */
+export interface Call {
+  limits: Limits;
+  timeoutMs: number | undefined;
+  processes: boolean;
+  transfer: boolean;
+  onError: OnError;
+  onProgress: ((done: number, total: number | undefined) => void) | undefined;
+  monitor: PerformanceMonitor | undefined;
+}
+
+export function callOf({ concurrency = cores(), chunkSize = 1, onError = 'throw', processes = false, transfer = false, ...options }: ParallelMapOptions): Call {
+  return {
+    limits: { concurrency: whole('concurrency', concurrency, 1), chunkSize: whole('chunkSize', chunkSize, 1), signal: signalOf(options.signal) },
+    timeoutMs: milliseconds('timeoutMs', options.timeoutMs),
+    processes: flag('processes', processes),
+    transfer: flag('transfer', transfer),
+    onError: onErrorOf(onError),
+    onProgress: functionOf('onProgress', options.onProgress),
+    monitor: monitorOf(options.monitor),
+  };
+}
+
+/** A call with what runs it. `release` frees what only this call uses. */
+export interface Plan<T, R> extends Call {
+  runner: Runner<T, R>;
+  release?(): void;
+  /** What a stream waits for before it ends. */
+  finish?(): Promise<void>;
+  /** Told of each answer. */
+  counted?(fulfilled: boolean): void;
+}
+
+/** `shared`: the workers to use. Without, a call has its own. */
+export function planOf<T, R>(work: Work<T, R>, call: Call, shared?: (processes: boolean) => WorkerPool): Plan<T, R> {
+  const { limits, timeoutMs, processes } = call;
+  if (!isModule(work)) return { ...call, runner: functionRunner(work, timeoutMs) };
+  const pool = shared?.(processes) ?? new WorkerPool(limits.concurrency, processes);
+  const runner = moduleRunner<T, R>(work, pool, call);
+  const one = timeoutMs === undefined ? limits : { ...limits, chunkSize: 1 };
+  return { ...call, limits: one, runner, ...(!shared && { release: () => void pool.close() }) };
+}
+
+function isModule<T, R>(work: Work<T, R>): work is ModuleFunction {
+  if (typeof work === 'function') return false;
+  if (typeof work === 'object' && work !== null && 'module' in work) return true;
+  throw invalid(`What is to be done is ${show(work)}: pass a function, or { module, name }`);
+}
+
+/** Runs a plan and gives the results as its `onError` says. */
+export async function collect<T, R>(items: Items<T>, plan: Plan<T, R>, operation: string): Promise<R[] | Settled<R>[]> {
+  const source = new Source<T>(items);
+  const settled: (Settled<R> | undefined)[] = [];
+  const started = performance.now();
+  let failed = 0;
+  let done = 0;
+  const answer: Answer<R> = (index, fulfilled, value) => {
+    if (!fulfilled && plan.onError === 'throw') {
+      plan.counted?.(false);
+      throw value;
+    }
+    settled[index] = settledOf<R>(index, fulfilled, value);
+    done++;
+    if (!fulfilled) failed++;
+    plan.counted?.(fulfilled);
+    plan.onProgress?.(done, source.total);
+  };
+  let success = false;
+  try {
+    await drive(source, plan.runner, plan.limits, answer);
+    success = true;
+  } finally {
+    plan.release?.();
+    plan.monitor?.record(operation, performance.now() - started, { batchSize: done - failed, success });
+  }
+  if (plan.onError === 'collect') return settled as Settled<R>[];
+  const results: R[] = [];
+  for (const each of settled) if (each!.status === 'fulfilled') results.push(each!.value);
+  return results;
+}
+
+function settledOf<R>(index: number, fulfilled: boolean, value: unknown): Settled<R> {
+  return fulfilled ? { index, status: 'fulfilled', value: value as R } : { index, status: 'rejected', reason: value };
+}
+
+/** Options by which every item has an answer of its own. */
+export type Collecting = { onError: 'collect' };
+
+/** See {@link parallelMap}. */
+export interface ParallelMap {
+  <T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & Collecting): Promise<Settled<R>[]>;
+  <T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<R[]>;
+
+  /**
+   * The same, with results as they come. Reads no more than `concurrency` (times `chunkSize`) + `lookAhead` items ahead of
+   * what has been taken, starts with the first result that is asked for, and stops when the loop is left. What was read
+   * before the source failed is answered, then its error comes. In the order of completion, or with `onError: 'collect'`, the
+   * results are {@link Settled}.
+   */
+  stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelStreamOptions & (Collecting | { order: 'completion' })): AsyncGenerator<Settled<R>, void, undefined>;
+  stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions): AsyncGenerator<R, void, undefined>;
+}
+
+/**
+ * Applies a function to items, several at a time, and gives the results in the order of the items: each item is answered
+ * exactly once. The items are those of an array as it is now, or of any iterable or async iterable, which is read no further
+ * ahead than is worked on.
+ *
+ * @throws What the function throws, as it is (see `onError`), and what the source throws. `EmbeddingError` `ABORTED`;
+ * `TIMED_OUT` for an item; `BACKEND_UNAVAILABLE` or `MEMORY_LIMIT_EXCEEDED` for items whose worker died; `INVALID_CONFIG`,
+ * `INVALID_ARGUMENT`, also for a module or an export that there is not.
+ */
+export const parallelMap: ParallelMap = Object.assign(
+  async <T, R>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions = {}) =>
+    collect(items, planOf(work, callOf(readMapOptions(options))), 'parallel.map') as Promise<never>,
+  {
+    stream: <T, R>(items: Items<T>, work: Work<T, R>, options: ParallelStreamOptions = {}) => {
+      const { order, lookAhead, ...given } = readStreamOptions(options);
+      return streamOf(items, planOf(work, callOf(given)), { order, lookAhead }) as AsyncGenerator<never>;
+    },
+  },
+);
+
+/** Runs a plan and gives results as they come. */
+export function streamOf<T, R>(items: Items<T>, plan: Plan<T, R>, { order = 'input', lookAhead = plan.limits.concurrency }: Pick<ParallelStreamOptions, 'order' | 'lookAhead'>): ResultStream<R | Settled<R>> {
+  if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
+  const { concurrency, chunkSize } = plan.limits;
+  const most = concurrency * chunkSize + whole('lookAhead', lookAhead, 0);
+  const detailed = order === 'completion' || plan.onError === 'collect';
+  // Items that were read, and whose results nobody has taken.
+  let ahead = 0;
+  let wake: (() => void) | undefined;
+  const gone = () => {
+    ahead--;
+    if (ahead + chunkSize <= most) wake?.();
+  };
+  const room = () => (ahead + chunkSize <= most ? undefined : new Promise<void>((resolve) => (wake = resolve)));
+  const source = new Source<T>(items, room, (count) => (ahead += count));
+  const stop = new AbortController();
+  const signal = plan.limits.signal ? AbortSignal.any([plan.limits.signal, stop.signal]) : stop.signal;
+  let started = 0;
+  let [done, failed] = [0, 0];
+
+  const give = (settled: Settled<R>) => {
+    if (detailed) results.push(settled);
+    else if (settled.status === 'fulfilled') results.push(settled.value);
+    else gone();
+  };
+  // Those that wait for one before them.
+  const early = new Map<number, Settled<R>>();
+  let next = 0;
+  const answer: Answer<R> = (index, fulfilled, value) => {
+    if (!fulfilled && plan.onError === 'throw') throw value;
+    done++;
+    if (!fulfilled) failed++;
+    plan.counted?.(fulfilled);
+    const settled = settledOf<R>(index, fulfilled, value);
+    if (order === 'completion') give(settled);
+    else early.set(index, settled);
+    for (let following; (following = early.get(next)); next++) {
+      early.delete(next);
+      give(following);
+    }
+    plan.onProgress?.(done, source.total);
+  };
+  const over = (success: boolean) => {
+    plan.release?.();
+    wake?.();
+    plan.monitor?.record('parallel.map', performance.now() - started, { batchSize: done - failed, success });
+  };
+  const results = new ResultStream<R | Settled<R>>({
+    taken: gone,
+    start() {
+      started = performance.now();
+      const failed = (reason: unknown) => ({ reason, now: plan.limits.signal?.aborted ?? false });
+      const driven = drive(source, plan.runner, { ...plan.limits, signal }, answer).then(() => undefined, failed);
+      void driven.then(async (failure) => {
+        const end = failure ?? (await plan.finish?.().then(() => undefined, failed));
+        if (failure) await plan.finish?.().catch(() => {});
+        over(!end);
+        results.end(end);
+      });
+    },
+    close() {
+      if (started === 0) source.close();
+      stop.abort();
+    },
+  });
+  return results;
+}

@@ -1,0 +1,58 @@
+import { availableParallelism } from 'node:os';
+
+import { getGlobalMonitor, PerformanceMonitor } from '../index';
+import { show } from '../input';
+import { refused } from '../options';
+
+/** What to do with an item that fails. */
+export type OnError = 'throw' | 'skip' | 'collect';
+
+const ON_ERROR: readonly unknown[] = ['throw', 'skip', 'collect'];
+
+/** Most things at a time: more than any machine or server profits from. */
+const MOST_AT_A_TIME = 100_000;
+/** The longest delay that a timer of Node.js takes, in milliseconds. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+export function whole(option: string, value: unknown, from: number, to = MOST_AT_A_TIME): number {
+  if (Number.isSafeInteger(value) && (value as number) >= from && (value as number) <= to) return value as number;
+  throw refused(option, `${show(value)} is not a whole number from ${from} to ${to}`);
+}
+
+export function milliseconds(option: string, value: unknown): number | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value === 'number' && value > 0 && value <= LONGEST_MS) return value;
+  throw refused(option, `${show(value)} is not a number of milliseconds above 0 and up to ${LONGEST_MS}`);
+}
+
+export function flag(option: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw refused(option, `${show(value)} is not true or false`);
+}
+
+/** As many as there are cores for this process. */
+export const cores = availableParallelism;
+
+export function onErrorOf(value: unknown): OnError {
+  if (ON_ERROR.includes(value)) return value as OnError;
+  throw refused('onError', `${show(value)} is not 'throw', 'skip' or 'collect'`);
+}
+
+export function signalOf(value: unknown): AbortSignal | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof (value as AbortSignal).addEventListener === 'function') return value as AbortSignal;
+  throw refused('signal', 'it is not an AbortSignal');
+}
+
+export function functionOf<F>(option: string, value: unknown): F | undefined {
+  if (value === undefined || typeof value === 'function') return value as F | undefined;
+  throw refused(option, `${show(value)} is not a function`);
+}
+
+/** Who is told: the global monitor, another one, or nobody. */
+export function monitorOf(value: unknown): PerformanceMonitor | undefined {
+  if (value === undefined) return getGlobalMonitor();
+  if (value === false) return undefined;
+  if (value instanceof PerformanceMonitor) return value;
+  throw refused('monitor', `${show(value)} is neither a PerformanceMonitor nor false`);
+}
