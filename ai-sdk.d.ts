@@ -15,7 +15,7 @@ export interface EmbedcoreProviderOptions {
 	dimensions?: number;
 	/** Neither ask the cache nor tell it. Default `false`. */
 	bypassCache?: boolean;
-	/** Gives up after so many milliseconds (`TIMED_OUT`). Default: never. */
+	/** Gives up after so many milliseconds (`TIMED_OUT`), those that the model takes to load included. Default: never. */
 	timeoutMs?: number;
 }
 /**

@@ -868,13 +868,15 @@ export interface MonitorTimer extends Disposable {
  *
  * Times are kept in HDR histograms, so that percentiles are right to 0.4 % however many there are, and two monitors can
  * be merged. Recording costs some tens of nanoseconds and never blocks. The first 1000 names (of operations, and of
- * cached types) are told apart; what comes after them is counted together as `(others)`.
+ * cached types) under which something is recorded are told apart; what comes after them is counted together as
+ * `(others)`, until {@link reset}.
  */
 export declare class PerformanceMonitor implements AsyncDisposable {
 	#private;
 	/**
 	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option; `CACHE_STORAGE_FAILED` where `persistPath` cannot
-	 * be read. A damaged file is renamed and kept, and told on the `diagnostics_channel` `embedcore:monitor`.
+	 * be read, or was never a file of cycles. A damaged one is renamed and kept, what makes sense of it is read, and it is
+	 * told on the `diagnostics_channel` `embedcore:monitor`; so is one of a later release, which is left as it is.
 	 */
 	constructor(options?: MonitorOptions);
 	/**
@@ -922,7 +924,7 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 	getSummary(): MonitorSummary;
 	/** Everything, histograms included: to be kept as JSON, merged with others, or opened by the dashboard. */
 	snapshot(): MonitorSnapshot;
-	/** Forgets everything, cycles in progress included. */
+	/** Forgets everything, names and cycles in progress included. */
 	reset(): void;
 	/** Everything in the [text format of Prometheus](https://prometheus.io/docs/instrumenting/exposition_formats/). */
 	toPrometheus(options?: PrometheusOptions): string;
@@ -935,7 +937,8 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 	/** A {@link snapshot} as JSON. */
 	toJson(): string;
 	/**
-	 * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. With
+	 * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. Several
+	 * monitors of one `MeterProvider` add up. Where there is none yet, it begins within a second after one was set. With
 	 * `spans: true`, {@link measure} and timers are recorded as spans, too. Needs `@opentelemetry/api`, which is an
 	 * optional peer.
 	 *
@@ -943,11 +946,16 @@ export declare class PerformanceMonitor implements AsyncDisposable {
 	 */
 	connectOpenTelemetry(options?: OpenTelemetryOptions): OpenTelemetryConnection;
 	/**
-	 * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power.
+	 * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power. Any number of
+	 * monitors, threads and processes may write to one path: the file is that of one of them.
 	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
 	 */
 	save(path?: string | undefined): Promise<void>;
-	/** Writes what is not yet written. What is recorded later is still kept in memory. */
+	/**
+	 * Resolves when all that was recorded before is written, and what was being written. What is recorded later is still
+	 * kept in memory.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
+	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
@@ -1803,6 +1811,12 @@ export interface ServeOptions {
 	port?: number;
 	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
 	host?: string;
+	/**
+	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
+	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
+	 * visits it; else any.
+	 */
+	allowedHosts?: string[];
 	/** Whether the process stays alive for it. Default false. */
 	keepAlive?: boolean;
 }
@@ -1848,7 +1862,7 @@ export declare class PerformanceDashboard implements AsyncDisposable {
 	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
 	 */
 	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
-	/** Ends its servers, and takes no more points. */
+	/** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
@@ -2359,7 +2373,11 @@ export interface MonitoredDecorator {
 }
 /**
  * A decorator that measures every call of a method, until its promise is settled where it gives one. What the method
- * gives or throws is passed on as it is. Of a generator, the call is measured and not what is done with it.
+ * gives or throws is passed on as it is; a promise, as one that settles as the method's own.
+ *
+ * Of what only looks like a promise (a query that is sent when it is awaited, say, or a promise with methods of its own),
+ * and of a generator, the call is measured and not what is done with it. A `batchSize` that throws, or gives no whole
+ * number, counts as 1 item, and is told among the monitor's latest errors.
  *
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */

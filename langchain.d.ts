@@ -13,7 +13,10 @@ export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOp
 	model?: string;
 	/** One that you have, and that you clean up; instead of options of one. */
 	generator?: OptimizedEmbeddingGenerator;
-	/** Gives up on a call after so many milliseconds (`TIMED_OUT`). Default: never. */
+	/**
+	 * Gives up on a call after so many milliseconds (`TIMED_OUT`): those that it waits for its turn, for the model and between
+	 * attempts included. Default: never.
+	 */
 	timeoutMs?: number;
 }
 interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposable {

@@ -14,7 +14,16 @@ export interface EmbeddingServerOptions {
 	port?: number;
 	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody who reaches it. */
 	host?: string;
-	/** What clients have to send as `Authorization: Bearer …`, or several of them. Default: nothing. `/health` is open to all. */
+	/**
+	 * Names, such as `'box.example'`, by which it may be asked for (the header `Host`, without the port) beside 127.0.0.1 and
+	 * localhost; `'*'`: any. Others are refused (403). Default: none where `host` is an address of this machine only, so that
+	 * no web page can reach the server through the browser of who visits it; else any.
+	 */
+	allowedHosts?: string[];
+	/**
+	 * What clients have to send as `Authorization: Bearer …`, or several of them: printable ASCII, no blank at either end.
+	 * Default: nothing. `/health` is open to all.
+	 */
 	apiKey?: string | string[];
 	/** Most texts of one request. Default 2048, as OpenAI's. */
 	maxBatchItems?: number;
@@ -28,7 +37,7 @@ export interface EmbeddingServerOptions {
 	bodyTimeoutMs?: number;
 	/** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
 	timeoutMs?: number;
-	/** Longest time, in milliseconds, that {@link EmbeddingServer.close} waits for what runs. Default 8000. */
+	/** Longest time, in milliseconds, that {@link EmbeddingServer.close} takes. Default 8000. */
 	drainTimeoutMs?: number;
 	/** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
 	monitor?: PerformanceMonitor;
@@ -65,7 +74,9 @@ export declare class EmbeddingServer implements AsyncDisposable {
 	get models(): string[];
 	/**
 	 * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
-	 * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
+	 * yours. Takes no longer than `timeoutMs` (default: `drainTimeoutMs`), give or take a quarter of a second: what still
+	 * runs or arrives shortly before its end is stopped and refused (503), and a generator or a file that is not free then
+	 * is not waited for.
 	 */
 	close(options?: CloseOptions): Promise<void>;
 	/** The same as {@link close}, for `await using`. */

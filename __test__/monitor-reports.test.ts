@@ -1,5 +1,5 @@
 import { context, metrics as otelMetrics, trace } from '@opentelemetry/api';
-import { AggregationTemporality, InMemoryMetricExporter, MeterProvider, PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics';
+import { AggregationTemporality, InMemoryMetricExporter, MeterProvider, PeriodicExportingMetricReader, type DataPoint } from '@opentelemetry/sdk-metrics';
 import { spawnSync } from 'node:child_process';
 
 import { PerformanceMonitor, type PrometheusOptions } from 'embedcore';
@@ -153,6 +153,20 @@ describe('CSV', () => {
   });
 });
 
+test('no cell is a formula to a spreadsheet that separates cells otherwise', () => {
+  const monitor = new PerformanceMonitor();
+  const names = ['x;=1+1;y', 'tab\t=2+2', 'both;\t@SUM(A1)', 'bar|=4+4', 'line\u2028=5+5', 'quote";=6+6', 'return\r=7+7'];
+  for (const name of names) {
+    monitor.record(name, 1);
+    monitor.cacheHit(name);
+    monitor.startCycle(name);
+  }
+  for (const table of ['operations', 'caches', 'cycles'] as const) {
+    const csv = monitor.toCsv(table);
+    for (const name of names) expect(csv).toContain(`\r\n"${name.replace(/"/g, '""')}",`);
+  }
+});
+
 describe('text and Markdown', () => {
   const wide = /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\u{1f300}-\u{1faff}]/u;
 
@@ -223,6 +237,79 @@ describe('OpenTelemetry', () => {
     const counts = after.find(({ descriptor }) => descriptor.name === 'embedcore.operation.count')?.dataPoints ?? [];
     // The SDK repeats what it knew.
     expect(counts.map(({ value }) => value).filter((value) => value !== 2)).toEqual([]);
+  });
+
+  /** A provider, and the sum of a metric over all points that have these attributes. */
+  function provider() {
+    const exporter = new InMemoryMetricExporter(AggregationTemporality.CUMULATIVE);
+    const made = new MeterProvider({ readers: [new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: 3_600_000 })] });
+    onTestFinished(async () => {
+      await made.shutdown();
+      otelMetrics.disable();
+    });
+    const points = async (name: string, wanted: Record<string, string> = {}) => {
+      exporter.reset();
+      await made.forceFlush();
+      const all = exporter.getMetrics().flatMap(({ scopeMetrics }) => scopeMetrics).flatMap(({ metrics }) => metrics);
+      const found = all.filter(({ descriptor }) => descriptor.name === `embedcore.${name}`).flatMap(({ dataPoints }) => dataPoints as DataPoint<number>[]);
+      return found.filter(({ attributes }) => Object.entries(wanted).every(([key, value]) => attributes[key] === value)).map(({ value }) => value);
+    };
+    const sum = async (name: string, wanted?: Record<string, string>) => (await points(name, wanted)).reduce((all, one) => all + one, 0);
+    return { made, sum, points };
+  }
+
+  test('monitors on one provider add up', async () => {
+    const { made, sum, points } = provider();
+    otelMetrics.setGlobalMeterProvider(made);
+    const [first, second] = [new PerformanceMonitor(), new PerformanceMonitor()];
+    first.recordMany('x', new Float64Array(10).fill(10), { batchSize: 2 });
+    second.recordMany('x', new Float64Array(30).fill(1000), { success: false });
+    second.record('y', 5);
+    for (const [i, monitor] of [first, second].entries()) {
+      for (let hit = 0; hit <= i; hit++) monitor.cacheHit('text');
+      monitor.startCycle('a');
+      monitor.endCycle('a');
+    }
+    const connections = [first.connectOpenTelemetry(), second.connectOpenTelemetry(), second.connectOpenTelemetry()];
+    const x = { operation: 'x' };
+    for (const [name, wanted, total] of [
+      ['operation.count', x, 40],
+      ['operation.errors', x, 30],
+      ['operation.items', x, 20],
+      ['operation.count', { operation: 'y' }, 1],
+      ['cache.requests', { result: 'hit' }, 3],
+      ['cycles', {}, 2],
+    ] as const) {
+      expect([name, await sum(name, wanted)]).toEqual([name, total]);
+    }
+    expect(await sum('operation.time', x)).toBeCloseTo(30.1, 6);
+    // Percentiles are those of all durations together, in one point.
+    expect(await points('operation.duration', { ...x, quantile: '0.5' })).toEqual([expect.closeTo(1, 1)]);
+    first.record('x', 10);
+    first.reset();
+    first.record('x', 10);
+    expect(await sum('operation.count', x)).toBe(41);
+    connections[1]!.disconnect();
+    second.record('x', 1);
+    expect(await sum('operation.count', x)).toBe(42);
+    connections[2]!.disconnect();
+    second.record('x', 1);
+    expect(await sum('operation.count', x)).toBe(42);
+    connections.push(second.connectOpenTelemetry());
+    expect(await sum('operation.count', x)).toBe(43);
+    for (const connection of connections) connection.disconnect();
+  });
+
+  test('connected before there is a provider, it reports to the first one', { timeout: 30_000 }, async () => {
+    const monitor = new PerformanceMonitor();
+    monitor.record('early', 1);
+    const connection = monitor.connectOpenTelemetry();
+    onTestFinished(() => connection.disconnect());
+    const never = monitor.connectOpenTelemetry();
+    never.disconnect();
+    const { made, sum } = provider();
+    otelMetrics.setGlobalMeterProvider(made);
+    await expect.poll(() => sum('operation.count', { operation: 'early' }), { timeout: 20_000 }).toBe(1);
   });
 
   test('operations become spans, those of this monitor only', async () => {

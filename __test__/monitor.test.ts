@@ -8,6 +8,7 @@ import { Worker } from 'node:worker_threads';
 
 import { EmbeddingError, getGlobalMonitor, mergeSnapshots, monitored, PerformanceMonitor, type MonitorEvent, type MonitorOptions } from 'embedcore';
 import * as embedcore from 'embedcore';
+import type { MonitorSnapshot } from 'embedcore';
 import ts from 'typescript';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
@@ -148,6 +149,57 @@ describe('operations', () => {
     expect(totals.count).toBe(2200);
     expect(Object.keys(operations)).toHaveLength(1001);
     expect(operations['(others)']!.count).toBe(200);
+  });
+});
+
+describe('room for names', () => {
+  const names = (monitor: PerformanceMonitor) => Object.keys(monitor.getSummary().operations);
+
+  test('is not taken by what is refused, by timers that run, or by look-ups that there were none of', async () => {
+    const monitor = new PerformanceMonitor();
+    for (let i = 0; i < 1500; i++) {
+      expect((await failure(() => monitor.record(`refused ${i}`, -1))).code).toBe('INVALID_ARGUMENT');
+      monitor.startTimer(`running ${i}`);
+      monitor.recordMany(`none ${i}`, []);
+      expect((await failure(() => monitor.recordMany(`wrong ${i}`, [NaN]))).code).toBe('INVALID_ARGUMENT');
+    }
+    for (let i = 0; i < 1000; i++) monitor.record(`good ${i}`, 5);
+    expect(names(monitor)).toHaveLength(1000);
+    expect(monitor.getStats('good 999')).toMatchObject({ count: 1 });
+  });
+
+  test('comes back with reset(), and timers that were started before are counted by their names', () => {
+    const monitor = new PerformanceMonitor();
+    const timer = monitor.startTimer('timer');
+    for (const round of ['first', 'second', 'third']) {
+      for (let i = 0; i < 1000; i++) {
+        monitor.record(`${round} ${i}`, 1);
+        monitor.cacheHit(`${round} ${i}`);
+      }
+      expect(names(monitor)).toHaveLength(1000);
+      expect(monitor.getStats(`${round} 999`)).toMatchObject({ count: 1 });
+      expect(Object.keys(monitor.getSummary().caches.byType)).toHaveLength(1000);
+      monitor.reset();
+      expect([names(monitor), monitor.getStats(`${round} 0`)]).toEqual([[], null]);
+    }
+    timer.stop();
+    monitor.record('first 5', 1);
+    expect(names(monitor).sort()).toEqual(['first 5', 'timer']);
+  });
+
+  test('and a thread goes on after another one has reset', async () => {
+    const monitor = getGlobalMonitor();
+    const code = `const { parentPort } = require('node:worker_threads'), { getGlobalMonitor } = require(${JSON.stringify(root)});
+      const monitor = getGlobalMonitor();
+      parentPort.on('message', () => { monitor.recordMany('across', [1, 1]); parentPort.postMessage('done'); });`;
+    const worker = new Worker(code, { eval: true });
+    onTestFinished(() => void worker.terminate());
+    const round = () => new Promise((resolve) => (worker.once('message', resolve), worker.postMessage('go')));
+    await round();
+    expect(monitor.getStats('across')!.count).toBe(2);
+    monitor.reset();
+    await round();
+    expect(monitor.getStats('across')!.count).toBe(2);
   });
 });
 
@@ -320,6 +372,45 @@ describe('snapshots', () => {
       { ...good(), operations: [{ ...good().operations[0], histogram: [1, -1] }] }, circular, { ...good(), startedAt: 5n },
     ];
     for (const snapshot of bad) expect((await failure(() => mergeSnapshots(snapshot as never))).code).toBe('INVALID_ARGUMENT');
+    const damages: ((snapshot: any) => void)[] = [
+      (snapshot) => (snapshot.takenAt = 1e300),
+      (snapshot) => (snapshot.startedAt = -1e300),
+      (snapshot) => (snapshot.startedAt = snapshot.takenAt + 1),
+      ({ operations: [one] }) => (one.min = 100),
+      ({ operations: [one] }) => (one.max = 0.001),
+      ({ operations: [one] }) => (one.total = 50),
+      ({ operations: [one] }) => (one.firstAt = one.lastAt + 86_400_000),
+      ({ operations: [one] }) => (one.lastAt = 9e15),
+      ({ operations: [one] }) => (one.errors = 2),
+      ({ operations: [one] }) => (one.throughput.lastMinute = -1),
+      ({ operations }) => operations.push(operations[0]),
+      ({ caches }) => caches.push(caches[0]),
+      ({ cycles }) => (cycles.summary.count = 5),
+      ({ cycles }) => (cycles.summary.cacheHits = 5),
+      ({ cycles }) => (cycles.summary.llmTime = -5),
+      ({ cycles }) => (cycles.recent[0].startedAt = 1e300),
+      ({ cycles }) => (cycles.recent[0].endedAt = 0),
+      ({ cycles }) => (cycles.recent[0].status = 'inProgress'),
+      ({ cycles }) => (cycles.active[0].status = 'failed'),
+      ({ errors }) => (errors[0].at = 1e300),
+    ];
+    const whole = new PerformanceMonitor();
+    whole.record('a', 1);
+    whole.cacheHit('a');
+    whole.record('b', 1, { error: new Error('no') });
+    whole.startCycle('a');
+    whole.endCycle('a');
+    whole.startCycle('b');
+    for (const damage of damages) {
+      const snapshot = whole.snapshot();
+      damage(snapshot);
+      expect((await failure(() => mergeSnapshots(snapshot))).code, String(damage)).toBe('INVALID_ARGUMENT');
+    }
+    // What follows from other figures is made of those.
+    const lying = whole.snapshot();
+    lying.operations[0]!.p99 = 1e300;
+    lying.caches[0]!.hitRatio = 7;
+    expect(mergeSnapshots(lying)).toMatchObject({ operations: [{ p99: whole.getStats('a')!.p99 }, {}], caches: [{ hitRatio: 1 }] });
     expect((await failure(() => mergeSnapshots())).code).toBe('INVALID_ARGUMENT');
     expect(mergeSnapshots(good() as never).operations).toHaveLength(1);
   });
@@ -434,6 +525,7 @@ test('bad input is refused by name, and changes nothing', async () => {
     [() => monitor.recordMany('a', 5 as never), 'not an array'],
     [() => monitor.recordMany('a', null as never), 'not an array'],
     [() => monitor.recordMany('a', [1], { batchSize: -1 }), 'batchSize'],
+    ...[Infinity, NaN, -1, 1.5, 2 ** 60].map((length): [() => unknown, string] => [() => monitor.recordMany('a', { length }), 'durations']),
     [() => monitor.measure('a', 5 as never), 'not a function'],
     [() => monitor.measure('a', () => 1, { batchSize: NaN }), 'batchSize'],
     [() => monitor.startTimer(''), 'characters'],
@@ -456,6 +548,46 @@ test('bad input is refused by name, and changes nothing', async () => {
   const { throughput: _, ...rest } = JSON.parse(before);
   expect(monitor.getStats('a')).toMatchObject(rest);
   expect(monitor.getSummary()).toMatchObject({ totals: { count: 1 }, caches: { hits: 0, misses: 0 } });
+});
+
+test('random snapshots are refused, or merged to what can be shown', () => {
+  let state = 7;
+  const random = (below: number) => (state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0) % below;
+  const monitor = new PerformanceMonitor();
+  for (let i = 0; i < 20; i++) monitor.record(`operation ${i % 4}`, i, { memory: i });
+  monitor.cacheMiss();
+  monitor.startCycle('a');
+  monitor.endCycle('a');
+  const json = JSON.stringify(monitor.snapshot());
+  const values = [null, -1, 0, 1e300, 2 ** 53, 1.5, '', 'a', [], {}, true, [1, 1]];
+  let [merged, refused] = [0, 0];
+  for (let round = 0; round < 3000; round++) {
+    const snapshot = JSON.parse(json) as MonitorSnapshot;
+    let place: any = snapshot;
+    for (let depth = random(4); depth >= 0; depth--) {
+      const keys = Object.keys(place);
+      const key = keys[random(keys.length)];
+      if (key === undefined) break;
+      if (depth > 0 && typeof place[key] === 'object' && place[key] !== null) place = place[key];
+      else if (random(5) === 0) delete place[key];
+      else place[key] = values[random(values.length)];
+    }
+    let whole: MonitorSnapshot;
+    try {
+      whole = mergeSnapshots(snapshot, monitor.snapshot());
+    } catch (error) {
+      expect(error, JSON.stringify(snapshot)).toBeInstanceOf(EmbeddingError);
+      expect((error as EmbeddingError).code).toBe('INVALID_ARGUMENT');
+      refused++;
+      continue;
+    }
+    merged++;
+    expect(mergeSnapshots(whole).operations.map(({ count }) => count)).toEqual(whole.operations.map(({ count }) => count));
+    const dates = [whole.takenAt, whole.startedAt, ...whole.operations.flatMap((one) => [one.firstAt, one.lastAt]), ...whole.cycles.recent.flatMap((one) => [one.startedAt, one.endedAt ?? 0])];
+    for (const date of dates) new Date(date).toISOString();
+    for (const one of whole.operations) expect(Object.values(one).every((value) => typeof value !== 'number' || Number.isFinite(value))).toBe(true);
+  }
+  expect([merged > 100, refused > 100]).toEqual([true, true]);
 });
 
 test('errors that cannot be shown, or are very long', () => {

@@ -62,10 +62,11 @@ Options of serve
   --max-body-mb N           megabytes in a request (8)
   --max-queued-requests N   requests that wait before others are sent away (512)
   --max-queued-mb N         megabytes of them, vectors included (256)
-  --drain-seconds N         how long SIGTERM and Ctrl-C wait for what runs (8)
+  --drain-seconds N         how long SIGTERM and Ctrl-C wait for what runs, at most (8)
 Options of serve and dashboard
   --port N         where it is served (8080; the dashboard 4040, or another one if that is taken)
   --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
+  --allow-host NAME         another name by which it may be asked for; may be given several times, * is any
 Options of all
   --help, --version
 

@@ -14,7 +14,7 @@ const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: mode
 
 /** The number of an option. */
 function numeric(name, text) {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  if (/^(\d+\.?\d*|\.\d+)$/.test(text)) return Number(text);
   throw new UsageError(`--${name} is ${text}, not a number`);
 }
 

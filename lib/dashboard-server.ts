@@ -5,6 +5,7 @@ import { join } from 'node:path';
 
 import type { DashboardServer, ServeOptions } from './dashboard';
 import { EmbeddingError } from './errors';
+import { answersTo, areHosts } from './hosts';
 import { show } from './input';
 import { PROMETHEUS_TYPE } from './monitor-reports';
 import { refused, type Given } from './options';
@@ -43,14 +44,19 @@ const HEARTBEAT_MS = 15_000;
 /** Most bytes that wait for one reader: one that reads no more is let go, and comes back by itself. */
 const MAX_BACKLOG = 64 << 20;
 
-export async function serve(live: Live, { port = 0, host = '127.0.0.1', keepAlive = false }: Given<ServeOptions>): Promise<DashboardServer> {
+export async function serve(
+  live: Live,
+  { port = 0, host = '127.0.0.1', allowedHosts = [], keepAlive = false }: Given<ServeOptions>,
+  whenClosed: () => void,
+): Promise<DashboardServer> {
   if (!Number.isInteger(port) || port < 0 || port > 65535) throw refused('port', `${show(port)} is not a whole number from 0 to 65535`);
   if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
+  if (!areHosts(allowedHosts)) throw refused('allowedHosts', `${show(allowedHosts)} is not an array of names or addresses, without scheme and port`);
   if (typeof keepAlive !== 'boolean') throw refused('keepAlive', `${show(keepAlive)} is not true or false`);
 
   const page = new Map(Object.entries(FILES).map(([url, [file, type]]) => [url, { type, body: readFileSync(join(__dirname, 'dashboard', file)) }]));
   const readers = new Set<ServerResponse>();
-  const local = isLoopback(host);
+  const answers = answersTo(host, allowedHosts);
 
   const answer = (request: IncomingMessage, response: ServerResponse) => {
     const send = (status: number, type: string, body: string | Buffer) => {
@@ -59,7 +65,7 @@ export async function serve(live: Live, { port = 0, host = '127.0.0.1', keepAliv
     };
     const text = 'text/plain; charset=utf-8';
     // Another site must not reach a page of this machine by a name of its own.
-    if (local && !isLoopback(hostOf(request.headers.host))) return send(403, text, 'This page is for this machine: ask for it as 127.0.0.1 or localhost\n');
+    if (!answers(request.headers.host ?? '')) return send(403, text, 'This page has another name: ask for it as 127.0.0.1 or localhost, or name this host in allowedHosts (--allow-host)\n');
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD');
       return send(405, text, 'Only GET and HEAD\n');
@@ -108,21 +114,13 @@ export async function serve(live: Live, { port = 0, host = '127.0.0.1', keepAliv
   let closed: Promise<void> | undefined;
   const close = () =>
     (closed ??= new Promise((resolve) => {
+      whenClosed();
       for (const reader of readers) reader.end();
       server.close(() => resolve());
       server.closeAllConnections();
     }));
   const shown = isIP(host) === 6 ? `[${host}]` : host;
   return { url: `http://${shown}:${bound}/`, port: bound, close, [Symbol.asyncDispose]: close };
-}
-
-function isLoopback(host: string | undefined): boolean {
-  return host !== undefined && (/^127\.\d+\.\d+\.\d+$/.test(host) || host === '::1' || /^(.+\.)?localhost$/i.test(host));
-}
-
-/** The host of a header, without port and brackets. */
-function hostOf(header: string | undefined): string | undefined {
-  return /^\[(.*)\](:\d+)?$/.exec(header ?? '')?.[1] ?? header?.replace(/:\d+$/, '');
 }
 
 function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {

@@ -1,5 +1,5 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 
 import { EmbeddingError } from './errors';
 import { invalid, show } from './input';
@@ -84,13 +84,19 @@ export interface ServeOptions {
   port?: number;
   /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
   host?: string;
+  /**
+   * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
+   * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
+   * visits it; else any.
+   */
+  allowedHosts?: string[];
   /** Whether the process stays alive for it. Default false. */
   keepAlive?: boolean;
 }
 
 const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, interval: true, history: true, title: true });
 
-const readServe = optionReader<ServeOptions>({ port: true, host: true, keepAlive: true });
+const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, keepAlive: true });
 
 /** A page that is being served. */
 export interface DashboardServer extends AsyncDisposable {
@@ -119,6 +125,8 @@ export class PerformanceDashboard implements AsyncDisposable {
   /** Told what is new, as JSON. */
   readonly #listeners = new Set<(json: string) => void>();
   readonly #servers = new Set<DashboardServer>();
+  /** Files that are being written. */
+  readonly #writing = new Set<Promise<void>>();
   readonly #timer: NodeJS.Timeout;
   /** As of the latest point. */
   #sourced: Sourced;
@@ -168,12 +176,19 @@ export class PerformanceDashboard implements AsyncDisposable {
    * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
    */
   async exportJson(path: string): Promise<void> {
-    await write(path, `${JSON.stringify(this.snapshot())}\n`);
+    await this.#write(path, () => `${JSON.stringify(this.snapshot())}\n`);
   }
 
   /** Writes a table as CSV. */
   async exportCsv(path: string, table: CsvTable = 'operations'): Promise<void> {
-    await write(path, csvOf(insideOf(this.#monitor).read(2 ** 32 - 1), table));
+    await this.#write(path, () => csvOf(insideOf(this.#monitor).read(2 ** 32 - 1), table));
+  }
+
+  async #write(path: string, text: () => string): Promise<void> {
+    const writing = write(pathOf(path), text());
+    const over = writing.catch(() => {}).then(() => void this.#writing.delete(over));
+    this.#writing.add(over);
+    await writing;
   }
 
   /**
@@ -192,7 +207,7 @@ export class PerformanceDashboard implements AsyncDisposable {
         return () => this.#listeners.delete(listener);
       },
     };
-    const server = await serve(live, given);
+    const server = await serve(live, given, () => this.#servers.delete(server));
     this.#servers.add(server);
     return server;
   }
@@ -204,7 +219,8 @@ export class PerformanceDashboard implements AsyncDisposable {
    */
   static async serveSnapshot(path: string, options: ServeOptions = {}): Promise<DashboardServer> {
     const given = readServe(options);
-    let current = readSnapshot(path);
+    const file = pathOf(path);
+    let current = readSnapshot(file);
     const listeners = new Set<(event: 'snapshot', json: string) => void>();
     const live: Live = {
       snapshot: () => JSON.stringify(current),
@@ -215,29 +231,24 @@ export class PerformanceDashboard implements AsyncDisposable {
         return () => listeners.delete(send);
       },
     };
-    const server = await serve(live, given);
     const changed = () => {
       try {
-        current = readSnapshot(path);
+        current = readSnapshot(file);
       } catch {
         return; // Not yet, or no longer, a snapshot: what was there stays.
       }
       for (const send of listeners) send('snapshot', live.snapshot());
     };
-    watchFile(path, { interval: 1000, persistent: false }, changed);
-    const close = () => {
-      unwatchFile(path, changed);
-      return server.close();
-    };
-    return { url: server.url, port: server.port, close, [Symbol.asyncDispose]: close };
+    const server = await serve(live, given, () => unwatchFile(file, changed));
+    watchFile(file, { interval: 1000, persistent: false }, changed);
+    return server;
   }
 
-  /** Ends its servers, and takes no more points. */
+  /** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#listeners.clear();
-    await Promise.all([...this.#servers].map((server) => server.close()));
-    this.#servers.clear();
+    await Promise.all([...[...this.#servers].map((server) => server.close()), ...this.#writing]);
   }
 
   /** The same as {@link close}, for `await using`. */
@@ -354,8 +365,7 @@ function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined
 }
 
 /** A snapshot in a file, which may come from anybody: parsed whole by the native side. The page looks after the rest. */
-function readSnapshot(path: unknown): MonitorSnapshot & { dashboard: object } {
-  if (typeof path !== 'string' || path === '') throw invalid(`The path is ${show(path)}, not a non-empty string`);
+function readSnapshot(path: string): MonitorSnapshot & { dashboard: object } {
   let json: string;
   try {
     json = readFileSync(path, 'utf8');
@@ -375,11 +385,24 @@ function readSnapshot(path: unknown): MonitorSnapshot & { dashboard: object } {
 }
 
 /** Loaded with the first page: who serves none should not hold node:http in memory. */
-async function serve(live: Live, options: Given<ServeOptions>): Promise<DashboardServer> {
-  return (await import('./dashboard-server.js')).serve(live, options);
+async function serve(live: Live, options: Given<ServeOptions>, whenClosed: () => void): Promise<DashboardServer> {
+  return (await import('./dashboard-server.js')).serve(live, options, whenClosed);
 }
 
-async function write(path: unknown, text: string): Promise<void> {
-  if (typeof path !== 'string' || path === '') throw invalid(`The path is ${show(path)}, not a non-empty string`);
-  await settle(() => native().writeWhole(path, text));
+/** Files that are being written: of several writes to one path, each begins when the one before is over. */
+const writes = new Map<string, Promise<void>>();
+
+function write(path: string, text: string): Promise<void> {
+  const written = (writes.get(path) ?? Promise.resolve()).then(() => settle(() => native().writeWhole(path, text)));
+  const over: Promise<void> = written.catch(() => {}).then(() => {
+    if (writes.get(path) === over) writes.delete(path);
+  });
+  writes.set(path, over);
+  return written;
+}
+
+/** The path of a file as it is meant now, wherever the process goes. */
+function pathOf(given: unknown): string {
+  if (typeof given === 'string' && given !== '') return resolve(given);
+  throw invalid(`The path is ${show(given)}, not a non-empty string`);
 }

@@ -156,11 +156,14 @@ export function csvOf(snapshot: MonitorSnapshot, table: CsvTable): string {
   return rows.map((row) => `${row.map(cell).join(',')}\r\n`).join('');
 }
 
-/** A cell that no spreadsheet takes for a formula: text that looks like one gets an apostrophe in front. */
+/**
+ * A cell that no spreadsheet takes for a formula: text that looks like one gets an apostrophe in front. Quoted where it
+ * would be several cells to one that separates them by something else, as most do outside of the English-speaking world.
+ */
 function cell(value: string | number | null): string {
   if (typeof value !== 'string') return value === null ? '' : String(value);
   const text = /^[\s\u0000]*[=+\-@＝＋－＠]|^[\t\r\n]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  return /[",;|\u0000-\u001f\u0085\u2028\u2029]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
 }
 
 /** A number with as many digits as a person reads. */

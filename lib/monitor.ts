@@ -1,6 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
+import { resolve } from 'node:path';
 
 import { EmbeddingError, messageOf, toEmbeddingError } from './errors';
+import { atExit } from './exit';
 import { invalid, requireString, requireWhole, show } from './input';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
 import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './monitor-snapshot';
@@ -117,7 +119,7 @@ const FAILED = 1;
 const HIT = 2;
 const MISS = 3;
 
-/** Names whose number is kept on this side: as many as the native side has numbers. */
+/** Names that have a number, of operations and of caches; with one more, all get new ones. */
 const NAMES = 1000;
 
 /** What is measured from the start to {@link stop}. */
@@ -148,11 +150,14 @@ let globalOne: () => PerformanceMonitor;
  *
  * Times are kept in HDR histograms, so that percentiles are right to 0.4 % however many there are, and two monitors can
  * be merged. Recording costs some tens of nanoseconds and never blocks. The first 1000 names (of operations, and of
- * cached types) are told apart; what comes after them is counted together as `(others)`.
+ * cached types) under which something is recorded are told apart; what comes after them is counted together as
+ * `(others)`, until {@link reset}.
  */
 export class PerformanceMonitor implements AsyncDisposable {
   readonly #native: NativeMonitor;
-  readonly #persistPath: string | undefined;
+  /** Whether it is the one of all threads. */
+  readonly #shared: boolean;
+  #persistPath: string | undefined;
   readonly #persistInterval: number;
   readonly #operations = new Map<string, number>();
   readonly #caches = new Map<string, number>();
@@ -160,12 +165,17 @@ export class PerformanceMonitor implements AsyncDisposable {
   #used = 0;
   /** Where the native side writes what the process holds. */
   readonly #memory = new Float64Array(2);
+  #flushing: NodeJS.Timeout | undefined;
   #saving: NodeJS.Timeout | undefined;
-  #unsaved = false;
+  /** Settled when what is being written is written. */
+  #saves: Promise<unknown> = Promise.resolve();
+  /** There while something is not yet written: takes back what shall be done when the process ends. */
+  #unsaved: (() => void) | undefined;
 
   /**
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option; `CACHE_STORAGE_FAILED` where `persistPath` cannot
-   * be read. A damaged file is renamed and kept, and told on the `diagnostics_channel` `embedcore:monitor`.
+   * be read, or was never a file of cycles. A damaged one is renamed and kept, what makes sense of it is read, and it is
+   * told on the `diagnostics_channel` `embedcore:monitor`; so is one of a later release, which is left as it is.
    */
   constructor(options: MonitorOptions = {}) {
     const { persistInterval = 5000, ...rest } = readMonitor(options);
@@ -173,20 +183,30 @@ export class PerformanceMonitor implements AsyncDisposable {
       throw refused('persistInterval', `${show(persistInterval)} is not a number of milliseconds from 0 to ${2 ** 31 - 1}`);
     }
     const shared = (options as unknown) === GLOBAL;
+    // What it means now, wherever the process goes.
+    if (typeof rest.persistPath === 'string' && rest.persistPath !== '') rest.persistPath = resolve(rest.persistPath);
     const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(crossing(rest))));
     this.#native = own;
     monitorHandles.set(this, own);
+    this.#shared = shared;
     this.#persistInterval = persistInterval;
     this.#persistPath = rest.persistPath;
     if (shared) atExit(() => this.#flush());
-    if (this.#persistPath === undefined) return;
-    const aside = call(() => own.load());
-    if (aside) publish({ monitor: this, type: 'file-set-aside', path: this.#persistPath, movedTo: aside[0]!, reason: aside[1]! });
-    const self = new WeakRef(this);
-    atExit(() => {
-      const monitor = self.deref();
-      if (monitor) monitor.#saveAtExit();
-    });
+    if (this.#persistPath !== undefined) this.#load(this.#persistPath);
+  }
+
+  #load(path: string): void {
+    const unusable = call(() => this.#native.load());
+    if (!unusable) return;
+    const { movedTo, reason } = unusable;
+    if (movedTo != null) {
+      publish({ monitor: this, type: 'file-set-aside', path, movedTo, reason });
+      // What was read of it is written again.
+      return this.#changed();
+    }
+    this.#persistPath = undefined;
+    const message = `Could not use ${path}: ${reason}. Cycles are kept in memory only; pass another path, or take that release`;
+    publish({ monitor: this, type: 'storage-failed', path, error: new EmbeddingError('CACHE_STORAGE_FAILED', message, { details: { path } }) });
   }
 
   static {
@@ -219,7 +239,7 @@ export class PerformanceMonitor implements AsyncDisposable {
 
   /** Measures time and memory from now until `stop()`; or, with `using`, until the end of the block. */
   startTimer(name: string): MonitorTimer {
-    const id = this.#operation(name);
+    this.#operation(name);
     this.#native.memory(this.#memory);
     const resident = this.#memory[0]!;
     const highWater = this.#memory[1]!;
@@ -227,12 +247,13 @@ export class PerformanceMonitor implements AsyncDisposable {
     let duration: number | undefined;
     const stop = (options: StopOptions = {}) => {
       if (duration !== undefined) return duration;
-      const now = performance.now();
+      const took = since(started);
       const { batchSize, success, error } = checked(readStop(options));
-      duration = now - started;
-      call(() => this.#native.end(id, duration!, batchSize, success, resident, highWater));
-      this.#tell(name, duration, batchSize, success, error);
-      return duration;
+      duration = took;
+      const id = this.#operation(name);
+      call(() => this.#native.end(id, took, batchSize, success, resident, highWater));
+      this.#tell(name, took, batchSize, success, error);
+      return took;
     };
     return { stop, [Symbol.dispose]: () => void stop() };
   }
@@ -242,10 +263,9 @@ export class PerformanceMonitor implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is recorded then.
    */
   record(name: string, ms: number, options?: RecordOptions): void {
-    const id = this.#operations.get(name) ?? this.#operation(name);
     if (typeof ms !== 'number' || !(ms >= 0 && ms <= MAX_MS)) throw notADuration('The duration', ms);
-    if (options === undefined && !events.hasSubscribers) return this.#push(id * EVENT, ms, 1);
-    const { batchSize, success, error, memory } = checked(options === undefined ? {} : readRecord(options));
+    const { batchSize, success, error, memory } = options === undefined ? PLAIN : checked(readRecord(options));
+    const id = this.#operations.get(name) ?? this.#operation(name);
     if (memory) call(() => this.#native.recordWithMemory(id, ms, batchSize, success, memory.before, memory.after, memory.peak));
     else this.#push(id * EVENT + (success ? 0 : FAILED), ms, batchSize);
     this.#tell(name, ms, batchSize, success, error);
@@ -256,9 +276,9 @@ export class PerformanceMonitor implements AsyncDisposable {
    * `Float64Array`. Of one that is no duration, the index is named and none is recorded.
    */
   recordMany(name: string, durations: ArrayLike<number>, options: RecordManyOptions = {}): void {
-    const id = this.#operation(name);
     const { batchSize, success } = checked(readRecordMany(options));
     const packed = durations instanceof Float64Array ? durations : numbersOf(durations);
+    const id = this.#operation(name);
     call(() => this.#native.recordMany(id, packed, batchSize, success));
     if (events.hasSubscribers) publish({ monitor: this, type: 'operations', name, durations, items: batchSize, success });
   }
@@ -359,7 +379,7 @@ export class PerformanceMonitor implements AsyncDisposable {
     return this.#read(true);
   }
 
-  /** Forgets everything, cycles in progress included. */
+  /** Forgets everything, names and cycles in progress included. */
   reset(): void {
     this.#flush();
     call(() => this.#native.reset());
@@ -392,37 +412,56 @@ export class PerformanceMonitor implements AsyncDisposable {
   }
 
   /**
-   * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. With
+   * Offers everything to OpenTelemetry: counters, and gauges of percentiles, read whenever the SDK collects. Several
+   * monitors of one `MeterProvider` add up. Where there is none yet, it begins within a second after one was set. With
    * `spans: true`, {@link measure} and timers are recorded as spans, too. Needs `@opentelemetry/api`, which is an
    * optional peer.
    *
    * @throws {@link EmbeddingError} `BACKEND_UNAVAILABLE` where that package is not installed.
    */
   connectOpenTelemetry(options: OpenTelemetryOptions = {}): OpenTelemetryConnection {
-    return connect(this, () => this.#read(false, 0), events, options);
+    return connect(this, (histograms) => this.#read(histograms, 0), events, options);
   }
 
   /**
-   * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power.
+   * Writes cycles to `path` (default: `persistPath`), whole or not at all; they survive even a loss of power. Any number of
+   * monitors, threads and processes may write to one path: the file is that of one of them.
    * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
    */
   async save(path: string | undefined = this.#persistPath): Promise<void> {
     if (path === undefined) throw invalid('There is no path to save to: pass one, or the option persistPath');
+    if (requireString('The path', path) === '') throw invalid('The path is empty: pass that of a file');
+    const saving = this.#save(resolve(path));
+    this.#saves = Promise.allSettled([this.#saves, saving]);
+    await saving;
+  }
+
+  async #save(path: string): Promise<void> {
     const own = path === this.#persistPath;
-    if (own) this.#unsaved = false;
+    if (own) this.#mark(false);
     try {
-      await settle(() => this.#native.save(requireString('The path', path)));
+      await settle(() => this.#native.save(path));
     } catch (error) {
-      if (own) this.#unsaved = true;
+      if (own) this.#mark(true);
       throw error;
     }
   }
 
-  /** Writes what is not yet written. What is recorded later is still kept in memory. */
+  /**
+   * Resolves when all that was recorded before is written, and what was being written. What is recorded later is still
+   * kept in memory.
+   * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`.
+   */
   async close(): Promise<void> {
     clearTimeout(this.#saving);
     this.#saving = undefined;
-    if (this.#unsaved) await this.save();
+    await this.#saves;
+    try {
+      if (this.#unsaved) await this.save();
+    } finally {
+      // Who is told that it failed has it in hand, and what is closed is let go.
+      this.#mark(false);
+    }
   }
 
   /** The same as {@link close}, for `await using`. */
@@ -439,11 +478,27 @@ export class PerformanceMonitor implements AsyncDisposable {
   }
 
   #operation(name: string): number {
-    return numberOf(this.#operations, 'The name', name, (known) => this.#native.operation(known));
+    return this.#numberOf(this.#operations, 'The name', name, (known) => this.#native.operation(known));
   }
 
   #cache(type: string): number {
-    return numberOf(this.#caches, 'The type', type, (known) => this.#native.cache(known));
+    return this.#numberOf(this.#caches, 'The type', type, (known) => this.#native.cache(known));
+  }
+
+  /** The number that stands for a name, until there are too many of them. */
+  #numberOf(known: Map<string, number>, what: string, name: string, ask: (name: string) => number): number {
+    const found = known.get(name);
+    if (found !== undefined) return found;
+    requireString(what, name);
+    if (known.size >= NAMES) {
+      this.#flush();
+      this.#operations.clear();
+      this.#caches.clear();
+      call(() => this.#native.forget());
+    }
+    const id = call(() => ask(name));
+    known.set(name, id);
+    return id;
   }
 
   #push(what: number, ms: number, items: number): void {
@@ -455,8 +510,9 @@ export class PerformanceMonitor implements AsyncDisposable {
     const now = performance.now();
     buffer[at + 3] = now;
     this.#used = at + EVENT;
-    // Other threads may read the same monitor: they should not wait for all the others.
+    // Other threads may read the same monitor: they should not wait for all the others, nor lose them with this thread.
     if (this.#used === buffer.length || now - buffer[3]! > WAIT_MS) this.#flush();
+    else if (this.#shared) this.#flushing ??= setTimeout(() => ((this.#flushing = undefined), this.#flush()), WAIT_MS).unref();
   }
 
   /** Hands over what waits. */
@@ -475,7 +531,7 @@ export class PerformanceMonitor implements AsyncDisposable {
 
   #changed(): void {
     if (this.#persistPath === undefined) return;
-    this.#unsaved = true;
+    this.#mark(true);
     const path = this.#persistPath;
     this.#saving ??= setTimeout(() => {
       this.#saving = undefined;
@@ -483,8 +539,14 @@ export class PerformanceMonitor implements AsyncDisposable {
     }, this.#persistInterval).unref();
   }
 
+  /** Notes whether there is something that must be written before the process ends. */
+  #mark(unsaved: boolean): void {
+    if (unsaved) this.#unsaved ??= atExit(() => this.#saveAtExit());
+    else this.#unsaved = void this.#unsaved?.();
+  }
+
   #saveAtExit(): void {
-    if (!this.#unsaved || this.#persistPath === undefined) return;
+    if (this.#persistPath === undefined) return;
     try {
       this.#native.saveNow(this.#persistPath);
     } catch (thrown) {
@@ -506,21 +568,15 @@ export function getGlobalMonitor(): PerformanceMonitor {
   return (sharedMonitor ??= globalOne());
 }
 
-/** The number that stands for a name. */
-function numberOf(known: Map<string, number>, what: string, name: string, ask: (name: string) => number): number {
-  const found = known.get(name);
-  if (found !== undefined) return found;
-  const id = call(() => ask(requireString(what, name)));
-  if (known.size < NAMES) known.set(name, id);
-  return id;
-}
-
 interface Checked {
   batchSize: number;
   success: boolean;
   error: unknown;
   memory: { before: number; after: number; peak: number } | undefined;
 }
+
+/** What is said of an operation where nothing is. */
+const PLAIN: Checked = { batchSize: 1, success: true, error: undefined, memory: undefined };
 
 function checked({ batchSize = 1, error, success = error === undefined, memory }: RecordOptions): Checked {
   if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
@@ -551,6 +607,12 @@ function notADuration(what: string, value: unknown): EmbeddingError {
   return invalid(`${what} is ${show(value)}: pass milliseconds, a number from 0 to ${MAX_MS}`);
 }
 
+/** Milliseconds since `started`: none where the clock was set back meanwhile, as test runners do. */
+function since(started: number): number {
+  const ms = performance.now() - started;
+  return ms > 0 ? Math.min(ms, MAX_MS) : 0;
+}
+
 /** Up to the first that is no number, which becomes NaN and is refused with its index: a length may be anything. */
 function numbersOf(values: unknown): Float64Array {
   const numbers: number[] = [];
@@ -568,11 +630,4 @@ function numbersOf(values: unknown): Float64Array {
     throw new EmbeddingError('INVALID_ARGUMENT', `The durations cannot be read: ${messageOf(cause)}`, { cause });
   }
   return Float64Array.from(numbers);
-}
-
-const exits: (() => void)[] = [];
-
-function atExit(work: () => void): void {
-  if (exits.length === 0) process.on('exit', () => exits.forEach((each) => each()));
-  exits.push(work);
 }

@@ -186,6 +186,17 @@ export interface NativeResult {
   exact: boolean;
 }
 
+/** See `src/binding/answer.rs`. */
+export interface NativeItems {
+  values: Float32Array;
+  dimensions: number;
+  truncated: Uint8Array;
+  first: number;
+  base64: boolean;
+  before: string;
+  after: string;
+}
+
 export interface NativePrompt {
   scope: string;
   text: string;
@@ -239,6 +250,7 @@ export interface NativeMemoryProcessor {
 export interface NativeMonitor {
   operation(name: string): number;
   cache(type: string): number;
+  forget(): void;
   drain(events: Float64Array, now: number): void;
   recordMany(id: number, durations: Float64Array, items: number, success: boolean): void;
   recordWithMemory(id: number, ms: number, items: number, success: boolean, before: number, after: number, peak: number): void;
@@ -254,7 +266,7 @@ export interface NativeMonitor {
   cycleFiles(id: string, count: number): void;
   endCycle(id: string, success: boolean): string;
   cycles(): string;
-  load(): string[] | null;
+  load(): { movedTo?: string | null; reason: string } | null;
   saveNow(path: string): void;
   save(path: string): Promise<void>;
   machine(): string;
@@ -296,6 +308,8 @@ export interface Addon {
     paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
   ): Promise<NativeFileFailure[]>;
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
+  writeItems(items: NativeItems): Buffer;
+  writeManyItems(items: NativeItems): Promise<Buffer>;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

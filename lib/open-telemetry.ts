@@ -3,7 +3,7 @@ import type { Channel } from 'node:diagnostics_channel';
 import { EmbeddingError } from './errors';
 import { show } from './input';
 import type { MonitorEvent, PerformanceMonitor } from './monitor';
-import type { MonitorSnapshot } from './monitor-snapshot';
+import { mergeSnapshots, type MonitorSnapshot } from './monitor-snapshot';
 import { optionReader, refused } from './options';
 
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
@@ -23,17 +23,20 @@ export interface OpenTelemetryConnection extends Disposable {
 }
 
 // Of `@opentelemetry/api`, what is used here: its own types would be missing where it is not installed.
-interface Instrument {
-  readonly instrument?: never;
+interface Counter {
+  add(value: number, attributes: Record<string, string>): void;
+}
+interface Gauge {
+  readonly gauge?: never;
 }
 interface Observer {
-  observe(instrument: Instrument, value: number, attributes?: Record<string, string>): void;
+  observe(gauge: Gauge, value: number, attributes?: Record<string, string>): void;
 }
 interface Meter {
-  createObservableCounter(name: string, options: { description: string; unit?: string }): Instrument;
-  createObservableGauge(name: string, options: { description: string; unit?: string }): Instrument;
-  addBatchObservableCallback(callback: (observer: Observer) => void, instruments: Instrument[]): void;
-  removeBatchObservableCallback(callback: (observer: Observer) => void, instruments: Instrument[]): void;
+  createCounter(name: string, options: { description: string; unit?: string }): Counter;
+  createObservableGauge(name: string, options: { description: string; unit?: string }): Gauge;
+  addBatchObservableCallback(callback: (observer: Observer) => void, gauges: Gauge[]): void;
+  removeBatchObservableCallback(callback: (observer: Observer) => void, gauges: Gauge[]): void;
 }
 interface Span {
   recordException(error: unknown): void;
@@ -43,12 +46,17 @@ interface Span {
 interface Api {
   metrics: { getMeter(name: string): Meter };
   trace: { getTracer(name: string): { startSpan(name: string, options: object): Span } };
+  /** Gives the meter that there is before a provider, the same one always. */
+  createNoopMeter?(): Meter;
 }
 
 const NAME = 'embedcore';
 
 /** `SpanStatusCode.ERROR`. */
 const ERROR = 2;
+
+/** How often it is looked whether there is a provider by now, in milliseconds. */
+const LOOK_MS = 1000;
 
 const QUANTILES = [
   ['0.5', 'p50'],
@@ -57,17 +65,20 @@ const QUANTILES = [
   ['0.999', 'p999'],
 ] as const;
 
+/** What is read of a monitor: with histograms, or without. */
+export type ReadMonitor = (histograms: boolean) => MonitorSnapshot;
+
 export function connect(
   monitor: PerformanceMonitor,
-  read: () => MonitorSnapshot,
+  read: ReadMonitor,
   events: Channel,
   options: OpenTelemetryOptions,
 ): OpenTelemetryConnection {
   const { spans = false, api: given } = readOptions(options);
   if (typeof spans !== 'boolean') throw refused('spans', `${show(spans)} is not true or false`);
   if (given !== undefined && !isApi(given)) throw refused('api', `${show(given)} is not the package @opentelemetry/api`);
-  const { metrics, trace } = (given ?? load()) as Api;
-  const stop = [observe(metrics.getMeter(NAME), read), ...(spans ? [follow(trace, monitor, events)] : [])];
+  const api = (given ?? load()) as Api;
+  const stop = [observe(api, monitor, read), ...(spans ? [follow(api.trace, monitor, events)] : [])];
   const disconnect = () => stop.splice(0).forEach((each) => each());
   return { disconnect, [Symbol.dispose]: disconnect };
 }
@@ -86,40 +97,130 @@ function load(): Api {
   }
 }
 
-function observe(meter: Meter, read: () => MonitorSnapshot): () => void {
-  const counter = (name: string, description: string, unit = '1') => meter.createObservableCounter(`${NAME}.${name}`, { description, unit });
-  const gauge = (name: string, description: string, unit: string) => meter.createObservableGauge(`${NAME}.${name}`, { description, unit });
-  const count = counter('operation.count', 'Operations that have ended, failed ones included.');
-  const errors = counter('operation.errors', 'Operations that failed.');
-  const items = counter('operation.items', 'Items processed.');
-  const busy = counter('operation.time', 'Time of all operations together.', 's');
-  const duration = gauge('operation.duration', 'Percentiles of the time of operations.', 's');
-  const throughput = gauge('operation.throughput', 'Items a second over the last minute.', '{item}/s');
-  const lookups = counter('cache.requests', 'Look-ups in caches.');
-  const cycles = counter('cycles', 'Cycles that have ended.');
-  const memory = gauge('process.memory', 'Memory that the process holds.', 'By');
-  const instruments = [count, errors, items, busy, duration, throughput, lookups, cycles, memory];
-  const callback = (observer: Observer) => {
-    const snapshot = read();
-    for (const one of snapshot.operations) {
-      const operation = { operation: one.name };
-      observer.observe(count, one.count, operation);
-      observer.observe(errors, one.errors, operation);
-      observer.observe(items, one.items, operation);
-      observer.observe(busy, one.total / 1000, operation);
-      observer.observe(throughput, one.throughput.lastMinute, operation);
-      for (const [quantile, key] of QUANTILES) observer.observe(duration, one[key] / 1000, { ...operation, quantile });
-    }
-    for (const { type, hits, misses } of snapshot.caches) {
-      observer.observe(lookups, hits, { type, result: 'hit' });
-      observer.observe(lookups, misses, { type, result: 'miss' });
-    }
-    const { summary } = snapshot.cycles;
-    for (const status of ['succeeded', 'failed', 'interrupted'] as const) observer.observe(cycles, summary[status], { status });
-    if (snapshot.machine) observer.observe(memory, snapshot.machine.processMemory);
+/** Offers a monitor to the meter; where there is no provider yet, to that of the first one that there is. */
+function observe(api: Api, monitor: PerformanceMonitor, read: ReadMonitor): () => void {
+  let leave: (() => void) | undefined;
+  const look = () => {
+    const meter = api.metrics.getMeter(NAME);
+    if (meter === api.createNoopMeter?.()) return false;
+    leave = meterOf(meter).join(monitor, read);
+    return true;
   };
-  meter.addBatchObservableCallback(callback, instruments);
-  return () => meter.removeBatchObservableCallback(callback, instruments);
+  const timer = look() ? undefined : setInterval(() => look() && clearInterval(timer), LOOK_MS).unref();
+  return () => {
+    clearInterval(timer);
+    leave?.();
+  };
+}
+
+const meters = new WeakMap<Meter, Joined>();
+
+function meterOf(meter: Meter): Joined {
+  let joined = meters.get(meter);
+  if (!joined) meters.set(meter, (joined = new Joined(meter)));
+  return joined;
+}
+
+/** What a monitor has told of its sums since it was made or reset. */
+interface Told {
+  since: number;
+  sums: Map<string, number>;
+}
+
+interface Member {
+  read: ReadMonitor;
+  connections: number;
+}
+
+/**
+ * All monitors on one meter, told as one: sums are added to counters, of which the SDK knows one for all; gauges are those
+ * of all durations together.
+ */
+class Joined {
+  readonly #meter: Meter;
+  readonly #counters: Record<'count' | 'errors' | 'items' | 'busy' | 'lookups' | 'cycles', Counter>;
+  readonly #gauges: Record<'duration' | 'throughput' | 'memory', Gauge>;
+  readonly #members = new Map<PerformanceMonitor, Member>();
+  /** Of monitors that have left, too: what one has told is not told anew when it comes back. */
+  readonly #told = new WeakMap<PerformanceMonitor, Told>();
+  readonly #callback = (observer: Observer) => this.#collect(observer);
+
+  constructor(meter: Meter) {
+    this.#meter = meter;
+    const counter = (name: string, description: string, unit = '1') => meter.createCounter(`${NAME}.${name}`, { description, unit });
+    const gauge = (name: string, description: string, unit: string) => meter.createObservableGauge(`${NAME}.${name}`, { description, unit });
+    this.#counters = {
+      count: counter('operation.count', 'Operations that have ended, failed ones included.'),
+      errors: counter('operation.errors', 'Operations that failed.'),
+      items: counter('operation.items', 'Items processed.'),
+      busy: counter('operation.time', 'Time of all operations together.', 's'),
+      lookups: counter('cache.requests', 'Look-ups in caches.'),
+      cycles: counter('cycles', 'Cycles that have ended.'),
+    };
+    this.#gauges = {
+      duration: gauge('operation.duration', 'Percentiles of the time of operations.', 's'),
+      throughput: gauge('operation.throughput', 'Items a second over the last minute.', '{item}/s'),
+      memory: gauge('process.memory', 'Memory that the process holds.', 'By'),
+    };
+  }
+
+  /** Gives the function that takes it back. */
+  join(monitor: PerformanceMonitor, read: ReadMonitor): () => void {
+    if (this.#members.size === 0) this.#meter.addBatchObservableCallback(this.#callback, Object.values(this.#gauges));
+    const member = this.#members.get(monitor) ?? { read, connections: 0 };
+    member.connections++;
+    this.#members.set(monitor, member);
+    return () => {
+      if (--member.connections > 0) return;
+      this.#members.delete(monitor);
+      if (this.#members.size === 0) this.#meter.removeBatchObservableCallback(this.#callback, Object.values(this.#gauges));
+    };
+  }
+
+  #collect(observer: Observer): void {
+    // Percentiles of several are found in the histograms of all.
+    const several = this.#members.size > 1;
+    const snapshots = [...this.#members].map(([monitor, { read }]) => {
+      const snapshot = read(several);
+      this.#told.set(monitor, this.#add(snapshot, this.#told.get(monitor)));
+      return snapshot;
+    });
+    const [first] = snapshots;
+    if (!first) return;
+    const { operations } = several ? mergeSnapshots(...snapshots) : first;
+    for (const one of operations) {
+      const operation = { operation: one.name };
+      observer.observe(this.#gauges.throughput, one.throughput.lastMinute, operation);
+      for (const [quantile, key] of QUANTILES) observer.observe(this.#gauges.duration, one[key] / 1000, { ...operation, quantile });
+    }
+    if (first.machine) observer.observe(this.#gauges.memory, first.machine.processMemory);
+  }
+
+  /** Adds what was not told yet, and gives what is told now. */
+  #add({ operations, caches, cycles, startedAt }: MonitorSnapshot, told: Told | undefined): Told {
+    const { count, errors, items, busy, lookups, cycles: ended } = this.#counters;
+    const before = told?.since === startedAt ? told.sums : new Map<string, number>();
+    const sums = new Map<string, number>();
+    const add = (counter: Counter, kind: string, value: number, attributes: Record<string, string>) => {
+      const key = `${kind} ${Object.values(attributes).join(' ')}`;
+      // A sum of 0 is there from the beginning.
+      if (value !== before.get(key)) counter.add(value - (before.get(key) ?? 0), attributes);
+      sums.set(key, value);
+    };
+    for (const one of operations) {
+      const operation = { operation: one.name };
+      add(count, 'count', one.count, operation);
+      add(errors, 'errors', one.errors, operation);
+      add(items, 'items', one.items, operation);
+      add(busy, 'busy', one.total / 1000, operation);
+    }
+    for (const { type, hits, misses } of caches) {
+      add(lookups, 'lookups', hits, { result: 'hit', type });
+      add(lookups, 'lookups', misses, { result: 'miss', type });
+    }
+    for (const status of ['succeeded', 'failed', 'interrupted'] as const) add(ended, 'cycles', cycles.summary[status], { status });
+    return { since: startedAt, sums };
+  }
 }
 
 /** Makes spans of what ends. */

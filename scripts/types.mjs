@@ -65,7 +65,8 @@ export declare const naming: <T>(name: (option: string) => string, work: () => T
 export declare const read: (from: object, name: string, path: string) => unknown;
 export declare const refused: (option: string, reason: string) => Error;
 `);
-  write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\nexport type NativeFileFailure = any;\n');
+  write('lib/native.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\nexport type NativeFileFailure = any;\n');
+  write('lib/hosts.d.ts', 'export declare const answersTo: any;\nexport declare const areHosts: (value: unknown) => value is string[];\n');
   const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
   const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);
   write('lib/errors.d.ts', `${errors.join('')}export type EmbeddingErrorCode = any;\n`);

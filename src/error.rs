@@ -15,7 +15,7 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(String),
     /// A text has nothing in it.
-    #[error("Text {index} is empty: leave it out, or pass onError: 'skip' to have all others answered")]
+    #[error("Text {index} is empty: leave it out")]
     EmptyText {
         /// The text's position in the call.
         index: usize,

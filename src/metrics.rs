@@ -6,18 +6,24 @@
 
 mod cycles;
 mod distribution;
+mod file;
+mod names;
+mod recorder;
+mod sampler;
 mod series;
 mod snapshot;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-pub use cycles::{Cycle, CycleReport, CycleStatus, CycleSummary, write_whole};
+pub use cycles::{Cycle, CycleReport, CycleStatus, CycleSummary};
 pub use distribution::{Latency, MAX_MS, nanoseconds};
+pub use file::{Unusable, write_whole};
+pub use recorder::{Event, Numbers, Recorder};
+pub use sampler::{Interval, IntervalOperation, Sampler};
 use serde::{Deserialize, Serialize};
 pub use series::MemoryUse;
 pub use snapshot::{CacheUse, Operation, OperationMemory, Snapshot, Throughput};
@@ -25,7 +31,8 @@ pub use snapshot::{CacheUse, Operation, OperationMemory, Snapshot, Throughput};
 use crate::error::{Error, Result};
 use crate::host::{Clock, ProcessMemory, SystemClock, process_memory};
 use cycles::Cycles;
-use series::{Ended, Series, Tally};
+use names::Names;
+use series::Series;
 
 /// Longest name of an operation, a cache's type or a cycle, in characters.
 pub const MAX_NAME: usize = 256;
@@ -72,29 +79,6 @@ pub struct Failure {
     pub message: String,
 }
 
-/// One recorded operation, with numbers for names: see [`Metrics::operation`] and [`Metrics::cache`].
-#[derive(Debug, Clone, Copy)]
-pub enum Event {
-    /// An operation has ended.
-    Ended {
-        /// The operation.
-        id: usize,
-        /// How long it took.
-        ns: u64,
-        /// What it has processed.
-        items: u64,
-        /// Whether it did.
-        success: bool,
-    },
-    /// Something was looked up.
-    Lookup {
-        /// The type.
-        id: usize,
-        /// Whether it was there.
-        hit: bool,
-    },
-}
-
 /// Everything that is measured.
 pub struct Metrics {
     clock: Arc<dyn Clock>,
@@ -103,9 +87,11 @@ pub struct Metrics {
     origin: (u64, u64),
     /// When it was made or emptied, in microseconds.
     started_us: AtomicU64,
-    operations: RwLock<Registry<Series>>,
-    caches: RwLock<Registry<Lookups>>,
+    operations: Names<Series>,
+    caches: Names<Lookups>,
     cycles: Mutex<Cycles>,
+    /// Held while cycles are written, so that what is written last is what was known last.
+    saving: Mutex<()>,
     failures: Mutex<VecDeque<Failure>>,
     /// The latest look at memory, and when it was.
     memory: Mutex<Option<(u64, ProcessMemory)>>,
@@ -113,8 +99,8 @@ pub struct Metrics {
 }
 
 /// How one type was found.
+#[derive(Default)]
 struct Lookups {
-    kind: Arc<str>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -137,9 +123,10 @@ impl Metrics {
             probe,
             origin,
             started_us: AtomicU64::new(origin.0),
-            operations: RwLock::default(),
-            caches: RwLock::default(),
+            operations: Names::default(),
+            caches: Names::default(),
             cycles: Mutex::new(Cycles::new(options.max_cycles)),
+            saving: Mutex::default(),
             failures: Mutex::default(),
             memory: Mutex::default(),
             options,
@@ -157,42 +144,17 @@ impl Metrics {
         &self.options
     }
 
-    /// A handle to record one operation with. For names in this crate's own code: those of users go through
-    /// [`Self::operation`].
-    pub fn recorder(&self, name: &str) -> Recorder {
-        let id = self.operations_mut(name);
-        Recorder { series: Arc::clone(&read(&self.operations).all[id]), clock: Arc::clone(&self.clock) }
-    }
-
-    /// The number of an operation, for [`Self::record_all`]. It never changes.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a name that is empty or longer than [`MAX_NAME`].
-    pub fn operation(&self, name: &str) -> Result<usize> {
-        checked_name("The name", name)?;
-        Ok(self.operations_mut(name))
-    }
-
-    fn operations_mut(&self, name: &str) -> usize {
-        let mut operations = self.operations.write().unwrap_or_else(PoisonError::into_inner);
-        operations.id(name, Series::new)
-    }
-
-    /// The number of a type of cached things, for [`Self::record_all`]. It never changes.
-    ///
-    /// # Errors
-    /// As [`Self::operation`].
-    pub fn cache(&self, kind: &str) -> Result<usize> {
-        checked_name("The type", kind)?;
-        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(caches.id(kind, Lookups::new))
+    /// A handle to record one operation with. For names in this crate's own code: those of users go through [`Numbers`].
+    pub fn recorder(self: &Arc<Self>, name: &str) -> Recorder {
+        Recorder::new(Arc::clone(self), name)
     }
 
     /// Counts look-ups of a type that this crate's own code names.
     pub fn looked_up(&self, kind: &str, hits: u64, misses: u64) {
-        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
-        let id = caches.id(kind, Lookups::new);
-        let lookups = &caches.all[id];
+        if hits + misses == 0 {
+            return;
+        }
+        let lookups = self.caches.find(kind).unwrap_or_else(|| self.caches.get(&kind.into()));
         lookups.hits.fetch_add(hits, Ordering::Relaxed);
         lookups.misses.fetch_add(misses, Ordering::Relaxed);
     }
@@ -209,58 +171,6 @@ impl Metrics {
 
     fn wall_now(&self) -> f64 {
         self.wall(self.now_us() as i64)
-    }
-
-    /// Records what happened, each with its moment in microseconds of the steady clock. Numbers that were never given
-    /// out are left out.
-    pub fn record_all(&self, events: impl Iterator<Item = (u64, Event)>) {
-        let (operations, caches) = (read(&self.operations), read(&self.caches));
-        for (at_us, event) in events {
-            match event {
-                Event::Ended { id, ns, items, success } => {
-                    if let Some(series) = operations.all.get(id) {
-                        series.record(Ended { at_us, ns, items, success, memory: None });
-                    }
-                }
-                Event::Lookup { id, hit } => {
-                    if let Some(lookups) = caches.all.get(id) {
-                        let count = if hit { &lookups.hits } else { &lookups.misses };
-                        count.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Records many of one operation that have just ended, `items` each.
-    ///
-    /// # Errors
-    /// `InvalidArgument` naming the first duration that is none; then none is recorded.
-    pub fn record_many(&self, id: usize, ms: &[f64], items: u64, success: bool) -> Result<()> {
-        for (index, ms) in ms.iter().enumerate() {
-            if !(0.0..=MAX_MS).contains(ms) {
-                nanoseconds(&format!("The duration at index {index}"), *ms)?;
-            }
-        }
-        let at_us = self.now_us();
-        if let Some(series) = read(&self.operations).all.get(id) {
-            series.record_all(ms.iter().map(|ms| Ended {
-                at_us,
-                ns: (ms * 1e6).round() as u64,
-                items,
-                success,
-                memory: None,
-            }));
-        }
-        Ok(())
-    }
-
-    /// Records one operation that has just ended, with its memory.
-    pub fn record_with_memory(&self, id: usize, ns: u64, items: u64, success: bool, memory: Option<MemoryUse>) {
-        let at_us = self.now_us();
-        if let Some(series) = read(&self.operations).all.get(id) {
-            series.record(Ended { at_us, ns, items, success, memory });
-        }
     }
 
     /// Memory of this process, at most a millisecond old.
@@ -317,11 +227,11 @@ impl Metrics {
         lock(&self.cycles).report(usize::MAX)
     }
 
-    /// Reads the cycles of earlier processes. A damaged file is renamed; its new name and what is wrong are given back.
+    /// Reads the cycles of earlier processes, and gives back why, if something is wrong with their file.
     ///
     /// # Errors
-    /// `Storage` for a file that is there and cannot be read.
-    pub fn load(&self) -> Result<Option<(PathBuf, String)>> {
+    /// `Storage` for a file that is there and cannot be read, or was never one of cycles.
+    pub fn load(&self) -> Result<Option<Unusable>> {
         let Some(path) = &self.options.persist_path else { return Ok(None) };
         lock(&self.cycles).load(path, self.clock.wall_ms())
     }
@@ -331,21 +241,20 @@ impl Metrics {
     /// # Errors
     /// `Storage`.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let _one_at_a_time = lock(&self.saving);
         let bytes = lock(&self.cycles).to_file()?;
         write_whole(path, &bytes)
     }
 
     /// One operation; `None` for one that was never recorded.
     pub fn stats(&self, name: &str) -> Option<Operation> {
-        let operations = read(&self.operations);
-        let series = &operations.all[*operations.ids.get(name)?];
-        self.operation_of(series, false)
+        self.operation_of(name, &*self.operations.find(name)?, false)
     }
 
-    fn operation_of(&self, series: &Series, histogram: bool) -> Option<Operation> {
-        let tally = series.read().1?;
+    fn operation_of(&self, name: &str, series: &Series, histogram: bool) -> Option<Operation> {
+        let tally = series.read()?;
         Some(Operation {
-            name: series.name.to_string(),
+            name: name.to_owned(),
             count: tally.durations.count(),
             errors: tally.errors,
             items: tally.items,
@@ -367,12 +276,13 @@ impl Metrics {
     /// All that is known, operations and types by name, and at most so many of the latest cycles. Without histograms it is
     /// shorter, and cannot be merged.
     pub fn snapshot(&self, histograms: bool, cycles: usize) -> Snapshot {
-        let operations = read(&self.operations);
-        let mut all: Vec<Operation> =
-            operations.all.iter().filter_map(|series| self.operation_of(series, histograms)).collect();
-        drop(operations);
+        let (_, operations) = self.operations.list();
+        let told = operations.iter().filter_map(|(name, series)| self.operation_of(name, series, histograms));
+        let mut all: Vec<Operation> = told.collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut caches: Vec<CacheUse> = read(&self.caches).all.iter().filter_map(|lookups| lookups.read()).collect();
+        let (_, caches) = self.caches.list();
+        let used = caches.iter().map(|(kind, lookups)| (kind, lookups.read())).filter(|(_, used)| *used != (0, 0));
+        let mut caches: Vec<CacheUse> = used.map(|(kind, (hits, misses))| CacheUse::new(kind, hits, misses)).collect();
         caches.sort_by(|a, b| a.kind.cmp(&b.kind));
         Snapshot {
             format: snapshot::FORMAT.to_owned(),
@@ -386,13 +296,10 @@ impl Metrics {
         }
     }
 
-    /// Forgets everything, cycles in progress included. Numbers and recorders stay good.
+    /// Forgets everything, names and cycles in progress included. Numbers and recorders stay good.
     pub fn reset(&self) {
-        read(&self.operations).all.iter().for_each(|series| series.reset());
-        for lookups in &read(&self.caches).all {
-            lookups.hits.store(0, Ordering::Relaxed);
-            lookups.misses.store(0, Ordering::Relaxed);
-        }
+        self.operations.forget();
+        self.caches.forget();
         lock(&self.cycles).reset();
         lock(&self.failures).clear();
         self.started_us.store(self.now_us(), Ordering::Relaxed);
@@ -406,13 +313,9 @@ impl fmt::Debug for Metrics {
 }
 
 impl Lookups {
-    fn new(kind: Arc<str>) -> Self {
-        Self { kind, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
-    }
-
-    fn read(&self) -> Option<CacheUse> {
-        let (hits, misses) = (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed));
-        (hits + misses > 0).then(|| CacheUse::new(&self.kind, hits, misses))
+    /// Hits and misses.
+    fn read(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 }
 
@@ -427,166 +330,6 @@ impl MemoryUse {
     }
 }
 
-/// Records one operation, from any thread.
-#[derive(Clone)]
-pub struct Recorder {
-    series: Arc<Series>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Recorder {
-    /// Records one that has just ended, with the items that it has processed.
-    pub fn record(&self, duration: Duration, items: u64) {
-        self.ended(duration, items, true);
-    }
-
-    /// Records one that has just failed.
-    pub fn fail(&self, duration: Duration) {
-        self.ended(duration, 0, false);
-    }
-
-    fn ended(&self, duration: Duration, items: u64, success: bool) {
-        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).min((MAX_MS * 1e6) as u64);
-        self.series.record(Ended { at_us: self.clock.steady_us(), ns, items, success, memory: None });
-    }
-}
-
-/// What happened since the last time that somebody asked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Interval {
-    /// When it ended, in milliseconds since 1970.
-    pub at: f64,
-    /// How long it was.
-    pub seconds: f64,
-    /// Operations that ended in it.
-    pub operations: Vec<IntervalOperation>,
-    /// Lookups in it.
-    pub caches: Vec<CacheUse>,
-    /// Cycles that ended in it, well or not.
-    pub cycles: u64,
-    /// Cycles in progress at its end.
-    pub active: u64,
-}
-
-/// One operation in an interval. Durations are in milliseconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[allow(missing_docs)]
-pub struct IntervalOperation {
-    pub name: String,
-    pub count: u64,
-    pub errors: u64,
-    pub items: u64,
-    pub p50: f64,
-    pub p95: f64,
-    pub p99: f64,
-    pub max: f64,
-}
-
-/// Looks at a [`Metrics`] again and again.
-pub struct Sampler {
-    metrics: Arc<Metrics>,
-    at_us: u64,
-    operations: Vec<(u64, Option<Tally>)>,
-    caches: Vec<(u64, u64)>,
-    cycles: u64,
-}
-
-impl Sampler {
-    /// The first interval begins now.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        let at_us = metrics.now_us();
-        let mut sampler = Self { metrics, at_us, operations: Vec::new(), caches: Vec::new(), cycles: 0 };
-        sampler.sample();
-        sampler
-    }
-
-    /// What happened since the last call. What was reset meanwhile counts from there on.
-    pub fn sample(&mut self) -> Interval {
-        let metrics = Arc::clone(&self.metrics);
-        let now = metrics.now_us();
-        let mut operations = Vec::new();
-        for (id, series) in read(&metrics.operations).all.iter().enumerate() {
-            let latest = series.read();
-            if self.operations.len() <= id {
-                self.operations.push((latest.0, None));
-            }
-            let before = &self.operations[id];
-            operations.extend(interval_of(&series.name, before, &latest));
-            self.operations[id] = latest;
-        }
-        let mut caches = Vec::new();
-        for (id, lookups) in read(&metrics.caches).all.iter().enumerate() {
-            let latest = (lookups.hits.load(Ordering::Relaxed), lookups.misses.load(Ordering::Relaxed));
-            if self.caches.len() <= id {
-                self.caches.push((0, 0));
-            }
-            let since = |now: u64, before: u64| if now >= before { now - before } else { now };
-            let (hits, misses) = (since(latest.0, self.caches[id].0), since(latest.1, self.caches[id].1));
-            if hits + misses > 0 {
-                caches.push(CacheUse::new(&lookups.kind, hits, misses));
-            }
-            self.caches[id] = latest;
-        }
-        let summary = lock(&metrics.cycles).summary();
-        let ended = summary.count.checked_sub(self.cycles).unwrap_or(summary.count);
-        let seconds = now.saturating_sub(self.at_us) as f64 / 1e6;
-        (self.at_us, self.cycles) = (now, summary.count);
-        Interval { at: metrics.wall(now as i64), seconds, operations, caches, cycles: ended, active: summary.active }
-    }
-}
-
-fn interval_of(
-    name: &str,
-    (epoch, before): &(u64, Option<Tally>),
-    (now, latest): &(u64, Option<Tally>),
-) -> Option<IntervalOperation> {
-    let latest = latest.as_ref()?;
-    let known = before.as_ref().filter(|_| epoch == now);
-    let since = known.and_then(|before| {
-        Some((latest.durations.since(&before.durations)?, latest.errors.checked_sub(before.errors)?, before.items))
-    });
-    let (durations, errors, items) = since.unwrap_or_else(|| (latest.durations.clone(), latest.errors, 0));
-    let latency = durations.latency()?;
-    Some(IntervalOperation {
-        name: name.to_owned(),
-        count: durations.count(),
-        errors,
-        items: latest.items.saturating_sub(items),
-        p50: latency.p50,
-        p95: latency.p95,
-        p99: latency.p99,
-        max: latency.max,
-    })
-}
-
-/// Things by name and by number.
-struct Registry<T> {
-    ids: HashMap<Arc<str>, usize>,
-    all: Vec<Arc<T>>,
-}
-
-impl<T> Default for Registry<T> {
-    fn default() -> Self {
-        Self { ids: HashMap::new(), all: Vec::new() }
-    }
-}
-
-impl<T> Registry<T> {
-    fn id(&mut self, name: &str, make: impl FnOnce(Arc<str>) -> T) -> usize {
-        if let Some(id) = self.ids.get(name) {
-            return *id;
-        }
-        let name = if self.all.len() < MAX_NAMES { name } else { OTHERS };
-        if let Some(id) = self.ids.get(name) {
-            return *id;
-        }
-        let name: Arc<str> = name.into();
-        self.all.push(Arc::new(make(Arc::clone(&name))));
-        self.ids.insert(name, self.all.len() - 1);
-        self.all.len() - 1
-    }
-}
-
 /// Refuses names that nobody could read.
 fn checked_name(what: &str, name: &str) -> Result<()> {
     let length = name.chars().count();
@@ -597,16 +340,30 @@ fn checked_name(what: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The last moment that a date can be, in milliseconds from 1970, before which the first one is as far away.
+const LAST_DATE: f64 = 8.64e15;
+
+/// Refuses moments that are no dates, and an end before its beginning.
+fn checked_span(from: f64, to: f64) -> Result<()> {
+    if let Some(ms) = [from, to].into_iter().find(|ms| ms.is_nan() || ms.abs() > LAST_DATE) {
+        return Err(Error::InvalidArgument(format!("{ms} is not a date in milliseconds since 1970")));
+    }
+    if to < from {
+        return Err(Error::InvalidArgument(format!(
+            "It ends at {to} and begins at {from}, in milliseconds since 1970"
+        )));
+    }
+    Ok(())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A clock that is set by hand, in microseconds.
@@ -658,25 +415,27 @@ mod tests {
         assert_eq!(stats.throughput.whole_run.round(), 213.0);
         assert!(stats.memory.is_none() && stats.histogram.is_empty());
 
-        let id = metrics.operation("embed").unwrap();
-        metrics.record_many(id, &[1.0, 2.0], 4, true).unwrap();
-        assert!(metrics.record_many(id, &[1.0, -1.0], 4, true).unwrap_err().to_string().contains("index 1"));
-        let cache = metrics.cache("text").unwrap();
-        metrics.record_all(
+        let mut numbers = Numbers::new(Arc::clone(&metrics));
+        let id = numbers.operation("embed").unwrap();
+        numbers.record_many(id, &[1.0, 2.0], 4, true).unwrap();
+        assert!(numbers.record_many(id, &[1.0, -1.0], 4, true).unwrap_err().to_string().contains("index 1"));
+        let cache = numbers.cache("text").unwrap();
+        numbers.record_all(
             [(0, Event::Lookup { id: cache, hit: true }), (0, Event::Lookup { id: 99, hit: true })].into_iter(),
         );
         metrics.looked_up("image", 2, 1);
         metrics.looked_up("image", 1, 0);
-        metrics.record_with_memory(id, 5, 1, true, Some(MemoryUse { before: 1, after: 3, peak: 9 }));
+        numbers.record_with_memory(id, 5, 1, true, Some(MemoryUse { before: 1, after: 3, peak: 9 }));
         let snapshot = metrics.snapshot(true, 10);
         assert_eq!(snapshot.operations[0].count, 5);
         assert_eq!(snapshot.operations[0].memory.unwrap().average_growth, 2.0);
         assert_eq!(snapshot.caches, [CacheUse::new("image", 3, 1), CacheUse::new("text", 1, 0)]);
 
         metrics.reset();
+        assert!(metrics.stats("embed").is_none() && metrics.snapshot(true, 10).caches.is_empty());
         recorder.record(Duration::from_millis(1), 1);
-        assert_eq!(metrics.stats("embed").unwrap().count, 1);
-        assert!(metrics.snapshot(true, 10).caches.is_empty());
+        numbers.record_many(id, &[1.0], 1, true).unwrap();
+        assert_eq!(metrics.stats("embed").unwrap().count, 2);
     }
 
     #[test]
@@ -702,8 +461,9 @@ mod tests {
         let snapshot = metrics.snapshot(false, 10);
         assert_eq!(snapshot.operations.len(), MAX_NAMES + 1);
         assert_eq!(metrics.stats(OTHERS).unwrap().count, 50);
-        assert!(metrics.operation("").is_err() && metrics.operation(&"ä".repeat(MAX_NAME)).is_ok());
-        assert!(metrics.cache(&"ä".repeat(MAX_NAME + 1)).is_err());
+        let mut numbers = Numbers::new(Arc::clone(&metrics));
+        assert!(numbers.operation("").is_err() && numbers.operation(&"ä".repeat(MAX_NAME)).is_ok());
+        assert!(numbers.cache(&"ä".repeat(MAX_NAME + 1)).is_err());
         for i in 0..MAX_FAILURES + 1 {
             metrics.failed("a", &format!("{i}{}", "ä".repeat(1000)));
         }
@@ -722,8 +482,7 @@ mod tests {
                 advance(clock, ms);
                 recorder.record(Duration::from_millis(ms), 2);
             }
-            let id = metrics.cache("text").unwrap();
-            metrics.record_all((0..count).map(|i| (0, Event::Lookup { id, hit: i % 2 == 0 })));
+            metrics.looked_up("text", count / 2, count / 2);
             metrics.start_cycle("cycle").unwrap();
             advance(clock, ms);
             metrics.end_cycle("cycle", true).unwrap();
@@ -758,6 +517,13 @@ mod tests {
             ("embedcore-monitor", "other"),
             ("\"histogram\":[", "\"histogram\":[null,"),
             ("\"min\":1.0", "\"min\":null"),
+            ("\"min\":1.0", "\"min\":100.0"),
+            ("\"errors\":0", "\"errors\":2"),
+            ("\"takenAt\":1000000.0", "\"takenAt\":1e300"),
+            ("\"startedAt\":1000000.0", "\"startedAt\":2000000.0"),
+            ("\"firstAt\":999999.0", "\"firstAt\":1000001.0"),
+            ("\"lastAt\":1000000.0", "\"lastAt\":-1e300"),
+            ("\"lastMinute\":", "\"lastMinute\":-1"),
             ("{", ""),
         ] {
             let changed = json.replacen(from, to, 1);
@@ -777,8 +543,7 @@ mod tests {
         recorder.record(Duration::from_millis(10), 5);
         recorder.fail(Duration::from_millis(20));
         metrics.recorder("b").record(Duration::from_millis(1), 1);
-        let id = metrics.cache("text").unwrap();
-        metrics.record_all([(0, Event::Lookup { id, hit: false })].into_iter());
+        metrics.looked_up("text", 0, 1);
         metrics.start_cycle("c").unwrap();
         advance(&clock, 500);
         let interval = sampler.sample();

@@ -14,6 +14,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("embedding", &[]),
     ("cancel", &["error"]),
     ("request", &[]),
+    ("answer", &[]),
     ("text", &[]),
     ("batch", &["error"]),
     ("tokens", &["embedding", "error"]),
@@ -46,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     (
         "binding",
         &[
+            "answer",
             "batch",
             "cache",
             "cancel",
@@ -72,6 +74,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     (
         "napi",
         &[
+            "binding/answer.rs",
             "binding/batch.rs",
             "binding/cache/found.rs",
             "binding/cache/mod.rs",

@@ -112,6 +112,32 @@ test('what passes is tried again, what does not is not', async () => {
   expect(seen).toEqual([wrong, wrong]);
 });
 
+test('timeoutMs is the limit of the whole call: attempts, waits between them, the turn and the model included', async () => {
+  const timed = { code: 'TIMED_OUT', message: 'The call did not finish within 60 ms: allow more time or send fewer texts' };
+  const late = new EmbeddingError('TIMED_OUT', 'late', { retryable: true });
+  const busy = new EmbeddingError('BACKEND_UNAVAILABLE', 'busy', { retryable: true });
+  // LangChain waits a second before its second attempt, and longer before others.
+  for (const error of [late, busy]) {
+    const stand = failing([error]);
+    await expect(embeddings({ generator: stand.generator, timeoutMs: 60 }).embedQuery('a')).rejects.toMatchObject(timed);
+    expect(stand.calls()).toBe(1);
+  }
+  const never = { isReady: () => false, initialize: () => new Promise(() => {}), embed: () => new Promise(() => {}) } as unknown as OptimizedEmbeddingGenerator;
+  await expect(embeddings({ generator: never, timeoutMs: 60 }).embedQuery('a')).rejects.toMatchObject(timed);
+  const one = embeddings({ generator: never, timeoutMs: 60, maxConcurrency: 1, maxRetries: 3, onFailedAttempt: () => {} });
+  for (const call of [one.embedDocuments(['a']), one.embedDocuments(['b'])]) await expect(call).rejects.toMatchObject(timed);
+  expect(await embeddings({ timeoutMs: 60_000 }).embedQuery('a')).toHaveLength(256);
+});
+
+test('documents count as they are when the call is made', async () => {
+  const made = embeddings();
+  const documents = ['open a file', 'close a file'];
+  const call = made.embedDocuments(documents);
+  documents[0] = 'something else';
+  documents.pop();
+  expect(await call).toEqual(await made.embedDocuments(['open a file', 'close a file']));
+});
+
 test('maxConcurrency holds', async () => {
   let [now, most] = [0, 0];
   const real = await generator();

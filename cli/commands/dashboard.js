@@ -8,13 +8,13 @@ const { UsageError } = require('../usage');
 /** Where the dashboard is, unless something else is there. */
 const PORT = 4040;
 
-const options = { port: { type: 'string' }, host: { type: 'string' } };
+const options = { port: { type: 'string' }, host: { type: 'string' }, 'allow-host': { type: 'string', multiple: true } };
 
-async function dashboard(rest, { port, host }) {
+async function dashboard(rest, { port, host, 'allow-host': allowedHosts }) {
   if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);
   if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
   const serve = (at) => {
-    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }) };
+    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }), ...(allowedHosts && { allowedHosts }) };
     return rest.length > 0 ? PerformanceDashboard.serveSnapshot(rest[0], options) : new PerformanceDashboard().serve(options);
   };
   // A port that was not asked for may be another one.

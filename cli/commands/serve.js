@@ -1,12 +1,13 @@
 'use strict';
 
 const { Bar, paint, plain, size } = require('../terminal');
-const { UsageError, generatorOf, numeric } = require('../usage');
+const { UsageError, numeric } = require('../usage');
 
 const options = {
   model: { type: 'string' },
   port: { type: 'string' },
   host: { type: 'string' },
+  'allow-host': { type: 'string', multiple: true },
   'api-key': { type: 'string' },
   alias: { type: 'string', multiple: true },
   cache: { type: 'string' },
@@ -18,31 +19,61 @@ const options = {
   'drain-seconds': { type: 'string' },
 };
 
-/** Numbers of serve: the option of the server that each is, and how much of its unit is one. */
-const SERVE_NUMBERS = {
-  port: ['port', 1],
-  'max-batch-items': ['maxBatchItems', 1],
-  'max-body-mb': ['maxBodyMB', 1],
-  'max-queued-requests': ['maxQueuedRequests', 1],
-  'max-queued-mb': ['maxQueuedMB', 1],
-  'drain-seconds': ['drainTimeoutMs', 1000],
+/** What a flag is among the options of the server (or, after `generator.`, of its generator), and how much of its unit is one. */
+const FLAGS = {
+  model: { option: 'generator.modelPath' },
+  cache: { option: 'generator.cache.persistPath' },
+  'memory-limit': { option: 'generator.memoryLimit', unit: 1 },
+  host: { option: 'host' },
+  'allow-host': { option: 'allowedHosts' },
+  alias: { option: 'aliases' },
+  'api-key': { option: 'apiKey' },
+  port: { option: 'port', unit: 1 },
+  'max-batch-items': { option: 'maxBatchItems', unit: 1 },
+  'max-body-mb': { option: 'maxBodyMB', unit: 1 },
+  'max-queued-requests': { option: 'maxQueuedRequests', unit: 1 },
+  'max-queued-mb': { option: 'maxQueuedMB', unit: 1 },
+  'drain-seconds': { option: 'drainTimeoutMs', unit: 1000 },
 };
+
+/** The options that the flags stand for. */
+function optionsOf(values) {
+  const options = { generator: {} };
+  const given = { ...values };
+  if (process.env.EMBEDCORE_API_KEY !== undefined) given['api-key'] ??= process.env.EMBEDCORE_API_KEY;
+  for (const [flag, { option, unit }] of Object.entries(FLAGS)) {
+    if (given[flag] === undefined) continue;
+    const path = option.split('.');
+    const last = path.pop();
+    const home = path.reduce((object, name) => (object[name] ??= {}), options);
+    // Thousandths may be off by a rounding error, which is no millisecond.
+    home[last] = unit === undefined ? given[flag] : unit === 1 ? numeric(flag, given[flag]) : Math.round(numeric(flag, given[flag]) * unit);
+  }
+  return options;
+}
+
+/** An error about an option, in the words of the command line. */
+function inFlags(error, values) {
+  const { option, least, most } = error.details ?? {};
+  if (option === undefined || !error.message.startsWith('Invalid option')) return error;
+  const name = (path) => path.split('.').at(-1);
+  const [flag, { unit = 1 } = {}] = Object.entries(FLAGS).find(([, known]) => name(known.option) === name(option)) ?? [];
+  if (flag === undefined) return error;
+  const shown = flag === 'api-key' && values[flag] === undefined ? 'EMBEDCORE_API_KEY' : `--${flag}`;
+  if (unit !== 1) return new UsageError(`${shown}: ${values[flag]} is not a number from ${least / unit} to ${most / unit}`);
+  return new UsageError(error.message.replace(/^.*?`: /, `${shown}: `));
+}
 
 async function serve(rest, values) {
   if (rest.length > 0) throw new UsageError(`serve takes no arguments, got ${rest.join(' ')}`);
   // Loaded by this command only: the others need no HTTP.
   const { EmbeddingServer } = require('embedcore/server');
-  const options = { generator: { ...generatorOf(values), ...(values.cache && { cache: { persistPath: values.cache } }) } };
-  for (const [name, [option, unit]] of Object.entries(SERVE_NUMBERS)) if (values[name] !== undefined) options[option] = numeric(name, values[name]) * unit;
-  if (values['memory-limit'] !== undefined) options.generator.memoryLimit = numeric('memory-limit', values['memory-limit']);
-  const apiKey = values['api-key'] ?? process.env.EMBEDCORE_API_KEY;
-  const others = { host: values.host, aliases: values.alias, apiKey };
-  for (const [option, value] of Object.entries(others)) if (value !== undefined) options[option] = value;
+  const options = optionsOf(values);
   let server;
   try {
     server = new EmbeddingServer(options);
   } catch (error) {
-    throw inFlags(error);
+    throw inFlags(error, values);
   }
 
   const bar = new Bar(process.stderr);
@@ -53,7 +84,13 @@ async function serve(rest, values) {
       if (stopping) process.exit(code);
       bar.end();
       console.error('Finishing what runs …');
-      stopping = server.close().then(() => process.exit(0));
+      stopping = server.close().then(
+        () => process.exit(0),
+        (error) => {
+          console.error(plain(error.message));
+          process.exit(1);
+        },
+      );
     });
   }
   const progressCallback = ({ file, loaded, total, progressTotal }) =>
@@ -63,17 +100,11 @@ async function serve(rest, values) {
   } catch (error) {
     bar.end();
     if (stopping) return stopping;
-    throw error;
+    throw inFlags(error, values);
   }
   bar.end();
   const color = paint(process.stdout);
   console.log(`${color('bold', plain(server.models.join(', ')))} is served at ${color('cyan', `${server.url}/v1`)} until you press Ctrl-C`);
-}
-
-/** An error about an option, in the words of the command line. */
-function inFlags(error) {
-  const [flag] = Object.entries(SERVE_NUMBERS).find(([, [option]]) => option === error.details?.option) ?? [];
-  return flag ? new UsageError(error.message.replace(/^.*?`: /, `--${flag}: `)) : error;
 }
 
 module.exports = { options, run: serve };

@@ -2,7 +2,7 @@ import { GENERATOR } from '../generator';
 import { EmbeddingError, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
 import { show } from '../input';
 import { optionReader, refused } from '../options';
-import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum } from './embedder';
+import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum, withinLimit } from './embedder';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
 export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, 'modelPath'> {
@@ -18,7 +18,7 @@ export interface EmbedcoreProviderOptions {
   dimensions?: number;
   /** Neither ask the cache nor tell it. Default `false`. */
   bypassCache?: boolean;
-  /** Gives up after so many milliseconds (`TIMED_OUT`). Default: never. */
+  /** Gives up after so many milliseconds (`TIMED_OUT`), those that the model takes to load included. Default: never. */
   timeoutMs?: number;
 }
 
@@ -137,24 +137,30 @@ function modelOf(embedder: Embedder, modelId: string): EmbedcoreEmbeddingModel {
     maxEmbeddingsPerCall: Infinity,
     supportsParallelCalls: true,
     doEmbed: async ({ values, abortSignal, providerOptions, dimensions: wanted }) => {
-      const { dimensions = wanted, ...rest } = callOptions(providerOptions?.embedcore);
-      const info = await embedder.ready(abortSignal && { signal: abortSignal });
-      const length = dimensions === undefined ? info.dimensions : checkDimensions(dimensions, info);
-      const matrix = await embedder.generator.embed(values, { ...rest, ...(abortSignal && { signal: abortSignal }) });
-      return {
-        embeddings: await plainVectors(matrix, (vector) => shortened(vector, length, info)),
-        usage: { tokens: sum(matrix.tokenCounts) },
-        warnings: [],
-        providerMetadata: {
-          embedcore: { truncated: sum(matrix.truncated), fromCache: sum(matrix.fromCache), fingerprint: info.fingerprint },
-        },
-      };
+      const { dimensions = wanted ?? undefined, timeoutMs, ...rest } = callOptions(providerOptions?.embedcore);
+      const signal = abortSignal ? { signal: abortSignal } : {};
+      // As they are now: the caller may change its array while the model is loaded.
+      const texts = Array.isArray(values) ? [...values] : values;
+      return withinLimit(timeoutMs, async (left) => {
+        const info = await embedder.ready(signal);
+        const length = dimensions === undefined ? info.dimensions : checkDimensions(dimensions, info);
+        const ms = left();
+        const matrix = await embedder.generator.embed(texts, { ...rest, ...signal, ...(ms !== undefined && { timeoutMs: ms }) });
+        return {
+          embeddings: await plainVectors(matrix, (vector) => shortened(vector, length, info)),
+          usage: { tokens: sum(matrix.tokenCounts) },
+          warnings: [],
+          providerMetadata: {
+            embedcore: { truncated: sum(matrix.truncated), fromCache: sum(matrix.fromCache), fingerprint: info.fingerprint },
+          },
+        };
+      });
     },
   };
 }
 
 /** JSON has no undefined: `null` is left out, too. */
-function callOptions(given: unknown = {}): EmbedcoreProviderOptions {
-  const read = readCall(given, 'providerOptions.embedcore');
+function callOptions(given: unknown): EmbedcoreProviderOptions {
+  const read = readCall(given ?? {}, 'providerOptions.embedcore');
   return Object.fromEntries(Object.entries(read).filter(([, value]) => value !== null));
 }

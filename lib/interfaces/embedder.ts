@@ -63,6 +63,45 @@ async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<
   }
 }
 
+/** Longest time that a timer can wait for. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** Errors of calls whose own limit is over. */
+const limits = new WeakSet<object>();
+
+/** Whether an error says that the limit of the whole call is over, so that nothing is left to try again in. */
+export function isLimit(error: unknown): boolean {
+  return typeof error === 'object' && error !== null && limits.has(error);
+}
+
+/**
+ * Runs `work` for at most `timeoutMs`, whatever it waits for: the model, its turn, another attempt. `left` gives the
+ * milliseconds that are left of it, for one step, and throws where there are none.
+ * @throws `EmbeddingError` `TIMED_OUT`, for which {@link isLimit} holds.
+ */
+export async function withinLimit<T>(timeoutMs: number | undefined, work: (left: () => number | undefined) => Promise<T>): Promise<T> {
+  // What is no time is refused by the generator, by name.
+  if (timeoutMs === undefined || !(Number.isInteger(timeoutMs) && timeoutMs >= 1 && timeoutMs <= LONGEST_TIMER)) return work(() => timeoutMs);
+  const end = performance.now() + timeoutMs;
+  const over = () => {
+    const error = new EmbeddingError('TIMED_OUT', `The call did not finish within ${timeoutMs} ms: allow more time or send fewer texts`, { retryable: true, details: { timeoutMs } });
+    limits.add(error);
+    return error;
+  };
+  const left = () => {
+    const ms = Math.ceil(end - performance.now());
+    if (ms <= 0) throw over();
+    return Math.min(ms, timeoutMs);
+  };
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => (timer = setTimeout(() => reject(over()), timeoutMs)));
+  try {
+    return await Promise.race([work(left), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Whether it has what is needed of a generator: of this copy of the package, of another, or one that stands in for it. */
 export function isGenerator(value: unknown): value is OptimizedEmbeddingGenerator {
   if (typeof value !== 'object' || value === null) return false;

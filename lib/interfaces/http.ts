@@ -6,6 +6,12 @@ import { Refusal } from './openai';
 /** A body that is not wanted is read to its end and thrown away if it is no longer than this; else the connection ends. */
 const SMALL_BODY = 1 << 16;
 
+/** A piece of a body takes as long to be read as so many bytes, however short it is. */
+const LEAST_PIECE = 64;
+
+/** Bytes that are made room for at least, once a body comes in pieces. */
+const SMALLEST_ROOM = 1 << 12;
+
 /** How long an answer is left to a client that is still sending what is not wanted, before its connection ends. */
 const LINGER_MS = 1000;
 
@@ -21,11 +27,18 @@ export class Gone extends Error {}
 interface Connection {
   exchanges: Set<Exchange>;
   /** Sent when those are over: what came after them was not HTTP. */
-  last: string | undefined;
+  last: Refusal | undefined;
+}
+
+/** How a {@link httpServer} is made. */
+export interface HttpServerOptions {
+  bodyTimeoutMs: number;
+  /** Told the status of every answer, whoever gave it; 0 where a client went away before there was one. */
+  answered: (status: number) => void;
 }
 
 /** A server for `handle`, which answers each request. What it throws is the answer. */
-export function httpServer(handle: (exchange: Exchange) => Promise<void>, { bodyTimeoutMs }: { bodyTimeoutMs: number }): Server {
+export function httpServer(handle: (exchange: Exchange) => Promise<void>, { bodyTimeoutMs, answered }: HttpServerOptions): Server {
   const connections = new WeakMap<Socket, Connection>();
   const connectionOf = (socket: Socket): Connection => {
     let connection = connections.get(socket);
@@ -38,18 +51,24 @@ export function httpServer(handle: (exchange: Exchange) => Promise<void>, { body
     }
     return connection;
   };
-  const begin = (request: IncomingMessage, response: ServerResponse, awaited: boolean) => {
+  const endWith = (socket: Socket, refusal: Refusal) => {
+    if (socket.writable) {
+      socket.end(rawAnswer(refusal));
+      answered(refusal.status);
+    }
+    setTimeout(() => socket.destroy(), LINGER_MS).unref();
+  };
+  const begin = (request: IncomingMessage, response: ServerResponse, awaited: boolean, refusal = withoutHost(request)) => {
     const connection = connectionOf(request.socket);
     const exchange = new Exchange(request, response, awaited);
     connection.exchanges.add(exchange);
+    exchange.whenOver(() => answered(exchange.status));
     response.on('close', () => {
       if (!response.writableFinished) exchange.gone();
       connection.exchanges.delete(exchange);
       if (connection.exchanges.size === 0 && connection.last !== undefined) endWith(request.socket, connection.last);
     });
-    if (request.httpVersion === '1.1' && request.headers.host === undefined) {
-      return exchange.refuse(new Refusal(400, 'There is no header Host, which HTTP 1.1 demands', { code: 'invalid_http', headers: { Connection: 'close' } }));
-    }
+    if (refusal) return exchange.refuse(refusal);
     handle(exchange).catch((error: unknown) => exchange.refuse(error instanceof Refusal || error instanceof Gone ? error : internal(error)));
   };
 
@@ -67,17 +86,55 @@ export function httpServer(handle: (exchange: Exchange) => Promise<void>, { body
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => begin(request, response, true));
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
     const expected = String(request.headers.expect).slice(0, 40);
-    new Exchange(request, response, false).refuse(new Refusal(417, `Expect: ${expected} is not known: leave it out, or send 100-continue`));
+    begin(request, response, false, new Refusal(417, `Expect: ${expected} is not known: leave it out, or send 100-continue`));
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
     if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
     const connection = connections.get(socket);
     const refusal = unreadable(error);
     for (const exchange of connection?.exchanges ?? []) if (exchange.brokenOff(refusal)) return;
-    if (connection && connection.exchanges.size > 0) connection.last = rawAnswer(refusal);
-    else endWith(socket, rawAnswer(refusal));
+    if (connection && connection.exchanges.size > 0) connection.last = refusal;
+    else endWith(socket, refusal);
   });
   return server;
+}
+
+function withoutHost({ httpVersion, headers }: IncomingMessage): Refusal | undefined {
+  if (httpVersion !== '1.1' || headers.host !== undefined) return undefined;
+  return new Refusal(400, 'There is no header Host, which HTTP 1.1 demands', { code: 'invalid_http', headers: { Connection: 'close' } });
+}
+
+/**
+ * Bytes as they come, in one place: a piece may be a single byte, and hold hundreds of its own. They take at most twice
+ * their number.
+ */
+class Pieces {
+  #bytes: Buffer | undefined;
+  size = 0;
+  count = 0;
+
+  /** Gives how many bytes more are held. */
+  add(piece: Buffer): number {
+    const before = this.#bytes?.length ?? 0;
+    const size = this.size + piece.length;
+    // Nothing is copied of a body that comes in one piece.
+    if (this.#bytes === undefined) this.#bytes = piece;
+    else {
+      if (size > before) {
+        const larger = Buffer.allocUnsafeSlow(Math.max(size, 2 * before, SMALLEST_ROOM));
+        this.#bytes.copy(larger, 0, 0, this.size);
+        this.#bytes = larger;
+      }
+      piece.copy(this.#bytes, this.size);
+    }
+    this.size = size;
+    this.count++;
+    return this.#bytes.length - before;
+  }
+
+  all(): Buffer {
+    return this.#bytes?.subarray(0, this.size) ?? Buffer.alloc(0);
+  }
 }
 
 /** One request and its answer. */
@@ -129,9 +186,10 @@ export class Exchange {
     this.#ended();
   }
 
-  /** Ends the work, but not the connection: there is still an answer. */
-  stop(): void {
+  /** Ends the work, or the reading of the body, but not the connection: there is still an answer, this one. */
+  stop(refusal: Refusal): void {
     this.#abort.abort();
+    this.#failBody?.(refusal);
   }
 
   #ended(): void {
@@ -147,7 +205,7 @@ export class Exchange {
   }
 
   /**
-   * The whole body. `received` is told of every piece, and may throw.
+   * The whole body. `received` is told of the bytes that are held for it, as they come, and may throw.
    * @throws {@link Refusal} 413 or 408, {@link Gone}.
    */
   async body({ maxBytes, timeoutMs, received }: { maxBytes: number; timeoutMs: number; received: (bytes: number) => void }): Promise<Buffer> {
@@ -157,23 +215,22 @@ export class Exchange {
     if (length > maxBytes) throw tooLarge();
     if (this.#awaited) this.#response.writeContinue();
     this.#awaited = false;
-    const pieces: Buffer[] = [];
-    let size = 0;
-    const slow = () => new Refusal(408, `The body did not come within ${timeoutMs} ms: ${size}${length > 0 ? ` of ${length}` : ''} bytes did`, { code: 'request_timeout', headers: { Connection: 'close' } });
+    const pieces = new Pieces();
+    const tooManyPieces = () => new Refusal(413, `The body came in ${pieces.count} pieces of ${Math.ceil(pieces.size / pieces.count)} bytes on average: send it in larger ones`, { code: 'request_too_large' });
+    const slow = () => new Refusal(408, `The body did not come within ${timeoutMs} ms: ${pieces.size}${length > 0 ? ` of ${length}` : ''} bytes did`, { code: 'request_timeout', headers: { Connection: 'close' } });
     let timer: NodeJS.Timeout | undefined;
     try {
       await new Promise<void>((resolve, reject) => {
         this.#failBody = reject;
         timer = setTimeout(() => reject(slow()), timeoutMs);
         request.on('data', (piece: Buffer) => {
-          size += piece.length;
           try {
-            if (size > maxBytes) throw tooLarge();
-            received(piece.length);
+            if (pieces.size + piece.length > maxBytes) throw tooLarge();
+            received(pieces.add(piece));
+            if (pieces.count * LEAST_PIECE > maxBytes) throw tooManyPieces();
           } catch (error) {
-            return reject(error as Error);
+            reject(error as Error);
           }
-          pieces.push(piece);
         });
         request.on('end', resolve);
         if (this.#gone) reject(new Gone());
@@ -183,7 +240,7 @@ export class Exchange {
       this.#failBody = undefined;
       request.removeAllListeners('data');
     }
-    return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces, size);
+    return pieces.all();
   }
 
   header(name: string, value: string): void {
@@ -206,11 +263,34 @@ export class Exchange {
     if (this.over) return;
     this.status = 200;
     response.writeHead(200, { 'Content-Type': type });
+    const taken = this.#reader();
     while (chunk !== undefined && !this.over) {
-      if (!response.write(chunk)) await this.#drained();
+      if (!response.write(chunk)) await taken();
       [chunk, following] = [following, following && (await next())];
     }
     if (!this.over) response.end();
+  }
+
+  /** Gives a function that waits until the client takes more. It listens once, however often it waits. */
+  #reader(): () => Promise<void> {
+    const response = this.#response;
+    let go = () => {};
+    response.on('drain', () => go());
+    this.whenOver(() => go());
+    return () =>
+      new Promise((resolve) => {
+        const stalled = () => {
+          // Behind others on the same connection it is not the client who is slow.
+          if (response.socket) response.destroy();
+          else timer.refresh();
+        };
+        const timer = setTimeout(stalled, STALLED_MS);
+        go = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+        if (this.over) go();
+      });
   }
 
   /** Answers with an error, unless there is an answer already. */
@@ -245,25 +325,6 @@ export class Exchange {
     if (this.#awaited || headers['transfer-encoding'] !== undefined) return true;
     return Number(headers['content-length'] ?? 0) > SMALL_BODY;
   }
-
-  #drained(): Promise<void> {
-    const response = this.#response;
-    return new Promise((resolve) => {
-      const stalled = () => {
-        // Behind others on the same connection it is not the client who is slow.
-        if (response.socket) response.destroy();
-        else timer.refresh();
-      };
-      const timer = setTimeout(stalled, STALLED_MS);
-      const done = () => {
-        clearTimeout(timer);
-        response.off('drain', done).off('close', done);
-        resolve();
-      };
-      response.on('drain', done).on('close', done);
-      this.whenOver(done);
-    });
-  }
 }
 
 export const JSON_TYPE = 'application/json; charset=utf-8';
@@ -286,9 +347,4 @@ function rawAnswer(refusal: Refusal): string {
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\nContent-Type: ${JSON_TYPE}\r\n` +
     `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
   );
-}
-
-function endWith(socket: Socket, raw: string): void {
-  if (socket.writable) socket.end(raw);
-  setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }

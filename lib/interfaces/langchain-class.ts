@@ -1,10 +1,10 @@
 import type { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
 
 import { GENERATOR } from '../generator';
-import type { CallOptions, EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
+import type { EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
 import { show } from '../input';
 import { optionReader, refused } from '../options';
-import { Embedder, isGenerator, plainVectors } from './embedder';
+import { Embedder, isGenerator, isLimit, plainVectors, withinLimit } from './embedder';
 
 /**
  * Options of {@link EmbedcoreEmbeddings}: those of a generator, or a `generator`; and those that all embeddings of LangChain
@@ -16,7 +16,10 @@ export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOp
   model?: string;
   /** One that you have, and that you clean up; instead of options of one. */
   generator?: OptimizedEmbeddingGenerator;
-  /** Gives up on a call after so many milliseconds (`TIMED_OUT`). Default: never. */
+  /**
+   * Gives up on a call after so many milliseconds (`TIMED_OUT`): those that it waits for its turn, for the model and between
+   * attempts included. Default: never.
+   */
   timeoutMs?: number;
 }
 
@@ -53,13 +56,17 @@ const readParams = optionReader<EmbedcoreEmbeddingsParams>({
 export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): GeneratorEmbeddingsClass {
   return class EmbedcoreEmbeddings extends Embeddings {
     readonly #embedder: Embedder;
-    readonly #options: CallOptions;
+    readonly #timeoutMs: number | undefined;
 
     constructor(given: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator = {}) {
       const params = readParams(isGenerator(given) ? { generator: given } : given);
       const { generator, model, timeoutMs, maxConcurrency, maxRetries, onFailedAttempt = giveUp, ...options } = params;
       super({
-        onFailedAttempt,
+        onFailedAttempt: (error: unknown) => {
+          // There is no time left to try again in.
+          if (isLimit(error)) throw error;
+          return onFailedAttempt(error);
+        },
         ...(maxConcurrency !== undefined && { maxConcurrency }),
         ...(maxRetries !== undefined && { maxRetries }),
       });
@@ -69,7 +76,7 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
       if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
       if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
       this.#embedder = new Embedder(generator ?? options);
-      this.#options = timeoutMs === undefined ? {} : { timeoutMs };
+      this.#timeoutMs = timeoutMs;
     }
 
     get generator(): OptimizedEmbeddingGenerator {
@@ -94,10 +101,20 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
     }
 
     async #embed(texts: string[], inputType: 'document' | 'query'): Promise<number[][]> {
-      const matrix = await this.caller.call(async () => {
-        await this.#embedder.ready();
-        return this.generator.embed(texts, { ...this.#options, inputType });
-      });
+      // As they are now: the caller may change its array while the call waits.
+      const documents = Array.isArray(texts) ? [...texts] : texts;
+      const matrix = await withinLimit(this.#timeoutMs, (left) =>
+        this.caller.call(async () => {
+          left();
+          await this.#embedder.ready();
+          const timeoutMs = left();
+          return this.generator.embed(documents, { inputType, ...(timeoutMs !== undefined && { timeoutMs }) }).catch((error: unknown) => {
+            // Of this attempt the time is over, and so it is of the call.
+            left();
+            throw error;
+          });
+        }),
+      );
       return plainVectors(matrix);
     }
   };

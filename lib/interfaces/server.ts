@@ -8,9 +8,9 @@ import { GENERATOR } from '../generator';
 import { show } from '../input';
 import { naming, optionReader, read, refused } from '../options';
 import { checkDimensions, Embedder, isGenerator } from './embedder';
+import { answersTo, areHosts } from '../hosts';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
-import { Turns } from './turns';
 
 const { version } = require('../../package.json') as { version: string };
 
@@ -26,7 +26,16 @@ export interface EmbeddingServerOptions {
   port?: number;
   /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody who reaches it. */
   host?: string;
-  /** What clients have to send as `Authorization: Bearer …`, or several of them. Default: nothing. `/health` is open to all. */
+  /**
+   * Names, such as `'box.example'`, by which it may be asked for (the header `Host`, without the port) beside 127.0.0.1 and
+   * localhost; `'*'`: any. Others are refused (403). Default: none where `host` is an address of this machine only, so that
+   * no web page can reach the server through the browser of who visits it; else any.
+   */
+  allowedHosts?: string[];
+  /**
+   * What clients have to send as `Authorization: Bearer …`, or several of them: printable ASCII, no blank at either end.
+   * Default: nothing. `/health` is open to all.
+   */
   apiKey?: string | string[];
   /** Most texts of one request. Default 2048, as OpenAI's. */
   maxBatchItems?: number;
@@ -40,7 +49,7 @@ export interface EmbeddingServerOptions {
   bodyTimeoutMs?: number;
   /** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
   timeoutMs?: number;
-  /** Longest time, in milliseconds, that {@link EmbeddingServer.close} waits for what runs. Default 8000. */
+  /** Longest time, in milliseconds, that {@link EmbeddingServer.close} takes. Default 8000. */
   drainTimeoutMs?: number;
   /** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
   monitor?: PerformanceMonitor;
@@ -70,6 +79,7 @@ const readOptions = optionReader<EmbeddingServerOptions>({
   aliases: true,
   port: true,
   host: true,
+  allowedHosts: true,
   apiKey: true,
   maxBatchItems: true,
   maxBodyMB: true,
@@ -108,6 +118,12 @@ const OPERATION = 'POST /v1/embeddings';
 /** How much the latest request counts in the time that one takes. */
 const LATEST = 0.1;
 
+/** What is left of the time that closing may take, for saying that it is over: a quarter of it, and at most so much. */
+const LAST_WORDS_MS = 250;
+
+/** Longest key, in characters: a header must have room for it. */
+const LONGEST_KEY = 8192;
+
 /** Longest that a client is asked to wait, in seconds. */
 const LONGEST_RETRY = 60;
 
@@ -122,8 +138,9 @@ export class EmbeddingServer implements AsyncDisposable {
   readonly monitor: PerformanceMonitor;
   readonly #embedder: Embedder;
   readonly #server: Server;
-  readonly #turns = new Turns();
   readonly #host: string;
+  /** Whether a request for such a host is answered. */
+  readonly #answersTo: (authority: string) => boolean;
   readonly #modelId: string | undefined;
   readonly #aliases: string[];
   /** Hashes of the keys, so that all are equally long. */
@@ -148,21 +165,25 @@ export class EmbeddingServer implements AsyncDisposable {
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
   constructor(options: EmbeddingServerOptions = {}) {
     const given = readOptions(options);
-    const { generator = {}, modelId, aliases = [], host = '127.0.0.1', apiKey, monitor = new PerformanceMonitor() } = given;
+    const { generator = {}, modelId, aliases = [], host = '127.0.0.1', allowedHosts = [], apiKey, monitor = new PerformanceMonitor() } = given;
     if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
     if (modelId !== undefined && !isName(modelId)) throw refused('modelId', `${show(modelId)} is not a non-empty string`);
     if (!Array.isArray(aliases) || !aliases.every(isName)) throw refused('aliases', `${show(aliases)} is not an array of non-empty strings`);
     const keys = apiKey === undefined ? [] : Array.isArray(apiKey) ? apiKey : [apiKey];
     if (!keys.every(isName) || (apiKey !== undefined && keys.length === 0)) throw refused('apiKey', 'it is not a non-empty string, or an array of such');
+    for (const key of keys) checkKey(key);
+    if (!areHosts(allowedHosts)) throw refused('allowedHosts', `${show(allowedHosts)} is not an array of names or addresses, without scheme and port`);
     if (!isMonitor(monitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
     this.#limits = Object.fromEntries(Object.entries(NUMBERS).map(([name, bounds]) => [name, numberOf(name, given[name as keyof Limits], bounds)])) as Limits;
     this.#host = host;
+    this.#answersTo = answersTo(host, allowedHosts);
     this.#modelId = modelId;
     this.#aliases = aliases;
     this.#keys = keys.map(digest);
     this.monitor = monitor;
     this.#embedder = naming((option) => `generator.${option}`, () => new Embedder(generator));
-    this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs });
+    const answered = (status: number) => this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
+    this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs, answered });
   }
 
   /**
@@ -210,7 +231,9 @@ export class EmbeddingServer implements AsyncDisposable {
 
   /**
    * Finishes what runs and refuses what is new (503), then closes the port and frees the model, unless the generator is
-   * yours. What still runs after `timeoutMs` (default: `drainTimeoutMs`) is stopped.
+   * yours. Takes no longer than `timeoutMs` (default: `drainTimeoutMs`), give or take a quarter of a second: what still
+   * runs or arrives shortly before its end is stopped and refused (503), and a generator or a file that is not free then
+   * is not waited for.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     const [, least, most] = NUMBERS.drainTimeoutMs;
@@ -224,23 +247,23 @@ export class EmbeddingServer implements AsyncDisposable {
   }
 
   async #close(timeoutMs: number): Promise<void> {
+    const end = performance.now() + timeoutMs;
     this.#state = 'draining';
     this.#server.closeIdleConnections();
-    if (this.#running.size > 0) await this.#drained(timeoutMs);
-    if (this.#running.size > 0) {
-      for (const exchange of this.#running) exchange.stop();
-      // Just long enough to say so.
-      await this.#drained(500);
-    }
+    await this.#drained(timeoutMs - Math.min(LAST_WORDS_MS, timeoutMs / 4));
+    for (const exchange of this.#running) exchange.stop(shuttingDown());
+    // Just long enough to say so.
+    await this.#drained(LAST_WORDS_MS);
     this.#state = 'closed';
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeAllConnections();
     await closed;
-    await this.#embedder.close();
+    await within(Math.max(end - performance.now(), LAST_WORDS_MS), this.#embedder.close());
   }
 
   #drained(timeoutMs: number): Promise<void> {
     return new Promise((resolve) => {
+      if (this.#running.size === 0) return resolve();
       const timer = setTimeout(resolve, timeoutMs);
       for (const exchange of this.#running) {
         exchange.whenOver(() => {
@@ -255,11 +278,10 @@ export class EmbeddingServer implements AsyncDisposable {
 
   async #handle(exchange: Exchange): Promise<void> {
     const { request } = exchange;
-    exchange.whenOver(() => this.#answers.set(exchange.status, (this.#answers.get(exchange.status) ?? 0) + 1));
     exchange.header('X-Request-Id', requestId(request.headers['x-request-id']));
     if (this.#state !== 'ready' && this.#state !== 'loading') exchange.header('Connection', 'close');
-    // Those who believe that they speak to a proxy send the whole address.
-    const path = (request.url ?? '/').replace(/^https?:\/\/[^/?]*/i, '').split('?', 1)[0]!.replace(/(?<=.)\/+$/, '');
+    const [authority, path] = targetOf(request.url ?? '/');
+    for (const asked of [request.headers.host, authority]) if (asked !== undefined && !this.#answersTo(asked)) throw otherHost(asked);
     const [name, rest] = path.startsWith(MODEL_PREFIX) ? [MODEL_PREFIX, path.slice(MODEL_PREFIX.length)] : [path, ''];
     const route = this.#routes[name];
     if (!route) throw noRoute(request.method, path, Object.keys(this.#routes));
@@ -324,7 +346,7 @@ export class EmbeddingServer implements AsyncDisposable {
     texts = matrix.rows;
     const answer = new Answer(matrix, request, info);
     this.#count(matrix.fromCache, answer.tokens);
-    await exchange.stream(JSON_TYPE, async () => (answer.done ? undefined : this.#turns.run(answer.chunk())));
+    await exchange.stream(JSON_TYPE, () => answer.next());
   }
 
   #count(fromCache: Uint8Array, tokens: number): void {
@@ -349,11 +371,13 @@ export class EmbeddingServer implements AsyncDisposable {
   }
 
   #refusalOf(error: unknown): Refusal {
-    const { code, message, retryable } = error as EmbeddingError;
+    const { code, message, retryable, details } = error as EmbeddingError;
     if (code === 'ABORTED' || code === 'CLOSED') return shuttingDown();
     const status = (retryable && RETRYABLE_STATUS[code]) || STATUS[code] || 500;
     const param = status === 400 || status === 413 ? 'input' : null;
-    return new Refusal(status, message, { param, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? this.#retryLater() : {} });
+    // Messages speak to who runs the generator, and clients have none of its options.
+    const told = FOR_CLIENTS[code]?.(details ?? {}, this.#limits) ?? message;
+    return new Refusal(status, told, { param, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? this.#retryLater() : {} });
   }
 
   #authorize(authorization: string | undefined): void {
@@ -444,6 +468,12 @@ const STATUS: Partial<Record<EmbeddingErrorCode, number>> = {
   TIMED_OUT: 504,
 };
 
+/** What clients are told of errors whose messages give advice that they cannot follow. */
+const FOR_CLIENTS: Partial<Record<EmbeddingErrorCode, (details: Record<string, unknown>, limits: Limits) => string>> = {
+  MEMORY_LIMIT_EXCEEDED: ({ index }) => `The server has too little memory for ${index === undefined ? 'this request' : `input[${String(index)}]`}: send shorter texts`,
+  TIMED_OUT: (_, { timeoutMs }) => `The texts were not embedded within ${timeoutMs} ms: send fewer of them in a request, or try again`,
+};
+
 /** The same, where it may be another time. */
 const RETRYABLE_STATUS: Partial<Record<EmbeddingErrorCode, number>> = { MEMORY_LIMIT_EXCEEDED: 503, EMBEDDING_GENERATION_FAILED: 503 };
 
@@ -469,6 +499,11 @@ function noRoute(method: string | undefined, path: string, routes: string[]): Re
   return new Refusal(404, `Unknown request URL: ${method} ${path.slice(0, 200)}: ${hint}`, { code: 'unknown_url' });
 }
 
+function otherHost(asked: string): Refusal {
+  const message = `This server does not answer to the host ${JSON.stringify(asked.slice(0, 200))}: ask for 127.0.0.1 or localhost, or have it allowed (allowedHosts, --allow-host)`;
+  return new Refusal(403, message, { code: 'host_not_allowed' });
+}
+
 function shuttingDown(): Refusal {
   return new Refusal(503, 'The server is shutting down: ask another one, or try again', { code: 'shutting_down', headers: { 'Retry-After': '1', Connection: 'close' } });
 }
@@ -479,6 +514,33 @@ function checked(check: () => void, param: string): void {
   } catch (error) {
     throw new Refusal(400, (error as Error).message, { param });
   }
+}
+
+/** The host, where the whole address is asked for as of a proxy, and the path, without what follows and slashes at its end. */
+function targetOf(url: string): [authority: string | undefined, path: string] {
+  const [, authority] = /^https?:\/\/([^/?]*)/i.exec(url) ?? [];
+  let path = authority === undefined ? url : url.slice(url.indexOf('//') + 2 + authority.length);
+  const query = path.indexOf('?');
+  if (query >= 0) path = path.slice(0, query);
+  let end = path.length;
+  while (end > 1 && path[end - 1] === '/') end--;
+  return [authority, path.slice(0, end)];
+}
+
+/** Waits for `work`, but not for ever. */
+async function within(ms: number, work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  await Promise.race([work, new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))]);
+  clearTimeout(timer);
+}
+
+/** Refuses a key that no client can send, or not every one, without repeating it. */
+function checkKey(key: string): void {
+  const why = /^\s|\s$/.test(key) ? 'it begins or ends with a blank or a line break, which clients cannot send in a header; remove that'
+    : !/^[ -~]+$/.test(key) ? 'it has a control character, or a letter that is not ASCII, which clients cannot send in a header: choose another key'
+    : key.length > LONGEST_KEY ? `it has ${key.length} characters, more than a header has room for: choose one of at most ${LONGEST_KEY}`
+    : undefined;
+  if (why !== undefined) throw refused('apiKey', `a key cannot be used: ${why}`);
 }
 
 function decoded(id: string): string {
@@ -507,7 +569,8 @@ function numberOf(name: string, value: unknown, [fallback, least, most]: readonl
   const number = value ?? fallback;
   const whole = !name.endsWith('MB');
   if (typeof number === 'number' && (!whole || Number.isInteger(number)) && number >= least && number <= most) return number;
-  throw refused(name, `${show(number)} is not a ${whole ? 'whole ' : ''}number from ${least} to ${most}`);
+  const message = `Invalid option \`${name}\`: ${show(number)} is not a ${whole ? 'whole ' : ''}number from ${least} to ${most}`;
+  throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: name, least, most } });
 }
 
 function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {

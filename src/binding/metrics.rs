@@ -1,7 +1,7 @@
 //! The handle behind `PerformanceMonitor`. What is recorded crosses in packs of numbers; what is told, as JSON.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{AsyncTask, Float64Array, Float64ArraySlice};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{options, to_js};
 use crate::error::Error;
 use crate::host::{Monitor, ProcessMemory, Resources};
-use crate::metrics::{self, Event, MemoryUse, Metrics, Sampler, Snapshot, nanoseconds};
+use crate::metrics::{self, Event, MemoryUse, Metrics, Numbers, Sampler, Snapshot, Unusable, nanoseconds};
 
 /// How old a sample of the machine may be.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,10 +28,20 @@ const MISS: usize = 3;
 #[napi]
 pub struct NativeMonitor {
     inner: Arc<Metrics>,
+    /// Those that the thread which holds this has for names.
+    numbers: Mutex<Numbers>,
     machine: OnceLock<Arc<Monitor>>,
 }
 
 impl NativeMonitor {
+    fn of(inner: Arc<Metrics>) -> Self {
+        Self { numbers: Mutex::new(Numbers::new(Arc::clone(&inner))), inner, machine: OnceLock::new() }
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The monitor itself, for a generator to tell.
     pub(super) fn shared(&self) -> Arc<Metrics> {
         Arc::clone(&self.inner)
@@ -44,25 +54,31 @@ impl NativeMonitor {
     #[napi(constructor, catch_unwind)]
     pub fn new(options: Map<String, Value>) -> Result<Self> {
         let options = options::metrics(&options).map_err(to_js)?;
-        Ok(Self { inner: Arc::new(Metrics::new(options)), machine: OnceLock::new() })
+        Ok(Self::of(Arc::new(Metrics::new(options))))
     }
 
     /// The one that all threads of the process share.
     #[napi(catch_unwind)]
     pub fn global() -> Self {
-        Self { inner: Metrics::global(), machine: OnceLock::new() }
+        Self::of(Metrics::global())
     }
 
-    /// See `Metrics::operation`.
+    /// See `Numbers::operation`.
     #[napi(catch_unwind)]
     pub fn operation(&self, name: String) -> Result<u32> {
-        self.inner.operation(&name).map(|id| id as u32).map_err(to_js)
+        self.numbers().operation(&name).map(|id| id as u32).map_err(to_js)
     }
 
-    /// See `Metrics::cache`.
+    /// See `Numbers::cache`.
     #[napi(catch_unwind)]
     pub fn cache(&self, kind: String) -> Result<u32> {
-        self.inner.cache(&kind).map(|id| id as u32).map_err(to_js)
+        self.numbers().cache(&kind).map(|id| id as u32).map_err(to_js)
+    }
+
+    /// See `Numbers::forget`.
+    #[napi(catch_unwind)]
+    pub fn forget(&self) {
+        self.numbers().forget();
     }
 
     /// Records the events in `buffer`. Their moments are those of the clock that says `now`, in milliseconds.
@@ -79,13 +95,13 @@ impl NativeMonitor {
             };
             (now_us.saturating_sub(ago), event)
         });
-        self.inner.record_all(events);
+        self.numbers().record_all(events);
     }
 
-    /// See `Metrics::record_many`.
+    /// See `Numbers::record_many`.
     #[napi(catch_unwind)]
     pub fn record_many(&self, id: u32, durations: Float64ArraySlice<'_>, items: f64, success: bool) -> Result<()> {
-        self.inner.record_many(id as usize, &durations, items as u64, success).map_err(to_js)
+        self.numbers().record_many(id as usize, &durations, items as u64, success).map_err(to_js)
     }
 
     /// Records one operation with the memory that its user has measured.
@@ -103,7 +119,7 @@ impl NativeMonitor {
     ) -> Result<()> {
         let ns = nanoseconds("The duration", ms).map_err(to_js)?;
         let memory = MemoryUse { before: before as u64, after: after as u64, peak: peak as u64 };
-        self.inner.record_with_memory(id as usize, ns, items as u64, success, Some(memory));
+        self.numbers().record_with_memory(id as usize, ns, items as u64, success, Some(memory));
         Ok(())
     }
 
@@ -124,7 +140,7 @@ impl NativeMonitor {
         let ns = nanoseconds("The duration", ms).map_err(to_js)?;
         let before = ProcessMemory { resident: resident as u64, high_water: high_water as u64 };
         let memory = MemoryUse::between(before, self.inner.process_memory());
-        self.inner.record_with_memory(id as usize, ns, items as u64, success, memory);
+        self.numbers().record_with_memory(id as usize, ns, items as u64, success, memory);
         Ok(())
     }
 
@@ -202,11 +218,14 @@ impl NativeMonitor {
         to_json(&self.inner.cycles())
     }
 
-    /// See `Metrics::load`: where a damaged file was moved, and what was wrong with it.
+    /// See `Metrics::load`.
     #[napi(catch_unwind)]
-    pub fn load(&self) -> Result<Option<Vec<String>>> {
-        let aside = self.inner.load().map_err(to_js)?;
-        Ok(aside.map(|(path, reason)| vec![path.display().to_string(), reason]))
+    pub fn load(&self) -> Result<Option<NativeUnusable>> {
+        let unusable = self.inner.load().map_err(to_js)?;
+        Ok(unusable.map(|Unusable { moved_to, reason }| NativeUnusable {
+            moved_to: moved_to.map(|path| path.display().to_string()),
+            reason,
+        }))
     }
 
     /// Writes cycles. Blocks; for a process that is about to end.
@@ -241,6 +260,15 @@ impl NativeMonitor {
     pub fn sampler(&self) -> NativeSampler {
         NativeSampler { inner: Mutex::new(Sampler::new(Arc::clone(&self.inner))) }
     }
+}
+
+/// See `Unusable`.
+#[napi(object, object_from_js = false)]
+pub struct NativeUnusable {
+    /// Where a damaged file was moved.
+    pub moved_to: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
 }
 
 /// See `Sampler`.

@@ -3,6 +3,7 @@
 // The attribute macros of napi expand to unsafe code.
 #![allow(unsafe_code)]
 
+mod answer;
 mod batch;
 mod cache;
 mod files;

@@ -59,7 +59,7 @@ impl Stage {
 
 /// Measures one generator: in a monitor of its own, and in the one that its user watches. Cheap enough for every batch.
 pub(super) struct Tally {
-    own: Metrics,
+    own: Arc<Metrics>,
     watched: Option<Arc<Metrics>>,
     call: Meter,
     /// In the order of [`Stage::ALL`].
@@ -150,7 +150,7 @@ pub(super) struct Ran {
 impl Tally {
     /// `analysis` says how many batches analytics are about, and what their targets are.
     pub fn new(watched: Option<Arc<Metrics>>, analysis: OptimizerOptions) -> Self {
-        let own = Metrics::new(MetricsOptions::default());
+        let own = Arc::new(Metrics::new(MetricsOptions::default()));
         let meter = |name: &str| Meter {
             own: own.recorder(name),
             watched: watched.as_ref().map(|metrics| metrics.recorder(&format!("embedcore.{name}"))),

@@ -1,23 +1,17 @@
 //! Work of several steps: what each cycle took and did. The latest are kept one by one, of all others the totals.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, Latency, nanoseconds};
 use super::series::MemoryUse;
-use super::{MAX_NAME, checked_name};
+use super::{MAX_NAME, checked_name, checked_span};
 use crate::error::{Error, Result};
 use crate::host::ProcessMemory;
 
 /// Most cycles in progress. Who starts more forgets to end them.
 const MAX_ACTIVE: usize = 10_000;
-
-/// What `Persisted::format` says.
-const FORMAT: &str = "embedcore-cycles";
 
 /// One cycle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,13 +110,6 @@ pub struct CycleReport {
     /// Durations of all: nanoseconds and how many, in turn.
     #[serde(default)]
     pub histogram: Vec<u64>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Persisted {
-    format: String,
-    version: u32,
-    cycles: CycleReport,
 }
 
 /// All cycles of one monitor.
@@ -241,78 +228,59 @@ impl Cycles {
         *self = Self::new(self.keep);
     }
 
-    /// Puts what a file held before what has happened since. What was in progress then was interrupted.
-    fn restore(&mut self, report: CycleReport) -> Result<()> {
+    /// Puts what a file held before what has happened since. What was in progress then was interrupted. Without `totals`,
+    /// they are those of the latest ones.
+    pub(super) fn restore(
+        &mut self,
+        totals: Option<(CycleSummary, Distribution)>,
+        recent: Vec<Cycle>,
+        active: Vec<Cycle>,
+    ) {
         let now = std::mem::replace(self, Self::new(self.keep));
-        let before = report.parse()?;
-        self.totals = report.summary;
-        self.durations = before;
-        let interrupted = report.active.into_iter().map(|cycle| Cycle { status: CycleStatus::Interrupted, ..cycle });
-        self.recent = report.recent.into();
-        interrupted.for_each(|cycle| self.keep(cycle));
+        match totals {
+            Some((summary, durations)) => {
+                (self.totals, self.durations) = (summary, durations);
+                let outdated = recent.len().saturating_sub(self.keep);
+                self.recent = recent.into_iter().skip(outdated).collect();
+            }
+            None => {
+                for cycle in recent {
+                    let timed = matches!(cycle.status, CycleStatus::Succeeded | CycleStatus::Failed);
+                    let ns = cycle.duration.filter(|_| timed).and_then(|ms| nanoseconds("The time", ms).ok());
+                    ns.into_iter().for_each(|ns| self.durations.record(ns));
+                    self.keep(cycle);
+                }
+            }
+        }
+        for cycle in active {
+            self.keep(Cycle { status: CycleStatus::Interrupted, ..cycle });
+        }
         now.recent.into_iter().for_each(|cycle| self.keep(cycle));
         self.durations.merge(&now.durations);
         self.active = now.active;
-        Ok(())
-    }
-
-    /// What is written down.
-    pub(super) fn to_file(&self) -> Result<Vec<u8>> {
-        let persisted = Persisted { format: FORMAT.to_owned(), version: 1, cycles: self.report(usize::MAX) };
-        serde_json::to_vec(&persisted).map_err(|error| Error::Internal(format!("cycles do not become JSON: {error}")))
-    }
-
-    /// Reads what [`Self::to_file`] has written. A file that is not there is empty; one that makes no sense is renamed
-    /// and its new name given back, with what is wrong with it.
-    pub(super) fn load(&mut self, path: &Path, now: u64) -> Result<Option<(PathBuf, String)>> {
-        let storage = |reason: String| Error::Storage { path: path.display().to_string(), reason };
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(storage(format!("{error}; pass a file that can be read and written"))),
-        };
-        let parsed = serde_json::from_slice::<Persisted>(&bytes).map_err(|error| error.to_string());
-        let reason = match parsed {
-            Ok(Persisted { format, version, .. }) if format != FORMAT || version != 1 => {
-                format!("it is {format:?} of version {version}, not {FORMAT:?} of version 1")
-            }
-            Ok(Persisted { cycles, .. }) => match self.restore(cycles) {
-                Ok(()) => return Ok(None),
-                Err(error) => error.to_string(),
-            },
-            Err(reason) => reason,
-        };
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(format!(".damaged-{now}"));
-        let aside = PathBuf::from(aside);
-        fs::rename(path, &aside).map_err(|error| storage(format!("{reason}; and it cannot be renamed: {error}")))?;
-        Ok(Some((aside, reason)))
     }
 }
 
 impl CycleReport {
-    /// Durations, if they are what the summary says.
-    pub(super) fn parse(&self) -> Result<Distribution> {
-        let CycleSummary { count, succeeded, failed, duration, .. } = &self.summary;
+    /// Durations, if all of it can be.
+    pub(super) fn check(&self) -> Result<Distribution> {
+        let CycleSummary { count, succeeded, failed, interrupted, duration, .. } = &self.summary;
         let ended = succeeded.saturating_add(*failed);
-        if ended > *count {
-            let reason = format!("The snapshot cannot be used: of {count} cycles {ended} have ended");
-            return Err(Error::InvalidArgument(reason));
+        if ended.saturating_add(*interrupted) != *count || self.recent.len() as u64 > *count {
+            let parts = format!("{succeeded} succeeded, {failed} failed and {interrupted} were interrupted");
+            let reason = format!("of {count} cycles {parts}, and {} are listed", self.recent.len());
+            return Err(Error::InvalidArgument(format!("The snapshot cannot be used: {reason}")));
         }
-        self.recent.iter().chain(&self.active).try_for_each(|cycle| {
-            checked_name("The id of a cycle", &cycle.id)?;
-            for ms in [cycle.duration.unwrap_or(0.0), cycle.llm_time, cycle.validation_time] {
-                nanoseconds("The time of a cycle", ms)?;
-            }
-            Ok(())
-        })?;
+        self.summary.check()?;
+        self.recent.iter().try_for_each(|cycle| cycle.check(true))?;
+        self.active.iter().try_for_each(|cycle| cycle.check(false))?;
         Distribution::parse(&duration.unwrap_or_default(), ended, &self.histogram)
     }
 
     /// Adds cycles of another monitor. The latest ones of both are kept, as many as the larger has.
     pub(super) fn merge(&mut self, other: Self) -> Result<()> {
-        let mut durations = self.parse()?;
-        durations.merge(&other.parse()?);
+        let mut durations = self.check()?;
+        durations.merge(&other.check()?);
         let keep = self.recent.len().max(other.recent.len());
         self.recent.extend(other.recent);
         self.recent.sort_by(|a, b| a.ended_at.unwrap_or(a.started_at).total_cmp(&b.ended_at.unwrap_or(b.started_at)));
@@ -325,7 +293,36 @@ impl CycleReport {
     }
 }
 
+impl Cycle {
+    /// Refuses what no cycle can be. `ended`: whether it must have, or must not.
+    pub(super) fn check(&self, ended: bool) -> Result<()> {
+        checked_name("The id of a cycle", &self.id)?;
+        let wrong = |what: String| Err(Error::InvalidArgument(format!("The cycle {:?} cannot be: {what}", self.id)));
+        if ended == (self.status == CycleStatus::InProgress) {
+            return wrong(format!("it is {:?}", self.status));
+        }
+        checked_span(self.started_at, self.ended_at.unwrap_or(self.started_at))?;
+        nanoseconds("The time of a cycle", self.duration.unwrap_or(0.0))?;
+        let sums = [self.llm_time, self.validation_time];
+        if let Some(ms) = sums.into_iter().find(|ms| !ms.is_finite() || *ms < 0.0) {
+            return wrong(format!("it took {ms} milliseconds"));
+        }
+        if self.cache_hits > self.llm_calls {
+            return wrong(format!("of {} calls {} were hits", self.llm_calls, self.cache_hits));
+        }
+        Ok(())
+    }
+}
+
 impl CycleSummary {
+    fn check(&self) -> Result<()> {
+        let sums = [self.llm_time, self.validation_time].into_iter().all(|ms| ms.is_finite() && ms >= 0.0);
+        if sums && self.cache_hits <= self.llm_calls {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument("The snapshot cannot be used: the totals of its cycles do not add up".to_owned()))
+    }
+
     fn add(&mut self, cycle: &Cycle) {
         let one = |status| u64::from(cycle.status == status);
         self.merge(&Self {
@@ -354,46 +351,23 @@ impl CycleSummary {
         add(&mut self.cache_hits, other.cache_hits);
         add(&mut self.validations, other.validations);
         add(&mut self.file_operations, other.file_operations);
-        self.llm_time += other.llm_time;
-        self.validation_time += other.validation_time;
+        self.llm_time = (self.llm_time + other.llm_time).min(f64::MAX);
+        self.validation_time = (self.validation_time + other.validation_time).min(f64::MAX);
         self.cache_hit_ratio = if self.llm_calls > 0 { self.cache_hits as f64 / self.llm_calls as f64 } else { 0.0 };
     }
 }
 
-/// Writes a file so that after a crash there is the old one or the new one, and never a part.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(part);
-    let write = || {
-        let mut file = File::create(&part)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&part, path)?;
-        // The name survives a loss of power once the directory is written, which some systems have no way to ask for.
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).ok();
-        Ok(())
-    };
-    write().map_err(|error: std::io::Error| {
-        fs::remove_file(&part).ok();
-        let reason = format!("it cannot be written: {error}; pass a path in a directory that exists and is writable");
-        Error::Storage { path: path.display().to_string(), reason }
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const MB: u64 = 1 << 20;
 
-    fn held(resident: u64) -> ProcessMemory {
+    pub(in super::super) fn held(resident: u64) -> ProcessMemory {
         ProcessMemory { resident: resident * MB, high_water: 100 * MB }
     }
 
-    fn run(cycles: &mut Cycles, id: &str, success: bool) -> Cycle {
+    pub(in super::super) fn run(cycles: &mut Cycles, id: &str, success: bool) -> Cycle {
         cycles.start(id, 1000.0, 0, held(10)).unwrap();
         let cycle = cycles.running(id).unwrap();
         (cycle.llm_calls, cycle.cache_hits, cycle.validations) = (4, 3, 5);
@@ -444,56 +418,5 @@ mod tests {
         let report = cycles.report(usize::MAX);
         assert_eq!((report.active.len(), report.summary.interrupted), (MAX_ACTIVE, 1));
         assert_eq!(report.recent[2].id, "never ended 0");
-    }
-
-    #[test]
-    fn comes_back_from_a_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("cycles.json");
-        let mut cycles = Cycles::new(1000);
-        run(&mut cycles, "a", true);
-        cycles.start("open", 1.0, 0, held(1)).unwrap();
-        write_whole(&path, &cycles.to_file().unwrap()).unwrap();
-
-        let mut later = Cycles::new(1000);
-        run(&mut later, "b", false);
-        assert_eq!(later.load(&path, 7), Ok(None));
-        let report = later.report(usize::MAX);
-        let found: Vec<_> = report.recent.iter().map(|cycle| (cycle.id.as_str(), cycle.status)).collect();
-        let expected = [("a", CycleStatus::Succeeded), ("open", CycleStatus::Interrupted), ("b", CycleStatus::Failed)];
-        assert_eq!(found, expected);
-        assert_eq!((report.summary.count, report.summary.active), (3, 0));
-        assert_eq!(report.summary.duration.unwrap().total, 5.0);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_damaged_file_is_set_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("cycles.json");
-        let mut whole = Cycles::new(10);
-        run(&mut whole, "a", true);
-        let whole = String::from_utf8(whole.to_file().unwrap()).unwrap();
-        let cases = [
-            String::new(),
-            whole[..whole.len() / 2].to_owned(),
-            whole.replace("\"succeeded\":1", "\"succeeded\":2"),
-            whole.replace("\"version\":1", "\"version\":2"),
-            whole.replace(FORMAT, "other"),
-            "\u{0}".repeat(100),
-        ];
-        for (i, content) in cases.iter().enumerate() {
-            assert_ne!(content, &whole);
-            fs::write(&path, content).unwrap();
-            let mut cycles = Cycles::new(10);
-            let (aside, reason) = cycles.load(&path, i as u64).unwrap().unwrap();
-            assert!(!reason.is_empty());
-            assert_eq!(fs::read_to_string(aside).unwrap(), *content);
-            assert!(!path.exists() && cycles.report(usize::MAX) == CycleReport::default());
-        }
-        assert!(matches!(Cycles::new(1).load(directory.path(), 0), Err(Error::Storage { .. })));
-        let error = write_whole(&directory.path().join("no/such/file"), b"").unwrap_err();
-        assert_eq!(error.code(), "CACHE_STORAGE_FAILED");
-        assert!(write_whole(directory.path(), b"").is_err());
     }
 }

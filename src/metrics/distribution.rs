@@ -54,7 +54,7 @@ impl Distribution {
     fn record_n(&mut self, ns: u64, times: u64) {
         // Resizes itself, which fails only for what 64 bits cannot count.
         if self.histogram.record_n(ns, times).is_ok() {
-            self.sum += u128::from(ns) * u128::from(times);
+            self.sum = self.sum.saturating_add(u128::from(ns) * u128::from(times));
             self.min = self.min.min(ns);
             self.max = self.max.max(ns);
         }
@@ -66,7 +66,7 @@ impl Distribution {
 
     pub(super) fn merge(&mut self, other: &Self) {
         if self.histogram.add(&other.histogram).is_ok() {
-            self.sum += other.sum;
+            self.sum = self.sum.saturating_add(other.sum);
             self.min = self.min.min(other.min);
             self.max = self.max.max(other.max);
         }
@@ -137,9 +137,17 @@ impl Distribution {
             return wrong(format!("its histogram has {} durations, its count is {count}", parsed.count()));
         }
         if count > 0 {
+            // Values lie within 1 % of where the histogram has them.
+            let about = |ms: f64, bucket: u64| (ms * NS_PER_MS - bucket as f64).abs() <= bucket as f64 / 100.0 + 1.0;
+            if min > max || !about(min, parsed.min) || !about(max, parsed.max) {
+                return wrong(format!("min is {min} and max is {max}, which its histogram does not have"));
+            }
+            let (least, most) = (min * count as f64, max * count as f64);
+            if total < least * (1.0 - 1e-6) || total > most * (1.0 + 1e-6) {
+                return wrong(format!("total is {total}, which {count} from {min} to {max} do not make"));
+            }
             let ns = |ms: f64| (ms * NS_PER_MS).round();
             (parsed.sum, parsed.min, parsed.max) = (ns(total) as u128, ns(min) as u64, ns(max) as u64);
-            parsed.min = parsed.min.min(parsed.max);
         }
         Ok(parsed)
     }
@@ -223,8 +231,16 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_add_up() {
-        let latency = Latency { total: 2.0, max: 2.0, ..Latency::default() };
+        let latency = Latency { total: 2.0, min: 2.0, max: 2.0, ..Latency::default() };
         assert!(Distribution::parse(&latency, 1, &[2_000_000, 1]).is_ok());
+        for other in [
+            Latency { min: 3.0, ..latency },
+            Latency { min: 1.0, ..latency },
+            Latency { max: 4.0, ..latency },
+            Latency { total: 4.0, ..latency },
+        ] {
+            assert!(Distribution::parse(&other, 1, &[2_000_000, 1]).is_err(), "{other:?}");
+        }
         let cases: [(f64, u64, &[u64]); 5] = [
             (2.0, 2, &[2_000_000, 1]),
             (2.0, 1, &[2_000_000]),

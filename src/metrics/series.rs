@@ -1,7 +1,7 @@
 //! What is kept of one operation. Threads write into parts of their own, so that they do not wait for each other.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::distribution::Distribution;
 
@@ -17,11 +17,9 @@ const SLOTS: usize = 64;
 const US_PER_SECOND: u64 = 1_000_000;
 
 /// One operation.
+#[derive(Default)]
 pub(super) struct Series {
-    pub(super) name: Arc<str>,
     parts: [Part; PARTS],
-    /// How often it was emptied.
-    epoch: AtomicU64,
 }
 
 /// On cache lines of its own.
@@ -81,10 +79,6 @@ pub(super) struct Ended {
 }
 
 impl Series {
-    pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, parts: Default::default(), epoch: AtomicU64::new(0) }
-    }
-
     pub(super) fn record(&self, ended: Ended) {
         self.record_all(std::iter::once(ended));
     }
@@ -97,9 +91,8 @@ impl Series {
         all.for_each(|ended| tally.record(ended));
     }
 
-    /// All that was recorded, if anything was, and how often it was emptied before.
-    pub(super) fn read(&self) -> (u64, Option<Tally>) {
-        let epoch = self.epoch.load(Ordering::Acquire);
+    /// All that was recorded, if anything was.
+    pub(super) fn read(&self) -> Option<Tally> {
         let mut all: Option<Tally> = None;
         for part in &self.parts {
             if let Some(tally) = part.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
@@ -109,14 +102,7 @@ impl Series {
                 }
             }
         }
-        (epoch, all)
-    }
-
-    pub(super) fn reset(&self) {
-        self.epoch.fetch_add(1, Ordering::Release);
-        for part in &self.parts {
-            *part.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
+        all
     }
 }
 
@@ -224,17 +210,17 @@ mod tests {
 
     #[test]
     fn rates_of_the_whole_run_and_of_the_last_minute() {
-        let series = Series::new("a".into());
-        assert!(series.read().1.is_none());
+        let series = Series::default();
+        assert!(series.read().is_none());
         series.record(at(0.5, 10));
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         // It has begun at 0.
         assert_eq!((tally.rate(), tally.recent_rate(500_000)), (20.0, 20.0));
         assert_eq!(tally.recent_rate(1_000_000), 10.0);
         for second in 1..100 {
             series.record(at(f64::from(second) + 0.5, 10));
         }
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         assert_eq!(tally.rate(), 1000.0 / 99.5);
         // Seconds 40 to 99, the last of which is half over.
         assert_eq!(tally.recent_rate(99_500_000), 600.0 / 59.5);
@@ -242,49 +228,47 @@ mod tests {
         assert_eq!(tally.recent_rate(300_000_000), 0.0);
         // Failures take time, and get nothing done.
         series.record(Ended { success: false, ..at(200.0, 10) });
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         assert_eq!((tally.items, tally.errors, tally.durations.count()), (1000, 1, 101));
         assert_eq!(tally.recent_rate(200_000_000), 0.0);
-        series.reset();
-        assert!(matches!(series.read(), (1, None)));
     }
 
     #[test]
     fn what_began_before_the_clock() {
-        let series = Series::new("a".into());
+        let series = Series::default();
         series.record(at(0.1, 10));
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         assert_eq!((tally.rate(), tally.recent_rate(100_000)), (20.0, 20.0));
     }
 
     #[test]
     fn what_takes_no_time_has_no_rate() {
-        let series = Series::new("a".into());
+        let series = Series::default();
         series.record(Ended { ns: 0, ..at(1.0, 5) });
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         assert_eq!((tally.rate(), tally.recent_rate(1_000_000)), (0.0, 0.0));
     }
 
     #[test]
     fn memory() {
-        let series = Series::new("a".into());
+        let series = Series::default();
         for (second, before, after, peak) in [(2.0, 30, 50, 90), (1.0, 10, 20, 40)] {
             series.record(Ended { memory: Some(MemoryUse { before, after, peak }), ..at(second, 1) });
         }
-        let memory = series.read().1.unwrap().memory.unwrap();
+        let memory = series.read().unwrap().memory.unwrap();
         assert_eq!(memory.latest, MemoryUse { before: 30, after: 50, peak: 90 });
         assert_eq!((memory.peak, memory.growth, memory.count), (90, 30.0, 2));
     }
 
     #[test]
     fn threads_lose_nothing() {
-        let series = Series::new("a".into());
+        let series = Series::default();
         std::thread::scope(|scope| {
             for _ in 0..12 {
                 scope.spawn(|| (0..5_000).for_each(|i| series.record(at(f64::from(i) / 100.0, 2))));
             }
         });
-        let tally = series.read().1.unwrap();
+        let tally = series.read().unwrap();
         assert_eq!((tally.durations.count(), tally.items), (60_000, 120_000));
         assert_eq!(tally.durations.latency().unwrap().total, 60_000.0 * 500.0);
     }

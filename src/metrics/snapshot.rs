@@ -1,10 +1,12 @@
 //! All that a monitor knows at one moment: told to users, written down, and merged with that of others.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::cycles::CycleReport;
 use super::distribution::{Distribution, Latency};
-use super::{Failure, MAX_FAILURES, checked_name};
+use super::{Failure, MAX_FAILURES, checked_name, checked_span};
 use crate::error::{Error, Result};
 
 /// What [`Snapshot::format`] says.
@@ -113,22 +115,35 @@ impl CacheUse {
 }
 
 impl Snapshot {
-    /// Reads a snapshot, which may come from anybody.
+    /// Reads a snapshot, which may come from anybody. Figures that others follow from are made anew from those.
     pub fn parse(json: &str) -> Result<Self> {
         let wrong = |what: String| Error::InvalidArgument(format!("This is no snapshot of a monitor: {what}"));
-        let snapshot: Self = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
+        let mut snapshot: Self = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
         if snapshot.format != FORMAT || snapshot.version != 1 {
             let Self { format, version, .. } = snapshot;
             return Err(wrong(format!("it is {format:?} of version {version}, not {FORMAT:?} of version 1")));
         }
-        for operation in &snapshot.operations {
-            checked_name("The name of an operation", &operation.name)?;
-            operation.durations()?;
+        checked_span(snapshot.started_at, snapshot.taken_at)?;
+        let mut names = HashSet::new();
+        for operation in &mut snapshot.operations {
+            let durations = operation.check()?;
+            operation.latency = durations.latency().unwrap_or_default();
+            if !names.insert(operation.name.clone()) {
+                return Err(wrong(format!("the operation {:?} is there twice", operation.name)));
+            }
         }
-        for cache in &snapshot.caches {
+        names.clear();
+        for cache in &mut snapshot.caches {
             checked_name("The type of a cache", &cache.kind)?;
+            *cache = CacheUse::new(&cache.kind, cache.hits, cache.misses);
+            if !names.insert(cache.kind.clone()) {
+                return Err(wrong(format!("the cache {:?} is there twice", cache.kind)));
+            }
         }
-        snapshot.cycles.parse()?;
+        snapshot.cycles.summary.duration = snapshot.cycles.check()?.latency();
+        for error in &snapshot.errors {
+            checked_span(error.at, error.at)?;
+        }
         Ok(snapshot)
     }
 
@@ -143,21 +158,22 @@ impl Snapshot {
         for operation in &mut self.operations {
             operation.throughput.last_minute *= f64::from(u8::from(mine_is_recent));
         }
+        let known: HashMap<_, _> = self.operations.iter().enumerate().map(|(at, one)| (one.name.clone(), at)).collect();
         for mut operation in other.operations {
             operation.throughput.last_minute *= f64::from(u8::from(other_is_recent));
-            match self.operations.iter_mut().find(|mine| mine.name == operation.name) {
-                Some(mine) => mine.merge(&operation)?,
+            match known.get(&operation.name) {
+                Some(at) => self.operations[*at].merge(&operation)?,
                 None => self.operations.push(operation),
             }
         }
-        for cache in other.caches {
-            match self.caches.iter_mut().find(|mine| mine.kind == cache.kind) {
-                Some(mine) => {
-                    let (hits, misses) =
-                        (mine.hits.saturating_add(cache.hits), mine.misses.saturating_add(cache.misses));
-                    *mine = CacheUse::new(&mine.kind, hits, misses);
+        let known: HashMap<_, _> = self.caches.iter().enumerate().map(|(at, one)| (one.kind.clone(), at)).collect();
+        for CacheUse { kind, hits, misses, .. } in other.caches {
+            match known.get(&kind) {
+                Some(at) => {
+                    let mine = &mut self.caches[*at];
+                    *mine = CacheUse::new(&kind, mine.hits.saturating_add(hits), mine.misses.saturating_add(misses));
                 }
-                None => self.caches.push(cache),
+                None => self.caches.push(CacheUse::new(&kind, hits, misses)),
             }
         }
         self.cycles.merge(other.cycles)?;
@@ -169,6 +185,20 @@ impl Snapshot {
 }
 
 impl Operation {
+    /// Durations, if all of it can be.
+    fn check(&self) -> Result<Distribution> {
+        checked_name("The name of an operation", &self.name)?;
+        checked_span(self.first_at, self.last_at)?;
+        let Self { errors, count, throughput, memory, .. } = self;
+        let growth = memory.map_or(0.0, |memory| memory.average_growth);
+        let rates = [throughput.whole_run, throughput.last_minute];
+        if errors > count || !growth.is_finite() || rates.into_iter().any(|rate| !rate.is_finite() || rate < 0.0) {
+            let what = format!("{:?} has {errors} errors in {count}, throughput {rates:?}, growth {growth}", self.name);
+            return Err(Error::InvalidArgument(format!("The snapshot cannot be used: the operation {what}")));
+        }
+        self.durations()
+    }
+
     fn durations(&self) -> Result<Distribution> {
         Distribution::parse(&self.latency, self.count, &self.histogram)
     }
@@ -180,13 +210,14 @@ impl Operation {
         let memory = latest.memory.or(self.memory).or(other.memory);
         self.memory = memory.map(|latest| {
             let each = [self.memory, other.memory].into_iter().flatten();
-            let samples: u64 = each.clone().map(|memory| memory.samples).sum();
+            let samples = each.clone().fold(0u64, |sum, memory| sum.saturating_add(memory.samples));
             let growth: f64 = each.clone().map(|memory| memory.average_growth * memory.samples as f64).sum();
             let peak = each.map(|memory| memory.peak).max().unwrap_or(latest.peak);
-            OperationMemory { peak, samples, average_growth: growth / samples.max(1) as f64, ..latest }
+            let average_growth = (growth / samples.max(1) as f64).clamp(f64::MIN, f64::MAX);
+            OperationMemory { peak, samples, average_growth, ..latest }
         });
-        self.count += other.count;
-        self.errors += other.errors;
+        self.count = self.count.saturating_add(other.count);
+        self.errors = self.errors.saturating_add(other.errors);
         self.items = self.items.saturating_add(other.items);
         self.latency = durations.latency().unwrap_or_default();
         self.histogram = durations.buckets();
@@ -194,7 +225,7 @@ impl Operation {
         self.last_at = self.last_at.max(other.last_at);
         let ms = self.last_at - self.first_at;
         self.throughput.whole_run = if ms > 0.0 { self.items as f64 / ms * 1000.0 } else { 0.0 };
-        self.throughput.last_minute += other.throughput.last_minute;
+        self.throughput.last_minute = (self.throughput.last_minute + other.throughput.last_minute).min(f64::MAX);
         Ok(())
     }
 }
