@@ -19,7 +19,11 @@
 //! - **Change.** All sizes are compared relative to a level that follows the size in use, so a slow drift of the load,
 //!   which slows all sizes alike, changes nothing. A sudden change is noticed by a two-sided CUSUM test (Page 1954); then
 //!   beliefs are kept as mere hints and the search starts again.
-//! - **Limits.** A batch that fails counts as a slow one. Memory above its target lowers a ceiling in proportion, quickly,
+//! - **Failures.** A size that is too large fails, but so does everything when the machine, or a service, has trouble.
+//!   So nothing is learned from batches that fail before it is known whether a smaller size helps: sizes shrink until one
+//!   succeeds, then the smallest that had failed is tried once more. If it succeeds, all is as it was before; if not, what
+//!   failed counts as slow.
+//! - **Limits.** Memory above its target lowers a ceiling in proportion, quickly,
 //!   and the ceiling rises slowly once memory is well below (the asymmetry of AIMD: Chiu & Jain 1989). Where smaller
 //!   batches do not help, memory is somebody else's and the ceiling goes no lower. CPU above its target, where measured
 //!   with the batch, counts as slowness: if all sizes take as much, none is preferred for it.
@@ -234,6 +238,19 @@ struct Lowered {
     records: usize,
 }
 
+/// Batches that failed one after the other.
+#[derive(Debug, Clone)]
+struct Streak {
+    /// The sizes that failed.
+    sizes: Vec<usize>,
+    /// Whether a smaller size has succeeded since: now the smallest of these is tried once more.
+    helped: bool,
+    /// What was believed before.
+    arms: Vec<Arm>,
+    level: f64,
+    base: usize,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     /// Too little is known to do anything.
@@ -269,6 +286,7 @@ pub struct BatchOptimizer {
     phase: Phase,
     base: usize,
     current: usize,
+    streak: Option<Streak>,
 
     /// CUSUM upwards and downwards, the latest residuals, and how much calmer it has become by false alarms.
     drift: (f64, f64),
@@ -285,6 +303,22 @@ pub struct BatchOptimizer {
     lowered: Option<Lowered>,
     /// Records in a row with memory well below its target.
     relaxed: usize,
+}
+
+impl Streak {
+    fn smallest(&self) -> usize {
+        self.sizes.iter().copied().min().unwrap_or(1)
+    }
+
+    /// The size that tells more: a smaller one, best one that is known well; then the smallest that failed.
+    fn next(&self) -> usize {
+        let known = self.base < self.smallest() && self.arms.iter().any(|arm| arm.size == self.base);
+        match (self.helped, known) {
+            (true, _) => self.smallest(),
+            (false, true) => self.base,
+            (false, false) => self.smallest() / 2,
+        }
+    }
 }
 
 impl BatchOptimizer {
@@ -326,6 +360,7 @@ impl BatchOptimizer {
             phase: Phase::Gather,
             base: initial,
             current: initial,
+            streak: None,
             drift: (0.0, 0.0),
             residuals: VecDeque::new(),
             calm: 1.0,
@@ -384,14 +419,16 @@ impl BatchOptimizer {
         }
         self.watch_resources(&record);
         let tried = record.size != self.base;
-        self.learn(&record);
+        if self.tells(&record) {
+            self.learn(&record);
+        }
         self.decide(tried);
         Ok(())
     }
 
     /// Decides anew, and takes the best size that is known even where it leads by less than the usual margin.
     pub fn optimize(&mut self) -> usize {
-        if self.phase != Phase::Gather {
+        if self.phase != Phase::Gather && self.streak.is_none() {
             self.base = self.leader(0.0);
             if !matches!(self.phase, Phase::Search(_)) || self.current > self.limit() {
                 self.current = self.base;
@@ -432,7 +469,7 @@ impl BatchOptimizer {
             let memory = self.memory.unwrap_or_default();
             format!("Reduced batch size: memory usage was above {} % (now {memory:.0} %)", self.options.target_memory)
         } else if failing > 2 {
-            format!("Recent batches failed ({failing} of 5): sizes that failed count as slow")
+            format!("Recent batches failed ({failing} of 5): it is tried whether smaller ones succeed")
         } else if let Phase::Search(left) = self.phase {
             format!("Best size so far; at most {left} more batches look for a better one")
         } else {
@@ -562,6 +599,44 @@ impl BatchOptimizer {
         self.lowered = Some(Lowered { before: memory, from, to, records: 0 });
     }
 
+    /// Whether a record says something about its size: a failure does not, until it is known whether a smaller size helps.
+    fn tells(&mut self, record: &Record) -> bool {
+        let Some(mut streak) = self.streak.take() else {
+            if !record.success {
+                let (arms, level, base) = (self.arms.clone(), self.level, self.base);
+                self.streak = Some(Streak { sizes: vec![record.size], helped: false, arms, level, base });
+            }
+            return record.success;
+        };
+        let again = record.size >= streak.smallest();
+        match (record.success, again) {
+            // It was not the size.
+            (true, true) => {
+                (self.arms, self.level, self.base) = (streak.arms, streak.level, streak.base);
+                (self.drift, self.residuals) = ((0.0, 0.0), VecDeque::new());
+                self.look_around(if self.arms.is_empty() { SEARCH } else { SEARCH_AGAIN });
+                return false;
+            }
+            (true, false) => {
+                streak.helped = true;
+                self.streak = Some(streak);
+            }
+            (false, true) if streak.helped => {
+                for size in streak.sizes {
+                    self.learn(&Record { size, ..*record });
+                }
+            }
+            (false, _) => {
+                streak.helped = false;
+                if !streak.sizes.contains(&record.size) {
+                    streak.sizes.push(record.size);
+                }
+                self.streak = Some(streak);
+            }
+        }
+        record.success
+    }
+
     fn learn(&mut self, record: &Record) {
         // Half-filled batches, such as the last one of a call, are batches of the size that they had.
         let filled = record.items >= 0.9 * record.size as f64 || !record.success;
@@ -669,6 +744,15 @@ impl BatchOptimizer {
         }
         if self.phase == Phase::Gather {
             self.look_around(SEARCH);
+        }
+        if let Some(streak) = &self.streak {
+            self.current = streak.next().max(self.options.min_size).min(self.limit());
+            return;
+        }
+        if self.arms.is_empty() {
+            // Nothing is known any more, or yet: first of all how fast the size in use is.
+            self.current = self.base.min(self.limit());
+            return;
         }
         let worth = WORTH * NORMAL / self.options.aggressiveness.max(1e-9);
         match self.phase {
@@ -1105,6 +1189,66 @@ mod tests {
         assert!((14..=20).contains(&optimizer.base), "{}", optimizer.base);
         assert!(late <= 6, "{late}");
         assert!(optimizer.analytics().success_rate < 1.0);
+    }
+
+    /// What share of the best size's throughput the next 50 batches have.
+    fn share(optimizer: &mut BatchOptimizer, machine: &mut Synthetic) -> f64 {
+        let best = (1..=128).map(|n| n as f64 / (machine.shape)(n as f64)).fold(0.0, f64::max);
+        let (mut items, mut time) = (0.0, 0.0);
+        for _ in 0..50 {
+            let size = optimizer.current();
+            let took = machine.run(size);
+            optimizer.record(batch(size, took)).unwrap();
+            items += size as f64;
+            time += took;
+        }
+        items / time / best
+    }
+
+    fn fail(optimizer: &mut BatchOptimizer, batches: usize) {
+        for _ in 0..batches {
+            let size = optimizer.current();
+            optimizer.record(Record { success: false, items: 0.0, ..batch(size, 5.0) }).unwrap();
+        }
+    }
+
+    #[test]
+    fn any_stretch_of_failures_is_forgotten_within_a_hundred_batches() {
+        fn nearly_linear(n: f64) -> f64 {
+            5.0 + 0.1 * n
+        }
+        for (name, shape) in SHAPES.into_iter().chain([("nearly linear", nearly_linear as Shape)]) {
+            for good in [0, 30, 100] {
+                for failed in [1, 3, 10, 13, 15, 50, 200] {
+                    let worst = (1..=60)
+                        .map(|seed| {
+                            let (mut machine, mut optimizer) = (Synthetic::new(shape, 0.03, seed), optimizer(32));
+                            drive(&mut optimizer, &mut machine, good);
+                            fail(&mut optimizer, failed);
+                            drive(&mut optimizer, &mut machine, 100);
+                            share(&mut optimizer, &mut machine)
+                        })
+                        .fold(1.0, f64::min);
+                    assert!(worst >= 0.85, "{name}, {good} good batches, {failed} failed ones: {worst}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_searches_failures_leave_the_size_that_was_in_use() {
+        for good in [0, 30, 100] {
+            for failed in 1..30 {
+                let options = OptimizerOptions { searches: false, ..OptimizerOptions::default() };
+                let mut optimizer = BatchOptimizer::new(32, options).unwrap();
+                let mut machine = Synthetic::new(cliff, 0.03, failed as u64);
+                drive(&mut optimizer, &mut machine, good);
+                let base = optimizer.base;
+                fail(&mut optimizer, failed);
+                drive(&mut optimizer, &mut machine, 3);
+                assert_eq!(optimizer.base, base, "{good} good batches, {failed} failed ones");
+            }
+        }
     }
 
     #[test]
