@@ -407,6 +407,26 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
+export interface EmbeddingMatrix {
+	/** `rows × dimensions` values, row by row. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	readonly dimensions: number;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+	/** Tokens of each whole text, special tokens included. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
 /** One way to process items. */
 export interface ProcessingStrategy {
 	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
@@ -473,9 +493,9 @@ export interface ProcessingHooks {
 	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
 	/** Called while usage is at or above `high`, at most once for every sample of memory. */
 	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-	/** Stops: no further call is made, and the promise is rejected with `ABORTED`. */
+	/** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
 	signal?: AbortSignal | undefined;
-	/** Gives up with `TIMED_OUT` after so many milliseconds. Default: never. */
+	/** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
 	timeoutMs?: number | undefined;
 }
 /** Options of {@link MemoryAwareProcessor.processItems}. */
@@ -1152,9 +1172,10 @@ export interface GeneratorOptions {
 	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
 	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
 	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
-	 * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
+	 * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
+	 * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
 	 */
-	modelPath?: string | undefined;
+	modelPath?: string | URL | undefined;
 	/**
 	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
 	 * fetched.
@@ -1236,7 +1257,7 @@ export interface GeneratorOptions {
 	 */
 	memoryLimit?: number | undefined;
 	/**
-	 * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
+	 * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
 	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
 	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
 	 */
@@ -1298,30 +1319,10 @@ export interface CallOptions {
 	memoryLimit?: number | undefined;
 }
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "timeoutMs" | "memoryLimit"> {
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "memoryLimit"> {
 }
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
 export interface BatchProcessOptions extends CallOptions {
-}
-/**
- * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
- * holds plain arrays, and the errors as pairs.
- */
-export interface EmbeddingMatrix {
-	/** `rows × dimensions` values, row by row. */
-	readonly data: Float32Array;
-	readonly rows: number;
-	readonly dimensions: number;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-	/** Tokens of each whole text, special tokens included. */
-	readonly tokenCounts: Uint32Array;
-	/** 1 for each text that the model did not see whole. */
-	readonly truncated: Uint8Array;
-	/** 1 for each text that this call did not compute. */
-	readonly fromCache: Uint8Array;
-	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-	readonly errors: ReadonlyMap<number, EmbeddingError>;
 }
 /** What a loaded model is. */
 export interface ModelInfo {
@@ -1374,12 +1375,13 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	 */
 	constructor(options?: GeneratorOptions);
 	/**
-	 * Loads the model, and fetches it from the hub where that is its place. Does nothing when that model is loaded already;
-	 * another one replaces it once it is ready.
+	 * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
+	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
+	 * wait for it, those made before have the model that they began with.
 	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
 	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
 	 */
-	initialize(modelPath?: string, options?: InitializeOptions): Promise<void>;
+	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
 	/** Whether a model is loaded. */
 	isReady(): boolean;
 	/**
@@ -1401,8 +1403,10 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
 	/**
 	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
-	 * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
-	 * stops everything.
+	 * inputs ahead of what is taken, so that it needs little memory however long the input is. An array is embedded as it is
+	 * now; all of it with the model of now. What was read before the source failed, or before an input that cannot be
+	 * embedded, is answered first. Leaving the loop early stops everything and closes the source, a stream of Node.js
+	 * included; so do `signal`, `timeoutMs` and `cleanup`, whatever the stream waits for.
 	 */
 	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
 	/** The same for texts: a vector for each. */
@@ -1414,7 +1418,10 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
 	 */
 	optimizePerformance(): Promise<OptimizationReport>;
-	/** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
+	/**
+	 * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
+	 * `initialize` makes the generator usable again.
+	 */
 	cleanup(): Promise<void>;
 	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
 	shutdown(): Promise<void>;

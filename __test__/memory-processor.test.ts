@@ -229,6 +229,75 @@ describe('processItems', () => {
     expect(calls).toBe(3);
   });
 
+  describe('work that never waits', () => {
+    const APPROACHES = ['sequential', 'parallel', 'chunked', 'streaming'] as const;
+    const endless = numbers(1_000_000);
+    const busy = (batch: number[]) => {
+      for (const until = performance.now() + 1; performance.now() < until; );
+      return batch;
+    };
+    const failing = (batch: number[]) => {
+      busy(batch);
+      throw new Error('none of them');
+    };
+
+    test.each(APPROACHES)('is stopped by a signal and by a time limit: %s', async (approach) => {
+      const processor = make({ strategies: [{ ...one, approach }] });
+      for (const [work, onError] of [[busy, 'throw'], [async (batch: number[]) => busy(batch), 'throw'], [failing, 'skip']] as const) {
+        expect((await failure(() => processor.processItems(endless, work, { timeoutMs: 50, onError }))).code).toBe('TIMED_OUT');
+        expect((await failure(() => processor.processItems(endless, work, { signal: AbortSignal.timeout(50), onError }))).code).toBe('ABORTED');
+      }
+      const context = { items: endless, processor: failing, timeoutMs: 50 };
+      expect((await failure(() => processor.processWithMemoryAwareness(context))).code).toBe('TIMED_OUT');
+    });
+
+    test.each(APPROACHES)('lets the event loop turn: %s', async (approach) => {
+      const processor = make({ strategies: [{ ...one, approach }] });
+      let turns = 0;
+      const timer = setInterval(() => turns++, 1);
+      await processor.processItems(numbers(400), busy);
+      clearInterval(timer);
+      expect(turns).toBeGreaterThanOrEqual(3);
+    });
+  });
+
+  test('takes items and options as they are when the call is made', async () => {
+    const processor = make({ strategies: [one] });
+    const items = numbers(40);
+    const told: number[] = [];
+    const options = { onError: (_: unknown, item: number) => void told.push(item), onProgress: undefined as unknown };
+    const work = async (batch: number[]) => {
+      await sleep(1);
+      if (batch.includes(20)) throw new Error('twenty');
+      return batch.map((item) => item * 2);
+    };
+    const running = processor.processItems(items, work, options as never);
+    items.length = 0;
+    options.onError = () => expect.fail('given later');
+    options.onProgress = () => expect.fail('given later');
+    expect(await running).toEqual(numbers(40).map((item) => (item === 20 ? undefined : item * 2)));
+    expect(told).toEqual([20]);
+    const context = { items: numbers(40), processor: work };
+    const counted = processor.processWithMemoryAwareness(context);
+    context.items.length = 0;
+    expect((await counted).stats).toMatchObject({ totalItems: 40, failedItems: 1 });
+  });
+
+  test('an error says what was thrown, whatever it was', async () => {
+    for (const [thrown, says] of [
+      [Object.create(null), 'no message|cannot be shown'],
+      ['text', 'text'],
+      [undefined, 'undefined'],
+      [Symbol('sign'), 'sign'],
+      [{ get message() { throw new Error('no'); } }, 'no message|cannot be shown'],
+    ] as [unknown, string][]) {
+      const error = await failure(() => make().processItems([1], () => { throw thrown; }));
+      expect(error.code).toBe('EMBEDDING_GENERATION_FAILED');
+      expect(error.cause === thrown).toBe(true);
+      expect(error.message).toMatch(new RegExp(says));
+    }
+  });
+
   test('refuses what is no work', async () => {
     const processor = make();
     const cases: [() => unknown, string][] = [
@@ -239,10 +308,16 @@ describe('processItems', () => {
       [() => processor.processItems([1], (batch) => batch, { onStrategyChange: 5 as never }), 'INVALID_CONFIG'],
       [() => processor.processItems([1], (batch) => batch, { timeoutMs: -1 }), 'INVALID_CONFIG'],
       [() => processor.processItems([1], (batch) => batch, { signal: {} as never }), 'INVALID_CONFIG'],
+      [() => processor.processItems([1], (batch) => batch, null as never), 'INVALID_CONFIG'],
+      [() => processor.processItems([1], (batch) => batch, 5 as never), 'INVALID_CONFIG'],
+      [() => processor.processItems([1], (batch) => batch, { onProgess: () => {} } as never), 'INVALID_CONFIG'],
       [() => processor.processWithMemoryAwareness(null as never), 'INVALID_ARGUMENT'],
+      [() => processor.processWithMemoryAwareness({ items: [1], processor: (batch: number[]) => batch, onProgess: 1 } as never), 'INVALID_CONFIG'],
       [() => processor.selectOptimalStrategy({} as never), 'INVALID_ARGUMENT'],
     ];
     for (const [work, code] of cases) expect((await failure(work)).code).toBe(code);
+    const named = await failure(() => processor.processItems([1], (batch) => batch, { onProgress: 5 as never }));
+    expect(named.message).toContain('`onProgress`');
   });
 });
 

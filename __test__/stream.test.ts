@@ -1,9 +1,10 @@
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import type { Annotation, EmbeddingResult } from 'embedcore';
-import { expect, test } from 'vitest';
+import type { Annotation, EmbeddingError, EmbeddingResult } from 'embedcore';
+import { describe, expect, test } from 'vitest';
 
-import { failure, model, ready } from './support';
+import { failure, model, ready, texts } from './support';
 
 const demo = { modelPath: model('demo') };
 const bert = { modelPath: model('bert-mean'), cache: false as const };
@@ -138,4 +139,161 @@ test('bad arguments are named', async () => {
   for (const inputs of [5, null, 'text', {}]) expect(await failure(() => all(generator.stream(inputs as never)))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   expect(await failure(() => generator.stream([], { order: 'random' as never }))).toMatchObject({ code: 'INVALID_CONFIG' });
   expect(await failure(() => all(generator.stream([annotation(0)], { ordr: 'input' } as never)))).toMatchObject({ code: 'INVALID_CONFIG' });
+});
+
+/** Gives `first`, then nothing more. */
+async function* silentAfter<T>(first: T[]) {
+  yield* first;
+  await new Promise(() => {});
+}
+
+/** How many results a stream gave, and the error that it ended with. */
+async function taken<T>(stream: AsyncIterable<T>, each: (result: T, count: number) => unknown = () => {}): Promise<{ count: number; error?: EmbeddingError }> {
+  let count = 0;
+  try {
+    for await (const result of stream) await each(result, ++count);
+    return { count };
+  } catch (error) {
+    return { count, error: error as EmbeddingError };
+  }
+}
+
+describe('a stream is stopped, whatever it waits for', () => {
+  test('by its signal, its time limit or cleanup() while its source is silent', async () => {
+    const generator = await ready(demo);
+    const controller = new AbortController();
+    const waiting = [
+      taken(generator.stream(silentAfter(['a']), { signal: controller.signal }), () => controller.abort(new Error('enough'))),
+      taken(generator.stream(silentAfter(['a']), { timeoutMs: 50 })),
+    ];
+    expect(await Promise.all(waiting)).toMatchObject([
+      { count: 1, error: { code: 'ABORTED', cause: { message: 'enough' } } },
+      { count: 1, error: { code: 'TIMED_OUT', retryable: true, details: { timeoutMs: 50 } } },
+    ]);
+    const closed = taken(generator.stream(silentAfter(['a'])), () => void generator.cleanup());
+    expect(await closed).toMatchObject({ count: 1, error: { code: 'CLOSED' } });
+    await generator.initialize();
+  });
+
+  test('and nothing is answered after that, also what the consumer had not asked for yet', async () => {
+    const generator = await ready(demo);
+    for (const order of ['input', 'completion'] as const) {
+      const controller = new AbortController();
+      const { count, error } = await taken(generator.stream(texts(300), { order, signal: controller.signal }), () => controller.abort());
+      expect({ count, code: error?.code }).toEqual({ count: 1, code: 'ABORTED' });
+    }
+    const stream = generator.stream(texts(20), { timeoutMs: 50 });
+    await stream.next();
+    await sleep(100);
+    expect(await failure(() => stream.next())).toMatchObject({ code: 'TIMED_OUT' });
+    expect((await stream.next()).done).toBe(true);
+  });
+
+  test('before it begins: then nothing is read', async () => {
+    const generator = await ready(demo);
+    const source = { [Symbol.iterator]: () => expect.fail('it was read') };
+    expect(await taken(generator.stream(source, { signal: AbortSignal.abort() }))).toMatchObject({ count: 0, error: { code: 'ABORTED' } });
+    expect(await taken(generator.stream([], { signal: AbortSignal.abort() }))).toMatchObject({ count: 0, error: { code: 'ABORTED' } });
+  });
+});
+
+describe('a stream closes its source', () => {
+  test('at once, also while somebody waits for a result', async () => {
+    const generator = await ready(demo);
+    let closed = 0;
+    const source = { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}), return: async () => (closed++, { done: true as const, value: undefined }) }) };
+    for (const leave of [(stream: AsyncGenerator<unknown>) => stream.return(undefined), (stream: AsyncGenerator<unknown>) => stream.throw(new Error('mine')).catch(() => {})]) {
+      const stream = generator.stream(source as AsyncIterable<string>);
+      const next = stream.next();
+      await leave(stream);
+      expect(await next).toEqual({ done: true, value: undefined });
+    }
+    expect(closed).toBe(2);
+  });
+
+  test('streams of Node.js and of the web included', async () => {
+    const generator = await ready(demo);
+    const readable = new Readable({ objectMode: true, read() {} });
+    readable.push('a');
+    for await (const _ of generator.stream(readable as AsyncIterable<string>)) break;
+    expect(readable.destroyed).toBe(true);
+    const why = new Promise((resolve) => {
+      const web = new ReadableStream<string>({ start: (controller) => controller.enqueue('a'), cancel: resolve });
+      void taken(generator.stream(web as never), () => generator.cleanup());
+    });
+    await why;
+    await generator.initialize();
+  });
+
+  test('when an input cannot be embedded, and when a generator is asked for an item by which it stops the stream', async () => {
+    const generator = await ready(demo);
+    let closed = 0;
+    const controller = new AbortController();
+    function* source(stop: boolean) {
+      try {
+        yield 'a';
+        if (stop) controller.abort();
+        yield '';
+        for (;;) yield 'b';
+      } finally {
+        closed++;
+      }
+    }
+    expect(await taken(generator.stream(source(false)))).toMatchObject({ count: 1, error: { code: 'INVALID_ARGUMENT', details: { index: 1 } } });
+    expect(await taken(generator.stream(source(true), { signal: controller.signal }))).toMatchObject({ count: 0, error: { code: 'ABORTED' } });
+    expect(closed).toBe(2);
+  });
+});
+
+describe('a stream is of the moment', () => {
+  test('when it was made: its array, and its model', async () => {
+    const generator = await ready({ modelPath: model('bert-mean'), cache: false });
+    const inputs = [...annotations(40)];
+    const stream = generator.stream(inputs);
+    inputs[3]!.nodeId = 'changed';
+    inputs.length = 5;
+    const lengths = new Set<number>();
+    const nodes: string[] = [];
+    for await (const { nodeId, embedding } of stream) {
+      nodes.push(nodeId);
+      lengths.add(embedding.length);
+      if (nodes.length === 2) await generator.initialize('builtin');
+    }
+    expect(nodes).toEqual(Array.from({ length: 40 }, (_, i) => `n${i}`));
+    expect(lengths).toEqual(new Set([32]));
+    expect(generator.getModelInfo().modelId).toBe('builtin');
+  });
+
+  test('when an input was read: a source may use one object again and again', async () => {
+    const generator = await ready(demo);
+    function* source() {
+      const one = annotation(0);
+      for (let i = 0; i < 100; i++) yield Object.assign(one, annotation(i));
+    }
+    expect((await all(generator.stream(source()))).map(({ nodeId, inputText }) => [nodeId, inputText])).toEqual(
+      (await generator.generateEmbeddings([...annotations(100)])).map(({ nodeId, inputText }) => [nodeId, inputText]),
+    );
+  });
+});
+
+test('what was read before the source failed, or an input, is answered', async () => {
+  const generator = await ready(demo);
+  for (const count of [0, 10, 400]) {
+    function* broken() {
+      yield* texts(count);
+      throw new Error('disk gone');
+    }
+    async function* slowly() {
+      yield* broken();
+    }
+    for (const source of [broken(), slowly()]) {
+      const end = await taken(generator.stream(source as Iterable<string>));
+      expect(end).toMatchObject({ count, error: { code: 'ABORTED', cause: { message: 'disk gone' }, details: { index: count } } });
+    }
+    for (const bad of ['', null]) {
+      const inputs = [...texts(count), bad as string, 'after it'];
+      expect(await taken(generator.stream(inputs))).toMatchObject({ count, error: { code: 'INVALID_ARGUMENT', details: { index: count } } });
+      expect(await taken(generator.stream(inputs, { onError: 'skip' }))).toEqual({ count: count + 2 });
+    }
+  }
 });

@@ -1,19 +1,21 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
 import { IntelligentEmbeddingCache, nativeOf, readCache, type CacheOptions } from './cache';
 import type { EmbeddingGenerator } from './documented';
-import { EmbeddingError, fromWire, toEmbeddingError } from './errors';
-import { annotationFields, feed, invalid, requireArray, show, type Annotation } from './input';
+import { EmbeddingError, toEmbeddingError } from './errors';
+import { Inputs, annotationFields, areAnnotated, feed, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from './input';
 import { logOf, tellFailure, type Log, type Logger } from './log';
+import { Matrix, RESULTS_PER_TURN, convert, toNumbers, type EmbeddingMatrix } from './matrix';
 import { MemoryAwareProcessor, nativeProcessor, readMemoryProcessor, type MemoryProcessorOptions } from './memory-processor';
 import type { PerformanceMonitor } from './monitor';
-import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor } from './native';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from './native';
 import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
+import { pathNow, plainPath } from './paths';
 import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
 import type { EmbeddingResult } from './result';
-import { windows, type StreamOptions } from './stream';
-import { checkWatch, watched } from './watch';
+import { Stream, type StreamOptions } from './stream';
+import { checkWatch, watched, type Watch } from './watch';
+
+export type { EmbeddingMatrix };
 
 /** How the vectors of a text's tokens become one. */
 export type Pooling = 'mean' | 'cls' | 'last_token' | 'max';
@@ -30,9 +32,10 @@ export interface GeneratorOptions {
    * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
    * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
    * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
-   * kept where other tools of the hub keep it, too. May be given to `initialize` instead.
+   * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
+   * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
    */
-  modelPath?: string | undefined;
+  modelPath?: string | URL | undefined;
   /**
    * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
    * fetched.
@@ -111,7 +114,7 @@ export interface GeneratorOptions {
    */
   memoryLimit?: number | undefined;
   /**
-   * Threads inside one run of the model. Default 1: as many runs go on at once as there are cores (from four on, one is
+   * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
    * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
    * measures which of the two is faster here; it takes the time and memory to load the model twice.
    */
@@ -130,9 +133,9 @@ export interface GeneratorOptions {
 
 /** The options, and what reads those that are no plain value. */
 export const GENERATOR: Names<GeneratorOptions> = {
-  modelPath: true,
+  modelPath: plainPath,
   revision: true,
-  cacheDir: true,
+  cacheDir: pathNow,
   localFilesOnly: true,
   dtype: true,
   pooling: true,
@@ -210,7 +213,7 @@ export interface CallOptions {
 }
 
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'timeoutMs' | 'memoryLimit'> {}
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'memoryLimit'> {}
 
 /** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
 export interface BatchProcessOptions extends CallOptions {}
@@ -229,30 +232,9 @@ const CALL: Names<CallOptions> = {
 
 const readCall = optionReader(CALL);
 
-const { progressCallback: _, timeoutMs: __, memoryLimit: ___, ...STREAM } = CALL;
+const { progressCallback: _, memoryLimit: __, ...STREAM } = CALL;
 
 const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true });
-
-/**
- * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
- * holds plain arrays, and the errors as pairs.
- */
-export interface EmbeddingMatrix {
-  /** `rows × dimensions` values, row by row. */
-  readonly data: Float32Array;
-  readonly rows: number;
-  readonly dimensions: number;
-  /** The vector at `index`, a view into `data`. */
-  row(index: number): Float32Array;
-  /** Tokens of each whole text, special tokens included. */
-  readonly tokenCounts: Uint32Array;
-  /** 1 for each text that the model did not see whole. */
-  readonly truncated: Uint8Array;
-  /** 1 for each text that this call did not compute. */
-  readonly fromCache: Uint8Array;
-  /** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-  readonly errors: ReadonlyMap<number, EmbeddingError>;
-}
 
 /** What a loaded model is. */
 export interface ModelInfo {
@@ -297,9 +279,6 @@ export interface ModelInfo {
 /** Tokens assumed for {@link prepareText} as long as no model says otherwise. */
 const DEFAULT_MAX_TOKENS = 512;
 
-/** Results converted between two turns of the event loop: about two milliseconds of work. */
-const RESULTS_PER_TURN = 512;
-
 /**
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
@@ -310,10 +289,13 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   /** How the option is spelled that they come from. */
   readonly #cacheName: string;
   readonly #learning: boolean;
+  /** Ends the streams that are under way. */
+  readonly #streams = new Set<(reason: EmbeddingError) => void>();
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
   readonly #log: Log | undefined;
-  #closing: Promise<void> | undefined;
+  #closing: Promise<unknown> | undefined;
+  #closes = 0;
 
   /**
    * Loads nothing yet.
@@ -334,25 +316,28 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   }
 
   /**
-   * Loads the model, and fetches it from the hub where that is its place. Does nothing when that model is loaded already;
-   * another one replaces it once it is ready.
+   * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
+   * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
+   * wait for it, those made before have the model that they began with.
    * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
    * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
    */
-  async initialize(modelPath?: string, options: InitializeOptions = {}): Promise<void> {
-    if (modelPath !== undefined && typeof modelPath !== 'string') throw invalid('modelPath is not a string');
+  async initialize(modelPath?: string | URL, options: InitializeOptions = {}): Promise<void> {
+    const path = plainPath(modelPath, 'modelPath');
+    if (path !== undefined && (typeof path !== 'string' || path === '')) throw invalid(`modelPath is ${show(path)}, not a path or the id of a model`);
     const watch = checkWatch<[FetchProgress]>(readInitialize(options));
     const log = this.#log;
     if (log) watch.progressCallback = tellFetches(log, watch.progressCallback);
     const before = log && this.#modelInfo();
     const started = performance.now();
+    const [load, closes] = [call(() => this.#native.load(path)), this.#closes];
     try {
-      if (this.#closing) await this.#closing;
-      this.#attachCache();
-      const load = call(() => this.#native.load());
       await watched(watch, () => load.cancel(), async (report, check) => {
+        // The cache's file is closed before it is opened again, and not opened for a load that comes to nothing.
+        if (this.#closing) await this.#closing;
         check();
-        await load.run(modelPath, report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
+        if (closes === this.#closes) this.#attachCache();
+        await load.run(report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
       });
     } catch (thrown) {
       tellFailure(log, 'No model was loaded', toEmbeddingError(thrown));
@@ -398,69 +383,39 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     options: CallOptions = {},
   ): Promise<EmbeddingResult[] | number[][]> {
     requireArray(inputs, 'texts or annotations');
-    // All are of one kind, so the first one decides; the call names the first that is of the other kind.
-    const annotated = inputs.length > 0 && typeof inputs[0] !== 'string';
-    if (annotated) return this.batchProcess(inputs as readonly Annotation[], options);
-    const matrix = await this.embed(inputs as readonly string[], options);
-    return convert(matrix.rows, (index) => (matrix.errors.has(index) ? [] : toNumbers(matrix.row(index))));
+    // All are of one kind; the call names the first that is of the other one.
+    if (inputs.length > 0 && areAnnotated(inputs)) return this.batchProcess(inputs as readonly Annotation[], options);
+    return this.#run(toCall(readCall(options)), inputs, false, (_, matrix, __, check) =>
+      convert(matrix.rows, (index) => (matrix.errors.has(index) ? [] : toNumbers(matrix.row(index))), check),
+    );
   }
 
   /** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
   async batchProcess(annotations: readonly Annotation[], options: BatchProcessOptions = {}): Promise<EmbeddingResult[]> {
     requireArray(annotations, 'annotations');
-    return this.#batchProcess(annotations, readCall(options));
-  }
-
-  async #batchProcess(annotations: readonly Annotation[], options: CallOptions, firstIndex = 0): Promise<EmbeddingResult[]> {
-    // Kept now: the caller may change its array and its objects while the call runs.
-    const nodeIds = annotations.map((annotation: Annotation | null) => annotation?.nodeId);
-    const { answer, matrix } = await this.#run(annotations, true, options, firstIndex);
-    const times = answer.processingTimes();
-    const confidences = answer.confidences();
-    let texts: string[] = [];
-    const results = await convert(matrix.rows, (index) => {
-      const offset = index % RESULTS_PER_TURN;
-      if (offset === 0) texts = answer.texts(index, Math.min(index + RESULTS_PER_TURN, matrix.rows));
-      const error = matrix.errors.get(index);
-      return {
-        nodeId: nodeIds[index]!,
-        embedding: error ? [] : toNumbers(matrix.row(index)),
-        inputText: texts[offset]!,
-        processingTime: times[index]!,
-        modelUsed: answer.modelId,
-        confidence: confidences[index]!,
-        fromCache: matrix.fromCache[index] === 1,
-        truncated: matrix.truncated[index] === 1,
-        tokenCount: matrix.tokenCounts[index]!,
-        ...(error && { error }),
-      };
-    });
-    answer.release();
-    return results;
+    return this.#run(toCall(readCall(options)), annotations, true, results);
   }
 
   /** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
   async embed(texts: readonly string[], options: CallOptions = {}): Promise<EmbeddingMatrix> {
     requireArray(texts, 'texts; for a single text pass [text]');
-    return this.#embed(texts, readCall(options));
-  }
-
-  async #embed(texts: readonly string[], options: CallOptions, firstIndex = 0): Promise<Matrix> {
-    const { answer, matrix } = await this.#run(texts, false, options, firstIndex);
-    answer.release();
-    return matrix;
+    return this.#run(toCall(readCall(options)), texts, false, (_, matrix) => matrix);
   }
 
   /** Embeds the words of a search. */
   async embedQuery(text: string, options: CallOptions = {}): Promise<Float32Array> {
-    if (typeof text !== 'string') throw invalid('The query is not a string');
-    return (await this.#embed([text], { inputType: 'query', ...readCall(options), onError: 'throw' })).row(0);
+    if (typeof text !== 'string') throw invalid(`The query is ${show(text)}, not a string`);
+    const { plain, ...call } = toCall(readCall(options));
+    const query = { ...call, plain: { ...plain, inputType: plain.inputType ?? 'query', onError: 'throw' } };
+    return this.#run(query, [text], false, (_, matrix) => matrix.row(0));
   }
 
   /**
    * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
-   * inputs ahead of what is taken, so that it needs little memory however long the input is. Leaving the loop early
-   * stops everything.
+   * inputs ahead of what is taken, so that it needs little memory however long the input is. An array is embedded as it is
+   * now; all of it with the model of now. What was read before the source failed, or before an input that cannot be
+   * embedded, is answered first. Leaving the loop early stops everything and closes the source, a stream of Node.js
+   * included; so do `signal`, `timeoutMs` and `cleanup`, whatever the stream waits for.
    */
   stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
   /** The same for texts: a vector for each. */
@@ -469,14 +424,39 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     inputs: Iterable<Annotation | string> | AsyncIterable<Annotation | string>,
     options: StreamCallOptions = {},
   ): AsyncGenerator<EmbeddingResult | Float32Array, void, undefined> {
-    const { order = 'input', signal, ...rest } = readStream(options);
+    const { order = 'input', ...rest } = readStream(options);
     if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
-    checkWatch({ signal });
-    return windows<Annotation | string, EmbeddingResult | Float32Array>(inputs, order, async (window, from, stopped) => {
-      const call = { ...rest, signal: signal ? AbortSignal.any([signal, stopped]) : stopped };
-      if (typeof window[0] !== 'string') return this.#batchProcess(window as Annotation[], call, from);
-      const matrix = await this.#embed(window as string[], call, from);
-      return window.map((_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
+    const { watch, plain } = toCall(rest);
+    const session = call(() => this.#native.session());
+    let annotated: boolean | undefined;
+    const taking = (input: unknown, index: number): Taken => {
+      // All are of one kind, and the first one that is of either decides.
+      if (annotated === undefined && (typeof input === 'string' || (typeof input === 'object' && input !== null))) annotated = typeof input !== 'string';
+      return take(input, annotated ?? false, index);
+    };
+    const array = isArray(inputs);
+    return new Stream<Taken, EmbeddingResult | Float32Array>({
+      inputs: array ? Array.from(inputs as unknown[], taking) : inputs,
+      take: array ? (input) => input as Taken : taking,
+      order,
+      watch,
+      run: (items, from, signal) => {
+        const own = { watch: { signal }, plain: { ...plain, onError: 'skip' }, session, from };
+        const kind = annotated ?? false;
+        return this.#run(own, items, kind, async (answer, matrix, taken, check) => {
+          const given = kind ? await results(answer, matrix, taken, check) : vectors(matrix);
+          if (plain.onError === 'skip' || matrix.errors.size === 0) return given;
+          // The first one ends the stream, where it is and not before.
+          return given.map((result, index) => matrix.errors.get(index) ?? result);
+        });
+      },
+      begin: (stop) => {
+        this.#streams.add(stop);
+        return () => {
+          this.#streams.delete(stop);
+          session.release();
+        };
+      },
     });
   }
 
@@ -499,12 +479,17 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     return { cache: maintenance ?? null, freedBytes, learned };
   }
 
-  /** Stops what is running (`CLOSED`), waits for it, frees the model. `initialize` makes the generator usable again. */
+  /**
+   * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
+   * `initialize` makes the generator usable again.
+   */
   async cleanup(): Promise<void> {
+    this.#closes++;
+    for (const stop of this.#streams) stop(closed());
     const cache = this.#ownCache;
     this.#ownCache = undefined;
     const closing = settle(() => this.#native.close()).finally(() => cache?.close());
-    this.#closing = closing.catch(() => {});
+    this.#closing = Promise.allSettled([this.#closing, closing]);
     await closing;
   }
 
@@ -533,39 +518,97 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
   }
 
-  async #run(inputs: readonly unknown[], annotated: boolean, options: CallOptions, firstIndex: number): Promise<{ answer: NativeAnswer; matrix: Matrix }> {
+  /** One call, from its inputs to what `finish` makes of the answer. */
+  async #run<T>(
+    { watch, plain, session, from = 0 }: Call,
+    given: readonly unknown[],
+    annotated: boolean,
+    finish: (answer: NativeAnswer, matrix: Matrix, inputs: Inputs, check: () => void) => T | Promise<T>,
+  ): Promise<T> {
     const log = this.#log;
     const started = performance.now();
     try {
-      const answer = await this.#answer(inputs, annotated, options, firstIndex);
-      const matrix = new Matrix(answer);
-      if (log) tellAnswer(log, matrix, performance.now() - started);
-      return { answer, matrix };
+      const inputs = session ? collect(given as readonly Taken[], annotated) : takeAll(given, annotated, plain.onError === 'skip');
+      const running = call(() => (session ?? this.#native).call());
+      return await watched(watch, () => running.cancel(), async (report, check) => {
+        // Reports that never go back: native ones and the end of the call arrive on different paths.
+        let last = 0;
+        const progress = report && ((processed: number) => {
+          if (processed > last) report((last = processed), inputs.count);
+        });
+        await feed(running, inputs, check);
+        const answer = await running.run(annotated, from, plain, progress);
+        check();
+        const matrix = await Matrix.of(answer, inputs.refused, check);
+        if (log) tellAnswer(log, matrix, performance.now() - started);
+        const finished = await finish(answer, matrix, inputs, check);
+        answer.release();
+        progress?.(inputs.count);
+        return finished;
+      });
     } catch (thrown) {
       const error = toEmbeddingError(thrown);
-      tellFailure(log, `A call for ${inputs.length} inputs failed`, error);
+      tellFailure(log, `A call for ${given.length} inputs failed`, error);
       throw error;
     }
   }
+}
 
-  async #answer(inputs: readonly unknown[], annotated: boolean, { signal, progressCallback, ...options }: CallOptions, firstIndex: number): Promise<NativeAnswer> {
-    const watch = checkWatch({ signal, progressCallback });
-    const rest = { ...crossing(options), ...(firstIndex > 0 && { firstIndex }) };
-    const running = call(() => this.#native.call());
-    return watched(watch, () => running.cancel(), async (report, check) => {
-      // Reports that never go back: native ones and the end of the call arrive on different paths.
-      let last = 0;
-      const progress = report && ((processed: number) => {
-        if (processed > last) report((last = processed), inputs.length);
-      });
-      // Copied: the caller may change the array while it is fed.
-      await feed(running, [...inputs], annotated, firstIndex, check);
-      check();
-      const answer = await running.run(annotated, rest, progress);
-      progress?.(inputs.length);
-      return answer;
-    });
-  }
+/** How a call is made. */
+interface Call {
+  watch: Watch<[processed: number, total: number]>;
+  /** What crosses to the native side. */
+  plain: Record<string, unknown>;
+  /** Where it is a part of something longer: what its calls are made on, and where in that it begins. */
+  session?: NativeSession;
+  from?: number;
+}
+
+function toCall({ signal, timeoutMs, progressCallback, ...others }: CallOptions): Call {
+  return { watch: checkWatch({ signal, timeoutMs, progressCallback }), plain: crossing(others) };
+}
+
+function collect(given: readonly Taken[], annotated: boolean): Inputs {
+  const inputs = new Inputs(annotated);
+  for (const each of given) inputs.add(each);
+  return inputs;
+}
+
+/** What became of each annotation. */
+function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, check: () => void): Promise<EmbeddingResult[]> {
+  const times = answer.processingTimes();
+  const confidences = answer.confidences();
+  let texts: string[] = [];
+  return convert(
+    matrix.rows,
+    (index) => {
+      const offset = index % RESULTS_PER_TURN;
+      if (offset === 0) texts = answer.texts(index, Math.min(index + RESULTS_PER_TURN, matrix.rows));
+      const error = matrix.errors.get(index);
+      return {
+        nodeId: strings[4 * index]!,
+        embedding: error ? [] : toNumbers(matrix.row(index)),
+        inputText: texts[offset]!,
+        processingTime: times[index]!,
+        modelUsed: answer.modelId,
+        confidence: confidences[index]!,
+        fromCache: matrix.fromCache[index] === 1,
+        truncated: matrix.truncated[index] === 1,
+        tokenCount: matrix.tokenCounts[index]!,
+        ...(error && { error }),
+      };
+    },
+    check,
+  );
+}
+
+/** A vector of its own for each text; an empty one for each that has none. */
+function vectors(matrix: Matrix): Float32Array[] {
+  return Array.from({ length: matrix.rows }, (_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
+}
+
+function closed(): EmbeddingError {
+  return new EmbeddingError('CLOSED', 'The generator was closed: await initialize() to use it again');
 }
 
 /** What stands behind the options of a generator: those that cross, and instances in place of some of them. */
@@ -635,7 +678,8 @@ function cacheSettings(
   logger: Logger | undefined,
 ): CacheOptions | IntelligentEmbeddingCache | false {
   if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
-  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings };
+  const path = settings.persistPath !== undefined && { persistPath: pathNow(settings.persistPath, 'persistPath') as string };
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings, ...path };
 }
 
 /** A duration for a person. */
@@ -674,59 +718,4 @@ export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_
   }
   const [nodeId, signature, summary, code] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));
-}
-
-class Matrix implements EmbeddingMatrix {
-  readonly data: Float32Array;
-  readonly rows: number;
-  readonly dimensions: number;
-  readonly tokenCounts: Uint32Array;
-  readonly truncated: Uint8Array;
-  readonly fromCache: Uint8Array;
-  readonly errors: ReadonlyMap<number, EmbeddingError>;
-  declare readonly row: (index: number) => Float32Array;
-
-  constructor(answer: NativeAnswer) {
-    // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
-    const taken = answer.takeData();
-    this.data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
-    this.tokenCounts = Uint32Array.from(answer.tokenCounts());
-    this.truncated = Uint8Array.from(answer.truncated());
-    this.fromCache = Uint8Array.from(answer.fromCache());
-    this.dimensions = answer.dimensions;
-    this.rows = this.tokenCounts.length;
-    this.errors = new Map(answer.failures().map(({ index, error }) => [index, fromWire(error)]));
-    const { data, rows, dimensions } = this;
-    const row = (index: number) => {
-      if (!Number.isInteger(index) || index < 0 || index >= rows) {
-        throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
-      }
-      return data.subarray(index * dimensions, (index + 1) * dimensions);
-    };
-    // Works when taken out of the matrix, and is not enumerable: a function cannot be cloned, and a matrix shall pass to a worker.
-    Object.defineProperty(this, 'row', { value: row });
-  }
-
-  toJSON(): object {
-    const { rows, dimensions, data, tokenCounts, truncated, fromCache, errors } = this;
-    const arrays = { data: toNumbers(data), tokenCounts: [...tokenCounts], truncated: [...truncated], fromCache: [...fromCache] };
-    return { rows, dimensions, ...arrays, errors: [...errors] };
-  }
-}
-
-/** A plain array: several times faster than `Array.from`, and an array of doubles from the start. */
-function toNumbers(vector: Float32Array): number[] {
-  const numbers: number[] = new Array(vector.length);
-  for (let i = 0; i < vector.length; i++) numbers[i] = vector[i]!;
-  return numbers;
-}
-
-/** Builds `count` results and lets the event loop turn now and then. */
-async function convert<T>(count: number, result: (index: number) => T): Promise<T[]> {
-  const results: T[] = [];
-  for (let index = 0; index < count; index++) {
-    if (index > 0 && index % RESULTS_PER_TURN === 0) await nextTurn();
-    results.push(result(index));
-  }
-  return results;
 }

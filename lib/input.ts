@@ -47,22 +47,59 @@ function kindOf(value: object): string {
   return 'an object';
 }
 
+/** Why something is not what can be embedded: what an error is made of, once somebody is told. */
+export interface Refused {
+  message: string;
+  details: Record<string, unknown>;
+  cause?: unknown;
+  /** Of an annotation, where at least that could be read. */
+  nodeId?: string | undefined;
+}
+
+/** An input as it was when it was read: a text, the strings of an annotation, or why it is neither. */
+export type Taken = string | string[] | Refused;
+
+/** The error that a refused input gets. */
+export function refusal({ message, nodeId: _, ...options }: Refused): EmbeddingError {
+  return new EmbeddingError('INVALID_ARGUMENT', message, options);
+}
+
 /** The four strings of an annotation; absent ones are empty. */
-export function annotationFields(annotation: unknown, where: string): string[] {
+export function takeAnnotation(annotation: unknown, where: string): string[] | Refused {
   if (typeof annotation !== 'object' || annotation === null || Array.isArray(annotation)) {
-    throw invalid(`${where} is ${show(annotation)}, not an annotation: pass { nodeId, signature, summary, sourceSnippet? }`);
+    return { message: `${where} is ${show(annotation)}, not an annotation: pass { nodeId, signature, summary, sourceSnippet? }`, details: {} };
   }
-  return FIELDS.map((field) => {
+  const strings: string[] = [];
+  for (const field of FIELDS) {
     let value: unknown;
     try {
       value = (annotation as Record<string, unknown>)[field];
     } catch (cause) {
-      throw new EmbeddingError('INVALID_ARGUMENT', `${where}.${field} cannot be read: ${messageOf(cause)}`, { cause, details: { field } });
+      return { message: `${where}.${field} cannot be read: ${messageOf(cause)}`, details: { field }, cause, nodeId: strings[0] };
     }
-    if (typeof value === 'string') return value;
-    if (value == null && field !== 'nodeId') return '';
-    throw invalid(`${where}.${field} is ${show(value)}, not a string`, { field });
-  });
+    if (typeof value === 'string') strings.push(value);
+    else if (value == null && field !== 'nodeId') strings.push('');
+    else return { message: `${where}.${field} is ${show(value)}, not a string`, details: { field }, nodeId: strings[0] };
+  }
+  return strings;
+}
+
+/** The same where it has to be one. */
+export function annotationFields(annotation: unknown, where: string): string[] {
+  const taken = takeAnnotation(annotation, where);
+  if (Array.isArray(taken)) return taken;
+  throw refusal(taken);
+}
+
+/** An input of a call, whose inputs are all of one kind. */
+export function take(input: unknown, annotated: boolean, index: number): Taken {
+  if (annotated) return takeAnnotation(input, `Annotation ${index}`);
+  return typeof input === 'string' ? input : { message: `Text ${index} is ${show(input)}, not a string`, details: { index } };
+}
+
+/** Whether inputs are annotations, by the first one that is of either kind. */
+export function areAnnotated(inputs: readonly unknown[]): boolean {
+  return typeof inputs.find((input) => typeof input === 'string' || (typeof input === 'object' && input !== null)) !== 'string';
 }
 
 export function requireString(what: string, value: unknown): string {
@@ -90,37 +127,55 @@ export function requireArray(inputs: unknown, of: string): asserts inputs is rea
   if (!isArray(inputs)) throw invalid(`The inputs are ${show(inputs)}, not an array of ${of}`);
 }
 
-/** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
-export async function feed(
-  call: NativeCall,
-  inputs: readonly unknown[],
-  annotated: boolean,
-  firstIndex: number,
-  check: () => void,
-): Promise<void> {
-  let strings: string[] = [];
-  let characters = 0;
-  const push = () => {
-    call.push(strings.join(''), Uint32Array.from(strings, (text) => text.length));
-    strings = [];
-    characters = 0;
-  };
-  for (let index = 0; index < inputs.length; index++) {
-    if (strings.length >= PACK_STRINGS || characters >= PACK_CHARACTERS) {
-      push();
-      await nextTurn();
+/** What a call embeds, as it was when the call was made. */
+export class Inputs {
+  /** One for each text, four for each annotation. */
+  readonly strings: string[] = [];
+  /** By position. */
+  readonly refused = new Map<number, Refused>();
+  count = 0;
+
+  constructor(readonly annotated: boolean) {}
+
+  add(input: Taken): void {
+    if (typeof input === 'string') this.strings.push(input);
+    else if (Array.isArray(input)) this.strings.push(...input);
+    else {
+      this.refused.set(this.count, input);
+      this.strings.push(...(this.annotated ? [input.nodeId ?? '', '', '', ''] : ['']));
     }
-    check();
-    const name = firstIndex + index;
-    for (const text of annotated ? annotationFields(inputs[index], `Annotation ${name}`) : [textAt(inputs[index], name)]) {
-      strings.push(text);
-      characters += text.length;
-    }
+    this.count++;
   }
-  push();
 }
 
-function textAt(text: unknown, index: number): string {
-  if (typeof text !== 'string') throw invalid(`Text ${index} is ${show(text)}, not a string`, { index });
-  return text;
+/** The inputs of a call. @throws what is wrong with the first one that cannot be embedded, unless such are skipped. */
+export function takeAll(inputs: readonly unknown[], annotated: boolean, skip: boolean): Inputs {
+  const all = new Inputs(annotated);
+  for (let index = 0; index < inputs.length; index++) {
+    const taken = take(inputs[index], annotated, index);
+    if (!skip && typeof taken !== 'string' && !Array.isArray(taken)) throw refusal(taken);
+    all.add(taken);
+  }
+  return all;
+}
+
+/** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
+export async function feed(call: NativeCall, { strings, refused }: Inputs, check: () => void): Promise<void> {
+  let begin = 0;
+  let characters = 0;
+  const push = (end: number) => {
+    const pack = strings.slice(begin, end);
+    call.push(pack.join(''), Uint32Array.from(pack, (text) => text.length));
+    [begin, characters] = [end, 0];
+  };
+  for (let index = 0; index < strings.length; index++) {
+    if (index - begin >= PACK_STRINGS || characters >= PACK_CHARACTERS) {
+      push(index);
+      await nextTurn();
+      check();
+    }
+    characters += strings[index]!.length;
+  }
+  push(strings.length);
+  if (refused.size > 0) call.refuse(Uint32Array.from(refused.keys()));
 }

@@ -4,7 +4,7 @@ import { EmbeddingError, EmbeddingGenerationError, messageOf } from './errors';
 import { invalid, requireArray, show } from './input';
 import { call, native, type NativeMemoryProcessor } from './native';
 import { crossing, listOf, optionReader, refused, type Given, type Names } from './options';
-import { checkWatch, watched } from './watch';
+import { checkWatch, watched, type Watch } from './watch';
 
 /** One way to process items. */
 export interface ProcessingStrategy {
@@ -76,9 +76,9 @@ export interface ProcessingHooks {
   onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
   /** Called while usage is at or above `high`, at most once for every sample of memory. */
   onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-  /** Stops: no further call is made, and the promise is rejected with `ABORTED`. */
+  /** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
   signal?: AbortSignal | undefined;
-  /** Gives up with `TIMED_OUT` after so many milliseconds. Default: never. */
+  /** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
   timeoutMs?: number | undefined;
 }
 
@@ -149,6 +149,9 @@ const COLLECT = 2;
 
 const HISTORY = 1000;
 const BYTES_PER_ITEM = 4096;
+
+/** How long work that never waits may keep the event loop from turning, in milliseconds; one batch may take longer. */
+const TURN_MS = 10;
 
 export const readMemoryProcessor = optionReader<MemoryProcessorOptions>({
   strategies: listOf(optionReader<ProcessingStrategy>({
@@ -233,11 +236,11 @@ export class MemoryAwareProcessor {
     if (onError !== 'throw' && onError !== 'skip' && typeof onError !== 'function') {
       throw refused('onError', `${show(onError)} is not 'throw', 'skip' or a function`);
     }
-    const run = this.#run(items, process, hooks);
+    const run = new Run(items, process, hooks);
     if (onError !== 'throw') {
-      run.onFailure = (error, index) => typeof onError === 'function' && onError(error, items[index]!, index);
+      run.onFailure = (error, index) => typeof onError === 'function' && onError(error, run.items[index]!, index);
     }
-    await this.#watch(run, hooks);
+    await this.#watch(run);
     return run.results;
   }
 
@@ -248,14 +251,14 @@ export class MemoryAwareProcessor {
     }
     const { items, processor, onError, ...hooks } = readContext(context) as ProcessingContext<T, R>;
     if (onError != null && typeof onError !== 'function') throw refused('onError', `${show(onError)} is not a function`);
-    const run = this.#run(items, processor, hooks);
+    const run = new Run(items, processor, hooks);
     const failures: { index: number; error: EmbeddingError }[] = [];
     run.onFailure = (error, index) => {
       failures.push({ index, error });
-      onError?.(error, items[index]!, index);
+      onError?.(error, run.items[index]!, index);
     };
     const started = performance.now();
-    await this.#watch(run, hooks);
+    await this.#watch(run);
     failures.sort((a, b) => a.index - b.index);
     const failed = new Set(failures.map(({ index }) => index));
     return {
@@ -320,39 +323,21 @@ export class MemoryAwareProcessor {
     };
   }
 
-  #run<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, hooks: ProcessingHooks): Run<T, R> {
-    requireArray(items, 'items');
-    if (typeof process !== 'function') throw invalid(`The processor is ${show(process)}, not a function`);
-    for (const name of ['onProgress', 'onStrategyChange', 'onMemoryWarning'] as const) {
-      if (hooks[name] != null && typeof hooks[name] !== 'function') throw refused(name, `${show(hooks[name])} is not a function`);
-    }
-    const { timeoutMs } = hooks;
-    if (timeoutMs !== undefined && !(Number.isInteger(timeoutMs) && timeoutMs >= 1 && timeoutMs < 2 ** 31)) {
-      throw refused('timeoutMs', `${show(timeoutMs)} is not a whole number from 1 to ${2 ** 31 - 1}`);
-    }
-    return new Run(items, process, hooks);
-  }
-
-  async #watch<T, R>(run: Run<T, R>, hooks: ProcessingHooks): Promise<void> {
-    const { signal, progressCallback } = checkWatch({ signal: hooks.signal, progressCallback: hooks.onProgress });
-    await watched({ signal, progressCallback }, () => run.stop(), async (report, check) => {
-      check();
-      const { timeoutMs } = hooks;
-      const timer = timeoutMs !== undefined && setTimeout(() => run.fail(timedOut(timeoutMs)), timeoutMs);
+  async #watch<T, R>(run: Run<T, R>): Promise<void> {
+    await watched(run.watch, () => run.stop(), async (report) => {
       // A batch that takes long must not hide what memory does meanwhile.
       const monitor = setInterval(() => run.attempt(() => this.#look(run)), this.#settings.monitoringInterval).unref();
       try {
-        await this.#process(run, report, check);
+        await this.#process(run, report);
       } finally {
-        if (timer) clearTimeout(timer);
         clearInterval(monitor);
-        run.over = true;
+        run.stop();
       }
     });
   }
 
   /** Makes batches as long as there are items, each when there is room for it. */
-  async #process<T, R>(run: Run<T, R>, report: ((done: number, total: number) => void) | undefined, check: () => void): Promise<void> {
+  async #process<T, R>(run: Run<T, R>, report: ((done: number, total: number) => void) | undefined): Promise<void> {
     const total = run.items.length;
     let next = 0;
     let done = 0;
@@ -363,8 +348,8 @@ export class MemoryAwareProcessor {
     };
     this.#look(run);
     while (next < total || running.size > 0) {
-      check();
       if (run.failure) throw run.failure;
+      if (run.over) return;
       const { maxBatchSize, approach } = this.#look(run, false);
       const room = approach === 'parallel' ? Math.max(1, this.#settings.cores) : 1;
       if (next < total && running.size < room) {
@@ -374,10 +359,11 @@ export class MemoryAwareProcessor {
           .catch((error: unknown) => run.fail(error))
           .finally(() => running.delete(batch));
         running.add(batch);
+        await run.turn();
         continue;
       }
       await Promise.race([run.stopped, ...running]);
-      if ((approach === 'chunked' || approach === 'streaming') && !run.failure) await nextTurn();
+      await run.turn(approach === 'chunked' || approach === 'streaming');
     }
     if (run.failure) throw run.failure;
   }
@@ -399,6 +385,7 @@ export class MemoryAwareProcessor {
       return;
     }
     for (let index = from; index < to; index++) {
+      await run.turn();
       if (run.over || run.failure) return;
       const alone = await run.call(index, index + 1);
       if (run.over) return;
@@ -444,8 +431,12 @@ export class MemoryAwareProcessor {
   }
 }
 
-/** One call: what it works on, and how far it is. */
+/** One call: what it works on, as it was when the call was made, and how far it is. */
 class Run<T, R> {
+  readonly items: readonly T[];
+  readonly process: (batch: T[]) => R[] | Promise<R[]>;
+  readonly watch: Watch<[completed: number, total: number]>;
+  readonly hooks: Pick<ProcessingHooks, 'onStrategyChange' | 'onMemoryWarning'>;
   readonly results: R[];
   readonly stopped: Promise<void>;
   onFailure: ((error: EmbeddingError, index: number) => unknown) | undefined;
@@ -461,19 +452,35 @@ class Run<T, R> {
   peak = 0;
   usageSum = 0;
   samples = 0;
+  #turned = performance.now();
   #stop!: () => void;
 
-  constructor(
-    readonly items: readonly T[],
-    readonly process: (batch: T[]) => R[] | Promise<R[]>,
-    readonly hooks: ProcessingHooks,
-  ) {
+  constructor(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, hooks: ProcessingHooks) {
+    requireArray(items, 'items');
+    if (typeof process !== 'function') throw invalid(`The processor is ${show(process)}, not a function`);
+    const { onProgress, onStrategyChange, onMemoryWarning, signal, timeoutMs } = hooks;
+    for (const [name, hook] of Object.entries({ onStrategyChange, onMemoryWarning })) {
+      if (hook != null && typeof hook !== 'function') throw refused(name, `${show(hook)} is not a function`);
+    }
+    this.watch = checkWatch({ signal, timeoutMs, progressCallback: onProgress }, 'onProgress');
+    this.hooks = { onStrategyChange, onMemoryWarning };
+    // Holes of a sparse array are items, too.
+    this.items = Array.from(items);
+    this.process = process;
     this.results = new Array<R>(items.length);
     this.stopped = new Promise((resolve) => (this.#stop = resolve));
   }
 
-  /** Wakes up whoever waits for a batch. */
+  /** Lets the event loop turn if it has not for a while, or in any case. */
+  async turn(now = false): Promise<void> {
+    if (!now && performance.now() - this.#turned < TURN_MS) return;
+    await nextTurn();
+    this.#turned = performance.now();
+  }
+
+  /** Nothing more is begun, and whoever waits for a batch goes on. */
   stop(): void {
+    this.over = true;
     this.#stop();
   }
 
@@ -507,8 +514,7 @@ class Run<T, R> {
     const details = { index: from, count: to - from };
     let given: unknown;
     try {
-      // Array.from: of a sparse array, holes are items too.
-      given = await this.process(Array.from({ length: to - from }, (_, offset) => this.items[from + offset]!));
+      given = await this.process(this.items.slice(from, to));
     } catch (cause) {
       if (cause instanceof EmbeddingError) return cause;
       return new EmbeddingGenerationError(`${what} could not be processed: ${messageOf(cause)}`, { cause, details });
@@ -523,9 +529,4 @@ class Run<T, R> {
     for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
     return undefined;
   }
-}
-
-function timedOut(timeoutMs: number): EmbeddingError {
-  const message = `The call did not finish within ${timeoutMs} ms: allow more time or send fewer items`;
-  return new EmbeddingError('TIMED_OUT', message, { retryable: true, details: { timeoutMs } });
 }

@@ -4,14 +4,21 @@ import { toEmbeddingError } from './errors';
 /** See `src/binding/generator.rs`. */
 export interface NativeGenerator {
   attach(cache: NativeCache): void;
-  load(): NativeLoad;
+  load(path?: string): NativeLoad;
   isReady(): boolean;
   modelInfo(): object;
   /** JSON of `NativeMetrics` in `performance.ts`. */
   metrics(): string;
   optimize(): Promise<void>;
   close(): Promise<void>;
+  session(): NativeSession;
   call(): NativeCall;
+}
+
+/** Makes calls that all have the same model. */
+export interface NativeSession {
+  call(): NativeCall;
+  release(): void;
 }
 
 /** The native side of each `PerformanceMonitor`: here, so that a generator need not load that class to be watched. */
@@ -22,7 +29,7 @@ export type OnFetch = (file: string, loaded: number, total: number, progressTota
 
 export interface NativeLoad {
   cancel(): void;
-  run(path?: string, onFetch?: OnFetch): Promise<void>;
+  run(onFetch?: OnFetch): Promise<void>;
 }
 
 /** See `src/binding/models.rs`. */
@@ -41,8 +48,9 @@ export interface NativeModelWork {
 
 export interface NativeCall {
   push(joined: string, lengths: Uint32Array): void;
+  refuse(indices: Uint32Array): void;
   cancel(): void;
-  run(annotated: boolean, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+  run(annotated: boolean, first: number, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
 }
 
 export interface NativeAnswer {
@@ -55,7 +63,7 @@ export interface NativeAnswer {
   fromCache(): Uint8Array;
   confidences(): Float64Array;
   texts(from: number, to: number): string[];
-  failures(): { index: number; error: string }[];
+  failures(from: number, limit: number): { index: number; error: string }[];
   release(): void;
 }
 

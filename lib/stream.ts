@@ -1,4 +1,6 @@
-import { invalid } from './input';
+import { EmbeddingError, messageOf } from './errors';
+import { invalid, show } from './input';
+import { aborted, timedOut, type Watch } from './watch';
 
 /** Items of one call to the native side. The first call is small, so that the first results come soon. */
 const FIRST_WINDOW = 32;
@@ -16,118 +18,264 @@ export interface StreamOptions {
   order?: 'input' | 'completion' | undefined;
 }
 
-/** Gives one item after the other; `undefined` at the end. */
-interface Source<Item> {
-  next(): Promise<Item | typeof END> | Item | typeof END;
+/** What a stream is made of. */
+export interface StreamWork<Item, Result> {
+  inputs: unknown;
+  order: 'input' | 'completion';
+  /** Stops the stream, whatever it waits for: its source, the model, its consumer. */
+  watch: Watch<never>;
+  /** What an input is, as it is now: it may change once it was read. */
+  take: (input: unknown, index: number) => Item;
+  /** A result for each item, told where they begin. An error in its place ends the stream there. */
+  run: (items: Item[], from: number, signal: AbortSignal) => Promise<(Result | EmbeddingError)[]>;
+  /** The stream begins; what it gives is called when it is over. */
+  begin: (stop: (reason: EmbeddingError) => void) => () => void;
+}
+
+/**
+ * Results as they come, of what an iterable gives. Reads at most {@link RUNNING} windows ahead of what was taken from it.
+ * What was read before something failed is answered before the error comes. Left early or stopped, it stops what runs and
+ * closes its source at once, whether or not somebody waits for a result.
+ */
+export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefined> {
+  readonly #work: StreamWork<Item, Result>;
+  readonly #results: AsyncGenerator<Result, void, undefined>;
+  readonly #deadline: number;
+  readonly #over = new AbortController();
+  #source: Source | undefined;
+  /** Why it was stopped, until somebody was told. */
+  #reason: EmbeddingError | undefined;
+  /** Ends what is waited for. */
+  #wake: (() => void) | undefined;
+  /** Undoes what {@link Stream.#begin} did. */
+  #undo: (() => void) | undefined;
+
+  constructor(work: StreamWork<Item, Result>) {
+    this.#work = work;
+    this.#results = this.#run();
+    this.#deadline = performance.now() + (work.watch.timeoutMs ?? Infinity);
+  }
+
+  next(): Promise<IteratorResult<Result, void>> {
+    if (!this.#undo && !this.#over.signal.aborted) this.#begin();
+    return this.#results.next();
+  }
+
+  async return(): Promise<IteratorReturnResult<void>> {
+    // Not left to the results: somebody may wait for one of them. What closing the source throws is the caller's to know.
+    const closed = this.#end();
+    await this.#results.return();
+    await closed;
+    return { done: true, value: undefined };
+  }
+
+  async throw(error: unknown): Promise<IteratorReturnResult<void>> {
+    await this.return();
+    throw error;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return();
+  }
+
+  /** Not before somebody takes something: a stream that nobody reads keeps nothing, and no process, alive. */
+  #begin(): void {
+    const { watch: { signal, timeoutMs }, begin } = this.#work;
+    const stop = (reason: EmbeddingError) => {
+      if (this.#over.signal.aborted) return;
+      this.#reason = reason;
+      this.#end().catch(() => {});
+    };
+    const onAbort = () => stop(aborted(signal));
+    const timer = timeoutMs !== undefined && setTimeout(() => stop(timedOut(timeoutMs)), Math.max(0, this.#deadline - performance.now()));
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const done = begin(stop);
+    this.#undo = () => {
+      if (timer) clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+      done();
+    };
+    if (signal?.aborted) onAbort();
+  }
+
+  /** Nothing goes on from here. Gives when the source is closed. */
+  async #end(): Promise<void> {
+    const [source, undo] = [this.#source, this.#undo];
+    this.#source = this.#undo = undefined;
+    this.#wake?.();
+    this.#over.abort();
+    undo?.();
+    await source?.close();
+  }
+
+  /** Whether it was left; if it was stopped, throws the reason. */
+  #left(): boolean {
+    const reason = this.#reason;
+    this.#reason = undefined;
+    if (reason) throw reason;
+    return this.#over.signal.aborted;
+  }
+
+  /** What the first of them gives; `undefined` once the stream is over. */
+  #first(promises: Promise<unknown>[]): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => resolve(undefined);
+      for (const promise of promises) promise.then(resolve, reject);
+    });
+  }
+
+  async *#run(): AsyncGenerator<Result, void, undefined> {
+    const { inputs, order, take, run } = this.#work;
+    const running = new Map<number, Promise<{ results: (Result | EmbeddingError)[]; self: number }>>();
+    let [started, read] = [0, 0];
+    let window: Item[] = [];
+    let waiting: Promise<unknown> | undefined;
+    let ended = false;
+    let failure: EmbeddingError | undefined;
+    const start = () => {
+      const self = started++;
+      const call = run(window, read - window.length, this.#over.signal).then((results) => ({ results, self }));
+      // Whoever waits for it gets its failure; until then it is nobody's.
+      call.catch(() => {});
+      running.set(self, call);
+      window = [];
+    };
+    try {
+      if (this.#left()) return;
+      const source = (this.#source = open(inputs));
+      while (!ended || window.length > 0 || running.size > 0) {
+        const size = started === 0 ? FIRST_WINDOW : WINDOW;
+        while (!ended && running.size < RUNNING && window.length < size) {
+          try {
+            let item = waiting ?? source.next();
+            if (isPromise(item)) item = await this.#soonest((waiting = item), window.length > 0 || running.size > 0);
+            if (this.#left()) return;
+            if (item === LATE) break;
+            waiting = undefined;
+            if (item === END) [ended, this.#source] = [true, undefined];
+            else window.push(take(item, read++));
+          } catch (thrown) {
+            if (this.#over.signal.aborted) throw thrown;
+            // What was read before is answered first.
+            [ended, waiting, failure, this.#source] = [true, undefined, sourceFailed(thrown, read), undefined];
+          }
+        }
+        if (window.length > 0 && running.size < RUNNING) start();
+        const [first] = running.values();
+        if (!first) continue;
+        const reasons: Promise<unknown>[] = order === 'input' ? [first] : [...running.values()];
+        // While there is room for more, an item that comes is as good a reason to go on as a result.
+        if (waiting && running.size < RUNNING) reasons.push(waiting.then(() => undefined, () => undefined));
+        const done = (await this.#first(reasons)) as { results: (Result | EmbeddingError)[]; self: number } | undefined;
+        if (this.#left()) return;
+        if (!done) continue;
+        running.delete(done.self);
+        for (const result of done.results) {
+          if (result instanceof EmbeddingError) throw result;
+          yield result;
+          if (this.#left()) return;
+        }
+      }
+      if (failure) throw failure;
+    } finally {
+      // What closing the source throws is less than what ended the stream.
+      this.#end().catch(() => {});
+    }
+  }
+
+  /** What `item` gives; {@link LATE} if it takes its time while there is something else to do. */
+  async #soonest(item: Promise<unknown>, busy: boolean): Promise<unknown> {
+    if (!busy) return this.#first([item]);
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise((resolve) => (timer = setTimeout(resolve, PATIENCE_MS, LATE)));
+    try {
+      return await this.#first([item, late]);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Gives one input after the other, then {@link END}. Closed once at most. */
+interface Source {
+  next(): unknown;
   close(): Promise<void>;
 }
 
 const END = Symbol('end');
-
-/**
- * Runs `run` on windows of `inputs`, told where each begins, and gives its results. Reads at most {@link RUNNING} windows ahead of what was taken
- * from it; ending it early stops what runs, and closes the input.
- */
-export async function* windows<Item, Result>(
-  inputs: Iterable<Item> | AsyncIterable<Item>,
-  order: 'input' | 'completion',
-  run: (window: Item[], from: number, signal: AbortSignal) => Promise<Result[]>,
-): AsyncGenerator<Result, void, undefined> {
-  const source = open(inputs);
-  const stop = new AbortController();
-  const running: Promise<{ results: Result[]; self: number }>[] = [];
-  const numbers: number[] = [];
-  let started = 0;
-  let read = 0;
-  let window: Item[] = [];
-  let waiting: Promise<Item | typeof END> | undefined;
-  let ended = false;
-  const start = () => {
-    const self = started++;
-    const call = run(window, read - window.length, stop.signal).then((results) => ({ results, self }));
-    // Whoever waits for it gets its failure; until then it is nobody's.
-    call.catch(() => {});
-    running.push(call);
-    numbers.push(self);
-    window = [];
-  };
-  try {
-    while (!ended || window.length > 0 || running.length > 0) {
-      const size = started === 0 ? FIRST_WINDOW : WINDOW;
-      while (!ended && running.length < RUNNING && window.length < size) {
-        const item = waiting ?? source.next();
-        const taken = isPromise(item) ? await soonest((waiting = item), window.length > 0 || running.length > 0) : item;
-        if (taken === LATE) break;
-        waiting = undefined;
-        if (taken === END) ended = true;
-        else {
-          window.push(taken as Item);
-          read++;
-        }
-      }
-      if (window.length > 0 && running.length < RUNNING) start();
-      if (running.length === 0) continue;
-      const first = running[0]!;
-      // While there is room for more, an item that comes is as good a reason to go on as a result.
-      const reasons: Promise<unknown>[] = order === 'input' ? [first] : [...running];
-      if (waiting && running.length < RUNNING) reasons.push(waiting.then(() => undefined));
-      const done = (await Promise.race(reasons)) as { results: Result[]; self: number } | undefined;
-      if (!done) continue;
-      const at = numbers.indexOf(done.self);
-      running.splice(at, 1);
-      numbers.splice(at, 1);
-      yield* done.results;
-    }
-  } finally {
-    stop.abort();
-    await Promise.allSettled(running);
-    // A generator that is asked for an item closes only after it has given one, which may be never.
-    const closing = ended ? undefined : source.close();
-    if (waiting) closing?.catch(() => {});
-    else await closing;
-  }
-}
-
 const LATE = Symbol('late');
 
-/** What `item` gives; {@link LATE} if it takes its time while there is something else to do. */
-async function soonest<Item>(item: Promise<Item>, busy: boolean): Promise<Item | typeof LATE> {
-  if (!busy) return item;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<typeof LATE>((resolve) => (timer = setTimeout(resolve, PATIENCE_MS, LATE)));
+function isPromise(value: unknown): value is Promise<unknown> {
+  return typeof (value as Promise<unknown> | null)?.then === 'function';
+}
+
+/** What a source throws is the caller's, whoever throws it. */
+function sourceFailed(thrown: unknown, read: number): EmbeddingError {
+  if (thrown instanceof EmbeddingError) return thrown;
+  const message = `The source of the stream failed after ${read} inputs: ${messageOf(thrown)}`;
+  return new EmbeddingError('ABORTED', message, { cause: thrown, details: { index: read } });
+}
+
+function open(inputs: unknown): Source {
+  const { [Symbol.asyncIterator]: asynchronous, [Symbol.iterator]: synchronous } = Object(inputs) as AsyncIterable<unknown> & Iterable<unknown>;
   try {
-    return await Promise.race([item, late]);
-  } finally {
-    clearTimeout(timer);
+    if (typeof asynchronous === 'function') return openAsync(inputs as AsyncIterable<unknown>);
+    if (typeof synchronous === 'function' && typeof inputs !== 'string') return openSync(inputs as Iterable<unknown>);
+  } catch (thrown) {
+    throw sourceFailed(thrown, 0);
   }
+  throw invalid(`The inputs of a stream are ${show(inputs)}: pass an array, a generator or an async generator`);
 }
 
-function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
-  return typeof (value as Promise<T> | null)?.then === 'function';
-}
-
-function open<Item>(inputs: Iterable<Item> | AsyncIterable<Item>): Source<Item> {
-  const asynchronous = (inputs as AsyncIterable<Item> | null)?.[Symbol.asyncIterator];
-  const synchronous = (inputs as Iterable<Item> | null)?.[Symbol.iterator];
-  if (typeof asynchronous === 'function') {
-    const iterator = asynchronous.call(inputs);
-    return {
-      next: async () => {
-        const { done, value } = await iterator.next();
-        return done ? END : value;
-      },
-      close: async () => void (await iterator.return?.()),
-    };
-  }
-  if (typeof synchronous !== 'function' || typeof inputs === 'string') {
-    throw invalid('The inputs of a stream are not iterable: pass an array, a generator or an async generator');
-  }
-  const iterator = synchronous.call(inputs) as Iterator<Item>;
+function openSync(inputs: Iterable<unknown>): Source {
+  const iterator = inputs[Symbol.iterator]();
+  let [inside, left] = [false, false];
+  const close = async () => {
+    // It cannot be closed while it is asked for an item, which happens when that stops the stream.
+    if (inside) left = true;
+    else iterator.return?.();
+  };
   return {
     next: () => {
-      const { done, value } = iterator.next();
+      inside = true;
+      try {
+        const { done, value } = iterator.next();
+        return done ? END : value;
+      } finally {
+        inside = false;
+        if (left) close().catch(() => {});
+      }
+    },
+    close,
+  };
+}
+
+function openAsync(inputs: AsyncIterable<unknown>): Source {
+  // A reader's request can be cancelled while it waits, an iterator's cannot.
+  const reader = inputs instanceof ReadableStream && inputs.getReader();
+  const iterator: AsyncIterator<unknown> = reader
+    ? { next: () => reader.read() as Promise<IteratorResult<unknown>>, return: async () => (await reader.cancel(), { done: true, value: undefined }) }
+    : inputs[Symbol.asyncIterator]();
+  let pending = false;
+  return {
+    next: async () => {
+      pending = true;
+      const { done, value } = await iterator.next();
+      pending = false;
       return done ? END : value;
     },
-    close: async () => void iterator.return?.(),
+    close: async () => {
+      // An async generator closes only after it has given what it is asked for, which may be never: that of a stream of
+      // Node.js, too, but the stream itself can be told.
+      const { pipe, destroy } = inputs as { pipe?: unknown; destroy?: unknown };
+      if (typeof pipe === 'function' && typeof destroy === 'function') destroy.call(inputs);
+      const closed = Promise.resolve(iterator.return?.());
+      if (pending) closed.catch(() => {});
+      else await closed;
+    },
   };
 }

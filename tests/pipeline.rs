@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use embedcore::batch::Budget;
+use embedcore::cache::{CacheOptions, EmbeddingCache};
+use embedcore::embedding::Space;
 use embedcore::error::Error;
 use embedcore::generator::{Batching, CallOptions, Generator, GeneratorOptions, Inputs, OnError};
 
@@ -17,11 +19,11 @@ fn root() -> PathBuf {
 
 /// A generator for a fixture.
 async fn ready(name: &str) -> Arc<Generator> {
-    ready_with(name, Budget::default()).await
+    ready_with(name, Budget::default(), false).await
 }
 
-/// The same with batches of another size. Takes the library that the build put into `npm/`.
-async fn ready_with(name: &str, budget: Budget) -> Arc<Generator> {
+/// The same with batches of another size, or a cache. Takes the library that the build put into `npm/`.
+async fn ready_with(name: &str, budget: Budget, cached: bool) -> Arc<Generator> {
     use std::sync::Once;
     static LIBRARY: Once = Once::new();
     LIBRARY.call_once(|| {
@@ -34,6 +36,10 @@ async fn ready_with(name: &str, budget: Budget) -> Arc<Generator> {
     let options =
         GeneratorOptions { model_path: Some(path), budget, batching: Batching::Fixed, ..GeneratorOptions::default() };
     let generator = Generator::new(options).unwrap();
+    let cache = EmbeddingCache::open(CacheOptions::default()).unwrap();
+    if cached {
+        generator.attach(Arc::new(cache), Space::builder().finish());
+    }
     generator.initialize(None).await.unwrap();
     Arc::new(generator)
 }
@@ -114,7 +120,7 @@ async fn a_dropped_call_stops_computing() {
 async fn one_long_run_of_the_model_is_terminated_inside() {
     // Everything in one batch, so that nothing but the runtime itself can stop it early.
     let everything = Budget { max_tokens: usize::MAX, max_rows: usize::MAX };
-    let generator = ready_with("bert-mean", everything).await;
+    let generator = ready_with("bert-mean", everything, false).await;
     let long =
         || Inputs::Texts((0..8000).map(|i| format!("{i} {}", "reads a file and parses it ".repeat(12))).collect());
     generator.embed(Inputs::Texts(texts(10)), CallOptions::default()).await.unwrap();
@@ -156,4 +162,28 @@ async fn only_what_cannot_fit_alone_is_refused() {
     let error = generator.embed(Inputs::Texts(texts), limited(OnError::Throw)).await.unwrap_err();
     assert!(matches!(error, Error::MemoryLimit { index: 17, need, limit: 20_000 } if need > 20_000), "{error}");
     assert_eq!(error.code(), "MEMORY_LIMIT_EXCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_one_call_is_none_of_another_that_waits_for_the_same_texts() {
+    let generator = ready_with("bert-mean", Budget::default(), true).await;
+    for round in 0..20 {
+        let texts: Vec<String> =
+            (0..30).map(|i| format!("round {round} {i} {}", "reads a file and parses it ".repeat(20))).collect();
+        for on_error in [OnError::Throw, OnError::Skip] {
+            let texts: Vec<String> = texts.iter().map(|text| format!("{on_error:?} {text}")).collect();
+            let call = |memory_limit| {
+                let (generator, inputs) = (Arc::clone(&generator), Inputs::Texts(texts.clone()));
+                let options = CallOptions { memory_limit, on_error, ..CallOptions::default() };
+                tokio::spawn(async move { generator.embed(inputs, options).await })
+            };
+            let (limited, free) = (call(Some(20_000)), call(None));
+            if let Ok(answer) = limited.await.unwrap() {
+                assert_eq!(on_error, OnError::Skip);
+                assert!(answer.items.iter().all(|item| item.error.is_some() || item.from_cache));
+            }
+            let answer = free.await.unwrap().unwrap();
+            assert!(answer.items.iter().all(|item| item.error.is_none()));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! No `async fn`: their futures would borrow from objects that go away with their worker. Each future owns what it needs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::bindgen_prelude::{
     Float32Array, Float64Array, FnArgs, Object, PromiseRaw, Uint8Array, Uint32Array, Utf16String,
@@ -19,7 +19,7 @@ use super::metrics::NativeMonitor;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::generator::{Batching, Embedded, Generator, Inputs, Progress};
+use crate::generator::{Batching, Embedded, Generator, Inputs, Load, Progress, Session};
 use crate::model;
 use crate::text::Annotation;
 
@@ -94,10 +94,12 @@ impl NativeGenerator {
         self.inner.attach(cache, space);
     }
 
-    /// A load that has not begun yet.
+    /// A load that has its place in the order of calls, and has not begun yet.
     #[napi(catch_unwind)]
-    pub fn load(&self) -> NativeLoad {
-        NativeLoad { generator: Arc::clone(&self.inner), cancel: Cancel::default() }
+    pub fn load(&self, path: Option<String>) -> NativeLoad {
+        let cancel = Cancel::default();
+        let queued = Mutex::new(Some(self.inner.queue(path.as_deref(), cancel.clone())));
+        NativeLoad { generator: Arc::clone(&self.inner), cancel, queued }
     }
 
     /// See `Generator::is_ready`.
@@ -201,17 +203,23 @@ impl NativeGenerator {
     /// See `Generator::close`.
     #[napi(catch_unwind)]
     pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
-        let generator = Arc::clone(&self.inner);
+        let close = self.inner.close();
         env.spawn_future(async move {
-            generator.close().await;
+            close.await;
             Ok(())
         })
+    }
+
+    /// See `Generator::session`.
+    #[napi(catch_unwind)]
+    pub fn session(&self) -> NativeSession {
+        NativeSession { inner: Mutex::new(Some(Arc::new(self.inner.session()))) }
     }
 
     /// A call without inputs yet.
     #[napi(catch_unwind)]
     pub fn call(&self) -> NativeCall {
-        NativeCall { generator: Arc::clone(&self.inner), cancel: Cancel::default(), packs: Mutex::default() }
+        NativeCall::on(Some(Arc::new(self.inner.session())))
     }
 }
 
@@ -232,28 +240,53 @@ pub(super) fn reporting(callback: OnFetch) -> model::Progress {
 pub struct NativeLoad {
     generator: Arc<Generator>,
     cancel: Cancel,
+    queued: Mutex<Option<Load>>,
 }
 
 #[napi]
 impl NativeLoad {
-    /// Stops the load, if it runs; its promise is rejected with `ABORTED`.
+    /// Stops the load and gives up its place; if it runs, its promise is rejected with `ABORTED`.
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.cancel.cancel(Error::Aborted);
+        drop(taken(&self.queued));
     }
 
-    /// See `Generator::load`.
+    /// See `Generator::load`. The second time, it does nothing.
     #[napi(catch_unwind)]
-    pub fn run<'env>(
-        &self,
-        env: &'env Env,
-        path: Option<String>,
-        on_fetch: Option<OnFetch>,
-    ) -> Result<PromiseRaw<'env, ()>> {
-        let (generator, cancel) = (Arc::clone(&self.generator), self.cancel.clone());
+    pub fn run<'env>(&self, env: &'env Env, on_fetch: Option<OnFetch>) -> Result<PromiseRaw<'env, ()>> {
+        let (generator, queued) = (Arc::clone(&self.generator), taken(&self.queued));
         let progress = on_fetch.map(reporting);
-        env.spawn_future(async move { generator.load(path, cancel, progress).await.map_err(to_js) })
+        env.spawn_future(async move {
+            let Some(load) = queued else { return Err(to_js(Error::Aborted)) };
+            generator.load(load, progress).await.map_err(to_js)
+        })
     }
+}
+
+/// Makes calls that all have the same model.
+#[napi]
+pub struct NativeSession {
+    inner: Mutex<Option<Arc<Session>>>,
+}
+
+#[napi]
+impl NativeSession {
+    /// A call without inputs yet.
+    #[napi(catch_unwind)]
+    pub fn call(&self) -> NativeCall {
+        NativeCall::on(self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Lets go of the model: the garbage collector does not see how much memory it holds. No call is made any more.
+    #[napi(catch_unwind)]
+    pub fn release(&self) {
+        drop(taken(&self.inner));
+    }
+}
+
+fn taken<T>(of: &Mutex<Option<T>>) -> Option<T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Some strings of a call, still in UTF-16: converting them is left to another thread.
@@ -265,9 +298,25 @@ struct Pack {
 /// One call: fed, then run, stopped at any time.
 #[napi]
 pub struct NativeCall {
-    generator: Arc<Generator>,
+    session: Mutex<Option<Arc<Session>>>,
     cancel: Cancel,
-    packs: Mutex<Vec<Pack>>,
+    fed: Mutex<Fed>,
+}
+
+#[derive(Default)]
+struct Fed {
+    packs: Vec<Pack>,
+    refused: Vec<usize>,
+}
+
+impl NativeCall {
+    fn on(session: Option<Arc<Session>>) -> Self {
+        Self { session: Mutex::new(session), cancel: Cancel::default(), fed: Mutex::default() }
+    }
+
+    fn fed(&self) -> MutexGuard<'_, Fed> {
+        self.fed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[napi]
@@ -276,44 +325,50 @@ impl NativeCall {
     #[napi(catch_unwind)]
     pub fn push(&self, joined: Utf16String, lengths: Uint32Array) {
         let pack = Pack { joined, lengths: lengths.to_vec() };
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner).push(pack);
+        self.fed().packs.push(pack);
+    }
+
+    /// Some of the inputs that are pushed are no texts, and are answered with an error.
+    #[napi(catch_unwind)]
+    pub fn refuse(&self, indices: Uint32Array) {
+        self.fed().refused.extend(indices.iter().map(|&index| index as usize));
     }
 
     /// Stops the call, if it runs (its promise is rejected with `ABORTED`), and lets go of what was pushed.
     #[napi(catch_unwind)]
     pub fn cancel(&self) {
         self.cancel.cancel(Error::Aborted);
-        self.take_packs();
+        drop((taken(&self.session), std::mem::take(&mut *self.fed())));
     }
 
-    /// Embeds what was pushed: texts, or annotations as four strings each.
+    /// Embeds what was pushed: texts, or annotations as four strings each. `first`: what errors count from.
     #[napi(catch_unwind)]
     pub fn run<'env>(
         &self,
         env: &'env Env,
         annotated: bool,
+        first: u32,
         options: Map<String, Value>,
         on_progress: Option<OnProgress>,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let mut options = options::call(&options).map_err(to_js)?;
+        let Fed { packs, refused } = std::mem::take(&mut *self.fed());
         options.cancel = self.cancel.clone();
+        options.first_index = first as usize;
+        options.refused = refused;
         options.progress = on_progress.map(|callback| -> Progress {
             Box::new(move |processed, total| {
                 callback.call((processed as u32, total as u32).into(), ThreadsafeFunctionCallMode::NonBlocking);
             })
         });
-        let generator = Arc::clone(&self.generator);
-        let packs = self.take_packs();
+        let session = taken(&self.session);
         env.spawn_future(async move {
+            let Some(session) = session else { return Err(to_js(Error::Closed)) };
             let inputs = tokio::task::spawn_blocking(move || unpack(packs, annotated)).await;
             let inputs = inputs.map_err(|error| to_js(Error::Internal(error.to_string())))?;
-            let embedded = generator.embed(inputs, options).await.map_err(to_js)?;
+            let embedded = session.embed(inputs, options).await.map_err(to_js)?;
             Ok(NativeAnswer { embedded })
         })
-    }
-
-    fn take_packs(&self) -> Vec<Pack> {
-        std::mem::take(&mut *self.packs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -412,12 +467,13 @@ impl NativeAnswer {
         self.embedded = Embedded::default();
     }
 
-    /// The inputs that could not be embedded: their indices, and an error for each.
+    /// The next inputs from `from` that could not be embedded, at most `limit`: their indices, and an error for each.
     #[napi(catch_unwind)]
-    pub fn failures(&self) -> Vec<NativeFailure> {
-        let items = self.embedded.items.iter().enumerate();
+    pub fn failures(&self, from: u32, limit: u32) -> Vec<NativeFailure> {
+        let items = self.embedded.items.iter().enumerate().skip(from as usize);
         let failed = items.filter_map(|(index, item)| item.error.as_ref().map(|error| (index, error)));
-        failed.map(|(index, error)| NativeFailure { index: index as u32, error: to_wire(error) }).collect()
+        let failed = failed.map(|(index, error)| NativeFailure { index: index as u32, error: to_wire(error) });
+        failed.take(limit as usize).collect()
     }
 }
 

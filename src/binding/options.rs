@@ -219,10 +219,7 @@ pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
         batch_size: read.count("batchSize", 1 << 20)?.map(|value| value as usize),
         max_concurrency: read.count("maxConcurrency", 1 << 20)?.map(|value| value as usize),
         memory_limit: read.megabytes("memoryLimit")?,
-        first_index: read.count("firstIndex", 1 << 53)?.unwrap_or_default() as usize,
         bypass_cache: read.boolean("bypassCache")?.unwrap_or_default(),
-        // 2^31 - 1 ms is the longest timer of Node.js, about 25 days.
-        timeout: read.count("timeoutMs", (1 << 31) - 1)?.map(Duration::from_millis),
         ..CallOptions::default()
     })
 }

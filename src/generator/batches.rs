@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::memo::{About, Known};
+use super::session::Busy;
 use super::tally::{Ran, Stage, Tally};
 use crate::batch::Plan;
 use crate::batch::pace::{Pace, Pacer};
@@ -21,8 +22,16 @@ use crate::model::Model;
 pub(super) struct Row {
     pub slot: usize,
     pub ms: f64,
-    /// Errors are those of text 0: which one it is, the call knows.
-    pub known: Result<Known, Error>,
+    pub known: Result<Known, Failure>,
+}
+
+/// Why a text has no vector.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    /// That of text 0: which one it is, the call knows.
+    pub error: Error,
+    /// Whether it is only this call that cannot have it, because of a limit of its own.
+    pub own: bool,
 }
 
 /// The batches of one call, run by the lanes.
@@ -37,11 +46,13 @@ pub(super) struct Batches {
     /// Batches that are meant to run at a time.
     pub lanes: usize,
     /// Who must permit a run: the call's own limit, if it has one, then the generator's.
-    pub governors: Vec<Arc<Governor>>,
+    pub own: Option<Arc<Governor>>,
+    pub governor: Arc<Governor>,
     pub tally: Arc<Tally>,
     pub cancel: Cancel,
     pub finished: mpsc::UnboundedSender<Vec<Row>>,
     pub nth: AtomicUsize,
+    pub _busy: Busy,
 }
 
 impl Work for Batches {
@@ -61,13 +72,13 @@ impl Batches {
     /// batch is a full one and other lanes are busy, too.
     fn next(&self) -> Option<(Vec<usize>, Option<Pace>)> {
         let started = Instant::now();
-        let share = self.governors.iter().map(|governor| governor.share(self.lanes)).min().unwrap_or(u64::MAX);
-        let strategy = self.governors.iter().map(|governor| governor.most_rows()).min().unwrap_or(usize::MAX);
+        let share =
+            self.own.as_ref().map_or(u64::MAX, |own| own.share(self.lanes)).min(self.governor.share(self.lanes));
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = plan.longest()?;
         let pace = self.pacer.next(longest);
         let row = self.model.bytes(1, longest).max(1);
-        let rows = pace.rows.min(self.max_rows).min(strategy).min((share / row) as usize).max(1);
+        let rows = pace.rows.min(self.max_rows).min(self.governor.most_rows()).min((share / row) as usize).max(1);
         let full = rows == pace.rows && plan.left() > rows * self.lanes;
         let taken = plan.take(rows);
         drop(plan);
@@ -81,11 +92,11 @@ impl Batches {
         let waiting = Instant::now();
         let permits = match self.admit(self.model.bytes(rows.len(), longest)) {
             Ok(permits) => permits,
-            Err(Refusal::TooLarge { .. }) if rows.len() > 1 => return self.halves(rows),
-            Err(Refusal::TooLarge { need, limit }) => {
-                return self.failed(rows, &Error::MemoryLimit { index: 0, need, limit });
+            Err((Refusal::TooLarge { .. }, _)) if rows.len() > 1 => return self.halves(rows),
+            Err((Refusal::TooLarge { need, limit }, own)) => {
+                return self.failed(rows, &Failure { error: Error::MemoryLimit { index: 0, need, limit }, own });
             }
-            Err(Refusal::Stopped(error)) => return self.failed(rows, &error),
+            Err((Refusal::Stopped(error), own)) => return self.failed(rows, &Failure { error, own }),
         };
         let started = Instant::now();
         let vectors = self.model.run(&batch, &self.cancel);
@@ -102,7 +113,7 @@ impl Batches {
                 waited: started - waiting,
                 took: ended - started,
                 success: vectors.is_ok(),
-                machine: self.governors.last().map(|governor| governor.machine()).unwrap_or_default(),
+                machine: self.governor.machine(),
             });
             if let Some(pace) = pace {
                 let nth = self.nth.fetch_add(1, Ordering::Relaxed);
@@ -133,18 +144,21 @@ impl Batches {
         done
     }
 
-    fn failed(&self, rows: &[usize], error: &Error) -> Vec<Row> {
-        rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, known: Err(error.clone()) }).collect()
+    fn failed(&self, rows: &[usize], failure: &Failure) -> Vec<Row> {
+        rows.iter().map(|&row| Row { slot: self.slots[row], ms: 0.0, known: Err(failure.clone()) }).collect()
     }
 
-    /// Taken in the same order by all, so nobody waits for somebody who waits for him.
-    fn admit(&self, bytes: u64) -> Result<Vec<Permit>, Refusal> {
-        self.governors.iter().map(|governor| governor.admit(bytes, &self.cancel)).collect()
+    /// Taken in the same order by all, so nobody waits for somebody who waits for him. With a refusal, whether it is by the
+    /// call's own limit.
+    fn admit(&self, bytes: u64) -> Result<(Option<Permit>, Permit), (Refusal, bool)> {
+        let own = self.own.as_ref().map(|own| own.admit(bytes, &self.cancel)).transpose();
+        let own = own.map_err(|refusal| (refusal, true))?;
+        Ok((own, self.governor.admit(bytes, &self.cancel).map_err(|refusal| (refusal, false))?))
     }
 }
 
-fn generation(reason: String) -> Error {
-    Error::Generation { index: 0, reason }
+fn generation(reason: String) -> Failure {
+    Failure { error: Error::Generation { index: 0, reason }, own: false }
 }
 
 fn about(tokens: &Tokens) -> About {

@@ -1,6 +1,7 @@
 //! A loaded model, and the way of a call through it: every stage in turn.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -9,9 +10,10 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Distinct};
-use super::batches::{Batches, Row};
+use super::batches::{Batches, Failure, Row};
 use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
+use super::session::Busy;
 use super::tally::{Answered, Stage, Tally};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;
@@ -36,7 +38,10 @@ const MOST_TRIED_BYTES: u64 = 24 << 20;
 
 /// A loaded model with all that a call needs.
 pub(super) struct Engine {
-    pub path: String,
+    /// The model as the user named it.
+    id: String,
+    /// See [`crate::model::Name::place`].
+    pub place: PathBuf,
     pub model: Arc<dyn Model>,
     tokenizer: Tokenizer,
     prompts: Prompts,
@@ -52,29 +57,34 @@ pub(super) struct Engine {
 impl Engine {
     pub fn load(
         source: &Source,
+        place: PathBuf,
         options: &GeneratorOptions,
         cache: Option<(Arc<EmbeddingCache>, Space)>,
         (governor, tally): (Arc<Governor>, Arc<Tally>),
         cancel: &Cancel,
     ) -> Result<Self> {
-        let files = ModelFiles::read(source, &options.model)?;
+        let available = host::available_cores();
+        // More threads than cores wait for each other: runs become hundreds of times slower.
+        let threads = options.model.intra_op_threads.map(|threads| threads.min(available));
+        let model_options = ModelOptions { intra_op_threads: threads, ..options.model.clone() };
+        let files = ModelFiles::read(source, &model_options)?;
         let too_large = |refusal| match refusal {
             Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: source.id.clone(), need, limit },
             Refusal::Stopped(error) => error,
         };
         governor.expect(files.weight_bytes()).map_err(too_large)?;
-        let (model, tokenizer) = files.load(&options.model, cancel, || {
+        let (model, tokenizer) = files.load(&model_options, cancel, || {
             Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
         });
         let mut model = model?;
         let tokenizer = tokenizer.map_err(|reason| {
             Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))
         })?;
-        let cores = threads::for_computing(host::available_cores());
+        let cores = threads::for_computing(available);
         let mut lanes = Lanes::new(cores / model.info().intra_op_threads)?;
         if options.measure_threads && cores > 1 {
             governor.expect(files.weight_bytes()).map_err(too_large)?;
-            let wide = ModelOptions { intra_op_threads: Some(cores), ..options.model.clone() };
+            let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
             let (wide, one_lane) = (files.load(&wide, cancel, || ()).0?, Lanes::new(1)?);
             if threads::speed(&wide, &one_lane, cancel)? > threads::speed(&model, &lanes, cancel)? {
                 (model, lanes) = (wide, one_lane);
@@ -91,7 +101,8 @@ impl Engine {
         governor.on_shortage(Box::new(move |_| shrinks.upgrade().map(|model| model.shrink()).is_some()));
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
-            path: source.id.clone(),
+            id: source.id.clone(),
+            place,
             tokenizer,
             prompts: files.prompts().clone(),
             pacer: Arc::new(pacer),
@@ -105,12 +116,13 @@ impl Engine {
         })
     }
 
-    pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+    /// Embeds `inputs`. Whatever works for the call holds `busy`, also when it was stopped and nobody waits any more.
+    pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let (first, started) = (options.first_index, Instant::now());
         let _inside = self.tally.enter();
         let texts = inputs.len();
         let cached = self.memo.is_some() && !options.bypass_cache;
-        let answer = self.answer(inputs, options).await;
+        let answer = self.answer(inputs, options, busy).await;
         let answered = answer.as_ref().map(|Embedded { items, .. }| {
             let count = |which: fn(&Item) -> bool| items.iter().filter(|item| which(item)).count();
             let (hits, failed) = (count(|item| item.from_cache), count(|item| item.error.is_some()));
@@ -124,25 +136,26 @@ impl Engine {
         Ok(embedded)
     }
 
-    async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+    async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let cancel = options.cancel.clone();
         cancel.check()?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
         let memo = self.memo.clone().filter(|_| !options.bypass_cache);
-        let (stop, input_type) = (cancel.clone(), options.input_type);
+        let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, tally) = (memo.clone(), Arc::clone(&self.tally));
-        let (texts, cut, distinct, keys) = blocking(move || {
+        let prepared = blocking(move || {
             let started = Instant::now();
-            let (texts, cut) = prepare(inputs, max_chars, &stop);
+            let (mut texts, cut) = prepare(inputs, max_chars, &stop);
+            refused.into_iter().for_each(|index| texts.get_mut(index).into_iter().for_each(String::clear));
             let distinct = Distinct::of(&texts);
             let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
             tally.done(Stage::Prepare, started, texts.len());
             (texts, cut, distinct, keys)
-        })
-        .await?;
+        });
+        let (texts, cut, distinct, keys) = cancel.or_else(prepared).await??;
         let (texts, tally) = (Arc::new(texts), &self.tally);
-        let call = Call { texts, distinct: &distinct, cancel, options: &options, keys, memo, tally };
+        let call = Call { texts, distinct: &distinct, cancel, options: &options, keys, memo, tally, busy };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
@@ -152,7 +165,7 @@ impl Engine {
         }
         call.cancel.check()?;
         let texts = if annotated { Arc::unwrap_or_clone(call.texts) } else { Vec::new() };
-        answer.finish(texts, self.path.clone())
+        answer.finish(texts, self.id.clone())
     }
 
     /// Answers the texts of `leads`, each computed by one of all processes that share the cache, where that is worth it.
@@ -189,11 +202,16 @@ impl Engine {
             match tokens {
                 Ok(tokens) => runnable.push((slot, tokens)),
                 Err(error) if call.options.on_error == OnError::Throw => return Err(error),
-                Err(error) => answer.fail(slot, &error),
+                // Whoever waits for it finds out by itself.
+                Err(error) => {
+                    leads.remove(&slot);
+                    answer.fail(slot, &error);
+                }
             }
         }
         let mut finished = self.start(runnable, call);
-        while let Some(rows) = holding(&mut leases, finished.recv()).await? {
+        // Not waited for once the call was stopped: other calls may have the lanes for a while.
+        while let Some(rows) = call.cancel.or_else(holding(&mut leases, finished.recv())).await?? {
             let mut batch = Vec::with_capacity(rows.len());
             let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
             for Row { slot, ms, known } in rows {
@@ -205,9 +223,11 @@ impl Engine {
                     }
                     // A run that was stopped says nothing about its texts: who waits for them computes them.
                     Err(_) if call.cancel.check().is_err() => {}
-                    Err(error) => {
+                    Err(Failure { error, own }) => {
                         let error = error.at(call.distinct.first[slot]);
                         answer.fail(slot, &error);
+                        // Nor does a limit that only this call has.
+                        let lead = lead.filter(|_| !own);
                         lead.into_iter().for_each(|lead| lead.land(Err(error.clone())));
                         if call.options.on_error == OnError::Throw {
                             call.cancel.cancel(error);
@@ -215,7 +235,7 @@ impl Engine {
                     }
                 }
             }
-            call.commit(batch).await;
+            call.cancel.or_else(call.commit(batch)).await?;
             leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
             answer.report();
         }
@@ -247,7 +267,7 @@ impl Engine {
                 engine.tally.done(Stage::Tokenize, started, tokens.len());
                 tokens
             };
-            tokens.extend(blocking(encode_all).await?);
+            tokens.extend(call.cancel.or_else(blocking(encode_all)).await??);
         }
         call.cancel.check()?;
         Ok(tokens)
@@ -284,11 +304,13 @@ impl Engine {
             pacer: Arc::clone(&self.pacer),
             max_rows,
             lanes: self.lanes.count().min(parallel),
-            governors: own.into_iter().chain([Arc::clone(&self.governor)]).collect(),
+            own,
+            governor: Arc::clone(&self.governor),
             tally: Arc::clone(&self.tally),
             cancel: call.cancel.clone(),
             finished: sender,
             nth: AtomicUsize::new(0),
+            _busy: Arc::clone(&call.busy),
         };
         self.lanes.submit(Arc::new(batches), parallel);
         receiver
@@ -305,6 +327,7 @@ struct Call<'a> {
     keys: Vec<Key>,
     memo: Option<Arc<Memo>>,
     tally: &'a Arc<Tally>,
+    busy: Busy,
 }
 
 impl Call<'_> {
@@ -324,7 +347,7 @@ impl Call<'_> {
             tally.done(Stage::Lookup, started, keys.len());
             Ok(found)
         });
-        let found = found.await??;
+        let found = self.cancel.or_else(found).await???;
         let ms = started.elapsed().as_secs_f64() * 1e3 / open.len() as f64;
         for (slot, known) in open.into_iter().zip(found) {
             if let Some(known) = known {
@@ -353,12 +376,12 @@ impl Call<'_> {
         watch: &mut Watch,
         answer: &mut Answer<'_>,
     ) -> Result<Leads> {
-        let left = leases.take(self.wanted(leads)).await?;
+        let left = self.cancel.or_else(leases.take(self.wanted(leads))).await??;
         let theirs: Leads = left.into_iter().filter_map(|slot| leads.remove_entry(&slot)).collect();
         let mut mine = std::mem::replace(leads, theirs);
         // Whoever had a lease may have given it back, its work done, since the cache was asked.
         if !mine.is_empty() {
-            let came = watch.come(&self.wanted(&mine), &self.cancel).await?;
+            let came = self.cancel.or_else(watch.come(&self.wanted(&mine), &self.cancel)).await??;
             leases.release(came.iter().map(|(slot, _)| *slot));
             self.land(came, &mut mine, watch, answer);
         }
@@ -374,7 +397,7 @@ impl Call<'_> {
         answer: &mut Answer<'_>,
     ) -> Result<Leads> {
         while !theirs.is_empty() {
-            let came = watch.look(&self.wanted(theirs), &self.cancel).await?;
+            let came = self.cancel.or_else(watch.look(&self.wanted(theirs), &self.cancel)).await??;
             self.land(came, theirs, watch, answer);
             if watch.gives_up() {
                 return Ok(std::mem::take(theirs));

@@ -5,6 +5,7 @@ mod batches;
 mod engine;
 mod leases;
 mod memo;
+mod session;
 mod tally;
 mod threads;
 
@@ -15,23 +16,25 @@ use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
 use crate::batch::pace::{Learned, Outlook, Pacer};
 use crate::cache::EmbeddingCache;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, HookGuard};
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::memory::governor::{Account, Governor, OnChange};
 use crate::memory::{MemoryOptions, MemoryProcessor};
 use crate::metrics::{Metrics, Operation};
-use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Source};
+use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Name, Source};
 use crate::text::Annotation;
 use engine::Engine;
+pub use session::Session;
+use session::{End, Turn};
 use tally::Tally;
 pub use tally::{Stage, Totals};
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
 pub struct GeneratorOptions {
-    /// The model that `initialize` loads when it is given none. Default: [`BUILTIN`].
+    /// The model that `initialize` loads when none was given to it so far. Default: [`BUILTIN`].
     pub model_path: Option<String>,
     /// What the user says about the model.
     pub model: ModelOptions,
@@ -139,6 +142,8 @@ pub struct CallOptions {
     pub memory_limit: Option<u64>,
     /// The index of the first input, where the call is a part of something longer: errors count from it.
     pub first_index: usize,
+    /// Inputs that are no texts at all, by position: whatever stands in their places counts as empty.
+    pub refused: Vec<usize>,
     /// Whether the cache is neither asked nor told.
     pub bypass_cache: bool,
     /// When to give up.
@@ -183,23 +188,35 @@ pub struct Item {
 pub struct Generator {
     options: GeneratorOptions,
     state: Mutex<State>,
-    /// Held while a model loads, so that concurrent calls of `initialize` load it once.
-    loading: tokio::sync::Mutex<()>,
-    /// Held for reading by every call.
-    calls: tokio::sync::RwLock<()>,
+    /// Held for reading by all that works for a call.
+    calls: Arc<tokio::sync::RwLock<()>>,
     governor: Arc<Governor>,
     tally: Arc<Tally>,
 }
 
-#[derive(Default)]
 struct State {
     engine: Option<Arc<Engine>>,
     cache: Option<(Arc<EmbeddingCache>, Space)>,
-    /// Stops the load that is under way.
-    load: Cancel,
-    /// Stops all calls, with this model or with one that it replaced.
+    /// The model that was given last.
+    named: Name,
+    /// What was asked for last, for whatever comes next; and for calls, which do not wait for a generator that closes.
+    last: Turn,
+    model: Turn,
+    /// Stops all loads and calls since the last close.
     stop: Cancel,
     closed: bool,
+    /// How many times it was closed.
+    closes: u64,
+}
+
+/// A load that has its place in the order of calls. Dropped, it changes nothing.
+pub struct Load {
+    name: Option<Name>,
+    cancel: Cancel,
+    before: Turn,
+    end: End,
+    closes: u64,
+    _stop: HookGuard,
 }
 
 impl Generator {
@@ -208,7 +225,6 @@ impl Generator {
     /// # Errors
     /// `INVALID_CONFIG` for options of batching and memory that contradict each other.
     pub fn new(options: GeneratorOptions) -> Result<Self> {
-        let (loading, calls) = (tokio::sync::Mutex::default(), tokio::sync::RwLock::default());
         options.batching.pacer(options.budget, |_| usize::MAX)?;
         let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
         let governor = Governor::new(options.memory_limit, strategies);
@@ -218,7 +234,18 @@ impl Generator {
         }));
         let governor = Arc::new(governor);
         let tally = Arc::new(Tally::new(options.monitor.clone(), options.batching.options()));
-        Ok(Self { options, state: Mutex::default(), loading, calls, governor, tally })
+        let nothing = Turn::ended(None);
+        let state = State {
+            engine: None,
+            cache: None,
+            named: Name::new(options.model_path.as_deref().unwrap_or(BUILTIN)),
+            last: nothing.clone(),
+            model: nothing,
+            stop: Cancel::default(),
+            closed: false,
+            closes: 0,
+        };
+        Ok(Self { options, state: Mutex::new(state), calls: Arc::default(), governor, tally })
     }
 
     /// Tells `listener` when memory makes another strategy necessary, or possible.
@@ -292,39 +319,73 @@ impl Generator {
         self.state().cache = Some((cache, within));
     }
 
-    /// Loads the model at `path`, or the one of the options. Does nothing when that model is loaded already; replaces
-    /// another one only once the new one is ready, and lets running calls finish with the old one.
+    /// Loads the model at `path`, or else the one that was given last. Does nothing when that model is loaded already;
+    /// replaces another one only once the new one is ready, and lets calls that came before finish with the old one.
     pub async fn initialize(&self, path: Option<String>) -> Result<()> {
-        self.load(path, Cancel::default(), None).await
+        self.load(self.queue(path.as_deref(), Cancel::default()), None).await
     }
 
-    /// The same, stopped by `cancel`, and told of what is fetched.
-    pub async fn load(&self, path: Option<String>, cancel: Cancel, progress: Option<model::Progress>) -> Result<()> {
-        let _one_at_a_time = cancel.or_else(self.loading.lock()).await?;
-        let path = path.or_else(|| self.options.model_path.clone()).unwrap_or_else(|| BUILTIN.to_owned());
-        {
-            let mut state = self.state();
-            if state.engine.as_ref().is_some_and(|engine| engine.path == path) {
-                return Ok(());
-            }
-            state.load = cancel.clone();
-        }
-        let (options, stop) = (self.options.clone(), cancel.clone());
-        let find = blocking(move || Source::find(&path, &options.model, &stop, progress.as_ref()));
-        // Not waited for once it is stopped: a name that is being looked up cannot be.
-        let source = cancel.or_else(find).await???;
-        let (options, stop) = (self.options.clone(), cancel.clone());
-        let cache = self.state().cache.clone();
-        let shared = (Arc::clone(&self.governor), Arc::clone(&self.tally));
-        let engine = blocking(move || Engine::load(&source, &options, cache, shared, &stop)).await??;
+    /// Takes the next place in the order of calls for a load, stopped by `cancel`. A relative path is meant as of now.
+    pub fn queue(&self, path: Option<&str>, cancel: Cancel) -> Load {
+        let name = path.map(Name::new);
+        let mut state = self.state();
+        let (turn, end) = state.last.next();
+        let before = std::mem::replace(&mut state.last, turn.clone());
+        state.model = turn;
+        let stop = {
+            let cancel = cancel.clone();
+            state.stop.on_cancel(move |reason| cancel.cancel(reason.clone()))
+        };
+        Load { name, cancel, before, end, closes: state.closes, _stop: stop }
+    }
+
+    /// Does what was queued, once all before it has ended; told of what is fetched.
+    ///
+    /// # Errors
+    /// What stopped it, whatever it waits for; and whatever is wrong with the model.
+    pub async fn load(&self, load: Load, progress: Option<model::Progress>) -> Result<()> {
+        let Load { name, cancel, before, end, closes, _stop } = load;
+        let turn = cancel.or_else(before.model()).await.and_then(|_| cancel.check());
+        let given = name.is_some();
+        let name = name.unwrap_or_else(|| self.state().named.clone());
+        let loaded = match turn {
+            Ok(()) => self.loaded(&name, &cancel, progress).await,
+            Err(stopped) => Err(stopped),
+        };
         let replaced = {
             let mut state = self.state();
-            cancel.check()?;
+            // Closed meanwhile, whether or not this load has noticed yet.
+            let loaded = if state.closes == closes { loaded } else { Err(Error::Closed) };
+            // A model that was refused leaves no trace.
+            let refused = |error: &Error| !matches!(error, Error::Closed | Error::Aborted) && !error.retryable();
+            if given && !loaded.as_ref().is_err_and(refused) {
+                state.named = name;
+            }
+            let engine = loaded?;
             state.closed = false;
-            state.engine.replace(Arc::new(engine))
+            end.with(Some(Arc::clone(&engine)));
+            state.engine.replace(engine)
         };
         // Freeing a model takes milliseconds, too long for the lock and for a thread that serves other calls.
         blocking(move || drop(replaced)).await
+    }
+
+    async fn loaded(&self, name: &Name, cancel: &Cancel, progress: Option<model::Progress>) -> Result<Arc<Engine>> {
+        let (current, cache) = {
+            let state = self.state();
+            (state.engine.clone(), state.cache.clone())
+        };
+        if let Some(engine) = current.filter(|engine| engine.place == name.place()) {
+            return Ok(engine);
+        }
+        let (name, options, stop) = (name.clone(), self.options.clone(), cancel.clone());
+        let shared = (Arc::clone(&self.governor), Arc::clone(&self.tally));
+        let load = blocking(move || {
+            let source = Source::find(&name, &options.model, &stop, progress.as_ref())?;
+            Engine::load(&source, name.place(), &options, cache, shared, &stop).map(Arc::new)
+        });
+        // Not waited for once it is stopped: a name that is being looked up cannot be.
+        cancel.or_else(load).await??
     }
 
     /// Whether a model is loaded.
@@ -334,73 +395,56 @@ impl Generator {
 
     /// What the loaded model is.
     pub fn model_info(&self) -> Result<ModelInfo> {
-        Ok(self.engine()?.0.model.info().clone())
+        let state = self.state();
+        let without = if state.closed { Error::Closed } else { Error::NotInitialized };
+        Ok(state.engine.as_ref().ok_or(without)?.model.info().clone())
     }
 
     /// Stops all calls with [`Error::Closed`], waits for them and frees the model. May be called at any time, any
-    /// number of times; [`Generator::initialize`] makes the generator usable again.
-    pub async fn close(&self) {
-        self.state().load.cancel(Error::Closed);
-        let _one_at_a_time = self.loading.lock().await;
-        let engine = self.abandon();
-        drop(self.calls.write().await);
-        drop(blocking(move || drop(engine)).await);
+    /// number of times; [`Generator::initialize`] makes the generator usable again. Takes its place in the order of calls
+    /// at once.
+    pub fn close(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (before, end) = {
+            let mut state = self.state();
+            let (turn, end) = state.last.next();
+            (std::mem::replace(&mut state.last, turn), end)
+        };
+        let (engine, calls) = (self.abandon(), Arc::clone(&self.calls));
+        async move {
+            before.model().await;
+            drop(calls.write().await);
+            drop(blocking(move || drop(engine)).await);
+            end.with(None);
+        }
     }
 
     /// Stops all work without waiting for it and gives up the model, which is freed with the answer.
     pub fn abandon(&self) -> Option<impl Send + use<>> {
-        let (load, stop, engine) = {
+        let (stop, engine) = {
             let mut state = self.state();
             state.closed = true;
-            (state.load.clone(), std::mem::take(&mut state.stop), state.engine.take())
+            state.closes += 1;
+            state.model = Turn::ended(None);
+            (std::mem::take(&mut state.stop), state.engine.take())
         };
-        load.cancel(Error::Closed);
         stop.cancel(Error::Closed);
         engine
     }
 
-    /// Embeds `inputs`: equal texts once, results in input order.
-    pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
-        let (engine, stop) = self.engine()?;
-        let _busy = self.calls.read().await;
-        let cancel = options.cancel.clone();
-        let _stop = stop.on_cancel({
-            let cancel = cancel.clone();
-            move |reason| cancel.cancel(reason.clone())
-        });
-        // If the runtime drops this future, nothing of it goes on computing.
-        let _dropped = CancelOnDrop(cancel.clone());
-        let timeout = options.timeout;
-        let call = engine.call(inputs, options);
-        tokio::pin!(call);
-        let Some(limit) = timeout else { return call.await };
-        match tokio::time::timeout(limit, &mut call).await {
-            Ok(result) => result,
-            Err(_) => {
-                cancel.cancel(Error::TimedOut { timeout_ms: limit.as_millis() as u64 });
-                // Ends within an operator of the model; until then its memory is in use.
-                call.await
-            }
-        }
+    /// What calls are made on that come now, and all of something that shall have one model.
+    pub fn session(&self) -> Session {
+        let state = self.state();
+        let without = if state.closed { Error::Closed } else { Error::NotInitialized };
+        Session::new(state.model.clone(), without, state.stop.clone(), Arc::clone(&self.calls))
     }
 
-    /// The model, and what stops calls.
-    fn engine(&self) -> Result<(Arc<Engine>, Cancel)> {
-        let state = self.state();
-        let engine = state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })?;
-        Ok((engine, state.stop.clone()))
+    /// Embeds `inputs`: see [`Session::embed`].
+    pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        self.session().embed(inputs, options).await
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel(Error::Closed);
     }
 }
 

@@ -4,7 +4,7 @@
 //! a hash, whoever fetched it.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use sha1::Sha1;
@@ -14,12 +14,28 @@ use crate::error::{Error, Result};
 
 const CHUNK: usize = 1 << 20;
 
-/// Opens regular files only: opening a pipe would wait for ever.
+/// How git keeps a file whose content lies elsewhere (Git LFS), and how long that is at most.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+const MOST_POINTER_BYTES: u64 = 1024;
+
+/// Opens regular files only: opening a pipe would wait for ever. Refuses what only points to a file.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    File::open(path)
+    let mut file = File::open(path)?;
+    if metadata.len() <= MOST_POINTER_BYTES {
+        let mut begin = Vec::new();
+        (&file).take(POINTER.len() as u64).read_to_end(&mut begin)?;
+        if begin == POINTER {
+            let reason = "it is a Git LFS pointer in place of the file itself: run `git lfs pull` where it was cloned, or \
+                          fetch the file otherwise";
+            return Err(io::Error::other(reason));
+        }
+        file.rewind()?;
+    }
+    Ok(file)
 }
 
 /// Reads a file from its beginning to its end. `take` gets each new chunk, and the same with the `overlap` bytes before

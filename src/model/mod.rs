@@ -11,7 +11,7 @@ mod pooling;
 mod price;
 mod vocabulary;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
@@ -175,6 +175,33 @@ pub struct ModelInfo {
     pub fingerprint: Fingerprint,
 }
 
+/// A model as the user names it, in the working directory of that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    id: String,
+    directory: PathBuf,
+}
+
+impl Name {
+    /// What `id` means now: [`BUILTIN`], a path, or else a model on the hub.
+    pub fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), directory: std::env::current_dir().unwrap_or_default() }
+    }
+
+    /// What tells it apart from other models: an absolute path where there is one, else the id.
+    pub fn place(&self) -> PathBuf {
+        if self.id == BUILTIN || self.on_hub().is_some() { PathBuf::from(&self.id) } else { self.path() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(&self.id)
+    }
+
+    fn on_hub(&self) -> Option<hub::Id> {
+        hub::Id::parse(&self.id).filter(|_| !self.path().exists())
+    }
+}
+
 /// Where a model's files are on this machine.
 pub struct Source {
     /// The model as the user named it.
@@ -185,11 +212,12 @@ pub struct Source {
 }
 
 impl Source {
-    /// Finds what `id` names: [`BUILTIN`], a directory in Hugging Face layout, an `.onnx` file inside one, or else a model
+    /// Finds what `name` names: [`BUILTIN`], a directory in Hugging Face layout, an `.onnx` file inside one, or else a model
     /// on the hub, whose files are fetched unless they are here. Blocks.
-    pub fn find(id: &str, options: &ModelOptions, cancel: &Cancel, progress: Option<&Progress>) -> Result<Self> {
+    pub fn find(name: &Name, options: &ModelOptions, cancel: &Cancel, progress: Option<&Progress>) -> Result<Self> {
+        let id = name.id.clone();
         let local = |path: String| match &options.hub.revision {
-            None => Ok(Self { id: id.to_owned(), path, origin: None }),
+            None => Ok(Self { id: id.clone(), path, origin: None }),
             Some(_) => {
                 Err(Error::config("revision", format!("{id} is not on the hub, so it has no revisions: leave it out")))
             }
@@ -197,14 +225,10 @@ impl Source {
         if id == BUILTIN {
             return local(builtin::directory()?);
         }
-        match hub::Id::parse(id) {
-            Some(named) if !Path::new(id).exists() => {
-                let snapshot = hub::resolve(&named, options, cancel, progress)?;
-                let path = snapshot.directory.display().to_string();
-                Ok(Self { id: id.to_owned(), path, origin: Some((snapshot.repository, snapshot.commit)) })
-            }
-            _ => local(id.to_owned()),
-        }
+        let Some(named) = name.on_hub() else { return local(name.path().display().to_string()) };
+        let snapshot = hub::resolve(&named, options, cancel, progress)?;
+        let path = snapshot.directory.display().to_string();
+        Ok(Self { id, path, origin: Some((snapshot.repository, snapshot.commit)) })
     }
 }
 

@@ -1,0 +1,28 @@
+import { homedir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { EmbeddingError, messageOf } from './errors';
+
+/**
+ * What an option that names a file or a directory means now, whatever the working directory becomes: an absolute path. A
+ * file URL is its path, `~/` the home directory. What is no path is left to whoever checks it.
+ */
+export function pathNow(value: unknown, option: string): unknown {
+  const path = plainPath(value, option);
+  return typeof path === 'string' && path !== '' ? resolve(path) : path;
+}
+
+/** The same without the working directory: for what may be something else than a path, such as the id of a model. */
+export function plainPath(value: unknown, option: string): unknown {
+  if (value instanceof URL || (typeof value === 'string' && value.startsWith('file:'))) {
+    try {
+      return fileURLToPath(value);
+    } catch (cause) {
+      const reason = `${String(value)} is a URL that stands for no file (${messageOf(cause)}): pass a path, or a file URL`;
+      throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { cause, details: { option } });
+    }
+  }
+  if (typeof value !== 'string' || !/^~(?=$|[/\\])/.test(value)) return value;
+  return join(homedir(), value.slice(1));
+}

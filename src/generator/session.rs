@@ -1,0 +1,139 @@
+//! The order of calls: which model each has, by what was asked for before it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+
+use super::engine::Engine;
+use super::{CallOptions, Embedded, Inputs};
+use crate::cancel::{Cancel, HookGuard};
+use crate::error::{Error, Result};
+
+/// A load or a close, in the order in which they were asked for: once it has ended, it tells which model there is.
+#[derive(Clone)]
+pub(super) struct Turn(Arc<State>);
+
+struct State {
+    outcome: watch::Receiver<Outcome>,
+    /// Whose model there still is where this one ends without an outcome.
+    before: Option<Turn>,
+}
+
+/// The model that there is afterwards; `None` as long as nobody knows.
+type Outcome = Option<Option<Arc<Engine>>>;
+
+/// Ends a turn. Dropped without an outcome, it changes nothing.
+pub(super) struct End(watch::Sender<Outcome>);
+
+impl Turn {
+    /// One that has ended.
+    pub fn ended(model: Option<Arc<Engine>>) -> Self {
+        let (_, outcome) = watch::channel(Some(model));
+        Self(Arc::new(State { outcome, before: None }))
+    }
+
+    /// One that comes after this one.
+    pub fn next(&self) -> (Self, End) {
+        let (sender, outcome) = watch::channel(None);
+        (Self(Arc::new(State { outcome, before: Some(self.last().clone()) })), End(sender))
+    }
+
+    /// The model that there is when this turn has ended, and all before it.
+    pub async fn model(&self) -> Option<Arc<Engine>> {
+        let mut turn = self;
+        loop {
+            let mut outcome = turn.0.outcome.clone();
+            if let Ok(known) = outcome.wait_for(Option::is_some).await {
+                return known.clone().flatten();
+            }
+            turn = turn.0.before.as_ref()?;
+        }
+    }
+
+    /// This one, or the one before it that counts, where this one has ended without an outcome.
+    fn last(&self) -> &Self {
+        let mut turn = self;
+        while let (Err(_), true, Some(before)) =
+            (turn.0.outcome.has_changed(), turn.0.outcome.borrow().is_none(), &turn.0.before)
+        {
+            turn = before;
+        }
+        turn
+    }
+}
+
+impl End {
+    /// This is the model from now on.
+    pub fn with(self, model: Option<Arc<Engine>>) {
+        self.0.send_replace(Some(model));
+    }
+}
+
+/// What calls are made on: the model that was asked for last when this was made, whatever is loaded later.
+pub struct Session {
+    /// Empty once the generator was closed: a model is freed then, whoever still holds a session.
+    turn: Arc<Mutex<Option<Turn>>>,
+    stop: Cancel,
+    without: Error,
+    calls: Arc<RwLock<()>>,
+    _closed: HookGuard,
+}
+
+/// Held by all that works for a call: closing waits for it.
+pub(super) type Busy = Arc<OwnedRwLockReadGuard<()>>;
+
+impl Session {
+    /// `without`: the error where there is no model. `stop` stops all its calls.
+    pub(super) fn new(turn: Turn, without: Error, stop: Cancel, calls: Arc<RwLock<()>>) -> Self {
+        let turn = Arc::new(Mutex::new(Some(turn)));
+        let _closed = stop.on_cancel({
+            let turn = Arc::clone(&turn);
+            move |_| drop(turn.lock().unwrap_or_else(PoisonError::into_inner).take())
+        });
+        Self { turn, stop, without, calls, _closed }
+    }
+
+    /// Embeds `inputs`: equal texts once, results in input order.
+    ///
+    /// # Errors
+    /// What stopped the call, whatever it waits for: it is not waited for what still runs. See [`OnError`] for the rest.
+    ///
+    /// [`OnError`]: super::OnError
+    pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
+        let (cancel, timeout) = (options.cancel.clone(), options.timeout);
+        let _stop = self.stop.on_cancel({
+            let cancel = cancel.clone();
+            move |reason| cancel.cancel(reason.clone())
+        });
+        // If the runtime drops this future, nothing of it goes on computing.
+        let _dropped = CancelOnDrop(cancel.clone());
+        let call = async {
+            cancel.check()?;
+            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let model = match turn {
+                Some(turn) => cancel.or_else(turn.model()).await?,
+                None => None,
+            };
+            let engine = model.ok_or_else(|| self.without.clone())?;
+            let busy = Arc::new(cancel.or_else(Arc::clone(&self.calls).read_owned()).await?);
+            engine.call(inputs, options, busy).await
+        };
+        let Some(limit) = timeout else { return call.await };
+        tokio::pin!(call);
+        match tokio::time::timeout(limit, &mut call).await {
+            Ok(result) => result,
+            Err(_) => {
+                cancel.cancel(Error::TimedOut { timeout_ms: limit.as_millis() as u64 });
+                call.await
+            }
+        }
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel(Error::Closed);
+    }
+}
