@@ -426,6 +426,8 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   ): AsyncGenerator<EmbeddingResult | Float32Array, void, undefined> {
     const { order = 'input', ...rest } = readStream(options);
     if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
+    const { onError = 'throw' } = rest;
+    if (onError !== 'throw' && onError !== 'skip') throw refused('onError', `${show(onError)} is not 'throw' or 'skip'`);
     const { watch, plain } = toCall(rest);
     const session = call(() => this.#native.session());
     let annotated: boolean | undefined;
@@ -445,7 +447,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
         const kind = annotated ?? false;
         return this.#run(own, items, kind, async (answer, matrix, taken, check) => {
           const given = kind ? await results(answer, matrix, taken, check) : vectors(matrix);
-          if (plain.onError === 'skip' || matrix.errors.size === 0) return given;
+          if (onError === 'skip' || matrix.errors.size === 0) return given;
           // The first one ends the stream, where it is and not before.
           return given.map((result, index) => matrix.errors.get(index) ?? result);
         });
