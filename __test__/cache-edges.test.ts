@@ -226,6 +226,23 @@ test('numbers come back as they are in 32 bits', async () => {
   expect((await cache.get('k', 'x'))?.embedding).toEqual(embedding.map(Math.fround));
 });
 
+test('a result whose values are computed by its class is one like any other', async () => {
+  class Result {
+    readonly nodeId = 'n';
+    readonly processingTime = 1;
+    readonly extra = 'kept';
+    get embedding() { return [1, 2]; }
+    get inputText() { return 'text'; }
+    get modelUsed() { return 'model'; }
+    get tokenCount() { return 3; }
+  }
+  const cache = make();
+  await cache.set(annotation, new Result());
+  expect(await cache.get(annotation)).toEqual({
+    nodeId: 'n', embedding: [1, 2], inputText: 'text', modelUsed: 'model', tokenCount: 3, extra: 'kept', processingTime: 0, fromCache: true,
+  });
+});
+
 test('a refused set leaves no trace', async () => {
   const cache = make({ maxEntries: 2, maxSizeBytes: 4000 });
   const refused = async (work: () => Promise<unknown>, says: string) => {

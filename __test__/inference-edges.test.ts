@@ -259,6 +259,18 @@ test("an error of the caller's embed function is told as it is", async () => {
   expect(events[2]).toMatchObject({ error: { code: 'EMBEDDING_GENERATION_FAILED', message: expect.stringContaining('no error at all') as string } });
 });
 
+test('an embedder that hangs at one prompt keeps no other from its answer', async () => {
+  const { opened, open } = gate<void>();
+  const cache = make({ semantic: { embed: async (texts) => (texts[0] === C && (await opened), embed(texts)) } });
+  await cache.set(A, 'reverse');
+  const hanging = cache.set(C, 'sort');
+  expect(valueOf(await cache.get(C))).toBe('sort');
+  expect(valueOf(await cache.get(B))).toBe('reverse');
+  open();
+  await hanging;
+  expect(valueOf(await cache.get(D))).toBe('sort');
+});
+
 test('a monitor that throws fails no call', async () => {
   const fail = () => { throw new Error('no'); };
   const cache = make({ monitor: { cacheHit: fail, cacheMiss: fail } });

@@ -36,6 +36,14 @@ export async function takeLease(leased: Leased): Promise<{ release(): void } | '
   return wanted ? { release } : 'there';
 }
 
+/** Resolves when `work` does, whatever becomes of it, or after so many milliseconds. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
+  await Promise.race([work.then(() => {}, () => {}), over]);
+  clearTimeout(timer);
+}
+
 const CAUSES = ['expired', 'explicit', 'replaced', 'size'] as const;
 
 /** Tells of evictions. They are counted on the native side, so that they cost nothing while nobody listens. */

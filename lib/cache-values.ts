@@ -98,8 +98,10 @@ export function isAnnotated(entries: readonly unknown[]): boolean {
 /** A result without what belongs to its call. */
 export function resultOf(result: unknown): Pick<EmbeddingResult, 'embedding' | 'inputText' | 'modelUsed'> {
   if (typeof result !== 'object' || result === null) throw invalid('The result is not an object: pass an EmbeddingResult');
-  const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...rest } = result as CachedResult;
-  return rest;
+  const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...own } = result as CachedResult;
+  // By name, too: a class may compute them. JSON leaves out what is undefined.
+  const { embedding, inputText, modelUsed, confidence, truncated, tokenCount } = result as CachedResult;
+  return { ...own, embedding, inputText, modelUsed, confidence, truncated, tokenCount } as EmbeddingResult;
 }
 
 export function vectorOf(embedding: unknown, where: string): ArrayLike<number> {

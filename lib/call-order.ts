@@ -16,6 +16,7 @@ interface Lane {
 export class CallOrder {
   readonly #pending = new Set<Promise<unknown>>();
   readonly #changes = new Set<Promise<unknown>>();
+  readonly #last = new Set<Promise<unknown>>();
   readonly #keys = new Map<string, Lane>();
   readonly #all: Lane = { reads: new Set() };
 
@@ -42,9 +43,14 @@ export class CallOrder {
     return this.#begun(after(this.#pending, work), undefined, true);
   }
 
-  /** Does what comes after all calls that were made before, whatever becomes of them. No other call waits for it. */
+  /** Does what comes after all calls that were made before, whatever becomes of them. Only what does so, too, waits for it. */
   last<T>(work: Work<T>): T | PromiseLike<T> {
-    return after(this.#pending, work);
+    const outcome = after([...this.#pending, ...this.#last], work);
+    if (!isPromise(outcome)) return outcome;
+    const over = Promise.resolve(outcome).then(ignore, ignore);
+    this.#last.add(over);
+    void over.then(() => this.#last.delete(over));
+    return outcome;
   }
 
   #begun<T>(outcome: T | PromiseLike<T>, key: string | undefined, changes: boolean): T | PromiseLike<T> {

@@ -1,9 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { types } from 'node:util';
 
 import { textOf, type CacheEvent, type CacheMaintenance } from './cache-report';
-import { Evictions, maintain, takeLease } from './cache-upkeep';
+import { Evictions, maintain, takeLease, within } from './cache-upkeep';
 import { CallOrder, follow } from './call-order';
 import { EmbeddingError, toEmbeddingError } from './errors';
 import {
@@ -162,8 +161,9 @@ interface Landed {
   matched?: string;
 }
 
-/** How long `close` waits for vectors of prompts. */
+/** How long `close` waits for vectors of prompts; and how long a lookup does, for those of others that were set before. */
 const DRAIN_MS = 5000;
+const OTHERS_MS = 1000;
 
 /**
  * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
@@ -353,8 +353,8 @@ export class InferenceCache implements AsyncDisposable {
    */
   async flush(): Promise<void> {
     this.#requireOpen();
-    await this.#prompts.settled();
-    await settled(() => this.#order.last(() => this.#native.flush()));
+    const prompts = this.#prompts.settled();
+    await settled(() => this.#order.last(() => prompts.then(() => this.#native.flush())));
   }
 
   /** How the cache does, by type. Looks at all that memory holds: some 0.1 ms for 1000 results. */
@@ -372,7 +372,7 @@ export class InferenceCache implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
-    if (this.#prompts.size > 0) await Promise.race([this.#prompts.settled(), sleep(DRAIN_MS, undefined, { ref: false })]);
+    if (this.#prompts.size > 0) await within(DRAIN_MS, this.#prompts.settled());
     await settled(() => this.#order.last(() => this.#native.close()));
   }
 
@@ -440,7 +440,8 @@ export class InferenceCache implements AsyncDisposable {
       this.#native.count(asked.type, false);
       return null;
     }
-    await others;
+    // Nobody waits for an embedder that has hung at another prompt.
+    await within(OTHERS_MS, others);
     const { threshold, limit } = this.#vectors!;
     const near = await settled(() => this.#order.readAll(() => this.#native.near(asked.type, prompt, threshold, limit)));
     if (near) {
