@@ -14,7 +14,15 @@ interface Pairs {
   traps: [string, string, string][];
   moreTraps: [string, string][];
 }
-const { paraphrases, traps, moreTraps } = JSON.parse(readFileSync(join(root, 'fixtures', 'near-prompts.json'), 'utf8')) as Pairs;
+const fixture = <T>(name: string): T => JSON.parse(readFileSync(join(root, 'fixtures', name), 'utf8')) as T;
+const { paraphrases, traps, moreTraps } = fixture<Pairs>('near-prompts.json');
+
+/** Pairs of prompts, each with its kind, that mean the same, and that do not. */
+interface Kinds {
+  same: [string, string, string][];
+  other: [string, string, string][];
+}
+const pairs = fixture<{ development: Kinds; heldOut: Kinds }>('near-pairs.json');
 
 function make(semantic: SemanticOptions, options: InferenceCacheOptions = {}): InferenceCache {
   const cache = new InferenceCache({ semantic, ...options });
@@ -82,6 +90,23 @@ test('with the built-in model, no trap answers at the default threshold', async 
   expect(near).toMatchObject({ value: 'like this', matchedContent: 'How do I reverse a string in Python?' });
   expect(near!.similarity).toBeGreaterThan(0.8);
   expect(near!.similarity).toBeLessThanOrEqual(1);
+});
+
+test.each(['development', 'heldOut'] as const)('at default settings, a hit means the same question: %s pairs', async (part) => {
+  const { same, other } = pairs[part];
+  const cache = make({ embed: await ready({}) });
+  const answers = async (kept: string, asked: string) => {
+    const params = { kept, asked };
+    await cache.set(kept, 1, { params });
+    return (await cache.get(asked, { params })) !== null;
+  };
+  const wrong: string[] = [];
+  for (const [kind, a, b] of other) if ((await answers(a, b)) || (await answers(b, a))) wrong.push(`${kind}: ${a} | ${b}`);
+  // These are facts: none of them, not one in a hundred.
+  expect(wrong).toEqual([]);
+  let right = 0;
+  for (const [, a, b] of same) if (await answers(a, b)) right++;
+  expect(right).toBeGreaterThanOrEqual(0.6 * same.length);
 });
 
 test('similarity is the cosine of the two vectors, and the threshold is one', async () => {

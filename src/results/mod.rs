@@ -19,7 +19,6 @@ mod tally;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use gate::{Difference, difference};
 pub use near::{LONGEST_PROMPT, NearHit, Prompt, Scope};
 pub use payload::{Format, Stored};
 pub use tally::{KindStats, ResultStats, Tier};

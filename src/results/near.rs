@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Results;
-use super::gate::difference;
+use super::gate::Question;
 use super::payload::Stored;
 use super::tally::Tier;
 use crate::cache::{Draft, Entry, NEVER, Near};
@@ -161,10 +161,11 @@ impl Results {
         };
         // A hair's breadth: a cosine at the threshold itself counts, whatever the rounding.
         let prompts = self.prompts(query.len());
+        let asked = Question::of(prompt.text);
         let nearest = self.cache.nearest_where(&prompts, &query, kept(threshold) - 1e-6, limit, counts)?;
         for Near { similarity, entry } in nearest {
             let Some((_, result, text)) = read(&entry) else { continue };
-            if difference(prompt.text, text).is_some() {
+            if !asked.asks_the_same(&Question::of(text)) {
                 continue;
             }
             if let Some(stored) = self.cache.lookup(result).and_then(Stored::of) {

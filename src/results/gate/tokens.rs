@@ -1,95 +1,332 @@
-//! A prompt → words, numbers, signs, and what is in quotes.
+//! A prompt → words, numbers, signs, and what is in quotes. In time linear in its length.
+
+use super::grammar::{AUXILIARIES, QUESTION_WORDS};
 
 /// A piece of the text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// In lower case, unless it is exact.
     pub word: String,
-    /// Code, or in quotes: letter by letter.
-    pub exact: bool,
-    /// A name: begins with a capital letter, but not because the sentence does.
-    pub name: bool,
-    /// Whether the next token follows without a sign between.
-    pub bound: bool,
+    pub kind: Kind,
+    pub case: Case,
+    /// Whether its sentence begins with it, so that its first letter is a capital one whatever it means.
+    pub initial: bool,
+    /// Whether a comma follows.
+    pub comma: bool,
     /// Whether it is the last of its sentence.
     pub ends: bool,
-    /// Whether it is a participle that stands for its verb: "how is X done" asks how X is to do.
-    pub active: bool,
+    /// Where it stands for its verb, the form that it has: "done" of "can be done", for "do".
+    pub stands_for_base: bool,
 }
 
-/// A word that is put in.
-pub fn plain_word(word: &str) -> Token {
-    Token { word: word.to_owned(), exact: false, name: false, bound: true, ends: false, active: false }
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Word,
+    /// Numbers, units and signs: nothing but themselves.
+    Sign,
+    /// Code, or in quotes: letter by letter.
+    Exact,
 }
 
-/// Whether it is a word like any other.
-pub fn is_plain(token: &Token) -> bool {
-    !token.exact && !token.name
+/// Where a word has capital letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    Lower,
+    /// The first only.
+    Title,
+    /// All.
+    Upper,
+    /// Others, too: "JavaScript".
+    Mixed,
+}
+
+impl Token {
+    fn new(word: impl Into<String>, kind: Kind, case: Case) -> Self {
+        Self { word: word.into(), kind, case, initial: false, comma: false, ends: false, stands_for_base: false }
+    }
+
+    /// A word that is put in.
+    pub fn plain(word: &str) -> Self {
+        Self::new(word, Kind::Word, Case::Lower)
+    }
+
+    /// Whether it is a word of the language, and no name: these begin with a capital letter, as sentences do.
+    pub fn is_plain(&self) -> bool {
+        self.kind == Kind::Word && (self.case == Case::Lower || self.initial && self.case == Case::Title)
+    }
+
+    /// Whether it is this word.
+    pub fn is(&self, word: &str) -> bool {
+        self.word == word && self.is_plain()
+    }
+
+    pub fn is_in(&self, words: &[&str]) -> bool {
+        self.is_plain() && words.contains(&self.word.as_str())
+    }
 }
 
 /// Signs that mean nothing by themselves.
 const PUNCTUATION: &str = ".?!:;,\"'’‘“”¿¡…–—";
 
+/// Signs that operators are made of.
+const OPERATORS: &str = "=<>+*/&|^~%$@-!?:.";
+
 /// Words, numbers, signs that mean something, and what is in quotes.
 pub fn tokens(text: &str) -> Vec<Token> {
     let characters: Vec<char> = text.chars().collect();
-    let mut tokens: Vec<Token> = Vec::new();
-    let mut begins_sentence = true;
-    let mut at = 0;
-    while at < characters.len() {
-        let character = characters[at];
-        if !tokens.is_empty() && begins_text(&characters, at) {
-            // What is to be worked on: letter by letter.
-            let rest: String = characters[at + 1..].iter().collect();
-            let rest: Vec<&str> = rest.split_whitespace().collect();
-            if let Some(last) = tokens.last_mut() {
-                (last.bound, last.ends) = (false, true);
-            }
-            push(&mut tokens, rest.join(" "), true, false);
-            break;
-        }
-        if let Some(end) = quoted(&characters, at) {
-            let word: String = characters[at + 1..end].iter().collect();
-            push(&mut tokens, word.trim().to_owned(), true, false);
-            at = end + 1;
-            begins_sentence = false;
-        } else if is_part(character) || starts_code(&characters, at) {
-            let end = end_of_word(&characters, at);
-            let word: String = characters[at..end].iter().collect();
-            at = end;
-            push_word(&mut tokens, &word, begins_sentence);
-            begins_sentence = false;
-        } else if let Some(end) = operator(&characters, at) {
-            push(&mut tokens, characters[at..end].iter().collect(), true, false);
-            at = end;
-            begins_sentence = false;
-        } else {
-            if matches!(character, '.' | '?' | '!' | ':' | '\n') {
-                begins_sentence = true;
-            }
-            if matches!(character, '.' | '?' | '!' | ':' | ';' | ',' | '\n')
-                && let Some(last) = tokens.last_mut()
-            {
-                last.bound = false;
-                last.ends |= matches!(character, '.' | '?' | '!' | ':' | '\n');
-            }
-            let is_dash = is_dash(character);
-            if is_dash && is_minus(&characters, at) {
-                push(&mut tokens, "-".to_owned(), false, false);
-            } else if !character.is_whitespace() && !PUNCTUATION.contains(character) && !is_dash {
-                push(&mut tokens, character.to_string(), false, false);
-            }
-            at += 1;
-        }
+    let mut lexer =
+        Lexer { ahead: Ahead::of(&characters), text: &characters, tokens: Vec::new(), begins_sentence: true };
+    lexer.run();
+    let mut tokens = lexer.tokens;
+    if tokens.is_empty() {
+        // Nothing but punctuation.
+        tokens.push(Token::new(text.trim(), Kind::Exact, Case::Lower));
     }
     if let Some(last) = tokens.last_mut() {
-        (last.bound, last.ends) = (false, true);
+        (last.comma, last.ends) = (false, true);
     }
     tokens
 }
 
-fn push(tokens: &mut Vec<Token>, word: String, exact: bool, name: bool) {
-    tokens.push(Token { word, exact, name, bound: true, ends: false, active: false });
+/// What is known of the text ahead, so that nobody has to look for it twice.
+struct Ahead {
+    /// The last letter or digit.
+    part: Option<usize>,
+    /// The last sign that closes a quotation, for each of `CLOSING`.
+    closing: [Option<usize>; CLOSING.len()],
+}
+
+const CLOSING: [char; 5] = ['`', '"', '”', '\'', '’'];
+
+impl Ahead {
+    fn of(text: &[char]) -> Self {
+        let closing = CLOSING.map(|close| (0..text.len()).rfind(|&at| text[at] == close && closes(text, at)));
+        Self { part: text.iter().rposition(|character| is_part(*character)), closing }
+    }
+
+    fn closes(&self, close: char, from: usize) -> bool {
+        let last = CLOSING.iter().position(|one| *one == close).and_then(|at| self.closing[at]);
+        last.is_some_and(|last| last >= from)
+    }
+}
+
+/// Whether a sign that may close a quotation does so: an apostrophe does not inside of a word.
+fn closes(text: &[char], at: usize) -> bool {
+    !matches!(text[at], '\'' | '’') || text.get(at + 1).is_none_or(|next| !is_part(*next))
+}
+
+struct Lexer<'a> {
+    text: &'a [char],
+    ahead: Ahead,
+    tokens: Vec<Token>,
+    begins_sentence: bool,
+}
+
+impl Lexer<'_> {
+    fn run(&mut self) {
+        let mut at = 0;
+        // Where a run of signs ends that has been found to be punctuation.
+        let mut punctuation = 0;
+        while at < self.text.len() {
+            let character = self.text[at];
+            if !self.tokens.is_empty() && self.begins_text(at) {
+                // What is to be worked on: letter by letter.
+                let rest: String = self.text[at + 1..].iter().collect();
+                let rest: Vec<&str> = rest.split_whitespace().collect();
+                self.end_sentence();
+                self.push(rest.join(" "), Kind::Exact, Case::Lower);
+                break;
+            }
+            if let Some(end) = self.quoted(at) {
+                let word: String = self.text[at + 1..end].iter().collect();
+                self.push(word.trim(), Kind::Exact, Case::Lower);
+                at = end + 1;
+            } else if is_part(character) || self.starts_code(at) {
+                let end = self.end_of_word(at);
+                let word: String = self.text[at..end].iter().collect();
+                self.push_word(&word.replace('’', "'"));
+                at = end;
+            } else if let Some(end) = (at >= punctuation).then(|| self.operator(at, &mut punctuation)).flatten() {
+                let word: String = self.text[at..end].iter().collect();
+                self.push(word, Kind::Sign, Case::Lower);
+                at = end;
+            } else {
+                self.sign(at);
+                at += 1;
+            }
+        }
+    }
+
+    fn sign(&mut self, at: usize) {
+        let character = self.text[at];
+        match character {
+            '.' | '?' | '!' | ':' | '\n' => self.end_sentence(),
+            ',' | ';' => {
+                if let Some(last) = self.tokens.last_mut() {
+                    last.comma = true;
+                }
+            }
+            _ => {}
+        }
+        if is_dash(character) {
+            if self.is_minus(at) {
+                self.push("-", Kind::Sign, Case::Lower);
+            }
+        } else if !character.is_whitespace() && !PUNCTUATION.contains(character) {
+            self.push(character, Kind::Sign, Case::Lower);
+        }
+    }
+
+    fn end_sentence(&mut self) {
+        self.begins_sentence = true;
+        if let Some(last) = self.tokens.last_mut() {
+            last.ends = true;
+        }
+    }
+
+    fn push(&mut self, word: impl Into<String>, kind: Kind, case: Case) {
+        let initial = std::mem::take(&mut self.begins_sentence);
+        self.tokens.push(Token { initial, ..Token::new(word, kind, case) });
+    }
+
+    /// A dash before a number, or between two, is a sign; one between words is none.
+    fn is_minus(&self, at: usize) -> bool {
+        let is_digit = |character: Option<&char>| character.is_some_and(char::is_ascii_digit);
+        let after = self.text[at + 1..].iter().find(|character| **character != ' ');
+        let before = self.text[..at].iter().rfind(|character| **character != ' ');
+        is_digit(self.text.get(at + 1)) || is_digit(before) && is_digit(after)
+    }
+
+    /// Where an operator ends that begins at `at`: `!=`, `->`, `??`, the `!` of `!x` and of `5!`; or a sign that is spoken
+    /// of: "what does ; do". Signs that only end a sentence are none: `punctuation` is where they end.
+    fn operator(&self, at: usize, punctuation: &mut usize) -> Option<usize> {
+        let text = self.text;
+        let length = text[at..].iter().take_while(|character| OPERATORS.contains(**character)).count();
+        let before = at.checked_sub(1).map(|before| text[before]);
+        let alone = before.is_none_or(char::is_whitespace);
+        let mut end = at + length;
+        let run = &text[at..end];
+        let ends_sentences = |character: &char| matches!(character, '!' | '?' | ':' | '.');
+        if matches!(run, ['!'] | ['!', '?']) && before.is_some_and(|before| before.is_ascii_digit()) {
+            return Some(at + 1);
+        }
+        if matches!(text[at], ',' | ';' | '"' | '\'') {
+            let next = text.get(at + 1).is_some_and(|next| next.is_whitespace());
+            let lowercase = text.get(at + 2).is_some_and(|next| next.is_lowercase());
+            return (alone && next && lowercase).then_some(at + 1);
+        }
+        if run.is_empty() {
+            return None;
+        }
+        // "cd .." and "git add ." do not end with a sign of punctuation.
+        if alone && at > 0 && run.iter().all(|character| *character == '.') {
+            return Some(end);
+        }
+        let mut rest = text[end..].iter().skip_while(|character| matches!(character, ' ' | '\t'));
+        let goes_on = rest.next().is_some_and(|next| next.is_lowercase() || next.is_ascii_digit());
+        let spaced = text.get(end).is_none_or(|next| next.is_whitespace());
+        if run.iter().all(ends_sentences) {
+            let prefix = alone && !spaced && goes_on && run.iter().all(|character| *character == '!');
+            *punctuation = end;
+            return (alone && spaced && goes_on || prefix).then_some(end);
+        }
+        if spaced && !goes_on {
+            end -= run.iter().rev().take_while(|character| ends_sentences(character)).count();
+        }
+        *punctuation = at + length;
+        let is_word = text[at..end].iter().all(|character| is_dash(*character));
+        (end > at + 1 && !is_word).then_some(end)
+    }
+
+    /// Whether a text follows that a prompt is about: behind a colon, or on lines of its own.
+    fn begins_text(&self, at: usize) -> bool {
+        let next = self.text.get(at + 1);
+        let sets_apart = match self.text[at] {
+            ':' => next.is_some_and(|next| next.is_whitespace()),
+            '\n' => true,
+            _ => false,
+        };
+        sets_apart && self.ahead.part.is_some_and(|last| last > at)
+    }
+
+    /// Where a quotation that begins at `at` ends. An apostrophe begins none inside of a word.
+    fn quoted(&self, at: usize) -> Option<usize> {
+        let close = match self.text[at] {
+            '`' => '`',
+            '"' => '"',
+            '“' => '”',
+            '\'' if at == 0 || !is_part(self.text[at - 1]) => '\'',
+            '‘' => '’',
+            _ => return None,
+        };
+        let ends = |&end: &usize| self.text[end] == close && closes(self.text, end);
+        self.ahead.closes(close, at + 2).then(|| (at + 2..self.text.len()).find(ends)).flatten()
+    }
+
+    /// Paths, flags and names of files begin with a sign.
+    fn starts_code(&self, at: usize) -> bool {
+        let next = self.text.get(at + 1);
+        let alone = at == 0 || self.text[at - 1].is_whitespace();
+        alone
+            && match self.text[at] {
+                '/' | '.' | '@' | '#' | '~' | '\\' | '$' => next.is_some_and(|next| is_part(*next)),
+                '-' => next.is_some_and(|next| *next == '-' || next.is_alphabetic()),
+                _ => false,
+            }
+    }
+
+    /// A word goes on over signs that are inside of names, numbers and contractions.
+    fn end_of_word(&self, start: usize) -> usize {
+        let text = self.text;
+        let mut end = start + 1;
+        while end < text.len() {
+            let (before, character) = (text[end - 1], text[end]);
+            let next = text.get(end + 1).copied().unwrap_or(' ');
+            let joins = match character {
+                '\'' | '’' => is_part(before) && next.is_alphabetic(),
+                '.' | '/' | ':' | '@' | '\\' | '~' => is_part(next) || (character == next && character != '.'),
+                ',' => before.is_ascii_digit() && next.is_ascii_digit(),
+                '-' => is_part(next) || next == '-' || before == '-',
+                '+' | '#' => is_part(before) || before == '+',
+                '%' | '°' | '€' | '$' => before.is_ascii_digit(),
+                _ => false,
+            };
+            if !is_part(character) && !joins {
+                break;
+            }
+            end += 1;
+        }
+        end
+    }
+
+    fn push_word(&mut self, word: &str) {
+        if let Some(number) = number(word) {
+            for part in number {
+                self.push(part, Kind::Sign, Case::Lower);
+            }
+            return;
+        }
+        let counted = self.tokens.last().is_some_and(|last| last.word.ends_with(|end: char| end.is_ascii_digit()));
+        if let Some(unit) = bits(word).or_else(|| (counted && word.eq_ignore_ascii_case("am")).then(|| MORNING.into()))
+        {
+            return self.push(unit, Kind::Sign, Case::Lower);
+        }
+        if is_code(word) {
+            return self.push(word, Kind::Exact, Case::Lower);
+        }
+        // "New-York", "vegan-friendly": two words, as they might be written.
+        if word.contains('-') {
+            return word.split('-').filter(|part| !part.is_empty()).for_each(|part| self.push_word(part));
+        }
+        let lower = word.to_lowercase();
+        match contraction(&lower) {
+            Some((stem, ending)) => {
+                self.push(stem, Kind::Word, case(&word[..word.find('\'').unwrap_or(0)]));
+                self.push(ending, Kind::Word, Case::Lower);
+            }
+            None => self.push(lower, Kind::Word, case(word)),
+        }
+    }
 }
 
 fn is_part(character: char) -> bool {
@@ -100,187 +337,61 @@ fn is_dash(character: char) -> bool {
     matches!(character, '-' | '–' | '—' | '−')
 }
 
-/// A dash before a number, or between two, is a sign; one between words is none.
-fn is_minus(characters: &[char], at: usize) -> bool {
-    let is_digit = |character: Option<&char>| character.is_some_and(char::is_ascii_digit);
-    let after = characters[at + 1..].iter().find(|character| **character != ' ');
-    let before = characters[..at].iter().rfind(|character| **character != ' ');
-    is_digit(characters.get(at + 1)) || is_digit(before) && is_digit(after)
-}
-
-/// Signs that operators are made of.
-const OPERATORS: &str = "=<>+*/&|^~%$@-!?:.";
-
-/// Where an operator ends that begins at `at`: `!=`, `->`, `??`, the `!` of `!x` and of `5!`; or a sign that is spoken of:
-/// "what does ; do". Signs that only end a sentence are none.
-fn operator(characters: &[char], at: usize) -> Option<usize> {
-    let length = characters[at..].iter().take_while(|character| OPERATORS.contains(**character)).count();
-    let before = at.checked_sub(1).map(|before| characters[before]);
-    let alone = before.is_none_or(char::is_whitespace);
-    let mut end = at + length;
-    let run = &characters[at..end];
-    let ends_sentences = |character: &char| matches!(character, '!' | '?' | ':' | '.');
-    if matches!(run, ['!'] | ['!', '?']) && before.is_some_and(|before| before.is_ascii_digit()) {
-        return Some(at + 1);
-    }
-    let mut rest = characters[end..].iter().skip_while(|character| matches!(character, ' ' | '\t'));
-    let goes_on = rest.next().is_some_and(|next| next.is_lowercase() || next.is_ascii_digit());
-    let spaced = characters.get(end).is_none_or(|next| next.is_whitespace());
-    // "cd .." and "git add ." do not end with a sign of punctuation.
-    if alone && !run.is_empty() && at > 0 && run.iter().all(|character| *character == '.') {
-        return Some(end);
-    }
-    if matches!(characters[at], ',' | ';' | '"' | '\'') {
-        let next = characters.get(at + 1).is_some_and(|next| next.is_whitespace());
-        let lowercase = characters.get(at + 2).is_some_and(|next| next.is_lowercase());
-        return (alone && next && lowercase).then_some(at + 1);
-    }
-    if run.iter().all(ends_sentences) {
-        let prefix = alone && !spaced && goes_on && run.iter().all(|character| *character == '!');
-        return (length > 0 && (alone && spaced && goes_on || prefix)).then_some(end);
-    }
-    if spaced && !goes_on {
-        end -= run.iter().rev().take_while(|character| ends_sentences(character)).count();
-    }
-    let is_word = characters[at..end].iter().all(|character| is_dash(*character));
-    (end > at + 1 && !is_word).then_some(end)
-}
-
-/// Whether a text follows that a prompt is about: behind a colon, or on lines of its own.
-fn begins_text(characters: &[char], at: usize) -> bool {
-    let next = characters.get(at + 1);
-    let sets_apart = match characters[at] {
-        ':' => next.is_some_and(|next| next.is_whitespace()),
-        '\n' => true,
-        _ => false,
+/// "don't" → "do not"; "Anna's" → "Anna 's". Without its apostrophe, too, where nothing else is written so.
+fn contraction(lower: &str) -> Option<(&str, &'static str)> {
+    let denied = |stem| match stem {
+        "ca" => Some("can"),
+        "wo" => Some("will"),
+        "sha" => Some("shall"),
+        _ => AUXILIARIES.contains(&stem).then_some(stem),
     };
-    sets_apart && characters[at + 1..].iter().any(|character| is_part(*character))
-}
-
-/// Where a quotation that begins at `at` ends. An apostrophe begins none inside of a word.
-fn quoted(characters: &[char], at: usize) -> Option<usize> {
-    let close = match characters[at] {
-        '`' => '`',
-        '"' => '"',
-        '“' => '”',
-        '\'' if at == 0 || !is_part(characters[at - 1]) => '\'',
-        '‘' => '’',
-        _ => return None,
-    };
-    let inside =
-        |end: usize| close != '\'' && close != '’' || characters.get(end + 1).is_none_or(|next| !is_part(*next));
-    (at + 2..characters.len()).find(|&end| characters[end] == close && inside(end))
-}
-
-/// Paths, flags and names of files begin with a sign.
-fn starts_code(characters: &[char], at: usize) -> bool {
-    let followed = characters.get(at + 1).is_some_and(|next| is_part(*next));
-    let alone = at == 0 || characters[at - 1].is_whitespace();
-    alone && followed && matches!(characters[at], '/' | '.' | '@' | '#' | '~' | '\\')
-        || alone
-            && matches!(characters[at], '-')
-            && characters.get(at + 1).is_some_and(|next| *next == '-' || next.is_alphabetic())
-}
-
-/// A word goes on over signs that are inside of names, numbers and contractions.
-fn end_of_word(characters: &[char], start: usize) -> usize {
-    let mut end = start + 1;
-    while end < characters.len() {
-        let (before, character) = (characters[end - 1], characters[end]);
-        let next = characters.get(end + 1).copied().unwrap_or(' ');
-        let joins = match character {
-            '\'' | '’' => is_part(before) && next.is_alphabetic(),
-            '.' | '/' | ':' | '@' | '\\' | '~' => is_part(next) || (character == next && character != '.'),
-            ',' => before.is_ascii_digit() && next.is_ascii_digit(),
-            '-' => is_part(next) || next == '-' || before == '-',
-            '+' | '#' => is_part(before) || before == '+',
-            '%' | '°' | '€' | '$' => before.is_ascii_digit(),
-            _ => false,
-        };
-        if !is_part(character) && !joins {
-            break;
-        }
-        end += 1;
+    let is_what = |stem: &str| QUESTION_WORDS.contains(&stem) || matches!(stem, "that" | "it" | "there" | "he" | "she");
+    if let Some((stem, ending)) = lower.split_once('\'') {
+        return Some(match ending {
+            "t" => (denied(stem.strip_suffix('n')?)?, "not"),
+            "s" if stem == "let" => (stem, "us"),
+            "s" if is_what(stem) => (stem, "is"),
+            "s" => (stem, "'s"),
+            "m" => (stem, "am"),
+            "re" => (stem, "are"),
+            "ve" => (stem, "have"),
+            "ll" => (stem, "will"),
+            "d" => (stem, "would"),
+            _ => return None,
+        });
     }
-    end
-}
-
-fn push_word(tokens: &mut Vec<Token>, word: &str, begins_sentence: bool) {
-    let straight = word.replace('’', "'");
-    let lower = straight.to_lowercase();
-    if let Some(number) = number(&straight) {
-        for part in number {
-            push(tokens, part, false, true);
-        }
-        return;
-    }
-    if let Some(bits) = bits(&straight) {
-        push(tokens, bits, false, false);
-        return;
-    }
-    let counted = tokens.last().is_some_and(|last| last.word.ends_with(|end: char| end.is_ascii_digit()));
-    if lower == "am" && counted {
-        push(tokens, MORNING.to_owned(), false, false);
-        return;
-    }
-    if is_code(&straight) {
-        push(tokens, straight, true, false);
-        return;
-    }
-    // "New-York", "vegan-friendly": two words, as they might be written.
-    if lower.contains('-') {
-        let mut begins = begins_sentence;
-        for part in straight.split('-').filter(|part| !part.is_empty()) {
-            // "non-root", "nut-free" deny.
-            match part.to_lowercase().as_str() {
-                "non" | "free" | "less" => push(tokens, "without".to_owned(), false, false),
-                _ => push_word(tokens, part, begins),
-            }
-            begins = false;
-        }
-        return;
-    }
-    let capital = straight.chars().next().is_some_and(char::is_uppercase);
-    let name = capital && !begins_sentence && lower != "i" && !lower.starts_with("i'");
-    let (stem, ending) = lower.split_once('\'').unwrap_or((&lower, ""));
-    match (stem, ending) {
-        ("can", "t") => push_all(tokens, &["can", "not"]),
-        ("won", "t") => push_all(tokens, &["will", "not"]),
-        ("shan", "t") => push_all(tokens, &["shall", "not"]),
-        (verb, "t") if verb.ends_with('n') && verb.len() > 2 => push_all(tokens, &[&verb[..verb.len() - 1], "not"]),
-        ("let", "s") => push_all(tokens, &["let", "us"]),
-        (who, "s")
-            if matches!(
-                who,
-                "what" | "which" | "who" | "where" | "when" | "how" | "why" | "that" | "it" | "there" | "here"
-            ) =>
-        {
-            push_all(tokens, &[who, "is"]);
-        }
-        ("i", "m") => push_all(tokens, &["i", "am"]),
-        (who, "re") => push_all(tokens, &[who, "are"]),
-        (who, "ve") => push_all(tokens, &[who, "have"]),
-        (who, "ll") => push_all(tokens, &[who, "will"]),
-        (who, "d") if who.len() < 5 => push_all(tokens, &[who, "would"]),
-        ("cannot", _) => push_all(tokens, &["can", "not"]),
-        (owner, "s") => push(tokens, owner.to_owned(), false, name),
-        _ => push(tokens, lower.replace('\'', ""), false, name),
+    let stem = lower.strip_suffix("nt").or_else(|| lower.strip_suffix("nnot").filter(|stem| *stem == "ca"));
+    // "wont" is a word.
+    match stem.filter(|stem| *stem != "wo").and_then(denied) {
+        Some(verb) => Some((verb, "not")),
+        None => lower
+            .strip_suffix('s')
+            .filter(|stem| matches!(*stem, "what" | "where" | "who" | "how" | "that"))
+            .map(|stem| (stem, "is")),
     }
 }
 
-fn push_all(tokens: &mut Vec<Token>, words: &[&str]) {
-    for word in words {
-        push(tokens, (*word).to_owned(), false, false);
+fn case(word: &str) -> Case {
+    if word == "I" {
+        return Case::Lower;
+    }
+    let mut letters = word.chars();
+    let first = letters.next().is_some_and(char::is_uppercase);
+    let rest = letters.as_str();
+    match (first, rest.contains(char::is_uppercase), rest.contains(char::is_lowercase)) {
+        (true, false, _) => Case::Title,
+        (false, false, _) => Case::Lower,
+        (true, true, false) => Case::Upper,
+        _ => Case::Mixed,
     }
 }
 
-/// Names of programs: a capital letter or a digit inside, an underscore, a path, a file, an address.
+/// Names of programs: a capital letter behind a small one, a digit, an underscore, a path, a file, an address.
 fn is_code(word: &str) -> bool {
-    let mut inner = word.chars().skip(1);
-    let shouted = word.chars().all(|c| c.is_uppercase() || c.is_ascii_digit());
-    let mixed = inner.any(|c| c.is_uppercase() || c.is_ascii_digit());
-    (mixed && !shouted)
-        || word.contains(['_', '/', '@', '#', '+', ':', '\\', '~', '.'])
+    let small = word.chars().next().is_some_and(char::is_lowercase);
+    small && word.contains(char::is_uppercase)
+        || word.contains(|c: char| c.is_ascii_digit()) && word.contains(char::is_lowercase)
+        || word.contains(['_', '/', '@', '#', '+', ':', '\\', '~', '.', '$'])
         || word.starts_with('-')
         || word.ends_with("--")
 }
