@@ -91,7 +91,7 @@ test('bad input says what is wrong', async () => {
   expect(refused({ generator: {} })).toThrow(/`generator`/);
   expect(refused({ generator: direct, dtype: 'fp32' })).toThrow(/`dtype`/);
   expect(refused({ modelPath: 'a' })).toThrow(/`modelPath`/);
-  expect(refused(null)).toThrow(/`settings`/);
+  expect(refused(null)).toThrow(/options are null/);
   const made = provider();
   expect(() => made.embeddingModel('')).toThrow(/`modelId`/);
   await expect(embed({ model: made('/no/such/model'), value: 'a' })).rejects.toMatchObject({ code: 'MODEL_INIT_FAILED' });

@@ -165,12 +165,12 @@ test('bad input says what is wrong', async () => {
   await expect(made.embedDocuments('a' as never)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
   await expect(embeddings({ timeoutMs: -1 }).embedQuery('a')).rejects.toMatchObject({ code: 'INVALID_CONFIG' });
   await expect(embeddings({ model: '/no/such/model' }).embedQuery('a')).rejects.toMatchObject({ code: 'MODEL_INIT_FAILED' });
+  expect(() => new EmbedcoreEmbeddings(null as never)).toThrow(expect.objectContaining({ code: 'INVALID_CONFIG', message: expect.stringContaining('The options are null') }));
   const mine = await generator();
   for (const [params, option] of [
     [{ model: 'a', modelPath: 'b' }, 'model'],
     [{ generator: {} }, 'generator'],
     [{ generator: mine, dimensions: 3 }, 'dimensions'],
-    [null, 'params'],
     [{ batchSize: 5 }, 'batchSize'],
   ] as const) {
     const refused = () => new EmbedcoreEmbeddings(params as never);
