@@ -95,15 +95,41 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     ("tokenizers::", &["tokens.rs"]),
     (
         "rusqlite::",
-        &["cache/store/batch.rs", "cache/store/file.rs", "cache/store/mod.rs", "cache/store/row.rs", "index/store.rs"],
+        &[
+            "cache/store/batch.rs",
+            "cache/store/file.rs",
+            "cache/store/mod.rs",
+            "cache/store/row.rs",
+            "index/store.rs",
+            "index/store/file.rs",
+        ],
     ),
-    ("tree_sitter", &["index/outline.rs", "index/outline/language.rs"]),
-    ("ignore::", &["index/tree.rs"]),
+    (
+        "tree_sitter",
+        &[
+            "index/outline.rs",
+            "index/outline/declared.rs",
+            "index/outline/language.rs",
+            "index/outline/leading.rs",
+            "index/outline/tests.rs",
+        ],
+    ),
+    ("encoding_rs::", &["index/tree/text.rs"]),
     ("ureq::", &["model/hub/client.rs"]),
     ("rustls_native_certs", &["model/hub/client.rs"]),
     ("std::thread", &["cache/disk/mod.rs", "host.rs", "host/monitor.rs", "lanes.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
-    ("env::", &["binding/mod.rs", "model/hub/client.rs", "model/hub/mod.rs", "model/library.rs", "model/onnx.rs"]),
+    (
+        "env::",
+        &[
+            "binding/mod.rs",
+            "index/tree/git.rs",
+            "model/hub/client.rs",
+            "model/hub/mod.rs",
+            "model/library.rs",
+            "model/onnx.rs",
+        ],
+    ),
 ];
 
 #[test]

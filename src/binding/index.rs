@@ -132,6 +132,7 @@ fn show_report(report: &Report) -> Value {
         "annotations": report.annotations,
         "embedded": report.embedded,
         "reused": report.reused,
+        "encodings": report.encodings,
         "skipped": report.skipped,
         "examples": examples,
         "seconds": report.seconds,

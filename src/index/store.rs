@@ -1,47 +1,66 @@
 //! The index on disk: one SQLite file, one row for each source file, replaced as a whole.
+//!
+//! Every row bears a checksum of all that is in it, and the checksums of a table add up to a number that is kept beside
+//! them: whatever is damaged, rows that are gone included, is noticed when it is read.
+
+mod file;
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use half::f16;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::rank::Block;
-use super::tree::Skip;
+use super::tree::{Skip, Stamp};
+use crate::cancel::Cancel;
 use crate::embedding::Fingerprint;
 use crate::error::{Error, Result};
+use file::{APPLICATION_ID, Fault, Step, connect, explained, failed, mismatch, patiently, read_only, remove};
 
-/// Marks the file as ours ("embi"), whatever it is called.
-const APPLICATION_ID: i32 = 0x656d_6269;
+pub use file::identity;
 
 /// Raised whenever what is stored, or how it is made, changes.
-const VERSION: i32 = 1;
-
-/// How long one process waits for another one that writes.
-const BUSY: Duration = Duration::from_secs(30);
+const VERSION: i32 = 2;
 
 const SCHEMA: &str = "
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE meta (
+        model TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        dimensions INTEGER NOT NULL,
+        -- Sums of the checksums of the tables.
+        files INTEGER NOT NULL,
+        vectors INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
     CREATE TABLE files (
         -- AUTOINCREMENT: the id of a row that is gone never means another file.
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        path TEXT NOT NULL UNIQUE,
+        path TEXT NOT NULL,
         size INTEGER NOT NULL,
         modified INTEGER NOT NULL,
+        changed INTEGER NOT NULL,
+        inode INTEGER NOT NULL,
         hash BLOB NOT NULL,
+        encoding TEXT,
         skipped TEXT,
         count INTEGER NOT NULL,
-        declarations TEXT NOT NULL
+        declarations TEXT NOT NULL,
+        -- Checksum of the path and the declarations.
+        described INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE vectors (
-        file INTEGER PRIMARY KEY REFERENCES files (id) ON DELETE CASCADE,
+        file INTEGER PRIMARY KEY,
         keys BLOB NOT NULL,
         vectors BLOB NOT NULL,
-        bags BLOB NOT NULL
+        bags BLOB NOT NULL,
+        -- That of the file, so that vectors are never shown as those of another one.
+        described INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
     ) STRICT;
 ";
 
@@ -49,20 +68,24 @@ const SCHEMA: &str = "
 pub type Key = [u8; 16];
 
 /// What the store keeps about a source file.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct StoredFile {
     /// Its id.
     pub id: i64,
-    /// Size in bytes when it was read.
-    pub size: u64,
-    /// When it had been changed then; 0 if that does not tell whether it was changed since.
-    pub modified: i64,
+    /// What the file system said about it before it was read.
+    pub stamp: Stamp,
     /// SHA-256 of its content.
     pub hash: [u8; 32],
+    /// The encoding of its text, if that is not UTF-8.
+    pub encoding: Option<String>,
     /// Why it has no declarations, if it could not be read.
     pub skipped: Option<Skip>,
     /// How many declarations it has.
     pub count: usize,
+    /// Checksum of its path and its declarations.
+    described: i64,
+    /// Checksum of its row.
+    checksum: i64,
 }
 
 /// A declaration as it is shown.
@@ -87,7 +110,9 @@ pub struct Entry {
 pub struct FileRecord {
     /// Its path below the root.
     pub path: String,
-    /// Size, time and hash of its content, and why it has no declarations.
+    /// The row that it replaces.
+    pub before: Option<StoredFile>,
+    /// What is known about it; its id and checksums are given by the store.
     pub state: StoredFile,
     /// Its declarations.
     pub entries: Vec<Entry>,
@@ -117,29 +142,45 @@ impl MadeWith {
     }
 }
 
+/// What the one row of `meta` says.
+#[derive(Debug, Clone, PartialEq)]
+struct Meta {
+    made_with: MadeWith,
+    sums: Sums,
+}
+
+/// The checksums of all rows, added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Sums {
+    files: i64,
+    vectors: i64,
+}
+
 /// An open index.
 pub struct Store {
     db: Connection,
     path: PathBuf,
     /// `None` while it is empty.
-    made_with: Option<MadeWith>,
+    meta: Option<Meta>,
+    /// Ends waiting for others.
+    cancel: Cancel,
 }
 
 impl Store {
     /// Opens the index at `path` for a model, or starts it. One that another model or version made, or that is damaged,
-    /// is refused, unless `rebuild`: then it starts over. One that can be used stays in any case.
-    pub fn open(path: &Path, made_with: &MadeWith, rebuild: bool) -> Result<Self> {
+    /// is refused. With `rebuild`, whatever index is there is removed first.
+    pub fn open(path: &Path, made_with: &MadeWith, rebuild: bool, cancel: &Cancel) -> Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)
                 .map_err(|error| failed(path, format!("its directory cannot be made: {error}")))?;
         }
-        let mut store = match connect(path).and_then(|db| Self::read(db, path)) {
-            Err(Error::Storage { .. } | Error::IndexMismatch { .. }) if rebuild => Self::replace(path)?,
-            opened => opened?,
-        };
-        let usable = store.require(made_with).is_ok();
-        if store.made_with.is_none() || (rebuild && !usable) {
-            store.start_over(made_with)?;
+        if rebuild {
+            remove(path)?;
+        }
+        let db = patiently(cancel, || connect(path)).map_err(|fault| explained(path, fault))?;
+        let mut store = Self { cancel: cancel.clone(), ..Self::read(db, path)? };
+        if store.meta.is_none() {
+            store.start(made_with)?;
         }
         store.require(made_with)?;
         Ok(store)
@@ -155,12 +196,12 @@ impl Store {
         let store = read_only(path, "")
             .and_then(|db| Self::read(db, path))
             .or_else(|error| read_only(path, "&immutable=1").and_then(|db| Self::read(db, path)).map_err(|_| error))?;
-        Ok(store.made_with.is_some().then_some(store))
+        Ok(store.meta.is_some().then_some(store))
     }
 
     /// Refuses a model that did not make the index.
     pub fn require(&self, wanted: &MadeWith) -> Result<()> {
-        match &self.made_with {
+        match self.meta.as_ref().map(|meta| &meta.made_with) {
             Some(found) if found.fingerprint == wanted.fingerprint => Ok(()),
             Some(found) => {
                 let same = if found.model_id == wanted.model_id { "another version or other options of " } else { "" };
@@ -171,278 +212,351 @@ impl Store {
     }
 
     fn read(db: Connection, path: &Path) -> Result<Self> {
-        let sql = |error: rusqlite::Error| failed(path, explain(&error));
+        let sql = |error: rusqlite::Error| explained(path, error.into());
         let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(sql);
         let (application, version) = (pragma("application_id")?, pragma("user_version")?);
-        let tables = || db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+        let mut store = Self { db, path: path.to_path_buf(), meta: None, cancel: Cancel::default() };
         if application != APPLICATION_ID {
-            if application != 0 || version != 0 || tables().map_err(sql)? != 0 {
-                return Err(failed(path, "it is the database of another program"));
+            let tables = store.db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0));
+            if application != 0 || version != 0 || tables.map_err(sql)? != 0 {
+                return Err(failed(
+                    path,
+                    "it is the database of another program, or a damaged index: delete it, rebuild it, or choose another path",
+                ));
             }
-            return Ok(Self { db, path: path.to_path_buf(), made_with: None });
+            return Ok(store);
         }
         if version != VERSION {
             return Err(mismatch(path, format!("version {version} of the index, this is version {VERSION}")));
         }
-        let meta = |name: &str| {
-            db.query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get::<_, String>(0)).map_err(sql)
-        };
-        let made_with = MadeWith {
-            model_id: meta("model")?,
-            fingerprint: meta("fingerprint")?,
-            dimensions: meta("dimensions")?.parse().map_err(|_| failed(path, "it is damaged; rebuild it"))?,
-        };
-        Ok(Self { db, path: path.to_path_buf(), made_with: Some(made_with) })
+        store.meta = Some(store.meta().map_err(|fault| explained(path, fault))?);
+        Ok(store)
     }
 
-    /// Empties the index and writes what it is made with.
-    fn start_over(&mut self, made_with: &MadeWith) -> Result<()> {
-        self.write(|db| {
-            db.execute_batch("DROP TABLE IF EXISTS vectors; DROP TABLE IF EXISTS files; DROP TABLE IF EXISTS meta;")?;
+    fn meta(&self) -> Step<Meta> {
+        let (meta, checksum) = self.db.query_row("SELECT * FROM meta", [], |row| {
+            let dimensions: i64 = row.get(2)?;
+            let made_with =
+                MadeWith { model_id: row.get(0)?, fingerprint: row.get(1)?, dimensions: dimensions as usize };
+            Ok((Meta { made_with, sums: Sums { files: row.get(3)?, vectors: row.get(4)? } }, row.get::<_, i64>(5)?))
+        })?;
+        if meta.checksum() == checksum { Ok(meta) } else { Err(Fault::Damaged) }
+    }
+
+    /// Writes what an empty index is made with.
+    fn start(&mut self, made_with: &MadeWith) -> Result<()> {
+        self.meta = Some(Meta { made_with: made_with.clone(), sums: Sums::default() });
+        self.write(|db, _| {
             db.execute_batch(SCHEMA)?;
             db.pragma_update(None, "application_id", APPLICATION_ID)?;
             db.pragma_update(None, "user_version", VERSION)?;
-            let mut insert = db.prepare("INSERT INTO meta VALUES (?, ?)")?;
-            insert.execute(["model", &made_with.model_id])?;
-            insert.execute(["fingerprint", &made_with.fingerprint])?;
-            insert.execute(["dimensions", &made_with.dimensions.to_string()])?;
+            let insert = "INSERT INTO meta VALUES (?, ?, ?, 0, 0, 0)";
+            db.execute(insert, params![made_with.model_id, made_with.fingerprint, made_with.dimensions as i64])?;
             Ok(())
-        })?;
-        self.made_with = Some(made_with.clone());
-        Ok(())
-    }
-
-    /// Replaces a file that cannot be used, if it lies where only indexes lie.
-    fn replace(path: &Path) -> Result<Self> {
-        if !path.parent().is_some_and(|directory| directory.ends_with(super::DIRECTORY)) {
-            return Err(failed(path, "it is damaged or no index: delete it, or choose another path"));
-        }
-        for suffix in ["", "-wal", "-shm"] {
-            let mut name = path.to_path_buf().into_os_string();
-            name.push(suffix);
-            match fs::remove_file(&name) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(failed(path, format!("it is damaged and cannot be removed: {error}")));
-                }
-                _ => {}
-            }
-        }
-        Self::read(connect(path)?, path)
+        })
     }
 
     /// All files, by path.
     pub fn files(&self) -> Result<HashMap<String, StoredFile>> {
         let read = || {
-            let mut select =
-                self.db.prepare_cached("SELECT path, id, size, modified, hash, skipped, count FROM files")?;
-            let rows = select.query_map([], |row| {
-                Ok((
-                    row.get(0)?,
-                    StoredFile {
-                        id: row.get(1)?,
+            let mut files = HashMap::new();
+            let mut sum = 0i64;
+            let mut select = self.db.prepare_cached(
+                "SELECT id, path, size, modified, changed, inode, hash, encoding, skipped, count, declarations, described, checksum FROM files",
+            )?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let path: String = row.get(1)?;
+                let skipped: Option<String> = row.get(8)?;
+                let file = StoredFile {
+                    id: row.get(0)?,
+                    stamp: Stamp {
                         size: row.get::<_, i64>(2)? as u64,
                         modified: row.get(3)?,
-                        hash: row.get(4)?,
-                        skipped: row.get_ref(5)?.as_str_or_null()?.and_then(Skip::parse),
-                        count: row.get::<_, i64>(6)? as usize,
+                        changed: row.get(4)?,
+                        inode: row.get::<_, i64>(5)? as u64,
                     },
-                ))
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
+                    hash: row.get(6)?,
+                    encoding: row.get(7)?,
+                    skipped: skipped.as_deref().and_then(Skip::parse),
+                    count: row.get::<_, i64>(9)? as usize,
+                    described: row.get(11)?,
+                    checksum: row.get(12)?,
+                };
+                let described = described(&path, row.get_ref(10)?.as_str().map_err(rusqlite::Error::from)?);
+                if described != file.described || file.checksum() != file.checksum {
+                    return Err(Fault::Damaged);
+                }
+                sum = sum.wrapping_add(file.checksum);
+                if files.insert(path, file).is_some() {
+                    return Err(Fault::Damaged);
+                }
+            }
+            if sum == self.meta()?.sums.files { Ok(files) } else { Err(Fault::Damaged) }
         };
-        read().map_err(|error| self.failed(&error))
+        read().map_err(|fault| self.failed(fault))
     }
 
     /// The vectors of some files, by what they were made of.
-    pub fn vectors_of(&self, files: impl IntoIterator<Item = i64>) -> Result<HashMap<Key, Vec<f16>>> {
-        let dimensions = self.made_with.as_ref().map_or(1, |made_with| made_with.dimensions);
+    pub fn vectors_of<'a>(&self, files: impl IntoIterator<Item = &'a StoredFile>) -> Result<HashMap<Key, Vec<f16>>> {
         let mut found = HashMap::new();
         let read = || {
-            let mut select = self.db.prepare_cached("SELECT keys, vectors FROM vectors WHERE file = ?")?;
-            for file in files {
-                let row = select.query_row([file], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?)));
-                let Some((keys, vectors)) = row.optional()? else { continue };
-                let vectors = vectors.chunks_exact(dimensions * 2);
-                for (key, vector) in keys.as_chunks().0.iter().zip(vectors) {
+            let dimensions = self.meta()?.made_with.dimensions;
+            let mut select = self.db.prepare_cached("SELECT * FROM vectors WHERE file = ?")?;
+            for file in files.into_iter().filter(|file| file.count > 0) {
+                let mut rows = select.query([file.id])?;
+                let row = VectorsRow::read(rows.next()?.ok_or(Fault::Damaged)?)?;
+                if row.described != file.described {
+                    return Err(Fault::Damaged);
+                }
+                let vectors = row.vectors.chunks_exact((dimensions * 2).max(1));
+                for (key, vector) in row.keys.as_chunks().0.iter().zip(vectors) {
                     found.insert(*key, halves(vector));
                 }
             }
             Ok(())
         };
-        read().map_err(|error: rusqlite::Error| self.failed(&error))?;
+        read().map_err(|fault| self.failed(fault))?;
         Ok(found)
     }
 
-    /// Writes all of `files`, or none. Tells how many declarations they had before.
-    pub fn put(&mut self, files: &[FileRecord]) -> Result<usize> {
-        self.write(|db| {
-            let mut delete = db.prepare_cached("DELETE FROM files WHERE path = ? RETURNING count")?;
+    /// Writes all of `files`, or none.
+    pub fn put(&mut self, files: &[FileRecord]) -> Result<()> {
+        self.write(|db, sums| {
             let mut insert = db.prepare_cached(
-                "INSERT INTO files (path, size, modified, hash, skipped, count, declarations) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO files (path, size, modified, changed, inode, hash, encoding, skipped, count, declarations, described, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
             )?;
-            let mut vectors = db.prepare_cached("INSERT INTO vectors VALUES (?, ?, ?, ?)")?;
-            let mut before = 0;
+            let mut seal = db.prepare_cached("UPDATE files SET checksum = ? WHERE id = ?")?;
+            let mut vectors = db.prepare_cached("INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)")?;
             for file in files {
-                let state = &file.state;
+                if let Some(before) = &file.before {
+                    forget(db, sums, before)?;
+                }
                 let entries = serde_json::to_string(&file.entries)
                     .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                let count: Option<i64> = delete.query_row([&file.path], |row| row.get(0)).optional()?;
-                before += count.unwrap_or(0) as usize;
+                let described = described(&file.path, &entries);
+                let mut state = StoredFile { count: file.entries.len(), described, ..file.state.clone() };
                 insert.execute(params![
                     file.path,
-                    state.size as i64,
-                    state.modified,
+                    state.stamp.size as i64,
+                    state.stamp.modified,
+                    state.stamp.changed,
+                    state.stamp.inode as i64,
                     state.hash,
+                    state.encoding,
                     state.skipped.map(Skip::as_str),
-                    file.entries.len() as i64,
-                    entries
+                    state.count as i64,
+                    entries,
+                    described,
                 ])?;
-                if !file.entries.is_empty() {
+                state.id = db.last_insert_rowid();
+                let checksum = state.checksum();
+                seal.execute([checksum, state.id])?;
+                sums.files = sums.files.wrapping_add(checksum);
+                if state.count > 0 {
                     let values: Vec<u8> = file.vectors.iter().flat_map(|value| value.to_le_bytes()).collect();
-                    vectors.execute(params![db.last_insert_rowid(), file.keys.as_flattened(), values, file.bags])?;
+                    let keys = file.keys.as_flattened();
+                    let row = VectorsRow { file: state.id, keys, vectors: &values, bags: &file.bags, described };
+                    vectors.execute(params![row.file, keys, values, file.bags, described, row.checksum()])?;
+                    sums.vectors = sums.vectors.wrapping_add(row.checksum());
                 }
             }
-            Ok(before)
+            Ok(())
         })
     }
 
-    /// Remembers that files have the content that is stored, and a new time.
-    pub fn touch(&mut self, files: &[(i64, i64)]) -> Result<()> {
-        self.write(|db| {
-            let mut update = db.prepare_cached("UPDATE files SET modified = ? WHERE id = ?")?;
-            files.iter().try_for_each(|(id, modified)| update.execute([modified, id]).map(drop))
+    /// Remembers that files have the content that is stored, and another stamp.
+    pub fn touch(&mut self, files: &[(StoredFile, Stamp)]) -> Result<()> {
+        self.write(|db, sums| {
+            let mut update = db.prepare_cached(
+                "UPDATE files SET size = ?, modified = ?, changed = ?, inode = ?, checksum = ? WHERE id = ?",
+            )?;
+            for (before, stamp) in files {
+                let after = StoredFile { stamp: *stamp, ..before.clone() };
+                let checksum = after.checksum();
+                let (size, inode) = (stamp.size as i64, stamp.inode as i64);
+                let updated = update.execute([size, stamp.modified, stamp.changed, inode, checksum, after.id])?;
+                if updated != 1 {
+                    return Err(Fault::Damaged);
+                }
+                sums.files = sums.files.wrapping_sub(before.checksum).wrapping_add(checksum);
+            }
+            Ok(())
         })
     }
 
     /// Forgets files.
-    pub fn remove(&mut self, files: &[i64]) -> Result<()> {
-        self.write(|db| {
-            let mut delete = db.prepare_cached("DELETE FROM files WHERE id = ?")?;
-            files.iter().try_for_each(|id| delete.execute([id]).map(drop))
-        })
+    pub fn remove(&mut self, files: &[StoredFile]) -> Result<()> {
+        self.write(|db, sums| files.iter().try_for_each(|file| forget(db, sums, file)))
     }
 
     /// Gives back the room of what was removed.
     pub fn tidy(&mut self) -> Result<()> {
         let tidied = self.db.execute_batch("PRAGMA incremental_vacuum;");
-        tidied.map_err(|error| self.failed(&error))
+        tidied.map_err(|error| self.failed(error.into()))
     }
 
     /// The vectors and words of everything.
     pub fn blocks(&self) -> Result<Vec<Block>> {
         let read = || {
-            let mut select = self.db.prepare_cached("SELECT file, vectors, bags FROM vectors")?;
-            let rows = select.query_map([], |row| {
-                let vectors = halves(row.get_ref(1)?.as_blob()?);
-                Ok(Block { file: row.get(0)?, vectors, bags: row.get(2)? })
-            })?;
-            rows.collect::<rusqlite::Result<_>>()
+            // One state of the file, whoever writes meanwhile.
+            let transaction = self.db.unchecked_transaction()?;
+            let Meta { made_with, sums } = self.meta()?;
+            let mut blocks = Vec::new();
+            let mut sum = 0i64;
+            let mut select = transaction.prepare_cached("SELECT * FROM vectors")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                let row = VectorsRow::read(row)?;
+                if row.vectors.len() != row.keys.len() / size_of::<Key>() * made_with.dimensions * size_of::<f16>() {
+                    return Err(Fault::Damaged);
+                }
+                sum = sum.wrapping_add(row.checksum());
+                let (vectors, bags) = (halves(row.vectors), row.bags.to_vec());
+                blocks.push(Block { file: row.file, described: row.described, vectors, bags });
+            }
+            if sum == sums.vectors { Ok(blocks) } else { Err(Fault::Damaged) }
         };
-        read().map_err(|error| self.failed(&error))
+        read().map_err(|fault| self.failed(fault))
     }
 
-    /// Path and declarations of a file.
-    pub fn describe(&self, file: i64) -> Result<Option<(String, Vec<Entry>)>> {
-        let mut select = self
-            .db
-            .prepare_cached("SELECT path, declarations FROM files WHERE id = ?")
-            .map_err(|error| self.failed(&error))?;
-        let row = select
-            .query_row([file], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
-            .optional()
-            .map_err(|error| self.failed(&error))?;
-        let Some((path, entries)) = row else { return Ok(None) };
-        let entries = serde_json::from_str(&entries).map_err(|error| failed(&self.path, error.to_string()))?;
-        Ok(Some((path, entries)))
+    /// Path and declarations of a file; `None` if they are not those that have this checksum.
+    pub fn describe(&self, file: i64, expected: i64) -> Result<Option<(String, Vec<Entry>)>> {
+        let read = || {
+            let mut select = self.db.prepare_cached("SELECT path, declarations FROM files WHERE id = ?")?;
+            let row = select.query_row([file], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
+            let Some((path, entries)) = row.optional()? else { return Ok(None) };
+            if described(&path, &entries) != expected {
+                return Ok(None);
+            }
+            let entries = serde_json::from_str(&entries).map_err(|_| Fault::Damaged)?;
+            Ok(Some((path, entries)))
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
+    /// What to say of an index that holds something else than what was written.
+    pub fn damaged(&self) -> Error {
+        self.failed(Fault::Damaged)
     }
 
     /// Changes whenever the index does, by whichever process.
     pub fn version(&self) -> Result<i64> {
         // Both: one counts the others' commits, the other one this connection's.
-        let others: i64 =
-            self.db.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(|error| self.failed(&error))?;
+        let others: i64 = self
+            .db
+            .pragma_query_value(None, "data_version", |row| row.get(0))
+            .map_err(|error| self.failed(error.into()))?;
         Ok((others << 32) + self.db.total_changes() as i64)
     }
 
-    fn write<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    /// Does all of `work`, which keeps the sums, or nothing.
+    fn write<T>(&mut self, work: impl FnOnce(&Connection, &mut Sums) -> Step<T>) -> Result<T> {
+        let path = self.path.clone();
+        let failed = |fault| explained(&path, fault);
+        let mut meta = self.meta.clone().ok_or_else(|| failed(Fault::Damaged))?;
+        let Self { db, cancel, .. } = self;
+        patiently(cancel, || Ok(db.execute_batch("BEGIN IMMEDIATE")?)).map_err(failed)?;
         let write = || {
-            let transaction = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let done = work(&transaction)?;
-            transaction.commit()?;
+            // Rolled back if it is not committed.
+            let transaction = Begun(db);
+            let done = work(db, &mut meta.sums)?;
+            let Sums { files, vectors } = meta.sums;
+            let written =
+                db.execute("UPDATE meta SET files = ?, vectors = ?, checksum = ?", [files, vectors, meta.checksum()])?;
+            if written != 1 {
+                return Err(Fault::Damaged);
+            }
+            db.execute_batch("COMMIT")?;
+            drop(transaction);
             Ok(done)
         };
-        write().map_err(|error: rusqlite::Error| failed(&self.path, explain(&error)))
+        let done = write().map_err(failed)?;
+        self.meta = Some(meta);
+        Ok(done)
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> Error {
-        failed(&self.path, explain(error))
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection> {
-    let open = || {
-        let db = Connection::open(path)?;
-        db.busy_timeout(BUSY)?;
-        db.execute_batch(
-            "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;",
-        )?;
-        Ok(db)
-    };
-    open().map_err(|error: rusqlite::Error| failed(path, explain(&error)))
-}
-
-fn read_only(path: &Path, more: &str) -> Result<Connection> {
-    let open = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(format!("file:{}?mode=ro{more}", escaped(path)), flags)?;
-        db.busy_timeout(BUSY)?;
-        Ok(db)
-    };
-    open().map_err(|error: rusqlite::Error| failed(path, explain(&error)))
-}
-
-/// A path as part of a URI, as SQLite reads it.
-fn escaped(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    let path = if cfg!(windows) { format!("/{}", path.replace('\\', "/")) } else { path.into_owned() };
-    path.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
-}
-
-/// What tells a file from another one that was put in its place.
-pub fn identity(path: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(path).ok()?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        Some((metadata.dev(), metadata.ino()))
-    }
-    #[cfg(not(unix))]
-    {
-        let since = metadata.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-        Some((since.as_secs(), u64::from(since.subsec_nanos())))
+    fn failed(&self, fault: Fault) -> Error {
+        explained(&self.path, fault)
     }
 }
 
-fn mismatch(path: &Path, made_with: String) -> Error {
-    Error::IndexMismatch { path: path.display().to_string(), made_with }
-}
+/// A transaction that is rolled back, if nobody has committed it.
+struct Begun<'a>(&'a Connection);
 
-fn failed(path: &Path, reason: impl Into<String>) -> Error {
-    Error::Storage { path: path.display().to_string(), reason: reason.into() }
-}
-
-/// SQLite's own words, and what to do.
-fn explain(error: &rusqlite::Error) -> String {
-    let advice = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ": it is damaged; rebuild it",
-        Some(ErrorCode::DiskFull) => ": make room on the disk",
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            ": check the permissions of the file and of its directory"
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.0.is_autocommit() {
+            drop(self.0.execute_batch("ROLLBACK"));
         }
-        Some(ErrorCode::DatabaseBusy) => ": another process has been writing for too long",
-        _ => "",
-    };
-    format!("{error}{advice}")
+    }
+}
+
+impl Meta {
+    fn checksum(&self) -> i64 {
+        let Self { made_with: MadeWith { model_id, fingerprint, dimensions }, sums } = self;
+        let numbers = [*dimensions as i64, sums.files, sums.vectors];
+        checksum(&numbers, &[model_id.as_bytes(), fingerprint.as_bytes()])
+    }
+}
+
+impl StoredFile {
+    fn checksum(&self) -> i64 {
+        let Self { id, stamp, hash, encoding, skipped, count, described, checksum: _ } = self;
+        let Stamp { size, modified, changed, inode } = *stamp;
+        let numbers = [*id, size as i64, modified, changed, inode as i64, *count as i64, *described];
+        let skipped = skipped.map(Skip::as_str).unwrap_or_default();
+        checksum(&numbers, &[hash, encoding.as_deref().unwrap_or_default().as_bytes(), skipped.as_bytes()])
+    }
+}
+
+/// A row of the table `vectors`.
+struct VectorsRow<'a> {
+    file: i64,
+    keys: &'a [u8],
+    vectors: &'a [u8],
+    bags: &'a [u8],
+    described: i64,
+}
+
+impl<'a> VectorsRow<'a> {
+    fn read(row: &'a rusqlite::Row<'_>) -> Step<Self> {
+        let blob = |at| Ok::<_, Fault>(row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from)?);
+        let found =
+            Self { file: row.get(0)?, keys: blob(1)?, vectors: blob(2)?, bags: blob(3)?, described: row.get(4)? };
+        if row.get::<_, i64>(5)? == found.checksum() { Ok(found) } else { Err(Fault::Damaged) }
+    }
+
+    fn checksum(&self) -> i64 {
+        checksum(&[self.file, self.described], &[self.keys, self.vectors, self.bags])
+    }
+}
+
+/// Checksum of what a hit shows.
+fn described(path: &str, entries: &str) -> i64 {
+    checksum(&[], &[path.as_bytes(), entries.as_bytes()])
+}
+
+fn checksum(numbers: &[i64], texts: &[&[u8]]) -> i64 {
+    let mut hash = Xxh3Default::new();
+    numbers.iter().for_each(|number| hash.update(&number.to_le_bytes()));
+    for text in texts {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.digest() as i64
+}
+
+/// Removes the rows of a file.
+fn forget(db: &Connection, sums: &mut Sums, file: &StoredFile) -> Step<()> {
+    if file.count > 0 {
+        let mut delete = db.prepare_cached("DELETE FROM vectors WHERE file = ? RETURNING checksum")?;
+        let checksum: Option<i64> = delete.query_row([file.id], |row| row.get(0)).optional()?;
+        sums.vectors = sums.vectors.wrapping_sub(checksum.ok_or(Fault::Damaged)?);
+    }
+    let removed = db.prepare_cached("DELETE FROM files WHERE id = ?")?.execute([file.id])?;
+    sums.files = sums.files.wrapping_sub(file.checksum);
+    if removed == 1 { Ok(()) } else { Err(Fault::Damaged) }
 }
 
 fn halves(bytes: &[u8]) -> Vec<f16> {

@@ -1,22 +1,30 @@
 //! A directory → the source files in it, and why other files are left out.
 
-use std::collections::BTreeMap;
-use std::fs::{File, Metadata};
+mod git;
+mod glob;
+mod rules;
+mod text;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, DirEntry, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::UNIX_EPOCH;
-
-use ignore::{DirEntry, WalkBuilder};
 
 use super::outline;
 use crate::cancel::Cancel;
 use crate::error::Result;
+use git::{Place, Repository};
+use rules::Rules;
+
+pub use text::decode;
 
 /// Larger files are generated, data or minified: nobody reads them.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Directories of other people's code, also where no `.gitignore` says so.
-const NEVER: [&str; 1] = ["node_modules"];
+const NEVER: &[u8] = b"node_modules";
 
 /// Why a file is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,10 +37,10 @@ pub enum Skip {
     NotRegular,
     /// Larger than [`MAX_FILE_BYTES`].
     Huge,
-    /// It has NUL bytes.
+    /// No text in any encoding.
     Binary,
-    /// Its text is not UTF-8.
-    NotUtf8,
+    /// Its name is not UTF-8.
+    Name,
     /// The operating system refuses to read it.
     Unreadable,
     /// Nothing but syntax errors.
@@ -48,7 +56,7 @@ impl Skip {
         Self::NotRegular,
         Self::Huge,
         Self::Binary,
-        Self::NotUtf8,
+        Self::Name,
         Self::Unreadable,
         Self::Syntax,
         Self::Slow,
@@ -67,7 +75,7 @@ impl Skip {
             Self::NotRegular => "not a regular file",
             Self::Huge => "larger than 1 MB",
             Self::Binary => "binary",
-            Self::NotUtf8 => "not UTF-8",
+            Self::Name => "name not UTF-8",
             Self::Unreadable => "unreadable",
             Self::Syntax => "syntax errors",
             Self::Slow => "parsing took too long",
@@ -109,10 +117,49 @@ impl Skipped {
 pub struct Found {
     /// Its path below the root, with `/`.
     pub path: String,
+    /// What the file system says about it.
+    pub stamp: Stamp,
+}
+
+/// What the file system says about a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamp {
     /// Its size in bytes.
     pub size: u64,
-    /// When it was changed last, in nanoseconds since 1970; 0 where nobody knows.
+    /// When its content was changed last, in nanoseconds since 1970: what its owner likes it to be.
     pub modified: i64,
+    /// When anything about it was changed, its name and that time included, which nobody can set; 0 where no such time is
+    /// kept, or where it is so short ago that another change may have the same.
+    pub changed: i64,
+    /// The number that tells it from a file put in its place.
+    pub inode: u64,
+}
+
+/// A file that was changed within this time before it was looked at may be changed again without its times telling.
+const TIME_GRAIN_NS: i64 = 2_000_000_000;
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0);
+        let size = metadata.len();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
+            let now =
+                std::time::SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+            let settled = now.saturating_sub(changed) > TIME_GRAIN_NS;
+            Self { size, modified, changed: if settled { changed } else { 0 }, inode: metadata.ino() }
+        }
+        #[cfg(not(unix))]
+        Self { size, modified, changed: 0, inode: 0 }
+    }
+
+    /// Whether a file with this stamp has the content that it had with the stamp `before`, for sure.
+    pub fn proves_unchanged_since(&self, before: &Self) -> bool {
+        self.changed != 0 && self == before
+    }
 }
 
 /// What is in a tree.
@@ -134,110 +181,389 @@ impl Tree {
         };
         self.unseen.iter().any(|unseen| unseen.is_empty() || within(unseen))
     }
+
+    fn unseen(&mut self, path: String) {
+        self.skipped.add(&path, Skip::Unreadable);
+        self.unseen.push(path);
+    }
 }
 
-/// All source files below `root`; `.gitignore`, `.ignore` and hidden files respected.
+/// All source files below `root`: those that git tracks, and those that it does not ignore. A `.ignore` file, of the
+/// same form, is for the index alone, and leaves out tracked files, too.
+///
+/// Left out are hidden files, `node_modules`, and worktrees of a repository that is in the tree already.
 pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
     let mut tree = Tree::default();
-    // Ignore files above the root count where it is part of a repository, and only there: a home directory may have
-    // one that hides everything.
-    let in_repository = root.canonicalize().is_ok_and(|root| root.ancestors().any(|above| above.join(".git").exists()));
-    let walk = WalkBuilder::new(root)
-        .require_git(false)
-        .parents(in_repository)
-        .filter_entry(|entry| !NEVER.iter().any(|name| entry.file_name() == *name) || entry.depth() == 0)
-        .build();
-    for entry in walk {
-        cancel.check()?;
-        let looked = entry
-            .map_err(|error| at_fault(&error))
-            .and_then(|entry| look_at(root, &entry).ok_or_else(|| Some(entry.path().to_path_buf())));
-        match looked {
-            Ok(Looked::Source(file)) => tree.files.push(file),
-            Ok(Looked::Directory) => {}
-            Ok(Looked::Other(path, reason)) => tree.skipped.add(path, reason),
-            Err(path) => {
-                let path = path.unwrap_or_default();
-                let path = path.strip_prefix(root).map(below).unwrap_or_default();
-                tree.skipped.add(&path, Skip::Unreadable);
-                tree.unseen.push(path);
+    let real = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
+    let (first, repository) = Directory::root(root, &real);
+    let mut seen: HashSet<PathBuf> = HashSet::from([repository.common().to_path_buf()]);
+    let mut open = vec![first];
+    while let Some(directory) = open.pop() {
+        let entries: std::io::Result<Vec<DirEntry>> = fs::read_dir(&directory.path).and_then(Iterator::collect);
+        let Ok(entries) = entries else {
+            tree.unseen(directory.name);
+            continue;
+        };
+        let rules = directory.rules_inside(&entries);
+        for entry in entries {
+            cancel.check()?;
+            let name = entry.file_name();
+            let bytes = git::bytes(&name);
+            if bytes.starts_with(b".") || *bytes == *NEVER {
+                continue;
+            }
+            let below = |above: &str| {
+                let name = name.to_string_lossy();
+                if above.is_empty() { name.into_owned() } else { format!("{above}/{name}") }
+            };
+            let Ok(kind) = entry.file_type() else {
+                tree.unseen(below(&directory.name));
+                continue;
+            };
+            let mut in_repository = directory.in_repository.clone();
+            if !in_repository.is_empty() {
+                in_repository.push(b'/');
+            }
+            in_repository.extend_from_slice(&bytes);
+            let fate = rules.fate(&in_repository, kind.is_dir(), directory.ignored);
+            if kind.is_dir() {
+                let ignored = fate == Fate::Ignored;
+                if fate == Fate::Out || (ignored && !rules.repository.tracks_below(&in_repository)) {
+                    continue;
+                }
+                let (name, path) = (below(&directory.name), entry.path());
+                let inside = Directory { path, name, in_repository, ignored, rules: Rc::clone(&rules) };
+                open.extend(inside.of_its_repository(&real, &mut seen));
+            } else if fate == Fate::In {
+                let path = entry.path();
+                match look_at(&entry, kind, path.strip_prefix(root).unwrap_or(&path)) {
+                    Some(Ok(stamp)) => tree.files.push(Found { path: below(&directory.name), stamp }),
+                    Some(Err(reason)) => tree.skipped.add(below(&directory.name), reason),
+                    None => tree.unseen(below(&directory.name)),
+                }
             }
         }
     }
     tree.files.sort_by(|a, b| a.path.cmp(&b.path));
+    tree.skipped.examples.sort();
     Ok(tree)
 }
 
-fn at_fault(error: &ignore::Error) -> Option<PathBuf> {
-    match error {
-        ignore::Error::WithPath { path, .. } => Some(path.clone()),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => at_fault(err),
-        _ => None,
+/// What the ignore files make of a path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    In,
+    /// Ignored by git: what it tracks there counts nevertheless.
+    Ignored,
+    Out,
+}
+
+/// A directory on the way.
+struct Directory {
+    path: PathBuf,
+    /// Its path below the root, with `/`.
+    name: String,
+    /// Its path below the root of its repository.
+    in_repository: Vec<u8>,
+    /// Whether git ignores it: only what is tracked in it counts.
+    ignored: bool,
+    /// What holds for it.
+    rules: Rc<Holding>,
+}
+
+/// The ignore files that hold in a directory, and those that hold above it.
+struct Holding {
+    above: Option<Rc<Holding>>,
+    /// Length of the directory's path below the root of its repository, with a slash at its end.
+    base: usize,
+    gitignore: Rules,
+    /// Of the `.ignore` file.
+    own: Rules,
+    repository: Rc<Repository>,
+}
+
+impl Directory {
+    /// The root: ignore files above it count as far as the repository reaches that it is in.
+    fn root(root: &Path, real: &Path) -> (Self, Rc<Repository>) {
+        let begins = real.ancestors().find_map(|above| Some((above, Place::of(above)?)));
+        let mut in_repository = Vec::new();
+        let (repository, top) = begins.map_or_else(|| (Repository::default(), real), |(at, place)| (place.open(), at));
+        let repository = Rc::new(repository);
+        let mut rules = Rc::new(Holding::none(&repository));
+        let mut above = top.to_path_buf();
+        for part in real.strip_prefix(top).unwrap_or(Path::new("")) {
+            rules = rules.with(&above, &in_repository);
+            above.push(part);
+            if !in_repository.is_empty() {
+                in_repository.push(b'/');
+            }
+            in_repository.extend_from_slice(&git::bytes(part));
+        }
+        let root = Self { path: root.to_path_buf(), name: String::new(), in_repository, ignored: false, rules };
+        (root, repository)
+    }
+
+    /// What holds for what is in the directory.
+    fn rules_inside(&self, entries: &[DirEntry]) -> Rc<Holding> {
+        let has = entries.iter().any(|entry| [".gitignore", ".ignore"].iter().any(|name| entry.file_name() == *name));
+        if has { self.rules.with(&self.path, &self.in_repository) } else { Rc::clone(&self.rules) }
+    }
+
+    /// The directory as part of the repository that begins in it, if one does; nothing if that is the worktree of a
+    /// repository whose functions are found elsewhere in the tree.
+    fn of_its_repository(self, root: &Path, seen: &mut HashSet<PathBuf>) -> Option<Self> {
+        let Some(place) = Place::of(&self.path) else { return Some(self) };
+        let linked_to_the_tree = place.linked_to().is_some_and(|first| first.starts_with(root));
+        if linked_to_the_tree || !seen.insert(place.common().to_path_buf()) {
+            return None;
+        }
+        let repository = Rc::new(place.open());
+        Some(Self { in_repository: Vec::new(), ignored: false, rules: Rc::new(Holding::none(&repository)), ..self })
     }
 }
 
-/// A path below the root, with `/`.
-fn below(path: &Path) -> String {
-    let path = path.to_string_lossy();
-    if cfg!(windows) { path.replace('\\', "/") } else { path.into_owned() }
-}
-
-enum Looked {
-    Source(Found),
-    Directory,
-    Other(String, Skip),
-}
-
-fn look_at(root: &Path, entry: &DirEntry) -> Option<Looked> {
-    let kind = entry.file_type()?;
-    let relative = entry.path().strip_prefix(root).ok()?;
-    let path = below(relative);
-    if kind.is_dir() {
-        return Some(Looked::Directory);
+impl Holding {
+    fn none(repository: &Rc<Repository>) -> Self {
+        let (gitignore, own) = (Rules::default(), Rules::default());
+        Self { above: None, base: 0, gitignore, own, repository: Rc::clone(repository) }
     }
+
+    /// With the ignore files of `directory`.
+    fn with(self: &Rc<Self>, directory: &Path, in_repository: &[u8]) -> Rc<Self> {
+        let fold = self.repository.fold;
+        let rules = |name| git::read(&directory.join(name)).map(|text| Rules::parse(&text, fold)).unwrap_or_default();
+        Rc::new(Self {
+            above: Some(Rc::clone(self)),
+            base: if in_repository.is_empty() { 0 } else { in_repository.len() + 1 },
+            gitignore: rules(".gitignore"),
+            own: rules(".ignore"),
+            repository: Rc::clone(&self.repository),
+        })
+    }
+
+    /// What becomes of `path`, in a directory that git ignores or not.
+    fn fate(&self, path: &[u8], directory: bool, in_ignored: bool) -> Fate {
+        let decided = |rules: fn(&Self) -> &Rules| {
+            std::iter::successors(Some(self), |holding| holding.above.as_deref())
+                .find_map(|holding| rules(holding).ignore(&path[holding.base..], directory))
+        };
+        if let Some(out) = decided(|holding| &holding.own) {
+            return if out { Fate::Out } else { Fate::In };
+        }
+        if !directory && self.repository.tracks(path) {
+            return Fate::In;
+        }
+        let everywhere = || self.repository.exclude.iter().find_map(|rules| rules.ignore(path, directory));
+        let ignored = in_ignored || decided(|holding| &holding.gitignore).or_else(everywhere).unwrap_or(false);
+        if ignored { Fate::Ignored } else { Fate::In }
+    }
+}
+
+/// The stamp of a source file, or why another one is left out; `None` if nobody knows.
+fn look_at(entry: &DirEntry, kind: fs::FileType, path: &Path) -> Option<Result<Stamp, Skip>> {
     if kind.is_symlink() {
-        return Some(Looked::Other(path, Skip::Link));
+        return Some(Err(Skip::Link));
     }
-    let extension = relative.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if outline::grammar(extension).is_none() {
-        return Some(Looked::Other(path, Skip::Language));
+        return Some(Err(Skip::Language));
     }
-    if relative.to_str().is_none() {
-        return Some(Looked::Other(path, Skip::NotUtf8));
+    if path.to_str().is_none() {
+        return Some(Err(Skip::Name));
     }
     if !kind.is_file() {
-        return Some(Looked::Other(path, Skip::NotRegular));
+        return Some(Err(Skip::NotRegular));
     }
     let metadata = entry.metadata().ok()?;
-    if metadata.len() > MAX_FILE_BYTES {
-        return Some(Looked::Other(path, Skip::Huge));
-    }
-    Some(Looked::Source(Found { path, size: metadata.len(), modified: modified(&metadata) }))
+    Some(if metadata.len() > MAX_FILE_BYTES { Err(Skip::Huge) } else { Ok(Stamp::of(&metadata)) })
 }
 
-fn modified(metadata: &Metadata) -> i64 {
-    let since = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    since.and_then(|since| i64::try_from(since.as_nanos()).ok()).unwrap_or(0)
-}
-
-/// The text of a file that [`walk`] found.
-pub fn read(root: &Path, file: &Found) -> Result<String, Skip> {
-    let path: PathBuf = root.join(&file.path);
-    let mut bytes = Vec::with_capacity(file.size as usize);
+/// The content of a file that [`walk`] found, and its stamp from before it was read.
+pub fn read(root: &Path, path: &str) -> Result<(Vec<u8>, Stamp), Skip> {
+    let path: PathBuf = root.join(path);
     // The file may have grown, or have become something else, since it was found.
-    let regular = std::fs::symlink_metadata(&path).map_err(|_| Skip::Unreadable)?.is_file();
+    let regular = fs::symlink_metadata(&path).map_err(|_| Skip::Unreadable)?.is_file();
     if !regular {
         return Err(Skip::NotRegular);
     }
     let opened = File::open(&path).map_err(|_| Skip::Unreadable)?;
+    let stamp = Stamp::of(&opened.metadata().map_err(|_| Skip::Unreadable)?);
+    let mut bytes = Vec::with_capacity(stamp.size.min(MAX_FILE_BYTES) as usize);
     opened.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|_| Skip::Unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(Skip::Huge);
     }
-    if bytes.contains(&0) {
-        return Err(Skip::Binary);
+    Ok((bytes, stamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Git as on a machine where nothing is set up.
+    fn git(directory: &Path, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.args(["-c", "user.name=a", "-c", "user.email=a@example.com"]).args(arguments).current_dir(directory);
+        git.env("HOME", directory).env("XDG_CONFIG_HOME", directory).env("GIT_CONFIG_NOSYSTEM", "1");
+        let output = git.output().unwrap();
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
     }
-    let text = String::from_utf8(bytes).map_err(|_| Skip::NotUtf8)?;
-    // A byte order mark is no part of the first line.
-    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+
+    fn write(directory: &Path, path: &str, text: &str) {
+        let file = directory.join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    fn walked(directory: &Path) -> Vec<String> {
+        walk(directory, &Cancel::default()).unwrap().files.into_iter().map(|file| file.path).collect()
+    }
+
+    /// What git tracks or does not ignore.
+    fn listed(directory: &Path) -> Vec<String> {
+        let paths = git(directory, &["ls-files", "-z", "-c", "-o", "--exclude-standard"]);
+        let mut paths: Vec<String> = paths
+            .split('\0')
+            .filter(|path| path.ends_with(".ts") || path.ends_with(".py"))
+            .map(str::to_owned)
+            .collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    #[test]
+    fn ignore_files_mean_what_git_makes_of_them() {
+        const PATHS: [&str; 24] = [
+            "a.ts",
+            "b.py",
+            "7.ts",
+            "ab.ts",
+            "abc.ts",
+            "a b.ts",
+            "build/a.ts",
+            "build/deep/b.ts",
+            "src/a.ts",
+            "src/build/x.ts",
+            "src/x/y/a.ts",
+            "src/x/y/build.ts",
+            "x/a.ts",
+            "x/b/a.ts",
+            "v2.py",
+            "Big.ts",
+            "{a,b}.ts",
+            "[a].ts",
+            "!a.ts",
+            "#a.ts",
+            "a].ts",
+            "a-b.ts",
+            "a\\.ts",
+            "ä.ts",
+        ];
+        const PIECES: [&str; 43] = [
+            "big",
+            "a",
+            "b",
+            "*",
+            "*",
+            "**",
+            "?",
+            "/",
+            "/",
+            ".ts",
+            ".ts",
+            ".py",
+            "[ab]",
+            "[!a]",
+            "[^b]",
+            "[a-c]",
+            "[[:alpha:]]",
+            "[[:digit:]]",
+            "[[:upper:]]",
+            "[[:x:]]",
+            "[]a]",
+            "[a",
+            "[\\]a]",
+            "[b-]",
+            "{a,b}",
+            "{}",
+            "\\",
+            "\\*",
+            "!",
+            "#",
+            " ",
+            "\\ ",
+            "build",
+            "src",
+            "x",
+            "build/",
+            "/**/",
+            "**/",
+            "/**",
+            "*/",
+            ",",
+            "\u{e4}",
+            "\t",
+        ];
+        let mut state = 20u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let root = tempfile::tempdir().unwrap();
+        for round in 0..200 {
+            let directory = root.path().join(round.to_string());
+            PATHS.iter().for_each(|path| write(&directory, path, ""));
+            git(&directory, &["init", "-q", "."]);
+            let mut lines = Vec::new();
+            for _ in 0..=next(5) {
+                let negated = if next(4) == 0 { "!" } else { "" };
+                let pieces: String = (0..=next(4)).map(|_| PIECES[next(PIECES.len())]).collect();
+                lines.push(format!("{negated}{pieces}"));
+            }
+            let (mark, end) = (["", "", "", "\u{feff}"][next(4)], ["\n", "\n", "\r\n"][next(3)]);
+            let text = format!("{mark}{}{}", lines.join(end), ["", end][next(2)]);
+            let file = ["src/.gitignore", ".gitignore", ".gitignore", ".gitignore"][next(4)];
+            write(&directory, file, &text);
+            let everywhere = PIECES[next(PIECES.len())];
+            if next(3) == 0 {
+                write(&directory, ".git/info/exclude", &format!("{everywhere}\n"));
+            }
+            if next(3) == 0 {
+                git(&directory, &["--literal-pathspecs", "add", "-f", PATHS[next(PATHS.len())]]);
+            }
+            if next(6) == 0 {
+                git(&directory, &["config", "core.ignorecase", "true"]);
+            }
+            assert_eq!(
+                walked(&directory),
+                listed(&directory),
+                "round {round}, {file}: {text:?}, everywhere {everywhere:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_user_s_own_ignore_file_counts_in_a_repository() {
+        let root = tempfile::tempdir().unwrap();
+        ["a.ts", "b.ts"].iter().for_each(|path| write(root.path(), path, ""));
+        write(root.path(), "mine", "b.ts\n");
+        assert_eq!(walked(root.path()), ["a.ts", "b.ts"]);
+        git(root.path(), &["init", "-q", "."]);
+        git(root.path(), &["config", "core.excludesFile", &root.path().join("mine").display().to_string()]);
+        assert_eq!(walked(root.path()), ["a.ts"]);
+    }
+
+    #[test]
+    fn what_proves_that_a_file_is_unchanged() {
+        let stamp = Stamp { size: 1, modified: 2, changed: 3, inode: 4 };
+        assert!(stamp.proves_unchanged_since(&stamp));
+        assert!(!stamp.proves_unchanged_since(&Stamp { changed: 5, ..stamp }));
+        assert!(!stamp.proves_unchanged_since(&Stamp { inode: 5, ..stamp }));
+        let unknown = Stamp { changed: 0, ..stamp };
+        assert!(!unknown.proves_unchanged_since(&unknown));
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use rust_stemmers::{Algorithm, Stemmer};
 use sha2::{Digest, Sha256};
+use unicode_segmentation::UnicodeSegmentation;
 
 /// Words that say nothing about a piece of code.
 const STOP_WORDS: [&str; 23] = [
@@ -76,52 +77,124 @@ impl<'a> BagView<'a> {
     }
 }
 
-/// Calls `found` for each word of `text`: runs of ASCII letters or digits, split where the case changes.
+/// What a character is to the splitting of identifiers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Upper,
+    Lower,
+    /// A letter of a script that has no case.
+    Letter,
+    Digit,
+    /// Between words.
+    None,
+}
+
+impl Class {
+    fn of(character: char) -> Self {
+        match character {
+            'a'..='z' => Self::Lower,
+            'A'..='Z' => Self::Upper,
+            '0'..='9' => Self::Digit,
+            '\0'..='\x7f' => Self::None,
+            _ if character.is_uppercase() => Self::Upper,
+            _ if character.is_lowercase() => Self::Lower,
+            _ if character.is_alphabetic() => Self::Letter,
+            _ if character.is_numeric() => Self::Digit,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether a word begins here. `parseHTMLTree9`: parse, html, tree, 9.
+    fn begins(self, before: Self, after: Self) -> bool {
+        match self {
+            Self::Upper => before != Self::Upper || after == Self::Lower,
+            Self::Lower | Self::Letter => before == Self::Digit,
+            Self::Digit => before != Self::Digit,
+            Self::None => true,
+        }
+    }
+}
+
+/// Calls `found` for each word of `text`: words of any script, split where digits begin or the case changes.
 fn each_stem(text: &str, mut found: impl FnMut(Stem)) {
     thread_local! {
-        static STEMS: RefCell<(Stemmer, HashMap<String, Option<Stem>>)> =
-            RefCell::new((Stemmer::create(Algorithm::English), HashMap::new()));
+        static STEMS: RefCell<Stems> = RefCell::new(Stems::default());
     }
-    STEMS.with_borrow_mut(|(stemmer, known)| {
-        let mut word = String::new();
-        let mut take = |word: &mut String| {
-            if word.is_empty() {
-                return;
-            }
-            let stem = match known.get(word.as_str()) {
-                Some(stem) => *stem,
-                None => {
-                    let stem = (!STOP_WORDS.contains(&word.as_str())).then(|| hash(&stemmer.stem(word)));
-                    if known.len() >= REMEMBERED {
-                        known.clear();
-                    }
-                    known.insert(word.clone(), stem);
-                    stem
+    STEMS.with_borrow_mut(|stems| {
+        if text.is_ascii() {
+            let class = |at: Option<usize>| {
+                at.and_then(|at| text.as_bytes().get(at)).map_or(Class::None, |&byte| Class::of(char::from(byte)))
+            };
+            for (at, &byte) in text.as_bytes().iter().enumerate() {
+                let this = class(Some(at));
+                if this.begins(class(at.checked_sub(1)), class(Some(at + 1))) {
+                    stems.end_word(&mut found);
                 }
-            };
-            stem.into_iter().for_each(&mut found);
-            word.clear();
-        };
-        let bytes = text.as_bytes();
-        for (at, &byte) in bytes.iter().enumerate() {
-            let before = at.checked_sub(1).map_or(0, |before| bytes[before]);
-            let after = bytes.get(at + 1).copied().unwrap_or(0);
-            // parseHTMLTree9: parse, html, tree, 9.
-            let boundary = match byte {
-                b'A'..=b'Z' => !before.is_ascii_uppercase() || after.is_ascii_lowercase(),
-                b'0'..=b'9' => !before.is_ascii_digit(),
-                b'a'..=b'z' => before.is_ascii_digit(),
-                _ => true,
-            };
-            if boundary {
-                take(&mut word);
+                if this != Class::None {
+                    stems.word.push(char::from(byte.to_ascii_lowercase()));
+                }
             }
-            if byte.is_ascii_alphanumeric() {
-                word.push(char::from(byte.to_ascii_lowercase()));
-            }
+            stems.end_word(&mut found);
+            return;
         }
-        take(&mut word);
+        for word in text.split_word_bounds() {
+            // A mark belongs to the letter before it.
+            let mut letters = word
+                .graphemes(true)
+                .map(|letter| (letter, letter.chars().next().map_or(Class::None, Class::of)))
+                .peekable();
+            let mut before = Class::None;
+            while let Some((letter, this)) = letters.next() {
+                let after = letters.peek().map_or(Class::None, |(_, after)| *after);
+                if this.begins(before, after) {
+                    stems.end_word(&mut found);
+                }
+                if this != Class::None {
+                    stems.word.extend(letter.chars().flat_map(char::to_lowercase));
+                }
+                before = this;
+            }
+            stems.end_word(&mut found);
+        }
     });
+}
+
+/// Turns words into stems, one after the other.
+struct Stems {
+    stemmer: Stemmer,
+    known: HashMap<String, Option<Stem>>,
+    /// The word so far.
+    word: String,
+}
+
+impl Default for Stems {
+    fn default() -> Self {
+        Self { stemmer: Stemmer::create(Algorithm::English), known: HashMap::new(), word: String::new() }
+    }
+}
+
+impl Stems {
+    fn end_word(&mut self, found: &mut impl FnMut(Stem)) {
+        if self.word.is_empty() {
+            return;
+        }
+        let word = self.word.as_str();
+        let stem = match self.known.get(word) {
+            Some(stem) => *stem,
+            None => {
+                // What has other letters than English has is no English.
+                let form = if word.is_ascii() { self.stemmer.stem(word) } else { word.into() };
+                let stem = (!STOP_WORDS.contains(&word)).then(|| hash(&form));
+                if self.known.len() >= REMEMBERED {
+                    self.known.clear();
+                }
+                self.known.insert(word.to_owned(), stem);
+                stem
+            }
+        };
+        stem.into_iter().for_each(found);
+        self.word.clear();
+    }
 }
 
 /// Stable from version to version: stems are stored.
@@ -148,7 +221,18 @@ mod tests {
         assert_eq!(stems("parseHTMLTree9_nodes"), expected);
         assert_eq!(stems("Parsing the HTML-trees, 9 node"), expected);
         assert!(stems("of the").is_empty());
-        assert_eq!(stems("naïve Größe"), ["na", "ve", "gr", "e"].map(hash));
+    }
+
+    #[test]
+    fn words_of_any_script_are_words() {
+        assert_eq!(stems("naïve Größe"), ["naïve", "größe"].map(hash));
+        assert_eq!(stems("größeBerechnen_ÄÖÜFormat2"), ["größe", "berechnen", "äöü", "format", "2"].map(hash));
+        assert_eq!(stems("прочитатьФайл(имя)"), ["прочитать", "файл", "имя"].map(hash));
+        // Without case and without spaces, each ideograph is a word; a mark belongs to its letter.
+        assert_eq!(stems("文字 é"), ["文", "字", "é"].map(hash));
+        // Beside other scripts, English is what it is alone.
+        assert_eq!(stems("Größe: parsing the HTML-trees"), [hash("größe"), hash("pars"), hash("html"), hash("tree")]);
+        assert_eq!(stems("don’t").len(), stems("don't").len());
     }
 
     proptest! {

@@ -13,6 +13,10 @@ pub enum Kind {
     Class,
     /// Any other type: struct, enum, trait, interface, alias.
     Type,
+    /// A value that has a name and a comment.
+    Constant,
+    /// The file itself.
+    File,
 }
 
 impl Kind {
@@ -23,6 +27,8 @@ impl Kind {
             Self::Method => "method",
             Self::Class => "class",
             Self::Type => "type",
+            Self::Constant => "constant",
+            Self::File => "file",
         }
     }
 }
@@ -36,6 +42,8 @@ pub struct Grammar {
     pub declares: &'static [(&'static str, Kind)],
     /// Whether a string at the beginning of a body documents it.
     pub docstrings: bool,
+    /// How comments begin that document, where the language tells them from others.
+    pub documents: &'static [&'static str],
 }
 
 const ECMASCRIPT: &[(&str, Kind)] = &[
@@ -64,6 +72,7 @@ static GRAMMARS: &[Grammar] = &[
         language: || tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
         declares: ECMASCRIPT,
         docstrings: false,
+        documents: &["/**"],
     },
     // JavaScript is nearly part of TypeScript with JSX. Over 2,800 files of packages, 999 of 1,000 declarations come out
     // the same as with a grammar of its own, which would be a third of a megabyte more.
@@ -72,12 +81,20 @@ static GRAMMARS: &[Grammar] = &[
         language: || tree_sitter_typescript::LANGUAGE_TSX.into(),
         declares: ECMASCRIPT,
         docstrings: false,
+        documents: &["/**"],
     },
     Grammar {
         extensions: &["py", "pyi"],
         language: || tree_sitter_python::LANGUAGE.into(),
-        declares: &[("function_definition", Kind::Function), ("class_definition", Kind::Class)],
+        declares: &[
+            ("function_definition", Kind::Function),
+            ("class_definition", Kind::Class),
+            ("type_alias_statement", Kind::Type),
+            // Declares a function, a type or a constant if its value or its name is one.
+            ("assignment", Kind::Function),
+        ],
         docstrings: true,
+        documents: &[],
     },
     Grammar {
         extensions: &["rs"],
@@ -91,8 +108,11 @@ static GRAMMARS: &[Grammar] = &[
             ("union_item", Kind::Type),
             ("trait_item", Kind::Type),
             ("type_item", Kind::Type),
+            ("const_item", Kind::Constant),
+            ("static_item", Kind::Constant),
         ],
         docstrings: false,
+        documents: &["///", "/**"],
     },
     Grammar {
         extensions: &["go"],
@@ -102,8 +122,11 @@ static GRAMMARS: &[Grammar] = &[
             ("method_declaration", Kind::Method),
             ("type_spec", Kind::Type),
             ("type_alias", Kind::Type),
+            ("const_spec", Kind::Constant),
+            ("var_spec", Kind::Constant),
         ],
         docstrings: false,
+        documents: &[],
     },
     Grammar {
         extensions: &["java"],
@@ -117,8 +140,11 @@ static GRAMMARS: &[Grammar] = &[
             ("interface_declaration", Kind::Type),
             ("annotation_type_declaration", Kind::Type),
             ("enum_declaration", Kind::Type),
+            ("field_declaration", Kind::Constant),
+            ("constant_declaration", Kind::Constant),
         ],
         docstrings: false,
+        documents: &["/**"],
     },
 ];
 

@@ -1,24 +1,36 @@
 //! Comments and signatures → one line of words.
 
-/// How lines begin that speak to tools.
-const DIRECTIVES: [&str; 16] = [
-    "eslint",
-    "@ts-",
-    "prettier-",
-    "nolint",
-    "go:",
-    "noqa",
-    "istanbul",
-    "c8 ",
-    "v8 ",
-    "biome-",
-    "tslint",
-    "jshint",
-    "pylint",
-    "type:",
-    "region",
-    "endregion",
+/// Words that speak to tools wherever a line of a comment begins with them.
+const DIRECTIVES: [&str; 17] = [
+    "eslint-disable",
+    "eslint-disable-line",
+    "eslint-disable-next-line",
+    "eslint-enable",
+    "eslint-env",
+    "prettier-ignore",
+    "prettier-ignore-start",
+    "prettier-ignore-end",
+    "biome-ignore",
+    "biome-ignore-all",
+    "biome-ignore-start",
+    "biome-ignore-end",
+    "@ts-ignore",
+    "@ts-expect-error",
+    "@ts-check",
+    "@ts-nocheck",
+    "nosec",
 ];
+
+/// Tools that are spoken to with a colon right behind their name, or with nothing else on the line.
+const TOOLS: [&str; 12] =
+    ["noqa", "nolint", "tslint", "pylint", "mypy", "pyright", "ruff", "flake8", "isort", "yapf", "fmt", "lint"];
+
+/// Tools that are told what not to count.
+const COVERAGE: [&str; 4] = ["istanbul", "c8", "v8", "node:coverage"];
+const COVERAGE_VERBS: [&str; 3] = ["ignore", "disable", "enable"];
+
+/// Tools whose comments hold settings.
+const CONFIGURED: [&str; 3] = ["eslint", "jshint", "jslint"];
 
 /// How lines begin that speak of a part.
 const TAGS: [&str; 7] = ["@", ":param", ":arg", ":return", ":rtype", ":raise", ":type"];
@@ -27,17 +39,51 @@ const TAGS: [&str; 7] = ["@", ":param", ":arg", ":return", ":rtype", ":raise", "
 const SECTIONS: [&str; 9] =
     ["Args", "Arguments", "Parameters", "Returns", "Raises", "Errors", "Panics", "Examples", "Safety"];
 
+/// How comments about a whole file say that they are: with a description behind the tag, or without.
+const FILE_TAGS: [&str; 3] = ["@fileoverview", "@file", "@overview"];
+const BARE_FILE_TAGS: [&str; 2] = ["@packageDocumentation", "@module"];
+
+/// Whether a line of a comment says that it is about the whole file.
+pub fn is_about_file(line: &str) -> bool {
+    let word = line.split_whitespace().next().unwrap_or_default();
+    FILE_TAGS.contains(&word) || BARE_FILE_TAGS.contains(&word)
+}
+
+/// Whether a line of a comment is for tools. `raw` is the line with its marker.
+fn speaks_to_tools(raw: &str, line: &str) -> bool {
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let second = rest.split_whitespace().next().unwrap_or_default();
+    let tool = word.split(':').next().unwrap_or_default();
+    // In comments alone on their line; in prose it is a word like others.
+    let region = ["region", "endregion"].contains(&word)
+        && (raw.starts_with("//") || raw.starts_with('#'))
+        && (rest.split_whitespace().count() < 2 || second.starts_with(char::is_uppercase));
+    region
+        || DIRECTIVES.contains(&word.trim_end_matches(':'))
+        || (TOOLS.contains(&tool) && (word.contains(':') || line == tool))
+        || (COVERAGE.contains(&word) && COVERAGE_VERBS.contains(&second))
+        || (CONFIGURED.contains(&word) && rest.contains(':'))
+        || (word == "type:" && (second.starts_with("ignore") || second.starts_with('(')))
+        || word.strip_prefix("go:").is_some_and(|verb| verb.starts_with(|c: char| c.is_ascii_lowercase()))
+        || word == "+build"
+}
+
 /// The words of a comment or docstring, without its markers, up to its first tag.
 pub fn plain_comment(comment: &str, limit: usize) -> String {
     let unquoted = comment.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let comment = if unquoted.starts_with(['"', '\'']) { unquoted.trim_matches(['"', '\'']) } else { comment };
     let mut words = String::new();
-    for line in comment.lines() {
-        let line = line.trim().trim_start_matches(['/', '*', '!']).trim_end_matches(['/', '*']).trim();
-        let line = line.trim_start_matches(['#', ' ']);
-        let for_tools = DIRECTIVES.iter().any(|directive| line.starts_with(directive));
+    for raw in comment.lines() {
+        let raw = raw.trim();
+        let line = raw.trim_start_matches(['/', '*', '!']).trim_end_matches(['/', '*']).trim();
+        let mut line = line.trim_start_matches(['#', ' ']);
+        let for_tools = raw.starts_with(['/', '*', '#']) && speaks_to_tools(raw, line);
         if for_tools || !line.contains(|c: char| c.is_alphanumeric()) {
             continue;
+        }
+        if is_about_file(line) {
+            let (tag, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            line = if FILE_TAGS.contains(&tag) { rest } else { "" };
         }
         // Tags and sections describe parts, not the whole.
         if TAGS.iter().any(|tag| line.starts_with(tag)) || SECTIONS.contains(&line.trim_end_matches(':')) {
