@@ -38,7 +38,7 @@ const USAGE = `Semantic search in source code, offline; embeddings of files; a s
   embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
 
 Options of index
-  --rebuild        replace an index that another model or version made, or a damaged one
+  --rebuild        start over, whatever index is there: of another model or version, or damaged
   --verbose        name the files that were left out
 Options of search
   --limit N        number of answers (10)
@@ -100,9 +100,18 @@ function parse(args) {
   }
 }
 
+/** Says why the command fails; once, because what follows is the same failure. */
+function fail(message, code) {
+  if (process.exitCode) return;
+  process.exitCode = code;
+  if (message) console.error(`${paint(process.stderr)('red', 'embedcore:')} ${plain(message)}`);
+}
+
+// Who has stopped reading needs no message.
+process.stdout.on('error', (error) => fail(error.code !== 'EPIPE' && `Standard output cannot be written: ${error.message.split(', ')[0]}`, 1));
+
 main(process.argv.slice(2)).catch((error) => {
   if (![UsageError, EmbeddingError, InputError, OutputError].some((kind) => error instanceof kind)) throw error;
-  console.error(`${paint(process.stderr)('red', 'embedcore:')} ${plain(error.message)}`);
+  fail(error.message, error instanceof UsageError ? 2 : 1);
   if (error instanceof UsageError && !error.message.includes('npx')) console.error('See embedcore --help');
-  process.exitCode = error instanceof UsageError ? 2 : 1;
 });

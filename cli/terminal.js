@@ -18,8 +18,20 @@ const shortened = (text, width) => (text.length > width ? `${[...text].slice(0, 
 
 const COLORS = { bold: 1, dim: 2, red: 31, yellow: 33, cyan: 36 };
 
-/** Text of others as it may be shown on a terminal: without what would steer it. */
-const plain = (text) => text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '\ufffd');
+/** What would steer a terminal, or turn the order of what it shows. */
+const STEERS = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Text of others as it may be shown on a terminal: in one line, without what would steer it. */
+const plain = (text) => text.replace(/\s*[\t-\r]\s*/g, ' ').replace(STEERS, '\ufffd');
+
+/** A word as a shell takes it for what it is, also one that a terminal must not get. */
+function quoted(text) {
+  if (/^[\w./:@%+,=\\-]+$/.test(text)) return text;
+  if (process.platform === 'win32') return `"${plain(text)}"`;
+  if (text.search(STEERS) < 0) return `'${text.replaceAll("'", "'\\''")}'`;
+  const octal = (character) => Array.from(Buffer.from(character), (byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('');
+  return `"$(printf '${text.replace(/[%\\]/g, '$&$&').replaceAll("'", "'\\''").replace(STEERS, octal)}')"`;
+}
 
 /** Colours, where the stream is a terminal that wants them. */
 const paint = (stream) => (color, text) => (stream.hasColors?.() ? `\x1b[${COLORS[color]}m${text}\x1b[0m` : text);
@@ -59,4 +71,4 @@ class Bar {
   }
 }
 
-module.exports = { Bar, number, paint, plain, plural, shortened, size };
+module.exports = { Bar, number, paint, plain, plural, quoted, shortened, size };

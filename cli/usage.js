@@ -2,9 +2,9 @@
 'use strict';
 
 const { existsSync, statSync } = require('node:fs');
-const { relative, resolve } = require('node:path');
+const { isAbsolute, relative, resolve } = require('node:path');
 
-const { plain } = require('./terminal');
+const { plain, quoted } = require('./terminal');
 
 /** What the user has done wrong, in words for the user. */
 class UsageError extends Error {}
@@ -18,21 +18,39 @@ function numeric(name, text) {
   throw new UsageError(`--${name} is ${text}, not a number`);
 }
 
+/** The directory that the command was started in. */
+function here() {
+  try {
+    return process.cwd();
+  } catch {
+    throw new UsageError('The current directory is not there any more: change to another one, or name a directory');
+  }
+}
+
 /** The one directory that a command was given, if any. */
 function directoryOf(rest, hint = '') {
   if (rest.length > 1) throw new UsageError(`Expected one directory, got ${rest.join(' ')}${hint}`);
   if (rest.length === 0) return undefined;
-  const directory = resolve(rest[0]);
+  const directory = isAbsolute(rest[0]) ? resolve(rest[0]) : resolve(here(), rest[0]);
   if (!existsSync(directory) || !statSync(directory).isDirectory()) throw new UsageError(`There is no directory ${rest[0]}${hint}`);
   return directory;
 }
 
+/** A directory as it is named from here; empty if that is where we are. */
+function named(directory) {
+  try {
+    return relative(process.cwd(), directory);
+  } catch {
+    return directory;
+  }
+}
+
 /** A command that the user can copy. */
 function advice(command, directory, { model }, ...flags) {
-  const quoted = (text) => (/^[\w./:@\\-]+$/.test(text) ? text : `"${text}"`);
-  const where = relative(process.cwd(), directory);
+  const where = named(directory).replace(/^-/, './-');
   const words = command === 'search' ? ['"what it does"'] : [];
-  return ['npx embedcore', command, ...words, ...flags, where && quoted(where), model && `--model ${quoted(model)}`].filter(Boolean).join(' ');
+  const option = model && (model.startsWith('-') ? `--model=${quoted(model)}` : `--model ${quoted(model)}`);
+  return ['npx embedcore', command, ...words, ...flags, where && quoted(where), option].filter(Boolean).join(' ');
 }
 
 /** Adds the command that helps to errors that a command can help with. */
@@ -46,4 +64,4 @@ function explained(error, directory, values) {
   return help ? new UsageError(`${plain(error.message)}. Run: ${help}`) : error;
 }
 
-module.exports = { UsageError, advice, directoryOf, explained, generatorOf, numeric };
+module.exports = { UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric };

@@ -3,13 +3,13 @@
 const { CodeIndex } = require('embedcore');
 
 const { Bar, number, paint, plain, plural } = require('../terminal');
-const { advice, directoryOf, explained, generatorOf } = require('../usage');
+const { advice, directoryOf, explained, generatorOf, here } = require('../usage');
 
 const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, model: { type: 'string' } };
 
 async function index(rest, values) {
-  const { rebuild, verbose } = values;
-  const directory = directoryOf(rest) ?? process.cwd();
+  const { rebuild } = values;
+  const directory = directoryOf(rest) ?? here();
   const color = paint(process.stdout);
   const bar = new Bar(process.stderr);
   const index = new CodeIndex(directory, { generator: generatorOf(values) });
@@ -33,7 +33,7 @@ async function index(rest, values) {
     bar.end();
     if (error.code !== 'ABORTED') throw explained(error, directory, values);
     const done = last?.changed ? `${plural(last.done, 'file')} of ${number.format(last.changed)} are done` : 'Nothing was done yet';
-    console.log(`Stopped. ${done}; run the same command again to go on.`);
+    console.log(`Stopped. ${done}; run the same command again${rebuild ? ', without --rebuild,' : ''} to go on.`);
     process.exitCode = 130;
     return;
   }
@@ -44,7 +44,7 @@ async function index(rest, values) {
 const rate = ({ embedded, seconds }) => number.format(Math.round(embedded / Math.max(seconds, 0.001)));
 
 function summarise(report, directory, values, color) {
-  const { files, annotations, embedded, reused, unchanged, removed, skipped, examples, seconds } = report;
+  const { files, annotations, embedded, reused, unchanged, removed, encodings, skipped, examples, seconds } = report;
   const kept = annotations - embedded;
   console.log(
     `${color('bold', plural(annotations, 'annotation'))} of ${plural(files, 'file')} in ${seconds.toFixed(seconds < 10 ? 2 : 1)} s` +
@@ -56,12 +56,14 @@ function summarise(report, directory, values, color) {
     removed > 0 && `${plural(removed, 'file')} forgotten`,
   ];
   console.log(`  ${parts.filter(Boolean).join(', ')}`);
+  const others = Object.entries(encodings).map(([encoding, count]) => `${number.format(count)} in ${encoding}`);
+  if (others.length > 0) console.log(color('dim', `  Not in UTF-8: ${others.join(', ')}`));
   const reasons = Object.entries(skipped).map(([reason, count]) => `${number.format(count)} ${reason}`);
   if (reasons.length > 0) console.log(color('dim', `  Files left out: ${reasons.join(', ')}`));
   if (values.verbose) for (const { file, reason } of examples) console.log(color('dim', `    ${plain(file) || '(name unknown)'}: ${reason}`));
   if (files === 0) {
     const extensions = CodeIndex.extensions.map((extension) => `.${extension}`).join(' ');
-    console.log(`There is no source file in ${directory} that .gitignore does not exclude (looked for ${extensions}).`);
+    console.log(`There is no source file in ${plain(directory)} that .gitignore does not exclude (looked for ${extensions}).`);
   } else if (annotations > 0) {
     console.log(`Now search it: ${color('cyan', advice('search', directory, values))}`);
   }

@@ -1,20 +1,20 @@
 'use strict';
 
 const { existsSync } = require('node:fs');
-const { dirname, join, relative } = require('node:path');
+const { dirname, join, sep } = require('node:path');
 
 const { CodeIndex } = require('embedcore');
 
 const { paint, plain, shortened } = require('../terminal');
-const { UsageError, directoryOf, explained, generatorOf } = require('../usage');
+const { UsageError, directoryOf, explained, generatorOf, here, named } = require('../usage');
 
 const options = { limit: { type: 'string' }, json: { type: 'boolean' }, model: { type: 'string' } };
 
 /** The nearest directory with an index, from the current one upwards. */
 function indexed() {
-  for (let directory = process.cwd(); ; directory = dirname(directory)) {
+  for (let directory = here(); ; directory = dirname(directory)) {
     if (existsSync(join(directory, '.embedcore', 'index.sqlite'))) return directory;
-    if (directory === dirname(directory)) return process.cwd();
+    if (directory === dirname(directory)) return here();
   }
 }
 
@@ -33,14 +33,16 @@ async function search(rest, values) {
   } catch (error) {
     throw explained(error, directory, values);
   }
-  if (json) return console.log(JSON.stringify(matches, undefined, 2));
+  // Files are named from here, so that they can be opened.
+  const where = named(directory).replaceAll(sep, '/');
+  const shown = (file) => (where ? `${where.replace(/\/$/, '')}/${file}` : file);
+  if (json) return console.log(JSON.stringify(matches.map((match) => ({ ...match, file: shown(match.file) })), undefined, 2));
   const color = paint(process.stdout);
-  if (matches.length === 0) console.log(`Nothing is indexed in ${directory} yet.`);
-  const where = relative(process.cwd(), directory);
+  if (matches.length === 0) console.log(`Nothing is indexed in ${plain(directory)} yet.`);
   // Lines are cut where they would wrap; what reads a pipe gets them whole.
   const width = process.stdout.isTTY && process.stdout.columns ? Math.max(10, process.stdout.columns - 8) : Infinity;
   for (const { file, line, signature, summary, score } of matches) {
-    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${where && `${where}/`}${file}:${line}`))}`);
+    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${shown(file)}:${line}`))}`);
     console.log(`       ${color('bold', shortened(plain(signature), width))}`);
     if (summary) console.log(color('dim', `       ${shortened(plain(summary), width)}`));
   }
