@@ -221,22 +221,3 @@ impl Strings {
         })
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn strings_come_back_as_they_were(units in prop::collection::vec(
-            prop_oneof![0u16..0x80, Just(0xfffd), 0xd7f0u16..0xe010, any::<u16>()], 0..12,
-        )) {
-            let mut bytes = Vec::new();
-            append_wide(&units, &mut bytes);
-            prop_assert_eq!(String::from_utf16(&units).ok(), String::from_utf8(bytes.clone()).ok());
-            prop_assert_eq!(to_units(&bytes), units);
-        }
-    }
-}
