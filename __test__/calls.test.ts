@@ -1,11 +1,11 @@
 // Calls that are not awaited, limits of one call beside another one, inputs that change: what a call is, and when.
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 
-import { EmbeddingError, OptimizedEmbeddingGenerator, type Annotation } from 'embedcore';
+import { EmbeddingError, InferenceCache, IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, PerformanceMonitor, type Annotation } from 'embedcore';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { copyOf, distance, failure, model, ready, texts } from './support';
@@ -153,6 +153,33 @@ describe('a call is of the moment when it is made', () => {
     cpSync(bert, join(process.env.HOME, 'models', 'mine'), { recursive: true });
     expect((await ready({ modelPath: '~/models/mine', cache: false })).getModelInfo().pooling).toBe('mean');
   });
+});
+
+test('a persistPath of a cache or a monitor is of the moment, too, and may begin with ~/', async () => {
+  const [home, elsewhere, before] = [{ ...process.env }, folder(), process.cwd()];
+  onTestFinished(() => {
+    Object.assign(process.env, home);
+    process.chdir(before);
+  });
+  process.env.HOME = process.env.USERPROFILE = folder();
+  process.chdir(elsewhere);
+  const made = (name: string) => [
+    new IntelligentEmbeddingCache({ persistPath: `${name}/one.db` }),
+    new InferenceCache({ persistPath: `${name}/two.db` }),
+    new PerformanceMonitor({ persistPath: `${name}/three.json` }),
+  ] as const;
+  for (const name of ['~', '.']) {
+    const [cache, results, monitor] = made(name);
+    process.chdir(before);
+    await cache.set('key', 'content', [1, 2]);
+    await results.set('prompt', { answer: 1 });
+    await monitor.save();
+    await Promise.all([cache.close(), results.close()]);
+    const directory = name === '~' ? process.env.HOME : elsewhere;
+    expect(readdirSync(directory)).toEqual(expect.arrayContaining(['one.db', 'two.db', 'three.json']));
+    process.chdir(elsewhere);
+  }
+  expect(existsSync('~')).toBe(false);
 });
 
 describe('limits of one call are no limits of another one', () => {

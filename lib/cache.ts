@@ -37,6 +37,7 @@ import { annotationFields, invalid, requireArray, show, type Annotation } from '
 import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, settled, type NativeCache } from './native';
 import { crossing, optionReader } from './options';
+import { pathNow } from './paths';
 import type { EmbeddingResult } from './result';
 import { Flights, type Flight } from './single-flight';
 
@@ -116,7 +117,7 @@ export const readCache = optionReader<CacheOptions>({
   enableContentValidation: true,
   maintenanceInterval: true,
   hitRatioThreshold: true,
-  persistPath: true,
+  persistPath: pathNow,
   maxDiskMB: true,
   namespace: true,
   model: true,

@@ -680,8 +680,7 @@ function cacheSettings(
   logger: Logger | undefined,
 ): CacheOptions | IntelligentEmbeddingCache | false {
   if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
-  const path = settings.persistPath !== undefined && { persistPath: pathNow(settings.persistPath, 'persistPath') as string };
-  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings, ...path };
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings };
 }
 
 /** A duration for a person. */

@@ -37,6 +37,7 @@ import { invalid, requireArray, show } from './input';
 import { logOf, type Log, type Logger } from './log';
 import { call, native, settle, settled, type NativePrompt, type NativeResults, type NativeStored } from './native';
 import { crossing, optionReader, read, record, refused, type Given } from './options';
+import { pathNow } from './paths';
 import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
 import { Flights, type Flight } from './single-flight';
 
@@ -110,7 +111,7 @@ const readOptions = optionReader<InferenceCacheOptions>({
   ttlSecondsByType: record,
   maxValueMB: true,
   maintenanceInterval: true,
-  persistPath: true,
+  persistPath: pathNow,
   maxDiskMB: true,
   namespace: true,
   semantic: readSemantic,

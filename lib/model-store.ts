@@ -2,6 +2,7 @@ import type { Dtype, FetchProgress } from './generator';
 import { invalid } from './input';
 import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from './native';
 import { crossing, optionReader, type Names } from './options';
+import { pathNow } from './paths';
 import { checkWatch, watched, type Watch } from './watch';
 
 /** Options of {@link ModelStore}. */
@@ -26,7 +27,7 @@ export interface AddModelOptions extends VerifyModelOptions {
   dtype?: Dtype | undefined;
 }
 
-const readOptions = optionReader<ModelStoreOptions>({ cacheDir: true });
+const readOptions = optionReader<ModelStoreOptions>({ cacheDir: pathNow });
 
 const WATCH: Names<VerifyModelOptions> = { signal: true, progressCallback: true };
 

@@ -9,6 +9,7 @@ import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, Operatio
 import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from './native';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
 import { crossing, optionReader, refused, untouched, type Names } from './options';
+import { pathNow } from './paths';
 
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
@@ -76,7 +77,7 @@ const MEASURE: Names<MeasureOptions> = { batchSize: true };
 const RECORD_MANY: Names<RecordManyOptions> = { ...MEASURE, success: true };
 const STOP: Names<StopOptions> = { ...RECORD_MANY, error: untouched };
 
-const readMonitor = optionReader<MonitorOptions>({ maxCycles: true, persistPath: true, persistInterval: true });
+const readMonitor = optionReader<MonitorOptions>({ maxCycles: true, persistPath: pathNow, persistInterval: true });
 const readMeasure = optionReader(MEASURE);
 const readRecordMany = optionReader(RECORD_MANY);
 const readStop = optionReader(STOP);
@@ -184,7 +185,6 @@ export class PerformanceMonitor implements AsyncDisposable {
     }
     const shared = (options as unknown) === GLOBAL;
     // What it means now, wherever the process goes.
-    if (typeof rest.persistPath === 'string' && rest.persistPath !== '') rest.persistPath = resolve(rest.persistPath);
     const own = call(() => (shared ? native().NativeMonitor.global() : new (native().NativeMonitor)(crossing(rest))));
     this.#native = own;
     monitorHandles.set(this, own);

@@ -179,7 +179,7 @@ async fn a_limit_of_one_call_is_none_of_another_that_waits_for_the_same_texts() 
             };
             let (limited, free) = (call(Some(20_000)), call(None));
             if let Ok(answer) = limited.await.unwrap() {
-                assert_eq!(on_error, OnError::Skip);
+                // What it has, the other one has computed.
                 assert!(answer.items.iter().all(|item| item.error.is_some() || item.from_cache));
             }
             let answer = free.await.unwrap().unwrap();
