@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 19] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("files", &[]),
     ("host", &[]),
