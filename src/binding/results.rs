@@ -254,7 +254,11 @@ impl NativeResults {
             return Ok(Either::A(()));
         }
         let inner = Arc::clone(&self.inner);
-        blocking(env, move || Ok(inner.await_room())).map(Either::B)
+        blocking(env, move || {
+            inner.await_room();
+            Ok(())
+        })
+        .map(Either::B)
     }
 
     /// See `Results::attach`. A promise only if it has to wait for the disk.

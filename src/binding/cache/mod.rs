@@ -265,7 +265,11 @@ impl NativeCache {
             return Ok(Either::A(()));
         }
         let cache = Arc::clone(&self.inner);
-        blocking(env, move || Ok(cache.await_room())).map(Either::B)
+        blocking(env, move || {
+            cache.await_room();
+            Ok(())
+        })
+        .map(Either::B)
     }
 
     /// See `EmbeddingCache::contains`.

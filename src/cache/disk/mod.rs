@@ -457,8 +457,11 @@ impl Shared {
         let call = Call {
             work: Box::new(move |writer| match writer.map_err(|fault| fault.clone()).and_then(&mut work) {
                 Err(fault @ Fault::Busy(_)) => Err(fault),
-                // Whoever asked may have gone.
-                outcome => Ok(drop(sender.send(outcome))),
+                outcome => {
+                    // Whoever asked may have gone.
+                    sender.send(outcome).ok();
+                    Ok(())
+                }
             }),
             over: Arc::clone(&over),
         };

@@ -24,6 +24,9 @@ const TOMBSTONES: usize = 250_000;
 /// How long another program may hold the file before calls go on without it.
 const BRIEF: Duration = Duration::from_millis(100);
 
+/// How long a file may be held before that is trouble, if it was not opened yet.
+const LONG_OPENING: Duration = Duration::from_secs(1);
+
 /// How long those wait for a file that another program holds who asked for nothing but that the file knows.
 const LONG: Duration = Duration::from_secs(8);
 
@@ -83,6 +86,9 @@ impl Op {
     }
 }
 
+/// Which entry of a key: when it was made, and of which content.
+type Which = (u64, Option<[u8; 32]>);
+
 /// Rows that are no answers although they are in the file.
 #[derive(Default, Clone)]
 pub(super) struct Hidden {
@@ -90,8 +96,8 @@ pub(super) struct Hidden {
     pub(super) clears: Vec<(u64, Selection)>,
     /// What was made before that time may have been replaced while the file could not be written.
     pub(super) before_ms: u64,
-    /// Those that were looked up with another content than theirs: when they were made, and of which content.
-    pub(super) forgotten: Arc<HashMap<Key, (u64, Option<[u8; 32]>)>>,
+    /// Those that were looked up with another content than theirs.
+    pub(super) forgotten: Arc<HashMap<Key, Which>>,
 }
 
 impl Hidden {
@@ -122,10 +128,12 @@ impl Hidden {
     }
 }
 
+/// Gives the fault where it is to be tried again, because another program holds the file.
+type Work = dyn FnMut(Result<&mut Writer, &Fault>) -> Result<(), Fault> + Send;
+
 /// Work for the writing thread that somebody waits for.
 pub(super) struct Call {
-    /// Gives the fault where it is to be tried again, because another program holds the file.
-    pub(super) work: Box<dyn FnMut(Result<&mut Writer, &Fault>) -> Result<(), Fault> + Send>,
+    pub(super) work: Box<Work>,
     /// Whoever asked has gone on without it.
     pub(super) over: Arc<AtomicBool>,
 }
@@ -320,7 +328,8 @@ impl Shared {
     pub(super) fn opened(&self) -> MutexGuard<'_, Queue> {
         let opened = |queue: &Queue| queue.phase != Phase::Opening || queue.ended;
         let queue = self.wait_until(self.queue(), Patience::Brief, opened);
-        if !opened(&queue) {
+        // To begin a file takes its first writer some time, too.
+        if !opened(&queue) && queue.held_since.is_some_and(|since| since.elapsed() >= LONG_OPENING) {
             self.fails("another program holds it");
         }
         queue

@@ -270,7 +270,11 @@ impl Shared {
         self.note_usage(writer.usage()?);
         self.watch()?;
         self.unchecked.store(true, Ordering::Release);
-        self.queue().phase = Phase::Ready;
+        let mut queue = self.queue();
+        queue.phase = Phase::Ready;
+        // Whatever was met, it was in the file of before.
+        queue.trouble = None;
+        drop(queue);
         self.works();
         self.progress.notify_all();
         Ok(writer)

@@ -61,9 +61,10 @@ const LOG_BYTES: u64 = 32 << 20;
 /// In `meta`: how many transactions there were.
 pub const TRANSACTIONS: &str = "transactions";
 
-/// What every file of SQLite begins with, and where its header says whose it is.
+/// What every file of SQLite begins with, where its header says whose it is, and what the first page of a cache has, too.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const APPLICATION_AT: usize = 68;
+const OF_A_CACHE: &[u8] = b"INDEX entries_key ON entries";
 
 /// Moves a broken file out of the way with everything that belongs to it; where to. `None`: somebody else did already, or
 /// it is not broken.
@@ -111,23 +112,20 @@ impl Identity {
 
 /// Refuses a file that is not one of this release's, however broken it is.
 fn refuse_others(path: &Path) -> Result<()> {
-    let readable =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-    if let Ok(connection) = readable
-        && prepare(&connection).is_ok()
-        && let Err(foreign @ Fault::Foreign(_)) = is_current(&connection)
-    {
-        return Err(foreign);
-    }
-    let mut header = Vec::new();
-    File::open(path)?.take(APPLICATION_AT as u64 + 4).read_to_end(&mut header)?;
-    let of_sqlite = header.iter().zip(MAGIC).all(|(is, magic)| is == magic);
-    let whose = header.get(APPLICATION_AT..).and_then(|id| id.try_into().ok()).map(i32::from_be_bytes);
-    match whose {
-        Some(APPLICATION_ID) => Ok(()),
-        // Cut off before it says whose it is.
-        None if of_sqlite => Ok(()),
-        _ => Err(Fault::Foreign("it is no cache, but a file of another program: choose another path".to_owned())),
+    let mut page = Vec::new();
+    File::open(path)?.take(PAGE_BYTES).read_to_end(&mut page)?;
+    let whose = page.get(APPLICATION_AT..APPLICATION_AT + 4).and_then(|id| id.try_into().ok()).map(i32::from_be_bytes);
+    let made_by_us = page.windows(OF_A_CACHE.len()).any(|bytes| bytes == OF_A_CACHE);
+    // Cut off before it says whose it is.
+    let cut_off = whose.is_none() && page.iter().zip(MAGIC).all(|(is, magic)| is == magic);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(path, flags).map_err(Fault::from);
+    match opened.and_then(|connection| prepare(&connection).and_then(|()| is_current(&connection))) {
+        // Its first page may still be in the log.
+        Ok(()) => Ok(()),
+        Err(foreign @ Fault::Foreign(_)) if whose == Some(APPLICATION_ID) || !made_by_us => Err(foreign),
+        Err(_) if whose == Some(APPLICATION_ID) || made_by_us || cut_off => Ok(()),
+        Err(_) => Err(Fault::Foreign("it is no cache, but a file of another program: choose another path".to_owned())),
     }
 }
 
