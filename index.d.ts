@@ -229,7 +229,7 @@ export interface CachedResult extends EmbeddingResult {
 export interface CacheLookup {
 	key: string;
 	/** What the entry must have been set with; not needed without `enableContentValidation`. */
-	content?: string;
+	content?: string | undefined;
 }
 /** One entry of {@link IntelligentEmbeddingCache.setMany}. */
 export interface CacheEntry extends CacheEntryOptions {
@@ -459,7 +459,9 @@ export interface MemoryThresholds {
 export interface MemoryProcessorOptions {
 	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
 	strategies?: ProcessingStrategy[] | undefined;
-	memoryThresholds?: Partial<MemoryThresholds> | undefined;
+	memoryThresholds?: {
+		[Level in keyof MemoryThresholds]?: number | undefined;
+	} | undefined;
 	/** How often memory is looked at, in milliseconds. Default 1000. */
 	monitoringInterval?: number | undefined;
 	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
@@ -768,16 +770,16 @@ export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): Monitor
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {
 	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
-	prefix?: string;
+	prefix?: string | undefined;
 	/** Labels of every sample, such as the service's name. */
-	labels?: Record<string, string>;
+	labels?: Record<string, string> | undefined;
 }
 /** What of a snapshot becomes a table. */
 export type CsvTable = "operations" | "caches" | "cycles";
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
 	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
-	spans?: boolean;
+	spans?: boolean | undefined;
 	/** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
 	api?: unknown;
 }
@@ -789,27 +791,27 @@ export interface OpenTelemetryConnection extends Disposable {
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
 	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
-	maxCycles?: number;
+	maxCycles?: number | undefined;
 	/**
 	 * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
 	 * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
 	 */
-	persistPath?: string;
+	persistPath?: string | undefined;
 	/** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
-	persistInterval?: number;
+	persistInterval?: number | undefined;
 }
 /** What is known of an operation beside its time. */
 export interface RecordOptions {
 	/** Items that it has processed: a whole number from 0. Default 1. */
-	batchSize?: number;
+	batchSize?: number | undefined;
 	/** Whether it succeeded; what failed has processed nothing. Default true. */
-	success?: boolean;
+	success?: boolean | undefined;
 	/** Memory in bytes: what was held, or what was held before and after and the most between. */
 	memory?: number | {
 		before: number;
 		after: number;
-		peak?: number;
-	};
+		peak?: number | undefined;
+	} | undefined;
 	/** What went wrong, to be kept among the latest errors. Makes `success` false. */
 	error?: unknown;
 }
@@ -822,26 +824,26 @@ export type RecordManyOptions = Pick<RecordOptions, "batchSize" | "success">;
 /** Options of {@link PerformanceMonitor.recordLlmCall}. */
 export interface LlmCallOptions {
 	/** Whether a cache answered it. Default false. */
-	cacheHit?: boolean;
+	cacheHit?: boolean | undefined;
 	/** Milliseconds. Default 0. */
-	duration?: number;
+	duration?: number | undefined;
 }
 /** Options of {@link PerformanceMonitor.recordValidation}. */
 export interface ValidationOptions {
 	/** Milliseconds. Default 0. */
-	duration?: number;
+	duration?: number | undefined;
 	/** Things that were validated. Default 1. */
-	count?: number;
+	count?: number | undefined;
 }
 /** Options of {@link PerformanceMonitor.recordFileOperation}. */
 export interface FileOperationOptions {
 	/** Files that were read or written. Default 1. */
-	count?: number;
+	count?: number | undefined;
 }
 /** Options of {@link PerformanceMonitor.endCycle}. */
 export interface EndCycleOptions {
 	/** Default true. */
-	success?: boolean;
+	success?: boolean | undefined;
 }
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = {
@@ -1203,8 +1205,8 @@ export interface GeneratorOptions {
 	maxLength?: number | undefined;
 	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
 	prompts?: {
-		document?: string;
-		query?: string;
+		document?: string | undefined;
+		query?: string | undefined;
 	} | undefined;
 	/**
 	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
@@ -1749,16 +1751,16 @@ export interface DashboardMetrics {
 /** Options of {@link PerformanceDashboard}. */
 export interface DashboardOptions {
 	/** Default: the global one. */
-	monitor?: PerformanceMonitor;
-	generator?: DashboardSource;
+	monitor?: PerformanceMonitor | undefined;
+	generator?: DashboardSource | undefined;
 	/** Whose tiers are shown. Default: the generator's own. */
-	cache?: DashboardSource;
+	cache?: DashboardSource | undefined;
 	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
-	interval?: number;
+	interval?: number | undefined;
 	/** Points that are kept. Default 900: a quarter of an hour. */
-	history?: number;
+	history?: number | undefined;
 	/** What the page is called. Default `embedcore`. */
-	title?: string;
+	title?: string | undefined;
 }
 /** What happened between two points. Durations in milliseconds. */
 export interface TimelinePoint {
@@ -1815,17 +1817,17 @@ export interface DashboardSnapshot extends MonitorSnapshot {
 /** Options of {@link PerformanceDashboard.serve}. */
 export interface ServeOptions {
 	/** 0 (default): any that is free. */
-	port?: number;
+	port?: number | undefined;
 	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-	host?: string;
+	host?: string | undefined;
 	/**
 	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
 	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
 	 * visits it; else any.
 	 */
-	allowedHosts?: string[];
+	allowedHosts?: string[] | undefined;
 	/** Whether the process stays alive for it. Default false. */
-	keepAlive?: boolean;
+	keepAlive?: boolean | undefined;
 }
 /** A page that is being served. */
 export interface DashboardServer extends AsyncDisposable {
@@ -2006,27 +2008,27 @@ export interface InferenceKeyOptions {
 	 * The type of the result: by it, times to live are set, results are counted and can be invalidated. Default
 	 * `'text_inference'`, `'vision_inference'` or `'audio_inference'`, by `modality`.
 	 */
-	type?: string;
+	type?: string | undefined;
 	/** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
 	params?: unknown;
 	/** Default `'text'`. */
-	modality?: Modality;
+	modality?: Modality | undefined;
 	/** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
-	semantic?: boolean;
+	semantic?: boolean | undefined;
 }
 /** Settings of one result. */
 export interface InferenceSetOptions extends InferenceKeyOptions {
 	/** How long it is an answer, in seconds; 0: for ever. Default: its type's. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/** Anything that JSON can hold, given back with the result. */
 	metadata?: unknown;
 	/** For {@link InferenceCache.invalidate}. */
-	tags?: readonly string[];
+	tags?: readonly string[] | undefined;
 }
 /** Settings of {@link InferenceCache.wrap}. */
 export interface InferenceWrapOptions extends InferenceSetOptions {
 	/** Tells the functions that are wrapped apart. Default: the function's own name. */
-	name?: string;
+	name?: string | undefined;
 }
 /** A result that was set before. A copy: changing it never changes the cache. */
 export interface CachedInference<T = unknown> {
@@ -2155,50 +2157,50 @@ export interface SemanticOptions {
 	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
 	embed: SemanticEmbedder;
 	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
-	threshold?: number;
+	threshold?: number | undefined;
 	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
-	limit?: number;
+	limit?: number | undefined;
 	/** Names the model behind a function, so that vectors of another one are never compared with its. */
-	model?: string;
+	model?: string | undefined;
 }
 /** Options of {@link InferenceCache}. */
 export interface InferenceCacheOptions {
 	/** Most entries in memory. Default 10000. */
-	maxEntries?: number;
+	maxEntries?: number | undefined;
 	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
-	maxMemoryMB?: number;
+	maxMemoryMB?: number | undefined;
 	/** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
-	ttlSeconds?: number;
+	ttlSeconds?: number | undefined;
 	/**
 	 * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
 	 * for `api`.
 	 */
-	ttlSecondsByType?: Record<string, number>;
+	ttlSecondsByType?: Record<string, number> | undefined;
 	/** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
-	maxValueMB?: number;
+	maxValueMB?: number | undefined;
 	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number;
+	maintenanceInterval?: number | undefined;
 	/**
 	 * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
 	 * {@link CacheOptions.persistPath}. Default: memory only.
 	 */
-	persistPath?: string;
+	persistPath?: string | undefined;
 	/**
 	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
 	 * and evicts nothing: a `rejected` event tells. Default: no limit.
 	 */
-	maxDiskMB?: number;
+	maxDiskMB?: number | undefined;
 	/** Keeps different uses of one file apart. */
-	namespace?: string;
+	namespace?: string | undefined;
 	/** Finds results of prompts that mean the same. Default: only of the same content. */
-	semantic?: SemanticOptions;
+	semantic?: SemanticOptions | undefined;
 	/** Told of each hit and miss, by type: a `PerformanceMonitor`. */
 	monitor?: {
 		cacheHit(type: string): void;
 		cacheMiss(type: string): void;
-	};
+	} | undefined;
 	/** Told what happens to the file, and of near hits. */
-	logger?: Logger;
+	logger?: Logger | undefined;
 }
 /** What {@link InferenceCache.invalidate} deletes. */
 export interface InvalidateOptions {
@@ -2384,11 +2386,11 @@ export declare class ModelStore {
 /** Options of {@link monitored}. */
 export interface MonitoredOptions {
 	/** What the operation is called. Default: `Class.method`. */
-	name?: string;
+	name?: string | undefined;
 	/** Default: the global one. */
-	monitor?: PerformanceMonitor;
+	monitor?: PerformanceMonitor | undefined;
 	/** Items of a call, by its arguments. Default 1. */
-	batchSize?: (...args: any[]) => number;
+	batchSize?: ((...args: any[]) => number) | undefined;
 }
 /** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
 export interface MonitoredDecorator {

@@ -1,7 +1,7 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
 import { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
-import { GeneratorOptions, OptimizedEmbeddingGenerator } from 'embedcore';
+import { GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
 
 /**
  * Options of {@link EmbedcoreEmbeddings}: those of a generator, or a `generator`; and those that all embeddings of LangChain
@@ -10,14 +10,14 @@ import { GeneratorOptions, OptimizedEmbeddingGenerator } from 'embedcore';
  */
 export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOptions {
 	/** Another word for `modelPath`. */
-	model?: string;
+	model?: string | undefined;
 	/** One that you have, and that you clean up; instead of options of one. */
-	generator?: OptimizedEmbeddingGenerator;
+	generator?: OptimizedEmbeddingGenerator | undefined;
 	/**
 	 * Gives up on a call after so many milliseconds (`TIMED_OUT`): those that it waits for its turn, for the model and between
 	 * attempts included. Default: never.
 	 */
-	timeoutMs?: number;
+	timeoutMs?: number | undefined;
 }
 interface GeneratorEmbeddings extends LangChainEmbeddings, AsyncDisposable {
 	readonly generator: OptimizedEmbeddingGenerator;

@@ -1,56 +1,56 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from 'embedcore';
+import { GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from './index.js';
 
 /** Options of {@link EmbeddingServer} and {@link serve}. */
 export interface EmbeddingServerOptions {
 	/** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
-	generator?: GeneratorOptions | OptimizedEmbeddingGenerator;
+	generator?: GeneratorOptions | OptimizedEmbeddingGenerator | undefined;
 	/** What clients call the model. Default: its id; of a path, the last part. */
-	modelId?: string;
+	modelId?: string | undefined;
 	/** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
-	aliases?: string[];
+	aliases?: string[] | undefined;
 	/** 0: any that is free. Default 8080. */
-	port?: number;
+	port?: number | undefined;
 	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody who reaches it. */
-	host?: string;
+	host?: string | undefined;
 	/**
 	 * Names, such as `'box.example'`, by which it may be asked for (the header `Host`, without the port) beside 127.0.0.1 and
 	 * localhost; `'*'`: any. Others are refused (403). Default: none where `host` is an address of this machine only, so that
 	 * no web page can reach the server through the browser of who visits it; else any.
 	 */
-	allowedHosts?: string[];
+	allowedHosts?: string[] | undefined;
 	/**
 	 * What clients have to send as `Authorization: Bearer …`, or several of them: printable ASCII, no blank at either end.
 	 * Default: nothing. `/health` is open to all.
 	 */
-	apiKey?: string | string[];
+	apiKey?: string | string[] | undefined;
 	/** Most texts of one request. Default 2048, as OpenAI's. */
-	maxBatchItems?: number;
+	maxBatchItems?: number | undefined;
 	/** Most megabytes of one body. Default 8. */
-	maxBodyMB?: number;
+	maxBodyMB?: number | undefined;
 	/** Most requests that have arrived and are not yet answered; more are asked to come back (429). Default 512. */
-	maxQueuedRequests?: number;
+	maxQueuedRequests?: number | undefined;
 	/** Most megabytes of all bodies and vectors together; the same. A request that is alone is always taken. Default 256. */
-	maxQueuedMB?: number;
+	maxQueuedMB?: number | undefined;
 	/** Longest time, in milliseconds, that a body may take to arrive (408). Default 30000. */
-	bodyTimeoutMs?: number;
+	bodyTimeoutMs?: number | undefined;
 	/** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
-	timeoutMs?: number;
+	timeoutMs?: number | undefined;
 	/** Longest time, in milliseconds, that {@link EmbeddingServer.close} takes. Default 8000. */
-	drainTimeoutMs?: number;
+	drainTimeoutMs?: number | undefined;
 	/** Where requests are counted and timed, for `/metrics`. Default: one of its own. */
-	monitor?: PerformanceMonitor;
+	monitor?: PerformanceMonitor | undefined;
 }
 /** Options of {@link EmbeddingServer.listen}. */
 export interface ListenOptions {
 	/** Told of files that are fetched from the hub. */
-	progressCallback?: InitializeOptions["progressCallback"];
+	progressCallback?: InitializeOptions["progressCallback"] | undefined;
 }
 /** Options of {@link EmbeddingServer.close}. */
 export interface CloseOptions {
 	/** Longest time, in milliseconds, that it waits for what runs: 0 to 3600000. Default: `drainTimeoutMs`. */
-	timeoutMs?: number;
+	timeoutMs?: number | undefined;
 }
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and

@@ -13,7 +13,7 @@ import {
 } from 'embedcore';
 import { describe, expect, test } from 'vitest';
 
-import { copyOf, failure, model, ready } from './support';
+import { copyOf, failure, model, ready, root } from './support';
 
 const bert = { modelPath: model('bert-mean') };
 
@@ -236,10 +236,36 @@ describe('models', () => {
   test('with a tokenizer that contradicts itself', async () => {
     const directory = copyOf('bert-mean');
     const path = join(directory, 'tokenizer.json');
-    const tokenizer = JSON.parse(readFileSync(path, 'utf8')) as { post_processor: { single: object[] } };
-    tokenizer.post_processor.single = [{ Sequence: { id: 'B', type_id: 0 } }];
-    writeFileSync(path, JSON.stringify(tokenizer));
-    await refuses(directory, /tokenizer\.json/);
+    const sound = readFileSync(path, 'utf8');
+    type Template = { single: object[]; special_tokens: Record<string, { id: string; ids: number[]; tokens: string[] }> };
+    const cases: [(template: Template) => void, RegExp][] = [
+      [(template) => (template.single = [{ Sequence: { id: 'B', type_id: 0 } }]), /a place for a second one/],
+      [(template) => template.single.push({ SpecialToken: { id: '[NONE]', type_id: 0 } }), /\[NONE\]/],
+      [(template) => template.special_tokens['[CLS]']!.ids.push(1), /\[CLS\] has 2 ids for 1 tokens/],
+      [(template) => (template.special_tokens['[SEP]']!.tokens = []), /\[SEP\] has 1 ids for 0 tokens/],
+    ];
+    for (const [damage, says] of cases) {
+      const tokenizer = JSON.parse(sound) as { post_processor: Template };
+      damage(tokenizer.post_processor);
+      writeFileSync(path, JSON.stringify(tokenizer));
+      await refuses(directory, /tokenizer\.json/);
+      await refuses(directory, says);
+    }
+  });
+
+  test('that make native code panic print nothing, whatever the environment asks for', () => {
+    const directory = copyOf('bert-mean');
+    const path = join(directory, 'tokenizer.json');
+    const tokenizer = JSON.parse(readFileSync(path, 'utf8')) as { post_processor: object };
+    // Within a processor that is not looked into.
+    tokenizer.post_processor = { type: 'RobertaProcessing', sep: ['[SEP]', 3], cls: ['[CLS]', 2], trim_offsets: true, add_prefix_space: false };
+    writeFileSync(path, JSON.stringify({ ...tokenizer, added_tokens: [{ id: 4294967295, content: 'x', single_word: false, lstrip: false, rstrip: false, normalized: false, special: true }] }));
+    const code = `const { OptimizedEmbeddingGenerator } = require(${JSON.stringify(root)});
+      const generator = new OptimizedEmbeddingGenerator({ modelPath: ${JSON.stringify(directory)} });
+      generator.initialize().then(() => generator.embed(['x', 'y'])).then(() => console.log('answered'), (error) => console.log(error.code));`;
+    const { stdout, stderr } = spawnSync(process.execPath, ['-e', code], { encoding: 'utf8', env: { ...process.env, RUST_BACKTRACE: '1' } });
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/^(MODEL_INIT_FAILED|EMBEDDING_GENERATION_FAILED|answered)$/m);
   });
 
   test('whose directory vanishes after they were loaded', async () => {

@@ -1,5 +1,5 @@
 // What an installation does when something is wrong with it, and where little is allowed.
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -51,9 +51,17 @@ interface Ended {
   err: string;
 }
 
-function run(cwd: string, code: string, options: { env?: NodeJS.ProcessEnv; uid?: number; gid?: number } = {}): Promise<Ended> {
+interface RunOptions {
+  env?: NodeJS.ProcessEnv;
+  uid?: number;
+  gid?: number;
+  /** For Node.js. */
+  flags?: string[];
+}
+
+function run(cwd: string, code: string, { flags = [], ...options }: RunOptions = {}): Promise<Ended> {
   return new Promise((resolve) => {
-    execFile(process.execPath, ['-e', code], { cwd, timeout: 60_000, ...options }, (error, out, err) => {
+    execFile(process.execPath, [...flags, '-e', code], { cwd, timeout: 60_000, ...options }, (error, out, err) => {
       resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
     });
   });
@@ -234,4 +242,109 @@ test.runIf(process.platform !== 'win32')('a read-only file system, without a hom
   for (const path of readdirSync(directory, { recursive: true, encoding: 'utf8' })) if (!path.includes('builtin')) chmodSync(join(directory, path), 0o755);
   expect(ended).toEqual({ code: 0, err: '' });
   expect(out).toBe('512\nCACHE_STORAGE_FAILED true\n');
+});
+
+/** The permission model has lost its prefix. */
+const permission = process.allowedNodeEnvironmentFlags.has('--permission') ? '--permission' : '--experimental-permission';
+
+test.each([
+  ['--no-addons', ['--no-addons'], /--no-addons \(see NODE_OPTIONS, too\)/],
+  ['the permission model', [permission, '--allow-fs-read=*'], /permission model forbids addons: start it with --allow-addons/],
+])('addons that Node.js was told to refuse are told so: %s', async (_name, flags, says) => {
+  const directory = project();
+  installRoot(directory);
+  installPlatform(directory);
+  const { out } = await run(directory, attempt, { flags });
+  expect(out).toMatch(/^true BACKEND_UNAVAILABLE /);
+  expect(out).toMatch(says);
+  expect(out).not.toContain('install again');
+});
+
+test('with what it asks for, the permission model lets it work', async () => {
+  const directory = project();
+  installRoot(directory);
+  installPlatform(directory);
+  expect((await run(directory, attempt, { flags: [permission, '--allow-fs-read=*', '--allow-addons'] })).out).toBe('works\n');
+});
+
+test('files that the permission model hides are named with the flag for them', async () => {
+  const directory = project();
+  const folder = installRoot(directory);
+  installPlatform(directory);
+  const flags = [permission, '--allow-addons', `--allow-fs-read=${join(folder, 'dist')}`, `--allow-fs-read=${join(folder, 'package.json')}`];
+  const { out } = await run(directory, attempt, { flags });
+  expect(out).toMatch(/^true BACKEND_UNAVAILABLE .*--allow-fs-read=/);
+});
+
+const root0 = process.platform === 'linux' && process.getuid!() === 0;
+
+/** A command that runs Node.js in a namespace of its own, where mounts may be changed. */
+const privately = (prepare: string, code: string) =>
+  new Promise<Ended>((resolve) => {
+    execFile('unshare', ['-m', 'sh', '-c', `${prepare} && exec "$0" -e "$1"`, process.execPath, code], { timeout: 60_000 }, (error, out, err) => {
+      resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
+    });
+  });
+
+const mayMount = root0 && spawnSync('unshare', ['-m', 'mount', '-t', 'tmpfs', 'none', '/mnt']).status === 0;
+
+test.runIf(mayMount)('a file system from which nothing may run is named', async () => {
+  const directory = project();
+  installRoot(directory);
+  installPlatform(directory);
+  const prepare = `cp -rL ${directory} ${directory}.copy && mount -t tmpfs -o noexec none ${directory} && cp -r ${directory}.copy/. ${directory} && rm -r ${directory}.copy && cd ${directory}`;
+  const { out } = await privately(prepare, attempt);
+  expect(out).toMatch(/^true BACKEND_UNAVAILABLE .*mounted noexec/);
+  expect(out).not.toContain('install again');
+});
+
+test.runIf(mayMount)('without /proc, what is unknown is no limit', async () => {
+  const code = `const { OptimizedEmbeddingGenerator, MemoryAwareProcessor } = require(${JSON.stringify(root)});
+    (async () => {
+      const processor = new MemoryAwareProcessor();
+      for (const options of [{}, { memoryLimit: 2048 }]) {
+        const generator = new OptimizedEmbeddingGenerator({ modelPath: ${JSON.stringify(bert)}, ...options });
+        await generator.initialize();
+        const { rows } = await generator.embed(['a', 'b']);
+        const { memoryProcessor } = generator.getPerformanceMetrics();
+        console.log(rows, memoryProcessor.memoryUsagePercent >= 0, memoryProcessor.ceilingBytes >= 0, (await processor.processItems([1, 2], (batch) => batch)).length);
+        await generator.cleanup();
+      }
+      processor.stop();
+    })().catch((error) => console.log(error.code, error.message));`;
+  const { err, ...rest } = await privately('mount -t tmpfs none /proc', code);
+  expect(rest).toEqual({ code: 0, out: '2 true true 2\n'.repeat(2) });
+  // Said by a library in ONNX Runtime, before any of it can be told not to.
+  expect(err.replace(/^Error in cpuinfo:.*\n/gm, '')).toBe('');
+});
+
+const mayLimit = root0 && spawnSync('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, '-e', `require(${JSON.stringify(root)})`]).status === 0;
+
+test.runIf(mayLimit)('too few threads are one error that names the limit, and nothing is printed', async () => {
+  const code = `const { EmbeddingError, CodeIndex, OptimizedEmbeddingGenerator } = require(${JSON.stringify(root)});
+    (async () => {
+      const generator = new OptimizedEmbeddingGenerator({ modelPath: ${JSON.stringify(bert)} });
+      await generator.initialize();
+      console.log((await generator.embed(['a', 'b'])).rows);
+      process.exit();
+    })().catch((error) => { console.log(error instanceof EmbeddingError, error.code, error.message); process.exit(); });`;
+  const limited = (count: number) =>
+    new Promise<Ended>((resolve) => {
+      const args = [`--nproc=${count}`, 'setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, '-e', code];
+      execFile('prlimit', args, { timeout: 60_000, env: { ...process.env, RUST_BACKTRACE: '1' } }, (error, out, err) => {
+        resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
+      });
+    });
+  let refusals = 0;
+  for (let count = 8; count <= 32; count += 2) {
+    const { code: ended, out, err } = await limited(count);
+    // Node.js itself needs some.
+    if (/pthread_create|uv_thread_create|OOM|V8/.test(err)) continue;
+    expect({ count, ended, err }).toEqual({ count, ended: 0, err: '' });
+    if (out === '2\n') continue;
+    refusals++;
+    expect(out).toMatch(new RegExp(`^true BACKEND_UNAVAILABLE .*the user \\(ulimit -u\\) ${count}\\b`));
+  }
+  expect(refusals).toBeGreaterThan(0);
+  expect((await limited(200)).out).toBe('2\n');
 });

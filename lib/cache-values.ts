@@ -43,7 +43,7 @@ export interface CachedResult extends EmbeddingResult {
 export interface CacheLookup {
   key: string;
   /** What the entry must have been set with; not needed without `enableContentValidation`. */
-  content?: string;
+  content?: string | undefined;
 }
 
 /** One entry of {@link IntelligentEmbeddingCache.setMany}. */

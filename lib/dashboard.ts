@@ -34,16 +34,16 @@ export interface DashboardMetrics {
 /** Options of {@link PerformanceDashboard}. */
 export interface DashboardOptions {
   /** Default: the global one. */
-  monitor?: PerformanceMonitor;
-  generator?: DashboardSource;
+  monitor?: PerformanceMonitor | undefined;
+  generator?: DashboardSource | undefined;
   /** Whose tiers are shown. Default: the generator's own. */
-  cache?: DashboardSource;
+  cache?: DashboardSource | undefined;
   /** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
-  interval?: number;
+  interval?: number | undefined;
   /** Points that are kept. Default 900: a quarter of an hour. */
-  history?: number;
+  history?: number | undefined;
   /** What the page is called. Default `embedcore`. */
-  title?: string;
+  title?: string | undefined;
 }
 
 /** What happened between two points. Durations in milliseconds. */
@@ -81,17 +81,17 @@ export interface DashboardSnapshot extends MonitorSnapshot {
 /** Options of {@link PerformanceDashboard.serve}. */
 export interface ServeOptions {
   /** 0 (default): any that is free. */
-  port?: number;
+  port?: number | undefined;
   /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-  host?: string;
+  host?: string | undefined;
   /**
    * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
    * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
    * visits it; else any.
    */
-  allowedHosts?: string[];
+  allowedHosts?: string[] | undefined;
   /** Whether the process stays alive for it. Default false. */
-  keepAlive?: boolean;
+  keepAlive?: boolean | undefined;
 }
 
 const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, interval: true, history: true, title: true });

@@ -5,7 +5,7 @@ import { EmbeddingError, toEmbeddingError } from './errors';
 import { Inputs, annotationFields, areAnnotated, feed, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from './input';
 import { logOf, tellFailure, type Log, type Logger } from './log';
 import { Matrix, RESULTS_PER_TURN, convert, toNumbers, type EmbeddingMatrix } from './matrix';
-import { MemoryAwareProcessor, nativeProcessor, readMemoryProcessor, type MemoryProcessorOptions } from './memory-processor';
+import { MemoryAwareProcessor, nativeProcessor, ownMemory, readMemoryProcessor, type MemoryProcessorOptions } from './memory-processor';
 import type { PerformanceMonitor } from './monitor';
 import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from './native';
 import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
@@ -62,7 +62,7 @@ export interface GeneratorOptions {
   /** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
   maxLength?: number | undefined;
   /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-  prompts?: { document?: string; query?: string } | undefined;
+  prompts?: { document?: string | undefined; query?: string | undefined } | undefined;
   /**
    * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
    * before all texts, whatever their `inputType`.
@@ -473,11 +473,11 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
    * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
    */
   async optimizePerformance(): Promise<OptimizationReport> {
-    const before = process.memoryUsage.rss();
+    const before = ownMemory().rss;
     const maintenance = await this.#cache()?.optimize();
     await settle(() => this.#native.optimize());
     const { learned } = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
-    const freedBytes = Math.max(0, before - process.memoryUsage.rss());
+    const freedBytes = Math.max(0, before - ownMemory().rss);
     return { cache: maintenance ?? null, freedBytes, learned };
   }
 

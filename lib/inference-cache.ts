@@ -60,38 +60,38 @@ export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './promp
 /** Options of {@link InferenceCache}. */
 export interface InferenceCacheOptions {
   /** Most entries in memory. Default 10000. */
-  maxEntries?: number;
+  maxEntries?: number | undefined;
   /** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
-  maxMemoryMB?: number;
+  maxMemoryMB?: number | undefined;
   /** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /**
    * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
    * for `api`.
    */
-  ttlSecondsByType?: Record<string, number>;
+  ttlSecondsByType?: Record<string, number> | undefined;
   /** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
-  maxValueMB?: number;
+  maxValueMB?: number | undefined;
   /** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
-  maintenanceInterval?: number;
+  maintenanceInterval?: number | undefined;
   /**
    * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
    * {@link CacheOptions.persistPath}. Default: memory only.
    */
-  persistPath?: string;
+  persistPath?: string | undefined;
   /**
    * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
    * and evicts nothing: a `rejected` event tells. Default: no limit.
    */
-  maxDiskMB?: number;
+  maxDiskMB?: number | undefined;
   /** Keeps different uses of one file apart. */
-  namespace?: string;
+  namespace?: string | undefined;
   /** Finds results of prompts that mean the same. Default: only of the same content. */
-  semantic?: SemanticOptions;
+  semantic?: SemanticOptions | undefined;
   /** Told of each hit and miss, by type: a `PerformanceMonitor`. */
-  monitor?: { cacheHit(type: string): void; cacheMiss(type: string): void };
+  monitor?: { cacheHit(type: string): void; cacheMiss(type: string): void } | undefined;
   /** Told what happens to the file, and of near hits. */
-  logger?: Logger;
+  logger?: Logger | undefined;
 }
 
 /** What {@link InferenceCache.invalidate} deletes. */

@@ -20,29 +20,29 @@ export interface InferenceKeyOptions {
    * The type of the result: by it, times to live are set, results are counted and can be invalidated. Default
    * `'text_inference'`, `'vision_inference'` or `'audio_inference'`, by `modality`.
    */
-  type?: string;
+  type?: string | undefined;
   /** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
   params?: unknown;
   /** Default `'text'`. */
-  modality?: Modality;
+  modality?: Modality | undefined;
   /** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
-  semantic?: boolean;
+  semantic?: boolean | undefined;
 }
 
 /** Settings of one result. */
 export interface InferenceSetOptions extends InferenceKeyOptions {
   /** How long it is an answer, in seconds; 0: for ever. Default: its type's. */
-  ttlSeconds?: number;
+  ttlSeconds?: number | undefined;
   /** Anything that JSON can hold, given back with the result. */
   metadata?: unknown;
   /** For {@link InferenceCache.invalidate}. */
-  tags?: readonly string[];
+  tags?: readonly string[] | undefined;
 }
 
 /** Settings of {@link InferenceCache.wrap}. */
 export interface InferenceWrapOptions extends InferenceSetOptions {
   /** Tells the functions that are wrapped apart. Default: the function's own name. */
-  name?: string;
+  name?: string | undefined;
 }
 
 /** A result that was set before. A copy: changing it never changes the cache. */

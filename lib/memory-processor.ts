@@ -40,7 +40,7 @@ export interface MemoryThresholds {
 export interface MemoryProcessorOptions {
   /** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
   strategies?: ProcessingStrategy[] | undefined;
-  memoryThresholds?: Partial<MemoryThresholds> | undefined;
+  memoryThresholds?: { [Level in keyof MemoryThresholds]?: number | undefined } | undefined;
   /** How often memory is looked at, in milliseconds. Default 1000. */
   monitoringInterval?: number | undefined;
   /** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
@@ -317,7 +317,7 @@ export class MemoryAwareProcessor {
     return {
       totalMemory,
       availableMemory,
-      processMemory: process.memoryUsage(),
+      processMemory: ownMemory(),
       memoryUsagePercent: totalMemory > 0 ? Math.min(100, (used / totalMemory) * 100) : 0,
       availableForProcessing: availableMemory * (1 - this.#settings.memoryBuffer),
     };
@@ -369,7 +369,7 @@ export class MemoryAwareProcessor {
   }
 
   async #batch<T, R>(run: Run<T, R>, from: number, to: number, finished: (items: number) => void): Promise<void> {
-    const before = process.memoryUsage.rss();
+    const before = ownMemory().rss;
     const error = await run.call(from, to);
     if (run.over) return;
     if (!error) {
@@ -528,5 +528,14 @@ class Run<T, R> {
     }
     for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
     return undefined;
+  }
+}
+
+/** As Node.js tells it; zeros where it cannot (Linux without /proc). */
+export function ownMemory(): NodeJS.MemoryUsage {
+  try {
+    return process.memoryUsage();
+  } catch {
+    return { rss: 0, heapTotal: 0, heapUsed: 0, external: 0, arrayBuffers: 0 };
   }
 }

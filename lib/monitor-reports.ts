@@ -8,9 +8,9 @@ import { optionReader, record, refused } from './options';
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {
   /** What names begin with: letters, digits and underscores. Default `embedcore`. */
-  prefix?: string;
+  prefix?: string | undefined;
   /** Labels of every sample, such as the service's name. */
-  labels?: Record<string, string>;
+  labels?: Record<string, string> | undefined;
 }
 
 const readPrometheus = optionReader<PrometheusOptions>({ prefix: true, labels: record });

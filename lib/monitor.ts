@@ -14,24 +14,24 @@ import { pathNow } from './paths';
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
   /** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
-  maxCycles?: number;
+  maxCycles?: number | undefined;
   /**
    * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
    * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
    */
-  persistPath?: string;
+  persistPath?: string | undefined;
   /** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
-  persistInterval?: number;
+  persistInterval?: number | undefined;
 }
 
 /** What is known of an operation beside its time. */
 export interface RecordOptions {
   /** Items that it has processed: a whole number from 0. Default 1. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Whether it succeeded; what failed has processed nothing. Default true. */
-  success?: boolean;
+  success?: boolean | undefined;
   /** Memory in bytes: what was held, or what was held before and after and the most between. */
-  memory?: number | { before: number; after: number; peak?: number };
+  memory?: number | { before: number; after: number; peak?: number | undefined } | undefined;
   /** What went wrong, to be kept among the latest errors. Makes `success` false. */
   error?: unknown;
 }
@@ -48,29 +48,29 @@ export type RecordManyOptions = Pick<RecordOptions, 'batchSize' | 'success'>;
 /** Options of {@link PerformanceMonitor.recordLlmCall}. */
 export interface LlmCallOptions {
   /** Whether a cache answered it. Default false. */
-  cacheHit?: boolean;
+  cacheHit?: boolean | undefined;
   /** Milliseconds. Default 0. */
-  duration?: number;
+  duration?: number | undefined;
 }
 
 /** Options of {@link PerformanceMonitor.recordValidation}. */
 export interface ValidationOptions {
   /** Milliseconds. Default 0. */
-  duration?: number;
+  duration?: number | undefined;
   /** Things that were validated. Default 1. */
-  count?: number;
+  count?: number | undefined;
 }
 
 /** Options of {@link PerformanceMonitor.recordFileOperation}. */
 export interface FileOperationOptions {
   /** Files that were read or written. Default 1. */
-  count?: number;
+  count?: number | undefined;
 }
 
 /** Options of {@link PerformanceMonitor.endCycle}. */
 export interface EndCycleOptions {
   /** Default true. */
-  success?: boolean;
+  success?: boolean | undefined;
 }
 
 const MEASURE: Names<MeasureOptions> = { batchSize: true };

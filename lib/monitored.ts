@@ -10,11 +10,11 @@ const MAX_NAME = 256;
 /** Options of {@link monitored}. */
 export interface MonitoredOptions {
   /** What the operation is called. Default: `Class.method`. */
-  name?: string;
+  name?: string | undefined;
   /** Default: the global one. */
-  monitor?: PerformanceMonitor;
+  monitor?: PerformanceMonitor | undefined;
   /** Items of a call, by its arguments. Default 1. */
-  batchSize?: (...args: any[]) => number;
+  batchSize?: ((...args: any[]) => number) | undefined;
 }
 
 const readOptions = optionReader<MonitoredOptions>({ name: true, monitor: true, batchSize: true });

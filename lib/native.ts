@@ -318,6 +318,7 @@ export interface Addon {
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   writeItems(items: NativeItems): Buffer;
   writeManyItems(items: NativeItems): Promise<Buffer>;
+  checkThreads(): void;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;

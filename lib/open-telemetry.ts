@@ -9,7 +9,7 @@ import { optionReader, refused } from './options';
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
   /** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
-  spans?: boolean;
+  spans?: boolean | undefined;
   /** The package `@opentelemetry/api`, where it cannot be found by its name (bundlers). */
   api?: unknown;
 }

@@ -2,7 +2,7 @@ import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
-import { EmbeddingError } from './errors';
+import { EmbeddingError, toEmbeddingError } from './errors';
 import type { Addon } from './native';
 
 /** The platforms that a package is published for; `scripts/platforms.mjs` makes them. */
@@ -25,6 +25,15 @@ const root = join(__dirname, '..');
 
 /** Loads the addon for this machine. Whatever stands in the way is an error that says what it is and what to do. */
 export function loadAddon(): Addon {
+  try {
+    return load();
+  } catch (thrown) {
+    const { code, resource } = thrown as NodeJS.ErrnoException & { resource?: string };
+    throw code === 'ERR_ACCESS_DENIED' ? unreadable(resource ?? root, thrown) : toEmbeddingError(thrown);
+  }
+}
+
+function load(): Addon {
   const name = platformName();
   if (!PUBLISHED.includes(name)) throw unsupported(name);
   const path = find(name);
@@ -39,6 +48,7 @@ export function loadAddon(): Addon {
       { platform: name, path, version, found },
     );
   }
+  addon.checkThreads();
   addon.setDirectories(dirname(path), join(root, 'models', 'builtin'));
   closeAtExit(path, addon);
   return addon;
@@ -72,8 +82,20 @@ function find(name: string): string {
   const built = join(root, 'npm', name, file);
   if (existsSync(built)) return built;
   const path = resolved(`embedcore-${name}/${file}`);
-  if (path === undefined) throw missing(name);
-  return path;
+  if (path !== undefined) return path;
+  for (const folder of [root, dirname(root)]) if (permission && !permission.has('fs.read', folder)) throw unreadable(folder);
+  throw missing(name);
+}
+
+/** The permission model of Node.js, where it is in force. */
+const { permission } = process as { permission?: { has(scope: string, reference?: string): boolean } };
+
+function unreadable(path: string, cause?: unknown): EmbeddingError {
+  return unavailable(
+    `Node.js' permission model does not let this process read ${path}: start it with --allow-fs-read=${dirname(root)} and --allow-addons`,
+    { path },
+    cause,
+  );
 }
 
 /** The path that a request leads to, if it leads anywhere. */
@@ -92,12 +114,26 @@ function open(name: string, path: string): Addon {
   try {
     return require(path) as Addon;
   } catch (cause) {
-    const reason = (cause as Error).message;
-    const advice = /GLIBC(XX)?_[\d.]+' not found/.test(reason)
-      ? `This system's C library is older than the addon needs: ${path} works with glibc 2.28 or later (Debian 10, Ubuntu 18.10, RHEL 8)`
-      : `If it was changed or copied from another machine, ${reinstall}`;
-    throw unavailable(`${path} could not be loaded on ${name}: ${reason}. ${advice}`, { platform: name, path }, cause);
+    const reason = (cause as Error).message.replace(/\.$/, '');
+    throw unavailable(`${path} could not be loaded on ${name}: ${reason}. ${adviceOn(cause, path, reinstall)}`, { platform: name, path }, cause);
   }
+}
+
+/** What to do about an addon that is there and is not taken. */
+function adviceOn(cause: unknown, path: string, reinstall: string): string {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === 'ERR_DLOPEN_DISABLED') {
+    return permission
+      ? "Node.js' permission model forbids addons: start it with --allow-addons"
+      : 'Node.js was started with --no-addons (see NODE_OPTIONS, too): start it without';
+  }
+  if (/GLIBC(XX)?_[\d.]+' not found/.test(message)) {
+    return `This system's C library is older than the addon needs: ${path} works with glibc 2.28 or later (Debian 10, Ubuntu 18.10, RHEL 8)`;
+  }
+  if (/failed to map segment|Operation not permitted/.test(message)) {
+    return 'The file system that it lies on is mounted noexec, or a security policy forbids to run it: install in a folder from which programs may run';
+  }
+  return `If it was changed or copied from another machine, ${reinstall}`;
 }
 
 /**

@@ -4,7 +4,7 @@ import { finiteVector } from './cache-values';
 import { follow } from './call-order';
 import { EmbeddingError } from './errors';
 import { invalid, show } from './input';
-import { optionReader, read, refused, type Given } from './options';
+import { optionReader, read, refused } from './options';
 
 /** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
 export type SemanticEmbedder =
@@ -24,11 +24,11 @@ export interface SemanticOptions {
   /** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
   embed: SemanticEmbedder;
   /** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
-  threshold?: number;
+  threshold?: number | undefined;
   /** How many of the nearest prompts are compared word by word, at most. Default 10. */
-  limit?: number;
+  limit?: number | undefined;
   /** Names the model behind a function, so that vectors of another one are never compared with its. */
-  model?: string;
+  model?: string | undefined;
 }
 
 export const readSemantic = optionReader<SemanticOptions>({ embed: true, threshold: true, limit: true, model: true });
@@ -47,7 +47,7 @@ export class PromptVectors {
   readonly #model: string;
   readonly #latest = new Map<string, Promise<Float32Array>>();
 
-  constructor({ embed, threshold = 0.8, limit = 10, model = '' }: Given<SemanticOptions>) {
+  constructor({ embed, threshold = 0.8, limit = 10, model = '' }: SemanticOptions) {
     const wrong = (option: string, reason: string) => refused(`semantic.${option}`, reason);
     if (typeof embed !== 'function' && !isGenerator(embed)) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
     if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);

@@ -1,6 +1,6 @@
 // Builds everything that a clone lacks: the ONNX Runtime library, the addon beside it, and the JavaScript in dist/.
 //
-//   node scripts/build.mjs [--debug]
+//   node scripts/build.mjs [--debug | --dist]                     --dist: as it is packed, smaller and slower to build
 //   node scripts/build.mjs --target aarch64-unknown-linux-gnu     the addon for another platform, with its library
 //   … --built                                                     takes what cargo has built already (in a container, say)
 
@@ -11,8 +11,10 @@ import { parseArgs } from 'node:util';
 
 import { platformOf, root } from './platforms.mjs';
 
-const { debug, built, target } = parseArgs({ options: { debug: { type: 'boolean' }, built: { type: 'boolean' }, target: { type: 'string' } } }).values;
-const profile = debug ? 'debug' : 'release';
+const { debug, dist, built, target } = parseArgs({
+  options: { debug: { type: 'boolean' }, dist: { type: 'boolean' }, built: { type: 'boolean' }, target: { type: 'string' } },
+}).values;
+const profile = debug ? 'dev' : dist ? 'dist' : 'release';
 
 /** Runs a command that says itself what goes wrong. */
 function run(command, args, env = {}) {
@@ -36,11 +38,11 @@ function crossing({ os, cpu, libc }) {
 const platform = platformOf(target);
 const { name, folder, addon } = platform;
 run(process.platform === 'win32' ? 'python' : 'python3', [join('scripts', 'fetch_onnxruntime.py'), '--target', platform.target]);
-const options = ['--features', 'napi', ...(debug ? [] : ['--release']), ...(target ? ['--target', target] : [])];
+const options = ['--features', 'napi', '--profile', profile, ...(target ? ['--target', target] : [])];
 if (!built) run('cargo', ['build', ...options], target ? crossing(platform) : {});
 mkdirSync(folder, { recursive: true });
 // Renamed into place: a running process keeps the old file instead of crashing on a changed one.
-copyFileSync(join(resolve(root, process.env.CARGO_TARGET_DIR ?? 'target'), target ?? '', profile, platform.built), join(folder, `${addon}.part`));
+copyFileSync(join(resolve(root, process.env.CARGO_TARGET_DIR ?? 'target'), target ?? '', debug ? 'debug' : profile, platform.built), join(folder, `${addon}.part`));
 renameSync(join(folder, `${addon}.part`), join(folder, addon));
 for (const [from, to] of [['LICENSE', 'LICENSE'], [join('npm', 'THIRD-PARTY-NOTICES.txt'), 'THIRD-PARTY-NOTICES.txt']]) {
   copyFileSync(join(root, from), join(folder, to));

@@ -10,7 +10,7 @@ import ts from 'typescript';
 import { root } from './platforms.mjs';
 
 /** What stands for names that the README leaves to the reader. Everything that embedcore exports is there, too. */
-const STAND_INS = `
+export const STAND_INS = `
 import * as embedcore from 'embedcore';
 const { OptimizedEmbeddingGenerator, PerformanceMonitor } = embedcore;
 const annotations = [
@@ -34,8 +34,8 @@ Object.assign(globalThis, embedcore, {
 });
 `;
 
-/** The blocks of a Markdown file that are to be run: where each starts, and its code. */
-function blocks(path) {
+/** The blocks of TypeScript in a Markdown file: where each starts, its code, and whether it can run by itself. */
+export function blocks(path) {
   const found = [];
   let open;
   readFileSync(join(root, path), 'utf8').split('\n').forEach((line, i) => {
@@ -44,14 +44,18 @@ function blocks(path) {
         found.push(open);
         open = undefined;
       } else open.code += `${line}\n`;
-    } else if (line === '```ts') open = { where: `${path}:${i + 2}`, code: '' };
+    } else if (/^```ts( skip)?$/.test(line)) open = { where: `${path}:${i + 2}`, code: '', runs: line === '```ts' };
   });
   // Those with imports from elsewhere show how embedcore fits into something that is not installed here.
-  return found.filter(({ code }) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => from === 'embedcore'));
+  const alone = (code) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => from === 'embedcore');
+  return found.map((block) => ({ ...block, runs: block.runs && alone(block.code) }));
 }
 
+/** README.md and the guides. */
+export const guides = () => ['README.md', ...readdirSync(join(root, 'docs')).filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`)];
+
 /** What Node.js can run: types taken out, bodies left to the reader made empty, and any free port. */
-function runnable(code) {
+export function runnable(code) {
   const filled = code.replaceAll('{ … }', '{}').replaceAll(/port: \d+/g, 'port: 0');
   const { outputText } = ts.transpileModule(filled, { compilerOptions: { module: 'esnext', target: 'es2022' } });
   return `${outputText}\nglobalThis.generator.cleanup();\n`;
@@ -60,8 +64,7 @@ function runnable(code) {
 /** Runs everything in `project` with the environment `env`; throws at the first thing that fails or complains. */
 export async function runReadme(project, env) {
   writeFileSync(join(project, 'stand-ins.mjs'), STAND_INS);
-  const guides = readdirSync(join(root, 'docs')).filter((file) => file.endsWith('.md')).map((file) => `docs/${file}`);
-  const all = ['README.md', ...guides].flatMap((file) => blocks(file));
+  const all = guides().flatMap((file) => blocks(file)).filter(({ runs }) => runs);
   if (all.length < 10) throw new Error(`README.md and docs/ have only ${all.length} blocks of code that run: are they marked otherwise now?`);
   mkdirSync(join(project, 'sources'));
   writeFileSync(join(project, 'sources', 'files.js'), '/** Opens a file for reading. */\nexport function openFile(path) { return path; }\n');

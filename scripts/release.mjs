@@ -23,7 +23,9 @@ const MOST_INSTALLED = 50 * MB;
 /** What the root package may hold; anything else is a file of the workshop that slipped in. */
 const ROOT_FILES = [
   /^package\.json$/,
-  /^(README|CHANGELOG)\.md$/,
+  /^(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md$/,
+  /^docs\/([\w-]+\/)*[\w-]+\.md$/,
+  /^examples\/[\w-]+\.(md|mjs)$/,
   /^LICENSE$/,
   /^(index|ai-sdk|langchain|parallel|server)\.d\.m?ts$/,
   /^cli\/[\w-]+\.js$/,
@@ -173,7 +175,7 @@ async function dry({ built, keep }) {
   console.log(`  ${checkSources()} everywhere`);
   if (!built) {
     console.log('\nBuild');
-    execFileSync(process.execPath, [join(root, 'scripts', 'build.mjs')], { cwd: root, stdio: 'inherit' });
+    execFileSync(process.execPath, [join(root, 'scripts', 'build.mjs'), '--dist'], { cwd: root, stdio: 'inherit' });
   }
   await inWorkshop(keep, async (workshop) => {
     console.log('\nTarballs');

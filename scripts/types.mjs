@@ -40,7 +40,9 @@ function bundle(folder, files) {
   writeFileSync(config, JSON.stringify({ compilationOptions: { preferredConfigPath: join(folder, 'tsconfig.json') }, entries }));
   const bundler = join(root, 'node_modules', 'dts-bundle-generator', 'dist', 'bin', 'dts-bundle-generator.js');
   execFileSync(process.execPath, [bundler, '--silent', '--config', config], { cwd: folder, stdio: 'inherit' });
-  return outputs.map((path) => `// Generated from lib/ by \`npm run types\`; do not edit.\n\n${readFileSync(path, 'utf8')}`);
+  // By path: a name is found in node_modules only, where a package that is linked (`npm link`) does not find itself.
+  const types = (path) => readFileSync(path, 'utf8').replaceAll("from 'embedcore'", "from './index.js'");
+  return outputs.map((path) => `// Generated from lib/ by \`npm run types\`; do not edit.\n\n${types(path)}`);
 }
 
 /**

@@ -136,6 +136,19 @@ pub enum Error {
     /// The cache was closed.
     #[error("The cache is closed: make a new one")]
     CacheClosed,
+    /// No thread could be started.
+    #[error(
+        "A thread could not be started ({reason}): this process may have no more of them. {} Allow more, and start the \
+         process again",
+        if limits.is_empty() { "Its container or its user is limited.".to_owned() }
+        else { format!("Processes and threads that may exist at a time: of {}.", limits.join(", of ")) }
+    )]
+    Threads {
+        /// The limits that are known, each with its name.
+        limits: Vec<String>,
+        /// What the system said.
+        reason: String,
+    },
     /// A defect of this library.
     #[error("Internal error, please report it: {0}")]
     Internal(String),
@@ -156,7 +169,7 @@ impl Error {
             Self::InvalidArgument(_) | Self::EmptyText { .. } => "INVALID_ARGUMENT",
             Self::InvalidConfig { .. } | Self::IndexMismatch { .. } => "INVALID_CONFIG",
             Self::InputTooLong { .. } => "INPUT_TOO_LONG",
-            Self::Hub { status: None | Some(408 | 500..), .. } => "BACKEND_UNAVAILABLE",
+            Self::Hub { status: None | Some(408 | 500..), .. } | Self::Threads { .. } => "BACKEND_UNAVAILABLE",
             Self::Hub { status: Some(429), .. } => "RATE_LIMITED",
             Self::ModelInit { .. } | Self::Hub { .. } => "MODEL_INIT_FAILED",
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
@@ -174,7 +187,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Hub { status, .. } => matches!(status, None | Some(408 | 429 | 500..)),
-            _ => matches!(self, Self::TimedOut { .. } | Self::Storage { .. }),
+            _ => matches!(self, Self::TimedOut { .. } | Self::Storage { .. } | Self::Threads { .. }),
         }
     }
 
@@ -192,6 +205,7 @@ impl Error {
             Self::MemoryLimit { index, need, limit } => json!({ "index": index, "need": need, "limit": limit }),
             Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
+            Self::Threads { limits, .. } => json!({ "limits": limits }),
             Self::InvalidArgument(_)
             | Self::NotInitialized
             | Self::Aborted

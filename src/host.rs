@@ -3,7 +3,9 @@
 mod cgroup;
 mod machine;
 mod monitor;
+pub mod threads;
 
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,15 +18,27 @@ pub fn available_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs both at once, the first on a thread of its own. For work that waits on files; computing belongs to rayon.
+/// Runs both at once, the first on a thread of its own; one after the other where there can be none. For work that waits
+/// on files; what computes belongs to [`threads::in_parallel`].
 ///
 /// # Panics
 /// When one of them panics.
 pub fn join<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    // Held here, too, so that it can still be run if no thread takes it.
+    let first = Mutex::new(Some(first));
+    let take = || first.lock().unwrap_or_else(PoisonError::into_inner).take();
     thread::scope(|scope| {
-        let first = scope.spawn(first);
+        let other = thread::Builder::new().spawn_scoped(scope, || take().map(|first| first()));
         let second = second();
-        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+        let first = match other.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(first)) => first,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        };
+        match first.or_else(|| take().map(|first| first())) {
+            Some(first) => (first, second),
+            None => unreachable!("it is taken once, and given back by whoever took it"),
+        }
     })
 }
 

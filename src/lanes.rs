@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::host::threads;
 
 /// Work that falls into units which may run in parallel.
 pub trait Work: Send + Sync {
@@ -41,10 +41,7 @@ impl Lanes {
         let lanes = Self { shared: Arc::default(), count: count.max(1) };
         for lane in 0..lanes.count {
             let shared = Arc::clone(&lanes.shared);
-            thread::Builder::new()
-                .name(format!("embedcore-{lane}"))
-                .spawn(move || shared.serve())
-                .map_err(|error| Error::Internal(format!("could not start a thread: {error}")))?;
+            threads::start(format!("embedcore-{lane}"), move || shared.serve())?;
         }
         Ok(lanes)
     }
@@ -112,6 +109,7 @@ impl Shared {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
+    use std::thread;
     use std::time::Duration;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! Text → token ids, with what was cut off reported.
 
-use std::{fmt, panic};
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,6 +13,10 @@ use crate::error::{Error, Result};
 /// The longest text that is tokenised, in UTF-8 bytes: sixteen times what the longest-context models read. Tokenising a
 /// megabyte takes about a third of a second of one core and a hundred times its size in memory.
 pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// Texts of many kinds, for which a tokenizer is tried before it is used.
+const TRIED: [&str; 6] =
+    ["", "a", "fn main() { println!(\"{}\", 1 + 2); }", "Größe 你好 🦀 ﷽", " \t\n ", "[CLS] </s> <mask> ##a ▁b"];
 
 /// A model's tokenizer. Never pads.
 pub struct Tokenizer {
@@ -44,13 +49,16 @@ impl Tokenizer {
             None => direction,
         };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
-        let special = inner.encode_fast("", true).map_err(|error| error.to_string())?.len();
+        let Described { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        check_templates(&post_processor)?;
+        let [special, ..] = TRIED.map(|text| inner.encode_fast(text, true).map(|encoding| encoding.len()));
+        let special = special.map_err(|error| error.to_string())?;
         if max_length <= special {
             return Err(format!(
                 "the maximum length of {max_length} tokens leaves no room for text beside {special} special tokens"
             ));
         }
-        let unknown_id = unknown_id(json, &inner);
+        let unknown_id = unknown_id(model, &inner);
         Ok(Self { inner, direction, max_length, special, unknown_id })
     }
 
@@ -59,14 +67,20 @@ impl Tokenizer {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::InputTooLong { index, bytes: text.len(), limit: MAX_TEXT_BYTES });
         }
-        let failed =
-            |error: tokenizers::Error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
+        let failed = |error: String| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
+        // Some of what a file may say shows only with some texts.
+        panic::catch_unwind(AssertUnwindSafe(|| self.tokens(text)))
+            .unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
+            .map_err(failed)
+    }
+
+    fn tokens(&self, text: &str) -> Result<Tokens, String> {
         // Cut here and not by the tokenizer, which would not tell how much it cut off.
-        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let mut encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
         let total = encoding.len() + self.special;
         encoding.truncate(self.max_length - self.special, 0, self.direction);
         drop(encoding.take_overflowing());
-        let encoding = self.inner.post_process(encoding, None, true).map_err(failed)?;
+        let encoding = self.inner.post_process(encoding, None, true).map_err(|error| error.to_string())?;
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
         Ok(Tokens {
@@ -85,10 +99,12 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// What a `tokenizer.json` may say about unknown words, without the vocabulary: that takes long to read.
+/// What a `tokenizer.json` says beside the vocabulary, which takes long to read.
 #[derive(Deserialize)]
-struct Unknown {
+struct Described {
     model: UnknownToken,
+    #[serde(default)]
+    post_processor: Value,
 }
 
 #[derive(Deserialize)]
@@ -100,11 +116,36 @@ struct UnknownToken {
 }
 
 /// The id of `[UNK]`: named by most kinds of `tokenizer.json`, numbered by Unigram, absent in byte-level ones.
-fn unknown_id(json: &[u8], tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
-    let Unknown { model } = serde_json::from_slice(json).ok()?;
+fn unknown_id(model: UnknownToken, tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
     match (model.unk_token, model.unk_id) {
         (Value::String(token), _) => tokenizer.token_to_id(&token),
         (_, Value::Number(id)) => u32::try_from(id.as_u64()?).ok(),
         _ => None,
     }
+}
+
+/// Refuses templates for one text that the crate takes and then trips over, or fills in otherwise than they say.
+fn check_templates(post_processor: &Value) -> Result<(), String> {
+    let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    list(post_processor, "processors").iter().try_for_each(check_templates)?;
+    if post_processor.get("type").and_then(Value::as_str) != Some("TemplateProcessing") {
+        return Ok(());
+    }
+    let tokens = post_processor.get("special_tokens").and_then(Value::as_object).cloned().unwrap_or_default();
+    for (name, token) in &tokens {
+        let [ids, strings] = ["ids", "tokens"].map(|part| list(token, part).len());
+        if ids != strings || ids == 0 {
+            return Err(format!("its special token {name} has {ids} ids for {strings} tokens"));
+        }
+    }
+    for piece in list(post_processor, "single") {
+        let id = |kind: &str| piece.get(kind)?.get("id")?.as_str().map(str::to_owned);
+        if id("Sequence").is_some_and(|sequence| sequence != "A") {
+            return Err("its template for one text has a place for a second one".to_owned());
+        }
+        if let Some(name) = id("SpecialToken").filter(|name| !tokens.contains_key(name)) {
+            return Err(format!("its template has the special token {name}, which it does not define"));
+        }
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 const MAY_USE: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("files", &[]),
-    ("host", &[]),
+    ("host", &["error"]),
     ("embedding", &[]),
     ("cancel", &["error"]),
     ("request", &[]),
@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("batch", &["error"]),
     ("tokens", &["embedding", "error"]),
     ("cache", &["embedding", "error", "host"]),
-    ("lanes", &["error"]),
+    ("lanes", &["error", "host"]),
     ("memory", &["cancel", "error", "host"]),
     ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
@@ -41,7 +41,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "tokens",
         ],
     ),
-    ("index", &["cancel", "embedding", "error", "generator", "text"]),
+    ("index", &["cancel", "embedding", "error", "generator", "host", "text"]),
     // Lies above the cache, as `index` does above the generator, and shares all of it with the embeddings.
     ("results", &["cache", "embedding", "error"]),
     (

@@ -7,19 +7,19 @@ import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum, w
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
 export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, 'modelPath'> {
   /** One that you have, and that you clean up; instead of options of one. It has one model, so every id stands for that. */
-  generator?: OptimizedEmbeddingGenerator;
+  generator?: OptimizedEmbeddingGenerator | undefined;
 }
 
 /** What `providerOptions: { embedcore: … }` of a call may hold. */
 export interface EmbedcoreProviderOptions {
   /** The role of the values, for models that embed the two differently. Default `'document'`. */
-  inputType?: 'document' | 'query';
+  inputType?: 'document' | 'query' | undefined;
   /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-  dimensions?: number;
+  dimensions?: number | undefined;
   /** Neither ask the cache nor tell it. Default `false`. */
-  bypassCache?: boolean;
+  bypassCache?: boolean | undefined;
   /** Gives up after so many milliseconds (`TIMED_OUT`), those that the model takes to load included. Default: never. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
 }
 
 /**

@@ -13,14 +13,14 @@ import { Embedder, isGenerator, isLimit, plainVectors, withinLimit } from './emb
  */
 export interface EmbedcoreEmbeddingsParams extends EmbeddingsParams, GeneratorOptions {
   /** Another word for `modelPath`. */
-  model?: string;
+  model?: string | undefined;
   /** One that you have, and that you clean up; instead of options of one. */
-  generator?: OptimizedEmbeddingGenerator;
+  generator?: OptimizedEmbeddingGenerator | undefined;
   /**
    * Gives up on a call after so many milliseconds (`TIMED_OUT`): those that it waits for its turn, for the model and between
    * attempts included. Default: never.
    */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
 }
 
 /** What an instance of the class has. */

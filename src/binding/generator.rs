@@ -20,6 +20,7 @@ use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::{Batching, Embedded, Generator, Inputs, Load, Progress, Session};
+use crate::host::threads::blocking;
 use crate::model;
 use crate::text::Annotation;
 
@@ -194,10 +195,7 @@ impl NativeGenerator {
     #[napi(catch_unwind)]
     pub fn optimize<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
         let generator = Arc::clone(&self.inner);
-        env.spawn_future(async move {
-            let optimize = tokio::task::spawn_blocking(move || generator.optimize());
-            optimize.await.map_err(|error| to_js(Error::Internal(error.to_string())))
-        })
+        env.spawn_future(async move { blocking(move || generator.optimize()).await.map_err(to_js) })
     }
 
     /// See `Generator::close`.
@@ -364,8 +362,7 @@ impl NativeCall {
         let session = taken(&self.session);
         env.spawn_future(async move {
             let Some(session) = session else { return Err(to_js(Error::Closed)) };
-            let inputs = tokio::task::spawn_blocking(move || unpack(packs, annotated)).await;
-            let inputs = inputs.map_err(|error| to_js(Error::Internal(error.to_string())))?;
+            let inputs = blocking(move || unpack(packs, annotated)).await.map_err(to_js)?;
             let embedded = session.embed(inputs, options).await.map_err(to_js)?;
             Ok(NativeAnswer { embedded })
         })

@@ -16,13 +16,17 @@ mod options;
 mod request;
 mod results;
 
+use std::panic;
 use std::path::PathBuf;
-use std::{env, panic};
+use std::sync::OnceLock;
 
+use napi::bindgen_prelude::{Object, create_custom_tokio_runtime};
 use napi_derive::napi;
 use serde_json::json;
+use tokio::runtime::Builder;
 
-use crate::error::Error;
+use crate::error::{self, Error};
+use crate::host::threads;
 use crate::model;
 use crate::text::{self, Annotation};
 
@@ -44,13 +48,42 @@ fn to_js(error: Error) -> napi::Error {
     napi::Error::from_reason(to_wire(&error))
 }
 
-/// A panic is caught where it would reach Node.js, and told as an error; a library prints nothing by itself. Who sets
-/// `RUST_BACKTRACE` wants to see it.
+/// Whether the threads could be had that a runtime needs, when the addon was loaded.
+static THREADS: OnceLock<error::Result<()>> = OnceLock::new();
+
+/// A panic is caught where it would reach Node.js, and told as an error; a library prints nothing by itself. The hook is
+/// that of this addon alone, on all of its threads: each addon has a standard library of its own.
 #[napi_derive::module_init]
 fn print_nothing() {
-    if env::var_os("RUST_BACKTRACE").is_none() {
-        panic::set_hook(Box::new(|_| {}));
+    panic::set_hook(Box::new(|_| {}));
+}
+
+/// Looks for threads, and makes the runtime that Node.js is about to start, which would end the process if it could have
+/// none. Not while the addon is loaded: the loader holds a lock then that threads need in order to end.
+#[napi(module_exports)]
+pub fn begin(_exports: Object) -> napi::Result<()> {
+    let mut first = false;
+    let enough = THREADS.get_or_init(|| {
+        first = true;
+        threads::enough()
+    });
+    if !first {
+        return Ok(());
     }
+    let build = || {
+        let mut builder = if enough.is_ok() { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+        builder.enable_all().build()
+    };
+    if let Ok(Ok(runtime)) = panic::catch_unwind(build) {
+        create_custom_tokio_runtime(runtime);
+    }
+    Ok(())
+}
+
+/// Refuses to go on where there are too few threads; called before all else.
+#[napi(catch_unwind)]
+pub fn check_threads() -> napi::Result<()> {
+    THREADS.get_or_init(threads::enough).clone().map_err(to_js)
 }
 
 /// The version that this addon was built as; `lib/platform.ts` compares it with its own.

@@ -9,6 +9,7 @@ use super::generator::{OnFetch, reporting};
 use super::{options, to_js};
 use crate::cancel::Cancel;
 use crate::error::{self, Error};
+use crate::host::threads::blocking;
 use crate::model::{HubOptions, ModelOptions, ModelStore};
 
 /// See `ModelStore`.
@@ -140,9 +141,7 @@ impl NativeModelWork {
         let (store, cancel) = (self.store.clone(), self.cancel.clone());
         env.spawn_future(async move {
             let stop = cancel.clone();
-            let task = tokio::task::spawn_blocking(move || work(&store, &stop));
-            let done = cancel.or_else(task).await.map_err(to_js)?;
-            let done = done.map_err(|error| to_js(Error::Internal(error.to_string())))?;
+            let done = cancel.or_else(blocking(move || work(&store, &stop))).await.flatten().flatten();
             done.map(|value| value.to_string()).map_err(to_js)
         })
     }

@@ -22,7 +22,7 @@ use crate::cache::{Boarding, EmbeddingCache};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
-use crate::host;
+use crate::host::{self, threads::in_parallel};
 use crate::lanes::Lanes;
 use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelFiles, ModelOptions, Prompts, Source};
@@ -144,7 +144,7 @@ impl Engine {
         let memo = self.memo.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, tally) = (memo.clone(), Arc::clone(&self.tally));
-        let prepared = blocking(move || {
+        let prepare_all = move || {
             let started = Instant::now();
             let (mut texts, cut) = prepare(inputs, max_chars, &stop);
             refused.into_iter().for_each(|index| texts.get_mut(index).into_iter().for_each(String::clear));
@@ -152,8 +152,9 @@ impl Engine {
             let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
             tally.done(Stage::Prepare, started, texts.len());
             (texts, cut, distinct, keys)
-        });
-        let (texts, cut, distinct, keys) = cancel.or_else(prepared).await??;
+        };
+        let prepared = blocking(move || in_parallel(prepare_all));
+        let (texts, cut, distinct, keys) = cancel.or_else(prepared).await???;
         let (texts, tally) = (Arc::new(texts), &self.tally);
         let call = Call { texts, distinct: &distinct, cancel, options: &options, keys, memo, tally, busy };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
@@ -260,14 +261,14 @@ impl Engine {
             let (engine, texts, cancel, window) =
                 (Arc::clone(self), Arc::clone(&call.texts), call.cancel.clone(), window.to_vec());
             let input_type = call.options.input_type;
-            let encode_all = move || -> Vec<Result<Tokens>> {
+            let encode_all = move || -> Result<Vec<Result<Tokens>>> {
                 let started = Instant::now();
                 let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
-                let tokens: Vec<_> = window.into_par_iter().map(encode).collect();
+                let tokens: Vec<_> = in_parallel(|| window.into_par_iter().map(encode).collect())?;
                 engine.tally.done(Stage::Tokenize, started, tokens.len());
-                tokens
+                Ok(tokens)
             };
-            tokens.extend(call.cancel.or_else(blocking(encode_all)).await??);
+            tokens.extend(call.cancel.or_else(blocking(encode_all)).await???);
         }
         call.cancel.check()?;
         Ok(tokens)

@@ -19,7 +19,7 @@ use crate::cache::EmbeddingCache;
 use crate::cancel::{Cancel, HookGuard};
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
 use crate::error::{Error, Result};
-use crate::host;
+use crate::host::{self, threads::blocking};
 use crate::memory::governor::{Account, Governor, OnChange};
 use crate::memory::{MemoryOptions, MemoryProcessor};
 use crate::metrics::{Metrics, Operation};
@@ -446,9 +446,4 @@ impl Generator {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs `work` on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::Internal(error.to_string()))
 }

@@ -23,6 +23,7 @@ enum Version {
 pub struct Cgroup {
     memory: Option<(Version, Vec<PathBuf>)>,
     cpu: Option<(Version, Vec<PathBuf>)>,
+    pids: Option<(Version, Vec<PathBuf>)>,
     /// v1 counts CPU time in a hierarchy of its own.
     cpu_time: Option<(Version, PathBuf)>,
 }
@@ -48,6 +49,7 @@ impl Cgroup {
         Self {
             memory: folders("memory"),
             cpu: folders("cpu"),
+            pids: folders("pids"),
             cpu_time: folders("cpuacct").and_then(|(version, folders)| Some((version, folders.into_iter().next()?))),
         }
     }
@@ -75,6 +77,12 @@ impl Cgroup {
                 Some(Memory { total, available })
             })
             .min_by_key(|memory| memory.available)
+    }
+
+    /// How many processes and threads the tightest limit allows. `None` without one.
+    pub fn processes(&self) -> Option<u64> {
+        let (_, folders) = self.pids.as_ref()?;
+        folders.iter().filter_map(|folder| number(folder, "pids.max")).min()
     }
 
     /// How many cores the tightest quota allows. `None` without one.
@@ -186,6 +194,10 @@ mod tests {
         assert_eq!(cgroup.memory(64 * GB), None);
         assert_eq!(cgroup.quota(), None);
         assert_eq!(cgroup.cpu_seconds(), Some(2.5));
+        assert_eq!(cgroup.processes(), None);
+        write(&own, &[("pids.max", "40\n")]);
+        write(&mount.path().join("a.slice"), &[("pids.max", "max\n")]);
+        assert_eq!(cgroup.processes(), Some(40));
         write(
             &mount.path().join("a.slice"),
             &[

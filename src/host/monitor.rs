@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
-use super::{Machine, Resources, ThisMachine};
+use super::{Machine, Resources, ThisMachine, threads};
 
 /// Watches a machine as long as somebody holds it. Its thread never keeps the process alive.
 pub struct Monitor {
@@ -42,8 +41,7 @@ impl Monitor {
         let shared =
             Arc::new(Shared { machine: Mutex::new(machine), latest, stopped: Mutex::default(), stop: Condvar::new() });
         let watched = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("embedcore-monitor".into());
-        thread.spawn(move || watched.watch(interval)).ok();
+        threads::start("embedcore-monitor".to_owned(), move || watched.watch(interval)).ok();
         Self { shared }
     }
 

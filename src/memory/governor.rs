@@ -70,7 +70,7 @@ pub enum Refusal {
 /// What a governor has done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Account {
-    /// Bytes of the ceiling: the limit, or what the process holds and what the machine has left.
+    /// Bytes of the ceiling: the limit, or what the process holds and what the machine has left. 0: unknown.
     pub ceiling: u64,
     /// Bytes that the container, or the host, has available.
     pub available: u64,
@@ -265,7 +265,7 @@ impl Governor {
         };
         let state = lock(&self.state);
         Account {
-            ceiling,
+            ceiling: if ceiling == u64::MAX { 0 } else { ceiling },
             available,
             process,
             peak: self.peak.load(Ordering::Relaxed),
@@ -366,9 +366,11 @@ impl Governor {
         held as f64 / room.max(1) as f64 * 100.0
     }
 
-    /// Most physical memory that this process may hold.
+    /// Most physical memory that this process may hold: [`u64::MAX`] where there is no limit and nobody knows what there is.
     fn ceiling(&self, resources: &Resources) -> u64 {
-        let machine = resources.process_memory.saturating_add(resources.memory.available);
+        let Memory { total, available } = resources.memory;
+        // Never more than there is: what is shared with others is held by this process, but not counted as in use.
+        let machine = if total > 0 { resources.process_memory.saturating_add(available).min(total) } else { u64::MAX };
         self.limit.map_or(machine, |limit| limit.min(machine))
     }
 

@@ -1,0 +1,157 @@
+//! Threads. A container or a user may be allowed few of them: where one cannot be started, that is an error which names
+//! the limit, and nothing panics.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::{Cgroup, available_cores};
+use crate::error::{Error, Result};
+
+/// Threads beside those that compute: for files, for clocks, and for work that waits.
+const BESIDE: usize = 6;
+
+/// Of threads that only wait.
+const STACK: usize = 64 << 10;
+
+/// How long work may wait for a thread before it is asked whether there can be one.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Starts a thread.
+///
+/// # Errors
+/// [`Error::Threads`] where it cannot be had.
+pub fn start<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    thread::Builder::new().name(name).spawn(work).map_err(|cause| too_few(&cause))
+}
+
+/// Runs `work`, whose parallel iterators share the threads that compute. They are started with the first such work.
+///
+/// # Errors
+/// [`Error::Threads`] where they cannot be had.
+pub fn in_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    // Not rayon's own pool, which panics for ever once it could not be started.
+    static POOL: Mutex<Option<Arc<ThreadPool>>> = Mutex::new(None);
+    let pool = {
+        let mut started = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*started {
+            Some(pool) => Arc::clone(pool),
+            None => {
+                let builder = ThreadPoolBuilder::new().thread_name(|index| format!("embedcore-compute-{index}"));
+                let pool = builder.num_threads(available_cores()).build();
+                Arc::clone(started.insert(Arc::new(pool.map_err(|cause| too_few(&io::Error::other(cause)))?)))
+            }
+        }
+    };
+    Ok(pool.install(work))
+}
+
+/// Runs `work` on a thread that may block.
+///
+/// # Errors
+/// [`Error::Threads`] where none can be had, [`Error::Internal`] where `work` panics.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = Arc::clone(&begun);
+    let mut task = tokio::task::spawn_blocking(move || {
+        begins.store(true, Ordering::Relaxed);
+        work()
+    });
+    loop {
+        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut task).await {
+            return done.map_err(|error| Error::Internal(error.to_string()));
+        }
+        // The runtime lets work wait for a thread that may never come.
+        if !begun.load(Ordering::Relaxed) {
+            if let Err(error) = probe(1) {
+                task.abort();
+                return Err(error);
+            }
+            drop(tokio::task::spawn_blocking(|| {}));
+        }
+    }
+}
+
+/// Whether as many threads can be started as this library needs at least.
+///
+/// # Errors
+/// [`Error::Threads`].
+pub fn enough() -> Result<()> {
+    probe(3 * available_cores() + BESIDE)
+}
+
+/// Whether `count` threads can be started, and live at the same time.
+fn probe(count: usize) -> Result<()> {
+    let gate = Arc::new(RwLock::new(()));
+    let closed = gate.write().unwrap_or_else(PoisonError::into_inner);
+    let started: io::Result<Vec<_>> = (0..count)
+        .map(|_| {
+            let gate = Arc::clone(&gate);
+            thread::Builder::new().stack_size(STACK).spawn(move || drop(gate.read()))
+        })
+        .collect();
+    drop(closed);
+    // Waited for, so that their places are free again.
+    started.map_err(|cause| too_few(&cause))?.into_iter().for_each(|thread| drop(thread.join()));
+    Ok(())
+}
+
+fn too_few(cause: &io::Error) -> Error {
+    let limit = |name: &str, most: Option<u64>| most.map(|most| format!("{name} {most}"));
+    let limits = [
+        limit("the container (pids.max, --pids-limit)", Cgroup::of_this_process().processes()),
+        limit("the user (ulimit -u)", user_limit()),
+    ];
+    Error::Threads { limits: limits.into_iter().flatten().collect(), reason: cause.to_string() }
+}
+
+/// How many processes and threads the user may have at a time.
+#[cfg(unix)]
+fn user_limit() -> Option<u64> {
+    #[allow(unsafe_code)]
+    // SAFETY: the call writes nothing but this one.
+    let (failed, limit) = unsafe {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        (libc::getrlimit(libc::RLIMIT_NPROC, &mut limit), limit)
+    };
+    (failed == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
+#[cfg(not(unix))]
+fn user_limit() -> Option<u64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_runs_where_it_may_block_and_a_panic_is_an_error() {
+        assert_eq!(blocking(|| 5).await, Ok(5));
+        assert_eq!(blocking(|| thread::sleep(PATIENCE * 2)).await, Ok(()));
+        assert!(matches!(blocking(|| assert_eq!(1, 2)).await, Err(Error::Internal(_))));
+    }
+
+    #[test]
+    fn what_is_parallel_shares_its_threads() {
+        use rayon::prelude::*;
+        let names = in_parallel(|| {
+            (0..64).into_par_iter().map(|_| thread::current().name().map(str::to_owned)).collect::<Vec<_>>()
+        });
+        assert!(names.unwrap().iter().flatten().all(|name| name.starts_with("embedcore-compute-")));
+    }
+
+    #[test]
+    fn more_threads_than_there_can_be_are_an_error_that_names_the_limit() {
+        assert_eq!(enough(), Ok(()));
+        let error = too_few(&io::Error::from(io::ErrorKind::WouldBlock));
+        assert_eq!(error.code(), "BACKEND_UNAVAILABLE");
+        let Error::Threads { limits, .. } = &error else { panic!("{error:?}") };
+        assert!(limits.iter().all(|limit| error.to_string().contains(limit)), "{error}");
+    }
+}
