@@ -117,7 +117,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
     ("encoding_rs::", &["index/tree/text.rs"]),
     ("ureq::", &["model/hub/client.rs"]),
     ("rustls_native_certs", &["model/hub/client.rs"]),
-    ("std::thread", &["cache/disk/mod.rs", "host.rs", "host/threads.rs"]),
+    ("std::thread", &["cache/disk/mod.rs", "cache/store/file.rs", "host.rs", "host/threads.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
     (
         "env::",
