@@ -3,6 +3,8 @@
 //!
 //! Values are ln(throughput), relative to a level that only the caller knows.
 
+use serde::{Deserialize, Serialize};
+
 /// Prior standard deviation of ln(throughput) around its mean, after clipping.
 const SPREAD: f64 = 0.35;
 
@@ -13,7 +15,8 @@ const PRIOR_BELOW_BEST: f64 = 0.05;
 pub(super) const CLIP: f64 = 0.30;
 
 /// What is believed about one size. Values are ln(throughput) relative to the level.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Arm {
     pub(super) size: usize,
     pub(super) mean: f64,

@@ -28,7 +28,11 @@
 //!   batches do not help, memory is somebody else's and the ceiling goes no lower. CPU above its target, where measured
 //!   with the batch, counts as slowness: if all sizes take as much, none is preferred for it.
 
+mod state;
+
 use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 
 use super::belief::{Arm, Belief, CLIP, beliefs};
 use crate::error::{Error, Result};
@@ -100,7 +104,8 @@ const ENOUGH_LOWERED: usize = 4;
 const MOST: f64 = 1e15;
 
 /// How a [`BatchOptimizer`] behaves.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OptimizerOptions {
     /// Smallest size, at least 1. More than `max_size`: the two are swapped.
     pub min_size: usize,
@@ -121,6 +126,27 @@ pub struct OptimizerOptions {
     pub searches: bool,
 }
 
+impl OptimizerOptions {
+    /// The same with bounds in order, if it makes sense.
+    fn checked(mut self) -> Result<Self> {
+        if self.min_size > self.max_size {
+            std::mem::swap(&mut self.min_size, &mut self.max_size);
+        }
+        if self.min_size == 0 {
+            return Err(Error::config("minBatchSize", "0 is not a whole number from 1"));
+        }
+        for (name, target) in [("targetCpuUsage", self.target_cpu), ("targetMemoryUsage", self.target_memory)] {
+            if !(target > 0.0 && target <= 100.0) {
+                return Err(Error::config(name, format!("{target} is not a percentage above 0, up to 100")));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.aggressiveness) {
+            return Err(Error::config("aggressiveness", format!("{} is not from 0 to 1", self.aggressiveness)));
+        }
+        Ok(self)
+    }
+}
+
 impl Default for OptimizerOptions {
     fn default() -> Self {
         Self {
@@ -137,7 +163,8 @@ impl Default for OptimizerOptions {
 }
 
 /// One batch that ran.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
     /// Items that it was meant to have.
     pub size: usize,
@@ -228,7 +255,8 @@ pub struct Analytics {
 }
 
 /// The ceiling was lowered.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Lowered {
     /// Memory usage (%) before.
     before: f64,
@@ -239,7 +267,8 @@ struct Lowered {
 }
 
 /// Batches that failed one after the other.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Streak {
     /// The sizes that failed.
     sizes: Vec<usize>,
@@ -251,7 +280,8 @@ struct Streak {
     base: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 enum Phase {
     /// Too little is known to do anything.
     Gather,
@@ -262,7 +292,8 @@ enum Phase {
 }
 
 /// What a batch is measured in.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 enum Unit {
     Items,
     Tokens,
@@ -271,10 +302,12 @@ enum Unit {
 /// Learns the fastest batch size from what batches took. Use one for each model.
 ///
 /// Deterministic: the same records give the same sizes. A record costs microseconds, tens of them while it searches.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchOptimizer {
     options: OptimizerOptions,
     initial: usize,
+    #[serde(skip)]
     candidates: Vec<usize>,
     history: VecDeque<Record>,
     samples: usize,
@@ -327,21 +360,7 @@ impl BatchOptimizer {
     /// # Errors
     /// `INVALID_CONFIG` for bounds of 0, targets that are no percentages, and an aggressiveness outside 0–1.
     pub fn new(initial: usize, options: OptimizerOptions) -> Result<Self> {
-        let mut options = options;
-        if options.min_size > options.max_size {
-            std::mem::swap(&mut options.min_size, &mut options.max_size);
-        }
-        if options.min_size == 0 {
-            return Err(Error::config("minBatchSize", "0 is not a whole number from 1"));
-        }
-        for (name, target) in [("targetCpuUsage", options.target_cpu), ("targetMemoryUsage", options.target_memory)] {
-            if !(target > 0.0 && target <= 100.0) {
-                return Err(Error::config(name, format!("{target} is not a percentage above 0, up to 100")));
-            }
-        }
-        if !(0.0..=1.0).contains(&options.aggressiveness) {
-            return Err(Error::config("aggressiveness", format!("{} is not from 0 to 1", options.aggressiveness)));
-        }
+        let options = options.checked()?;
         let initial = initial.clamp(options.min_size, options.max_size);
         Ok(Self::start(initial, options))
     }
@@ -476,6 +495,13 @@ impl BatchOptimizer {
             format!("Fastest of {} sizes measured", self.arms.len())
         };
         recommendation
+    }
+
+    /// What is believed about the speed of batches of `size`: the logarithm of their throughput in tokens a second, and the
+    /// standard deviation of that belief. `None` where nothing is known, or not in tokens.
+    pub fn speed(&self, size: usize) -> Option<(f64, f64)> {
+        let belief = self.beliefs_of(&[size]).into_iter().next().filter(|_| self.unit == Unit::Tokens)?;
+        Some((belief.mean + self.level, belief.deviation.hypot(self.noise())))
     }
 
     /// How batches went.
