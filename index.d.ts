@@ -200,6 +200,9 @@ export interface EmbeddingResult {
 	/** Why there is no vector; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
+type Given<Options> = {
+	[Name in keyof Options]?: Exclude<Options[Name], undefined>;
+};
 /** Settings of one entry. */
 export interface CacheEntryOptions {
 	/** How long it is an answer, in seconds. Default: the cache's. */
@@ -1140,6 +1143,21 @@ export interface OverallMetrics {
 	 */
 	score: number;
 }
+/** An expectation, and the interval in which it is in 95 of 100 cases if the machine stays as it was. */
+export interface Estimate {
+	expected: number;
+	low: number;
+	high: number;
+}
+/** See {@link OptimizedEmbeddingGenerator.predict}. */
+export interface Prediction {
+	/** Milliseconds of the call; `null` as long as nothing was measured of this model on this machine. */
+	time: Estimate | null;
+	/** Bytes: the vectors, and the working memory of the batches that run at a time. */
+	memory: Estimate;
+	/** Texts in a batch. */
+	batchSize: Estimate;
+}
 /** What {@link OptimizedEmbeddingGenerator.optimizePerformance} did. */
 export interface OptimizationReport {
 	/** What the cache's maintenance did; `null` without a cache. */
@@ -1416,6 +1434,12 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	/** What this generator has done since it was made. May be asked for at any time. */
 	getPerformanceMetrics(): PerformanceMetrics;
 	/**
+	 * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
+	 * before this one (`stateDir`). The formula is in `docs/memory.md`.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
+	 */
+	predict(items: number, tokensPerItem: number): Prediction;
+	/**
 	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
 	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
 	 */
@@ -1436,9 +1460,6 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
-type Given<Options> = {
-	[Name in keyof Options]: Exclude<Options[Name], undefined>;
-};
 /** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
 export interface CacheConfig extends Given<CacheOptions> {
 	maxEntries: number;
@@ -1697,6 +1718,16 @@ export declare class DynamicBatchOptimizer {
 	 * is a decision.
 	 */
 	optimize(): number;
+	/**
+	 * All that it knows, for {@link DynamicBatchOptimizer.fromJSON}: `JSON.stringify(optimizer)` is enough. What is in it may
+	 * change with any version of the package.
+	 */
+	toJSON(): object;
+	/**
+	 * An optimizer that goes on where the one was that gave `state`, with its options.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
+	 */
+	static fromJSON(state: object): DynamicBatchOptimizer;
 	/** Forgets everything and starts again with the initial size. */
 	reset(): void;
 	/** The options as they are in force. */

@@ -150,7 +150,7 @@ export let nativeOptimizer: (optimizer: DynamicBatchOptimizer) => NativeBatchOpt
  * `src/batch/optimizer.rs`. Use one optimizer for each model.
  */
 export class DynamicBatchOptimizer {
-  readonly #native: NativeBatchOptimizer;
+  #native: NativeBatchOptimizer;
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
   constructor(initialBatchSize = 32, options: BatchOptimizerOptions = {}) {
@@ -205,6 +205,33 @@ export class DynamicBatchOptimizer {
    */
   optimize(): number {
     return this.#native.optimize();
+  }
+
+  /**
+   * All that it knows, for {@link DynamicBatchOptimizer.fromJSON}: `JSON.stringify(optimizer)` is enough. What is in it may
+   * change with any version of the package.
+   */
+  toJSON(): object {
+    return JSON.parse(this.#native.state()) as object;
+  }
+
+  /**
+   * An optimizer that goes on where the one was that gave `state`, with its options.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
+   */
+  static fromJSON(state: object): DynamicBatchOptimizer {
+    if (typeof state !== 'object' || state === null) throw invalid(`The state of an optimizer is ${show(state)}, not an object`);
+    let json: string | undefined;
+    try {
+      json = JSON.stringify(state);
+    } catch (cause) {
+      throw invalid(`The state of an optimizer cannot be used: ${(cause as Error).message}`);
+    }
+    if (typeof json !== 'string') throw invalid('The state of an optimizer cannot be used: it has no JSON');
+    const restored = call(() => native().NativeBatchOptimizer.restored(json));
+    const optimizer = new DynamicBatchOptimizer();
+    optimizer.#native = restored;
+    return optimizer;
   }
 
   /** Forgets everything and starts again with the initial size. */

@@ -8,10 +8,8 @@ import type { CacheOptions } from './cache';
 import { OptimizedEmbeddingGenerator, type BatchProcessOptions } from './generator';
 import type { Annotation } from './input';
 import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from './memory-processor';
+import type { Given } from './options';
 import type { EmbeddingResult } from './result';
-
-/** The same properties; what is left out is left out, not `undefined`. */
-type Given<Options> = { [Name in keyof Options]: Exclude<Options[Name], undefined> };
 
 /** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
 export interface CacheConfig extends Given<CacheOptions> {

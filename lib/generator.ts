@@ -10,7 +10,7 @@ import type { PerformanceMonitor } from './monitor';
 import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from './native';
 import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
 import { pathNow, plainPath } from './paths';
-import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics } from './performance';
+import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './performance';
 import type { EmbeddingResult } from './result';
 import { Stream, type StreamOptions } from './stream';
 import { checkWatch, watched, type Watch } from './watch';
@@ -114,6 +114,12 @@ export interface GeneratorOptions {
    */
   memoryLimit?: number | undefined;
   /**
+   * The directory in which is kept what was learned about batches, for each model content, machine and number of threads;
+   * the next process starts from it. Written now and then and by `cleanup`, whole; what is damaged, of another version or of
+   * another machine is ignored. Default: beside the file of the cache (`persistPath`), nowhere without one. `false`: nowhere.
+   */
+  stateDir?: string | false | undefined;
+  /**
    * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
    * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
    * measures which of the two is faster here; it takes the time and memory to load the model twice.
@@ -136,6 +142,7 @@ export const GENERATOR: Names<GeneratorOptions> = {
   modelPath: plainPath,
   revision: true,
   cacheDir: pathNow,
+  stateDir: pathNow,
   localFilesOnly: true,
   dtype: true,
   pooling: true,
@@ -466,6 +473,18 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   getPerformanceMetrics(): PerformanceMetrics {
     const counted = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
     return performanceOf(counted, this.#cache()?.getPerformanceMetrics(), this.#learning);
+  }
+
+  /**
+   * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
+   * before this one (`stateDir`). The formula is in `docs/memory.md`.
+   * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
+   */
+  predict(items: number, tokensPerItem: number): Prediction {
+    for (const [name, value, least] of [['items', items, 0], ['tokensPerItem', tokensPerItem, 1]] as const) {
+      if (!Number.isSafeInteger(value) || value < least) throw invalid(`${name} is ${show(value)}, not a whole number from ${least}`, { name });
+    }
+    return JSON.parse(call(() => this.#native.predict(items, tokensPerItem))) as Prediction;
   }
 
   /**

@@ -103,12 +103,14 @@ export type {
 export type {
   BatchMetrics,
   CacheMetrics,
+  Estimate,
   LearnedBatch,
   MemoryEvent,
   MemoryUseMetrics,
   OptimizationReport,
   OverallMetrics,
   PerformanceMetrics,
+  Prediction,
   StageName,
 } from './performance';
 export { ModelStore } from './model-store';

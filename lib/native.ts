@@ -9,6 +9,8 @@ export interface NativeGenerator {
   modelInfo(): object;
   /** JSON of `NativeMetrics` in `performance.ts`. */
   metrics(): string;
+  /** JSON of `Forecast` in `performance.ts`. */
+  predict(items: number, tokens: number): string;
   optimize(): Promise<void>;
   close(): Promise<void>;
   session(): NativeSession;
@@ -224,6 +226,7 @@ export interface NativeStored {
 
 /** See `src/binding/batch.rs`. */
 export interface NativeBatchOptimizer {
+  state(): string;
   config(): string;
   record(
     size: number,
@@ -290,7 +293,7 @@ export interface Addon {
   NativeMonitor: { new (options: object): NativeMonitor; global(): NativeMonitor };
   mergeSnapshots(all: string[]): string;
   writeWhole(path: string, text: string): Promise<void>;
-  NativeBatchOptimizer: new (initial: number, options: object) => NativeBatchOptimizer;
+  NativeBatchOptimizer: { new (initial: number, options: object): NativeBatchOptimizer; restored(state: string): NativeBatchOptimizer };
   NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
   NativeIndex: new (
     root: string,

@@ -164,6 +164,23 @@ export interface OverallMetrics {
   score: number;
 }
 
+/** An expectation, and the interval in which it is in 95 of 100 cases if the machine stays as it was. */
+export interface Estimate {
+  expected: number;
+  low: number;
+  high: number;
+}
+
+/** See {@link OptimizedEmbeddingGenerator.predict}. */
+export interface Prediction {
+  /** Milliseconds of the call; `null` as long as nothing was measured of this model on this machine. */
+  time: Estimate | null;
+  /** Bytes: the vectors, and the working memory of the batches that run at a time. */
+  memory: Estimate;
+  /** Texts in a batch. */
+  batchSize: Estimate;
+}
+
 /** What {@link OptimizedEmbeddingGenerator.optimizePerformance} did. */
 export interface OptimizationReport {
   /** What the cache's maintenance did; `null` without a cache. */

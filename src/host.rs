@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use cgroup::Cgroup;
-pub use machine::{Machine, Memory, ProcessMemory, Resources, ThisMachine, process_memory, trim};
+pub use machine::{Machine, Memory, ProcessMemory, Resources, ThisMachine, machine_name, process_memory, trim};
 pub use monitor::Monitor;
 
 /// Cores that this process may use: affinity and the container's CPU quota counted in. At least 1.

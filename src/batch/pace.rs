@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::{Map, Value};
+
 use super::Budget;
 use super::optimizer::{BatchOptimizer, OptimizerOptions, Record};
 use crate::error::Result;
@@ -19,6 +21,9 @@ const MOST_TOKENS: usize = 4096;
 
 /// Largest batch that is ever tried, in rows.
 const MOST_ROWS: usize = 1024;
+
+/// How unlike the speeds of two classes of lengths are that lie beside each other, as a standard deviation of ln(speed).
+const UNLIKE: f64 = 0.25;
 
 /// Batches shorter than this are recorded only now and then: learning must not cost what it can gain.
 const SHORT_MS: f64 = 2.0;
@@ -153,7 +158,11 @@ impl Pacer {
 
     /// How large batches like the latest one are now, and how large they are best.
     pub fn outlook(&self) -> Outlook {
-        let longest = self.longest.load(Ordering::Relaxed);
+        self.outlook_of(self.longest.load(Ordering::Relaxed))
+    }
+
+    /// The same of batches whose longest text has `longest` tokens.
+    pub fn outlook_of(&self, longest: usize) -> Outlook {
         let Some(learner) = self.learner(class_of(longest)) else {
             let rows = self.rows(longest, 0);
             return Outlook { current: rows, best: rows, confidence: 0.0 };
@@ -165,6 +174,53 @@ impl Pacer {
         let rows = |size| self.rows(longest, size);
         let confidence = recommendation.confidence;
         Outlook { current: rows(current), best: rows(recommendation.size), confidence }
+    }
+
+    /// How fast batches are whose longest text has `longest` tokens: the logarithm of tokens a second of one of them while
+    /// as many run as there are lanes, and a standard deviation. Of the class of lengths nearest to theirs that has
+    /// learned; `None` where none has.
+    pub fn speed(&self, longest: usize) -> Option<(f64, f64)> {
+        let Learners::Own(classes) = &self.learners else { return None };
+        let class = class_of(longest);
+        let of = |class: usize| {
+            let learner = lock(classes.get(class)?);
+            learner.speed(learner.current())
+        };
+        (0..CLASSES).find_map(|distance| {
+            let beside = [class.checked_sub(distance), Some(class + distance)].into_iter().flatten();
+            let (speed, deviation) = beside.filter(|&class| class < CLASSES).find_map(of)?;
+            Some((speed, deviation.hypot(UNLIKE * distance as f64)))
+        })
+    }
+
+    /// Batches that were learned from, of all lengths.
+    pub fn samples(&self) -> usize {
+        let Learners::Own(classes) = &self.learners else { return 0 };
+        classes.iter().map(|learner| lock(learner).samples()).sum()
+    }
+
+    /// What was learned, by class of lengths. An optimizer of the user is the user's to keep.
+    pub fn state(&self) -> Value {
+        let Learners::Own(classes) = &self.learners else { return Value::Null };
+        let learned = classes.iter().enumerate().filter_map(|(class, learner)| {
+            let learner = lock(learner);
+            (learner.samples() > 0).then(|| (class.to_string(), learner.learned()))
+        });
+        Value::Object(learned.collect::<Map<_, _>>())
+    }
+
+    /// Goes on with what was learned, class by class: where its state is sound, and was learned with the same options.
+    pub fn restore(&self, state: Value) {
+        let (Learners::Own(classes), Value::Object(states)) = (&self.learners, state) else { return };
+        for (class, state) in states {
+            let learner = class.parse().ok().and_then(|class: usize| classes.get(class));
+            if let (Some(learner), Ok(restored)) = (learner, BatchOptimizer::restored(state)) {
+                let mut learner = lock(learner);
+                if learner.options() == restored.options() {
+                    *learner = restored;
+                }
+            }
+        }
     }
 
     /// Learns from a batch that was as large as it might be: `rows` rows with so many tokens in all, padding not
@@ -273,6 +329,44 @@ mod tests {
             .map(|&tokens| (ms(tokens), ms(512) * tokens as f64 / 512.0))
             .fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
         assert!(spent < fixed, "{spent} ms, {fixed} without learning");
+    }
+
+    #[test]
+    fn goes_on_with_what_another_has_learned() {
+        let pacer = || Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
+        let taught = pacer();
+        run(&taught, 128, 300, 600);
+        let fresh = pacer();
+        fresh.restore(serde_json::from_str(&taught.state().to_string()).unwrap());
+        assert_eq!((fresh.learned(), fresh.samples()), (taught.learned(), 600));
+        assert_eq!(fresh.next(128).rows, taught.next(128).rows);
+        // Other options, and what is damaged, are left out; the rest is taken.
+        let other = Pacer::learning(Budget::default(), Pacer::defaults(), |_| 100).unwrap();
+        other.restore(taught.state());
+        assert_eq!(other.learned(), []);
+        let mut damaged = taught.state();
+        damaged["7"]["current"] = 0.into();
+        damaged["99"] = damaged["7"].clone();
+        damaged["no class"] = Value::Null;
+        let unmoved = pacer();
+        unmoved.restore(damaged);
+        unmoved.restore(Value::from("nonsense"));
+        assert_eq!(unmoved.learned(), []);
+        assert_eq!(Pacer::fixed(Budget::default()).state(), Value::Null);
+    }
+
+    #[test]
+    fn knows_how_fast_what_it_has_learned_is() {
+        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
+        assert_eq!(pacer.speed(128), None);
+        run(&pacer, 128, usize::MAX, 600);
+        // 2 ms and 20 µs a token, at the size in use.
+        let tokens = (pacer.learned()[0].rows * 128) as f64;
+        let expected = (tokens / (2.0 + 0.02 * tokens) * 1e3).ln();
+        let (near, sure) = pacer.speed(128).unwrap();
+        assert!((near - expected).abs() < 0.1 && sure < 0.2, "{near} ± {sure}, {expected} expected");
+        let (far, unsure) = pacer.speed(1000).unwrap();
+        assert!(far == near && unsure > 3.0 * UNLIKE - 0.1, "{far} ± {unsure}");
     }
 
     #[test]

@@ -38,6 +38,22 @@ impl NativeBatchOptimizer {
         Ok(Self { inner, monitor: OnceLock::new(), clock: SystemClock::default() })
     }
 
+    /// See `BatchOptimizer::restored`. `state` is JSON.
+    #[napi(factory, catch_unwind)]
+    pub fn restored(state: String) -> Result<Self> {
+        let state = serde_json::from_str(&state).map_err(|error| {
+            to_js(Error::InvalidArgument(format!("The state of an optimizer cannot be used: {error}")))
+        })?;
+        let inner = Arc::new(Mutex::new(BatchOptimizer::restored(state).map_err(to_js)?));
+        Ok(Self { inner, monitor: OnceLock::new(), clock: SystemClock::default() })
+    }
+
+    /// See `BatchOptimizer::state`. As JSON.
+    #[napi(catch_unwind)]
+    pub fn state(&self) -> String {
+        self.inner().state().to_string()
+    }
+
     /// The options as they are in force, as JSON.
     #[napi(catch_unwind)]
     pub fn config(&self) -> String {

@@ -19,7 +19,7 @@ use super::metrics::NativeMonitor;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::generator::{Batching, Embedded, Generator, Inputs, Load, Progress, Session};
+use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Progress, Session};
 use crate::host::threads::blocking;
 use crate::model;
 use crate::text::Annotation;
@@ -189,6 +189,17 @@ impl NativeGenerator {
             },
         })
         .to_string()
+    }
+
+    /// See `Generator::forecast`. As JSON.
+    #[napi(catch_unwind)]
+    pub fn predict(&self, items: f64, tokens: f64) -> Result<String> {
+        let of =
+            |estimate: Estimate| json!({ "expected": estimate.expected, "low": estimate.low, "high": estimate.high });
+        // Whole numbers within 2^53, as the caller has checked.
+        let forecast = self.inner.forecast(items as usize, tokens as usize).map_err(to_js)?;
+        let (memory, rows) = (of(forecast.memory), of(forecast.rows));
+        Ok(json!({ "time": forecast.time_ms.map(of), "memory": memory, "batchSize": rows }).to_string())
     }
 
     /// See `Generator::optimize`.

@@ -11,7 +11,7 @@ use crate::batch::pace::Pacer;
 use crate::cache::{CacheOptions, Precision};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
-use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError};
+use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDir};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
@@ -154,6 +154,16 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             Some(Value::Bool(false)) => None,
             Some(Value::Object(options)) => Some(memory("memoryProcessor.", options)?),
             Some(other) => return read.wrong("memoryProcessor", other, "options, a MemoryAwareProcessor or false"),
+        },
+        state_dir: match read.get("stateDir") {
+            None => StateDir::default(),
+            Some(Value::Bool(false)) => StateDir::Off,
+            Some(Value::String(path)) if !path.is_empty() => match std::path::absolute(path) {
+                // As it is meant now, whatever becomes of the working directory.
+                Ok(path) => StateDir::At(path),
+                Err(error) => return Err(Error::config("stateDir", format!("{path} cannot be used: {error}"))),
+            },
+            Some(other) => return read.wrong("stateDir", other, "a directory or false"),
         },
         ..GeneratorOptions::default()
     })

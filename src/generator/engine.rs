@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Failure, Row};
+use super::forecast::{Basis, Forecast, Overhead, forecast};
+use super::learned::Store;
 use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
 use super::session::Busy;
@@ -43,6 +45,7 @@ pub(super) struct Engine {
     /// See [`crate::model::Name::place`].
     pub place: PathBuf,
     pub model: Arc<dyn Model>,
+    learned: Option<Learned>,
     tokenizer: Tokenizer,
     prompts: Prompts,
     pub pacer: Arc<Pacer>,
@@ -53,6 +56,19 @@ pub(super) struct Engine {
     lowercase: bool,
     memo: Option<Arc<Memo>>,
 }
+
+/// Where what was learned is kept, and how much of it is.
+struct Learned {
+    store: Store,
+    /// Of this model, in processes before this one.
+    overhead: Overhead,
+    /// Batches that were learned from when it was kept, and when that was.
+    kept: Mutex<(usize, Instant)>,
+}
+
+/// Batches that are worth keeping what was learned from them, and how often that is done at most while calls go on.
+const WORTH_KEEPING: usize = 64;
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 impl Engine {
     pub fn load(
@@ -99,10 +115,18 @@ impl Engine {
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
         governor.on_shortage(Box::new(move |_| shrinks.upgrade().map(|model| model.shrink()).is_some()));
+        let path = cache.as_ref().and_then(|(cache, _)| cache.options().path.clone());
+        let store = Store::new(&options.state_dir, path.as_deref(), info, lanes.count());
+        let learned = store.map(|store| {
+            let (overhead, batches) = store.read().unwrap_or_default();
+            pacer.restore(batches);
+            Learned { store, overhead, kept: Mutex::new((pacer.samples(), Instant::now())) }
+        });
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
             id: source.id.clone(),
             place,
+            learned,
             tokenizer,
             prompts: files.prompts().clone(),
             pacer: Arc::new(pacer),
@@ -129,11 +153,55 @@ impl Engine {
             Answered { hits, failed, cached }
         });
         self.tally.call(texts, answered, started.elapsed());
+        if self.is_worth_keeping() {
+            let engine = Arc::clone(self);
+            // Nobody waits for it.
+            drop(tokio::task::spawn_blocking(move || engine.keep_learned()));
+        }
         let mut embedded = answer.map_err(|error| error.shifted(first))?;
         for item in &mut embedded.items {
             item.error = item.error.take().map(|error| error.shifted(first));
         }
         Ok(embedded)
+    }
+
+    /// Whether much was learned since it was kept, some time ago.
+    fn is_worth_keeping(&self) -> bool {
+        let Some(learned) = &self.learned else { return false };
+        let (samples, at) = *lock(&learned.kept);
+        at.elapsed() >= KEEP_EVERY && self.pacer.samples() >= samples + WORTH_KEEPING
+    }
+
+    /// Keeps what was learned, if there is something new. Blocks until it is on the disk.
+    pub fn keep_learned(&self) {
+        let Some(learned) = &self.learned else { return };
+        let mut kept = lock(&learned.kept);
+        let samples = self.pacer.samples();
+        if samples != kept.0 {
+            learned.store.write(self.overhead(), self.pacer.state());
+        }
+        *kept = (samples, Instant::now());
+    }
+
+    fn overhead(&self) -> Overhead {
+        let before = self.learned.as_ref().map(|learned| learned.overhead);
+        self.tally.overhead().or(before).unwrap_or_default()
+    }
+
+    /// What a call for `items` texts with `tokens` tokens each will take.
+    pub fn forecast(&self, items: usize, tokens: usize) -> Forecast {
+        let info = self.model.info();
+        let tokens = tokens.min(info.max_length);
+        let outlook = self.pacer.outlook_of(tokens).at_most(self.max_rows);
+        let basis = Basis {
+            speed: self.pacer.speed(tokens).or_else(|| self.tally.speed()),
+            overhead: self.overhead(),
+            lanes: self.lanes.count(),
+            dimensions: info.dimensions,
+            outlook,
+            price: &|rows| self.model.bytes(rows, tokens),
+        };
+        forecast(&basis, items, tokens)
     }
 
     async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
@@ -316,6 +384,10 @@ impl Engine {
         self.lanes.submit(Arc::new(batches), parallel);
         receiver
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One call on its way.

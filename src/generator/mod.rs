@@ -3,6 +3,8 @@
 mod answer;
 mod batches;
 mod engine;
+mod forecast;
+mod learned;
 mod leases;
 mod memo;
 mod session;
@@ -26,6 +28,8 @@ use crate::metrics::{Metrics, Operation};
 use crate::model::{self, BUILTIN, ModelInfo, ModelOptions, Name, Source};
 use crate::text::Annotation;
 use engine::Engine;
+pub use forecast::{Estimate, Forecast};
+pub use learned::StateDir;
 pub use session::Session;
 use session::{End, Turn};
 use tally::Tally;
@@ -49,6 +53,8 @@ pub struct GeneratorOptions {
     pub memory_limit: Option<u64>,
     /// How much is done at once by how full memory is; `None`: as much as the limit permits.
     pub memory: Option<MemoryOptions>,
+    /// Where what is learned about batches is kept for the next process.
+    pub state_dir: StateDir,
     /// What else measures the stages of calls, as `embedcore.…`; may be shared.
     pub monitor: Option<Arc<Metrics>>,
 }
@@ -293,6 +299,14 @@ impl Generator {
         }
     }
 
+    /// What a call for `items` texts with `tokens` tokens each will take.
+    ///
+    /// # Errors
+    /// `NOT_INITIALIZED` or `CLOSED`.
+    pub fn forecast(&self, items: usize, tokens: usize) -> Result<Forecast> {
+        Ok(self.engine()?.0.forecast(items, tokens))
+    }
+
     /// What a person could do about memory as it is.
     pub fn memory_recommendations(&self) -> Vec<String> {
         self.governor.recommendations()
@@ -367,7 +381,11 @@ impl Generator {
             state.engine.replace(engine)
         };
         // Freeing a model takes milliseconds, too long for the lock and for a thread that serves other calls.
-        blocking(move || drop(replaced)).await
+        let free = move || {
+            replaced.iter().for_each(|replaced| replaced.keep_learned());
+            drop(replaced);
+        };
+        blocking(free).await
     }
 
     async fn loaded(&self, name: &Name, cancel: &Cancel, progress: Option<model::Progress>) -> Result<Arc<Engine>> {
@@ -409,17 +427,25 @@ impl Generator {
             let (turn, end) = state.last.next();
             (std::mem::replace(&mut state.last, turn), end)
         };
-        let (engine, calls) = (self.abandon(), Arc::clone(&self.calls));
+        let (engine, calls) = (self.give_up(), Arc::clone(&self.calls));
         async move {
             before.model().await;
             drop(calls.write().await);
-            drop(blocking(move || drop(engine)).await);
+            let free = move || {
+                engine.iter().for_each(|engine| engine.keep_learned());
+                drop(engine);
+            };
+            drop(blocking(free).await);
             end.with(None);
         }
     }
 
     /// Stops all work without waiting for it and gives up the model, which is freed with the answer.
     pub fn abandon(&self) -> Option<impl Send + use<>> {
+        self.give_up()
+    }
+
+    fn give_up(&self) -> Option<Arc<Engine>> {
         let (stop, engine) = {
             let mut state = self.state();
             state.closed = true;

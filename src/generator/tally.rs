@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::forecast::Overhead;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions, Record};
 use crate::error::Error;
 use crate::host::Resources;
@@ -15,6 +16,9 @@ const CALL: &str = "call";
 
 /// Batches that analytics can be about, at most: each takes some hundred bytes.
 const MOST_RECENT: usize = 1000;
+
+/// Standard deviation of ln(speed) at least, where speeds of all lengths are one.
+const UNSURE: f64 = 0.35;
 
 /// The type of what calls look up.
 const KIND: &str = "embedding";
@@ -258,6 +262,32 @@ impl Tally {
             drop(observer.record(*record));
         }
         observer.analytics()
+    }
+
+    /// Milliseconds that all but the model has taken so far, for each text and token; `None` before the first batch.
+    pub fn overhead(&self) -> Option<Overhead> {
+        let of = |stage: Stage| {
+            let stats = self.own.stats(stage.name());
+            stats.filter(|stats| stats.items > 0).map_or(0.0, |stats| stats.latency.total / stats.items as f64)
+        };
+        let tokens = self.tokens.load(Ordering::Relaxed);
+        let tokenized = self.own.stats(Stage::Tokenize.name()).map_or(0.0, |stats| stats.latency.total);
+        (tokens > 0).then(|| Overhead {
+            prepare_ms: of(Stage::Prepare) + of(Stage::Lookup),
+            token_ms: tokenized / tokens as f64,
+            commit_ms: of(Stage::Commit),
+        })
+    }
+
+    /// How fast the latest batches were: the logarithm of tokens a second of one, and its standard deviation.
+    pub fn speed(&self) -> Option<(f64, f64)> {
+        let recent = lock(&self.recent);
+        let speeds = recent.iter().filter(|record| record.success && record.tokens.is_some_and(|tokens| tokens > 0.0));
+        let speeds: Vec<f64> =
+            speeds.map(|record| (record.tokens.unwrap_or_default() / record.time_ms.max(1e-3) * 1e3).ln()).collect();
+        let mean = speeds.iter().sum::<f64>() / speeds.len() as f64;
+        let variance = speeds.iter().map(|speed| (speed - mean).powi(2)).sum::<f64>() / speeds.len() as f64;
+        (!speeds.is_empty()).then(|| (mean, variance.sqrt().max(UNSURE)))
     }
 
     /// Milliseconds that the model has taken for a text, on average; `None` before the first one.

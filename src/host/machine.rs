@@ -104,6 +104,15 @@ impl Machine for ThisMachine {
     }
 }
 
+/// What tells this machine from others of another kind: its processor, as it calls itself, the cores that this process may
+/// use, and the system.
+pub fn machine_name() -> String {
+    let mut system = System::new();
+    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+    let brand = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default();
+    format!("{} {} {brand} × {}", std::env::consts::OS, std::env::consts::ARCH, available_cores())
+}
+
 /// Memory of this process alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProcessMemory {

@@ -71,8 +71,15 @@ impl BatchOptimizer {
         whole("the number of records", self.history.len(), 0, history.min(self.samples))?;
         whole("history", history, 0, MOST_ITEMS)?;
         let lowered = self.lowered.iter().flat_map(|lowered| [lowered.from, lowered.to]);
+        // What a streak of failures keeps is of the same kind as what is believed now.
+        let streak = self.streak.iter();
+        if self.streak.as_ref().is_some_and(|streak| streak.sizes.is_empty() || streak.sizes.len() > MOST_ARMS) {
+            return Err("its streak has no sizes, or too many".into());
+        }
+        let arms = || self.arms.iter().chain(self.streak.iter().flat_map(|streak| &streak.arms));
+        let failed = streak.flat_map(|streak| streak.sizes.iter().copied().chain([streak.base]));
         let sizes = [self.initial, self.base, self.current, self.ceiling].into_iter();
-        for size in sizes.chain(lowered).chain(self.arms.iter().map(|arm| arm.size)) {
+        for size in sizes.chain(lowered).chain(failed).chain(arms().map(|arm| arm.size)) {
             whole("a size", size, min_size, max_size)?;
         }
         let batches = match self.phase {
@@ -82,19 +89,23 @@ impl BatchOptimizer {
         for count in [self.samples, batches, self.relaxed, self.lowered.map_or(0, |lowered| lowered.records)] {
             whole("a number of batches", count, 0, MOST_BATCHES)?;
         }
-        whole("the number of sizes", self.arms.len(), 0, MOST_ARMS)?;
+        whole("the number of sizes", arms().count(), 0, 2 * MOST_ARMS)?;
         whole("the number of surprises", self.surprises.len(), 0, 24)?;
         whole("the number of residuals", self.residuals.len(), 0, 3)?;
-        let mut known: Vec<usize> = self.arms.iter().map(|arm| arm.size).collect();
-        known.sort_unstable();
-        if known.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err("it believes two things about one size".into());
+        for arms in [Some(&self.arms), self.streak.as_ref().map(|streak| &streak.arms)].into_iter().flatten() {
+            let mut known: Vec<usize> = arms.iter().map(|arm| arm.size).collect();
+            known.sort_unstable();
+            if known.windows(2).any(|pair| pair[0] == pair[1]) {
+                return Err("it believes two things about one size".into());
+            }
         }
-        for arm in &self.arms {
+        for arm in arms() {
             number("a logarithm of a throughput", arm.mean, -100.0, 100.0)?;
             number("the weight of a size", arm.weight, 0.0, 1e3)?;
         }
-        number("the level", self.level, -100.0, 100.0)?;
+        for level in [Some(self.level), self.streak.as_ref().map(|streak| streak.level)].into_iter().flatten() {
+            number("the level", level, -100.0, 100.0)?;
+        }
         for value in self.surprises.iter().chain(&self.residuals) {
             number("a surprise", *value, -1e3, 1e3)?;
         }

@@ -1,0 +1,107 @@
+//! What a generator has learned about batches, kept in a file for the next process: for one model content, on one machine,
+//! with one number of threads. What is damaged, or anybody else's, is as if there were nothing.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::forecast::Overhead;
+use crate::embedding::content_hash;
+use crate::host;
+use crate::metrics;
+use crate::model::ModelInfo;
+
+/// Raised when the file means something else than before.
+const VERSION: u32 = 1;
+
+/// Largest file that is read. Eighteen classes of lengths with some hundred sizes each take less.
+const MOST_BYTES: u64 = 4 << 20;
+
+/// Where what was learned is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StateDir {
+    /// Beside the file of the cache, where there is one.
+    #[default]
+    BesideCache,
+    /// In a directory.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+/// The file of one model on this machine.
+pub(super) struct Store {
+    path: PathBuf,
+    place: Place,
+}
+
+/// What a state holds for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Place {
+    version: u32,
+    /// Of the package: another one may run models in another way.
+    package: String,
+    runtime: String,
+    fingerprint: String,
+    machine: String,
+    lanes: usize,
+    intra_op_threads: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Kept {
+    place: Place,
+    overhead: Overhead,
+    batches: Value,
+}
+
+impl Store {
+    /// Of a model that runs on so many lanes; `cache` is the file of its cache. `None` where nothing shall be kept.
+    pub fn new(directory: &StateDir, cache: Option<&Path>, model: &ModelInfo, lanes: usize) -> Option<Self> {
+        let place = Place {
+            version: VERSION,
+            package: env!("CARGO_PKG_VERSION").to_owned(),
+            runtime: model.runtime.clone(),
+            fingerprint: model.fingerprint.to_string(),
+            machine: host::machine_name(),
+            lanes,
+            intra_op_threads: model.intra_op_threads,
+        };
+        let hash = content_hash(serde_json::to_string(&place).unwrap_or_default().as_bytes());
+        let id: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("learned-{id}.json");
+        let path = match (directory, cache) {
+            (StateDir::Off, _) | (StateDir::BesideCache, None) => return None,
+            (StateDir::At(directory), _) => directory.join(name),
+            (StateDir::BesideCache, Some(cache)) => {
+                let mut path = cache.as_os_str().to_owned();
+                path.push(format!(".{name}"));
+                path.into()
+            }
+        };
+        Some(Self { path, place })
+    }
+
+    /// What was kept, if it is for this model, machine and number of threads.
+    pub fn read(&self) -> Option<(Overhead, Value)> {
+        let mut bytes = Vec::new();
+        File::open(&self.path).ok()?.take(MOST_BYTES + 1).read_to_end(&mut bytes).ok()?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return None;
+        }
+        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+        (kept.place == self.place && kept.overhead.is_sound()).then_some((kept.overhead, kept.batches))
+    }
+
+    /// Keeps it: whole, or as it was. Whether that worked; nothing depends on it.
+    pub fn write(&self, overhead: Overhead, batches: Value) -> bool {
+        let kept = Kept { place: self.place.clone(), overhead, batches };
+        let directory = self.path.parent().is_none_or(|parent| fs::create_dir_all(parent).is_ok());
+        directory && serde_json::to_vec(&kept).is_ok_and(|bytes| metrics::write_whole(&self.path, &bytes).is_ok())
+    }
+}
