@@ -270,14 +270,18 @@ export interface Annotation {
  * told. Without a logger, nothing is printed at all.
  */
 export interface Logger {
-	/** What every call did. */
+	/** What every call did, and every lookup in a cache. */
 	debug?(message: string, details?: Record<string, unknown>): unknown;
-	/** What happens once: a model is fetched, or loaded. */
+	/** What happens now and then: a model is fetched, or loaded; another size of batches, or another strategy; a clean-up. */
 	info?(message: string, details?: Record<string, unknown>): unknown;
-	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, texts that were skipped. */
 	warn?(message: string, details?: Record<string, unknown>): unknown;
 	/** What failed a call. Its promise rejects as well. */
 	error?(message: string, details?: Record<string, unknown>): unknown;
+}
+interface Logging {
+	/** Told what happens: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger | undefined;
 }
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
@@ -317,7 +321,7 @@ export interface CacheOptions {
 	model?: string | undefined;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
 	vectorPrecision?: "f32" | "f16" | undefined;
-	/** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	/** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
 	logger?: Logger | undefined;
 }
 /** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
@@ -562,7 +566,7 @@ export interface ProcessingRecommendations {
 export declare class MemoryAwareProcessor {
 	#private;
 	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: MemoryProcessorOptions);
+	constructor(options?: MemoryProcessorOptions & Logging);
 	/**
 	 * Gives what `process` gives for all items, in their order.
 	 *
@@ -1703,7 +1707,7 @@ export interface PerformanceAnalytics {
 export declare class DynamicBatchOptimizer {
 	#private;
 	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
-	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions);
+	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions & Logging);
 	/**
 	 * Learns from a batch.
 	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
@@ -1727,7 +1731,7 @@ export declare class DynamicBatchOptimizer {
 	 * An optimizer that goes on where the one was that gave `state`, with its options.
 	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
 	 */
-	static fromJSON(state: object): DynamicBatchOptimizer;
+	static fromJSON(state: object, options?: Logging): DynamicBatchOptimizer;
 	/** Forgets everything and starts again with the initial size. */
 	reset(): void;
 	/** The options as they are in force. */

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, type CacheOptions, type GeneratorOptions, type Logger } from 'embedcore';
+import { DynamicBatchOptimizer, IntelligentEmbeddingCache, MemoryAwareProcessor, OptimizedEmbeddingGenerator, type CacheOptions, type GeneratorOptions, type Logger } from 'embedcore';
 import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { startHub } from './hub-server';
@@ -42,16 +42,22 @@ test('a model that is loaded, what calls did and what failed', async () => {
   expect(told).toEqual([
     expect.stringMatching(/^info embedcore: Loaded the model .*bert-mean in .* ms: 32 dimensions, up to 64 tokens$/),
     expect.stringMatching(/^debug embedcore: Embedded 3 texts in .* ms, 0 from the cache, 1 truncated$/),
+    'debug embedcore: The cache had 0 of 3 entries',
     expect.stringMatching(/^debug embedcore: Embedded 1 texts in .* ms, 0 from the cache, 0 truncated$/),
+    'debug embedcore: The cache had 0 of 1 entries',
     expect.stringMatching(/^debug embedcore: Embedded 3 texts in .* ms, 1 from the cache, 0 truncated$/),
     expect.stringMatching(/^warn embedcore: 1 of 3 texts were skipped; the first one is 1: /),
+    'debug embedcore: The cache had 1 of 3 entries',
+    'debug embedcore: The content of 1 entries was as before, of 0 not',
     `error embedcore: A call for 1 inputs failed: ${error.message}`,
+    'debug embedcore: The cache had 0 of 1 entries',
     expect.stringMatching(/^debug embedcore: A call for 1 inputs failed: .*aborted/),
     expect.stringMatching(/^error embedcore: No model was loaded: .*nowhere/),
   ]);
-  expect(details[0]).toMatchObject({ dimensions: 32, fingerprint: generator.getModelInfo().fingerprint });
-  expect(details[3]).toMatchObject({ texts: 3, fromCache: 1, failed: 1 });
-  expect(details[5]).toMatchObject({ code: 'INVALID_ARGUMENT', index: 0 });
+  expect(details[0]).toMatchObject({ event: 'model-loaded', dimensions: 32, fingerprint: generator.getModelInfo().fingerprint });
+  expect(details[5]).toMatchObject({ event: 'call', texts: 3, fromCache: 1, failed: 1 });
+  expect(details[7]).toMatchObject({ event: 'cache-lookups', hits: 1, misses: 2 });
+  expect(details[9]).toMatchObject({ event: 'failed', code: 'INVALID_ARGUMENT', index: 0 });
 });
 
 test('files that are fetched, each once', async () => {
@@ -95,13 +101,86 @@ test('trouble with the file of a cache, also of a generator\'s own', async () =>
   expect(told).toContainEqual(expect.stringMatching(/^warn embedcore: The cache's file .*generator\.sqlite was moved/));
 });
 
+test('operations of a cache: lookups, validations and evictions, with their numbers', async () => {
+  const { logger, details } = recorder();
+  const cache = new IntelligentEmbeddingCache({ maxEntries: 2, logger });
+  onTestFinished(() => cache.close());
+  await cache.set('a', '1', [1]);
+  await cache.get('a', '1');
+  await cache.get('a', '2');
+  await cache.getMany([{ key: 'b', content: '1' }, { key: 'c', content: '1' }]);
+  await cache.setMany(['b', 'c', 'd', 'e'].map((key) => ({ key, content: '1', embedding: [1] })));
+  expect(details).toEqual([
+    { event: 'cache-lookups', hits: 1, misses: 0 },
+    { event: 'cache-validations', valid: 1, changed: 0 },
+    { event: 'cache-lookups', hits: 0, misses: 1 },
+    { event: 'cache-validations', valid: 0, changed: 1 },
+    // What had other content is gone.
+    { event: 'cache-evictions', entries: 1 },
+    { event: 'cache-lookups', hits: 0, misses: 2 },
+    { event: 'cache-evictions', entries: 2 },
+  ]);
+  expect(cache.getStats()).toMatchObject({ hits: 1, misses: 3, evictions: 3 });
+});
+
+test('sizes of batches, with the reason, in an optimizer and in a generator', async () => {
+  const { logger, told, details } = recorder();
+  const optimizer = new DynamicBatchOptimizer(8, { minSamples: 3, logger });
+  const sizes = [8];
+  for (let i = 0; i < 60; i++) {
+    const batchSize = optimizer.getCurrentBatchSize();
+    optimizer.recordPerformance({ batchSize, processingTime: 10 + batchSize, itemsProcessed: batchSize, cpuUsage: 10, memoryUsage: 10 });
+    if (optimizer.getCurrentBatchSize() !== sizes.at(-1)) sizes.push(optimizer.getCurrentBatchSize());
+  }
+  expect(sizes.length).toBeGreaterThan(3);
+  expect(details.map((change) => [change!.event, change!.before, change!.after])).toEqual(sizes.slice(1).map((size, i) => ['batch-size-changed', sizes[i], size]));
+  for (const change of details) expect(change!.reason).toMatch(/\w+/);
+  expect(told.every((line) => line.startsWith('info embedcore: Batches have '))).toBe(true);
+
+  // What another one learned is a change to one that begins with its own size.
+  const stateDir = mkdtempSync(join(tmpdir(), 'embedcore-logger-'));
+  onTestFinished(() => rmSync(stateDir, { recursive: true, force: true }));
+  const shared = new DynamicBatchOptimizer(8, { minSamples: 3 });
+  const seen = recorder();
+  const generator = await ready({ ...bert, cache: false, batchOptimizer: shared, logger: seen.logger });
+  await generator.embed(['a']);
+  for (let i = 0; i < 60; i++) {
+    const batchSize = shared.getCurrentBatchSize();
+    shared.recordPerformance({ batchSize, processingTime: 10 + batchSize, itemsProcessed: batchSize, tokens: batchSize, cpuUsage: 10, memoryUsage: 10 });
+  }
+  await generator.embed(['b']);
+  const changes = seen.details.filter((detail) => detail?.event === 'batch-size-changed');
+  expect(changes).toEqual([{ event: 'batch-size-changed', maxTokens: 512, before: 8, after: expect.any(Number), reason: expect.stringMatching(/\w+/) }]);
+});
+
+test('strategies, clean-ups and a summary of each call, of a processor and of a generator', async () => {
+  const { logger, details } = recorder();
+  const memoryThresholds = { critical: 1e-9, high: 0, normal: 0, low: 0 };
+  const processor = new MemoryAwareProcessor({ memoryThresholds, emergencyCleanupThreshold: 1e-9, logger });
+  await processor.processItems([1, 2, 3], (batch) => batch);
+  processor.stop();
+  const of = (event: string) => details.filter((detail) => detail?.event === event);
+  expect(of('memory-cleanup')).toHaveLength(3);
+  expect(of('memory-cleanup')[0]).toMatchObject({ cleanups: 1, usagePercent: expect.any(Number) });
+  expect(of('call')).toEqual([{ event: 'call', items: 3, strategyChanges: expect.any(Number), cleanups: 3, ms: expect.any(Number) }]);
+  await failure(() => processor.processItems([1], () => Promise.reject(new Error('on purpose'))));
+  expect(of('failed')).toMatchObject([{ code: 'EMBEDDING_GENERATION_FAILED' }]);
+
+  const seen = recorder();
+  const generator = await ready({ ...bert, cache: false, logger: seen.logger });
+  await generator.optimizePerformance();
+  await generator.embed(['a', 'b']);
+  expect(seen.details.filter((detail) => detail?.event === 'memory-cleanup')).toEqual([{ event: 'memory-cleanup', cleanups: 1 }]);
+  expect(seen.details).toContainEqual({ event: 'call', texts: 2, fromCache: 0, truncated: 0, failed: 0, ms: expect.any(Number) });
+});
+
 test('a hit ratio that is low', async () => {
   const { logger, told } = recorder();
   const cache = new IntelligentEmbeddingCache({ hitRatioThreshold: 0.9, logger });
   for (let i = 0; i < 100; i++) await cache.get(`${i}`, '');
   await cache.optimize();
   await cache.close();
-  expect(told).toEqual(["warn embedcore: The cache's hit ratio is 0.00, below 0.9"]);
+  expect(told.filter((line) => !line.startsWith('debug'))).toEqual(["warn embedcore: The cache's hit ratio is 0.00, below 0.9"]);
 });
 
 test('a logger keeps its this, may lack levels, and may throw', async () => {
@@ -120,6 +199,8 @@ test('a logger keeps its this, may lack levels, and may throw', async () => {
 
 test.each([null, 'console', 3, {}, { info: 'yes' }, { infos() {} }])('%j is no logger', async (logger) => {
   for (const make of [
+    () => new DynamicBatchOptimizer(8, { logger } as object),
+    () => new MemoryAwareProcessor({ logger } as object),
     () => new OptimizedEmbeddingGenerator({ logger } as GeneratorOptions),
     () => new IntelligentEmbeddingCache({ logger } as CacheOptions),
   ]) {

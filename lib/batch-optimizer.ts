@@ -1,7 +1,9 @@
 import type { BatchOptimizerConfig } from './documented';
+import { messageOf } from './errors';
 import { invalid, isArray, show } from './input';
+import { logOf, tellSize, type Log, type Logging } from './log';
 import { call, native, type NativeBatchOptimizer } from './native';
-import { crossing, optionReader } from './options';
+import { crossing, optionReader, type Names } from './options';
 
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
@@ -117,7 +119,7 @@ export interface PerformanceAnalytics {
   recommendations: OptimizationRecommendation;
 }
 
-export const readBatchOptimizer = optionReader<BatchOptimizerOptions>({
+const OPTIONS: Names<BatchOptimizerOptions> = {
   minBatchSize: true,
   maxBatchSize: true,
   targetCpuUsage: true,
@@ -125,7 +127,14 @@ export const readBatchOptimizer = optionReader<BatchOptimizerOptions>({
   minSamples: true,
   historyRetention: true,
   aggressiveness: true,
-});
+};
+
+/** Of a generator, which has a logger of its own. */
+export const readBatchOptimizer = optionReader(OPTIONS);
+
+const readOwnOptions = optionReader<BatchOptimizerOptions & Logging>({ ...OPTIONS, logger: true });
+
+const readLogging = optionReader<Logging>({ logger: true });
 
 const readRecord = optionReader<BatchRecord>({
   batchSize: true,
@@ -151,11 +160,17 @@ export let nativeOptimizer: (optimizer: DynamicBatchOptimizer) => NativeBatchOpt
  */
 export class DynamicBatchOptimizer {
   #native: NativeBatchOptimizer;
+  readonly #log: Log | undefined;
+  /** What the logger knows. */
+  #told: number;
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
-  constructor(initialBatchSize = 32, options: BatchOptimizerOptions = {}) {
+  constructor(initialBatchSize = 32, options: BatchOptimizerOptions & Logging = {}) {
     const initial = number('initialBatchSize', initialBatchSize);
-    this.#native = call(() => new (native().NativeBatchOptimizer)(initial, crossing(readBatchOptimizer(options))));
+    const { logger, ...given } = readOwnOptions(options);
+    this.#log = logOf(logger);
+    this.#native = call(() => new (native().NativeBatchOptimizer)(initial, crossing(given)));
+    this.#told = this.#native.current();
   }
 
   static {
@@ -192,6 +207,16 @@ export class DynamicBatchOptimizer {
         optional('memoryUsage', record.memoryUsage),
       ),
     );
+    this.#tell();
+  }
+
+  /** Tells the logger of another size, and why it is another one. */
+  #tell(): void {
+    const [before, after] = [this.#told, this.#native.current()];
+    this.#told = after;
+    if (!this.#log || after === before) return;
+    const { recommendedBatchSize, reason } = this.getOptimizationRecommendation();
+    tellSize(this.#log, { before, after, reason: after === recommendedBatchSize ? reason : 'it may be faster, which one batch will show' });
   }
 
   /** The size that the next batch should have. */
@@ -204,7 +229,9 @@ export class DynamicBatchOptimizer {
    * is a decision.
    */
   optimize(): number {
-    return this.#native.optimize();
+    const size = this.#native.optimize();
+    this.#tell();
+    return size;
   }
 
   /**
@@ -219,24 +246,26 @@ export class DynamicBatchOptimizer {
    * An optimizer that goes on where the one was that gave `state`, with its options.
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
    */
-  static fromJSON(state: object): DynamicBatchOptimizer {
+  static fromJSON(state: object, options: Logging = {}): DynamicBatchOptimizer {
     if (typeof state !== 'object' || state === null) throw invalid(`The state of an optimizer is ${show(state)}, not an object`);
     let json: string | undefined;
     try {
       json = JSON.stringify(state);
     } catch (cause) {
-      throw invalid(`The state of an optimizer cannot be used: ${(cause as Error).message}`);
+      throw invalid(`The state of an optimizer cannot be used: ${messageOf(cause)}`);
     }
     if (typeof json !== 'string') throw invalid('The state of an optimizer cannot be used: it has no JSON');
     const restored = call(() => native().NativeBatchOptimizer.restored(json));
-    const optimizer = new DynamicBatchOptimizer();
+    const optimizer = new DynamicBatchOptimizer(undefined, readLogging(options));
     optimizer.#native = restored;
+    optimizer.#told = restored.current();
     return optimizer;
   }
 
   /** Forgets everything and starts again with the initial size. */
   reset(): void {
     this.#native.reset();
+    this.#tell();
   }
 
   /** The options as they are in force. */

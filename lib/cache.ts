@@ -96,7 +96,7 @@ export interface CacheOptions {
   model?: string | undefined;
   /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
   vectorPrecision?: 'f32' | 'f16' | undefined;
-  /** Told of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+  /** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
   logger?: Logger | undefined;
 }
 
@@ -163,6 +163,9 @@ interface Computed {
 /** What the native side knows a cache by. */
 export let nativeOf: (cache: IntelligentEmbeddingCache) => NativeCache;
 
+/** Tells a logger what was looked up, validated and evicted in a cache since it was told the last time, by whomever. */
+export let tellOperations: (cache: IntelligentEmbeddingCache, log: Log) => void;
+
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
  *
@@ -187,6 +190,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   #closed: Promise<void> | undefined;
   #requestsBefore = 0;
   #hitsBefore = 0;
+  #telling = false;
+  #toldBefore = { hits: 0, misses: 0, changed: 0, evictions: 0 };
 
   /**
    * The file is opened in the background.
@@ -209,6 +214,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
   static {
     nativeOf = (cache) => cache.#native;
+    tellOperations = (cache, log) => cache.#tell(log);
   }
 
   /** Sets what `key` stands for as long as its content is `content`. */
@@ -238,6 +244,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   get(annotation: Annotation): Promise<CachedResult | null>;
   async get(target: string | Annotation, content?: string): Promise<CachedEmbedding | CachedResult | null> {
     this.#requireOpen();
+    if (this.#log) this.#tellSoon(this.#log);
     if (typeof target === 'string') return this.#get(false, target, this.#contentOf(content, 'The content'));
     let key: { key: string; content: string };
     try {
@@ -293,7 +300,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       const first = look(0, packs[0]!);
       return packs.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, packs, look);
     });
-    this.#evictions.tell();
+    this.#tellAll();
     return new Matrix(parts);
   }
 
@@ -333,7 +340,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     if (given.length === 0) return;
     const pack = packOf(given, this.#settings.validate);
     await settled(() => this.#order.changeAll(() => this.#commit(false, pack)));
-    this.#evictions.tell();
+    this.#tellAll();
   }
 
   /**
@@ -411,7 +418,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   async #keep(key: string, name: string, pack: Pack, flight: Flight): Promise<void> {
     try {
       await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(false, pack, name))));
-      this.#evictions.tell();
+      this.#tellAll();
     } catch (thrown) {
       this.#native.reject(`The computed embedding of ${show(key)}: ${(thrown as EmbeddingError).message}`);
     }
@@ -446,7 +453,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       }),
     );
     const was = await settled(() => deleted);
-    this.#evictions.tell();
+    this.#tellAll();
     return was;
   }
 
@@ -462,7 +469,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       }),
     );
     await settled(() => cleared);
-    this.#evictions.tell();
+    this.#tellAll();
   }
 
   /**
@@ -498,7 +505,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     this.#evictions.watch();
     const did = JSON.parse(await settle(() => this.#native.optimize())) as CacheMaintenance;
-    this.#evictions.tell();
+    this.#tellAll();
     this.#watchHitRatio();
     return did;
   }
@@ -577,7 +584,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#evictions.watch();
     const answer = this.#lookup(annotated, key, content);
     if (answer === MISS) {
-      this.#evictions.tell();
+      this.#tellAll();
       return null;
     }
     if (answer === ASK_DISK) return this.#getFromDisk();
@@ -589,7 +596,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   #getFromDisk(): Promise<CachedEmbedding | null> {
     const settling = this.#native.settle();
     return settle(() => settling).then((found) => {
-      this.#evictions.tell();
+      this.#tellAll();
       return found && fromNative(found);
     });
   }
@@ -600,7 +607,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
   async #set(annotated: boolean, key: string, pack: Pack): Promise<void> {
     await settled(() => this.#order.change(key, () => this.#commit(annotated, pack)));
-    this.#evictions.tell();
+    this.#tellAll();
   }
 
   /** Sets entries, and has what was begun before under their keys (`by`: before that computation) know that it is older. */
@@ -611,6 +618,36 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       if (annotated || this.#flights.size === 0) return;
       for (let i = 0; i < strings.length; i += 3) this.#flights.overtake(strings[i]!, by);
     });
+  }
+
+  /** What a call has changed is told to whoever listens. */
+  #tellAll(): void {
+    this.#evictions.tell();
+    if (this.#log) this.#tell(this.#log);
+  }
+
+  /** Before the caller gets its answer; once for all that is asked for in one go. */
+  #tellSoon(log: Log): void {
+    if (this.#telling) return;
+    this.#telling = true;
+    queueMicrotask(() => {
+      this.#telling = false;
+      this.#tell(log);
+    });
+  }
+
+  /** What was counted since the last time, as a logger is told it. */
+  #tell(log: Log): void {
+    const { hits, misses, evictions, missCauses } = this.getStats();
+    const before = this.#toldBefore;
+    const now = (this.#toldBefore = { hits, misses, changed: missCauses.changed, evictions });
+    const since = (what: keyof typeof now) => now[what] - before[what];
+    const [found, missed, changed, evicted] = [since('hits'), since('misses'), since('changed'), since('evictions')];
+    if (found > 0 || missed > 0) log.debug(`The cache had ${found} of ${found + missed} entries`, { event: 'cache-lookups', hits: found, misses: missed });
+    if (this.#settings.validate && (found > 0 || changed > 0)) {
+      log.debug(`The content of ${found} entries was as before, of ${changed} not`, { event: 'cache-validations', valid: found, changed });
+    }
+    if (evicted > 0) log.debug(`${evicted} entries left the memory of the cache`, { event: 'cache-evictions', entries: evicted });
   }
 
   #watchHitRatio(): void {

@@ -1,5 +1,5 @@
 import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
-import { IntelligentEmbeddingCache, nativeOf, readCache, type CacheOptions } from './cache';
+import { IntelligentEmbeddingCache, nativeOf, tellOperations, readCache, type CacheOptions } from './cache';
 import type { EmbeddingGenerator } from './documented';
 import { EmbeddingError, toEmbeddingError } from './errors';
 import { Inputs, annotationFields, areAnnotated, feed, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from './input';
@@ -10,7 +10,7 @@ import type { PerformanceMonitor } from './monitor';
 import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from './native';
 import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
 import { pathNow, plainPath } from './paths';
-import { performanceOf, publishMemory, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './performance';
+import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './performance';
 import type { EmbeddingResult } from './result';
 import { Stream, type StreamOptions } from './stream';
 import { checkWatch, watched, type Watch } from './watch';
@@ -301,6 +301,8 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   /** Of its own; closed and made anew with the generator. */
   #ownCache: IntelligentEmbeddingCache | undefined;
   readonly #log: Log | undefined;
+  /** Clean-ups that the logger knows of. */
+  #cleanups = 0;
   #closing: Promise<unknown> | undefined;
   #closes = 0;
 
@@ -353,7 +355,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     const info = log && this.#modelInfo();
     if (info && info.fingerprint !== before?.fingerprint) {
       const { modelId, revision, dimensions, maxLength, fingerprint } = info;
-      const details = { modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
+      const details = { event: 'model-loaded', modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
       log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions, up to ${maxLength} tokens`, details);
     }
   }
@@ -571,7 +573,16 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
       const error = toEmbeddingError(thrown);
       tellFailure(log, `A call for ${given.length} inputs failed`, error);
       throw error;
+    } finally {
+      if (log) this.#tellNews(log);
     }
+  }
+
+  /** What a call has changed, beside its answer. */
+  #tellNews(log: Log): void {
+    const cache = this.#cache();
+    if (cache) tellOperations(cache, log);
+    this.#cleanups = tellNews(log, call(() => this.#native.news()), this.#cleanups);
   }
 }
 
@@ -712,7 +723,7 @@ function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | und
     const { file, total, loaded } = progress;
     if (!files.has(file)) {
       files.add(file);
-      if (loaded < total) log.info(`Fetching ${file}, ${(total / 2 ** 20).toFixed(1)} MB`, { file, total });
+      if (loaded < total) log.info(`Fetching ${file}, ${(total / 2 ** 20).toFixed(1)} MB`, { event: 'model-fetching', file, total });
     }
     report?.(progress);
   };
@@ -720,10 +731,10 @@ function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | und
 
 function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
   const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
-  const details = { texts: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
+  const details = { event: 'call', texts: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
   log.debug(`Embedded ${rows} texts in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
   for (const [index, error] of errors) {
-    return log.warn(`${errors.size} of ${rows} texts were skipped; the first one is ${index}: ${error.message}`, { ...details, index, code: error.code });
+    return log.warn(`${errors.size} of ${rows} texts were skipped; the first one is ${index}: ${error.message}`, { ...details, event: 'skipped', index, code: error.code });
   }
 }
 

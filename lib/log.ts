@@ -7,14 +7,20 @@ import { read, refused } from './options';
  * told. Without a logger, nothing is printed at all.
  */
 export interface Logger {
-  /** What every call did. */
+  /** What every call did, and every lookup in a cache. */
   debug?(message: string, details?: Record<string, unknown>): unknown;
-  /** What happens once: a model is fetched, or loaded. */
+  /** What happens now and then: a model is fetched, or loaded; another size of batches, or another strategy; a clean-up. */
   info?(message: string, details?: Record<string, unknown>): unknown;
-  /** What does not fail a call, and what somebody should look at: trouble with a cache's file, memory that gets short. */
+  /** What does not fail a call, and what somebody should look at: trouble with a cache's file, texts that were skipped. */
   warn?(message: string, details?: Record<string, unknown>): unknown;
   /** What failed a call. Its promise rejects as well. */
   error?(message: string, details?: Record<string, unknown>): unknown;
+}
+
+/** The option of what tells somebody what it does. */
+export interface Logging {
+  /** Told what happens: `console`, for example. Default: nobody; nothing is printed. */
+  logger?: Logger | undefined;
 }
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const;
@@ -43,8 +49,15 @@ export function logOf(logger: unknown): Log | undefined {
   return Object.fromEntries(told) as Log;
 }
 
+/** Tells of another size of batches. */
+export function tellSize(log: Log | undefined, change: { maxTokens?: number; before: number; after: number; reason: string }): void {
+  const { maxTokens, before, after, reason } = change;
+  const of = maxTokens === undefined ? '' : ` of texts up to ${maxTokens} tokens`;
+  log?.info(`Batches${of} have ${after} items now, ${before} before: ${reason}`, { event: 'batch-size-changed', ...change });
+}
+
 /** Tells of an error that a caller is about to get. What the caller has stopped is no failure. */
 export function tellFailure(log: Log | undefined, what: string, error: EmbeddingError): void {
   const level = error.code === 'ABORTED' || error.code === 'CLOSED' ? 'debug' : 'error';
-  log?.[level](`${what}: ${error.message}`, { code: error.code, ...error.details });
+  log?.[level](`${what}: ${error.message}`, { event: 'failed', code: error.code, ...error.details });
 }

@@ -1,7 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError, EmbeddingGenerationError, messageOf } from './errors';
+import { EmbeddingError, EmbeddingGenerationError, toEmbeddingError, messageOf } from './errors';
 import { invalid, requireArray, show } from './input';
+import { logOf, tellFailure, type Log, type Logging } from './log';
 import { call, native, type NativeMemoryProcessor } from './native';
 import { crossing, listOf, optionReader, refused, type Given, type Names } from './options';
 import { checkWatch, watched, type Watch } from './watch';
@@ -153,7 +154,7 @@ const BYTES_PER_ITEM = 4096;
 /** How long work that never waits may keep the event loop from turning, in milliseconds; one batch may take longer. */
 const TURN_MS = 10;
 
-export const readMemoryProcessor = optionReader<MemoryProcessorOptions>({
+const OPTIONS: Names<MemoryProcessorOptions> = {
   strategies: listOf(optionReader<ProcessingStrategy>({
     name: true,
     maxBatchSize: true,
@@ -169,7 +170,12 @@ export const readMemoryProcessor = optionReader<MemoryProcessorOptions>({
   enableGcHints: true,
   emergencyCleanupThreshold: true,
   memoryBuffer: true,
-});
+};
+
+/** Of a generator, which has a logger of its own. */
+export const readMemoryProcessor = optionReader(OPTIONS);
+
+const readOwnOptions = optionReader<MemoryProcessorOptions & Logging>({ ...OPTIONS, logger: true });
 
 const HOOKS: Names<ProcessingHooks> = { onProgress: true, onStrategyChange: true, onMemoryWarning: true, signal: true, timeoutMs: true };
 
@@ -194,10 +200,13 @@ export class MemoryAwareProcessor {
   readonly #settings: Settings;
   #probe: Probe;
   #bytesPerItem = 0;
+  readonly #log: Log | undefined;
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-  constructor(options: MemoryProcessorOptions = {}) {
-    const own = call(() => new (native().NativeMemoryProcessor)(crossing(readMemoryProcessor(options))));
+  constructor(options: MemoryProcessorOptions & Logging = {}) {
+    const { logger, ...given } = readOwnOptions(options);
+    this.#log = logOf(logger);
+    const own = call(() => new (native().NativeMemoryProcessor)(crossing(given)));
     this.#native = own;
     this.#settings = JSON.parse(own.settings()) as Settings;
     this.#probe = (now) => own.memory(now);
@@ -324,7 +333,8 @@ export class MemoryAwareProcessor {
   }
 
   async #watch<T, R>(run: Run<T, R>): Promise<void> {
-    await watched(run.watch, () => run.stop(), async (report) => {
+    const started = performance.now();
+    const work = watched(run.watch, () => run.stop(), async (report) => {
       // A batch that takes long must not hide what memory does meanwhile.
       const monitor = setInterval(() => run.attempt(() => this.#look(run)), this.#settings.monitoringInterval).unref();
       try {
@@ -334,6 +344,17 @@ export class MemoryAwareProcessor {
         run.stop();
       }
     });
+    const log = this.#log;
+    if (!log) return work;
+    const items = run.items.length;
+    try {
+      await work;
+    } catch (thrown) {
+      tellFailure(log, `A call for ${items} items failed`, toEmbeddingError(thrown));
+      throw thrown;
+    }
+    const ms = performance.now() - started;
+    log.debug(`Processed ${items} items in ${Math.round(ms)} ms`, { event: 'call', items, strategyChanges: run.strategyChanges, cleanups: run.cleanups, ms });
   }
 
   /** Makes batches as long as there are items, each when there is room for it. */
@@ -406,6 +427,7 @@ export class MemoryAwareProcessor {
     if (did === 0) return;
     run.sinceCleanup = 0;
     run.cleanups++;
+    this.#log?.info('Memory was given back', { event: 'memory-cleanup', cleanups: 1, usagePercent: metrics.memoryUsagePercent });
     if (did & COLLECT) (globalThis as { gc?: () => void }).gc?.();
   }
 
@@ -420,6 +442,12 @@ export class MemoryAwareProcessor {
     if (first) run.note(metrics);
     if (before !== after) {
       run.strategyChanges++;
+      this.#log?.info(`The memory strategy changed from ${before.name} to ${after.name}: ${Math.round(usage)} % of memory is in use`, {
+        event: 'strategy-changed',
+        before: before.name,
+        after: after.name,
+        usagePercent: usage,
+      });
       run.attempt(() => run.hooks.onStrategyChange?.({ ...before }, { ...after }));
     }
     const now = performance.now();

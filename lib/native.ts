@@ -9,7 +9,9 @@ export interface NativeGenerator {
   modelInfo(): object;
   /** JSON of `NativeMetrics` in `performance.ts`. */
   metrics(): string;
-  /** JSON of `Forecast` in `performance.ts`. */
+  /** JSON of `News` in `performance.ts`. */
+  news(): string;
+  /** JSON of `Prediction` in `performance.ts`. */
   predict(items: number, tokens: number): string;
   optimize(): Promise<void>;
   close(): Promise<void>;

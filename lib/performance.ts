@@ -1,7 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 
 import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from './cache';
-import type { Log } from './log';
+import { tellSize, type Log } from './log';
 import type { OperationStats } from './monitor-snapshot';
 
 /** What was learned about batches of texts of like length. */
@@ -200,6 +200,21 @@ export interface MemoryEvent {
   usagePercent: number;
 }
 
+/** What a logger is told after a call, as the native side tells it. */
+interface News {
+  sizes: { maxTokens: number; before: number; after: number; reason: string }[];
+  /** Times that memory was given back, since the generator was made. */
+  cleanups: number;
+}
+
+/** Tells what is new since `before` clean-ups; gives how many there are now. */
+export function tellNews(log: Log, json: string, before: number): number {
+  const { sizes, cleanups } = JSON.parse(json) as News;
+  for (const change of sizes) tellSize(log, change);
+  if (cleanups > before) log.info(`Memory was given back ${cleanups - before} times`, { event: 'memory-cleanup', cleanups: cleanups - before });
+  return cleanups;
+}
+
 /** As the native side tells it. See `src/binding/generator.rs`. */
 export interface NativeMetrics {
   stages: OperationStats[];
@@ -243,11 +258,11 @@ const events = channel('embedcore:memory');
 export function publishMemory(json: string, log: Log | undefined): void {
   if (!log && !events.hasSubscribers) return;
   const event = JSON.parse(json) as MemoryEvent;
-  // The default of `memoryThresholds.high`.
-  log?.[event.usagePercent >= 70 ? 'warn' : 'info'](
-    `The memory strategy changed from ${event.before} to ${event.after}: ${Math.round(event.usagePercent)} % of what it may use is in use`,
-    { ...event },
-  );
+  const { type, ...details } = event;
+  log?.info(`The memory strategy changed from ${event.before} to ${event.after}: ${Math.round(event.usagePercent)} % of what it may use is in use`, {
+    event: type,
+    ...details,
+  });
   events.publish(event);
 }
 

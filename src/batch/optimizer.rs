@@ -403,6 +403,11 @@ impl BatchOptimizer {
         self.current
     }
 
+    /// The best size that is known and allowed: the one in use, but for single batches that try another.
+    pub fn settled(&self) -> usize {
+        self.base.min(self.limit())
+    }
+
     /// Records that were learned from since the start.
     pub fn samples(&self) -> usize {
         self.samples

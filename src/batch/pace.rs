@@ -38,6 +38,8 @@ pub struct Pacer {
     learners: Learners,
     /// Tokens of the longest text of the batch that was chosen last.
     longest: AtomicUsize,
+    /// The sizes that [`Pacer::changes`] has told, by learner.
+    told: Mutex<Vec<usize>>,
 }
 
 enum Learners {
@@ -74,6 +76,19 @@ impl Outlook {
     pub fn at_most(self, rows: usize) -> Self {
         Self { current: self.current.min(rows), best: self.best.min(rows), ..self }
     }
+}
+
+/// Another size is in use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SizeChange {
+    /// Most tokens of a text that it is about.
+    pub longest: usize,
+    /// Rows of that length before.
+    pub before: usize,
+    /// Rows of that length now.
+    pub after: usize,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// What a class of lengths has learned.
@@ -125,7 +140,10 @@ impl Pacer {
     }
 
     fn of(budget: Budget, learners: Learners) -> Self {
-        Self { budget, learners, longest: AtomicUsize::new(USUAL) }
+        let pacer = Self { budget, learners, longest: AtomicUsize::new(USUAL), told: Mutex::default() };
+        *pacer.told.lock().unwrap_or_else(PoisonError::into_inner) =
+            pacer.all().map(|(_, learner)| lock(learner).settled()).collect();
+        pacer
     }
 
     /// What the next batch may be, whose longest row has `longest` tokens.
@@ -154,6 +172,33 @@ impl Pacer {
             Learners::Own(classes) => classes.get(class),
             Learners::Shared(optimizer) => Some(optimizer),
         }
+    }
+
+    /// The learners, each with the length of the longest texts that it is about.
+    fn all(&self) -> impl Iterator<Item = (usize, &Mutex<BatchOptimizer>)> {
+        let (own, shared) = match &self.learners {
+            Learners::None => (None, None),
+            Learners::Own(classes) => (Some(classes.iter().enumerate()), None),
+            Learners::Shared(optimizer) => (None, Some((self.budget.max_tokens, &**optimizer))),
+        };
+        own.into_iter().flatten().map(|(class, learner)| (1usize << class, learner)).chain(shared)
+    }
+
+    /// Sizes that have changed since this was asked for the last time, and why. Single batches that try another size are
+    /// no change.
+    pub fn changes(&self) -> Vec<SizeChange> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.all().zip(told.iter_mut()).filter_map(|((longest, learner), told)| {
+            let learner = lock(learner);
+            let before = std::mem::replace(told, learner.settled());
+            (before != *told).then(|| SizeChange {
+                longest,
+                before,
+                after: *told,
+                reason: learner.recommendation().reason,
+            })
+        });
+        changed.collect()
     }
 
     /// How large batches like the latest one are now, and how large they are best.
@@ -248,33 +293,18 @@ impl Pacer {
 
     /// Decides anew what is best, see [`BatchOptimizer::optimize`].
     pub fn optimize(&self) {
-        match &self.learners {
-            Learners::None => {}
-            Learners::Own(classes) => {
-                for learner in classes {
-                    lock(learner).optimize();
-                }
-            }
-            Learners::Shared(optimizer) => {
-                lock(optimizer).optimize();
-            }
+        for (_, learner) in self.all() {
+            lock(learner).optimize();
         }
     }
 
     /// What was learned, for the classes that ran.
     pub fn learned(&self) -> Vec<Learned> {
-        let of = |longest, learner: &Mutex<BatchOptimizer>| {
+        let learned = self.all().map(|(longest, learner)| {
             let learner = lock(learner);
             Learned { longest, rows: learner.current(), samples: learner.samples() }
-        };
-        let all: Vec<Learned> = match &self.learners {
-            Learners::None => Vec::new(),
-            Learners::Own(classes) => {
-                classes.iter().enumerate().map(|(class, learner)| of(1usize << class, learner)).collect()
-            }
-            Learners::Shared(optimizer) => vec![of(self.budget.max_tokens, optimizer)],
-        };
-        all.into_iter().filter(|learned| learned.samples > 0).collect()
+        });
+        learned.filter(|learned| learned.samples > 0).collect()
     }
 }
 
@@ -322,6 +352,14 @@ mod tests {
         assert!(long[900..].iter().filter(|&&tokens| tokens == 256).count() >= 90, "{long:?}");
         let learned: Vec<_> = pacer.learned().iter().map(|class| (class.longest, class.samples)).collect();
         assert_eq!(learned, [(16, 1000), (128, 1000)]);
+        // The sizes that have changed are told once, with a reason.
+        let changes = pacer.changes();
+        assert_eq!(
+            changes.iter().map(|change| (change.longest, change.before)).collect::<Vec<_>>(),
+            [(16, 32), (128, 4)]
+        );
+        assert!(changes.iter().all(|change| change.after != change.before && change.reason.contains("measured")));
+        assert_eq!(pacer.changes(), []);
         // What the tries have cost, in time: batches slower than the budget's own, against the same tokens at its speed.
         let ms = |tokens: usize| (2.0 + 0.02 * tokens as f64) * if tokens > 300 { 4.0 } else { 1.0 };
         let (spent, fixed): (f64, f64) = long

@@ -191,6 +191,19 @@ impl NativeGenerator {
         .to_string()
     }
 
+    /// What a logger is told after a call: sizes of batches that have changed, and how often memory was given back. As JSON.
+    #[napi(catch_unwind)]
+    pub fn news(&self) -> String {
+        let changes = self.inner.size_changes();
+        let sizes: Vec<Value> = changes
+            .iter()
+            .map(|change| {
+                json!({ "maxTokens": change.longest, "before": change.before, "after": change.after, "reason": change.reason })
+            })
+            .collect();
+        json!({ "sizes": sizes, "cleanups": self.inner.memory().0.reliefs }).to_string()
+    }
+
     /// See `Generator::forecast`. As JSON.
     #[napi(catch_unwind)]
     pub fn predict(&self, items: f64, tokens: f64) -> Result<String> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
-use crate::batch::pace::{Learned, Outlook, Pacer};
+use crate::batch::pace::{Learned, Outlook, Pacer, SizeChange};
 use crate::cache::EmbeddingCache;
 use crate::cancel::{Cancel, HookGuard};
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
@@ -277,6 +277,11 @@ impl Generator {
     /// What was learned about batches of the loaded model.
     pub fn learned(&self) -> Vec<Learned> {
         self.state().engine.as_ref().map(|engine| engine.pacer.learned()).unwrap_or_default()
+    }
+
+    /// Sizes of batches that have changed since this was asked for the last time.
+    pub fn size_changes(&self) -> Vec<SizeChange> {
+        self.state().engine.as_ref().map(|engine| engine.pacer.changes()).unwrap_or_default()
     }
 
     /// How the latest batches went.
