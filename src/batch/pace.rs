@@ -379,7 +379,7 @@ mod tests {
         assert_eq!((fresh.learned(), fresh.samples()), (taught.learned(), 600));
         assert_eq!(fresh.next(128).rows, taught.next(128).rows);
         // Other options, and what is damaged, are left out; the rest is taken.
-        let other = Pacer::learning(Budget::default(), Pacer::defaults(), |_| 100).unwrap();
+        let other = Pacer::learning(Budget::default(), Pacer::defaults(), |_| 10).unwrap();
         other.restore(taught.state());
         assert_eq!(other.learned(), []);
         let mut damaged = taught.state();
