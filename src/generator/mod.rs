@@ -309,7 +309,7 @@ impl Generator {
     /// # Errors
     /// `NOT_INITIALIZED` or `CLOSED`.
     pub fn forecast(&self, items: usize, tokens: usize) -> Result<Forecast> {
-        Ok(self.engine()?.0.forecast(items, tokens))
+        Ok(self.engine()?.forecast(items, tokens))
     }
 
     /// What a person could do about memory as it is.
@@ -418,9 +418,12 @@ impl Generator {
 
     /// What the loaded model is.
     pub fn model_info(&self) -> Result<ModelInfo> {
+        Ok(self.engine()?.model.info().clone())
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>> {
         let state = self.state();
-        let without = if state.closed { Error::Closed } else { Error::NotInitialized };
-        Ok(state.engine.as_ref().ok_or(without)?.model.info().clone())
+        state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })
     }
 
     /// Stops all calls with [`Error::Closed`], waits for them and frees the model. May be called at any time, any
