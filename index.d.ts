@@ -1281,6 +1281,12 @@ export interface GeneratorOptions {
 	 */
 	memoryLimit?: number | undefined;
 	/**
+	 * The directory in which is kept what was learned about batches, for each model content, machine and number of threads;
+	 * the next process starts from it. Written now and then and by `cleanup`, whole; what is damaged, of another version or of
+	 * another machine is ignored. Default: beside the file of the cache (`persistPath`), nowhere without one. `false`: nowhere.
+	 */
+	stateDir?: string | false | undefined;
+	/**
 	 * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
 	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
 	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
