@@ -123,6 +123,8 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
         "env::",
         &[
             "binding/mod.rs",
+            // The names of the system and the processor, no variables.
+            "host/machine.rs",
             "index/tree/git.rs",
             "model/hub/client.rs",
             "model/hub/mod.rs",
