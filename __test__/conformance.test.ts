@@ -109,7 +109,7 @@ test('names are values, too: the defaults of the classes', async () => {
   const { usage, available, shouldCleanup } = MemoryUsage.now();
   expect(usage).toBeGreaterThan(2 ** 20);
   expect(available).toBeGreaterThan(2 ** 20);
-  expect(shouldCleanup).toBeTypeOf('boolean');
+  expect(shouldCleanup).toBe(processor.getCurrentMemoryMetrics().memoryUsagePercent >= 80);
   expect(EmbeddingConfig.memoryLimit).toBeGreaterThan(1);
   expect(EmbeddingConfig.maxConcurrency).toBeGreaterThanOrEqual(1);
   expect((await ready({ modelPath: EmbeddingConfig.modelPath, memoryLimit: EmbeddingConfig.memoryLimit })).isReady()).toBe(true);
@@ -203,7 +203,7 @@ describe.each<[string, GeneratorOptions]>([
     const generator = new OptimizedEmbeddingGenerator(settings);
     onTestFinished(() => generator.cleanup());
     const before = looked(generator.getPerformanceMetrics());
-    for (const name of ['cache.hitRatio', 'cache.missRatio', 'cache.entries', 'batchOptimizer.averageBatchSize', 'batchOptimizer.optimizationScore', 'overall.itemsProcessed', 'overall.totalProcessingTime', 'overall.errorRate']) {
+    for (const name of ['cache.hitRatio', 'cache.missRatio', 'cache.entries', 'batchOptimizer.averageBatchSize', 'batchOptimizer.optimizationScore', 'memoryProcessor.efficiency', 'overall.itemsProcessed', 'overall.totalProcessingTime', 'overall.errorRate']) {
       expect(before[name], name).toBe(0);
     }
     await generator.initialize();
@@ -223,6 +223,8 @@ describe.each<[string, GeneratorOptions]>([
     for (const name of ['cache.averageAccessTime', 'cache.memoryEfficiency', 'batchOptimizer.averageBatchSize', 'batchOptimizer.averageThroughput', 'batchOptimizer.optimizationScore', 'batchOptimizer.resourceUtilization', 'memoryProcessor.efficiency', 'memoryProcessor.memoryUsage', 'memoryProcessing.availableMemory']) {
       expect(first[name], name).toBeGreaterThan(0);
     }
+    const { averageThroughput, averageBatchSize, averageProcessingTime } = generator.getPerformanceMetrics().batchOptimizer;
+    expect(averageThroughput).toBeCloseTo((averageBatchSize / averageProcessingTime) * 1000, 3);
     const { payloadBytes, sizeBytes, memoryEfficiency } = generator.getPerformanceMetrics().cache;
     expect(memoryEfficiency).toBeCloseTo(payloadBytes / sizeBytes, 12);
 
@@ -253,7 +255,9 @@ describe('numbers of a generator', () => {
     expect(metrics.memoryProcessor).toMatchObject({ enabled: false, currentStrategy: 'none', strategyChanges: 0, recommendations: [] });
     expect(metrics.batchOptimizer).toMatchObject({ enabled: false, confidence: 0 });
     expect(metrics.batchOptimizer.optimizationScore).toBeGreaterThan(0);
-    expect(metrics.cache).not.toBe(generator.getPerformanceMetrics().cache);
+    // What a caller changes about it is the caller's.
+    metrics.cache.evictionCauses.size = 5;
+    expect(generator.getPerformanceMetrics().cache.evictionCauses.size).toBe(0);
   });
 
   test('failed items: of those that were skipped, and of calls that failed, but not of those that were stopped', async () => {
@@ -264,6 +268,12 @@ describe('numbers of a generator', () => {
     expect(generator.getPerformanceMetrics().overall).toMatchObject({ itemsProcessed: 4, errorRate: 5 / 8 });
     await failure(() => generator.embed(['g'], { signal: AbortSignal.abort() }));
     expect(generator.getPerformanceMetrics().overall.errorRate).toBe(5 / 8);
+  });
+
+  test('memory in use is at most all of the ceiling, also of one below what the process holds', () => {
+    const { memoryUsage, processBytes, ceilingBytes } = new OptimizedEmbeddingGenerator({ memoryLimit: 1 }).getPerformanceMetrics().memoryProcessor;
+    expect(processBytes).toBeGreaterThan(ceilingBytes);
+    expect(memoryUsage).toBe(100);
   });
 
   test('time inside calls counts once where calls overlap', async () => {

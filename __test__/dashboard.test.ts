@@ -128,6 +128,14 @@ test('a generator of this package is a source', async () => {
   expect(shown.timeline.every(({ memory }) => memory.limit > 2 ** 20)).toBe(true);
 });
 
+test('of a generator without a cache nobody knows what was found', async () => {
+  const generator = new OptimizedEmbeddingGenerator({ cache: false, memoryProcessor: false });
+  onTestFinished(() => generator.cleanup());
+  const made = dashboard({ generator, interval: 100 });
+  const { dashboard: shown } = await points(made, ({ dashboard }) => dashboard.timeline.length > 1);
+  expect(shown.timeline.at(-1)).toMatchObject({ tiers: null, strategy: null });
+});
+
 test('reports and files', async () => {
   const monitor = new PerformanceMonitor();
   monitor.record('embed', 5);

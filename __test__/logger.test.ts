@@ -133,12 +133,21 @@ test('sizes of batches, with the reason, in an optimizer and in a generator', as
   for (let i = 0; i < 60; i++) {
     const batchSize = optimizer.getCurrentBatchSize();
     optimizer.recordPerformance({ batchSize, processingTime: 10 + batchSize, itemsProcessed: batchSize, cpuUsage: 10, memoryUsage: 10 });
-    if (optimizer.getCurrentBatchSize() !== sizes.at(-1)) sizes.push(optimizer.getCurrentBatchSize());
+    if (optimizer.getCurrentBatchSize() === sizes.at(-1)) continue;
+    sizes.push(optimizer.getCurrentBatchSize());
+    // The size that is recommended has that reason; any other one is a try.
+    const { recommendedBatchSize, reason } = optimizer.getOptimizationRecommendation();
+    expect(details.at(-1)!.reason).toBe(recommendedBatchSize === sizes.at(-1) ? reason : 'it may be faster, which one batch will show');
   }
   expect(sizes.length).toBeGreaterThan(3);
   expect(details.map((change) => [change!.event, change!.before, change!.after])).toEqual(sizes.slice(1).map((size, i) => ['batch-size-changed', sizes[i], size]));
   for (const change of details) expect(change!.reason).toMatch(/\w+/);
   expect(told.every((line) => line.startsWith('info embedcore: Batches have '))).toBe(true);
+  // One that goes on begins with the size that it had.
+  const quiet = recorder();
+  const state = new DynamicBatchOptimizer(8, { minSamples: 1000 }).toJSON();
+  DynamicBatchOptimizer.fromJSON(state, { logger: quiet.logger }).recordPerformance(8, 10, 8);
+  expect(quiet.told).toEqual([]);
 
   // What another one learned is a change to one that begins with its own size.
   const stateDir = mkdtempSync(join(tmpdir(), 'embedcore-logger-'));

@@ -8,7 +8,7 @@ import {
   type MemoryProcessorOptions,
   type ProcessingStrategy,
 } from 'embedcore';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
 // Not part of the package's surface: invents the machine's memory.
 import { feed } from '../dist/memory-processor.js';
@@ -440,4 +440,33 @@ test('does not keep the process alive', () => {
     processor.processItems([1, 2], async (batch) => batch).then((results) => console.log(results.length));
     processor.processItems([1], () => new Promise(() => {}));`;
   expect(execFileSync(process.execPath, ['-e', code], { encoding: 'utf8', timeout: 30_000 })).toBe('2\n');
+});
+
+test('warns from the threshold on, not only beyond it', async () => {
+  const warned: number[] = [];
+  const at = (usage: number) =>
+    invented(() => usage).processItems([1], (batch) => batch, { onMemoryWarning: ({ memoryUsagePercent }) => void warned.push(memoryUsagePercent) });
+  await at(69.9);
+  await at(70);
+  expect(warned).toEqual([70]);
+});
+
+test('collects garbage only where that is allowed', async () => {
+  const gc = vi.fn();
+  vi.stubGlobal('gc', gc);
+  onTestFinished(() => void vi.unstubAllGlobals());
+  const run = (enableGcHints: boolean) => invented(() => 99, { enableGcHints }).processItems(numbers(3), (batch) => batch);
+  await run(false);
+  expect(gc).not.toHaveBeenCalled();
+  await run(true);
+  expect(gc).toHaveBeenCalledTimes(3);
+});
+
+test('learns from what items took how many more there is room for', async () => {
+  const processor = invented(() => 10);
+  const before = processor.getProcessingRecommendations().estimatedCapacity;
+  const kept: Buffer[] = [];
+  await processor.processItems([1, 2], (batch) => (kept.push(...batch.map(() => Buffer.alloc(64 * 2 ** 20, 1))), batch));
+  expect(kept).toHaveLength(2);
+  expect(processor.getProcessingRecommendations().estimatedCapacity).toBeLessThan(before / 1000);
 });

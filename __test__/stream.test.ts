@@ -299,3 +299,13 @@ test('what was read before the source failed, or an input, is answered', async (
     }
   }
 });
+
+test('reads no further ahead of a source that is always ready than some hundred items', async () => {
+  const generator = await ready(demo);
+  const read = { count: 0 };
+  for await (const result of generator.stream(annotations(100_000, read))) {
+    expect(result.nodeId).toBe('n0');
+    break;
+  }
+  expect(read.count).toBeLessThan(2_000);
+});
