@@ -59,6 +59,8 @@ afterAll(async () => {
 interface Place {
   /** The interface that documents them. */
   type: string;
+  /** Options beside those of the interface. */
+  more?: string[];
   give: (options: never) => unknown;
   /** What is given beside. */
   also?: object;
@@ -121,11 +123,11 @@ const PLACES: Record<string, Place> = {
   'wrap()': { type: 'InferenceWrapOptions', give: (options) => results.wrap(function named() { return 1; }, options) },
   'invalidate()': { type: 'InvalidateOptions', give: (options) => results.invalidate(options), also: { type: 'none' } },
 
-  'new DynamicBatchOptimizer()': { type: 'BatchOptimizerOptions', give: (options) => new DynamicBatchOptimizer(32, options) },
+  'new DynamicBatchOptimizer()': { type: 'BatchOptimizerOptions', more: ['logger'], give: (options) => new DynamicBatchOptimizer(32, options) },
   'recordPerformance()': {
     type: 'BatchRecord', give: (record) => optimizer.recordPerformance(record), also: { batchSize: 8, processingTime: 10, itemsProcessed: 8 },
   },
-  'new MemoryAwareProcessor()': { type: 'MemoryProcessorOptions', give: (options) => new MemoryAwareProcessor(options).stop() },
+  'new MemoryAwareProcessor()': { type: 'MemoryProcessorOptions', more: ['logger'], give: (options) => new MemoryAwareProcessor(options).stop() },
   'strategies of a processor': {
     type: 'ProcessingStrategy', give: (strategy) => new MemoryAwareProcessor({ strategies: [strategy] }).stop(), also: { name: 'one', maxBatchSize: 1 }, within: 'strategies[0]',
   },
@@ -208,9 +210,9 @@ const documented = (() => {
 
 const place = (within: string | undefined, name: string) => (within === undefined ? name : `${within}.${name}`);
 
-describe.each(Object.entries(PLACES))('%s', (_, { type, give: take, also, free = [], within }) => {
+describe.each(Object.entries(PLACES))('%s', (_, { type, more = [], give: take, also, free = [], within }) => {
   const give = async (options: unknown) => take(options as never);
-  const names = documented(type);
+  const names = [...documented(type), ...more];
 
   test('an unknown option is refused, with all that there are and the one that was probably meant', async () => {
     const typo = `${names[0]!.slice(0, -1)}_`;
@@ -282,7 +284,7 @@ describe.each(Object.entries(PLACES))('%s', (_, { type, give: take, also, free =
   test('what is no object of options is refused', async () => {
     const others = [null, 5, 'fast', true, Symbol('s'), 1n, () => 1, [], new Map(), new Set(), new Date(), /x/, new Uint8Array(2), new Error('x'), Promise.resolve(), new InferenceCache(), monitor];
     for (const options of others) {
-      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && type === 'MonitoredOptions');
+      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && type === 'MonitoredOptions') || (options === null && type === 'EmbedcoreProviderOptions');
       if (allowed) continue;
       const error = await failure(() => give(options));
       expect(error, String(options)).toBeInstanceOf(EmbeddingError);
@@ -308,8 +310,8 @@ test('every class and function of the package that takes options is looked at', 
   const missing = new Set<string>();
   const visit = (node: ts.Node): void => {
     if (ts.isParameter(node) && /^(options|which|nameOrOptions)$/.test(node.name.getText())) {
-      const type = node.type!.getText().replace(/^string \| |^Partial</, '').replace(/[<[ ].*$/s, '');
-      if (!seen.has(type) && type !== 'EmbeddingErrorOptions') missing.add(type);
+      const type = node.type!.getText().replace(/^string \| |^Partial</, '').replace(/[<>[ ].*$/s, '');
+      if (!seen.has(type) && type !== 'EmbeddingErrorOptions' && type !== 'Logging') missing.add(type);
     }
     ts.forEachChild(node, visit);
   };

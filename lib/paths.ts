@@ -4,19 +4,24 @@ import { fileURLToPath } from 'node:url';
 
 import { EmbeddingError, messageOf } from './errors';
 
+/** SQLite's name for a database without a file, which is refused by whoever wants one. */
+const NO_FILE = ':memory:';
+
 /**
  * What an option that names a file or a directory means now, whatever the working directory becomes: an absolute path. A
  * file URL is its path, `~/` the home directory. What is no path is left to whoever checks it.
  */
 export function pathNow(value: unknown, option: string): unknown {
   const path = plainPath(value, option);
-  return typeof path === 'string' && path !== '' ? resolve(path) : path;
+  return typeof path === 'string' && path !== '' && path !== NO_FILE ? resolve(path) : path;
 }
 
 /** The same without the working directory: for what may be something else than a path, such as the id of a model. */
 export function plainPath(value: unknown, option: string): unknown {
   if (value instanceof URL || (typeof value === 'string' && value.startsWith('file:'))) {
     try {
+      const { search, hash } = new URL(value);
+      if (search !== '' || hash !== '') throw new Error('it has a query or a fragment');
       return fileURLToPath(value);
     } catch (cause) {
       const reason = `${String(value)} is a URL that stands for no file (${messageOf(cause)}): pass a path, or a file URL`;

@@ -129,6 +129,8 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             "model/hub/client.rs",
             "model/hub/mod.rs",
             "model/library.rs",
+            // The working directory, no variables.
+            "model/mod.rs",
             "model/onnx.rs",
         ],
     ),

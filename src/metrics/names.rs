@@ -6,6 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{MAX_NAMES, OTHERS};
 
+/// A name and what it stands for.
+pub(super) type Entry<T> = (Arc<str>, Arc<T>);
+
 /// All of one kind. A name takes up room once something is recorded under it, and until it is forgotten.
 pub(super) struct Names<T> {
     all: RwLock<HashMap<Arc<str>, Arc<T>>>,
@@ -34,8 +37,8 @@ impl<T: Default> Names<T> {
         self.all.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    /// All of them in no order, and how often all were forgotten before.
-    pub(super) fn list(&self) -> (u64, Vec<(Arc<str>, Arc<T>)>) {
+    /// How often all were forgotten before, and all of them in no order.
+    pub(super) fn list(&self) -> (u64, Vec<Entry<T>>) {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         (self.epoch(), all.iter().map(|(name, one)| (Arc::clone(name), Arc::clone(one))).collect())
     }

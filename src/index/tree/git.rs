@@ -60,7 +60,7 @@ impl Place {
     /// Reads what decides about files.
     pub fn open(self) -> Repository {
         let home = home();
-        let settings = home.as_deref().map(|home| configurations(home)).unwrap_or_default();
+        let settings = home.as_deref().map(configurations).unwrap_or_default();
         let config = Config::read(settings.into_iter().chain([self.common.join("config")]));
         let excludes = match (&config.excludes_file, &home) {
             (Some(file), Some(home)) => {
@@ -228,8 +228,11 @@ fn tracked(git: &Path, hash: usize) -> Vec<Vec<u8>> {
     paths
 }
 
-/// The paths of an index file, and the name of the file that it shares; see gitformat-index(5).
-fn entries(index: &[u8], hash: usize) -> Option<(Vec<Vec<u8>>, Option<&[u8]>)> {
+/// The paths of an index file, and the name of the file that it shares.
+type IndexFile<'a> = (Vec<Vec<u8>>, Option<&'a [u8]>);
+
+/// Reads an index file; see gitformat-index(5).
+fn entries(index: &[u8], hash: usize) -> Option<IndexFile<'_>> {
     let number = |at: usize| Some(u32::from_be_bytes(index.get(at..at + 4)?.try_into().ok()?) as usize);
     let version = number(4)?;
     if !index.starts_with(b"DIRC") || !(2..=4).contains(&version) {
