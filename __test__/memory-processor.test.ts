@@ -470,3 +470,12 @@ test('learns from what items took how many more there is room for', async () => 
   expect(kept).toHaveLength(2);
   expect(processor.getProcessingRecommendations().estimatedCapacity).toBeLessThan(before / 1000);
 });
+
+test('thresholds are shares up to 1, and percentages above', async () => {
+  const strategies = [{ ...one, cleanupFrequency: 1 }];
+  const cleanups = async (cleanupThreshold: number) => {
+    const context = { items: numbers(8), processor: (batch: number[]) => batch };
+    return (await invented(() => 70, { strategies, cleanupThreshold, enableGcHints: false }).processWithMemoryAwareness(context)).stats.memoryCleanups;
+  };
+  expect([await cleanups(0.8), await cleanups(80), await cleanups(0.6), await cleanups(60)]).toEqual([0, 0, 2, 2]);
+});
