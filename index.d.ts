@@ -279,7 +279,8 @@ export interface Logger {
 	/** What failed a call. Its promise rejects as well. */
 	error?(message: string, details?: Record<string, unknown>): unknown;
 }
-interface Logging {
+/** The option of what tells somebody what it does. */
+export interface Logging {
 	/** Told what happens: `console`, for example. Default: nobody; nothing is printed. */
 	logger?: Logger | undefined;
 }

@@ -87,7 +87,7 @@ export type {
   SemanticVectors,
 } from './inference-cache';
 export type { Annotation } from './input';
-export type { Logger } from './log';
+export type { Logger, Logging } from './log';
 export { MemoryAwareProcessor } from './memory-processor';
 export type {
   MemoryMetrics,

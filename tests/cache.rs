@@ -598,7 +598,8 @@ fn files_of_others_are_left_alone() {
     };
     let notes = |path: &Path| fs::write(path, b"these are my notes, and no database at all; ".repeat(99)).unwrap();
     let short = |path: &Path| fs::write(path, b"notes").unwrap();
-    let cases: [(&dyn Fn(&Path), &str); 5] = [
+    type Case<'a> = (&'a dyn Fn(&Path), &'a str);
+    let cases: [Case; 5] = [
         (&accounts, "another program"),
         (&later, "schema 99"),
         (&broken, "another program"),

@@ -263,14 +263,19 @@ impl Disk {
             self.shared.work.notify_one();
             queue = self.shared.wait_until(queue, Patience::Long, |queue| queue.done >= target || !queue.accepts());
             queue.hurry -= 1;
-            let lost = std::mem::take(&mut queue.lost);
             match &queue.phase {
-                Phase::Suspended { readable: true, .. } if lost == 0 => return Ok(()),
+                Phase::Suspended { readable: true, .. } if queue.lost == 0 => return Ok(()),
+                Phase::Suspended { readable: true, fault, .. } => {
+                    let reason = fault.reason().to_owned();
+                    queue.lost = 0;
+                    return Err(reason);
+                }
+                // Once the file can be used again, the next flush says how many entries were lost.
                 Phase::Suspended { fault, .. } | Phase::Off(fault) => return Err(fault.reason().to_owned()),
                 _ if queue.done < target && !queue.ended => {
                     return Err("another program holds it; what was set waits to be written".to_owned());
                 }
-                _ => lost,
+                _ => std::mem::take(&mut queue.lost),
             }
         };
         if lost > 0 {

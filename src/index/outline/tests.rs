@@ -270,7 +270,7 @@ fn hostile(n: usize) -> Vec<(&'static str, &'static str, String)> {
         ("one statement of many", "ts", format!("const a = 1{};", numbered(&|i| format!(", a{i} = () => 1")))),
         ("nested functions", "js", nested("function f(){\n\n", "}")),
         ("nested classes without names", "js", nested("(class{a(){", "}})")),
-        ("nested objects", "js", format!("x = {}", nested("{a:{b(){}, c:", "1}}").replacen("1}}", "1}}", 1))),
+        ("nested objects", "js", format!("x = {}", nested("{a:{b(){}, c:", "1}}"))),
         ("nested assignments", "js", nested("x[function(){", "}]=function(){};")),
         ("names of one piece", "js", format!("{}=function(){{}}", repeated("a.b."))),
         ("nested namespaces", "ts", nested("namespace a{/** x */ function f(){}\n", "}")),
