@@ -78,6 +78,6 @@ export async function runReadme(project, env) {
   const command = (...args) => execFileSync('npx', ['embedcore', ...args], { cwd: project, env, encoding: 'utf8', shell: process.platform === 'win32' });
   command('index', 'sources');
   const [best] = JSON.parse(command('search', 'openFile', 'sources', '--json'));
-  if (best?.file !== 'files.js') throw new Error(`npx embedcore search found ${JSON.stringify(best)}`);
+  if (best?.file !== join('sources', 'files.js')) throw new Error(`npx embedcore search found ${JSON.stringify(best)}`);
   console.log('  npx embedcore index, search');
 }
