@@ -11,7 +11,7 @@ import {
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
 // Not part of the package's surface: invents the machine's memory.
-import { feed } from '../dist/memory-processor.js';
+import { feed } from '../dist/memory/processor.js';
 import { failure, root } from './support';
 
 const GB = 2 ** 30;

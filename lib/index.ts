@@ -1,7 +1,7 @@
 // First: nothing else can be trusted to load where this fails.
-import './node-version';
+import './native/node-version';
 
-export { DynamicBatchOptimizer } from './batch-optimizer';
+export { DynamicBatchOptimizer } from './batch/optimizer';
 export type {
   BatchOptimizerOptions,
   BatchRecord,
@@ -9,8 +9,8 @@ export type {
   PerformanceAnalytics,
   PerformanceHistory,
   SystemResourceMetrics,
-} from './batch-optimizer';
-export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache';
+} from './batch/optimizer';
+export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache/embedding-cache';
 export type {
   CachedEmbedding,
   CachedResult,
@@ -26,8 +26,8 @@ export type {
   CacheStats,
   SimilarEntry,
   SimilarOptions,
-} from './cache';
-export { PerformanceDashboard } from './dashboard';
+} from './cache/embedding-cache';
+export { PerformanceDashboard } from './dashboard/dashboard';
 export type {
   DashboardMetrics,
   DashboardOptions,
@@ -36,7 +36,7 @@ export type {
   DashboardSource,
   ServeOptions,
   TimelinePoint,
-} from './dashboard';
+} from './dashboard/dashboard';
 export {
   AdaptiveProcessingConfig,
   BatchOptimizerConfig,
@@ -47,12 +47,12 @@ export {
   MemoryUsage,
   OptimizationConfig,
   PerformanceOptimizationConfig,
-} from './documented';
-export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './errors';
-export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './errors';
-export { CodeIndex } from './code-index';
-export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport, SearchOptions } from './code-index';
-export { OptimizedEmbeddingGenerator, prepareText } from './generator';
+} from './generator/documented';
+export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './call/errors';
+export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
+export { CodeIndex } from './search/code-index';
+export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport, SearchOptions } from './search/code-index';
+export { OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
 export type {
   BatchProcessOptions,
   CallOptions,
@@ -65,8 +65,8 @@ export type {
   ModelInfo,
   Pooling,
   StreamCallOptions,
-} from './generator';
-export { InferenceCache } from './inference-cache';
+} from './generator/generator';
+export { InferenceCache } from './results/inference-cache';
 export type {
   CachedInference,
   InferenceAnswer,
@@ -85,10 +85,10 @@ export type {
   SemanticEmbedder,
   SemanticOptions,
   SemanticVectors,
-} from './inference-cache';
-export type { Annotation } from './input';
-export type { Logger, Logging } from './log';
-export { MemoryAwareProcessor } from './memory-processor';
+} from './results/inference-cache';
+export type { Annotation } from './call/input';
+export type { Logger, Logging } from './call/logger';
+export { MemoryAwareProcessor } from './memory/processor';
 export type {
   MemoryMetrics,
   MemoryProcessorOptions,
@@ -99,7 +99,7 @@ export type {
   ProcessingResult,
   ProcessingStrategy,
   ProcessItemsOptions,
-} from './memory-processor';
+} from './memory/processor';
 export type {
   BatchMetrics,
   CacheMetrics,
@@ -112,10 +112,10 @@ export type {
   PerformanceMetrics,
   Prediction,
   StageName,
-} from './performance';
-export { ModelStore } from './model-store';
-export type { AddedModel, AddModelOptions, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './model-store';
-export { getGlobalMonitor, PerformanceMonitor } from './monitor';
+} from './generator/metrics';
+export { ModelStore } from './models/store';
+export type { AddedModel, AddModelOptions, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './models/store';
+export { getGlobalMonitor, PerformanceMonitor } from './monitor/monitor';
 export type {
   EndCycleOptions,
   FileOperationOptions,
@@ -128,11 +128,11 @@ export type {
   RecordOptions,
   StopOptions,
   ValidationOptions,
-} from './monitor';
-export { monitored } from './monitored';
-export type { MonitoredDecorator, MonitoredOptions } from './monitored';
-export type { CsvTable, PrometheusOptions } from './monitor-reports';
-export { mergeSnapshots } from './monitor-snapshot';
+} from './monitor/monitor';
+export { monitored } from './monitor/decorator';
+export type { MonitoredDecorator, MonitoredOptions } from './monitor/decorator';
+export type { CsvTable, PrometheusOptions } from './monitor/reports';
+export { mergeSnapshots } from './monitor/snapshot';
 export type {
   CacheTypeStats,
   CycleRecord,
@@ -143,10 +143,10 @@ export type {
   MonitorSummary,
   OperationMemory,
   OperationStats,
-} from './monitor-snapshot';
-export type { OpenTelemetryConnection, OpenTelemetryOptions } from './open-telemetry';
-export type { EmbeddingResult } from './result';
-export type { StreamOptions } from './stream';
+} from './monitor/snapshot';
+export type { OpenTelemetryConnection, OpenTelemetryOptions } from './monitor/open-telemetry';
+export type { EmbeddingResult } from './generator/result';
+export type { StreamOptions } from './generator/stream';
 
 // The compiler makes getters of the exports above, which node:test and sinon cannot replace: they need plain properties.
 module.exports = Object.defineProperty({ ...module.exports }, '__esModule', { value: true });

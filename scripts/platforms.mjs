@@ -18,7 +18,7 @@ export const readJson = (...path) => JSON.parse(readFileSync(join(root, ...path)
 const runtime = readJson('onnxruntime.json');
 
 /**
- * Every platform: the name that lib/native.ts makes of Node.js' own words, the Rust target, what npm compares with the
+ * Every platform: the name that lib/native/platform.ts makes of Node.js' own words, the Rust target, what npm compares with the
  * machine (`os`, `cpu`, `libc`), the file that cargo makes, and the bundled ONNX Runtime (`library`), where there is one.
  */
 export const platforms = [
@@ -146,8 +146,8 @@ export function disagreements() {
     .map(([name]) => `${name} does not say what package.json and scripts/platforms.mjs do: run \`node scripts/platforms.mjs\``);
   const folders = readdirSync(join(root, 'npm'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
   for (const { name } of folders) if (!platforms.some((platform) => platform.name === name)) wrong.push(`npm/${name} is no platform`);
-  const known = /PUBLISHED = \[([^\]]*)\]/.exec(readFileSync(join(root, 'lib', 'platform.ts'), 'utf8'))?.[1].match(/[\w-]+/g) ?? [];
-  if (!isDeepStrictEqual(known, platforms.map(({ name }) => name))) wrong.push('PUBLISHED in lib/platform.ts is not the list of platforms');
+  const known = /PUBLISHED = \[([^\]]*)\]/.exec(readFileSync(join(root, 'lib', 'native', 'platform.ts'), 'utf8'))?.[1].match(/[\w-]+/g) ?? [];
+  if (!isDeepStrictEqual(known, platforms.map(({ name }) => name))) wrong.push('PUBLISHED in lib/native/platform.ts is not the list of platforms');
   return wrong;
 }
 

@@ -29,8 +29,8 @@ const ROOT_FILES = [
   /^LICENSE$/,
   /^(index|ai-sdk|langchain|parallel|server)\.d\.m?ts$/,
   /^cli\/(commands\/)?[\w-]+\.js$/,
-  /^dist\/((interfaces|parallel)\/)?[\w-]+\.m?js$/,
-  /^dist\/dashboard\/[\w-]+(\.(js|css|html|svg))?$/,
+  /^dist\/([a-z-]+\/)?[\w-]+\.m?js$/,
+  /^dist\/dashboard\/page\/[\w-]+(\.(js|css|html|svg))?$/,
   /^models\/builtin\/(1_Pooling\/|onnx\/)?[\w.]+$/,
 ];
 const INSTALL_SCRIPTS = ['preinstall', 'install', 'postinstall', 'prepare'];

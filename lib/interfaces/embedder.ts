@@ -8,7 +8,7 @@ import {
   type InitializeOptions,
   type ModelInfo,
 } from '../index';
-import { read } from '../options';
+import { read } from '../call/options';
 
 /** Vectors converted between two turns of the event loop: about a millisecond of work. */
 const ROWS_PER_TURN = 256;

@@ -1,5 +1,5 @@
 import type { EmbeddingMatrix, ModelInfo } from '../index';
-import { call, native, settle } from '../native';
+import { call, native, settle } from '../native/addon';
 import { shortened, sum } from './embedder';
 
 /** An answer that is an error, in OpenAI's shape: `{ error: { message, type, param, code } }`. */

@@ -4,11 +4,11 @@ import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 
 import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
-import { GENERATOR } from '../generator';
-import { show } from '../input';
-import { naming, optionReader, read, refused } from '../options';
+import { GENERATOR } from '../generator/generator';
+import { show } from '../call/input';
+import { naming, optionReader, read, refused } from '../call/options';
 import { checkDimensions, Embedder, isGenerator } from './embedder';
-import { answersTo, areHosts } from '../hosts';
+import { answersTo, areHosts } from '../http/host-header';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
 

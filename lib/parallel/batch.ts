@@ -1,6 +1,6 @@
-import { EmbeddingGenerationError } from '../errors';
-import { invalid, show } from '../input';
-import { optionReader } from '../options';
+import { EmbeddingGenerationError } from '../call/errors';
+import { invalid, show } from '../call/input';
+import { optionReader } from '../call/options';
 import type { Answer, Runner, Settled } from './drive';
 import { limited } from './function-runner';
 import { callOf, collect, type Call, type Items, type ParallelMapOptions } from './map';

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError } from '../errors';
+import { EmbeddingError } from '../call/errors';
 import type { Chunk, Source } from './source';
 
 /** The answer to an item: exactly one for each. */

@@ -1,8 +1,8 @@
 import { join, resolve } from 'node:path';
 
 import type { PerformanceMonitor } from '../index';
-import { invalid, show } from '../input';
-import { optionReader, refused } from '../options';
+import { invalid, show } from '../call/input';
+import { optionReader, refused } from '../call/options';
 import { BatchFileProcessor } from './files';
 import { functionRunner, limited, type ItemFunction } from './function-runner';
 import { callOf, streamOf, type Items } from './map';

@@ -1,4 +1,4 @@
-import { EmbeddingError } from '../errors';
+import { EmbeddingError } from '../call/errors';
 import type { Answer, Runner } from './drive';
 import { isThenable, type Chunk } from './source';
 

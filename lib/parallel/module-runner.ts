@@ -1,7 +1,7 @@
 import { isAbsolute } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-import { invalid, show } from '../input';
+import { invalid, show } from '../call/input';
 import type { Answer, Runner } from './drive';
 import { timedOut } from './function-runner';
 import { TIMED_OUT, type WorkerPool } from './pool';

@@ -2,7 +2,7 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
-import { EmbeddingError, MemoryLimitError } from '../errors';
+import { EmbeddingError, MemoryLimitError } from '../call/errors';
 import { reassemble, type Request, type Response, type WireAnswer } from './wire';
 
 /** How long a worker waits for more work before it ends, in milliseconds. */

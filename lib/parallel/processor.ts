@@ -1,5 +1,5 @@
-import { EmbeddingError } from '../errors';
-import { optionReader } from '../options';
+import { EmbeddingError } from '../call/errors';
+import { optionReader } from '../call/options';
 import { mapBatches, readBatchOptions, type BatchFunction, type BatchMapOptions } from './batch';
 import type { Settled } from './drive';
 import { callOf, collect, planOf, readMapOptions, type Items, type ParallelMapOptions, type Work } from './map';

@@ -3,7 +3,7 @@ import { mkdir, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 
-import { EmbeddingError } from '../errors';
+import { EmbeddingError } from '../call/errors';
 
 /** Text that may wait to be written before whoever appends has to wait, in UTF-16 units. */
 const MOST_WAITING = 1 << 20;

@@ -1,4 +1,4 @@
-import { invalid, show } from '../input';
+import { invalid, show } from '../call/input';
 
 /** Consecutive items, and the index of the first. An empty chunk is the end. */
 export interface Chunk<T> {

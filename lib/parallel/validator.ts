@@ -1,6 +1,6 @@
 import type { PerformanceMonitor } from '../index';
-import { invalid, show } from '../input';
-import { optionReader } from '../options';
+import { invalid, show } from '../call/input';
+import { optionReader } from '../call/options';
 import { drive, type Answer, type Runner } from './drive';
 import { functionRunner, isTimeOut } from './function-runner';
 import { moduleRunner, type ModuleFunction } from './module-runner';

@@ -1,6 +1,6 @@
 // What crosses between this thread and a worker.
 
-import { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from '../errors';
+import { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from '../call/errors';
 
 /** What is asked of a worker: to apply a function of a module to items. */
 export interface Request {

@@ -1,4 +1,4 @@
-//! The addon: JS values → core values, core values → JS values, and nothing else. `lib/native.ts` is its only caller.
+//! The addon: JS values → core values, core values → JS values, and nothing else. `lib/native/addon.ts` is its only caller.
 
 // The attribute macros of napi expand to unsafe code.
 #![allow(unsafe_code)]
@@ -30,7 +30,7 @@ use crate::host::threads;
 use crate::model;
 use crate::text::{self, Annotation};
 
-/// Marks messages that carry a whole error; `lib/errors.ts` reads them. Any other message is a defect or a panic.
+/// Marks messages that carry a whole error; `lib/call/errors.ts` reads them. Any other message is a defect or a panic.
 const ERROR_MARK: &str = "embedcore:";
 
 /// An error as it crosses to JS: one JSON text, because a rejected promise keeps nothing but its message.
@@ -86,7 +86,7 @@ pub fn check_threads() -> napi::Result<()> {
     THREADS.get_or_init(threads::enough).clone().map_err(to_js)
 }
 
-/// The version that this addon was built as; `lib/platform.ts` compares it with its own.
+/// The version that this addon was built as; `lib/native/platform.ts` compares it with its own.
 #[napi(catch_unwind)]
 pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")

@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
     }
 
     fn wrong<T>(&self, name: &str, value: &Value, expected: &str) -> Result<T> {
-        // What JSON does not know crosses as what it looks like: see `crossing` in `lib/options.ts`.
+        // What JSON does not know crosses as what it looks like: see `crossing` in `lib/call/options.ts`.
         let shown = value.get("unlike").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned);
         Err(Error::config(format!("{}{name}", self.prefix), format!("{shown} is not {expected}")))
     }

@@ -248,7 +248,7 @@ fn longest(answers: &[Option<Arc<Entry>>]) -> usize {
 
 /// The values behind an array that JavaScript has passed, to be written.
 fn writable<'a>(array: &'a mut Float32ArraySlice) -> &'a mut [f32] {
-    // SAFETY: JavaScript waits for this call, and `lib/cache.ts` passes arrays of its own that no worker shares.
+    // SAFETY: JavaScript waits for this call, and `lib/cache/` passes arrays of its own that no worker shares.
     unsafe { array.as_mut() }
 }
 

@@ -392,7 +392,7 @@ impl NativeCache {
     /// Rounds values as the cache would keep them.
     #[napi(catch_unwind)]
     pub fn round(&self, mut values: Float32ArraySlice) {
-        // SAFETY: JavaScript waits for this call, and `lib/cache.ts` passes an array of its own.
+        // SAFETY: JavaScript waits for this call, and `lib/cache/` passes an array of its own.
         let values = unsafe { values.as_mut() };
         Vector::pack(values, self.inner.options().precision).copy_to(values);
     }

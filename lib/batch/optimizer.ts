@@ -1,9 +1,9 @@
-import type { BatchOptimizerConfig } from './documented';
-import { messageOf } from './errors';
-import { invalid, isArray, show } from './input';
-import { logOf, tellSize, type Log, type Logging } from './log';
-import { call, native, type NativeBatchOptimizer } from './native';
-import { crossing, optionReader, type Names } from './options';
+import type { BatchOptimizerConfig } from '../generator/documented';
+import { messageOf } from '../call/errors';
+import { invalid, isArray, show } from '../call/input';
+import { logOf, tellSize, type Log, type Logging } from '../call/logger';
+import { call, native, type NativeBatchOptimizer } from '../native/addon';
+import { crossing, optionReader, type Names } from '../call/options';
 
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {

@@ -1,8 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
 
-import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from './cache';
-import { tellSize, type Log } from './log';
-import type { OperationStats } from './monitor-snapshot';
+import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from '../cache/embedding-cache';
+import { tellSize, type Log } from '../call/logger';
+import type { OperationStats } from '../monitor/snapshot';
 
 /** What was learned about batches of texts of like length. */
 export interface LearnedBatch {

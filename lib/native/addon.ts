@@ -1,5 +1,5 @@
-import { isPromise } from './call-order';
-import { toEmbeddingError } from './errors';
+import { isPromise } from '../call/order';
+import { toEmbeddingError } from '../call/errors';
 
 /** See `src/binding/generator.rs`. */
 export interface NativeGenerator {

@@ -1,8 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './cache-report';
-import { Evictions, maintain, takeLease } from './cache-upkeep';
+import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './report';
+import { Evictions, maintain, takeLease } from './maintenance';
 import {
   Matrix,
   Part,
@@ -30,16 +30,16 @@ import {
   type CachedResult,
   type Pack,
   type SimilarEntry,
-} from './cache-values';
-import { CallOrder, follow } from './call-order';
-import { EmbeddingError } from './errors';
-import { annotationFields, invalid, requireArray, show, type Annotation } from './input';
-import { logOf, type Log, type Logger } from './log';
-import { call, native, settle, settled, type NativeCache } from './native';
-import { crossing, optionReader } from './options';
-import { pathNow } from './paths';
-import type { EmbeddingResult } from './result';
-import { Flights, type Flight } from './single-flight';
+} from './values';
+import { CallOrder, follow } from '../call/order';
+import { EmbeddingError } from '../call/errors';
+import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
+import { logOf, type Log, type Logger } from '../call/logger';
+import { call, native, settle, settled, type NativeCache } from '../native/addon';
+import { crossing, optionReader } from '../call/options';
+import { pathNow } from '../call/paths';
+import type { EmbeddingResult } from '../generator/result';
+import { Flights, type Flight } from '../call/single-flight';
 
 export type {
   CacheEvent,
@@ -47,7 +47,7 @@ export type {
   CachePerformanceMetrics,
   CacheSample,
   CacheStats,
-} from './cache-report';
+} from './report';
 export type {
   CacheEntry,
   CacheEntryOptions,
@@ -56,7 +56,7 @@ export type {
   CachedEmbedding,
   CachedResult,
   SimilarEntry,
-} from './cache-values';
+} from './values';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {

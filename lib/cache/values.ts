@@ -1,10 +1,10 @@
 // What goes into a cache and comes out of it, and the shape in which it crosses to the native side.
 
-import { EmbeddingError } from './errors';
-import { annotationFields, invalid, show } from './input';
-import type { NativeEntry, NativeLookup, NativeNearest } from './native';
-import { optionReader, untouched, type Names } from './options';
-import type { EmbeddingResult } from './result';
+import { EmbeddingError } from '../call/errors';
+import { annotationFields, invalid, show } from '../call/input';
+import type { NativeEntry, NativeLookup, NativeNearest } from '../native/addon';
+import { optionReader, untouched, type Names } from '../call/options';
+import type { EmbeddingResult } from '../generator/result';
 
 /** Settings of one entry. */
 export interface CacheEntryOptions {

@@ -2,8 +2,8 @@ import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
-import { EmbeddingError, toEmbeddingError } from './errors';
-import type { Addon } from './native';
+import { EmbeddingError, toEmbeddingError } from '../call/errors';
+import type { Addon } from './addon';
 
 /** The platforms that a package is published for; `scripts/platforms.mjs` makes them. */
 const PUBLISHED = [
@@ -21,7 +21,7 @@ const PUBLISHED = [
 const NARROW = ['arm', 'ia32', 'mips', 'mipsel', 'ppc', 's390'];
 
 /** The root of this package, in a clone and installed. */
-const root = join(__dirname, '..');
+const root = join(__dirname, '..', '..');
 
 /** Loads the addon for this machine. Whatever stands in the way is an error that says what it is and what to do. */
 export function loadAddon(): Addon {
@@ -38,7 +38,7 @@ function load(): Addon {
   if (!PUBLISHED.includes(name)) throw unsupported(name);
   const path = find(name);
   const addon = open(name, path);
-  const { version } = require('../package.json') as { version: string };
+  const { version } = require('../../package.json') as { version: string };
   // An addon that is too old to tell has no such function.
   const found = typeof addon.version === 'function' ? addon.version() : 'an earlier one';
   if (found !== version) {

@@ -1,15 +1,15 @@
 import { channel } from 'node:diagnostics_channel';
 import { resolve } from 'node:path';
 
-import { EmbeddingError, messageOf, toEmbeddingError } from './errors';
-import { atExit } from './exit';
-import { invalid, requireString, requireWhole, show } from './input';
-import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './monitor-reports';
-import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './monitor-snapshot';
-import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from './native';
+import { EmbeddingError, messageOf, toEmbeddingError } from '../call/errors';
+import { atExit } from '../native/at-exit';
+import { invalid, requireString, requireWhole, show } from '../call/input';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './reports';
+import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './snapshot';
+import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from '../native/addon';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
-import { crossing, optionReader, refused, untouched, type Names } from './options';
-import { pathNow } from './paths';
+import { crossing, optionReader, refused, untouched, type Names } from '../call/options';
+import { pathNow } from '../call/paths';
 
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {

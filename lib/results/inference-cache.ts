@@ -1,10 +1,10 @@
 import { channel } from 'node:diagnostics_channel';
 import { types } from 'node:util';
 
-import { textOf, type CacheEvent, type CacheMaintenance } from './cache-report';
-import { Evictions, maintain, takeLease, within } from './cache-upkeep';
-import { CallOrder, follow } from './call-order';
-import { EmbeddingError, toEmbeddingError } from './errors';
+import { textOf, type CacheEvent, type CacheMaintenance } from '../cache/report';
+import { Evictions, maintain, takeLease, within } from '../cache/maintenance';
+import { CallOrder, follow } from '../call/order';
+import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import {
   argumentParts,
   cachedOf,
@@ -32,14 +32,14 @@ import {
   type KeyParts,
   type Kept,
   type Setting,
-} from './inference-values';
-import { invalid, requireArray, show } from './input';
-import { logOf, type Log, type Logger } from './log';
-import { call, native, settle, settled, type NativePrompt, type NativeResults, type NativeStored } from './native';
-import { crossing, optionReader, read, record, refused, type Given } from './options';
-import { pathNow } from './paths';
+} from './values';
+import { invalid, requireArray, show } from '../call/input';
+import { logOf, type Log, type Logger } from '../call/logger';
+import { call, native, settle, settled, type NativePrompt, type NativeResults, type NativeStored } from '../native/addon';
+import { crossing, optionReader, read, record, refused, type Given } from '../call/options';
+import { pathNow } from '../call/paths';
 import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
-import { Flights, type Flight } from './single-flight';
+import { Flights, type Flight } from '../call/single-flight';
 
 export type {
   CachedInference,
@@ -54,7 +54,7 @@ export type {
   InferenceTypeStats,
   InferenceWrapOptions,
   Modality,
-} from './inference-values';
+} from './values';
 export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './prompt-vectors';
 
 /** Options of {@link InferenceCache}. */

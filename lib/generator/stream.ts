@@ -1,6 +1,6 @@
-import { EmbeddingError, messageOf } from './errors';
-import { invalid, show } from './input';
-import { aborted, timedOut, type Watch } from './watch';
+import { EmbeddingError, messageOf } from '../call/errors';
+import { invalid, show } from '../call/input';
+import { aborted, timedOut, type Watch } from '../call/limits';
 
 /** Items of one call to the native side. The first call is small, so that the first results come soon. */
 const FIRST_WINDOW = 32;

@@ -2,8 +2,8 @@
 
 import { randomUUID } from 'node:crypto';
 
-import { EmbeddingError } from './errors';
-import { invalid, show } from './input';
+import { EmbeddingError } from '../call/errors';
+import { invalid, show } from '../call/input';
 
 /** Deeper values are circular in all but name, and would end the stack. */
 const DEEPEST = 500;

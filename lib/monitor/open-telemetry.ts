@@ -1,10 +1,10 @@
 import type { Channel } from 'node:diagnostics_channel';
 
-import { EmbeddingError } from './errors';
-import { show } from './input';
+import { EmbeddingError } from '../call/errors';
+import { show } from '../call/input';
 import type { MonitorEvent, PerformanceMonitor } from './monitor';
-import { mergeSnapshots, type MonitorSnapshot } from './monitor-snapshot';
-import { optionReader, refused } from './options';
+import { mergeSnapshots, type MonitorSnapshot } from './snapshot';
+import { optionReader, refused } from '../call/options';
 
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {

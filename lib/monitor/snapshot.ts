@@ -1,5 +1,5 @@
-import { invalid, show } from './input';
-import { call, native } from './native';
+import { invalid, show } from '../call/input';
+import { call, native } from '../native/addon';
 
 /** Bytes that the process held around operations. */
 export interface OperationMemory {

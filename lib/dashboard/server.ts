@@ -4,11 +4,11 @@ import { isIP } from 'node:net';
 import { join } from 'node:path';
 
 import type { DashboardServer, ServeOptions } from './dashboard';
-import { EmbeddingError } from './errors';
-import { answersTo, areHosts } from './hosts';
-import { show } from './input';
-import { PROMETHEUS_TYPE } from './monitor-reports';
-import { refused, type Given } from './options';
+import { EmbeddingError } from '../call/errors';
+import { answersTo, areHosts } from '../http/host-header';
+import { show } from '../call/input';
+import { PROMETHEUS_TYPE } from '../monitor/reports';
+import { refused, type Given } from '../call/options';
 
 /** What a page shows. */
 export interface Live {
@@ -54,7 +54,7 @@ export async function serve(
   if (!areHosts(allowedHosts)) throw refused('allowedHosts', `${show(allowedHosts)} is not an array of names or addresses, without scheme and port`);
   if (typeof keepAlive !== 'boolean') throw refused('keepAlive', `${show(keepAlive)} is not true or false`);
 
-  const page = new Map(Object.entries(FILES).map(([url, [file, type]]) => [url, { type, body: readFileSync(join(__dirname, 'dashboard', file)) }]));
+  const page = new Map(Object.entries(FILES).map(([url, [file, type]]) => [url, { type, body: readFileSync(join(__dirname, 'page', file)) }]));
   const readers = new Set<ServerResponse>();
   const answers = answersTo(host, allowedHosts);
 

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError, messageOf } from './errors';
-import type { NativeCall } from './native';
+import type { NativeCall } from '../native/addon';
 
 /** One node of a syntax tree to embed. */
 export interface Annotation {

@@ -1,19 +1,19 @@
-import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from './batch-optimizer';
-import { IntelligentEmbeddingCache, nativeOf, tellOperations, readCache, type CacheOptions } from './cache';
+import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
+import { IntelligentEmbeddingCache, nativeOf, tellOperations, readCache, type CacheOptions } from '../cache/embedding-cache';
 import type { EmbeddingGenerator } from './documented';
-import { EmbeddingError, toEmbeddingError } from './errors';
-import { Inputs, annotationFields, areAnnotated, feed, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from './input';
-import { logOf, tellFailure, type Log, type Logger } from './log';
+import { EmbeddingError, toEmbeddingError } from '../call/errors';
+import { Inputs, annotationFields, areAnnotated, feed, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
+import { logOf, tellFailure, type Log, type Logger } from '../call/logger';
 import { Matrix, RESULTS_PER_TURN, convert, toNumbers, type EmbeddingMatrix } from './matrix';
-import { MemoryAwareProcessor, nativeProcessor, ownMemory, readMemoryProcessor, type MemoryProcessorOptions } from './memory-processor';
-import type { PerformanceMonitor } from './monitor';
-import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from './native';
-import { crossing, instanceOr, naming, optionReader, refused, type Names } from './options';
-import { pathNow, plainPath } from './paths';
-import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './performance';
+import { MemoryAwareProcessor, nativeProcessor, ownMemory, readMemoryProcessor, type MemoryProcessorOptions } from '../memory/processor';
+import type { PerformanceMonitor } from '../monitor/monitor';
+import { call, monitorHandles, native, settle, type NativeAnswer, type NativeBatchOptimizer, type NativeGenerator, type NativeMemoryProcessor, type NativeMonitor, type NativeSession } from '../native/addon';
+import { crossing, instanceOr, naming, optionReader, refused, type Names } from '../call/options';
+import { pathNow, plainPath } from '../call/paths';
+import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
 import type { EmbeddingResult } from './result';
 import { Stream, type StreamOptions } from './stream';
-import { checkWatch, watched, type Watch } from './watch';
+import { checkWatch, watched, type Watch } from '../call/limits';
 
 export type { EmbeddingMatrix };
 

@@ -1,9 +1,9 @@
-import type { Dtype, FetchProgress } from './generator';
-import { invalid } from './input';
-import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from './native';
-import { crossing, optionReader, type Names } from './options';
-import { pathNow } from './paths';
-import { checkWatch, watched, type Watch } from './watch';
+import type { Dtype, FetchProgress } from '../generator/generator';
+import { invalid } from '../call/input';
+import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from '../native/addon';
+import { crossing, optionReader, type Names } from '../call/options';
+import { pathNow } from '../call/paths';
+import { checkWatch, watched, type Watch } from '../call/limits';
 
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {

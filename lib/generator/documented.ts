@@ -3,12 +3,12 @@
 
 import { availableParallelism } from 'node:os';
 
-import type { BatchOptimizerOptions } from './batch-optimizer';
-import type { CacheOptions } from './cache';
+import type { BatchOptimizerOptions } from '../batch/optimizer';
+import type { CacheOptions } from '../cache/embedding-cache';
 import { OptimizedEmbeddingGenerator, type BatchProcessOptions } from './generator';
-import type { Annotation } from './input';
-import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from './memory-processor';
-import type { Given } from './options';
+import type { Annotation } from '../call/input';
+import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from '../memory/processor';
+import type { Given } from '../call/options';
 import type { EmbeddingResult } from './result';
 
 /** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */

@@ -1,9 +1,9 @@
 // What a monitor knows, written for others to read: pure functions of a snapshot.
 
-import { EmbeddingError } from './errors';
-import { show } from './input';
-import type { CycleRecord, MonitorSnapshot } from './monitor-snapshot';
-import { optionReader, record, refused } from './options';
+import { EmbeddingError } from '../call/errors';
+import { show } from '../call/input';
+import type { CycleRecord, MonitorSnapshot } from './snapshot';
+import { optionReader, record, refused } from '../call/options';
 
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {

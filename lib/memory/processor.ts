@@ -1,11 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError, EmbeddingGenerationError, toEmbeddingError, messageOf } from './errors';
-import { invalid, requireArray, show } from './input';
-import { logOf, tellFailure, type Log, type Logging } from './log';
-import { call, native, type NativeMemoryProcessor } from './native';
-import { crossing, listOf, optionReader, refused, type Given, type Names } from './options';
-import { checkWatch, watched, type Watch } from './watch';
+import { EmbeddingError, EmbeddingGenerationError, toEmbeddingError, messageOf } from '../call/errors';
+import { invalid, requireArray, show } from '../call/input';
+import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
+import { call, native, type NativeMemoryProcessor } from '../native/addon';
+import { crossing, listOf, optionReader, refused, type Given, type Names } from '../call/options';
+import { checkWatch, watched, type Watch } from '../call/limits';
 
 /** One way to process items. */
 export interface ProcessingStrategy {

@@ -1,11 +1,11 @@
 import { resolve } from 'node:path';
 
-import { EmbeddingError } from './errors';
-import { nativeSettings, GENERATOR, type GeneratorOptions } from './generator';
-import { invalid, show } from './input';
-import { call, native, settle, type NativeIndex } from './native';
-import { naming, optionReader, refused } from './options';
-import { checkWatch, watched } from './watch';
+import { EmbeddingError } from '../call/errors';
+import { nativeSettings, GENERATOR, type GeneratorOptions } from '../generator/generator';
+import { invalid, show } from '../call/input';
+import { call, native, settle, type NativeIndex } from '../native/addon';
+import { naming, optionReader, refused } from '../call/options';
+import { checkWatch, watched } from '../call/limits';
 
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {

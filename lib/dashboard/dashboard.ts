@@ -1,14 +1,14 @@
 import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { basename, resolve } from 'node:path';
 
-import { EmbeddingError } from './errors';
-import { invalid, show } from './input';
-import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
-import type { CacheTypeStats, MonitorSnapshot } from './monitor-snapshot';
-import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from './monitor-reports';
-import { call, native, settle, type NativeSampler } from './native';
-import { isInstance, optionReader, read, refused, type Given } from './options';
-import type { Live } from './dashboard-server';
+import { EmbeddingError } from '../call/errors';
+import { invalid, show } from '../call/input';
+import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
+import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
+import { call, native, settle, type NativeSampler } from '../native/addon';
+import { isInstance, optionReader, read, refused, type Given } from '../call/options';
+import type { Live } from './server';
 
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
@@ -386,7 +386,7 @@ function readSnapshot(path: string): MonitorSnapshot & { dashboard: object } {
 
 /** Loaded with the first page: who serves none should not hold node:http in memory. */
 async function serve(live: Live, options: Given<ServeOptions>, whenClosed: () => void): Promise<DashboardServer> {
-  return (await import('./dashboard-server.js')).serve(live, options, whenClosed);
+  return (await import('./server.js')).serve(live, options, whenClosed);
 }
 
 /** Files that are being written: of several writes to one path, each begins when the one before is over. */

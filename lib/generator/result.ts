@@ -1,4 +1,4 @@
-import type { EmbeddingError } from './errors';
+import type { EmbeddingError } from '../call/errors';
 
 /** What became of one annotation. */
 export interface EmbeddingResult {
