@@ -1,5 +1,284 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
+/** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
+export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
+/** What an {@link EmbeddingError} knows beside its message. */
+export interface EmbeddingErrorOptions {
+	retryable?: boolean;
+	details?: Record<string, unknown>;
+	cause?: unknown;
+}
+/**
+ * The one kind of error that this package throws and rejects with. The message names the offending value, index, file
+ * or limit and what to do.
+ */
+export declare class EmbeddingError extends Error {
+	name: string;
+	/** What happened, for programs. */
+	readonly code: EmbeddingErrorCode;
+	/** Whether the same call may succeed later without a change by the caller. */
+	readonly retryable: boolean;
+	/** The values that the message names, for example `{ index: 3 }`. */
+	readonly details: Record<string, unknown>;
+	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
+	/** What JSON holds of it: no stack and no cause. */
+	toJSON(): {
+		name: string;
+		message: string;
+		code: EmbeddingErrorCode;
+		retryable: boolean;
+		details: Record<string, unknown>;
+	};
+}
+/** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
+export declare class ModelInitializationError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/** The model answered with an error or with unusable numbers. `code` is `EMBEDDING_GENERATION_FAILED`. */
+export declare class EmbeddingGenerationError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/** Not even the smallest piece of the work fits the memory limit. `code` is `MEMORY_LIMIT_EXCEEDED`. */
+export declare class MemoryLimitError extends EmbeddingError {
+	name: string;
+	constructor(message: string, options?: EmbeddingErrorOptions);
+}
+/**
+ * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
+ * told. Without a logger, nothing is printed at all.
+ */
+export interface Logger {
+	/** What every call did, and every lookup in a cache. */
+	debug?(message: string, details?: Record<string, unknown>): unknown;
+	/** What happens now and then: a model is fetched, or loaded; another size of batches, or another strategy; a clean-up. */
+	info?(message: string, details?: Record<string, unknown>): unknown;
+	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, texts that were skipped. */
+	warn?(message: string, details?: Record<string, unknown>): unknown;
+	/** What failed a call. Its promise rejects as well. */
+	error?(message: string, details?: Record<string, unknown>): unknown;
+}
+/** The option of what tells somebody what it does. */
+export interface Logging {
+	/** Told what happens: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger | undefined;
+}
+type Given<Options> = {
+	[Name in keyof Options]?: Exclude<Options[Name], undefined>;
+};
+/** Options of {@link DynamicBatchOptimizer}. */
+export interface BatchOptimizerOptions {
+	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
+	minBatchSize?: number | undefined;
+	/** Largest batch. Default 128. */
+	maxBatchSize?: number | undefined;
+	/**
+	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
+	 * the batch, and makes no difference where all sizes take as much. Default 70.
+	 */
+	targetCpuUsage?: number | undefined;
+	/** Memory usage, in percent, above which batches shrink. Default 75. */
+	targetMemoryUsage?: number | undefined;
+	/** Batches before the size is changed for the first time. Default 10. */
+	minSamples?: number | undefined;
+	/** Batches that analytics are about. Default 100. */
+	historyRetention?: number | undefined;
+	/**
+	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
+	 * by itself. Default 0.3.
+	 */
+	aggressiveness?: number | undefined;
+}
+/** {@link BatchOptimizerOptions}, all of them; `Partial<BatchOptimizerConfig>` for some. As a value: the defaults. */
+export interface BatchOptimizerConfig extends Given<BatchOptimizerOptions> {
+	minBatchSize: number;
+	maxBatchSize: number;
+	targetCpuUsage: number;
+	targetMemoryUsage: number;
+	minSamples: number;
+	historyRetention: number;
+	aggressiveness: number;
+}
+/** The defaults of {@link DynamicBatchOptimizer}. */
+export declare const BatchOptimizerConfig: Readonly<BatchOptimizerConfig>;
+/** One batch that ran. */
+export interface BatchRecord {
+	/** Items that it was meant to have. */
+	batchSize: number;
+	/** How long it took, in milliseconds. */
+	processingTime: number;
+	/** Items that were processed. */
+	itemsProcessed: number;
+	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
+	cpuUsage?: number | undefined;
+	/** Memory usage while it ran, in percent. */
+	memoryUsage?: number | undefined;
+	/** Whether it succeeded. Default true. */
+	success?: boolean | undefined;
+	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
+	tokens?: number | undefined;
+}
+/** What {@link DynamicBatchOptimizer} would do, and why. */
+export interface OptimizationRecommendation {
+	/** The best size that is known. */
+	recommendedBatchSize: number;
+	/** 0–1: how little there is left to gain with other sizes. At most 0.1 below `minSamples`. */
+	confidence: number;
+	reason: string;
+	/** Relative gain over the latest batches: 0.1 for 10 % more throughput. Never below 0. */
+	expectedImprovement: number;
+	/** CPU and memory in percent, throughput in items a second. */
+	resourcePrediction: {
+		cpuUsage: number;
+		memoryUsage: number;
+		throughput: number;
+	};
+}
+/** What the machine does: the container where it has a limit, else the host. At most a second old. */
+export interface SystemResourceMetrics {
+	/** Percent of the cores that this process may use, or of its container's quota. */
+	cpuUsage: number;
+	/** Bytes. */
+	availableMemory: number;
+	/** Bytes. */
+	totalMemory: number;
+	/** Percent. */
+	memoryUsage: number;
+	/** Over 1, 5 and 15 minutes. Zeros on Windows. */
+	loadAverage: number[];
+	/** Cores that this process may use. */
+	cpuCores: number;
+}
+/** One batch as it is kept. */
+export interface PerformanceHistory {
+	batchSize: number;
+	/** Milliseconds. */
+	processingTime: number;
+	/** Items a second; 0 where it failed. */
+	throughput: number;
+	/** Percent; `null` where only CPU usage was given. */
+	memoryUsage: number | null;
+	/** Percent; `null` where only memory usage was given. */
+	cpuUsage: number | null;
+	/** When it was recorded, in milliseconds since 1970. */
+	timestamp: number;
+	success: boolean;
+}
+/** How batches went, over the history that is kept. */
+export interface PerformanceAnalytics {
+	/** Items a second, over all time that batches took. */
+	averageThroughput: number;
+	averageBatchSize: number;
+	/** Milliseconds. */
+	averageProcessingTime: number;
+	/** 0–1: half the performance score, three tenths the resource score, two tenths the stability score. */
+	optimizationScore: number;
+	/** Throughput of the latest batches relative to that of the best size known, 0–1. */
+	performanceScore: number;
+	/** 1 up to the targets of CPU and memory, from there linearly to 0 at 100 %; the mean of the two. */
+	resourceScore: number;
+	/** Success rate × (1 − coefficient of variation of throughput among batches of the latest size), 0–1. */
+	stabilityScore: number;
+	/** Mean of CPU and memory usage, 0–1. */
+	resourceUtilization: number;
+	/** 0–1. */
+	successRate: number;
+	currentMetrics: SystemResourceMetrics;
+	/** The latest 20 batches, the oldest first. */
+	recentHistory: PerformanceHistory[];
+	/** Relative change of the latest five batches against the five before; 0 while there are no such. */
+	trends: {
+		throughputTrend: number;
+		memoryTrend: number;
+		cpuTrend: number;
+	};
+	recommendations: OptimizationRecommendation;
+}
+/**
+ * Learns which batch size is fastest on this machine, for this work.
+ *
+ * Ask for {@link getCurrentBatchSize} before each batch and tell by {@link recordPerformance} how it went. The first
+ * `minSamples` batches keep the initial size; then sizes are tried, each the one that promises most, until none promises
+ * enough: some twenty batches. From there on the best one is kept, others are looked at now and then for a bounded share
+ * of the time, and a sudden change of the load starts the search again. Which algorithms these are is written in
+ * `src/batch/optimizer.rs`. Use one optimizer for each model.
+ */
+export declare class DynamicBatchOptimizer {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
+	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions & Logging);
+	/**
+	 * Learns from a batch.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
+	 */
+	recordPerformance(record: BatchRecord): void;
+	/** The same, with CPU and memory sampled here. */
+	recordPerformance(batchSize: number, processingTime: number, itemCount: number, success?: boolean): void;
+	/** The size that the next batch should have. */
+	getCurrentBatchSize(): number;
+	/**
+	 * Decides anew at once, and gives the size that the next batch should have. There is no need to call it: every record
+	 * is a decision.
+	 */
+	optimize(): number;
+	/**
+	 * All that it knows, for {@link DynamicBatchOptimizer.fromJSON}: `JSON.stringify(optimizer)` is enough. What is in it may
+	 * change with any version of the package.
+	 */
+	toJSON(): object;
+	/**
+	 * An optimizer that goes on where the one was that gave `state`, with its options.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
+	 */
+	static fromJSON(state: object, options?: Logging): DynamicBatchOptimizer;
+	/** Forgets everything and starts again with the initial size. */
+	reset(): void;
+	/** The options as they are in force. */
+	getConfig(): BatchOptimizerConfig;
+	/** The best size that is known, and why. */
+	getOptimizationRecommendation(): OptimizationRecommendation;
+	/** How batches went. */
+	getPerformanceAnalytics(): PerformanceAnalytics;
+	/** What the machine does. */
+	getCurrentSystemMetrics(): SystemResourceMetrics;
+}
+/** One node of a syntax tree to embed. */
+export interface Annotation {
+	/** Identifies the node in results; stands in for a node without any text. */
+	nodeId: string;
+	/** The declaration. */
+	signature: string;
+	/** What it does, in prose. */
+	summary: string;
+	/** Its code. */
+	sourceSnippet?: string;
+	/** Carried along, not embedded. */
+	metadata?: Record<string, unknown>;
+}
+/** What became of one annotation. */
+export interface EmbeddingResult {
+	/** The annotation's own. */
+	nodeId: string;
+	/** The vector; empty where there is an `error`. */
+	embedding: number[];
+	/** What was embedded, after preparation. */
+	inputText: string;
+	/** Milliseconds spent on it: its share of its batch, or of looking it up. */
+	processingTime: number;
+	/** The model, as it was named. */
+	modelUsed: string;
+	/** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
+	confidence?: number;
+	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
+	fromCache?: boolean;
+	/** Whether the model did not see the whole text. */
+	truncated?: boolean;
+	/** Tokens of the whole text, special tokens included. */
+	tokenCount?: number;
+	/** Why there is no vector; only with `onError: 'skip'`. */
+	error?: EmbeddingError;
+}
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
 	/** Entries that were looked up: `hits + misses`. */
@@ -132,77 +411,6 @@ export type CacheEvent = {
 	entries: number;
 	reason: string;
 };
-/** Stable codes of {@link EmbeddingError}; test for these, never for messages. */
-export type EmbeddingErrorCode = "INVALID_ARGUMENT" | "INVALID_CONFIG" | "INPUT_TOO_LONG" | "MODEL_INIT_FAILED" | "EMBEDDING_GENERATION_FAILED" | "MEMORY_LIMIT_EXCEEDED" | "NOT_INITIALIZED" | "BACKEND_UNAVAILABLE" | "RATE_LIMITED" | "BACKEND_REJECTED" | "OVERLOADED" | "TIMED_OUT" | "ABORTED" | "CLOSED" | "CACHE_STORAGE_FAILED" | "INTERNAL";
-/** What an {@link EmbeddingError} knows beside its message. */
-export interface EmbeddingErrorOptions {
-	retryable?: boolean;
-	details?: Record<string, unknown>;
-	cause?: unknown;
-}
-/**
- * The one kind of error that this package throws and rejects with. The message names the offending value, index, file
- * or limit and what to do.
- */
-export declare class EmbeddingError extends Error {
-	name: string;
-	/** What happened, for programs. */
-	readonly code: EmbeddingErrorCode;
-	/** Whether the same call may succeed later without a change by the caller. */
-	readonly retryable: boolean;
-	/** The values that the message names, for example `{ index: 3 }`. */
-	readonly details: Record<string, unknown>;
-	constructor(code: EmbeddingErrorCode, message: string, options?: EmbeddingErrorOptions);
-	/** What JSON holds of it: no stack and no cause. */
-	toJSON(): {
-		name: string;
-		message: string;
-		code: EmbeddingErrorCode;
-		retryable: boolean;
-		details: Record<string, unknown>;
-	};
-}
-/** The model, or the runtime that executes it, could not be loaded. `code` is `MODEL_INIT_FAILED`. */
-export declare class ModelInitializationError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** The model answered with an error or with unusable numbers. `code` is `EMBEDDING_GENERATION_FAILED`. */
-export declare class EmbeddingGenerationError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** Not even the smallest piece of the work fits the memory limit. `code` is `MEMORY_LIMIT_EXCEEDED`. */
-export declare class MemoryLimitError extends EmbeddingError {
-	name: string;
-	constructor(message: string, options?: EmbeddingErrorOptions);
-}
-/** What became of one annotation. */
-export interface EmbeddingResult {
-	/** The annotation's own. */
-	nodeId: string;
-	/** The vector; empty where there is an `error`. */
-	embedding: number[];
-	/** What was embedded, after preparation. */
-	inputText: string;
-	/** Milliseconds spent on it: its share of its batch, or of looking it up. */
-	processingTime: number;
-	/** The model, as it was named. */
-	modelUsed: string;
-	/** 0–1: share of the text's tokens that the model saw and knew (not cut off, not unknown to its vocabulary). */
-	confidence?: number;
-	/** Whether this call did not compute it: it was in the cache, or another call computed it at the same time. */
-	fromCache?: boolean;
-	/** Whether the model did not see the whole text. */
-	truncated?: boolean;
-	/** Tokens of the whole text, special tokens included. */
-	tokenCount?: number;
-	/** Why there is no vector; only with `onError: 'skip'`. */
-	error?: EmbeddingError;
-}
-type Given<Options> = {
-	[Name in keyof Options]?: Exclude<Options[Name], undefined>;
-};
 /** Settings of one entry. */
 export interface CacheEntryOptions {
 	/** How long it is an answer, in seconds. Default: the cache's. */
@@ -251,38 +459,6 @@ export interface CacheMatrix {
 	readonly hits: Uint8Array;
 	/** The vector at `index`, a view into `data`. */
 	row(index: number): Float32Array;
-}
-/** One node of a syntax tree to embed. */
-export interface Annotation {
-	/** Identifies the node in results; stands in for a node without any text. */
-	nodeId: string;
-	/** The declaration. */
-	signature: string;
-	/** What it does, in prose. */
-	summary: string;
-	/** Its code. */
-	sourceSnippet?: string;
-	/** Carried along, not embedded. */
-	metadata?: Record<string, unknown>;
-}
-/**
- * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
- * told. Without a logger, nothing is printed at all.
- */
-export interface Logger {
-	/** What every call did, and every lookup in a cache. */
-	debug?(message: string, details?: Record<string, unknown>): unknown;
-	/** What happens now and then: a model is fetched, or loaded; another size of batches, or another strategy; a clean-up. */
-	info?(message: string, details?: Record<string, unknown>): unknown;
-	/** What does not fail a call, and what somebody should look at: trouble with a cache's file, texts that were skipped. */
-	warn?(message: string, details?: Record<string, unknown>): unknown;
-	/** What failed a call. Its promise rejects as well. */
-	error?(message: string, details?: Record<string, unknown>): unknown;
-}
-/** The option of what tells somebody what it does. */
-export interface Logging {
-	/** Told what happens: `console`, for example. Default: nobody; nothing is printed. */
-	logger?: Logger | undefined;
 }
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
@@ -415,180 +591,6 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
-/**
- * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
- * holds plain arrays, and the errors as pairs.
- */
-export interface EmbeddingMatrix {
-	/** `rows × dimensions` values, row by row. */
-	readonly data: Float32Array;
-	readonly rows: number;
-	readonly dimensions: number;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-	/** Tokens of each whole text, special tokens included. */
-	readonly tokenCounts: Uint32Array;
-	/** 1 for each text that the model did not see whole. */
-	readonly truncated: Uint8Array;
-	/** 1 for each text that this call did not compute. */
-	readonly fromCache: Uint8Array;
-	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-	readonly errors: ReadonlyMap<number, EmbeddingError>;
-}
-/** One way to process items. */
-export interface ProcessingStrategy {
-	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
-	 * usage; others are ranked by size. */
-	name: string;
-	/** Most items of one call. */
-	maxBatchSize: number;
-	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
-	 * event loop turn between. */
-	approach: "sequential" | "parallel" | "streaming" | "chunked";
-	/** How much memory it takes, relative to others. For your information. */
-	memoryOverhead: number;
-	/** How much CPU it takes, relative to others. For your information. */
-	cpuOverhead: number;
-	/** Batches between two clean-ups while memory is short. */
-	cleanupFrequency: number;
-}
-/** Memory usages, in percent, at which strategies change, in falling order. */
-export interface MemoryThresholds {
-	/** One item at a time from here on. Default 85. */
-	critical: number;
-	/** Small batches and warnings from here on. Default 70. */
-	high: number;
-	/** Middling batches from here on, large ones below. Default 55. */
-	normal: number;
-	/** Recommendations say that there is room, below. Default 35. */
-	low: number;
-}
-/** Options of {@link MemoryAwareProcessor}. */
-export interface MemoryProcessorOptions {
-	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-	strategies?: ProcessingStrategy[] | undefined;
-	memoryThresholds?: {
-		[Level in keyof MemoryThresholds]?: number | undefined;
-	} | undefined;
-	/** How often memory is looked at, in milliseconds. Default 1000. */
-	monitoringInterval?: number | undefined;
-	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-	cleanupThreshold?: number | undefined;
-	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-	gcThreshold?: number | undefined;
-	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-	enableGcHints?: boolean | undefined;
-	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-	emergencyCleanupThreshold?: number | undefined;
-	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
-	memoryBuffer?: number | undefined;
-}
-/** Memory of the container where it has a limit, else of the host. Bytes. */
-export interface MemoryMetrics {
-	totalMemory: number;
-	/** What can be had, caches that the kernel gives back included. */
-	availableMemory: number;
-	/** As `process.memoryUsage()`. */
-	processMemory: NodeJS.MemoryUsage;
-	/** 0–100. */
-	memoryUsagePercent: number;
-	/** What is available less `memoryBuffer`. */
-	availableForProcessing: number;
-}
-/** How a caller follows processing. */
-export interface ProcessingHooks {
-	/** Called as items are done; never goes back, ends with all. */
-	onProgress?: ((completed: number, total: number) => void) | undefined;
-	/** Called when memory makes another strategy necessary, or possible. */
-	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
-	/** Called while usage is at or above `high`, at most once for every sample of memory. */
-	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-	/** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
-	signal?: AbortSignal | undefined;
-	/** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
-	timeoutMs?: number | undefined;
-}
-/** Options of {@link MemoryAwareProcessor.processItems}. */
-export interface ProcessItemsOptions<T> extends ProcessingHooks {
-	/**
-	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
-	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
-	 * Default `'throw'`.
-	 */
-	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
-export interface ProcessingContext<T, R> extends ProcessingHooks {
-	items: readonly T[];
-	/** Gives a result for each item of the batch, in order. */
-	processor: (batch: T[]) => R[] | Promise<R[]>;
-	/** Told about each item that fails. */
-	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
-export interface ProcessingResult<R> {
-	/** Results of the items that succeeded, in the order of the items. */
-	results: R[];
-	/** Items that failed, in order: those have no result. */
-	failures: {
-		index: number;
-		error: EmbeddingError;
-	}[];
-	stats: {
-		totalItems: number;
-		successfulItems: number;
-		failedItems: number;
-		/** Milliseconds. */
-		totalTime: number;
-		strategyChanges: number;
-		memoryCleanups: number;
-		/** Percent. */
-		peakMemoryUsage: number;
-		/** Percent. */
-		averageMemoryUsage: number;
-	};
-	/** Memory at the start and after each batch: the latest 1000. */
-	memoryHistory: MemoryMetrics[];
-}
-/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
-export interface ProcessingRecommendations {
-	currentStrategy: ProcessingStrategy;
-	memoryMetrics: MemoryMetrics;
-	recommendations: string[];
-	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
-	estimatedCapacity: number;
-}
-/**
- * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
- *
- * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
- * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
- */
-export declare class MemoryAwareProcessor {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: MemoryProcessorOptions & Logging);
-	/**
-	 * Gives what `process` gives for all items, in their order.
-	 *
-	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
-	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
-	 */
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
-		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
-	}): Promise<(R | undefined)[]>;
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
-	/** The same, with statistics. Items that fail are left out of the results, and reported. */
-	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
-	/** The strategy for some usage of memory, whatever came before. */
-	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
-	/** Memory as it is now. */
-	getCurrentMemoryMetrics(): MemoryMetrics;
-	/** What a person could do, and for how many items there is room. */
-	getProcessingRecommendations(): ProcessingRecommendations;
-	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
-	stop(): void;
-}
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */
@@ -775,15 +777,6 @@ export interface MonitorSnapshot {
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
  */
 export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot;
-/** Options of {@link PerformanceMonitor.toPrometheus}. */
-export interface PrometheusOptions {
-	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
-	prefix?: string | undefined;
-	/** Labels of every sample, such as the service's name. */
-	labels?: Record<string, string> | undefined;
-}
-/** What of a snapshot becomes a table. */
-export type CsvTable = "operations" | "caches" | "cycles";
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
 	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
@@ -796,6 +789,15 @@ export interface OpenTelemetryConnection extends Disposable {
 	/** Nothing more is offered. */
 	disconnect(): void;
 }
+/** Options of {@link PerformanceMonitor.toPrometheus}. */
+export interface PrometheusOptions {
+	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
+	prefix?: string | undefined;
+	/** Labels of every sample, such as the service's name. */
+	labels?: Record<string, string> | undefined;
+}
+/** What of a snapshot becomes a table. */
+export type CsvTable = "operations" | "caches" | "cycles";
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
 	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
@@ -995,6 +997,863 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+	/** 0 (default): any that is free. */
+	port?: number | undefined;
+	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+	host?: string | undefined;
+	/**
+	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
+	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
+	 * visits it; else any.
+	 */
+	allowedHosts?: string[] | undefined;
+	/** Whether the process stays alive for it. Default false. */
+	keepAlive?: boolean | undefined;
+}
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+	readonly url: string;
+	readonly port: number;
+	/** Ends all connections. */
+	close(): Promise<void>;
+}
+/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
+export interface DashboardSource {
+	/** Called once an interval. */
+	getPerformanceMetrics(): DashboardMetrics | object;
+}
+/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
+export interface DashboardMetrics {
+	/** Look-ups since the beginning, by tier. */
+	cache?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/** The same, as a cache calls it. */
+	stats?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/**
+	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+	 * the means of each interval are shown.
+	 */
+	batchOptimizer?: {
+		currentBatchSize?: number;
+		tokenBudget?: number;
+		batches?: number;
+		averageBatchSize?: number;
+		paddedTokens?: number;
+	};
+	/** How batches are made, and the most bytes of memory that this process may hold. */
+	memoryProcessor?: {
+		currentStrategy?: string | {
+			name: string;
+		} | null;
+		ceilingBytes?: number;
+	};
+}
+/** Options of {@link PerformanceDashboard}. */
+export interface DashboardOptions {
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor | undefined;
+	generator?: DashboardSource | undefined;
+	/** Whose tiers are shown. Default: the generator's own. */
+	cache?: DashboardSource | undefined;
+	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
+	interval?: number | undefined;
+	/** Points that are kept. Default 900: a quarter of an hour. */
+	history?: number | undefined;
+	/** What the page is called. Default `embedcore`. */
+	title?: string | undefined;
+}
+/** What happened between two points. Durations in milliseconds. */
+export interface TimelinePoint {
+	/** When it ended, in milliseconds since 1970. */
+	at: number;
+	/** How long it was. */
+	seconds: number;
+	/** Those that ended, the 50 busiest where there are more. */
+	operations: {
+		name: string;
+		count: number;
+		errors: number;
+		items: number;
+		p50: number;
+		p95: number;
+		p99: number;
+		max: number;
+	}[];
+	caches: CacheTypeStats[];
+	/** Cycles that ended. */
+	cycles: number;
+	/** Cycles in progress at its end. */
+	active: number;
+	/** Look-ups in the tiers of caches; `null` where nobody knows. */
+	tiers: {
+		memory: number;
+		disk: number;
+		misses: number;
+	} | null;
+	/** That the next batch may have at its end; else, the mean of those that ran. */
+	batchSize: number | null;
+	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
+	tokenBudget: number | null;
+	/** At its end. */
+	strategy: string | null;
+	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
+	memory: {
+		process: number;
+		used: number;
+		limit: number;
+	};
+	/** Percent. */
+	cpu: number;
+}
+/** All that a dashboard knows. A snapshot of its monitor, and more. */
+export interface DashboardSnapshot extends MonitorSnapshot {
+	dashboard: {
+		title: string;
+		interval: number;
+		history: number;
+		timeline: TimelinePoint[];
+	};
+}
+/**
+ * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
+ *
+ * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
+ * millisecond or less for each.
+ */
+export declare class PerformanceDashboard implements AsyncDisposable {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: DashboardOptions);
+	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
+	snapshot(): DashboardSnapshot;
+	/** For a terminal, at most 80 columns wide. */
+	textSummary(): string;
+	/** Tables in Markdown. */
+	markdownReport(): string;
+	/**
+	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
+	 */
+	exportJson(path: string): Promise<void>;
+	/** Writes a table as CSV. */
+	exportCsv(path: string, table?: CsvTable): Promise<void>;
+	/**
+	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+	 */
+	serve(options?: ServeOptions): Promise<DashboardServer>;
+	/**
+	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
+	 * file changes, so does the page.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
+	 */
+	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
+	/** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** One way to process items. */
+export interface ProcessingStrategy {
+	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
+	 * usage; others are ranked by size. */
+	name: string;
+	/** Most items of one call. */
+	maxBatchSize: number;
+	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
+	 * event loop turn between. */
+	approach: "sequential" | "parallel" | "streaming" | "chunked";
+	/** How much memory it takes, relative to others. For your information. */
+	memoryOverhead: number;
+	/** How much CPU it takes, relative to others. For your information. */
+	cpuOverhead: number;
+	/** Batches between two clean-ups while memory is short. */
+	cleanupFrequency: number;
+}
+/** Memory usages, in percent, at which strategies change, in falling order. */
+export interface MemoryThresholds {
+	/** One item at a time from here on. Default 85. */
+	critical: number;
+	/** Small batches and warnings from here on. Default 70. */
+	high: number;
+	/** Middling batches from here on, large ones below. Default 55. */
+	normal: number;
+	/** Recommendations say that there is room, below. Default 35. */
+	low: number;
+}
+/** Options of {@link MemoryAwareProcessor}. */
+export interface MemoryProcessorOptions {
+	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
+	strategies?: ProcessingStrategy[] | undefined;
+	memoryThresholds?: {
+		[Level in keyof MemoryThresholds]?: number | undefined;
+	} | undefined;
+	/** How often memory is looked at, in milliseconds. Default 1000. */
+	monitoringInterval?: number | undefined;
+	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
+	cleanupThreshold?: number | undefined;
+	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
+	gcThreshold?: number | undefined;
+	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
+	enableGcHints?: boolean | undefined;
+	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
+	emergencyCleanupThreshold?: number | undefined;
+	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
+	memoryBuffer?: number | undefined;
+}
+/** Memory of the container where it has a limit, else of the host. Bytes. */
+export interface MemoryMetrics {
+	totalMemory: number;
+	/** What can be had, caches that the kernel gives back included. */
+	availableMemory: number;
+	/** As `process.memoryUsage()`. */
+	processMemory: NodeJS.MemoryUsage;
+	/** 0–100. */
+	memoryUsagePercent: number;
+	/** What is available less `memoryBuffer`. */
+	availableForProcessing: number;
+}
+/** How a caller follows processing. */
+export interface ProcessingHooks {
+	/** Called as items are done; never goes back, ends with all. */
+	onProgress?: ((completed: number, total: number) => void) | undefined;
+	/** Called when memory makes another strategy necessary, or possible. */
+	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
+	/** Called while usage is at or above `high`, at most once for every sample of memory. */
+	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
+	/** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
+	signal?: AbortSignal | undefined;
+	/** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link MemoryAwareProcessor.processItems}. */
+export interface ProcessItemsOptions<T> extends ProcessingHooks {
+	/**
+	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
+	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
+	 * Default `'throw'`.
+	 */
+	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
+export interface ProcessingContext<T, R> extends ProcessingHooks {
+	items: readonly T[];
+	/** Gives a result for each item of the batch, in order. */
+	processor: (batch: T[]) => R[] | Promise<R[]>;
+	/** Told about each item that fails. */
+	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
+export interface ProcessingResult<R> {
+	/** Results of the items that succeeded, in the order of the items. */
+	results: R[];
+	/** Items that failed, in order: those have no result. */
+	failures: {
+		index: number;
+		error: EmbeddingError;
+	}[];
+	stats: {
+		totalItems: number;
+		successfulItems: number;
+		failedItems: number;
+		/** Milliseconds. */
+		totalTime: number;
+		strategyChanges: number;
+		memoryCleanups: number;
+		/** Percent. */
+		peakMemoryUsage: number;
+		/** Percent. */
+		averageMemoryUsage: number;
+	};
+	/** Memory at the start and after each batch: the latest 1000. */
+	memoryHistory: MemoryMetrics[];
+}
+/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
+export interface ProcessingRecommendations {
+	currentStrategy: ProcessingStrategy;
+	memoryMetrics: MemoryMetrics;
+	recommendations: string[];
+	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
+	estimatedCapacity: number;
+}
+/**
+ * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
+ *
+ * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
+ * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
+ */
+export declare class MemoryAwareProcessor {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: MemoryProcessorOptions & Logging);
+	/**
+	 * Gives what `process` gives for all items, in their order.
+	 *
+	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
+	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
+	 */
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
+		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
+	}): Promise<(R | undefined)[]>;
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
+	/** The same, with statistics. Items that fail are left out of the results, and reported. */
+	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
+	/** The strategy for some usage of memory, whatever came before. */
+	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
+	/** Memory as it is now. */
+	getCurrentMemoryMetrics(): MemoryMetrics;
+	/** What a person could do, and for how many items there is room. */
+	getProcessingRecommendations(): ProcessingRecommendations;
+	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
+	stop(): void;
+}
+/** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
+export interface CacheConfig extends Given<CacheOptions> {
+	maxEntries: number;
+	maxMemoryMB: number;
+	ttlSeconds: number;
+	enableContentValidation: boolean;
+	maintenanceInterval: number;
+}
+/** The defaults of {@link IntelligentEmbeddingCache}. */
+export declare const CacheConfig: Readonly<CacheConfig>;
+/** The same as {@link BatchOptimizerConfig}. */
+export type OptimizationConfig = BatchOptimizerConfig;
+/** The same as {@link BatchOptimizerConfig}. */
+export declare const OptimizationConfig: Readonly<OptimizationConfig>;
+/** {@link MemoryProcessorOptions} with all that the document names; `Partial<MemoryAwareConfig>` for some of it. As a value: the defaults. */
+export interface MemoryAwareConfig extends Given<MemoryProcessorOptions> {
+	strategies: ProcessingStrategy[];
+	memoryThresholds: MemoryThresholds;
+	monitoringInterval: number;
+	cleanupThreshold: number;
+	gcThreshold: number;
+}
+/** The same with all that the code names. As a value: the defaults. */
+export interface AdaptiveProcessingConfig extends Given<MemoryProcessorOptions> {
+	memoryThresholds: MemoryThresholds;
+	strategies: ProcessingStrategy[];
+	monitoringInterval: number;
+	enableGcHints: boolean;
+	emergencyCleanupThreshold: number;
+	memoryBuffer: number;
+}
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const MemoryAwareConfig: Readonly<MemoryAwareConfig>;
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const AdaptiveProcessingConfig: Readonly<AdaptiveProcessingConfig>;
+/**
+ * The options of {@link OptimizedEmbeddingGenerator} as the code spells them; its constructor takes some of them. As a
+ * value: the generator's defaults.
+ */
+export interface PerformanceOptimizationConfig {
+	enableCaching: boolean;
+	enableBatchOptimization: boolean;
+	enableMemoryAwareProcessing: boolean;
+	cacheConfig?: Partial<CacheConfig>;
+	batchConfig?: Partial<BatchOptimizerConfig>;
+	memoryConfig?: Omit<Partial<AdaptiveProcessingConfig>, "memoryThresholds"> & {
+		memoryThresholds?: Partial<MemoryThresholds>;
+	};
+}
+/** The defaults of {@link OptimizedEmbeddingGenerator}: other ones than those of the classes that it is made of. */
+export declare const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimizationConfig>>;
+/** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
+export interface EmbeddingConfig {
+	/** The model's place. */
+	modelPath: string;
+	/** The model's name. */
+	modelName: string;
+	/** Texts in one run of the model to begin with, where they are short. */
+	defaultBatchSize: number;
+	/** Most texts in one run that are ever tried. */
+	maxBatchSize: number;
+	/** Memory, in MB, that the process may hold. */
+	memoryLimit: number;
+	/** Runs at a time. */
+	maxConcurrency: number;
+	/** Whether calls report their progress to who asks for it. */
+	enableProgressReporting: boolean;
+	/** Whether results have a confidence. */
+	enableConfidenceScoring: boolean;
+}
+/** See the interface. `memoryLimit` and `maxConcurrency` are measured when they are read. */
+export declare const EmbeddingConfig: Readonly<EmbeddingConfig>;
+/** Memory of this process. As a value, `MemoryUsage.now()` measures it. */
+export interface MemoryUsage {
+	/** Bytes of physical memory that it holds. */
+	usage: number;
+	/** Bytes that the container, or the host, has available. */
+	available: number;
+	/** Whether so much is in use that a {@link MemoryAwareProcessor} would clean up: from 80 %. */
+	shouldCleanup: boolean;
+}
+/** See the interface. */
+export declare const MemoryUsage: {
+	now(): MemoryUsage;
+};
+/** The variants in which models are published, by the type of their weights. */
+export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
+/** How much of a file of a model has been fetched. */
+export interface FetchProgress {
+	/** Its name in the model. */
+	file: string;
+	/** Bytes that are here, those of an earlier attempt included. */
+	loaded: number;
+	/** Bytes that it has. */
+	total: number;
+	/** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+	progressTotal: number;
+}
+/** Options of {@link ModelStore}. */
+export interface ModelStoreOptions {
+	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
+	cacheDir?: string | undefined;
+}
+/** Options of {@link ModelStore.verify}. */
+export interface VerifyModelOptions {
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Told of files, some times a second. */
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+/** Options of {@link ModelStore.add}. */
+export interface AddModelOptions extends VerifyModelOptions {
+	/** A branch, a tag or a commit. Default `main`. */
+	revision?: string | undefined;
+	/** Which variant of the model, as {@link GeneratorOptions.dtype}. */
+	dtype?: Dtype | undefined;
+}
+/** A model in the store. */
+export interface StoredModel {
+	/** `owner/name`. */
+	id: string;
+	/** Its folder. */
+	path: string;
+	/** The commits of which files are there, and the branches and tags that stand for them. */
+	revisions: {
+		revision: string;
+		names: string[];
+	}[];
+	/** Files of all revisions. */
+	files: number;
+	/** Bytes of all content on the disk. */
+	bytes: number;
+	/** Bytes of downloads that are not finished, part of `bytes`. */
+	partialBytes: number;
+	/** When anything of it was written last. */
+	modified: Date;
+}
+/** A model that was added. */
+export interface AddedModel {
+	/** As the caller named it. */
+	id: string;
+	/** The repository that its files come from: a conversion where the model has no ONNX. */
+	repository: string;
+	/** The commit. */
+	revision: string;
+	/** The directory of its files. */
+	path: string;
+	/** Bytes of the files of that commit. */
+	bytes: number;
+}
+/** What a look at all files of a model has shown. */
+export interface VerifiedModel {
+	/** `owner/name`. */
+	id: string;
+	/** Contents that are what their names say. */
+	sound: number;
+	/** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
+	unchecked: number;
+	/** Bytes that were read. */
+	bytes: number;
+	/** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
+	problems: {
+		file: string;
+		path: string;
+		what: string;
+	}[];
+}
+/**
+ * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
+ * open.
+ */
+export declare class ModelStore {
+	#private;
+	/**
+	 * Reads nothing yet; the directory need not be there.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: ModelStoreOptions);
+	/** Where it is. */
+	get directory(): string;
+	/** All models that are there, by name. */
+	list(): Promise<StoredModel[]>;
+	/**
+	 * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
+	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
+	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
+	 */
+	add(id: string, options?: AddModelOptions): Promise<AddedModel>;
+	/**
+	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
+	 * fetches anew what is damaged.
+	 */
+	verify(id?: string, options?: VerifyModelOptions): Promise<VerifiedModel[]>;
+	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
+	remove(id: string): Promise<number>;
+}
+/** Options of a stream. */
+export interface StreamOptions {
+	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
+	order?: "input" | "completion" | undefined;
+}
+/** How the vectors of a text's tokens become one. */
+export type Pooling = "mean" | "cls" | "last_token" | "max";
+/** What computes a model, where the ONNX Runtime in use was built for it. */
+export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
+/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
+export interface GeneratorOptions {
+	/**
+	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
+	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
+	 * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
+	 * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
+	 */
+	modelPath?: string | URL | undefined;
+	/**
+	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
+	 * fetched.
+	 */
+	revision?: string | undefined;
+	/**
+	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
+	 * `~/.cache/huggingface/hub`.
+	 */
+	cacheDir?: string | undefined;
+	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
+	localFilesOnly?: boolean | undefined;
+	/**
+	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
+	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
+	 */
+	dtype?: Dtype | undefined;
+	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+	pooling?: Pooling | undefined;
+	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
+	normalize?: boolean | undefined;
+	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+	dimensions?: number | undefined;
+	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
+	maxLength?: number | undefined;
+	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
+	prompts?: {
+		document?: string | undefined;
+		query?: string | undefined;
+	} | undefined;
+	/**
+	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
+	 * before all texts, whatever their `inputType`.
+	 */
+	promptName?: string | undefined;
+	/**
+	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+	 */
+	cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
+	/**
+	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+	 */
+	monitor?: PerformanceMonitor | false | undefined;
+	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+	enableCaching?: boolean | undefined;
+	/** Another spelling of `cache`. */
+	cacheConfig?: CacheOptions | undefined;
+	/**
+	 * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
+	 * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
+	 * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
+	 */
+	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
+	/** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
+	enableBatchOptimization?: boolean | undefined;
+	/** Another spelling of `batchOptimizer`. */
+	batchConfig?: BatchOptimizerOptions | undefined;
+	/**
+	 * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
+	 * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
+	 * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
+	 * the same.
+	 */
+	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
+	/** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
+	enableMemoryAwareProcessing?: boolean | undefined;
+	/** Another spelling of `memoryProcessor`. */
+	memoryConfig?: MemoryProcessorOptions | undefined;
+	/**
+	 * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
+	 * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
+	 * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
+	 * Default: what the process holds and the container (cgroup) or the host has left.
+	 */
+	memoryLimit?: number | undefined;
+	/**
+	 * The directory in which is kept what was learned about batches, for each model content, machine and number of threads;
+	 * the next process starts from it. Written now and then and by `cleanup`, whole; what is damaged, of another version or of
+	 * another machine is ignored. Default: beside the file of the cache (`persistPath`), nowhere without one. `false`: nowhere.
+	 */
+	stateDir?: string | false | undefined;
+	/**
+	 * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
+	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
+	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
+	 */
+	intraOpThreads?: number | "auto" | undefined;
+	/**
+	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
+	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
+	 * to those of the CPU but not the same, so they have a fingerprint of their own.
+	 */
+	executionProviders?: ExecutionProvider[] | undefined;
+	/**
+	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+	 */
+	logger?: Logger | undefined;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
+export interface InitializeOptions {
+	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
+	signal?: AbortSignal | undefined;
+	/** Told of files that are fetched from the hub, some times a second. */
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+/** Options of one call. */
+export interface CallOptions {
+	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number | undefined;
+	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
+	progressCallback?: ((processed: number, total: number) => void) | undefined;
+	/**
+	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
+	 * answered, and that one carries the error.
+	 */
+	onError?: "throw" | "skip" | undefined;
+	/** Neither ask the cache nor tell it. Default `false`. */
+	bypassCache?: boolean | undefined;
+	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
+	inputType?: "document" | "query" | undefined;
+	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
+	batchSize?: number | undefined;
+	/** Most runs at a time. Default: as many as there are cores. */
+	maxConcurrency?: number | undefined;
+	/**
+	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
+	 * `MEMORY_LIMIT_EXCEEDED`. Default: what the generator's own limit leaves.
+	 */
+	memoryLimit?: number | undefined;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "memoryLimit"> {
+}
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
+export interface BatchProcessOptions extends CallOptions {
+}
+/** What a loaded model is. */
+export interface ModelInfo {
+	/** The model as it was named. */
+	modelId: string;
+	/** Its ONNX file. */
+	modelPath: string;
+	/**
+	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
+	 * ONNX files and a conversion of it is known.
+	 */
+	repository: string | null;
+	/** The commit of that repository, else `null`. */
+	revision: string | null;
+	/** Length of its vectors. */
+	dimensions: number;
+	/** Most tokens of a text that it sees, special tokens included. */
+	maxLength: number;
+	/** How token vectors become one; `null` where the graph does it. */
+	pooling: Pooling | null;
+	/** Whether vectors have length 1. */
+	normalize: boolean;
+	/** The output of the graph that is read. */
+	output: string;
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
+	dtype: Dtype;
+	/**
+	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
+	 * on the fly, so their texts are run one by one.
+	 */
+	batchInvariant: boolean;
+	/** Threads inside one run. */
+	intraOpThreads: number;
+	/** What computes, best first. */
+	executionProviders: ExecutionProvider[];
+	/** How the ONNX Runtime in use describes itself. */
+	runtime: string;
+	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
+	fingerprint: string;
+}
+/** Options of {@link CodeIndex}. */
+export interface CodeIndexOptions {
+	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
+	path?: string | undefined;
+	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
+	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger"> | undefined;
+}
+/** Options of {@link CodeIndex.update}. */
+export interface IndexOptions {
+	/**
+	 * Start over, whatever index is there: one that another model or version made, or one that is damaged, in any way.
+	 * Default `false`: such an index is refused.
+	 */
+	rebuild?: boolean | undefined;
+	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
+	signal?: AbortSignal | undefined;
+	/** Told whenever files were written. */
+	progressCallback?: ((report: IndexReport) => void) | undefined;
+}
+/** Options of {@link CodeIndex.search}. */
+export interface SearchOptions {
+	/** Most answers, 1 to 1000. Default 10. */
+	limit?: number | undefined;
+}
+/** What a run of {@link CodeIndex.update} has done. */
+export interface IndexReport {
+	/** Source files in the index, however they came there; those that cannot be read are none. */
+	files: number;
+	/** Files that are new or have another content, whatever their sizes and times say. */
+	changed: number;
+	/** How many of those are done. */
+	done: number;
+	/** Files whose content is as it was, also those that cannot be read. */
+	unchanged: number;
+	/** Files that are gone from the tree, and now from the index. */
+	removed: number;
+	/** Functions, methods, classes, types, documented constants and described files in the index. */
+	annotations: number;
+	/** How many of them were embedded now. */
+	embedded: number;
+	/** How many of changed files were as they were, so that their vectors could be kept. */
+	reused: number;
+	/** Files in the index that are not in UTF-8, by encoding: a byte order mark decides, else the best guess. */
+	encodings: Record<string, number>;
+	/** Files left out, by reason. */
+	skipped: Record<string, number>;
+	/** Up to 100 of them, without those in other languages. */
+	examples: {
+		file: string;
+		reason: string;
+	}[];
+	/** Seconds since the run began. */
+	seconds: number;
+}
+/** An answer to a search. */
+export interface CodeMatch {
+	/** The source file, below the directory, with `/`. */
+	file: string;
+	/** First line, from 1. */
+	line: number;
+	endLine: number;
+	/** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
+	kind: "function" | "method" | "class" | "type" | "constant" | "file";
+	/** Its name, after those of the declarations and modules around it: `Stack.push`. */
+	name: string;
+	/** Its source up to its body. */
+	signature: string;
+	/** Its documentation comment; may be empty. */
+	summary: string;
+	/**
+	 * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
+	 * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
+	 * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
+	 * weighs less than others.
+	 */
+	score: number;
+	/** Cosine of its vector and the query's, −1 to 1. */
+	similarity: number;
+}
+/**
+ * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
+ * classes, types, documented constants and described files are found by what they do (vectors) and by their words (BM25).
+ *
+ * All methods may be called at once: updates run one after the other, a search answers from what is in the index while
+ * one runs, and `close()` waits for what was called before it. Another process may search while this one updates.
+ */
+export declare class CodeIndex implements AsyncDisposable {
+	#private;
+	/**
+	 * Reads nothing yet. The directory is the one that is named now, whatever the working directory becomes.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
+	 */
+	constructor(directory: string, options?: CodeIndexOptions);
+	/** The file name extensions that are read. */
+	static get extensions(): readonly string[];
+	/**
+	 * Brings the index up to date: embeds what is new or changed, forgets what is gone. Takes the files that git tracks,
+	 * and those that it does not ignore; a file `.ignore`, of the form of `.gitignore`, leaves out more, tracked files
+	 * included. Also leaves out hidden files, `node_modules`, links, files above 1 MB, and worktrees of a repository that
+	 * is in the directory already.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
+	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
+	 */
+	update(options?: IndexOptions): Promise<IndexReport>;
+	/**
+	 * The declarations that answer `words` best, best first.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
+	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
+	 */
+	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
+	/**
+	 * Lets go of the index' file, its copy in memory and the model, when all that was called before is done. The next call
+	 * opens them again.
+	 */
+	close(): Promise<void>;
+	/** The same as {@link CodeIndex.close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
+export interface EmbeddingMatrix {
+	/** `rows × dimensions` values, row by row. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	readonly dimensions: number;
+	/** The vector at `index`, a view into `data`. */
+	row(index: number): Float32Array;
+	/** Tokens of each whole text, special tokens included. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
 /** What was learned about batches of texts of like length. */
 export interface LearnedBatch {
 	/** The longest texts that it is about, in tokens; the shortest are half as long. */
@@ -1180,219 +2039,21 @@ export interface MemoryEvent {
 	/** Share that is in use of what the ceiling leaves beyond the model and all else that the process holds anyway, 0–100. */
 	usagePercent: number;
 }
-/** Options of a stream. */
-export interface StreamOptions {
-	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-	order?: "input" | "completion" | undefined;
-}
-/** How the vectors of a text's tokens become one. */
-export type Pooling = "mean" | "cls" | "last_token" | "max";
-/** The variants in which models are published, by the type of their weights. */
-export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
-/** What computes a model, where the ONNX Runtime in use was built for it. */
-export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
-/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
-export interface GeneratorOptions {
-	/**
-	 * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
-	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
-	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
-	 * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
-	 * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
-	 */
-	modelPath?: string | URL | undefined;
-	/**
-	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
-	 * fetched.
-	 */
-	revision?: string | undefined;
-	/**
-	 * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
-	 * `~/.cache/huggingface/hub`.
-	 */
-	cacheDir?: string | undefined;
-	/** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
-	localFilesOnly?: boolean | undefined;
-	/**
-	 * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
-	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
-	 */
-	dtype?: Dtype | undefined;
-	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling | undefined;
-	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
-	normalize?: boolean | undefined;
-	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
-	dimensions?: number | undefined;
-	/** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
-	maxLength?: number | undefined;
-	/** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
-	prompts?: {
-		document?: string | undefined;
-		query?: string | undefined;
-	} | undefined;
-	/**
-	 * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
-	 * before all texts, whatever their `inputType`.
-	 */
-	promptName?: string | undefined;
-	/**
-	 * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
-	 * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
-	 * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
-	 * ever: the vector of a text never changes for the same model, and another model has keys of its own.
-	 */
-	cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
-	/**
-	 * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
-	 * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
-	 * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
-	 */
-	monitor?: PerformanceMonitor | false | undefined;
-	/** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
-	enableCaching?: boolean | undefined;
-	/** Another spelling of `cache`. */
-	cacheConfig?: CacheOptions | undefined;
-	/**
-	 * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
-	 * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
-	 * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
-	 */
-	batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
-	/** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
-	enableBatchOptimization?: boolean | undefined;
-	/** Another spelling of `batchOptimizer`. */
-	batchConfig?: BatchOptimizerOptions | undefined;
-	/**
-	 * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
-	 * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
-	 * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
-	 * the same.
-	 */
-	memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
-	/** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
-	enableMemoryAwareProcessing?: boolean | undefined;
-	/** Another spelling of `memoryProcessor`. */
-	memoryConfig?: MemoryProcessorOptions | undefined;
-	/**
-	 * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
-	 * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
-	 * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
-	 * Default: what the process holds and the container (cgroup) or the host has left.
-	 */
-	memoryLimit?: number | undefined;
-	/**
-	 * The directory in which is kept what was learned about batches, for each model content, machine and number of threads;
-	 * the next process starts from it. Written now and then and by `cleanup`, whole; what is damaged, of another version or of
-	 * another machine is ignored. Default: beside the file of the cache (`persistPath`), nowhere without one. `false`: nowhere.
-	 */
-	stateDir?: string | false | undefined;
-	/**
-	 * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
-	 * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
-	 * measures which of the two is faster here; it takes the time and memory to load the model twice.
-	 */
-	intraOpThreads?: number | "auto" | undefined;
-	/**
-	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
-	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
-	 * to those of the CPU but not the same, so they have a fingerprint of their own.
-	 */
-	executionProviders?: ExecutionProvider[] | undefined;
-	/**
-	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
-	 */
-	logger?: Logger | undefined;
-}
-/** How much of a file of a model has been fetched. */
-export interface FetchProgress {
-	/** Its name in the model. */
-	file: string;
-	/** Bytes that are here, those of an earlier attempt included. */
-	loaded: number;
-	/** Bytes that it has. */
-	total: number;
-	/** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
-	progressTotal: number;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
-export interface InitializeOptions {
-	/** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
-	signal?: AbortSignal | undefined;
-	/** Told of files that are fetched from the hub, some times a second. */
-	progressCallback?: ((progress: FetchProgress) => void) | undefined;
-}
-/** Options of one call. */
-export interface CallOptions {
-	/** Stops the call, a running inference included; it rejects with `ABORTED`. */
-	signal?: AbortSignal | undefined;
-	/** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
-	timeoutMs?: number | undefined;
-	/** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
-	progressCallback?: ((processed: number, total: number) => void) | undefined;
-	/**
-	 * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
-	 * answered, and that one carries the error.
-	 */
-	onError?: "throw" | "skip" | undefined;
-	/** Neither ask the cache nor tell it. Default `false`. */
-	bypassCache?: boolean | undefined;
-	/** The role of the inputs, for models that embed the two differently. Default `'document'`. */
-	inputType?: "document" | "query" | undefined;
-	/** Most inputs in one run of the model. By default, and above it, the planner decides. */
-	batchSize?: number | undefined;
-	/** Most runs at a time. Default: as many as there are cores. */
-	maxConcurrency?: number | undefined;
-	/**
-	 * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
-	 * `MEMORY_LIMIT_EXCEEDED`. Default: what the generator's own limit leaves.
-	 */
-	memoryLimit?: number | undefined;
-}
-/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
-export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "memoryLimit"> {
-}
-/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
-export interface BatchProcessOptions extends CallOptions {
-}
-/** What a loaded model is. */
-export interface ModelInfo {
-	/** The model as it was named. */
-	modelId: string;
-	/** Its ONNX file. */
-	modelPath: string;
-	/**
-	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
-	 * ONNX files and a conversion of it is known.
-	 */
-	repository: string | null;
-	/** The commit of that repository, else `null`. */
-	revision: string | null;
-	/** Length of its vectors. */
-	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included. */
-	maxLength: number;
-	/** How token vectors become one; `null` where the graph does it. */
-	pooling: Pooling | null;
-	/** Whether vectors have length 1. */
-	normalize: boolean;
-	/** The output of the graph that is read. */
-	output: string;
-	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
-	dtype: Dtype;
-	/**
-	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
-	 * on the fly, so their texts are run one by one.
-	 */
-	batchInvariant: boolean;
-	/** Threads inside one run. */
-	intraOpThreads: number;
-	/** What computes, best first. */
-	executionProviders: ExecutionProvider[];
-	/** How the ONNX Runtime in use describes itself. */
-	runtime: string;
-	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
-	fingerprint: string;
+/**
+ * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
+ * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
+ */
+export interface EmbeddingGenerator {
+	/** Loads the model. */
+	initialize(modelPath: string): Promise<void>;
+	/** A vector for each text, in order. */
+	generateEmbeddings(texts: string[]): Promise<number[][]>;
+	/** A result for each annotation, in order. */
+	batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
+	/** Stops what runs and frees the model. */
+	shutdown(): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
 }
 /**
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
@@ -1465,576 +2126,39 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
+/** See the interface. */
+export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
 /**
  * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
  * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
-/** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
-export interface CacheConfig extends Given<CacheOptions> {
-	maxEntries: number;
-	maxMemoryMB: number;
-	ttlSeconds: number;
-	enableContentValidation: boolean;
-	maintenanceInterval: number;
-}
-/** The defaults of {@link IntelligentEmbeddingCache}. */
-export declare const CacheConfig: Readonly<CacheConfig>;
-/** {@link BatchOptimizerOptions}, all of them; `Partial<BatchOptimizerConfig>` for some. As a value: the defaults. */
-export interface BatchOptimizerConfig extends Given<BatchOptimizerOptions> {
-	minBatchSize: number;
-	maxBatchSize: number;
-	targetCpuUsage: number;
-	targetMemoryUsage: number;
-	minSamples: number;
-	historyRetention: number;
-	aggressiveness: number;
-}
-/** The defaults of {@link DynamicBatchOptimizer}. */
-export declare const BatchOptimizerConfig: Readonly<BatchOptimizerConfig>;
-/** The same as {@link BatchOptimizerConfig}. */
-export type OptimizationConfig = BatchOptimizerConfig;
-/** The same as {@link BatchOptimizerConfig}. */
-export declare const OptimizationConfig: Readonly<OptimizationConfig>;
-/** {@link MemoryProcessorOptions} with all that the document names; `Partial<MemoryAwareConfig>` for some of it. As a value: the defaults. */
-export interface MemoryAwareConfig extends Given<MemoryProcessorOptions> {
-	strategies: ProcessingStrategy[];
-	memoryThresholds: MemoryThresholds;
-	monitoringInterval: number;
-	cleanupThreshold: number;
-	gcThreshold: number;
-}
-/** The same with all that the code names. As a value: the defaults. */
-export interface AdaptiveProcessingConfig extends Given<MemoryProcessorOptions> {
-	memoryThresholds: MemoryThresholds;
-	strategies: ProcessingStrategy[];
-	monitoringInterval: number;
-	enableGcHints: boolean;
-	emergencyCleanupThreshold: number;
-	memoryBuffer: number;
-}
-/** The defaults of {@link MemoryAwareProcessor}. */
-export declare const MemoryAwareConfig: Readonly<MemoryAwareConfig>;
-/** The defaults of {@link MemoryAwareProcessor}. */
-export declare const AdaptiveProcessingConfig: Readonly<AdaptiveProcessingConfig>;
-/**
- * The options of {@link OptimizedEmbeddingGenerator} as the code spells them; its constructor takes some of them. As a
- * value: the generator's defaults.
- */
-export interface PerformanceOptimizationConfig {
-	enableCaching: boolean;
-	enableBatchOptimization: boolean;
-	enableMemoryAwareProcessing: boolean;
-	cacheConfig?: Partial<CacheConfig>;
-	batchConfig?: Partial<BatchOptimizerConfig>;
-	memoryConfig?: Omit<Partial<AdaptiveProcessingConfig>, "memoryThresholds"> & {
-		memoryThresholds?: Partial<MemoryThresholds>;
-	};
-}
-/** The defaults of {@link OptimizedEmbeddingGenerator}: other ones than those of the classes that it is made of. */
-export declare const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimizationConfig>>;
-/**
- * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
- * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
- */
-export interface EmbeddingGenerator {
-	/** Loads the model. */
-	initialize(modelPath: string): Promise<void>;
-	/** A vector for each text, in order. */
-	generateEmbeddings(texts: string[]): Promise<number[][]>;
-	/** A result for each annotation, in order. */
-	batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
-	/** Stops what runs and frees the model. */
-	shutdown(): Promise<void>;
-	/** Whether a model is loaded. */
+/** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
+export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
+	embed(texts: readonly string[]): Promise<{
+		row(i: number): Float32Array;
+	}>;
+	initialize(): Promise<void>;
 	isReady(): boolean;
-}
-/** See the interface. */
-export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
-/** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
-export interface EmbeddingConfig {
-	/** The model's place. */
-	modelPath: string;
-	/** The model's name. */
-	modelName: string;
-	/** Texts in one run of the model to begin with, where they are short. */
-	defaultBatchSize: number;
-	/** Most texts in one run that are ever tried. */
-	maxBatchSize: number;
-	/** Memory, in MB, that the process may hold. */
-	memoryLimit: number;
-	/** Runs at a time. */
-	maxConcurrency: number;
-	/** Whether calls report their progress to who asks for it. */
-	enableProgressReporting: boolean;
-	/** Whether results have a confidence. */
-	enableConfidenceScoring: boolean;
-}
-/** See the interface. `memoryLimit` and `maxConcurrency` are measured when they are read. */
-export declare const EmbeddingConfig: Readonly<EmbeddingConfig>;
-/** Memory of this process. As a value, `MemoryUsage.now()` measures it. */
-export interface MemoryUsage {
-	/** Bytes of physical memory that it holds. */
-	usage: number;
-	/** Bytes that the container, or the host, has available. */
-	available: number;
-	/** Whether so much is in use that a {@link MemoryAwareProcessor} would clean up: from 80 %. */
-	shouldCleanup: boolean;
-}
-/** See the interface. */
-export declare const MemoryUsage: {
-	now(): MemoryUsage;
+	getModelInfo(): {
+		fingerprint: string;
+	};
 };
-/** Options of {@link DynamicBatchOptimizer}. */
-export interface BatchOptimizerOptions {
-	/** Smallest batch. Default 1. More than `maxBatchSize`: the two are swapped. */
-	minBatchSize?: number | undefined;
-	/** Largest batch. Default 128. */
-	maxBatchSize?: number | undefined;
-	/**
-	 * CPU usage, in percent, above which a size is held to be worse than it is fast. Counts only where it was measured with
-	 * the batch, and makes no difference where all sizes take as much. Default 70.
-	 */
-	targetCpuUsage?: number | undefined;
-	/** Memory usage, in percent, above which batches shrink. Default 75. */
-	targetMemoryUsage?: number | undefined;
-	/** Batches before the size is changed for the first time. Default 10. */
-	minSamples?: number | undefined;
-	/** Batches that analytics are about. Default 100. */
-	historyRetention?: number | undefined;
-	/**
-	 * How eagerly other sizes are tried, 0–1: trying costs at most 5 % of all time for 1, in proportion for less. 0: never
-	 * by itself. Default 0.3.
-	 */
-	aggressiveness?: number | undefined;
-}
-/** One batch that ran. */
-export interface BatchRecord {
-	/** Items that it was meant to have. */
-	batchSize: number;
-	/** How long it took, in milliseconds. */
-	processingTime: number;
-	/** Items that were processed. */
-	itemsProcessed: number;
-	/** CPU usage while it ran, in percent. Without this and `memoryUsage`, both are the machine's at the time. */
-	cpuUsage?: number | undefined;
-	/** Memory usage while it ran, in percent. */
-	memoryUsage?: number | undefined;
-	/** Whether it succeeded. Default true. */
-	success?: boolean | undefined;
-	/** Tokens of its items. Given with every batch, it lets batches of short and of long texts be compared. */
-	tokens?: number | undefined;
-}
-/** What {@link DynamicBatchOptimizer} would do, and why. */
-export interface OptimizationRecommendation {
-	/** The best size that is known. */
-	recommendedBatchSize: number;
-	/** 0–1: how little there is left to gain with other sizes. At most 0.1 below `minSamples`. */
-	confidence: number;
-	reason: string;
-	/** Relative gain over the latest batches: 0.1 for 10 % more throughput. Never below 0. */
-	expectedImprovement: number;
-	/** CPU and memory in percent, throughput in items a second. */
-	resourcePrediction: {
-		cpuUsage: number;
-		memoryUsage: number;
-		throughput: number;
-	};
-}
-/** What the machine does: the container where it has a limit, else the host. At most a second old. */
-export interface SystemResourceMetrics {
-	/** Percent of the cores that this process may use, or of its container's quota. */
-	cpuUsage: number;
-	/** Bytes. */
-	availableMemory: number;
-	/** Bytes. */
-	totalMemory: number;
-	/** Percent. */
-	memoryUsage: number;
-	/** Over 1, 5 and 15 minutes. Zeros on Windows. */
-	loadAverage: number[];
-	/** Cores that this process may use. */
-	cpuCores: number;
-}
-/** One batch as it is kept. */
-export interface PerformanceHistory {
-	batchSize: number;
-	/** Milliseconds. */
-	processingTime: number;
-	/** Items a second; 0 where it failed. */
-	throughput: number;
-	/** Percent; `null` where only CPU usage was given. */
-	memoryUsage: number | null;
-	/** Percent; `null` where only memory usage was given. */
-	cpuUsage: number | null;
-	/** When it was recorded, in milliseconds since 1970. */
-	timestamp: number;
-	success: boolean;
-}
-/** How batches went, over the history that is kept. */
-export interface PerformanceAnalytics {
-	/** Items a second, over all time that batches took. */
-	averageThroughput: number;
-	averageBatchSize: number;
-	/** Milliseconds. */
-	averageProcessingTime: number;
-	/** 0–1: half the performance score, three tenths the resource score, two tenths the stability score. */
-	optimizationScore: number;
-	/** Throughput of the latest batches relative to that of the best size known, 0–1. */
-	performanceScore: number;
-	/** 1 up to the targets of CPU and memory, from there linearly to 0 at 100 %; the mean of the two. */
-	resourceScore: number;
-	/** Success rate × (1 − coefficient of variation of throughput among batches of the latest size), 0–1. */
-	stabilityScore: number;
-	/** Mean of CPU and memory usage, 0–1. */
-	resourceUtilization: number;
-	/** 0–1. */
-	successRate: number;
-	currentMetrics: SystemResourceMetrics;
-	/** The latest 20 batches, the oldest first. */
-	recentHistory: PerformanceHistory[];
-	/** Relative change of the latest five batches against the five before; 0 while there are no such. */
-	trends: {
-		throughputTrend: number;
-		memoryTrend: number;
-		cpuTrend: number;
-	};
-	recommendations: OptimizationRecommendation;
-}
-/**
- * Learns which batch size is fastest on this machine, for this work.
- *
- * Ask for {@link getCurrentBatchSize} before each batch and tell by {@link recordPerformance} how it went. The first
- * `minSamples` batches keep the initial size; then sizes are tried, each the one that promises most, until none promises
- * enough: some twenty batches. From there on the best one is kept, others are looked at now and then for a bounded share
- * of the time, and a sudden change of the load starts the search again. Which algorithms these are is written in
- * `src/batch/optimizer.rs`. Use one optimizer for each model.
- */
-export declare class DynamicBatchOptimizer {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option, `INVALID_ARGUMENT` for the initial size. */
-	constructor(initialBatchSize?: number, options?: BatchOptimizerOptions & Logging);
-	/**
-	 * Learns from a batch.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what cannot be; nothing is learned from it.
-	 */
-	recordPerformance(record: BatchRecord): void;
-	/** The same, with CPU and memory sampled here. */
-	recordPerformance(batchSize: number, processingTime: number, itemCount: number, success?: boolean): void;
-	/** The size that the next batch should have. */
-	getCurrentBatchSize(): number;
-	/**
-	 * Decides anew at once, and gives the size that the next batch should have. There is no need to call it: every record
-	 * is a decision.
-	 */
-	optimize(): number;
-	/**
-	 * All that it knows, for {@link DynamicBatchOptimizer.fromJSON}: `JSON.stringify(optimizer)` is enough. What is in it may
-	 * change with any version of the package.
-	 */
-	toJSON(): object;
-	/**
-	 * An optimizer that goes on where the one was that gave `state`, with its options.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a state that is damaged, or of a version that means something else.
-	 */
-	static fromJSON(state: object, options?: Logging): DynamicBatchOptimizer;
-	/** Forgets everything and starts again with the initial size. */
-	reset(): void;
-	/** The options as they are in force. */
-	getConfig(): BatchOptimizerConfig;
-	/** The best size that is known, and why. */
-	getOptimizationRecommendation(): OptimizationRecommendation;
-	/** How batches went. */
-	getPerformanceAnalytics(): PerformanceAnalytics;
-	/** What the machine does. */
-	getCurrentSystemMetrics(): SystemResourceMetrics;
-}
-/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
-export interface DashboardSource {
-	/** Called once an interval. */
-	getPerformanceMetrics(): DashboardMetrics | object;
-}
-/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
-export interface DashboardMetrics {
-	/** Look-ups since the beginning, by tier. */
-	cache?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/** The same, as a cache calls it. */
-	stats?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/**
-	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
-	 * the means of each interval are shown.
-	 */
-	batchOptimizer?: {
-		currentBatchSize?: number;
-		tokenBudget?: number;
-		batches?: number;
-		averageBatchSize?: number;
-		paddedTokens?: number;
-	};
-	/** How batches are made, and the most bytes of memory that this process may hold. */
-	memoryProcessor?: {
-		currentStrategy?: string | {
-			name: string;
-		} | null;
-		ceilingBytes?: number;
-	};
-}
-/** Options of {@link PerformanceDashboard}. */
-export interface DashboardOptions {
-	/** Default: the global one. */
-	monitor?: PerformanceMonitor | undefined;
-	generator?: DashboardSource | undefined;
-	/** Whose tiers are shown. Default: the generator's own. */
-	cache?: DashboardSource | undefined;
-	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
-	interval?: number | undefined;
-	/** Points that are kept. Default 900: a quarter of an hour. */
-	history?: number | undefined;
-	/** What the page is called. Default `embedcore`. */
-	title?: string | undefined;
-}
-/** What happened between two points. Durations in milliseconds. */
-export interface TimelinePoint {
-	/** When it ended, in milliseconds since 1970. */
-	at: number;
-	/** How long it was. */
-	seconds: number;
-	/** Those that ended, the 50 busiest where there are more. */
-	operations: {
-		name: string;
-		count: number;
-		errors: number;
-		items: number;
-		p50: number;
-		p95: number;
-		p99: number;
-		max: number;
-	}[];
-	caches: CacheTypeStats[];
-	/** Cycles that ended. */
-	cycles: number;
-	/** Cycles in progress at its end. */
-	active: number;
-	/** Look-ups in the tiers of caches; `null` where nobody knows. */
-	tiers: {
-		memory: number;
-		disk: number;
-		misses: number;
-	} | null;
-	/** That the next batch may have at its end; else, the mean of those that ran. */
-	batchSize: number | null;
-	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
-	tokenBudget: number | null;
-	/** At its end. */
-	strategy: string | null;
-	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
-	memory: {
-		process: number;
-		used: number;
-		limit: number;
-	};
-	/** Percent. */
-	cpu: number;
-}
-/** All that a dashboard knows. A snapshot of its monitor, and more. */
-export interface DashboardSnapshot extends MonitorSnapshot {
-	dashboard: {
-		title: string;
-		interval: number;
-		history: number;
-		timeline: TimelinePoint[];
-	};
-}
-/** Options of {@link PerformanceDashboard.serve}. */
-export interface ServeOptions {
-	/** 0 (default): any that is free. */
-	port?: number | undefined;
-	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-	host?: string | undefined;
-	/**
-	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
-	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
-	 * visits it; else any.
-	 */
-	allowedHosts?: string[] | undefined;
-	/** Whether the process stays alive for it. Default false. */
-	keepAlive?: boolean | undefined;
-}
-/** A page that is being served. */
-export interface DashboardServer extends AsyncDisposable {
-	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
-	readonly url: string;
-	readonly port: number;
-	/** Ends all connections. */
-	close(): Promise<void>;
-}
-/**
- * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
- *
- * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
- * millisecond or less for each.
- */
-export declare class PerformanceDashboard implements AsyncDisposable {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: DashboardOptions);
-	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
-	snapshot(): DashboardSnapshot;
-	/** For a terminal, at most 80 columns wide. */
-	textSummary(): string;
-	/** Tables in Markdown. */
-	markdownReport(): string;
-	/**
-	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
-	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
-	 */
-	exportJson(path: string): Promise<void>;
-	/** Writes a table as CSV. */
-	exportCsv(path: string, table?: CsvTable): Promise<void>;
-	/**
-	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
-	 */
-	serve(options?: ServeOptions): Promise<DashboardServer>;
-	/**
-	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
-	 * file changes, so does the page.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
-	 */
-	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
-	/** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
-	close(): Promise<void>;
-	/** The same as {@link close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/** Options of {@link CodeIndex}. */
-export interface CodeIndexOptions {
-	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
-	path?: string | undefined;
-	/** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
-	generator?: Omit<GeneratorOptions, "cache" | "enableCaching" | "cacheConfig" | "logger"> | undefined;
-}
-/** Options of {@link CodeIndex.update}. */
-export interface IndexOptions {
-	/**
-	 * Start over, whatever index is there: one that another model or version made, or one that is damaged, in any way.
-	 * Default `false`: such an index is refused.
-	 */
-	rebuild?: boolean | undefined;
-	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
-	signal?: AbortSignal | undefined;
-	/** Told whenever files were written. */
-	progressCallback?: ((report: IndexReport) => void) | undefined;
-}
-/** Options of {@link CodeIndex.search}. */
-export interface SearchOptions {
-	/** Most answers, 1 to 1000. Default 10. */
+/** One vector for each text, in their order. */
+export type SemanticVectors = readonly ArrayLike<number>[] | {
+	row(i: number): Float32Array;
+};
+/** How results of prompts that mean the same are found. */
+export interface SemanticOptions {
+	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
+	embed: SemanticEmbedder;
+	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+	threshold?: number | undefined;
+	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
 	limit?: number | undefined;
-}
-/** What a run of {@link CodeIndex.update} has done. */
-export interface IndexReport {
-	/** Source files in the index, however they came there; those that cannot be read are none. */
-	files: number;
-	/** Files that are new or have another content, whatever their sizes and times say. */
-	changed: number;
-	/** How many of those are done. */
-	done: number;
-	/** Files whose content is as it was, also those that cannot be read. */
-	unchanged: number;
-	/** Files that are gone from the tree, and now from the index. */
-	removed: number;
-	/** Functions, methods, classes, types, documented constants and described files in the index. */
-	annotations: number;
-	/** How many of them were embedded now. */
-	embedded: number;
-	/** How many of changed files were as they were, so that their vectors could be kept. */
-	reused: number;
-	/** Files in the index that are not in UTF-8, by encoding: a byte order mark decides, else the best guess. */
-	encodings: Record<string, number>;
-	/** Files left out, by reason. */
-	skipped: Record<string, number>;
-	/** Up to 100 of them, without those in other languages. */
-	examples: {
-		file: string;
-		reason: string;
-	}[];
-	/** Seconds since the run began. */
-	seconds: number;
-}
-/** An answer to a search. */
-export interface CodeMatch {
-	/** The source file, below the directory, with `/`. */
-	file: string;
-	/** First line, from 1. */
-	line: number;
-	endLine: number;
-	/** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
-	kind: "function" | "method" | "class" | "type" | "constant" | "file";
-	/** Its name, after those of the declarations and modules around it: `Stack.push`. */
-	name: string;
-	/** Its source up to its body. */
-	signature: string;
-	/** Its documentation comment; may be empty. */
-	summary: string;
-	/**
-	 * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
-	 * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
-	 * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
-	 * weighs less than others.
-	 */
-	score: number;
-	/** Cosine of its vector and the query's, −1 to 1. */
-	similarity: number;
-}
-/**
- * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
- * classes, types, documented constants and described files are found by what they do (vectors) and by their words (BM25).
- *
- * All methods may be called at once: updates run one after the other, a search answers from what is in the index while
- * one runs, and `close()` waits for what was called before it. Another process may search while this one updates.
- */
-export declare class CodeIndex implements AsyncDisposable {
-	#private;
-	/**
-	 * Reads nothing yet. The directory is the one that is named now, whatever the working directory becomes.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
-	 */
-	constructor(directory: string, options?: CodeIndexOptions);
-	/** The file name extensions that are read. */
-	static get extensions(): readonly string[];
-	/**
-	 * Brings the index up to date: embeds what is new or changed, forgets what is gone. Takes the files that git tracks,
-	 * and those that it does not ignore; a file `.ignore`, of the form of `.gitignore`, leaves out more, tracked files
-	 * included. Also leaves out hidden files, `node_modules`, links, files above 1 MB, and worktrees of a repository that
-	 * is in the directory already.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
-	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
-	 */
-	update(options?: IndexOptions): Promise<IndexReport>;
-	/**
-	 * The declarations that answer `words` best, best first.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
-	 */
-	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
-	/**
-	 * Lets go of the index' file, its copy in memory and the model, when all that was called before is done. The next call
-	 * opens them again.
-	 */
-	close(): Promise<void>;
-	/** The same as {@link CodeIndex.close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
+	/** Names the model behind a function, so that vectors of another one are never compared with its. */
+	model?: string | undefined;
 }
 /** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
 export type InferenceContent = string | Uint8Array | {
@@ -2179,32 +2303,6 @@ export type InferenceCacheEvent = Exclude<CacheEvent, {
 	type: "semantic-failed";
 	error: Error;
 };
-/** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
-export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
-	embed(texts: readonly string[]): Promise<{
-		row(i: number): Float32Array;
-	}>;
-	initialize(): Promise<void>;
-	isReady(): boolean;
-	getModelInfo(): {
-		fingerprint: string;
-	};
-};
-/** One vector for each text, in their order. */
-export type SemanticVectors = readonly ArrayLike<number>[] | {
-	row(i: number): Float32Array;
-};
-/** How results of prompts that mean the same are found. */
-export interface SemanticOptions {
-	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
-	embed: SemanticEmbedder;
-	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
-	threshold?: number | undefined;
-	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
-	limit?: number | undefined;
-	/** Names the model behind a function, so that vectors of another one are never compared with its. */
-	model?: string | undefined;
-}
 /** Options of {@link InferenceCache}. */
 export interface InferenceCacheOptions {
 	/** Most entries in memory. Default 10000. */
@@ -2326,104 +2424,6 @@ export declare class InferenceCache implements AsyncDisposable {
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
-}
-/** Options of {@link ModelStore}. */
-export interface ModelStoreOptions {
-	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
-	cacheDir?: string | undefined;
-}
-/** Options of {@link ModelStore.verify}. */
-export interface VerifyModelOptions {
-	/** Stops it; it rejects with `ABORTED`. */
-	signal?: AbortSignal | undefined;
-	/** Told of files, some times a second. */
-	progressCallback?: ((progress: FetchProgress) => void) | undefined;
-}
-/** Options of {@link ModelStore.add}. */
-export interface AddModelOptions extends VerifyModelOptions {
-	/** A branch, a tag or a commit. Default `main`. */
-	revision?: string | undefined;
-	/** Which variant of the model, as {@link GeneratorOptions.dtype}. */
-	dtype?: Dtype | undefined;
-}
-/** A model in the store. */
-export interface StoredModel {
-	/** `owner/name`. */
-	id: string;
-	/** Its folder. */
-	path: string;
-	/** The commits of which files are there, and the branches and tags that stand for them. */
-	revisions: {
-		revision: string;
-		names: string[];
-	}[];
-	/** Files of all revisions. */
-	files: number;
-	/** Bytes of all content on the disk. */
-	bytes: number;
-	/** Bytes of downloads that are not finished, part of `bytes`. */
-	partialBytes: number;
-	/** When anything of it was written last. */
-	modified: Date;
-}
-/** A model that was added. */
-export interface AddedModel {
-	/** As the caller named it. */
-	id: string;
-	/** The repository that its files come from: a conversion where the model has no ONNX. */
-	repository: string;
-	/** The commit. */
-	revision: string;
-	/** The directory of its files. */
-	path: string;
-	/** Bytes of the files of that commit. */
-	bytes: number;
-}
-/** What a look at all files of a model has shown. */
-export interface VerifiedModel {
-	/** `owner/name`. */
-	id: string;
-	/** Contents that are what their names say. */
-	sound: number;
-	/** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
-	unchecked: number;
-	/** Bytes that were read. */
-	bytes: number;
-	/** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
-	problems: {
-		file: string;
-		path: string;
-		what: string;
-	}[];
-}
-/**
- * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
- * open.
- */
-export declare class ModelStore {
-	#private;
-	/**
-	 * Reads nothing yet; the directory need not be there.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
-	 */
-	constructor(options?: ModelStoreOptions);
-	/** Where it is. */
-	get directory(): string;
-	/** All models that are there, by name. */
-	list(): Promise<StoredModel[]>;
-	/**
-	 * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
-	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
-	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
-	 */
-	add(id: string, options?: AddModelOptions): Promise<AddedModel>;
-	/**
-	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
-	 * fetches anew what is damaged.
-	 */
-	verify(id?: string, options?: VerifyModelOptions): Promise<VerifiedModel[]>;
-	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
-	remove(id: string): Promise<number>;
 }
 /** Options of {@link monitored}. */
 export interface MonitoredOptions {

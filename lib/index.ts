@@ -1,7 +1,8 @@
+
 // First: nothing else can be trusted to load where this fails.
 import './native/node-version';
 
-export { DynamicBatchOptimizer } from './batch/optimizer';
+export { BatchOptimizerConfig, DynamicBatchOptimizer } from './batch/optimizer';
 export type {
   BatchOptimizerOptions,
   BatchRecord,
@@ -31,41 +32,36 @@ export { PerformanceDashboard } from './dashboard/dashboard';
 export type {
   DashboardMetrics,
   DashboardOptions,
-  DashboardServer,
   DashboardSnapshot,
   DashboardSource,
-  ServeOptions,
   TimelinePoint,
 } from './dashboard/dashboard';
+export type { DashboardServer, ServeOptions } from './dashboard/server';
 export {
   AdaptiveProcessingConfig,
-  BatchOptimizerConfig,
   CacheConfig,
   EmbeddingConfig,
-  EmbeddingGenerator,
   MemoryAwareConfig,
   MemoryUsage,
   OptimizationConfig,
   PerformanceOptimizationConfig,
-} from './generator/documented';
+} from './generator/config-names';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './call/errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
 export { CodeIndex } from './search/code-index';
 export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport, SearchOptions } from './search/code-index';
-export { OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
+export { EmbeddingGenerator, OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
 export type {
   BatchProcessOptions,
   CallOptions,
-  Dtype,
-  EmbeddingMatrix,
   ExecutionProvider,
-  FetchProgress,
   GeneratorOptions,
   InitializeOptions,
   ModelInfo,
   Pooling,
   StreamCallOptions,
-} from './generator/generator';
+} from './generator/options';
+export type { EmbeddingMatrix } from './generator/matrix';
 export { InferenceCache } from './results/inference-cache';
 export type {
   CachedInference,
@@ -114,7 +110,7 @@ export type {
   StageName,
 } from './generator/metrics';
 export { ModelStore } from './models/store';
-export type { AddedModel, AddModelOptions, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './models/store';
+export type { AddedModel, AddModelOptions, Dtype, FetchProgress, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './models/store';
 export { getGlobalMonitor, PerformanceMonitor } from './monitor/monitor';
 export type {
   EndCycleOptions,
@@ -145,7 +141,7 @@ export type {
   OperationStats,
 } from './monitor/snapshot';
 export type { OpenTelemetryConnection, OpenTelemetryOptions } from './monitor/open-telemetry';
-export type { EmbeddingResult } from './generator/result';
+export type { EmbeddingResult } from './call/result';
 export type { StreamOptions } from './generator/stream';
 
 // The compiler makes getters of the exports above, which node:test and sinon cannot replace: they need plain properties.

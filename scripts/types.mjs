@@ -59,7 +59,7 @@ function layOut(index) {
     write(`node_modules/${name}/types.d.ts`, types);
   };
   // What these entries have of the inside is in nobody's types.
-  write('lib/generator/generator.d.ts', 'export declare const GENERATOR: any;\n');
+  write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
   write('lib/call/input.d.ts', 'export declare const invalid: any;\nexport declare const show: (value: unknown) => string;\n');
   write('lib/call/options.d.ts', `type Names = Record<string, true | ((value: unknown, path: string) => unknown)>;
 export declare const optionReader: <Options>(names: Names) => (options: unknown, path?: string) => any;
@@ -67,7 +67,8 @@ export declare const naming: <T>(name: (option: string) => string, work: () => T
 export declare const read: (from: object, name: string, path: string) => unknown;
 export declare const refused: (option: string, reason: string) => Error;
 `);
-  write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\nexport type NativeFileFailure = any;\n');
+  write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
+  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\n');
   write('lib/http/host-header.d.ts', 'export declare const answersTo: any;\nexport declare const areHosts: (value: unknown) => value is string[];\n');
   const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
   const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);

@@ -1,9 +1,9 @@
-import type { BatchOptimizerConfig } from '../generator/documented';
 import { messageOf } from '../call/errors';
 import { invalid, isArray, show } from '../call/input';
 import { logOf, tellSize, type Log, type Logging } from '../call/logger';
-import { call, native, type NativeBatchOptimizer } from '../native/addon';
-import { crossing, optionReader, type Names } from '../call/options';
+import { crossing, optionReader, type Given, type Names } from '../call/options';
+import { call, native } from '../native/addon';
+import type { NativeBatchOptimizer } from '../native/types';
 
 /** Options of {@link DynamicBatchOptimizer}. */
 export interface BatchOptimizerOptions {
@@ -28,6 +28,28 @@ export interface BatchOptimizerOptions {
    */
   aggressiveness?: number | undefined;
 }
+
+/** {@link BatchOptimizerOptions}, all of them; `Partial<BatchOptimizerConfig>` for some. As a value: the defaults. */
+export interface BatchOptimizerConfig extends Given<BatchOptimizerOptions> {
+  minBatchSize: number;
+  maxBatchSize: number;
+  targetCpuUsage: number;
+  targetMemoryUsage: number;
+  minSamples: number;
+  historyRetention: number;
+  aggressiveness: number;
+}
+
+/** The defaults of {@link DynamicBatchOptimizer}. */
+export const BatchOptimizerConfig: Readonly<BatchOptimizerConfig> = Object.freeze({
+  minBatchSize: 1,
+  maxBatchSize: 128,
+  targetCpuUsage: 70,
+  targetMemoryUsage: 75,
+  minSamples: 10,
+  historyRetention: 100,
+  aggressiveness: 0.3,
+});
 
 /** One batch that ran. */
 export interface BatchRecord {

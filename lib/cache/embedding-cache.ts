@@ -1,8 +1,18 @@
 import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './report';
+import { EmbeddingError } from '../call/errors';
+import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
+import { logOf, type Log, type Logger } from '../call/logger';
+import { crossing, optionReader } from '../call/options';
+import { CallOrder, follow } from '../call/order';
+import { pathNow } from '../call/paths';
+import type { EmbeddingResult } from '../call/result';
+import { Flights, type Flight } from '../call/single-flight';
+import { call, native, settle, settled } from '../native/addon';
+import type { NativeCache } from '../native/types';
 import { Evictions, maintain, takeLease } from './maintenance';
+import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './report';
 import {
   Matrix,
   Part,
@@ -31,15 +41,6 @@ import {
   type Pack,
   type SimilarEntry,
 } from './values';
-import { CallOrder, follow } from '../call/order';
-import { EmbeddingError } from '../call/errors';
-import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
-import { logOf, type Log, type Logger } from '../call/logger';
-import { call, native, settle, settled, type NativeCache } from '../native/addon';
-import { crossing, optionReader } from '../call/options';
-import { pathNow } from '../call/paths';
-import type { EmbeddingResult } from '../generator/result';
-import { Flights, type Flight } from '../call/single-flight';
 
 export type {
   CacheEvent,

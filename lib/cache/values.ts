@@ -2,9 +2,9 @@
 
 import { EmbeddingError } from '../call/errors';
 import { annotationFields, invalid, show } from '../call/input';
-import type { NativeEntry, NativeLookup, NativeNearest } from '../native/addon';
 import { optionReader, untouched, type Names } from '../call/options';
-import type { EmbeddingResult } from '../generator/result';
+import type { EmbeddingResult } from '../call/result';
+import type { NativeEntry, NativeLookup, NativeNearest } from '../native/types';
 
 /** Settings of one entry. */
 export interface CacheEntryOptions {

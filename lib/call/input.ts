@@ -1,7 +1,4 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 import { EmbeddingError, messageOf } from './errors';
-import type { NativeCall } from '../native/addon';
 
 /** One node of a syntax tree to embed. */
 export interface Annotation {
@@ -20,9 +17,6 @@ export interface Annotation {
 /** The strings of an annotation, in the order in which the native side reads them. */
 const FIELDS = ['nodeId', 'signature', 'summary', 'sourceSnippet'] as const;
 
-/** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
-const PACK_STRINGS = 4096;
-const PACK_CHARACTERS = 1 << 20;
 
 /** An error about an argument. */
 export function invalid(message: string, details: Record<string, unknown> = {}): EmbeddingError {
@@ -157,25 +151,4 @@ export function takeAll(inputs: readonly unknown[], annotated: boolean, skip: bo
     all.add(taken);
   }
   return all;
-}
-
-/** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
-export async function feed(call: NativeCall, { strings, refused }: Inputs, check: () => void): Promise<void> {
-  let begin = 0;
-  let characters = 0;
-  const push = (end: number) => {
-    const pack = strings.slice(begin, end);
-    call.push(pack.join(''), Uint32Array.from(pack, (text) => text.length));
-    [begin, characters] = [end, 0];
-  };
-  for (let index = 0; index < strings.length; index++) {
-    if (index - begin >= PACK_STRINGS || characters >= PACK_CHARACTERS) {
-      push(index);
-      await nextTurn();
-      check();
-    }
-    characters += strings[index]!.length;
-  }
-  push(strings.length);
-  if (refused.size > 0) call.refuse(Uint32Array.from(refused.keys()));
 }

@@ -3,12 +3,13 @@ import { basename, resolve } from 'node:path';
 
 import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
-import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
-import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
-import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
-import { call, native, settle, type NativeSampler } from '../native/addon';
 import { isInstance, optionReader, read, refused, type Given } from '../call/options';
-import type { Live } from './server';
+import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
+import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
+import { call, native, settle } from '../native/addon';
+import type { NativeSampler } from '../native/types';
+import type { DashboardServer, Live, ServeOptions } from './server';
 
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
@@ -78,34 +79,9 @@ export interface DashboardSnapshot extends MonitorSnapshot {
   dashboard: { title: string; interval: number; history: number; timeline: TimelinePoint[] };
 }
 
-/** Options of {@link PerformanceDashboard.serve}. */
-export interface ServeOptions {
-  /** 0 (default): any that is free. */
-  port?: number | undefined;
-  /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-  host?: string | undefined;
-  /**
-   * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
-   * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
-   * visits it; else any.
-   */
-  allowedHosts?: string[] | undefined;
-  /** Whether the process stays alive for it. Default false. */
-  keepAlive?: boolean | undefined;
-}
-
 const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, interval: true, history: true, title: true });
 
 const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, keepAlive: true });
-
-/** A page that is being served. */
-export interface DashboardServer extends AsyncDisposable {
-  /** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
-  readonly url: string;
-  readonly port: number;
-  /** Ends all connections. */
-  close(): Promise<void>;
-}
 
 /** Takes a point. */
 let tick: (dashboard: PerformanceDashboard) => void;

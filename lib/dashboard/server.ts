@@ -3,12 +3,36 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { isIP } from 'node:net';
 import { join } from 'node:path';
 
-import type { DashboardServer, ServeOptions } from './dashboard';
 import { EmbeddingError } from '../call/errors';
-import { answersTo, areHosts } from '../http/host-header';
 import { show } from '../call/input';
-import { PROMETHEUS_TYPE } from '../monitor/reports';
 import { refused, type Given } from '../call/options';
+import { answersTo, areHosts } from '../http/host-header';
+import { PROMETHEUS_TYPE } from '../monitor/reports';
+
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+  /** 0 (default): any that is free. */
+  port?: number | undefined;
+  /** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+  host?: string | undefined;
+  /**
+   * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
+   * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
+   * visits it; else any.
+   */
+  allowedHosts?: string[] | undefined;
+  /** Whether the process stays alive for it. Default false. */
+  keepAlive?: boolean | undefined;
+}
+
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+  /** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+  readonly url: string;
+  readonly port: number;
+  /** Ends all connections. */
+  close(): Promise<void>;
+}
 
 /** What a page shows. */
 export interface Live {

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError, fromWire } from '../call/errors';
 import { invalid, refusal, type Refused } from '../call/input';
-import type { NativeAnswer } from '../native/addon';
+import type { NativeAnswer } from '../native/types';
 
 /** Results converted between two turns of the event loop: about two milliseconds of work. */
 export const RESULTS_PER_TURN = 512;

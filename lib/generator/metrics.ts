@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 
-import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from '../cache/embedding-cache';
+import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from '../cache/report';
 import { tellSize, type Log } from '../call/logger';
 import type { OperationStats } from '../monitor/snapshot';
 

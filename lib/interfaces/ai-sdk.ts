@@ -1,7 +1,7 @@
-import { GENERATOR } from '../generator/generator';
-import { EmbeddingError, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
 import { show } from '../call/input';
 import { optionReader, refused } from '../call/options';
+import { GENERATOR } from '../generator/options';
+import { EmbeddingError, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
 import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum, withinLimit } from './embedder';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */

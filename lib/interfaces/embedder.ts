@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { read } from '../call/options';
 import {
   EmbeddingError,
   OptimizedEmbeddingGenerator,
@@ -8,7 +9,6 @@ import {
   type InitializeOptions,
   type ModelInfo,
 } from '../index';
-import { read } from '../call/options';
 
 /** Vectors converted between two turns of the event loop: about a millisecond of work. */
 const ROWS_PER_TURN = 256;

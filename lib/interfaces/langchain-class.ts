@@ -1,9 +1,9 @@
 import type { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
 
-import { GENERATOR } from '../generator/generator';
-import type { EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
 import { show } from '../call/input';
 import { optionReader, refused } from '../call/options';
+import { GENERATOR } from '../generator/options';
+import type { EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
 import { Embedder, isGenerator, isLimit, plainVectors, withinLimit } from './embedder';
 
 /**

@@ -3,12 +3,12 @@ import type { Server } from 'node:http';
 import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 
-import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
-import { GENERATOR } from '../generator/generator';
 import { show } from '../call/input';
 import { naming, optionReader, read, refused } from '../call/options';
-import { checkDimensions, Embedder, isGenerator } from './embedder';
+import { GENERATOR } from '../generator/options';
 import { answersTo, areHosts } from '../http/host-header';
+import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
+import { checkDimensions, Embedder, isGenerator } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
 

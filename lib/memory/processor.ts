@@ -1,11 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError, EmbeddingGenerationError, toEmbeddingError, messageOf } from '../call/errors';
+import { EmbeddingError, EmbeddingGenerationError, messageOf, toEmbeddingError } from '../call/errors';
 import { invalid, requireArray, show } from '../call/input';
-import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
-import { call, native, type NativeMemoryProcessor } from '../native/addon';
-import { crossing, listOf, optionReader, refused, type Given, type Names } from '../call/options';
 import { checkWatch, watched, type Watch } from '../call/limits';
+import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
+import { crossing, listOf, optionReader, refused, type Given, type Names } from '../call/options';
+import { call, native } from '../native/addon';
+import type { NativeMemoryProcessor } from '../native/types';
 
 /** One way to process items. */
 export interface ProcessingStrategy {

@@ -1,9 +1,24 @@
-import type { Dtype, FetchProgress } from '../generator/generator';
 import { invalid } from '../call/input';
-import { call, native, type NativeModelStore, type NativeModelWork, type OnFetch } from '../native/addon';
+import { checkWatch, watched, type Watch } from '../call/limits';
 import { crossing, optionReader, type Names } from '../call/options';
 import { pathNow } from '../call/paths';
-import { checkWatch, watched, type Watch } from '../call/limits';
+import { call, native } from '../native/addon';
+import type { NativeModelStore, NativeModelWork, OnFetch } from '../native/types';
+
+/** The variants in which models are published, by the type of their weights. */
+export type Dtype = 'fp32' | 'fp16' | 'q8' | 'int8' | 'uint8' | 'q4' | 'q4f16' | 'bnb4';
+
+/** How much of a file of a model has been fetched. */
+export interface FetchProgress {
+  /** Its name in the model. */
+  file: string;
+  /** Bytes that are here, those of an earlier attempt included. */
+  loaded: number;
+  /** Bytes that it has. */
+  total: number;
+  /** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+  progressTotal: number;
+}
 
 /** Options of {@link ModelStore}. */
 export interface ModelStoreOptions {

@@ -1,8 +1,8 @@
 import { types } from 'node:util';
 
 import { invalid, requireString, requireWhole, show } from '../call/input';
-import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
 import { isInstance, optionReader } from '../call/options';
+import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
 
 /** Longest name of an operation, in characters; see `src/metrics.rs`. */
 const MAX_NAME = 256;

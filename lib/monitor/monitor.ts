@@ -2,14 +2,16 @@ import { channel } from 'node:diagnostics_channel';
 import { resolve } from 'node:path';
 
 import { EmbeddingError, messageOf, toEmbeddingError } from '../call/errors';
-import { atExit } from '../native/at-exit';
 import { invalid, requireString, requireWhole, show } from '../call/input';
-import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './reports';
-import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './snapshot';
-import { call, monitorHandles, native, settle, type NativeMonitor, type NativeSampler } from '../native/addon';
-import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
 import { crossing, optionReader, refused, untouched, type Names } from '../call/options';
 import { pathNow } from '../call/paths';
+import { call, native, settle } from '../native/addon';
+import { monitorHandles } from '../native/addon';
+import { atExit } from '../native/at-exit';
+import type { NativeMonitor, NativeSampler } from '../native/types';
+import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
+import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './reports';
+import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './snapshot';
 
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {

@@ -2,9 +2,8 @@ import type { Channel } from 'node:diagnostics_channel';
 
 import { EmbeddingError } from '../call/errors';
 import { show } from '../call/input';
-import type { MonitorEvent, PerformanceMonitor } from './monitor';
-import { mergeSnapshots, type MonitorSnapshot } from './snapshot';
 import { optionReader, refused } from '../call/options';
+import { mergeSnapshots, type MonitorSnapshot } from './snapshot';
 
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
@@ -65,11 +64,22 @@ const QUANTILES = [
   ['0.999', 'p999'],
 ] as const;
 
+/** What a monitor publishes of an operation that has ended. */
+interface OperationEvent {
+  monitor: object;
+  type: string;
+  name: string;
+  duration: number;
+  items: number;
+  success: boolean;
+  error?: unknown;
+}
+
 /** What is read of a monitor: with histograms, or without. */
 export type ReadMonitor = (histograms: boolean) => MonitorSnapshot;
 
 export function connect(
-  monitor: PerformanceMonitor,
+  monitor: object,
   read: ReadMonitor,
   events: Channel,
   options: OpenTelemetryOptions,
@@ -98,7 +108,7 @@ function load(): Api {
 }
 
 /** Offers a monitor to the meter; where there is no provider yet, to that of the first one that there is. */
-function observe(api: Api, monitor: PerformanceMonitor, read: ReadMonitor): () => void {
+function observe(api: Api, monitor: object, read: ReadMonitor): () => void {
   let leave: (() => void) | undefined;
   const look = () => {
     const meter = api.metrics.getMeter(NAME);
@@ -140,9 +150,9 @@ class Joined {
   readonly #meter: Meter;
   readonly #counters: Record<'count' | 'errors' | 'items' | 'busy' | 'lookups' | 'cycles', Counter>;
   readonly #gauges: Record<'duration' | 'throughput' | 'memory', Gauge>;
-  readonly #members = new Map<PerformanceMonitor, Member>();
+  readonly #members = new Map<object, Member>();
   /** Of monitors that have left, too: what one has told is not told anew when it comes back. */
-  readonly #told = new WeakMap<PerformanceMonitor, Told>();
+  readonly #told = new WeakMap<object, Told>();
   readonly #callback = (observer: Observer) => this.#collect(observer);
 
   constructor(meter: Meter) {
@@ -165,7 +175,7 @@ class Joined {
   }
 
   /** Gives the function that takes it back. */
-  join(monitor: PerformanceMonitor, read: ReadMonitor): () => void {
+  join(monitor: object, read: ReadMonitor): () => void {
     if (this.#members.size === 0) this.#meter.addBatchObservableCallback(this.#callback, Object.values(this.#gauges));
     const member = this.#members.get(monitor) ?? { read, connections: 0 };
     member.connections++;
@@ -224,10 +234,10 @@ class Joined {
 }
 
 /** Makes spans of what ends. */
-function follow(trace: Api['trace'], monitor: PerformanceMonitor, events: Channel): () => void {
+function follow(trace: Api['trace'], monitor: object, events: Channel): () => void {
   const tracer = trace.getTracer(NAME);
   const listener = (message: unknown) => {
-    const event = message as MonitorEvent;
+    const event = message as OperationEvent;
     if (event.type !== 'operation' || event.monitor !== monitor) return;
     const end = Date.now();
     const attributes = { 'embedcore.items': event.items };

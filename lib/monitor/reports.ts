@@ -2,8 +2,8 @@
 
 import { EmbeddingError } from '../call/errors';
 import { show } from '../call/input';
-import type { CycleRecord, MonitorSnapshot } from './snapshot';
 import { optionReader, record, refused } from '../call/options';
+import type { CycleRecord, MonitorSnapshot } from './snapshot';
 
 /** Options of {@link PerformanceMonitor.toPrometheus}. */
 export interface PrometheusOptions {

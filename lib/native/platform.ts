@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
-import type { Addon } from './addon';
+import type { Addon } from './types';
 
 /** The platforms that a package is published for; `scripts/platforms.mjs` makes them. */
 const PUBLISHED = [

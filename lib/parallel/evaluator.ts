@@ -1,12 +1,12 @@
 import { join, resolve } from 'node:path';
 
-import type { PerformanceMonitor } from '../index';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
+import type { PerformanceMonitor } from '../index';
 import { BatchFileProcessor } from './files';
 import { functionRunner, limited, type ItemFunction } from './function-runner';
 import { callOf, streamOf, type Items } from './map';
-import { flag, functionOf, milliseconds, monitorOf, signalOf, whole } from './options';
+import { flag, functionOf, milliseconds, monitorOf, whole } from './options';
 import { failed, ResultsFile } from './results-file';
 import { RunningStats, type ScoreStats } from './statistics';
 

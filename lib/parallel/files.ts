@@ -1,10 +1,11 @@
 import { resolve } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 
-import { EmbeddingError, type PerformanceMonitor } from '../index';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
-import { native, settle, type NativeFileFailure } from '../native/addon';
+import { EmbeddingError, type PerformanceMonitor } from '../index';
+import { native, settle } from '../native/addon';
+import type { NativeFileFailure } from '../native/types';
 import { drive, type Runner } from './drive';
 import { cores, flag, monitorOf, signalOf, whole } from './options';
 import { Source } from './source';

@@ -1,6 +1,6 @@
-import type { PerformanceMonitor } from '../index';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
+import type { PerformanceMonitor } from '../index';
 import { drive, type Answer, type Limits, type Runner, type Settled } from './drive';
 import { functionRunner, type ItemFunction } from './function-runner';
 import { moduleRunner, type ModuleFunction } from './module-runner';

@@ -1,8 +1,8 @@
 import { availableParallelism } from 'node:os';
 
-import { getGlobalMonitor, PerformanceMonitor } from '../index';
 import { show } from '../call/input';
 import { refused } from '../call/options';
+import { getGlobalMonitor, PerformanceMonitor } from '../index';
 
 /** What to do with an item that fails. */
 export type OnError = 'throw' | 'skip' | 'collect';

@@ -1,12 +1,12 @@
-import type { PerformanceMonitor } from '../index';
 import { invalid, show } from '../call/input';
 import { optionReader } from '../call/options';
+import type { PerformanceMonitor } from '../index';
 import { drive, type Answer, type Runner } from './drive';
 import { functionRunner, isTimeOut } from './function-runner';
 import { moduleRunner, type ModuleFunction } from './module-runner';
 import { milliseconds, monitorOf, signalOf, whole } from './options';
 import { WorkerPool } from './pool';
-import { Source, isThenable } from './source';
+import { isThenable, Source } from './source';
 
 /**
  * Looks at something and answers what it found, or throws. A function on this thread gets an `AbortSignal` behind the

@@ -1,10 +1,18 @@
 import { channel } from 'node:diagnostics_channel';
 import { types } from 'node:util';
 
-import { textOf, type CacheEvent, type CacheMaintenance } from '../cache/report';
 import { Evictions, maintain, takeLease, within } from '../cache/maintenance';
-import { CallOrder, follow } from '../call/order';
+import { textOf, type CacheEvent, type CacheMaintenance } from '../cache/report';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
+import { invalid, requireArray, show } from '../call/input';
+import { logOf, type Log, type Logger } from '../call/logger';
+import { crossing, optionReader, read, record, refused, type Given } from '../call/options';
+import { CallOrder, follow } from '../call/order';
+import { pathNow } from '../call/paths';
+import { Flights, type Flight } from '../call/single-flight';
+import { call, native, settle, settled } from '../native/addon';
+import type { NativePrompt, NativeResults, NativeStored } from '../native/types';
+import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
 import {
   argumentParts,
   cachedOf,
@@ -33,13 +41,6 @@ import {
   type Kept,
   type Setting,
 } from './values';
-import { invalid, requireArray, show } from '../call/input';
-import { logOf, type Log, type Logger } from '../call/logger';
-import { call, native, settle, settled, type NativePrompt, type NativeResults, type NativeStored } from '../native/addon';
-import { crossing, optionReader, read, record, refused, type Given } from '../call/options';
-import { pathNow } from '../call/paths';
-import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
-import { Flights, type Flight } from '../call/single-flight';
 
 export type {
   CachedInference,

@@ -1,10 +1,10 @@
 // Vectors of prompts, from whatever the user embeds with.
 
 import { finiteVector } from '../cache/values';
-import { follow } from '../call/order';
 import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { optionReader, read, refused } from '../call/options';
+import { follow } from '../call/order';
 
 /** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
 export type SemanticEmbedder =

@@ -3,10 +3,10 @@
 import { createHash } from 'node:crypto';
 
 import type { CacheEvent } from '../cache/report';
-import { canonicalJson, faithfulJson } from './canonical-json';
 import { invalid, show } from '../call/input';
-import type { NativeStored } from '../native/addon';
 import { optionReader, untouched, type Given, type Names } from '../call/options';
+import type { NativeStored } from '../native/types';
+import { canonicalJson, faithfulJson } from './canonical-json';
 
 /** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
 export type InferenceContent = string | Uint8Array | { hash: string } | readonly unknown[] | { readonly [key: string]: unknown };

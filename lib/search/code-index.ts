@@ -1,11 +1,12 @@
 import { resolve } from 'node:path';
 
 import { EmbeddingError } from '../call/errors';
-import { nativeSettings, GENERATOR, type GeneratorOptions } from '../generator/generator';
 import { invalid, show } from '../call/input';
-import { call, native, settle, type NativeIndex } from '../native/addon';
-import { naming, optionReader, refused } from '../call/options';
 import { checkWatch, watched } from '../call/limits';
+import { naming, optionReader, refused } from '../call/options';
+import { GENERATOR, nativeSettings, type GeneratorOptions } from '../generator/options';
+import { call, native, settle } from '../native/addon';
+import type { NativeIndex } from '../native/types';
 
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {

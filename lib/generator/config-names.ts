@@ -3,13 +3,10 @@
 
 import { availableParallelism } from 'node:os';
 
-import type { BatchOptimizerOptions } from '../batch/optimizer';
+import { BatchOptimizerConfig } from '../batch/optimizer';
 import type { CacheOptions } from '../cache/embedding-cache';
-import { OptimizedEmbeddingGenerator, type BatchProcessOptions } from './generator';
-import type { Annotation } from '../call/input';
-import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from '../memory/processor';
 import type { Given } from '../call/options';
-import type { EmbeddingResult } from './result';
+import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from '../memory/processor';
 
 /** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
 export interface CacheConfig extends Given<CacheOptions> {
@@ -27,28 +24,6 @@ export const CacheConfig: Readonly<CacheConfig> = Object.freeze({
   ttlSeconds: 3600,
   enableContentValidation: true,
   maintenanceInterval: 300_000,
-});
-
-/** {@link BatchOptimizerOptions}, all of them; `Partial<BatchOptimizerConfig>` for some. As a value: the defaults. */
-export interface BatchOptimizerConfig extends Given<BatchOptimizerOptions> {
-  minBatchSize: number;
-  maxBatchSize: number;
-  targetCpuUsage: number;
-  targetMemoryUsage: number;
-  minSamples: number;
-  historyRetention: number;
-  aggressiveness: number;
-}
-
-/** The defaults of {@link DynamicBatchOptimizer}. */
-export const BatchOptimizerConfig: Readonly<BatchOptimizerConfig> = Object.freeze({
-  minBatchSize: 1,
-  maxBatchSize: 128,
-  targetCpuUsage: 70,
-  targetMemoryUsage: 75,
-  minSamples: 10,
-  historyRetention: 100,
-  aggressiveness: 0.3,
 });
 
 /** The same as {@link BatchOptimizerConfig}. */
@@ -118,26 +93,6 @@ export const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimiz
   batchConfig: { ...BatchOptimizerConfig, maxBatchSize: 1024, aggressiveness: 0.6 },
   memoryConfig: memoryDefaults,
 });
-
-/**
- * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
- * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
- */
-export interface EmbeddingGenerator {
-  /** Loads the model. */
-  initialize(modelPath: string): Promise<void>;
-  /** A vector for each text, in order. */
-  generateEmbeddings(texts: string[]): Promise<number[][]>;
-  /** A result for each annotation, in order. */
-  batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
-  /** Stops what runs and frees the model. */
-  shutdown(): Promise<void>;
-  /** Whether a model is loaded. */
-  isReady(): boolean;
-}
-
-/** See the interface. */
-export const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator = OptimizedEmbeddingGenerator;
 
 /** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
 export interface EmbeddingConfig {

@@ -1,4 +1,4 @@
-import type { EmbeddingError } from '../call/errors';
+import type { EmbeddingError } from './errors';
 
 /** What became of one annotation. */
 export interface EmbeddingResult {

@@ -1,0 +1,333 @@
+import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
+import { IntelligentEmbeddingCache, readCache, type CacheOptions } from '../cache/embedding-cache';
+import { show } from '../call/input';
+import type { Logger } from '../call/logger';
+import { crossing, instanceOr, optionReader, refused, type Names } from '../call/options';
+import { pathNow, plainPath } from '../call/paths';
+import { MemoryAwareProcessor, nativeProcessor, readMemoryProcessor, type MemoryProcessorOptions } from '../memory/processor';
+import type { Dtype, FetchProgress } from '../models/store';
+import type { PerformanceMonitor } from '../monitor/monitor';
+import { monitorHandles, native } from '../native/addon';
+import type { NativeBatchOptimizer, NativeMemoryProcessor, NativeMonitor } from '../native/types';
+import type { StreamOptions } from './stream';
+
+/** How the vectors of a text's tokens become one. */
+export type Pooling = 'mean' | 'cls' | 'last_token' | 'max';
+
+/** What computes a model, where the ONNX Runtime in use was built for it. */
+export type ExecutionProvider = 'cpu' | 'cuda' | 'coreml' | 'directml';
+
+/** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
+export interface GeneratorOptions {
+  /**
+   * `'builtin'` (default): the small model for code search that comes with the package. Or a model directory in Hugging
+   * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
+   * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
+   * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
+   * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
+   */
+  modelPath?: string | URL | undefined;
+  /**
+   * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
+   * fetched.
+   */
+  revision?: string | undefined;
+  /**
+   * Where models from the hub are kept. Default: the environment's `HF_HUB_CACHE`, or `hub` in its `HF_HOME`, or
+   * `~/.cache/huggingface/hub`.
+   */
+  cacheDir?: string | undefined;
+  /** Never ask the network, as with `HF_HUB_OFFLINE=1` in the environment. Default `false`. */
+  localFilesOnly?: boolean | undefined;
+  /**
+   * Which variant of a model is taken, where it comes in several: `'fp32'` is `model.onnx`, `'fp16'` `model_fp16.onnx`,
+   * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
+   */
+  dtype?: Dtype | undefined;
+  /** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+  pooling?: Pooling | undefined;
+  /** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
+  normalize?: boolean | undefined;
+  /** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
+  dimensions?: number | undefined;
+  /** Most tokens of a text that the model sees, special tokens included. Default: the model's own limit. */
+  maxLength?: number | undefined;
+  /** Text put before each document or query. Default: what `config_sentence_transformers.json` says, else none. */
+  prompts?: { document?: string | undefined; query?: string | undefined } | undefined;
+  /**
+   * The name of one of the prompts in the model's `config_sentence_transformers.json`, such as `'clustering'`, that is put
+   * before all texts, whatever their `inputType`.
+   */
+  promptName?: string | undefined;
+  /**
+   * Remembers vectors, so that only new texts are computed: options of a cache of its own, a cache to share, or `false`.
+   * Default `{}`: in memory. With `persistPath`, the next process finds them, too. Beside the defaults of
+   * {@link CacheOptions}, a generator's own cache keeps up to 100,000 entries (within `maxMemoryMB`) and keeps them for
+   * ever: the vector of a text never changes for the same model, and another model has keys of its own.
+   */
+  cache?: CacheOptions | IntelligentEmbeddingCache | false | undefined;
+  /**
+   * Who is told of every stage of every call, as `embedcore.prepare`, `.lookup`, `.tokenize`, `.plan`, `.wait`, `.infer`,
+   * `.commit`, and of whole calls as `embedcore.call`; of texts that the cache knew as the type `embedding`; and of calls that
+   * failed. Default: the global one ({@link getGlobalMonitor}). `false`: nobody but `getPerformanceMetrics`.
+   */
+  monitor?: PerformanceMonitor | false | undefined;
+  /** `false` is `cache: false`; another spelling, as is `cacheConfig`. */
+  enableCaching?: boolean | undefined;
+  /** Another spelling of `cache`. */
+  cacheConfig?: CacheOptions | undefined;
+  /**
+   * How many texts run together. By default it is learned, for texts of each length, from how long batches take: see
+   * {@link DynamicBatchOptimizer} for the options, where `maxBatchSize` is 1024 here. An optimizer of yours decides for all
+   * lengths, learns from every batch, and no batch has more than 512 tokens. `false`: always 512 tokens.
+   */
+  batchOptimizer?: BatchOptimizerOptions | DynamicBatchOptimizer | false | undefined;
+  /** `false` is `batchOptimizer: false`; another spelling, as is `batchConfig`. */
+  enableBatchOptimization?: boolean | undefined;
+  /** Another spelling of `batchOptimizer`. */
+  batchConfig?: BatchOptimizerOptions | undefined;
+  /**
+   * How much is done at once by how full memory is: the strategies of {@link MemoryAwareProcessor}, by the share that is
+   * in use of what the ceiling leaves beyond the loaded model. `maxBatchSize` limits batches, and with the approach
+   * `streaming` one runs at a time. A processor of yours lends its options. `false`: no strategies; the ceiling holds all
+   * the same.
+   */
+  memoryProcessor?: MemoryProcessorOptions | MemoryAwareProcessor | false | undefined;
+  /** `false` is `memoryProcessor: false`; another spelling, as is `memoryConfig`. */
+  enableMemoryAwareProcessing?: boolean | undefined;
+  /** Another spelling of `memoryProcessor`. */
+  memoryConfig?: MemoryProcessorOptions | undefined;
+  /**
+   * The ceiling: most physical memory, in MB, that this whole process may hold while texts are embedded. Batches shrink,
+   * caches and allocators give back, and work waits before it is crossed; a text that cannot fit even alone fails with
+   * `MEMORY_LIMIT_EXCEEDED`. What you keep of the results counts, too: take them from {@link OptimizedEmbeddingGenerator.stream}.
+   * Default: what the process holds and the container (cgroup) or the host has left.
+   */
+  memoryLimit?: number | undefined;
+  /**
+   * The directory in which is kept what was learned about batches, for each model content, machine and number of threads;
+   * the next process starts from it. Written now and then and by `cleanup`, whole; what is damaged, of another version or of
+   * another machine is ignored. Default: beside the file of the cache (`persistPath`), nowhere without one. `false`: nowhere.
+   */
+  stateDir?: string | false | undefined;
+  /**
+   * Threads inside one run of the model, no more than there are cores. Default 1: as many runs go on at once as there are cores (from four on, one is
+   * left to the event loop), which is faster than one run on all of them on the machines measured. `'auto'`: loading
+   * measures which of the two is faster here; it takes the time and memory to load the model twice.
+   */
+  intraOpThreads?: number | 'auto' | undefined;
+  /**
+   * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
+   * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
+   * to those of the CPU but not the same, so they have a fingerprint of their own.
+   */
+  executionProviders?: ExecutionProvider[] | undefined;
+  /**
+   * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
+   */
+  logger?: Logger | undefined;
+}
+
+/** The options, and what reads those that are no plain value. */
+export const GENERATOR: Names<GeneratorOptions> = {
+  modelPath: plainPath,
+  revision: true,
+  cacheDir: pathNow,
+  stateDir: pathNow,
+  localFilesOnly: true,
+  dtype: true,
+  pooling: true,
+  normalize: true,
+  dimensions: true,
+  maxLength: true,
+  prompts: optionReader<NonNullable<GeneratorOptions['prompts']>>({ document: true, query: true }),
+  promptName: true,
+  cache: instanceOr(IntelligentEmbeddingCache, readCache),
+  monitor: true,
+  enableCaching: true,
+  cacheConfig: readCache,
+  batchOptimizer: instanceOr(DynamicBatchOptimizer, readBatchOptimizer),
+  enableBatchOptimization: true,
+  batchConfig: readBatchOptimizer,
+  memoryProcessor: instanceOr(MemoryAwareProcessor, readMemoryProcessor),
+  enableMemoryAwareProcessing: true,
+  memoryConfig: readMemoryProcessor,
+  memoryLimit: true,
+  intraOpThreads: true,
+  executionProviders: true,
+  logger: true,
+};
+
+export const readGenerator = optionReader(GENERATOR);
+
+/** Options of {@link OptimizedEmbeddingGenerator.initialize}. */
+export interface InitializeOptions {
+  /** Stops it; it rejects with `ABORTED`. What has been fetched is kept, the next attempt goes on there. */
+  signal?: AbortSignal | undefined;
+  /** Told of files that are fetched from the hub, some times a second. */
+  progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+
+export const readInitialize = optionReader<InitializeOptions>({ signal: true, progressCallback: true });
+
+/** Options of one call. */
+export interface CallOptions {
+  /** Stops the call, a running inference included; it rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Gives up after so many milliseconds; the call rejects with `TIMED_OUT`. Default: never. */
+  timeoutMs?: number | undefined;
+  /** Told how many inputs are answered, of how many. Never goes back, ends with all of them. */
+  progressCallback?: ((processed: number, total: number) => void) | undefined;
+  /**
+   * What an input that cannot be embedded does. `'throw'` (default): the call rejects. `'skip'`: all others are
+   * answered, and that one carries the error.
+   */
+  onError?: 'throw' | 'skip' | undefined;
+  /** Neither ask the cache nor tell it. Default `false`. */
+  bypassCache?: boolean | undefined;
+  /** The role of the inputs, for models that embed the two differently. Default `'document'`. */
+  inputType?: 'document' | 'query' | undefined;
+  /** Most inputs in one run of the model. By default, and above it, the planner decides. */
+  batchSize?: number | undefined;
+  /** Most runs at a time. Default: as many as there are cores. */
+  maxConcurrency?: number | undefined;
+  /**
+   * Most working memory, in MB, that the batches of this call have together. A text that needs more alone fails with
+   * `MEMORY_LIMIT_EXCEEDED`. Default: what the generator's own limit leaves.
+   */
+  memoryLimit?: number | undefined;
+}
+
+/** Options of {@link OptimizedEmbeddingGenerator.stream}. */
+export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'memoryLimit'> {}
+
+/** Options of {@link OptimizedEmbeddingGenerator.batchProcess}: those of every call. */
+export interface BatchProcessOptions extends CallOptions {}
+
+const CALL: Names<CallOptions> = {
+  signal: true,
+  timeoutMs: true,
+  progressCallback: true,
+  onError: true,
+  bypassCache: true,
+  inputType: true,
+  batchSize: true,
+  maxConcurrency: true,
+  memoryLimit: true,
+};
+
+export const readCall = optionReader(CALL);
+
+const { progressCallback: _, memoryLimit: __, ...STREAM } = CALL;
+
+export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true });
+
+/** What a loaded model is. */
+export interface ModelInfo {
+  /** The model as it was named. */
+  modelId: string;
+  /** Its ONNX file. */
+  modelPath: string;
+  /**
+   * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
+   * ONNX files and a conversion of it is known.
+   */
+  repository: string | null;
+  /** The commit of that repository, else `null`. */
+  revision: string | null;
+  /** Length of its vectors. */
+  dimensions: number;
+  /** Most tokens of a text that it sees, special tokens included. */
+  maxLength: number;
+  /** How token vectors become one; `null` where the graph does it. */
+  pooling: Pooling | null;
+  /** Whether vectors have length 1. */
+  normalize: boolean;
+  /** The output of the graph that is read. */
+  output: string;
+  /** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
+  dtype: Dtype;
+  /**
+   * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
+   * on the fly, so their texts are run one by one.
+   */
+  batchInvariant: boolean;
+  /** Threads inside one run. */
+  intraOpThreads: number;
+  /** What computes, best first. */
+  executionProviders: ExecutionProvider[];
+  /** How the ONNX Runtime in use describes itself. */
+  runtime: string;
+  /** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
+  fingerprint: string;
+}
+
+/** What stands behind the options of a generator: those that cross, and instances in place of some of them. */
+export function nativeSettings({
+  batchOptimizer,
+  enableBatchOptimization,
+  batchConfig,
+  memoryProcessor,
+  enableMemoryAwareProcessing,
+  memoryConfig,
+  monitor,
+  ...others
+}: GeneratorOptions): {
+  plain: Record<string, unknown>;
+  optimizer: NativeBatchOptimizer | undefined;
+  processor: NativeMemoryProcessor | undefined;
+  monitor: NativeMonitor | undefined;
+  /** An option of these as the caller has spelled it. */
+  named: (option: string) => string;
+} {
+  const { value: batching, name: batchName } = setting({ batchOptimizer }, { enableBatchOptimization }, { batchConfig });
+  const { value: memory, name: memoryName } = setting({ memoryProcessor }, { enableMemoryAwareProcessing }, { memoryConfig });
+  const plain = crossing(others);
+  if (!(batching instanceof DynamicBatchOptimizer)) plain.batchOptimizer = batching && crossing(batching);
+  if (!(memory instanceof MemoryAwareProcessor)) plain.memoryProcessor = memory && crossing(memory);
+  return {
+    plain,
+    optimizer: batching instanceof DynamicBatchOptimizer ? nativeOptimizer(batching) : undefined,
+    processor: memory instanceof MemoryAwareProcessor ? nativeProcessor(memory) : undefined,
+    monitor: watcher(monitor),
+    named: (option) => option.replace(/^batchOptimizer/, batchName).replace(/^memoryProcessor/, memoryName),
+  };
+}
+
+/**
+ * What the options ask for in one of two spellings, each given as an object with one property: `{ cache }`, or
+ * `{ enableCaching }` and `{ cacheConfig }`. Options, an instance to use, or `false`; and how it was spelled.
+ */
+export function setting<Value extends object>(
+  one: Record<string, Value | boolean | undefined>,
+  enable: Record<string, boolean | undefined>,
+  config: Record<string, Value | undefined>,
+): { name: string; value: Value | false } {
+  const [[name, value], [enableName, enabled], [configName, options]] = [one, enable, config].map(
+    (spelling) => Object.entries(spelling)[0]!,
+  ) as [[string, Value | boolean | undefined], [string, unknown], [string, Value | undefined]];
+  if (value !== undefined && (enabled !== undefined || options !== undefined)) {
+    throw refused(name, `it says the same as \`${enableName}\` and \`${configName}\`: give only one of the two spellings`);
+  }
+  if (enabled !== undefined && typeof enabled !== 'boolean') throw refused(enableName, `${show(enabled)} is not true or false`);
+  if (value !== undefined) return { name, value: value === true ? ({} as Value) : value };
+  return { name: configName, value: enabled === false ? false : (options ?? ({} as Value)) };
+}
+
+/** The native side of the monitor that is told of stages. */
+function watcher(monitor: unknown): NativeMonitor | undefined {
+  if (monitor === false) return undefined;
+  if (monitor === undefined) return native().NativeMonitor.global();
+  const handle = typeof monitor === 'object' && monitor !== null ? monitorHandles.get(monitor) : undefined;
+  if (handle) return handle;
+  throw refused('monitor', `${show(monitor)} is neither a PerformanceMonitor nor false`);
+}
+
+/** A generator's own cache: the vector of a text never changes, so nothing expires unless somebody wants it to. */
+export function cacheSettings(
+  settings: CacheOptions | IntelligentEmbeddingCache | false,
+  logger: Logger | undefined,
+): CacheOptions | IntelligentEmbeddingCache | false {
+  if (settings === false || settings instanceof IntelligentEmbeddingCache) return settings;
+  return { maxEntries: 100_000, ...(settings.ttlMs === undefined && { ttlSeconds: 0 }), ...(logger && { logger }), ...settings };
+}

@@ -1,0 +1,326 @@
+// What the addon gives, as TypeScript sees it: the other side of src/binding/.
+
+/** See `src/binding/generator.rs`. */
+export interface NativeGenerator {
+  attach(cache: NativeCache): void;
+  load(path?: string): NativeLoad;
+  isReady(): boolean;
+  modelInfo(): object;
+  /** JSON of `NativeMetrics` in `performance.ts`. */
+  metrics(): string;
+  /** JSON of `News` in `performance.ts`. */
+  news(): string;
+  /** JSON of `Prediction` in `performance.ts`. */
+  predict(items: number, tokens: number): string;
+  optimize(): Promise<void>;
+  close(): Promise<void>;
+  session(): NativeSession;
+  call(): NativeCall;
+}
+
+/** Makes calls that all have the same model. */
+export interface NativeSession {
+  call(): NativeCall;
+  release(): void;
+}
+
+/** Told of a file, how many of its bytes are there, of how many, and the percentage of all files. */
+export type OnFetch = (file: string, loaded: number, total: number, progressTotal: number) => void;
+
+export interface NativeLoad {
+  cancel(): void;
+  run(onFetch?: OnFetch): Promise<void>;
+}
+
+/** See `src/binding/models.rs`. */
+export interface NativeModelStore {
+  directory(): string;
+  work(): NativeModelWork;
+}
+
+export interface NativeModelWork {
+  cancel(): void;
+  list(): Promise<string>;
+  add(id: string, options: object, onFetch?: OnFetch): Promise<string>;
+  verify(id?: string, onRead?: OnFetch): Promise<string>;
+  remove(id: string): Promise<string>;
+}
+
+export interface NativeCall {
+  push(joined: string, lengths: Uint32Array): void;
+  refuse(indices: Uint32Array): void;
+  cancel(): void;
+  run(annotated: boolean, first: number, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+}
+
+export interface NativeAnswer {
+  readonly dimensions: number;
+  readonly modelId: string;
+  takeData(): Float32Array;
+  processingTimes(): Float64Array;
+  tokenCounts(): Uint32Array;
+  truncated(): Uint8Array;
+  fromCache(): Uint8Array;
+  confidences(): Float64Array;
+  texts(from: number, to: number): string[];
+  failures(from: number, limit: number): { index: number; error: string }[];
+  release(): void;
+}
+
+/** See `src/binding/index.rs`. */
+export interface NativeIndex {
+  update(): NativeUpdate;
+  search(words: string, limit: number): Promise<object[]>;
+  close(): Promise<void>;
+}
+
+export interface NativeUpdate {
+  cancel(): void;
+  run(rebuild: boolean, onReport?: (report: never) => void): Promise<object>;
+}
+
+/** See `src/binding/cache/mod.rs`. */
+export interface NativeCache {
+  settings(): string;
+  getter(out: Float32Array): (annotated: boolean, key: string, content: string | undefined) => number;
+  found(): NativeEntry | null;
+  settle(): Promise<NativeEntry | null>;
+  looker(): (annotated: boolean, ...strings: string[]) => void;
+  looked(): NativeLookup;
+  pusher(): (...strings: string[]) => void;
+  set(annotated: boolean, data: Float32Array, ttlsMs: Float64Array): void | Promise<void>;
+  has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean>;
+  delete(annotated: boolean, key: string): boolean | Promise<boolean>;
+  clear(): void | Promise<void>;
+  nearest(query: Float32Array, threshold: number, limit: number): Promise<NativeNearest>;
+  acquire(key: string, lifetimeMs: number): Promise<boolean>;
+  release(key: string): void;
+  optimize(): Promise<string>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  missed(): void;
+  evicted(): number[];
+  round(values: Float32Array): void;
+  reject(reason: string): void;
+  stats(): string;
+  samples(): number[];
+}
+
+export interface NativeEntry {
+  readonly dimensions: number;
+  copyTo(out: Float32Array): void;
+  metadata(): string | null;
+}
+
+export interface NativeNearest {
+  similarities(): number[];
+  texts(): string[];
+  copyTo(at: number, out: Float32Array): void;
+}
+
+export interface NativeLookup {
+  readonly open: boolean;
+  readonly dimensions: number;
+  settle(): Promise<void>;
+  hits(hits: Uint8Array): void;
+  copyTo(data: Float32Array): void;
+}
+
+/** See `src/binding/results.rs`. */
+export interface NativeResults {
+  settings(): string;
+  key(type: string, params: string, modality: string, form: string, content: string | Uint8Array): string;
+  scope(type: string, params: string, modality: string, model: string): string;
+  get(type: string, key: string, last: boolean): NativeStored | null | Promise<NativeStored | null>;
+  near(type: string, prompt: NativePrompt, threshold: number, limit: number): Promise<NativeStored | null>;
+  glance(key: string): NativeStored | null | Promise<NativeStored | null>;
+  count(type: string, near: boolean): void;
+  reject(reason: string): void;
+  set(results: NativeResult[]): void | Promise<void>;
+  attach(key: string, prompt: NativePrompt): void | Promise<void>;
+  has(key: string): boolean | Promise<boolean>;
+  /** How many there were: as the other two, once the file knows. */
+  delete(key: string): number | Promise<number>;
+  invalidate(type: string | undefined, tags: string[]): number | Promise<number>;
+  clearExpired(): number | Promise<number>;
+  acquire(key: string, lifetimeMs: number): Promise<boolean>;
+  release(key: string): void;
+  optimize(): Promise<string>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+  stats(): string;
+  evicted(): number[];
+}
+
+/** See `src/binding/files.rs`. */
+export interface NativeFileFailure {
+  index: number;
+  kind: 'io' | 'outside' | 'size' | 'kind';
+  errno?: number;
+  /** What happened, or the size in bytes. */
+  reason: string;
+}
+
+export interface NativeFiles {
+  data: Buffer;
+  lengths: Float64Array;
+  failures: NativeFileFailure[];
+}
+
+/** See `src/binding/request.rs`. */
+export interface NativeRequest {
+  model: string;
+  text: string;
+  lengths: Uint32Array;
+  base64: boolean;
+  dimensions?: number;
+  query: boolean;
+}
+
+export interface NativeRefusal {
+  param?: string;
+  code?: string;
+  message: string;
+}
+
+export interface NativeResult {
+  kind: string;
+  key: string;
+  format: number;
+  value: string | Uint8Array;
+  metadata: string;
+  tags: string[];
+  ttlSeconds?: number;
+  exact: boolean;
+}
+
+/** See `src/binding/answer.rs`. */
+export interface NativeItems {
+  values: Float32Array;
+  dimensions: number;
+  truncated: Uint8Array;
+  first: number;
+  base64: boolean;
+  before: string;
+  after: string;
+}
+
+export interface NativePrompt {
+  scope: string;
+  text: string;
+  vector: Float32Array;
+}
+
+export interface NativeStored {
+  readonly format: number;
+  readonly value: string | Uint8Array;
+  readonly metadata?: string;
+  readonly tags: string[];
+  readonly createdAt: number;
+  readonly expiresAt?: number;
+  readonly similarity?: number;
+  readonly matched?: string;
+}
+
+/** See `src/binding/batch.rs`. */
+export interface NativeBatchOptimizer {
+  state(): string;
+  config(): string;
+  record(
+    size: number,
+    timeMs: number,
+    items: number,
+    success: boolean,
+    tokens: number | undefined,
+    cpu: number | undefined,
+    memory: number | undefined,
+  ): number;
+  current(): number;
+  optimize(): number;
+  reset(): void;
+  recommendation(): string;
+  analytics(): string;
+  metrics(): string;
+}
+
+/** See `src/binding/memory.rs`. */
+export interface NativeMemoryProcessor {
+  settings(): string;
+  memory(now: boolean): number[];
+  current(): number;
+  select(usage: number): number;
+  advance(usage: number): number;
+  cleanup(usage: number, batches: number): number;
+  recommendations(usage: number): string[];
+  stop(): void;
+}
+
+/** See `src/binding/metrics.rs`. */
+export interface NativeMonitor {
+  operation(name: string): number;
+  cache(type: string): number;
+  forget(): void;
+  drain(events: Float64Array, now: number): void;
+  recordMany(id: number, durations: Float64Array, items: number, success: boolean): void;
+  recordWithMemory(id: number, ms: number, items: number, success: boolean, before: number, after: number, peak: number): void;
+  memory(out: Float64Array): void;
+  end(id: number, ms: number, items: number, success: boolean, resident: number, highWater: number): void;
+  failed(name: string, message: string): void;
+  stats(name: string): string | null;
+  snapshot(histograms: boolean, cycles?: number): string;
+  reset(): void;
+  startCycle(id: string): void;
+  cycleCall(id: string, cacheHit: boolean, ms: number): void;
+  cycleValidation(id: string, ms: number, count: number): void;
+  cycleFiles(id: string, count: number): void;
+  endCycle(id: string, success: boolean): string;
+  cycles(): string;
+  load(): { movedTo?: string | null; reason: string } | null;
+  saveNow(path: string): void;
+  save(path: string): Promise<void>;
+  machine(): string;
+  sampler(): NativeSampler;
+}
+
+export interface NativeSampler {
+  sample(): string;
+}
+
+export interface Addon {
+  version(): string;
+  NativeMonitor: { new (options: object): NativeMonitor; global(): NativeMonitor };
+  mergeSnapshots(all: string[]): string;
+  writeWhole(path: string, text: string): Promise<void>;
+  NativeBatchOptimizer: { new (initial: number, options: object): NativeBatchOptimizer; restored(state: string): NativeBatchOptimizer };
+  NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
+  NativeIndex: new (
+    root: string,
+    path: string | undefined,
+    generator: object,
+    optimizer: NativeBatchOptimizer | undefined,
+    processor: NativeMemoryProcessor | undefined,
+    monitor: NativeMonitor | undefined,
+  ) => NativeIndex;
+  indexExtensions(): string[];
+  NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
+  NativeResults: new (options: object, onEvent: (json: string) => void) => NativeResults;
+  NativeGenerator: new (
+    options: object,
+    optimizer: NativeBatchOptimizer | undefined,
+    processor: NativeMemoryProcessor | undefined,
+    monitor: NativeMonitor | undefined,
+    onEvent: (json: string) => void,
+  ) => NativeGenerator;
+  NativeModelStore: new (options: object) => NativeModelStore;
+  readFiles(paths: string[], root: string | undefined, maxBytes: number): Promise<NativeFiles>;
+  writeFiles(
+    paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
+  ): Promise<NativeFileFailure[]>;
+  readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
+  writeItems(items: NativeItems): Buffer;
+  writeManyItems(items: NativeItems): Promise<Buffer>;
+  checkThreads(): void;
+  setDirectories(addon: string, builtinModel: string): void;
+  closeRuntime(): void;
+  prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
+}
