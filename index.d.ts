@@ -997,6 +997,26 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
+/** A cell of a table: text, a number, or nothing. */
+export type PanelCell = string | number | null;
+/** A table of a {@link DashboardPanel}. Rows beyond the first 100 are left out. */
+export interface PanelTable {
+	title: string;
+	columns: string[];
+	rows: PanelCell[][];
+}
+/** A part of a dashboard's page for something that a monitor does not record, as it is at one moment. */
+export interface DashboardPanel {
+	/** Its heading; two with the same one are one. */
+	title: string;
+	/** What its chart shows over time, by the name of the line: a value, and the bounds of its spread where there is one. */
+	values: Record<string, {
+		value: number;
+		low?: number | undefined;
+		high?: number | undefined;
+	}>;
+	tables: PanelTable[];
+}
 /** Options of {@link PerformanceDashboard.serve}. */
 export interface ServeOptions {
 	/** 0 (default): any that is free. */
@@ -1067,6 +1087,11 @@ export interface DashboardOptions {
 	generator?: DashboardSource | undefined;
 	/** Whose tiers are shown. Default: the generator's own. */
 	cache?: DashboardSource | undefined;
+	/**
+	 * Functions that each answer a part of the page of your own, called once an interval. Those of a `RealtimeEvaluator` that
+	 * reports to the same monitor are there without being named.
+	 */
+	panels?: (() => DashboardPanel)[] | undefined;
 	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
 	interval?: number | undefined;
 	/** Points that are kept. Default 900: a quarter of an hour. */
@@ -1108,6 +1133,8 @@ export interface TimelinePoint {
 	tokenBudget: number | null;
 	/** At its end. */
 	strategy: string | null;
+	/** The values of each panel at its end, by title and name of the line. */
+	panels: Record<string, DashboardPanel["values"]>;
 	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
 	memory: {
 		process: number;
@@ -1124,6 +1151,7 @@ export interface DashboardSnapshot extends MonitorSnapshot {
 		interval: number;
 		history: number;
 		timeline: TimelinePoint[];
+		panels: DashboardPanel[];
 	};
 }
 /**

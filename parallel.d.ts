@@ -345,7 +345,7 @@ export declare class RealtimeEvaluator<Sample = unknown> implements AsyncDisposa
 	saveSummary(path?: string): Promise<string>;
 	/** Forgets statistics and history; files stay. */
 	reset(): void;
-	/** Writes what is not yet in the file, and closes it. */
+	/** Writes what is not yet in the file, and closes it. Its panel leaves the dashboards. */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;

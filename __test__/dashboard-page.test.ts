@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { PerformanceDashboard, PerformanceMonitor, type DashboardSnapshot } from 'embedcore';
+import { RealtimeEvaluator } from 'embedcore/parallel';
 import puppeteer, { type Browser, type Page } from 'puppeteer-core';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
@@ -91,10 +92,46 @@ describe.runIf(chromium)('the page', () => {
       tiers: { memory: 5, disk: 2, misses: 1 },
       batchSize: 32 + (i % 8),
       tokenBudget: 4096,
+      panels: {},
       strategy: Math.floor(i / 30) % 2 ? 'conservative' : 'balanced',
       memory: { process: 3e8 + i * 1e5, used: 9e8, limit: 2e9 },
       cpu: 40,
     }));
+
+  test('an evaluator has a panel: means with their spread over time, statistics, the newest samples', async () => {
+    const monitor = new PerformanceMonitor();
+    await using dashboard = new PerformanceDashboard({ monitor, interval: 100, panels: [() => ({ title: 'Mine', values: {}, tables: [{ title: 'One', columns: ['a'], rows: [['<b>x</b>'], [null], [1.23456]] }] })] });
+    const evaluator = new RealtimeEvaluator({
+      monitor,
+      evaluate: (i: number) => {
+        if (i === 29) throw new Error('no answer');
+        return { accuracy: i % 2, length: i };
+      },
+    });
+    await evaluator.evaluateBatch(Array.from({ length: 30 }, (_, i) => i), { sampleId: (i) => `${NASTY[i % NASTY.length]}${i}` });
+    const page = await open((await dashboard.serve()).url);
+    await page.waitForFunction(() => document.querySelectorAll('#panels .plot canvas').length === 1);
+    expect(await page.$$eval('#panels h2', (all) => all.map(({ textContent }) => textContent))).toEqual(['Evaluation', 'Mine']);
+    expect(await page.$$eval('#panels h3', (all) => all.map(({ textContent }) => textContent))).toEqual(['30 samples, 1 failed', 'Newest samples', 'One']);
+    const [accuracy, length] = await rows(page, 'panel-0-0');
+    const { scores } = evaluator.getAggregateStats();
+    expect([accuracy!.Score!.text, Number(accuracy!.Mean!.value), Number(accuracy!.Std!.value)]).toEqual(['accuracy', scores.accuracy!.mean, scores.accuracy!.std]);
+    expect([Number(length!.Count!.value), Number(length!.p95!.value)]).toEqual([29, scores.length!.p95]);
+    const newest = await rows(page, 'panel-0-1');
+    expect(newest.length).toBe(20);
+    expect([newest[0]!.Sample!.text, newest[0]!.Error!.text, newest[1]!.length!.text]).toEqual([`${NASTY[29 % NASTY.length]}29`, 'no answer', '28']);
+    expect(await page.$$eval('#panels .u-label', (all) => all.map(({ textContent }) => textContent))).toEqual(['Time', 'accuracy', 'accuracy, low', 'accuracy, high', 'length', 'length, low', 'length, high']);
+    expect((await rows(page, 'panel-1-0')).map((row) => row.a!.text)).toEqual(['<b>x</b>', '', '1.235']);
+    expect(await page.evaluate('window.ran')).toBeUndefined();
+
+    // What is saved has it, too; and who is closed has no panel any more.
+    const snapshot = dashboard.snapshot();
+    const [panel] = snapshot.dashboard.panels;
+    expect(panel!.values.length).toEqual({ value: scores.length!.mean, low: scores.length!.mean - scores.length!.std, high: scores.length!.mean + scores.length!.std });
+    expect(snapshot.dashboard.timeline.at(-1)!.panels.Evaluation).toEqual(panel!.values);
+    await evaluator.close();
+    await page.waitForFunction(() => document.querySelectorAll('#panels h2').length === 1);
+  });
 
   test('its values are those of the snapshot', async () => {
     const { url, snapshot } = await saved((one) => (one.dashboard.timeline = timeline(100)), filled());

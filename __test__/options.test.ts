@@ -22,6 +22,7 @@ import {
   type GeneratorOptions,
 } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
+import { BatchFileProcessor, batchProcess, parallelMap, ParallelProcessor, ParallelValidator, RealtimeEvaluator } from 'embedcore/parallel';
 import { EmbeddingServer, serve } from 'embedcore/server';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -42,6 +43,10 @@ const dashboard = new PerformanceDashboard({ monitor });
 const index = new CodeIndex(folder, { path: join(folder, 'index.sqlite') });
 const store = new ModelStore({ cacheDir: join(folder, 'models') });
 const server = new EmbeddingServer({ port: 0 });
+const pool = new ParallelProcessor({ monitor: false });
+const files = new BatchFileProcessor({ monitor: false, root: folder });
+const evaluate = () => ({ score: 1 });
+const evaluator = new RealtimeEvaluator({ evaluate, monitor: false, outputDirectory: join(folder, 'evaluation') });
 
 beforeAll(async () => {
   generator = new OptimizedEmbeddingGenerator(bert);
@@ -49,7 +54,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([generator, cache, results, dashboard, index, server].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, cache, results, dashboard, index, server, pool, evaluator].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
   processor.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -170,6 +175,19 @@ const PLACES: Record<string, Place> = {
   'add() of a store': { type: 'AddModelOptions', give: (options) => store.add('no-such-owner', options) },
   'verify() of a store': { type: 'VerifyModelOptions', give: (options) => store.verify(undefined, options) },
 
+  'parallelMap()': { type: 'ParallelMapOptions', give: (options) => parallelMap([1], (x: number) => x, options), free: ['transfer'] },
+  'parallelMap.stream()': { type: 'ParallelStreamOptions', give: async (options) => { for await (const _ of parallelMap.stream([1], (x: number) => x, options)); } },
+  'parallel.batchProcess()': { type: 'BatchMapOptions', give: (options) => batchProcess([1], same, options) },
+  'new ParallelProcessor()': { type: 'ParallelProcessorOptions', give: (options) => new ParallelProcessor(options).close() },
+  'map() of a pool': { type: 'ParallelMapOptions', give: (options) => pool.map([1], (x: number) => x, options) },
+  'batchMap() of a pool': { type: 'BatchMapOptions', give: (options) => pool.batchMap([1], same, options) },
+  'new ParallelValidator()': { type: 'ParallelValidatorOptions', give: (options) => new ParallelValidator(options) },
+  'new BatchFileProcessor()': { type: 'BatchFileProcessorOptions', give: (options) => new BatchFileProcessor(options) },
+  'readBatch()': { type: 'ReadBatchOptions', give: (options) => files.readBatch(['a'], options) },
+  'writeBatch()': { type: 'WriteBatchOptions', give: (options) => files.writeBatch([{ path: 'a', content: 'a' }], options) },
+  'new RealtimeEvaluator()': { type: 'RealtimeEvaluatorOptions', give: (options) => new RealtimeEvaluator(options).close(), also: { evaluate } },
+  'evaluateBatch()': { type: 'EvaluateOptions', give: (options) => evaluator.evaluateBatch([1], options) },
+
   'new EmbeddingServer()': { type: 'EmbeddingServerOptions', give: (options) => new EmbeddingServer(options) },
   'serve() of a server': { type: 'EmbeddingServerOptions', give: async (options) => (await serve(options)).close(), also: { port: 0, generator: bert } },
   'generator of a server': { type: 'GeneratorOptions', give: (options) => new EmbeddingServer({ generator: options }), within: 'generator' },
@@ -192,7 +210,7 @@ const PLACES: Record<string, Place> = {
 
 /** Names of the options of each interface, as the declarations have them. */
 const documented = (() => {
-  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts'].map((file) => join(root, file));
+  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts', 'parallel.d.ts'].map((file) => join(root, file));
   const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, noEmit: true, types: ['node'], paths: { embedcore: [files[0]!] } });
   const checker = program.getTypeChecker();
   const types = new Map<string, ts.Type>();

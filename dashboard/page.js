@@ -64,7 +64,12 @@ function whatIsKnown(json) {
     at: date(one.at), seconds: number(one.seconds, 1) || 1, operations: array(one.operations).map((each) => ({ name: text(each.name), ...numbers(each, 'count', 'errors', 'items', 'p50', 'p95', 'p99') })),
     caches: array(one.caches).map(cache), tiers: one.tiers ? numbers(one.tiers, 'memory', 'disk', 'misses') : null,
     batchSize: one.batchSize ?? null, tokenBudget: one.tokenBudget ?? null, strategy: one.strategy == null ? null : text(one.strategy),
-    memory: numbers(one.memory, 'process', 'used', 'limit'),
+    memory: numbers(one.memory, 'process', 'used', 'limit'), panels: one.panels ?? {},
+  });
+  const cell = (value) => (typeof value === 'number' ? (Number.isFinite(value) ? value : null) : value == null ? null : String(value));
+  const panel = (one) => ({
+    title: text(one.title), lines: Object.keys(one.values ?? {}),
+    tables: array(one.tables).map((each) => ({ title: text(each.title), columns: (Array.isArray(each.columns) ? each.columns : []).map(String), rows: (Array.isArray(each.rows) ? each.rows : []).filter(Array.isArray).map((row) => row.map(cell)) })),
   });
   const { summary } = json.cycles ?? {};
   return {
@@ -77,6 +82,7 @@ function whatIsKnown(json) {
     errors: array(json.errors).map((one) => ({ at: date(one.at), name: text(one.name), message: text(one.message) })),
     title: text(json.dashboard?.title) || 'embedcore', history: number(json.dashboard?.history, 900), saved: text(json.dashboard?.saved),
     timeline: array(json.dashboard?.timeline).map(point).sort((a, b) => a.at - b.at), point: json.point ? point(json.point) : null,
+    panels: array(json.panels ?? json.dashboard?.panels).map(panel),
   };
 }
 
@@ -108,6 +114,7 @@ function drawAll(fresh) {
     drawChoice();
     drawTiles();
     drawTables();
+    drawPanels();
     drawCharts();
     document.body.dataset.drawn = String(shown.takenAt);
   });
@@ -162,6 +169,45 @@ function drawChoice() {
   }
   select.value = chosen ?? '';
   select.parentElement.hidden = names.length === 0;
+}
+
+/** The parts that others have on this page: a chart of each one's values, and its tables. */
+function drawPanels() {
+  const titles = shown.panels.map(({ title }) => title);
+  const box = $('panels');
+  if (box.dataset.titles !== JSON.stringify(titles)) {
+    for (const id of Object.keys(plots)) if (id.startsWith('panel-')) [plots[id].chart.destroy(), delete plots[id]];
+    box.dataset.titles = JSON.stringify(titles);
+    box.replaceChildren(...titles.map((title, i) => element('section', { className: 'card', id: `chart-panel-${i}` },
+      element('h2', { textContent: title }), element('div', { className: 'plot' }), element('div', { className: 'tables' }))));
+  }
+  for (const [i, { tables }] of shown.panels.entries()) {
+    const place = box.querySelector(`#chart-panel-${i} .tables`);
+    if (place.children.length !== tables.length) {
+      place.replaceChildren(...tables.map((_, t) => element('div', { className: 'scroll' }, element('h3'), element('table', { id: `panel-${i}-${t}` }))));
+    }
+    for (const [t, { title, columns, rows }] of tables.entries()) {
+      place.children[t].firstChild.textContent = title;
+      const shownCell = (value) => (value === null ? '' : typeof value === 'number' ? digits(value, 4) : value);
+      table(`panel-${i}-${t}`, columns.map((name, c) => [name, (row) => shownCell(row[c] ?? null), (row) => row[c] ?? '']), rows, 'Nothing yet.');
+    }
+  }
+}
+
+/** The charts of those parts. */
+function drawPanelCharts(waiting) {
+  for (const [i, { title, lines }] of shown.panels.entries()) {
+    document.querySelector(`#chart-panel-${i} .plot`).hidden = lines.length === 0;
+    if (lines.length === 0) continue;
+    const of = (name, what) => shown.timeline.map(({ panels }) => panels[title]?.[name]?.[what]).map((value) => (Number.isFinite(value) ? value : null));
+    plot(`panel-${i}`, {
+      series: lines.flatMap((name, hue) => [
+        { label: name, values: of(name, 'value'), hue },
+        { label: `${name}, low`, values: of(name, 'low'), hue, dash: [2, 4] }, { label: `${name}, high`, values: of(name, 'high'), hue, dash: [2, 4] },
+      ]),
+      format: (value) => digits(value), empty: waiting ?? 'Nothing yet.', free: true,
+    });
+  }
 }
 
 /** A table: columns are [heading, text of a row, number of it, class]. */
@@ -255,7 +301,7 @@ const WHOLE = Array.from({ length: 13 }, (_, i) => [1, 2, 5].map((step) => step 
 const color = (index) => style(`--series-${Math.min(index, 6)}`);
 
 /** What a chart shows: series are { label, values, unit, dash, scale }. */
-function plot(id, { series, format, empty, marks = [], bars = false, right, top, steps }) {
+function plot(id, { series, format, empty, marks = [], bars = false, right, top, steps, free = false }) {
   const box = document.querySelector(`#chart-${id} .plot`);
   const xs = shown.timeline.map((point) => point.at / 1000);
   const usable = series.filter(({ values }) => values.some((value) => value !== null));
@@ -288,7 +334,7 @@ function plot(id, { series, format, empty, marks = [], bars = false, right, top,
     const number = index == null ? chart.data[series].at(-1) : pointed;
     return number == null ? '–' : how(number);
   };
-  const low = top === undefined ? (_, __, max) => [0, max > 0 ? max * 1.08 : 1] : () => [0, top];
+  const low = free ? (_, min, max) => (min === max ? [min - 1, max + 1] : uPlot.rangeNum(min, max, 0.08, true)) : top === undefined ? (_, __, max) => [0, max > 0 ? max * 1.08 : 1] : () => [0, top];
   entry.chart = new uPlot(
     {
       width: Math.max(200, box.clientWidth), height: HEIGHT,
@@ -301,8 +347,8 @@ function plot(id, { series, format, empty, marks = [], bars = false, right, top,
       ],
       series: [
         { label: 'Time', value: value((seconds) => at(seconds * 1000)) },
-        ...usable.map(({ label, dash, tone, scale = 'y' }, index) => ({
-          label, scale, dash, stroke: tone ? style(tone) : color(index), width: 1.8, value: value(scale === 'right' ? right : format),
+        ...usable.map(({ label, dash, tone, scale = 'y', hue }, index) => ({
+          label, scale, dash, stroke: tone ? style(tone) : color(hue ?? index), width: 1.8, value: value(scale === 'right' ? right : format),
           ...(bars ? { paths: uPlot.paths.bars({ size: [0.8, 24] }), fill: (tone ? style(tone) : color(index)) + '55' } : {}),
           // A value between two gaps would be a line of no length.
           points: { show: !bars, size: 5, filter: (chart, at) => lonely(chart.data[at]) },
@@ -358,6 +404,7 @@ function drawMarks(chart, marks) {
 function drawCharts() {
   const { timeline } = shown;
   const waiting = timeline.length === 0 ? (shown.saved || opened ? 'This snapshot has no history: take it with PerformanceDashboard.exportJson' : 'Waiting for the first interval …') : undefined;
+  drawPanelCharts(waiting);
   const names = [...new Set(timeline.flatMap((point) => point.operations.map(({ name }) => name)))];
   const byName = timeline.map((point) => new Map(point.operations.map((one) => [one.name, one])));
   const items = (name) => byName.reduce((sum, operations) => sum + (operations.get(name)?.items ?? 0), 0);
@@ -417,7 +464,7 @@ new ResizeObserver(() => {
     const width = document.querySelector(`#chart-${id} .plot`).clientWidth;
     if (width > 0 && width !== chart.width) chart.setSize({ width, height: HEIGHT });
   }
-}).observe($('charts'));
+}).observe(document.querySelector('main'));
 
 // ---- light and dark
 

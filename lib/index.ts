@@ -37,6 +37,7 @@ export type {
   TimelinePoint,
 } from './dashboard/dashboard';
 export type { DashboardServer, ServeOptions } from './dashboard/server';
+export type { DashboardPanel, PanelCell, PanelTable } from './monitor/panels';
 export {
   AdaptiveProcessingConfig,
   CacheConfig,

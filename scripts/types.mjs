@@ -69,6 +69,7 @@ export declare const refused: (option: string, reason: string) => Error;
 `);
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\n');
+  write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
   write('lib/http/host-header.d.ts', 'export declare const answersTo: any;\nexport declare const areHosts: (value: unknown) => value is string[];\n');
   const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
   const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);

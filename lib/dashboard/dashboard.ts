@@ -5,6 +5,7 @@ import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { isInstance, optionReader, read, refused, type Given } from '../call/options';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
+import { panelSources, type DashboardPanel, type PanelCell } from '../monitor/panels';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
 import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
 import { call, native, settle } from '../native/addon';
@@ -39,6 +40,11 @@ export interface DashboardOptions {
   generator?: DashboardSource | undefined;
   /** Whose tiers are shown. Default: the generator's own. */
   cache?: DashboardSource | undefined;
+  /**
+   * Functions that each answer a part of the page of your own, called once an interval. Those of a `RealtimeEvaluator` that
+   * reports to the same monitor are there without being named.
+   */
+  panels?: (() => DashboardPanel)[] | undefined;
   /** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
   interval?: number | undefined;
   /** Points that are kept. Default 900: a quarter of an hour. */
@@ -68,6 +74,8 @@ export interface TimelinePoint {
   tokenBudget: number | null;
   /** At its end. */
   strategy: string | null;
+  /** The values of each panel at its end, by title and name of the line. */
+  panels: Record<string, DashboardPanel['values']>;
   /** Bytes. `limit`: the generator's, else that of the container or the machine. */
   memory: { process: number; used: number; limit: number };
   /** Percent. */
@@ -76,10 +84,10 @@ export interface TimelinePoint {
 
 /** All that a dashboard knows. A snapshot of its monitor, and more. */
 export interface DashboardSnapshot extends MonitorSnapshot {
-  dashboard: { title: string; interval: number; history: number; timeline: TimelinePoint[] };
+  dashboard: { title: string; interval: number; history: number; timeline: TimelinePoint[]; panels: DashboardPanel[] };
 }
 
-const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, interval: true, history: true, title: true });
+const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, panels: true, interval: true, history: true, title: true });
 
 const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, keepAlive: true });
 
@@ -96,6 +104,7 @@ export class PerformanceDashboard implements AsyncDisposable {
   readonly #monitor: PerformanceMonitor;
   readonly #sampler: NativeSampler;
   readonly #sources: DashboardSource[];
+  readonly #panels: (() => DashboardPanel)[];
   readonly #options: { interval: number; history: number; title: string };
   readonly #timeline: TimelinePoint[] = [];
   /** Told what is new, as JSON. */
@@ -110,7 +119,7 @@ export class PerformanceDashboard implements AsyncDisposable {
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
   constructor(options: DashboardOptions = {}) {
-    const { monitor = getGlobalMonitor(), generator, cache, interval = 1000, history = 900, title = 'embedcore' } = readOptions(options);
+    const { monitor = getGlobalMonitor(), generator, cache, panels = [], interval = 1000, history = 900, title = 'embedcore' } = readOptions(options);
     if (!isInstance(monitor, PerformanceMonitor, 'monitor')) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
     for (const [name, source] of Object.entries({ generator, cache })) {
       if (source !== undefined && !isSource(source, name)) throw refused(name, `${show(source)} has no method getPerformanceMetrics`);
@@ -118,7 +127,9 @@ export class PerformanceDashboard implements AsyncDisposable {
     if (!Number.isInteger(interval) || interval < 100 || interval > 3_600_000) throw refused('interval', `${show(interval)} is not a whole number from 100 to 3600000`);
     if (!Number.isInteger(history) || history < 1 || history > 100_000) throw refused('history', `${show(history)} is not a whole number from 1 to 100000`);
     if (typeof title !== 'string' || title === '') throw refused('title', `${show(title)} is not a non-empty string`);
+    if (!Array.isArray(panels) || !panels.every((panel) => typeof panel === 'function')) throw refused('panels', `${show(panels)} is not an array of functions`);
     this.#monitor = monitor;
+    this.#panels = [...panels];
     this.#sources = [cache, generator].filter((source) => source !== undefined);
     this.#options = { interval, history, title };
     const inside = insideOf(monitor);
@@ -134,7 +145,7 @@ export class PerformanceDashboard implements AsyncDisposable {
 
   /** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
   snapshot(): DashboardSnapshot {
-    return { ...this.#monitor.snapshot(), dashboard: { ...this.#about(), timeline: [...this.#timeline] } };
+    return { ...this.#monitor.snapshot(), dashboard: { ...this.#about(), timeline: [...this.#timeline], panels: this.#readPanels() } };
   }
 
   /** For a terminal, at most 80 columns wide. */
@@ -174,7 +185,7 @@ export class PerformanceDashboard implements AsyncDisposable {
   async serve(options: ServeOptions = {}): Promise<DashboardServer> {
     const given = readServe(options);
     const live: Live = {
-      snapshot: () => JSON.stringify({ ...insideOf(this.#monitor).read(PAGE_CYCLES), dashboard: { ...this.#about(), timeline: this.#timeline } }),
+      snapshot: () => JSON.stringify({ ...insideOf(this.#monitor).read(PAGE_CYCLES), dashboard: { ...this.#about(), timeline: this.#timeline, panels: this.#readPanels() } }),
       prometheus: () => prometheusOf(insideOf(this.#monitor).read(0), {}, this.#sourced),
       health: () => ({ uptimeSeconds: process.uptime(), ...this.#health() }),
       subscribe: (send) => {
@@ -255,8 +266,10 @@ export class PerformanceDashboard implements AsyncDisposable {
     const since = (now: number, then: number) => (now >= then ? now - then : now);
     const batches = ran ? since(ran.batches, ranBefore?.batches ?? 0) : 0;
     const mean = (what: 'rows' | 'tokens') => (batches > 0 ? since(ran![what], ranBefore?.[what] ?? 0) / batches : null);
+    const panels = this.#readPanels();
     const point: TimelinePoint = {
       ...interval,
+      panels: Object.fromEntries(panels.map(({ title, values }) => [title, values])),
       tiers: tiers && {
         memory: since(tiers.memory, before?.memory ?? 0),
         disk: since(tiers.disk, before?.disk ?? 0),
@@ -271,7 +284,7 @@ export class PerformanceDashboard implements AsyncDisposable {
     this.#timeline.push(point);
     if (this.#timeline.length > this.#options.history) this.#timeline.shift();
     if (this.#listeners.size === 0) return;
-    const json = JSON.stringify({ ...inside.read(Math.min(point.cycles, PAGE_CYCLES)), point });
+    const json = JSON.stringify({ ...inside.read(Math.min(point.cycles, PAGE_CYCLES)), point, panels });
     for (const listener of this.#listeners) listener(json);
   }
 
@@ -282,12 +295,30 @@ export class PerformanceDashboard implements AsyncDisposable {
       try {
         merge(all, source.getPerformanceMetrics() as Record<string, unknown>);
       } catch (error) {
-        const message = String((error as Error | null)?.message ?? error);
-        if (message !== this.#lastSourceError) insideOf(this.#monitor).failed('getPerformanceMetrics', message);
-        this.#lastSourceError = message;
+        this.#sourceFailed('getPerformanceMetrics', error);
       }
     }
     return all;
+  }
+
+  /** Asks those that have a panel; of two with the same title, the later one. */
+  #readPanels(): DashboardPanel[] {
+    const panels = new Map<string, DashboardPanel>();
+    for (const read of [...panelSources(this.#monitor).map((source) => () => source.panel()), ...this.#panels]) {
+      try {
+        const panel = panelOf(read());
+        panels.set(panel.title, panel);
+      } catch (error) {
+        this.#sourceFailed('panel', error);
+      }
+    }
+    return [...panels.values()];
+  }
+
+  #sourceFailed(name: string, error: unknown): void {
+    const message = String((error as Error | null)?.message ?? error);
+    if (message !== this.#lastSourceError) insideOf(this.#monitor).failed(name, message);
+    this.#lastSourceError = message;
   }
 }
 
@@ -295,6 +326,23 @@ function isSource(source: unknown, name: string): boolean {
   const holds = (typeof source === 'object' && source !== null) || typeof source === 'function';
   return holds && typeof read(source, 'getPerformanceMetrics', `${name}.getPerformanceMetrics`) === 'function';
 }
+
+/** What somebody's function has answered, as far as it is a panel; a copy of it. */
+function panelOf(given: DashboardPanel): DashboardPanel {
+  const { title, values = {}, tables = [] } = given;
+  if (typeof title !== 'string' || title === '') throw refused('panel.title', `${show(title)} is not a non-empty string`);
+  const cell = (value: unknown): PanelCell => (value === null || value === undefined ? null : typeof value === 'number' ? value : String(value).slice(0, LONGEST_CELL));
+  return {
+    title: title.slice(0, LONGEST_CELL),
+    values: Object.fromEntries(Object.entries(values).slice(0, MOST_LINES).map(([name, { value, low, high }]) => [name, { value, low, high }])),
+    tables: tables.map((table) => ({ title: String(table.title), columns: table.columns.map(String), rows: table.rows.slice(0, MOST_ROWS).map((row) => row.map(cell)) })),
+  };
+}
+
+/** Bounds of a panel: lines of its chart, rows of a table, characters of a cell. */
+const MOST_LINES = 20;
+const MOST_ROWS = 100;
+const LONGEST_CELL = 200;
 
 /** Operations, and types of caches, in a point. */
 const BUSIEST = 50;

@@ -1,8 +1,9 @@
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
 import type { PerformanceMonitor } from '../index';
+import { showPanel, type DashboardPanel, type PanelSource } from '../monitor/panels';
 import { BatchFileProcessor } from './files';
 import { functionRunner, limited, type ItemFunction } from './function-runner';
 import { callOf, streamOf, type Items } from './map';
@@ -83,6 +84,10 @@ export interface ScoreRecord {
   value: number;
 }
 
+/** Samples, and scores, on the page of a dashboard. */
+const NEWEST = 20;
+const SCORES_SHOWN = 20;
+
 const readOptions = optionReader<RealtimeEvaluatorOptions<never>>({
   evaluate: true, outputDirectory: true, monitor: true, concurrency: true, keepResults: true, timeoutMs: true,
 });
@@ -109,11 +114,15 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   readonly #timeoutMs: number | undefined;
   #stats = new Map<string, RunningStats>();
   #kept: EvaluationResult[] = [];
+  /** The latest ones, for the page of a dashboard. */
+  #newest: EvaluationResult[] = [];
   /** Where the oldest of {@link #kept} is, once it is full. */
   #oldest = 0;
   #totalSamples = 0;
   #failedSamples = 0;
   #totalTimeMs = 0;
+  readonly #panel: PanelSource = { panel: () => this.#show() };
+  readonly #hidePanel: (() => void) | undefined;
 
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
   constructor(options: RealtimeEvaluatorOptions<Sample>) {
@@ -127,6 +136,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     this.#concurrency = whole('concurrency', concurrency, 1);
     this.#keepResults = whole('keepResults', keepResults, 0, 10_000_000);
     this.#timeoutMs = milliseconds('timeoutMs', timeoutMs);
+    this.#hidePanel = this.#monitor && showPanel(this.#monitor, this.#panel);
   }
 
   /**
@@ -196,18 +206,42 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   /** Forgets statistics and history; files stay. */
   reset(): void {
     this.#stats = new Map();
-    this.#kept = [];
+    [this.#kept, this.#newest] = [[], []];
     [this.#oldest, this.#totalSamples, this.#failedSamples, this.#totalTimeMs] = [0, 0, 0, 0];
   }
 
-  /** Writes what is not yet in the file, and closes it. */
+  /** Writes what is not yet in the file, and closes it. Its panel leaves the dashboards. */
   async close(): Promise<void> {
+    this.#hidePanel?.();
     await this.#results?.close();
   }
 
   /** The same as {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** What the page of a dashboard shows: means with their spread over time, statistics, the newest samples. */
+  #show(): DashboardPanel {
+    const stats = [...this.#stats].slice(0, SCORES_SHOWN).map(([name, each]) => ({ name, ...each.get() }));
+    const rows = [...this.#newest].reverse().map(({ id, scores, durationMs, error }) => [
+      id,
+      ...stats.map(({ name }) => scores?.[name] ?? null),
+      `${Number(durationMs.toPrecision(3))} ms`,
+      error === undefined && scores ? null : String((error as Error | null | undefined)?.message ?? error),
+    ]);
+    return {
+      title: this.#directory === undefined ? 'Evaluation' : `Evaluation in ${basename(this.#directory)}`,
+      values: Object.fromEntries(stats.map(({ name, mean, std }) => [name, { value: mean, low: mean - std, high: mean + std }])),
+      tables: [
+        {
+          title: `${this.#totalSamples} samples, ${this.#failedSamples} failed`,
+          columns: ['Score', 'Count', 'Mean', 'Std', 'Min', 'p50', 'p95', 'Max'],
+          rows: stats.map(({ name, count, mean, std, min, p50, p95, max }) => [name, count, mean, std, min, p50, p95, max]),
+        },
+        { title: 'Newest samples', columns: ['Sample', ...stats.map(({ name }) => name), 'Time', 'Error'], rows },
+      ],
+    };
   }
 
   async #finish(): Promise<void> {
@@ -235,6 +269,8 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   }
 
   #keep(result: EvaluationResult): void {
+    this.#newest.push(result);
+    if (this.#newest.length > NEWEST) this.#newest.shift();
     this.#count(result.scores);
     if (this.#keepResults === 0) return;
     if (this.#kept.length < this.#keepResults) {

@@ -40,8 +40,14 @@ export function onErrorOf(value: unknown): OnError {
 
 export function signalOf(value: unknown): AbortSignal | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof (value as AbortSignal).addEventListener === 'function') return value as AbortSignal;
-  throw refused('signal', 'it is not an AbortSignal');
+  if (value instanceof AbortSignal) return value;
+  // One of another realm, or of a library: followed by one that `AbortSignal.any` takes.
+  const given = value as AbortSignal;
+  if (typeof given.addEventListener !== 'function' || typeof given.aborted !== 'boolean') throw refused('signal', `${show(value)} is not an AbortSignal`);
+  const follower = new AbortController();
+  if (given.aborted) follower.abort(given.reason);
+  else given.addEventListener('abort', () => follower.abort(given.reason), { once: true });
+  return follower.signal;
 }
 
 export function functionOf<F>(option: string, value: unknown): F | undefined {

@@ -3,7 +3,7 @@ import { optionReader } from '../call/options';
 import { mapBatches, readBatchOptions, type BatchFunction, type BatchMapOptions } from './batch';
 import type { Settled } from './drive';
 import { callOf, collect, planOf, readMapOptions, type Items, type ParallelMapOptions, type Work } from './map';
-import { cores, whole } from './options';
+import { cores, signalOf, whole } from './options';
 import { WorkerPool } from './pool';
 
 /** Options of {@link ParallelProcessor}: defaults for its calls. */
@@ -116,7 +116,8 @@ export class ParallelProcessor implements AsyncDisposable {
 
   async #counted<Options extends ParallelMapOptions | BatchMapOptions, R>(options: Options, run: (options: Options) => Promise<R>): Promise<R> {
     if (this.#stop.signal.aborted) throw closed();
-    const signal = options.signal ? AbortSignal.any([options.signal, this.#stop.signal]) : this.#stop.signal;
+    const given = signalOf(options.signal);
+    const signal = given ? AbortSignal.any([given, this.#stop.signal]) : this.#stop.signal;
     const started = performance.now();
     const running = run({ ...options, signal });
     this.#active.add(running);
