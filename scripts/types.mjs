@@ -17,7 +17,11 @@ const ENTRIES = {
   'interfaces/ai-sdk': ['ai-sdk.d.ts'],
   'interfaces/server': ['server.d.ts'],
   'parallel/index': ['parallel.d.ts'],
+  'llm/index': ['llm.d.ts'],
 };
+
+/** Folders that these entries are made of, beside their own. */
+const BELOW = ['http'];
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {
@@ -66,15 +70,20 @@ export declare const optionReader: <Options>(names: Names) => (options: unknown,
 export declare const naming: <T>(name: (option: string) => string, work: () => T) => T;
 export declare const read: (from: object, name: string, path: string) => unknown;
 export declare const refused: (option: string, reason: string) => Error;
+export declare const record: (value: unknown, path: string) => any;
+export declare const untouched: (value: unknown) => any;
+export declare const instanceOr: (type: unknown, options: (value: unknown, path: string) => any) => (value: unknown, path: string) => any;
+export declare const isInstance: (value: unknown, type: unknown, path: string) => boolean;
+export type Given<Options> = { [Name in keyof Options]?: Exclude<Options[Name], undefined> };
 `);
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\n');
   write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
-  write('lib/http/host-header.d.ts', 'export declare const answersTo: any;\nexport declare const areHosts: (value: unknown) => value is string[];\n');
+  write('lib/call/limits.d.ts', 'export declare const aborted: any;\nexport declare const checkWatch: (watch: any) => any;\nexport declare const watched: (...of: any[]) => Promise<any>;\n');
   const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
   const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);
-  write('lib/call/errors.d.ts', `${errors.join('')}export type EmbeddingErrorCode = any;\n`);
-  for (const folder of new Set(Object.keys(ENTRIES).map(dirname))) {
+  write('lib/call/errors.d.ts', `${errors.join('')}export type EmbeddingErrorCode = any;\nexport declare const messageOf: (thrown: unknown) => string;\n`);
+  for (const folder of new Set([...Object.keys(ENTRIES).map(dirname), ...BELOW])) {
     for (const file of readdirSync(join(root, 'lib', folder))) {
       write(`lib/${folder}/${file}`, readFileSync(join(root, 'lib', folder, file), 'utf8').replaceAll("'../index'", "'embedcore'"));
     }

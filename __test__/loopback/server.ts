@@ -189,9 +189,20 @@ async function send(reply: Reply, response: ServerResponse): Promise<void> {
     const flushed = response.write(piece);
     sent += piece.length;
     if (pieceMs > 0) await sleep(pieceMs, undefined, { ref: false });
-    if (!flushed && !response.destroyed) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+    if (!flushed && !response.destroyed) await drained(response);
   }
   response.end();
+}
+
+/** Until there is room again, or nobody is there any more. */
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off('drain', done).off('close', done);
+      resolve();
+    };
+    response.on('drain', done).on('close', done);
+  });
 }
 
 async function* piecesOf(body: Buffer | Iterable<string | Buffer> | AsyncIterable<string | Buffer>, bytes: number | undefined): AsyncGenerator<Buffer> {

@@ -4,7 +4,7 @@ import { isIP } from 'node:net';
 // rebinding), and its script would then be let in as if it were the server's own.
 
 /** Whether a name or an address stands for this machine, whoever asks. */
-function isLoopback(host: string): boolean {
+export function isLoopback(host: string): boolean {
   return /^127\.\d+\.\d+\.\d+$/.test(host) || host === '::1' || /(^|\.)localhost$/i.test(host);
 }
 

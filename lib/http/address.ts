@@ -1,0 +1,76 @@
+// Where a request goes and what it says beside its body, as the caller gives it.
+
+import { messageOf } from '../call/errors';
+import { invalid, show } from '../call/input';
+import { ACCEPTED_ENCODINGS } from './body';
+import { shown } from './failures';
+
+/** HTTP's own letters for methods. */
+const TOKEN = /^[!#$%&'*+.^_`|~\dA-Za-z-]+$/;
+
+const DEFAULTS = { accept: '*/*', 'accept-encoding': ACCEPTED_ENCODINGS, 'user-agent': 'embedcore' };
+
+/** A URL without name and password, and these as a header. */
+export interface Address {
+  url: URL;
+  authorization: string | undefined;
+}
+
+/** @throws `EmbeddingError` `INVALID_ARGUMENT` for what is no URL of HTTP. */
+export function addressOf(given: unknown): Address {
+  if (typeof given !== 'string' && !(given instanceof URL)) throw invalid(`The URL is ${show(given)}: pass a string, or a URL`);
+  let url: URL;
+  try {
+    url = new URL(given);
+  } catch {
+    // It may hold a key, so it is not shown.
+    throw invalid('The URL is none: pass one with scheme and host, such as http://localhost:11434/api/tags');
+  }
+  requireHttp(url);
+  const { username, password } = url;
+  if (username === '' && password === '') return { url, authorization: undefined };
+  url.username = '';
+  url.password = '';
+  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return { url, authorization: `Basic ${Buffer.from(pair).toString('base64')}` };
+}
+
+export function requireHttp(url: URL): void {
+  if (url.protocol === 'http:' || url.protocol === 'https:') return;
+  throw invalid(`The scheme of ${url.protocol}//${url.host} is unknown here: pass a URL that begins with http:// or https://`, { url: shown(url) });
+}
+
+/** Headers as they are sent, by their names in lower case. */
+export function headersOf(given: unknown, { authorization }: Address, contentType: string | undefined): Record<string, string> {
+  const headers: Record<string, string> = { ...DEFAULTS };
+  if (contentType !== undefined) headers['content-type'] = contentType;
+  if (authorization !== undefined) headers.authorization = authorization;
+  if (given === undefined) return headers;
+  if (typeof given !== 'object' || given === null) throw invalid(`The headers are ${show(given)}: pass an object of strings`);
+  try {
+    const known = typeof (given as Iterable<unknown>)[Symbol.iterator] === 'function' ? given : Object.entries(given).filter(([, value]) => value !== undefined);
+    for (const [name, value] of new Headers(known as [string, string][])) headers[name] = value;
+  } catch (cause) {
+    // The platform's message shows the value, which may be a key.
+    const name = Object.entries(given).find(([key, value]) => !isHeader(key, value))?.[0];
+    throw invalid(`The headers cannot be sent: ${name === undefined ? messageOf(cause).split(':')[0] : `\`${name}\` is no header, or its value has characters that a header cannot hold`}`);
+  }
+  return headers;
+}
+
+function isHeader(name: string, value: unknown): boolean {
+  try {
+    new Headers([[name, value as string]]);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Methods in capitals, as servers know them. */
+export function methodOf(method: unknown): string {
+  if (typeof method !== 'string' || !TOKEN.test(method)) throw invalid(`The method is ${show(method)}, not one of HTTP's such as 'POST'`);
+  const upper = method.toUpperCase();
+  if (upper === 'CONNECT' || upper === 'TRACE') throw invalid(`The method ${upper} is not for clients`);
+  return upper;
+}

@@ -1,0 +1,44 @@
+// What must not be read in a message, whoever has written it: keys, wherever a request carries them.
+
+const CARRIERS = /auth|cookie|key|token|secret|password|signature/i;
+
+/** Shorter ones would take ordinary words out of messages. */
+const SHORTEST = 4;
+
+/** Whether a header, or a parameter of a URL, may carry a key. */
+export function carriesSecret(name: string): boolean {
+  return CARRIERS.test(name);
+}
+
+/** Texts without the keys of a request. */
+export type Redact = (text: string) => string;
+
+/** Takes out of texts what the headers and the query of a request have as keys. */
+export function redactor(headers: Record<string, string>, url: URL, proxy?: string): Redact {
+  const secrets = new Set<string>();
+  const add = (secret: string) => {
+    if (secret.length >= SHORTEST) secrets.add(secret);
+  };
+  const addValue = (value: string) => {
+    add(value);
+    const [scheme, ...rest] = value.split(' ');
+    for (const part of rest) add(part);
+    if (scheme!.toLowerCase() !== 'basic') return;
+    const pair = Buffer.from(rest.join(''), 'base64').toString();
+    add(pair);
+    add(pair.slice(pair.indexOf(':') + 1));
+  };
+  for (const [name, value] of Object.entries(headers)) if (carriesSecret(name)) addValue(value);
+  for (const [name, value] of url.searchParams) {
+    if (!carriesSecret(name)) continue;
+    add(value);
+    add(encodeURIComponent(value));
+  }
+  if (proxy !== undefined) {
+    const { password } = new URL(proxy);
+    add(password);
+    add(decodeURIComponent(password));
+  }
+  const longestFirst = [...secrets].sort((a, b) => b.length - a.length);
+  return (text) => longestFirst.reduce((rest, secret) => rest.replaceAll(secret, '***'), text);
+}
