@@ -1,6 +1,6 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
+import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
 export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, "modelPath"> {

@@ -2462,6 +2462,25 @@ export interface MonitoredOptions {
 	/** Items of a call, by its arguments. Default 1. */
 	batchSize?: ((...args: any[]) => number) | undefined;
 }
+/** Options of {@link profiled}. */
+export interface ProfiledOptions extends MonitoredOptions {
+	/** Told of each call that took at least `slowMs`. What it throws is ignored. */
+	onProfile?: ((profile: CallProfile) => void) | undefined;
+	/** Milliseconds, from 0. Default 0: told of every call. */
+	slowMs?: number | undefined;
+}
+/** What a call has taken. */
+export interface CallProfile {
+	/** What the operation is called. */
+	name: string;
+	/** Milliseconds. */
+	duration: number;
+	/** Milliseconds that the processors were busy with the whole process meanwhile. */
+	cpu: number;
+	/** Bytes that the process held more, or less, afterwards. */
+	memoryGrowth: number;
+	success: boolean;
+}
 /** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
 export interface MonitoredDecorator {
 	<This, Args extends any[], Result>(method: (this: This, ...args: Args) => Result, context: ClassMethodDecoratorContext<This, (this: This, ...args: Args) => Result>): (this: This, ...args: Args) => Result;
@@ -2478,5 +2497,12 @@ export interface MonitoredDecorator {
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */
 export declare function monitored(nameOrOptions?: string | MonitoredOptions): MonitoredDecorator;
+/**
+ * {@link monitored}, which records time and memory, and beside it the time that the processors were busy with this process
+ * while the method ran: as the operation `name.cpu`. Other work of the process at that time counts there, too.
+ *
+ * `@profiled()`, `@profiled('name')` or `@profiled({ name, monitor, batchSize, slowMs: 500, onProfile: (profile) => … })`.
+ */
+export declare function profiled(nameOrOptions?: string | ProfiledOptions): MonitoredDecorator;
 
 export {};

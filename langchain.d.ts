@@ -1,7 +1,7 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
 import { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
-import { GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
+import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
 
 /**
  * Options of {@link EmbedcoreEmbeddings}: those of a generator, or a `generator`; and those that all embeddings of LangChain

@@ -1,6 +1,6 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { EmbeddingError, PerformanceMonitor } from './index.js';
+import { EmbeddingError, EmbeddingErrorCode, PerformanceMonitor } from './index.js';
 
 /** The answer to an item: exactly one for each. */
 export type Settled<R> = {

@@ -1,6 +1,6 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from './index.js';
+import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from './index.js';
 
 /** Options of {@link EmbeddingServer} and {@link serve}. */
 export interface EmbeddingServerOptions {

@@ -55,6 +55,15 @@ declare module 'ai' {
   export function embed(options: { model: object; value: string; providerOptions?: object }): Promise<{ embedding: number[] }>;
   export function embedMany(options: { model: object; values: string[] }): Promise<{ embeddings: number[][]; usage: object }>;
 }
+declare module 'openai' {
+  export default class OpenAI { constructor(options: { baseURL: string; apiKey?: string; fetch?: (url: string | URL | Request, init?: RequestInit) => Promise<Response>; maxRetries?: number }) }
+}
+declare module 'ollama' {
+  export class Ollama { constructor(options: { host?: string; fetch?: typeof fetch }) }
+}
+declare module '@langchain/ollama' {
+  export class ChatOllama { constructor(options: { model: string; fetch?: typeof fetch }) }
+}
 declare module '@langchain/core/embeddings' {
   export interface EmbeddingsParams { maxConcurrency?: number; maxRetries?: number; onFailedAttempt?: (error: any) => any }
   export abstract class Embeddings {

@@ -126,8 +126,8 @@ export type {
   StopOptions,
   ValidationOptions,
 } from './monitor/monitor';
-export { monitored } from './monitor/decorator';
-export type { MonitoredDecorator, MonitoredOptions } from './monitor/decorator';
+export { monitored, profiled } from './monitor/decorator';
+export type { CallProfile, MonitoredDecorator, MonitoredOptions, ProfiledOptions } from './monitor/decorator';
 export type { CsvTable, PrometheusOptions } from './monitor/reports';
 export { mergeSnapshots } from './monitor/snapshot';
 export type {

@@ -20,8 +20,9 @@ const ENTRIES = {
   'llm/index': ['llm.d.ts'],
 };
 
-/** Folders that these entries are made of, beside their own. */
+/** What these entries are made of, beside their own folders. */
 const BELOW = ['http'];
+const PARTS = ['call/input.ts', 'call/limits.ts', 'call/options.ts', 'call/paths.ts', 'results/canonical-json.ts'];
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {
@@ -64,30 +65,16 @@ function layOut(index) {
   };
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
-  write('lib/call/input.d.ts', 'export declare const invalid: any;\nexport declare const show: (value: unknown) => string;\n');
-  write('lib/call/options.d.ts', `type Names = Record<string, true | ((value: unknown, path: string) => unknown)>;
-export declare const optionReader: <Options>(names: Names) => (options: unknown, path?: string) => any;
-export declare const naming: <T>(name: (option: string) => string, work: () => T) => T;
-export declare const read: (from: object, name: string, path: string) => unknown;
-export declare const refused: (option: string, reason: string) => Error;
-export declare const record: (value: unknown, path: string) => any;
-export declare const untouched: (value: unknown) => any;
-export declare const instanceOr: (type: unknown, options: (value: unknown, path: string) => any) => (value: unknown, path: string) => any;
-export declare const isInstance: (value: unknown, type: unknown, path: string) => boolean;
-export type Given<Options> = { [Name in keyof Options]?: Exclude<Options[Name], undefined> };
-`);
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
-  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\n');
+  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\n');
   write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
-  write('lib/call/limits.d.ts', 'export declare const aborted: any;\nexport declare const checkWatch: (watch: any) => any;\nexport declare const watched: (...of: any[]) => Promise<any>;\n');
-  const classes = ['EmbeddingError', 'EmbeddingGenerationError', 'MemoryLimitError', 'ModelInitializationError'];
-  const errors = classes.map((name) => `export declare class ${name} extends Error { constructor(...of: any[]); retryable: any; details: any; code: any }\n`);
-  write('lib/call/errors.d.ts', `${errors.join('')}export type EmbeddingErrorCode = any;\nexport declare const messageOf: (thrown: unknown) => string;\n`);
-  for (const folder of new Set([...Object.keys(ENTRIES).map(dirname), ...BELOW])) {
-    for (const file of readdirSync(join(root, 'lib', folder))) {
-      write(`lib/${folder}/${file}`, readFileSync(join(root, 'lib', folder, file), 'utf8').replaceAll("'../index'", "'embedcore'"));
-    }
-  }
+  write('lib/call/errors.d.ts', `export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from 'embedcore';
+export declare const messageOf: (thrown: unknown) => string;
+export declare const toEmbeddingError: (thrown: unknown) => Error;
+`);
+  const folders = [...new Set([...Object.keys(ENTRIES).map(dirname), ...BELOW])];
+  const files = folders.flatMap((folder) => readdirSync(join(root, 'lib', folder)).map((file) => `${folder}/${file}`));
+  for (const file of [...files, ...PARTS]) write(`lib/${file}`, readFileSync(join(root, 'lib', file), 'utf8').replaceAll("'../index'", "'embedcore'"));
   write('package.json', JSON.stringify({ name: 'interfaces' }));
   write('tsconfig.json', readFileSync(join(root, 'tsconfig.json')));
   module('embedcore', '.', index);

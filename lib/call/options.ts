@@ -172,7 +172,7 @@ function copyOf(array: readonly unknown[], path: string): unknown[] {
 }
 
 /** The name that was probably meant. */
-function nearest(name: string, known: readonly string[]): string | undefined {
+export function nearest(name: string, known: readonly string[]): string | undefined {
   const lower = name.toLowerCase();
   const distances = known.map((one): [string, number] => [one, distance(lower, one.toLowerCase())]);
   const [near, least] = distances.reduce((best, one) => (one[1] < best[1] ? one : best), ['', Infinity]);

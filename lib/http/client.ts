@@ -92,6 +92,8 @@ const KINDS: readonly unknown[] = ['auto', 'json', 'text', 'bytes', 'stream'];
 /** Hosts that are remembered when nothing is under way to them. */
 const HOSTS = 1000;
 const MB = 1024 * 1024;
+/** Bytes of an answer of which the first words are shown. */
+const SHOWN = 64 * 1024;
 /** The longest timer of Node.js, in milliseconds. */
 const LONGEST_MS = 2 ** 31 - 1;
 /**
@@ -231,14 +233,17 @@ export class HttpClient implements AsyncDisposable {
     }
     if (!good) {
       const retryAfterMs = retryAfter(headers['retry-after']);
-      throw statusFailure(status, statusText, wordsOf(plain.toString()), where, retryAfterMs === undefined ? {} : { retryAfterMs });
+      throw statusFailure(status, statusText, wordsOf(where.redact(plain.toString())), where, retryAfterMs === undefined ? {} : { retryAfterMs });
     }
     if (kind === 'text') return plain.toString();
     if (kind === 'bytes' || (kind === 'auto' && (plain.length === 0 || !isJson(headers['content-type'])))) return Uint8Array.from(plain);
     try {
       return JSON.parse(plain.toString().replace(/^\uFEFF/, '')) as unknown;
     } catch (cause) {
-      throw unusable(`the answer is not JSON (${messageOf(cause)}): ${wordsOf(plain.subarray(0, 200).toString()) || 'it is empty'}`, where);
+      // The platform's words repeat a piece of it, which may be a piece of a key.
+      const [fault] = messageOf(cause).split(',');
+      const begins = wordsOf(where.redact(plain.subarray(0, SHOWN).toString())).slice(0, 200);
+      throw unusable(`the answer is not JSON (${fault}): ${begins || 'it is empty'}`, where);
     }
   }
 

@@ -26,6 +26,11 @@ export function shown({ origin, pathname }: URL): string {
   return `${origin}${pathname}`;
 }
 
+/** What failed, for programs. */
+function placeOf({ method, url, attempts, redact }: Where): Record<string, unknown> {
+  return { url: redact(shown(url)), method, attempts };
+}
+
 /** Longest words of a server that are repeated, in characters. */
 const MOST_WORDS = 500;
 
@@ -37,7 +42,7 @@ export function connectionFailure(thrown: unknown, where: Where): Failure {
   const make = (kind: EmbeddingErrorCode, text: string, transient: boolean): Failure => {
     // Another error in its place: the library's holds what was received, which may repeat what was sent.
     const cause = Object.assign(new Error(where.redact(reason)), code !== undefined && { code });
-    const details = { url: shown(where.url), method: where.method, attempts: where.attempts, ...(code !== undefined && { code }) };
+    const details = { ...placeOf(where), ...(code !== undefined && { code }) };
     const message = where.redact(`${where.method} ${shown(where.url)}: ${text}`);
     return { error: new EmbeddingError(kind, message, { retryable: kind !== 'INVALID_ARGUMENT' && transient, details, cause }), transient };
   };
@@ -74,14 +79,14 @@ export function statusFailure(status: number, statusText: string, words: string,
   const code = status === 429 ? 'RATE_LIMITED' : status >= 500 || status === 408 || status === 425 ? 'BACKEND_UNAVAILABLE' : 'BACKEND_REJECTED';
   const said = words === '' ? '' : `: ${words}`;
   const message = where.redact(`${where.method} ${shown(where.url)}: ${`${status} ${statusText}`.trim()}${said}`);
-  const all = { url: shown(where.url), method: where.method, attempts: where.attempts, status, ...details };
+  const all = { ...placeOf(where), status, ...details };
   return new EmbeddingError(code, message, { retryable: code !== 'BACKEND_REJECTED', details: all });
 }
 
 /** An answer that is not what it says that it is. */
 export function unusable(what: string, where: Where): EmbeddingError {
   const message = where.redact(`${where.method} ${shown(where.url)}: ${what}`);
-  return new EmbeddingError('BACKEND_REJECTED', message, { details: { url: shown(where.url), method: where.method } });
+  return new EmbeddingError('BACKEND_REJECTED', message, { details: placeOf(where) });
 }
 
 /** What a server says in the body of an error: its message, where it is JSON as the usual ones send it. */

@@ -1,7 +1,7 @@
 import { types } from 'node:util';
 
 import { invalid, requireString, requireWhole, show } from '../call/input';
-import { isInstance, optionReader } from '../call/options';
+import { isInstance, optionReader, type Given, type Names } from '../call/options';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from './monitor';
 
 /** Longest name of an operation, in characters; see `src/metrics.rs`. */
@@ -17,7 +17,33 @@ export interface MonitoredOptions {
   batchSize?: ((...args: any[]) => number) | undefined;
 }
 
-const readOptions = optionReader<MonitoredOptions>({ name: true, monitor: true, batchSize: true });
+/** Options of {@link profiled}. */
+export interface ProfiledOptions extends MonitoredOptions {
+  /** Told of each call that took at least `slowMs`. What it throws is ignored. */
+  onProfile?: ((profile: CallProfile) => void) | undefined;
+  /** Milliseconds, from 0. Default 0: told of every call. */
+  slowMs?: number | undefined;
+}
+
+/** What a call has taken. */
+export interface CallProfile {
+  /** What the operation is called. */
+  name: string;
+  /** Milliseconds. */
+  duration: number;
+  /** Milliseconds that the processors were busy with the whole process meanwhile. */
+  cpu: number;
+  /** Bytes that the process held more, or less, afterwards. */
+  memoryGrowth: number;
+  success: boolean;
+}
+
+const MONITORED: Names<MonitoredOptions> = { name: true, monitor: true, batchSize: true };
+const readOptions = optionReader(MONITORED);
+const readProfiled = optionReader<ProfiledOptions>({ ...MONITORED, onProfile: true, slowMs: true });
+
+/** Told, when a call begins, of its operation; gives what is told when it has ended. */
+type Watch = (monitor: PerformanceMonitor, name: string) => (duration: number, success: boolean) => void;
 
 /** What decorates a method, in the standard's way and in TypeScript's older one (`experimentalDecorators`). */
 export interface MonitoredDecorator {
@@ -39,7 +65,36 @@ export interface MonitoredDecorator {
  * `@monitored()`, `@monitored('name')` or `@monitored({ name, monitor, batchSize: (texts) => texts.length })`.
  */
 export function monitored(nameOrOptions: string | MonitoredOptions = {}): MonitoredDecorator {
-  const { name: given, monitor, batchSize } = readOptions(typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions);
+  return decorator(readOptions(typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions));
+}
+
+/**
+ * {@link monitored}, which records time and memory, and beside it the time that the processors were busy with this process
+ * while the method ran: as the operation `name.cpu`. Other work of the process at that time counts there, too.
+ *
+ * `@profiled()`, `@profiled('name')` or `@profiled({ name, monitor, batchSize, slowMs: 500, onProfile: (profile) => … })`.
+ */
+export function profiled(nameOrOptions: string | ProfiledOptions = {}): MonitoredDecorator {
+  const { onProfile, slowMs = 0, ...given } = readProfiled(typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions);
+  if (onProfile !== undefined && typeof onProfile !== 'function') throw invalid(`onProfile is ${show(onProfile)}, not a function of the profile`);
+  if (typeof slowMs !== 'number' || !(slowMs >= 0)) throw invalid(`slowMs is ${show(slowMs)}, not a number of milliseconds from 0`);
+  return decorator(given, (monitor, name) => {
+    const [before, held] = [process.cpuUsage(), process.memoryUsage.rss()];
+    return (duration, success) => {
+      const { user, system } = process.cpuUsage(before);
+      const cpu = (user + system) / 1000;
+      monitor.record(`${[...name].slice(0, MAX_NAME - '.cpu'.length).join('')}.cpu`, cpu, { success });
+      if (!onProfile || duration < slowMs) return;
+      try {
+        onProfile({ name, duration, cpu, memoryGrowth: process.memoryUsage.rss() - held, success });
+      } catch {
+        // Who is told is no reason to fail the call.
+      }
+    };
+  });
+}
+
+function decorator({ name: given, monitor, batchSize }: Given<MonitoredOptions>, watch?: Watch): MonitoredDecorator {
   if (given !== undefined) {
     const length = [...requireString('The name', given)].length;
     if (length === 0 || length > MAX_NAME) throw invalid(`The name has ${length} characters: pass 1 to ${MAX_NAME}`);
@@ -55,8 +110,16 @@ export function monitored(nameOrOptions: string | MonitoredOptions = {}): Monito
         name ??= nameOf(self, key, wrapped);
         const own = monitor ?? getGlobalMonitor();
         const items = itemsOf(own, name, batchSize, args);
+        const over = watch?.(own, name);
         const timer = own.startTimer(name);
-        const fail = (error: unknown) => void timer.stop({ error: error ?? new Error(String(error)) });
+        const succeed = () => {
+          const duration = timer.stop({ batchSize: items });
+          over?.(duration, true);
+        };
+        const fail = (error: unknown) => {
+          const duration = timer.stop({ error: error ?? new Error(String(error)) });
+          over?.(duration, false);
+        };
         let result: unknown;
         try {
           result = Reflect.apply(method, self, args);
@@ -65,13 +128,13 @@ export function monitored(nameOrOptions: string | MonitoredOptions = {}): Monito
           throw error;
         }
         if (!isPlainPromise(result)) {
-          timer.stop({ batchSize: items });
+          succeed();
           return result;
         }
         // Another promise, because who looks at one has handled its rejection, which is the caller's to do.
         const settled = result.then(
           (value) => {
-            timer.stop({ batchSize: items });
+            succeed();
             return value;
           },
           (error: unknown) => {
@@ -89,7 +152,7 @@ export function monitored(nameOrOptions: string | MonitoredOptions = {}): Monito
     const context = typeof second === 'object' && second !== null ? (second as ClassMethodDecoratorContext) : undefined;
     const method = context ? first : third?.value;
     const isMethod = typeof method === 'function' && (!context || context.kind === 'method');
-    if (!isMethod) throw invalid('@monitored() decorates methods only');
+    if (!isMethod) throw invalid(`@${watch ? 'profiled' : 'monitored'}() decorates methods only`);
     if (context) return wrap(method as () => unknown, context.name);
     third!.value = wrap(method as () => unknown, second as string | symbol);
     return undefined;

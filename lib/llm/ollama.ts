@@ -1,0 +1,345 @@
+import { EmbeddingError } from '../call/errors';
+import { invalid, isArray, show } from '../call/input';
+import { checkWatch, type Watch } from '../call/limits';
+import { instanceOr, optionReader, record, refused, untouched, type Given } from '../call/options';
+import { addressOf, type Address } from '../http/address';
+import { HttpClient, type HttpClientOptions } from '../http/client';
+import { redactor } from '../http/secrets';
+import { InferenceCache, type InferenceCacheOptions, type InferenceSetOptions, type MonitorTimer, type PerformanceMonitor } from '../index';
+import { flag, monitorOf } from '../parallel/options';
+import { canonicalJson } from '../results/canonical-json';
+import { limited, limitedStream } from './limited';
+import { piecesOf, resultOf, vectorsOf, type Kept, type OllamaChunk, type OllamaResult, type Source } from './ollama-answer';
+import {
+  chatRequest, checkSettings, generateRequest, readCall, readChat, readSettings,
+  type OllamaCallOptions, type OllamaChatOptions, type OllamaMessage, type OllamaPrompt, type OllamaRequest, type OllamaSettings,
+} from './ollama-options';
+import { SharedCalls } from './shared-calls';
+
+/** Options of {@link OllamaClient}. */
+export interface OllamaClientOptions {
+  /** Where Ollama listens. Default `'http://localhost:11434'`. */
+  baseUrl?: string | URL | undefined;
+  /** The model of calls that name none. */
+  model?: string | undefined;
+  /** Whether results are kept, and looked up. Default `true`. */
+  useCache?: boolean | undefined;
+  /** Where they are kept: a cache to share, or options of one of its own. Default: one of its own, in memory. */
+  cache?: InferenceCache | InferenceCacheOptions | undefined;
+  /** What requests go over: a client to share, or options of one of its own. */
+  http?: HttpClient | HttpClientOptions | undefined;
+  /** Options of calls that do not say otherwise. */
+  defaults?: OllamaSettings | undefined;
+  /** Sent with each request: a key, for a server behind one (`{ authorization: 'Bearer …' }`). In no message, and no key of the cache. */
+  headers?: Record<string, string> | undefined;
+  /** Who is told of the time of every call (`ollama.generate`, `.chat`, `.embed`, `.list`). Default: the global one; `false`: nobody. */
+  monitor?: PerformanceMonitor | false | undefined;
+}
+
+/** Options of {@link OllamaClient.embed}. */
+export interface OllamaEmbedOptions {
+  /** Default: the client's. */
+  model?: string | undefined;
+  /** Default `'30m'`. */
+  keepAlive?: string | number | undefined;
+  /** Default: the client's. */
+  useCache?: boolean | undefined;
+  /** Ends the call at once, with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Longest time for all of it, in milliseconds. Default: no limit but the network's. */
+  timeoutMs?: number | undefined;
+}
+
+/** Options of {@link OllamaClient.list}. */
+export interface OllamaListOptions {
+  /** Ends the call at once, with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Longest time for all of it, in milliseconds. Default: no limit but the network's. */
+  timeoutMs?: number | undefined;
+}
+
+/** A model that the server has. */
+export interface OllamaModel {
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** Of its content. */
+  digest: string;
+  /** As the server writes it. */
+  modifiedAt: string;
+  /** Family, parameters, quantisation: as the server names them. */
+  details: Record<string, unknown>;
+}
+
+const readOptions = optionReader<OllamaClientOptions>({
+  baseUrl: true,
+  model: true,
+  useCache: true,
+  cache: instanceOr(InferenceCache, untouched),
+  http: instanceOr(HttpClient, untouched),
+  defaults: readSettings,
+  headers: headersIn,
+  monitor: true,
+});
+const readEmbed = optionReader<OllamaEmbedOptions>({ model: true, keepAlive: true, useCache: true, signal: untouched, timeoutMs: true });
+const readList = optionReader<OllamaListOptions>({ signal: untouched, timeoutMs: true });
+
+/** Texts of one request for embeddings. */
+const BATCH = 128;
+/** How long {@link OllamaClient.isAvailable} waits, in milliseconds. */
+const PATIENCE_MS = 4500;
+
+/**
+ * A client of Ollama that remembers: what was asked before, of whatever process that shares the cache, is answered without
+ * a server; and what is asked by many at the same time, once. An abort ends the request when nobody else waits for it.
+ * Failures are not kept.
+ *
+ * Needs `undici`, an optional peer: 7 or later.
+ */
+export class OllamaClient implements AsyncDisposable {
+  readonly #url: string;
+  readonly #model: string | undefined;
+  readonly #useCache: boolean;
+  readonly #cache: InferenceCache;
+  readonly #http: HttpClient;
+  readonly #defaults: Given<OllamaSettings>;
+  readonly #headers: Record<string, string>;
+  readonly #monitor: PerformanceMonitor | undefined;
+  readonly #shared = new SharedCalls<{ value: Kept; fromCache: boolean }>();
+  /** What is its own, and closed with it. */
+  readonly #own: { close(): Promise<void> }[] = [];
+  #closed: Promise<void> | undefined;
+
+  /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option; `BACKEND_UNAVAILABLE` where undici is not installed. */
+  constructor(options: OllamaClientOptions = {}) {
+    const { baseUrl = 'http://localhost:11434', model, useCache = true, cache, http, defaults = {}, headers = {}, monitor } = readOptions(options);
+    const { url, authorization } = urlOf(baseUrl);
+    this.#url = `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+    if (model !== undefined && (typeof model !== 'string' || model === '')) throw refused('model', `${show(model)} is not the name of a model`);
+    this.#model = model;
+    this.#useCache = flag('useCache', useCache);
+    this.#defaults = defaults as Given<OllamaSettings>;
+    checkSettings(this.#defaults, (name) => `defaults.${name}`);
+    this.#headers = { ...(authorization !== undefined && { authorization }), ...headers };
+    this.#monitor = monitorOf(monitor);
+    this.#http = this.#ownedOr(HttpClient, 'http', http, (given) => new HttpClient(given));
+    this.#cache = this.#ownedOr(InferenceCache, 'cache', cache, (given) => new InferenceCache(given ?? { monitor: this.#monitor }));
+  }
+
+  /**
+   * Has a model go on from a prompt. `stream: true`: the pieces as they come; the request begins with the first one, and
+   * the result is kept when the stream has ended well. Leaving it ends the request.
+   * @throws `EmbeddingError` `BACKEND_REJECTED` with the server's words, for a model that does not exist, say;
+   * `BACKEND_UNAVAILABLE`, `RATE_LIMITED`, `TIMED_OUT`, `ABORTED`, `CLOSED`; `INVALID_ARGUMENT`, `INVALID_CONFIG`.
+   */
+  generate(prompt: string | OllamaPrompt, options: OllamaCallOptions & { stream: true }): AsyncGenerator<OllamaChunk, void, void>;
+  generate(prompt: string | OllamaPrompt, options?: OllamaCallOptions & { stream?: false | undefined }): Promise<OllamaResult>;
+  generate(prompt: string | OllamaPrompt, options: OllamaCallOptions = {}): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void> {
+    return this.#call('generate', options, readCall, (model, given) => generateRequest(prompt, model, given));
+  }
+
+  /** Has a model answer messages. Otherwise as {@link generate}. */
+  chat(messages: readonly OllamaMessage[], options: OllamaChatOptions & { stream: true }): AsyncGenerator<OllamaChunk, void, void>;
+  chat(messages: readonly OllamaMessage[], options?: OllamaChatOptions & { stream?: false | undefined }): Promise<OllamaResult>;
+  chat(messages: readonly OllamaMessage[], options: OllamaChatOptions = {}): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void> {
+    return this.#call('chat', options, readChat, (model, given) => chatRequest(messages, model, given));
+  }
+
+  /** A vector for each text, in order: those that are known from the cache, the others from the server. */
+  async embed(texts: string | readonly string[], options: OllamaEmbedOptions = {}): Promise<number[][]> {
+    const given: Given<OllamaSettings & OllamaEmbedOptions> = { ...this.#defaults, ...readEmbed(options) };
+    checkSettings(given);
+    const limits = checkWatch(given);
+    const all = textsOf(texts);
+    const { useCache = this.#useCache, keepAlive = '30m' } = given;
+    const model = this.#modelOr(given.model);
+    this.#requireOpen();
+    return this.#timed('embed', all.length, () => limited(limits, (signal) => this.#embed(all, { model, keep_alive: keepAlive }, useCache, signal)));
+  }
+
+  /** The models that the server has. */
+  async list(options: OllamaListOptions = {}): Promise<OllamaModel[]> {
+    const limits = checkWatch(readList(options));
+    this.#requireOpen();
+    return this.#timed('list', 1, () => limited(limits, (signal) => this.#list(signal)));
+  }
+
+  /** Whether Ollama answers there: known within five seconds. Never throws. */
+  async isAvailable(): Promise<boolean> {
+    try {
+      this.#requireOpen();
+      await limited({ timeoutMs: PATIENCE_MS }, (signal) => this.#list(signal, 1));
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Waits for what runs, and closes what is its own: not a cache or an {@link HttpClient} that it was given. */
+  close(): Promise<void> {
+    return (this.#closed ??= (async () => {
+      for (const own of this.#own) await own.close();
+    })());
+  }
+
+  /** The same as {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #ownedOr<T extends { close(): Promise<void> }, O>(type: new (options: O) => T, name: string, given: T | O | undefined, make: (options: O | undefined) => T): T {
+    if (given instanceof type) return given;
+    if (typeof given === 'boolean') throw refused(name, `${show(given)} is neither an instance of ${type.name} nor its options`);
+    const own = make(given as O | undefined);
+    this.#own.push(own);
+    return own;
+  }
+
+  #modelOr(model: string | undefined): string {
+    const name = model ?? this.#defaults.model ?? this.#model;
+    if (name === undefined) throw invalid('There is no model: pass one as an option, or to the constructor');
+    return name;
+  }
+
+  #requireOpen(): void {
+    if (this.#closed) throw new EmbeddingError('CLOSED', 'The client is closed: make a new one');
+  }
+
+  /** A call that generates: what is wrong with one that streams is thrown, since there is no promise yet. */
+  #call<O extends OllamaCallOptions>(
+    name: string,
+    options: O,
+    read: (options: unknown) => Given<O>,
+    requestFor: (model: string, given: Given<O>) => OllamaRequest,
+  ): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void> {
+    let stream = false;
+    try {
+      const given = { ...this.#defaults, ...read(options) };
+      stream = flag('stream', given.stream ?? false);
+      checkSettings(given);
+      const limits = checkWatch(given as Watch<never>);
+      const request = requestFor(this.#modelOr(given.model), given);
+      const asked = { ...request, setting: this.#settingOf(request, given), useCache: given.useCache ?? this.#useCache };
+      this.#requireOpen();
+      if (!stream) return this.#timed(name, 1, () => this.#answer(asked, limits));
+      return this.#stream(name, asked, limits);
+    } catch (error) {
+      if (stream) throw error;
+      return Promise.reject(error as Error);
+    }
+  }
+
+  #settingOf({ params, modality }: OllamaRequest, { cacheType, ttlSeconds }: Given<OllamaSettings>): InferenceSetOptions {
+    const type = cacheType ?? (modality === 'image' ? 'vision_inference' : 'text_inference');
+    return { type, modality, params: { server: this.#url, ...params }, ...(ttlSeconds !== undefined && { ttlSeconds }) };
+  }
+
+  async #answer(asked: Asked, limits: Watch<never>): Promise<OllamaResult> {
+    const { content, setting, useCache } = asked;
+    if (!useCache) return { ...(await limited(limits, (signal) => this.#ask(asked, signal))), fromCache: false };
+    const key = canonicalJson({ content, setting }, 'request');
+    const { value, joined } = await this.#shared.run(key, limits, (signal) => this.#cache.getOrCompute(content, setting, () => this.#ask(asked, signal)));
+    // Everybody has a copy.
+    return { ...(joined ? structuredClone(value.value) : value.value), fromCache: joined || value.fromCache };
+  }
+
+  async #ask({ path, body }: Asked, signal: AbortSignal): Promise<Kept> {
+    const url = `${this.#url}${path}`;
+    return resultOf(await this.#http.post<unknown>(url, { ...body, stream: false }, { headers: this.#headers, signal }), this.#source(url));
+  }
+
+  #stream(name: string, asked: Asked, limits: Watch<never>): AsyncGenerator<OllamaChunk, void, void> {
+    let timer: MonitorTimer | undefined;
+    const begin = (signal: AbortSignal) => {
+      timer = this.#monitor?.startTimer(`ollama.${name}`);
+      return this.#pieces(asked, signal);
+    };
+    return limitedStream(limits, begin, (error) => timer?.stop(error === undefined ? {} : { error }));
+  }
+
+  async *#pieces({ path, body, content, setting, useCache }: Asked, signal: AbortSignal): AsyncGenerator<OllamaChunk, void, void> {
+    const { ttlSeconds: _, ...key } = setting;
+    const found = useCache ? await this.#cache.get<Kept>(content, key) : null;
+    if (found) return yield { ...found.value, done: true, fromCache: true };
+    const url = `${this.#url}${path}`;
+    const stream = await this.#http.post<AsyncIterable<Uint8Array>>(url, { ...body, stream: true }, { headers: this.#headers, signal, as: 'stream' });
+    for await (const { piece, result } of piecesOf(stream, this.#source(url))) {
+      // Before the last piece is given: who has that may leave. What cannot be kept is answered all the same.
+      if (result && useCache) await this.#cache.set(content, result, setting).catch(() => {});
+      yield { ...result, response: piece.content, message: piece, done: result !== undefined, fromCache: false };
+    }
+  }
+
+  async #embed(texts: string[], about: { model: string; keep_alive: string | number }, useCache: boolean, signal: AbortSignal): Promise<number[][]> {
+    const url = `${this.#url}/api/embed`;
+    const params = { server: this.#url, path: '/api/embed', model: about.model };
+    const lookup = (text: string) => ({ content: text === '' ? { text } : text, type: 'embedding', params, semantic: false });
+    const unique = [...new Set(texts)];
+    const found = useCache ? await this.#cache.getMany<number[]>(unique.map(lookup)) : [];
+    const vectors = new Map(unique.map((text, at) => [text, found[at]?.value]));
+    const missing = unique.filter((text) => vectors.get(text) === undefined);
+    const batches = Array.from({ length: Math.ceil(missing.length / BATCH) }, (_, at) => missing.slice(at * BATCH, (at + 1) * BATCH));
+    await Promise.all(batches.map(async (input) => {
+      const answer = await this.#http.post<unknown>(url, { ...about, input }, { headers: this.#headers, signal });
+      const made = vectorsOf(answer, input.length, this.#source(url));
+      input.forEach((text, at) => vectors.set(text, made[at]));
+      if (useCache) await this.#cache.setMany(input.map((text, at) => ({ ...lookup(text), value: made[at] }))).catch(() => {});
+    }));
+    return texts.map((text) => [...vectors.get(text)!]);
+  }
+
+  async #list(signal: AbortSignal, retryAttempts?: number): Promise<OllamaModel[]> {
+    const url = `${this.#url}/api/tags`;
+    const answer = await this.#http.get<{ models?: unknown } | null>(url, { headers: this.#headers, signal, retryAttempts });
+    const models = answer?.models;
+    if (!isArray(models)) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: the answer is ${show(answer)} without models: is it Ollama that listens there?`, { details: { url } });
+    return models.map((model) => {
+      const { name, size, digest, modified_at, details } = model as Record<string, unknown>;
+      return { name: String(name), size: Number(size), digest: String(digest), modifiedAt: String(modified_at), details: (details ?? {}) as Record<string, unknown> };
+    });
+  }
+
+  #source(url: string): Source {
+    return { url, redact: redactor(this.#headers, new URL(url)) };
+  }
+
+  #timed<T>(name: string, batchSize: number, work: () => Promise<T>): Promise<T> {
+    return this.#monitor ? this.#monitor.measure(`ollama.${name}`, work, { batchSize }) : work();
+  }
+}
+
+/** The same as {@link OllamaClient}. */
+export const OptimizedOllamaClient: typeof OllamaClient = OllamaClient;
+/** The same as {@link OllamaClient}. */
+export type OptimizedOllamaClient = OllamaClient;
+
+/** A request, and how its result is kept. */
+interface Asked extends OllamaRequest {
+  setting: InferenceSetOptions;
+  useCache: boolean;
+}
+
+function urlOf(given: unknown): Address {
+  try {
+    return addressOf(given);
+  } catch (error) {
+    throw refused('baseUrl', (error as EmbeddingError).message);
+  }
+}
+
+function headersIn(value: unknown, path: string): Record<string, string> {
+  const headers = record(value, path);
+  for (const [name, each] of Object.entries(headers)) {
+    if (typeof each !== 'string') throw refused(`${path}.${name}`, `${show(each)} is not a string`);
+  }
+  return headers as Record<string, string>;
+}
+
+function textsOf(texts: unknown): string[] {
+  if (typeof texts === 'string') return [texts];
+  if (!isArray(texts)) throw invalid(`The texts are ${show(texts)}, not an array of strings`);
+  return Array.from(texts, (text, index) => {
+    if (typeof text !== 'string') throw invalid(`Text ${index} is ${show(text)}, not a string`, { index });
+    return text;
+  });
+}
