@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::batch::optimizer::OptimizerOptions;
-use crate::batch::pace::Pacer;
+use crate::batch::sizing::BatchSizer;
 use crate::cache::{CacheOptions, Precision};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
@@ -145,7 +145,7 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             None => Batching::default(),
             Some(Value::Bool(false)) => Batching::Fixed,
             Some(Value::Object(options)) => {
-                Batching::Learning(optimizer("batchOptimizer.", options, Pacer::defaults())?)
+                Batching::Learning(optimizer("batchOptimizer.", options, BatchSizer::defaults())?)
             }
             Some(other) => return read.wrong("batchOptimizer", other, "options, a DynamicBatchOptimizer or false"),
         },

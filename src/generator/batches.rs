@@ -10,7 +10,7 @@ use super::memo::{About, Known};
 use super::session::Busy;
 use super::tally::{Ran, Stage, Tally};
 use crate::batch::Plan;
-use crate::batch::pace::{Pace, Pacer};
+use crate::batch::sizing::{BatchSizer, SizeChoice};
 use crate::cancel::Cancel;
 use crate::embedding::Tokens;
 use crate::error::Error;
@@ -40,8 +40,8 @@ pub(super) struct Batches {
     pub slots: Vec<usize>,
     pub tokens: Vec<Tokens>,
     pub plan: Mutex<Plan>,
-    pub pacer: Arc<Pacer>,
-    /// Most rows of a batch, whatever the pacer thinks.
+    pub sizer: Arc<BatchSizer>,
+    /// Most rows of a batch, whatever the sizer says.
     pub max_rows: usize,
     /// Batches that are meant to run at a time.
     pub lanes: usize,
@@ -60,33 +60,33 @@ impl Work for Batches {
         if self.cancel.check().is_err() {
             return false;
         }
-        let Some((rows, pace)) = self.next() else { return false };
+        let Some((rows, choice)) = self.next() else { return false };
         // Nobody listens any more when the call was dropped; then it is cancelled, too.
-        self.finished.send(self.run_rows(&rows, pace)).ok();
+        self.finished.send(self.run_rows(&rows, choice)).ok();
         true
     }
 }
 
 impl Batches {
-    /// The rows of the next batch: as many as are fastest, as far as memory allows. With the pace to learn from, if the
+    /// The rows of the next batch: as many as are fastest, as far as memory allows. With the choice to learn from, if the
     /// batch is a full one and other lanes are busy, too.
-    fn next(&self) -> Option<(Vec<usize>, Option<Pace>)> {
+    fn next(&self) -> Option<(Vec<usize>, Option<SizeChoice>)> {
         let started = Instant::now();
         let share =
             self.own.as_ref().map_or(u64::MAX, |own| own.share(self.lanes)).min(self.governor.share(self.lanes));
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = plan.longest()?;
-        let pace = self.pacer.next(longest);
+        let choice = self.sizer.next(longest);
         let row = self.model.bytes(1, longest).max(1);
-        let rows = pace.rows.min(self.max_rows).min(self.governor.most_rows()).min((share / row) as usize).max(1);
-        let full = rows == pace.rows && plan.left() > rows * self.lanes;
+        let rows = choice.rows.min(self.max_rows).min(self.governor.most_rows()).min((share / row) as usize).max(1);
+        let full = rows == choice.rows && plan.left() > rows * self.lanes;
         let taken = plan.take(rows);
         drop(plan);
         self.tally.done(Stage::Plan, started, taken.len());
-        Some((taken, full.then_some(pace)))
+        Some((taken, full.then_some(choice)))
     }
 
-    fn run_rows(&self, rows: &[usize], pace: Option<Pace>) -> Vec<Row> {
+    fn run_rows(&self, rows: &[usize], choice: Option<SizeChoice>) -> Vec<Row> {
         let batch: Vec<&Tokens> = rows.iter().map(|&row| &self.tokens[row]).collect();
         let longest = batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or_default();
         let waiting = Instant::now();
@@ -115,9 +115,9 @@ impl Batches {
                 success: vectors.is_ok(),
                 machine: self.governor.machine(),
             });
-            if let Some(pace) = pace {
+            if let Some(choice) = choice {
                 let nth = self.nth.fetch_add(1, Ordering::Relaxed);
-                self.pacer.record(pace, rows.len(), total, ms, vectors.is_ok(), nth);
+                self.sizer.record(choice, rows.len(), total, ms, vectors.is_ok(), nth);
             }
         }
         match vectors {

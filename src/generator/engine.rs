@@ -19,7 +19,7 @@ use super::session::Busy;
 use super::tally::{Answered, Stage, Tally};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;
-use crate::batch::pace::Pacer;
+use crate::batch::sizing::BatchSizer;
 use crate::cache::{Boarding, EmbeddingCache};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
@@ -48,7 +48,7 @@ pub(super) struct Engine {
     learned: Option<Learned>,
     tokenizer: Tokenizer,
     prompts: Prompts,
-    pub pacer: Arc<Pacer>,
+    pub sizer: Arc<BatchSizer>,
     pub max_rows: usize,
     governor: Arc<Governor>,
     tally: Arc<Tally>,
@@ -110,7 +110,7 @@ impl Engine {
         // Where a vector depends on the other rows of its batch, there are none.
         let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
         let most = |longest| (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize;
-        let pacer = options.batching.pacer(options.budget, most)?;
+        let sizer = options.batching.sizer(options.budget, most)?;
         governor.settle();
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
@@ -119,8 +119,8 @@ impl Engine {
         let store = Store::new(&options.state_dir, path.as_deref(), info, lanes.count());
         let learned = store.map(|store| {
             let (overhead, batches) = store.read().unwrap_or_default();
-            pacer.restore(batches);
-            Learned { store, overhead, kept: Mutex::new((pacer.samples(), Instant::now())) }
+            sizer.restore(batches);
+            Learned { store, overhead, kept: Mutex::new((sizer.samples(), Instant::now())) }
         });
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
@@ -129,7 +129,7 @@ impl Engine {
             learned,
             tokenizer,
             prompts: files.prompts().clone(),
-            pacer: Arc::new(pacer),
+            sizer: Arc::new(sizer),
             max_rows,
             governor,
             tally,
@@ -169,16 +169,16 @@ impl Engine {
     fn is_worth_keeping(&self) -> bool {
         let Some(learned) = &self.learned else { return false };
         let (samples, at) = *lock(&learned.kept);
-        at.elapsed() >= KEEP_EVERY && self.pacer.samples() >= samples + WORTH_KEEPING
+        at.elapsed() >= KEEP_EVERY && self.sizer.samples() >= samples + WORTH_KEEPING
     }
 
     /// Keeps what was learned, if there is something new. Blocks until it is on the disk.
     pub fn keep_learned(&self) {
         let Some(learned) = &self.learned else { return };
         let mut kept = lock(&learned.kept);
-        let samples = self.pacer.samples();
+        let samples = self.sizer.samples();
         if samples != kept.0 {
-            learned.store.write(self.overhead(), self.pacer.state());
+            learned.store.write(self.overhead(), self.sizer.state());
         }
         *kept = (samples, Instant::now());
     }
@@ -192,9 +192,9 @@ impl Engine {
     pub fn forecast(&self, items: usize, tokens: usize) -> Forecast {
         let info = self.model.info();
         let tokens = tokens.min(info.max_length);
-        let outlook = self.pacer.outlook_of(tokens).at_most(self.max_rows);
+        let outlook = self.sizer.outlook_of(tokens).at_most(self.max_rows);
         let basis = Basis {
-            speed: self.pacer.speed(tokens).or_else(|| self.tally.speed()),
+            speed: self.sizer.speed(tokens).or_else(|| self.tally.speed()),
             overhead: self.overhead(),
             lanes: self.lanes.count(),
             dimensions: info.dimensions,
@@ -370,7 +370,7 @@ impl Engine {
             slots,
             tokens,
             plan: Mutex::new(Plan::new(lengths)),
-            pacer: Arc::clone(&self.pacer),
+            sizer: Arc::clone(&self.sizer),
             max_rows,
             lanes: self.lanes.count().min(parallel),
             own,

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::pace::Outlook;
+use crate::batch::sizing::Outlook;
 
 /// Standard deviations on each side of 95 of 100.
 const SIGMAS: f64 = 1.96;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
-use crate::batch::pace::{Learned, Outlook, Pacer, SizeChange};
+use crate::batch::sizing::{BatchSizer, Learned, Outlook, SizeChange};
 use crate::cache::EmbeddingCache;
 use crate::cancel::{Cancel, HookGuard};
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
@@ -71,12 +71,12 @@ pub enum Batching {
 }
 
 impl Batching {
-    /// What chooses the sizes; `most` as for [`Pacer::learning`].
-    fn pacer(&self, budget: Budget, most: impl Fn(usize) -> usize) -> Result<Pacer> {
+    /// What chooses the sizes; `most` as for [`BatchSizer::learning`].
+    fn sizer(&self, budget: Budget, most: impl Fn(usize) -> usize) -> Result<BatchSizer> {
         match self {
-            Self::Fixed => Ok(Pacer::fixed(budget)),
-            Self::Learning(learning) => Pacer::learning(budget, *learning, most),
-            Self::Shared(optimizer) => Ok(Pacer::shared(budget, Arc::clone(optimizer))),
+            Self::Fixed => Ok(BatchSizer::fixed(budget)),
+            Self::Learning(learning) => BatchSizer::learning(budget, *learning, most),
+            Self::Shared(optimizer) => Ok(BatchSizer::shared(budget, Arc::clone(optimizer))),
         }
     }
 
@@ -92,7 +92,7 @@ impl Batching {
 
 impl Default for Batching {
     fn default() -> Self {
-        Self::Learning(Pacer::defaults())
+        Self::Learning(BatchSizer::defaults())
     }
 }
 
@@ -231,7 +231,7 @@ impl Generator {
     /// # Errors
     /// `INVALID_CONFIG` for options of batching and memory that contradict each other.
     pub fn new(options: GeneratorOptions) -> Result<Self> {
-        options.batching.pacer(options.budget, |_| usize::MAX)?;
+        options.batching.sizer(options.budget, |_| usize::MAX)?;
         let strategies = options.memory.clone().map(|memory| MemoryProcessor::new(memory, 0.0)).transpose()?;
         let governor = Governor::new(options.memory_limit, strategies);
         governor.on_shortage(Box::new(|_| {
@@ -276,12 +276,12 @@ impl Generator {
 
     /// What was learned about batches of the loaded model.
     pub fn learned(&self) -> Vec<Learned> {
-        self.state().engine.as_ref().map(|engine| engine.pacer.learned()).unwrap_or_default()
+        self.state().engine.as_ref().map(|engine| engine.sizer.learned()).unwrap_or_default()
     }
 
     /// Sizes of batches that have changed since this was asked for the last time.
     pub fn size_changes(&self) -> Vec<SizeChange> {
-        self.state().engine.as_ref().map(|engine| engine.pacer.changes()).unwrap_or_default()
+        self.state().engine.as_ref().map(|engine| engine.sizer.changes()).unwrap_or_default()
     }
 
     /// How the latest batches went.
@@ -292,15 +292,15 @@ impl Generator {
     /// How large batches like the latest one are now, and how large they are best, as far as that is known.
     pub fn outlook(&self) -> Outlook {
         let engine = self.state().engine.clone();
-        let of = |pacer: &Pacer, max_rows| pacer.outlook().at_most(max_rows);
+        let of = |sizer: &BatchSizer, max_rows| sizer.outlook().at_most(max_rows);
         match engine {
-            Some(engine) => of(&engine.pacer, engine.max_rows),
+            Some(engine) => of(&engine.sizer, engine.max_rows),
             // Such options were accepted when the generator was made.
             None => self
                 .options
                 .batching
-                .pacer(self.options.budget, |_| usize::MAX)
-                .map_or_else(|_| Outlook::default(), |pacer| of(&pacer, usize::MAX)),
+                .sizer(self.options.budget, |_| usize::MAX)
+                .map_or_else(|_| Outlook::default(), |sizer| of(&sizer, usize::MAX)),
         }
     }
 
@@ -321,7 +321,7 @@ impl Generator {
     pub fn optimize(&self) {
         let engine = self.state().engine.clone();
         if let Some(engine) = engine {
-            engine.pacer.optimize();
+            engine.sizer.optimize();
         }
         self.governor.relieve();
     }

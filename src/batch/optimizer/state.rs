@@ -3,13 +3,19 @@
 
 use serde_json::Value;
 
-use super::{BatchOptimizer, MOST, OptimizerOptions, Phase, candidates};
+use super::candidates::candidates;
+use super::change_point::{self, ChangeDetector, MOST_RAISED};
+use super::failures::{Failures, MOST_CONFIRMED};
+use super::noise;
+use super::options::{MOST, OptimizerOptions};
+use super::resources::Resources;
+use super::{BatchOptimizer, Phase};
 use crate::error::{Error, Result};
 
 /// Raised when states mean something else than before.
 const VERSION: u64 = 1;
 
-/// Sizes that there are beliefs about, at most.
+/// Sizes that something is known about, at most.
 const MOST_ARMS: usize = 4096;
 
 /// Largest number of batches that is counted. More than will ever run, and no sum of such overflows.
@@ -70,50 +76,57 @@ impl BatchOptimizer {
         whole("minSamples", min_samples, 0, MOST_ITEMS)?;
         whole("the number of records", self.history.len(), 0, history.min(self.samples))?;
         whole("history", history, 0, MOST_ITEMS)?;
-        let lowered = self.lowered.iter().flat_map(|lowered| [lowered.from, lowered.to]);
-        // What a streak of failures keeps is of the same kind as what is believed now.
-        let streak = self.streak.iter();
-        if self.streak.as_ref().is_some_and(|streak| streak.sizes.is_empty() || streak.sizes.len() > MOST_ARMS) {
-            return Err("its streak has no sizes, or too many".into());
+        let Resources { ceiling, memory, cpu, lowered, relaxed } = &self.resources;
+        let ChangeDetector { up, down, residuals, threshold } = &self.changes;
+        let Failures { experiment, bracket } = &self.failures;
+        let tried = experiment.iter().flat_map(|one| [Some(one.failed), one.succeeded]).flatten();
+        if experiment.is_some_and(|one| one.succeeded.is_some_and(|size| size >= one.failed)) {
+            return Err("a size that succeeded is not smaller than the one that failed".into());
         }
-        let arms = || self.arms.iter().chain(self.streak.iter().flat_map(|streak| &streak.arms));
-        let failed = streak.flat_map(|streak| streak.sizes.iter().copied().chain([streak.base]));
-        let sizes = [self.initial, self.base, self.current, self.ceiling].into_iter();
-        for size in sizes.chain(lowered).chain(failed).chain(arms().map(|arm| arm.size)) {
+        let between = bracket.iter().flat_map(|one| [one.fits, one.too_large, one.before]);
+        if bracket.is_some_and(|one| one.fits >= one.too_large) {
+            return Err("a size that fits is not smaller than the one that is too large".into());
+        }
+        let lowered_to = lowered.iter().flat_map(|lowered| [lowered.from, lowered.to]);
+        let sizes = [self.initial, self.incumbent, self.current, *ceiling].into_iter();
+        for size in sizes.chain(lowered_to).chain(tried).chain(between).chain(self.arms.iter().map(|arm| arm.size)) {
             whole("a size", size, min_size, max_size)?;
         }
         let batches = match self.phase {
             Phase::Gather => 0,
             Phase::Search(batches) | Phase::Hold(batches) => batches,
         };
-        for count in [self.samples, batches, self.relaxed, self.lowered.map_or(0, |lowered| lowered.records)] {
+        let successes = bracket.map_or(0, |bracket| bracket.successes);
+        for count in [self.samples, batches, *relaxed, successes, lowered.map_or(0, |lowered| lowered.records)] {
             whole("a number of batches", count, 0, MOST_BATCHES)?;
         }
-        whole("the number of sizes", arms().count(), 0, 2 * MOST_ARMS)?;
-        whole("the number of surprises", self.surprises.len(), 0, 24)?;
-        whole("the number of residuals", self.residuals.len(), 0, 3)?;
-        for arms in [Some(&self.arms), self.streak.as_ref().map(|streak| &streak.arms)].into_iter().flatten() {
-            let mut known: Vec<usize> = arms.iter().map(|arm| arm.size).collect();
-            known.sort_unstable();
-            if known.windows(2).any(|pair| pair[0] == pair[1]) {
-                return Err("it believes two things about one size".into());
-            }
+        whole(
+            "a number of retries",
+            bracket.map_or(0, |bracket| bracket.confirmed as usize),
+            0,
+            MOST_CONFIRMED as usize,
+        )?;
+        whole("the number of sizes", self.arms.len(), 0, MOST_ARMS)?;
+        whole("the number of residuals", self.noise.residuals.len(), 0, noise::RESIDUALS)?;
+        whole("the number of residuals", residuals.len(), 0, change_point::RESIDUALS)?;
+        let mut known: Vec<usize> = self.arms.iter().map(|arm| arm.size).collect();
+        known.sort_unstable();
+        if known.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("it knows two things about one size".into());
         }
-        for arm in arms() {
+        for arm in &self.arms {
             number("a logarithm of a throughput", arm.mean, -100.0, 100.0)?;
             number("the weight of a size", arm.weight, 0.0, 1e3)?;
         }
-        for level in [Some(self.level), self.streak.as_ref().map(|streak| streak.level)].into_iter().flatten() {
-            number("the level", level, -100.0, 100.0)?;
+        number("the level", self.level, -100.0, 100.0)?;
+        for value in self.noise.residuals.iter().chain(residuals) {
+            number("a residual", *value, -1e3, 1e3)?;
         }
-        for value in self.surprises.iter().chain(&self.residuals) {
-            number("a surprise", *value, -1e3, 1e3)?;
-        }
-        number("the calm", self.calm, 1.0, 3.0)?;
-        for value in [self.drift.0, self.drift.1, self.held_ms, self.lost_ms] {
+        number("the threshold", *threshold, 1.0, MOST_RAISED)?;
+        for value in [*up, *down, self.held_ms, self.regret_ms] {
             number("a sum", value, 0.0, MOST * 1e3)?;
         }
-        let usages = [self.cpu, self.memory, self.lowered.map(|lowered| lowered.before)].into_iter();
+        let usages = [*cpu, *memory, lowered.map(|lowered| lowered.before)].into_iter();
         let recorded = self.history.iter().flat_map(|record| [record.cpu, record.memory]);
         for usage in usages.chain(recorded).flatten() {
             number("a usage", usage, 0.0, 100.0)?;
@@ -208,11 +221,11 @@ mod tests {
             changed("/current", json!(-1)),
             changed("/current", json!(0)),
             changed("/current", json!(129)),
-            changed("/base", json!(1.5)),
-            changed("/ceiling", json!(null)),
+            changed("/incumbent", json!(1.5)),
+            changed("/resources/ceiling", json!(null)),
             changed("/level", json!(null)),
             changed("/level", json!(1e6)),
-            changed("/calm", json!(0)),
+            changed("/changes/threshold", json!(0)),
             changed("/heldMs", json!(-1)),
             changed("/phase", json!("sleep")),
             changed("/phase", json!({ "hold": u64::MAX })),
@@ -231,7 +244,7 @@ mod tests {
             changed("/options/aggressiveness", json!(7)),
             more("/arms", 1),
             more("/arms", 100_000),
-            more("/surprises", 30),
+            more("/noise", 30),
             more("/history", 1000),
         ] {
             let error = result.unwrap_err();

@@ -33,12 +33,12 @@ const SHORT_EVERY: usize = 8;
 const USUAL: usize = 128;
 
 /// Chooses how many rows a batch has.
-pub struct Pacer {
+pub struct BatchSizer {
     budget: Budget,
     learners: Learners,
     /// Tokens of the longest text of the batch that was chosen last.
     longest: AtomicUsize,
-    /// The sizes that [`Pacer::changes`] has told, by learner.
+    /// The sizes that [`BatchSizer::changes`] has told, by learner.
     told: Mutex<Vec<usize>>,
 }
 
@@ -53,7 +53,7 @@ enum Learners {
 
 /// How many rows a batch may have, and what is learned from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Pace {
+pub struct SizeChoice {
     /// At least 1.
     pub rows: usize,
     class: usize,
@@ -102,7 +102,7 @@ pub struct Learned {
     pub samples: usize,
 }
 
-impl Pacer {
+impl BatchSizer {
     /// Always the same budget.
     pub fn fixed(budget: Budget) -> Self {
         Self::of(budget, Learners::None)
@@ -128,7 +128,7 @@ impl Pacer {
         Ok(Self::of(budget, Learners::Own((0..CLASSES).map(learner).collect::<Result<_>>()?)))
     }
 
-    /// Options for [`Pacer::learning`] where the user gives none.
+    /// Options for [`BatchSizer::learning`] where the user gives none.
     pub fn defaults() -> OptimizerOptions {
         // A try is one batch of a like size: it may come twice as often as where nothing is known about its cost.
         OptimizerOptions { max_size: MOST_ROWS, aggressiveness: 0.6, ..OptimizerOptions::default() }
@@ -140,18 +140,18 @@ impl Pacer {
     }
 
     fn of(budget: Budget, learners: Learners) -> Self {
-        let pacer = Self { budget, learners, longest: AtomicUsize::new(USUAL), told: Mutex::default() };
-        *pacer.told.lock().unwrap_or_else(PoisonError::into_inner) =
-            pacer.all().map(|(_, learner)| lock(learner).settled()).collect();
-        pacer
+        let sizer = Self { budget, learners, longest: AtomicUsize::new(USUAL), told: Mutex::default() };
+        *sizer.told.lock().unwrap_or_else(PoisonError::into_inner) =
+            sizer.all().map(|(_, learner)| lock(learner).settled()).collect();
+        sizer
     }
 
     /// What the next batch may be, whose longest row has `longest` tokens.
-    pub fn next(&self, longest: usize) -> Pace {
+    pub fn next(&self, longest: usize) -> SizeChoice {
         self.longest.store(longest, Ordering::Relaxed);
         let class = class_of(longest);
         let size = self.learner(class).map_or(0, |learner| lock(learner).current());
-        Pace { rows: self.rows(longest, size), class, size }
+        SizeChoice { rows: self.rows(longest, size), class, size }
     }
 
     /// How many rows a batch has whose longest has `longest` tokens, where its learner is for `size`; at least 1.
@@ -270,16 +270,16 @@ impl Pacer {
 
     /// Learns from a batch that was as large as it might be: `rows` rows with so many tokens in all, padding not
     /// counted, took `ms`. `nth` tells apart batches of a call.
-    pub fn record(&self, pace: Pace, rows: usize, tokens: usize, ms: f64, success: bool, nth: usize) {
-        if rows != pace.rows || ms < SHORT_MS && success && !nth.is_multiple_of(SHORT_EVERY) {
+    pub fn record(&self, choice: SizeChoice, rows: usize, tokens: usize, ms: f64, success: bool, nth: usize) {
+        if rows != choice.rows || ms < SHORT_MS && success && !nth.is_multiple_of(SHORT_EVERY) {
             return;
         }
-        let Some(learner) = self.learner(pace.class) else { return };
+        let Some(learner) = self.learner(choice.class) else { return };
         // Memory is the governor's, and all sizes keep the cores busy alike.
         let record = Record {
-            size: pace.size,
+            size: choice.size,
             time_ms: ms,
-            items: pace.size as f64,
+            items: choice.size as f64,
             tokens: Some(tokens as f64),
             cpu: None,
             memory: None,
@@ -323,22 +323,22 @@ mod tests {
     #[test]
     fn begins_with_the_budget() {
         let budget = Budget::default();
-        let pacer = Pacer::learning(budget, Pacer::defaults(), |_| usize::MAX).unwrap();
+        let sizer = BatchSizer::learning(budget, BatchSizer::defaults(), |_| usize::MAX).unwrap();
         for longest in [5, 8, 13, 60, 64, 100, 128, 200, 256, 400, 512, 700, 8192, 1 << 20] {
-            assert_eq!(pacer.next(longest).rows.min(64), budget.rows(longest), "{longest}");
-            assert_eq!(Pacer::fixed(budget).next(longest).rows, budget.rows(longest));
+            assert_eq!(sizer.next(longest).rows.min(64), budget.rows(longest), "{longest}");
+            assert_eq!(BatchSizer::fixed(budget).next(longest).rows, budget.rows(longest));
         }
-        assert_eq!(pacer.next(0).rows.min(64), 64);
+        assert_eq!(sizer.next(0).rows.min(64), 64);
     }
 
     /// A machine on which a batch costs 1 ms, 20 µs per token, and beyond `edge` tokens four times as much.
-    fn run(pacer: &Pacer, longest: usize, edge: usize, batches: usize) -> Vec<usize> {
+    fn run(sizer: &BatchSizer, longest: usize, edge: usize, batches: usize) -> Vec<usize> {
         (0..batches)
             .map(|nth| {
-                let pace = pacer.next(longest);
-                let tokens = pace.rows * longest;
+                let choice = sizer.next(longest);
+                let tokens = choice.rows * longest;
                 let over = if tokens > edge { 4.0 } else { 1.0 };
-                pacer.record(pace, pace.rows, tokens, (2.0 + 0.02 * tokens as f64) * over, true, nth);
+                sizer.record(choice, choice.rows, tokens, (2.0 + 0.02 * tokens as f64) * over, true, nth);
                 tokens
             })
             .collect()
@@ -346,20 +346,20 @@ mod tests {
 
     #[test]
     fn each_class_finds_its_own_best() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
-        let (short, long) = (run(&pacer, 16, 4096, 1000), run(&pacer, 128, 300, 1000));
+        let sizer = BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |_| usize::MAX).unwrap();
+        let (short, long) = (run(&sizer, 16, 4096, 1000), run(&sizer, 128, 300, 1000));
         assert!(short[900..].iter().filter(|&&tokens| tokens > 2048 && tokens <= 4096).count() >= 90, "{short:?}");
         assert!(long[900..].iter().filter(|&&tokens| tokens == 256).count() >= 90, "{long:?}");
-        let learned: Vec<_> = pacer.learned().iter().map(|class| (class.longest, class.samples)).collect();
+        let learned: Vec<_> = sizer.learned().iter().map(|class| (class.longest, class.samples)).collect();
         assert_eq!(learned, [(16, 1000), (128, 1000)]);
         // The sizes that have changed are told once, with a reason.
-        let changes = pacer.changes();
+        let changes = sizer.changes();
         assert_eq!(
             changes.iter().map(|change| (change.longest, change.before)).collect::<Vec<_>>(),
             [(16, 32), (128, 4)]
         );
         assert!(changes.iter().all(|change| change.after != change.before && change.reason.contains("measured")));
-        assert_eq!(pacer.changes(), []);
+        assert_eq!(sizer.changes(), []);
         // What the tries have cost, in time: batches slower than the budget's own, against the same tokens at its speed.
         let ms = |tokens: usize| (2.0 + 0.02 * tokens as f64) * if tokens > 300 { 4.0 } else { 1.0 };
         let (spent, fixed): (f64, f64) = long
@@ -371,71 +371,71 @@ mod tests {
 
     #[test]
     fn goes_on_with_what_another_has_learned() {
-        let pacer = || Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
-        let taught = pacer();
+        let sizer = || BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |_| usize::MAX).unwrap();
+        let taught = sizer();
         run(&taught, 128, 300, 600);
-        let fresh = pacer();
+        let fresh = sizer();
         fresh.restore(serde_json::from_str(&taught.state().to_string()).unwrap());
         assert_eq!((fresh.learned(), fresh.samples()), (taught.learned(), 600));
         assert_eq!(fresh.next(128).rows, taught.next(128).rows);
         // Other options, and what is damaged, are left out; the rest is taken.
-        let other = Pacer::learning(Budget::default(), Pacer::defaults(), |_| 10).unwrap();
+        let other = BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |_| 10).unwrap();
         other.restore(taught.state());
         assert_eq!(other.learned(), []);
         let mut damaged = taught.state();
         damaged["7"]["current"] = 0.into();
         damaged["99"] = damaged["7"].clone();
         damaged["no class"] = Value::Null;
-        let unmoved = pacer();
+        let unmoved = sizer();
         unmoved.restore(damaged);
         unmoved.restore(Value::from("nonsense"));
         assert_eq!(unmoved.learned(), []);
-        assert_eq!(Pacer::fixed(Budget::default()).state(), Value::Null);
+        assert_eq!(BatchSizer::fixed(Budget::default()).state(), Value::Null);
     }
 
     #[test]
     fn knows_how_fast_what_it_has_learned_is() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
-        assert_eq!(pacer.speed(128), None);
-        run(&pacer, 128, usize::MAX, 600);
+        let sizer = BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |_| usize::MAX).unwrap();
+        assert_eq!(sizer.speed(128), None);
+        run(&sizer, 128, usize::MAX, 600);
         // 2 ms and 20 µs a token, at the size in use.
-        let tokens = (pacer.learned()[0].rows * 128) as f64;
+        let tokens = (sizer.learned()[0].rows * 128) as f64;
         let expected = (tokens / (2.0 + 0.02 * tokens) * 1e3).ln();
-        let (near, sure) = pacer.speed(128).unwrap();
+        let (near, sure) = sizer.speed(128).unwrap();
         assert!((near - expected).abs() < 0.1 && sure < 0.2, "{near} ± {sure}, {expected} expected");
-        let (far, unsure) = pacer.speed(1000).unwrap();
+        let (far, unsure) = sizer.speed(1000).unwrap();
         assert!(far == near && unsure > 3.0 * UNLIKE - 0.1, "{far} ± {unsure}");
     }
 
     #[test]
     fn tries_nothing_that_takes_too_much_memory_but_always_the_budget() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |longest| 600 / longest).unwrap();
+        let sizer = BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |longest| 600 / longest).unwrap();
         for longest in [16, 256, 1024] {
-            let most = run(&pacer, longest, usize::MAX, 300).into_iter().max().unwrap();
+            let most = run(&sizer, longest, usize::MAX, 300).into_iter().max().unwrap();
             assert!(most <= 600.max(longest), "{most} for {longest}");
         }
     }
 
     #[test]
     fn learns_nothing_from_batches_that_were_cut_short() {
-        let pacer = Pacer::learning(Budget::default(), Pacer::defaults(), |_| usize::MAX).unwrap();
-        let pace = pacer.next(64);
-        pacer.record(pace, pace.rows - 1, 64 * (pace.rows - 1), 5.0, true, 0);
-        assert_eq!(pacer.learned(), []);
-        pacer.record(pace, pace.rows, 64 * pace.rows, 0.5, true, 1);
-        assert_eq!(pacer.learned(), []);
-        pacer.record(pace, pace.rows, 64 * pace.rows, 0.5, true, 8);
-        assert_eq!(pacer.learned()[0].samples, 1);
+        let sizer = BatchSizer::learning(Budget::default(), BatchSizer::defaults(), |_| usize::MAX).unwrap();
+        let choice = sizer.next(64);
+        sizer.record(choice, choice.rows - 1, 64 * (choice.rows - 1), 5.0, true, 0);
+        assert_eq!(sizer.learned(), []);
+        sizer.record(choice, choice.rows, 64 * choice.rows, 0.5, true, 1);
+        assert_eq!(sizer.learned(), []);
+        sizer.record(choice, choice.rows, 64 * choice.rows, 0.5, true, 8);
+        assert_eq!(sizer.learned()[0].samples, 1);
     }
 
     #[test]
     fn an_optimizer_of_the_user_decides_within_the_budget() {
         let optimizer = BatchOptimizer::new(4, OptimizerOptions { min_samples: 1000, ..OptimizerOptions::default() });
         let optimizer = Arc::new(Mutex::new(optimizer.unwrap()));
-        let pacer = Pacer::shared(Budget::default(), Arc::clone(&optimizer));
-        assert_eq!([8, 64, 256, 1000].map(|longest| pacer.next(longest).rows), [4, 4, 2, 1]);
-        run(&pacer, 8, 4096, 3);
+        let sizer = BatchSizer::shared(Budget::default(), Arc::clone(&optimizer));
+        assert_eq!([8, 64, 256, 1000].map(|longest| sizer.next(longest).rows), [4, 4, 2, 1]);
+        run(&sizer, 8, 4096, 3);
         let samples = lock(&optimizer).samples();
-        assert_eq!((samples, pacer.learned()[0].rows), (3, 4));
+        assert_eq!((samples, sizer.learned()[0].rows), (3, 4));
     }
 }

@@ -1,5 +1,5 @@
-//! What is believed about the throughput of batch sizes: a Gaussian process over log₂(size), after Rasmussen & Williams,
-//! *Gaussian Processes for Machine Learning* (2006), algorithm 2.1.
+//! The throughput of batch sizes as a Gaussian process over log₂(size), after Rasmussen & Williams, *Gaussian Processes for
+//! Machine Learning* (2006), algorithm 2.1.
 //!
 //! Values are ln(throughput), relative to a level that only the caller knows.
 
@@ -14,7 +14,7 @@ const PRIOR_BELOW_BEST: f64 = 0.05;
 /// How far below the best a size counts as its measured value; whatever is slower is just slow. In ln(throughput).
 pub(super) const CLIP: f64 = 0.30;
 
-/// What is believed about one size. Values are ln(throughput) relative to the level.
+/// The records of one size. Values are ln(throughput) relative to the level.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arm {
@@ -24,17 +24,17 @@ pub(super) struct Arm {
     pub(super) weight: f64,
 }
 
-/// What is believed about the throughput of a size: its logarithm relative to the level.
+/// The posterior distribution of the throughput of a size: of its logarithm relative to the level.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Belief {
+pub(super) struct Posterior {
     pub(super) size: usize,
     pub(super) mean: f64,
     pub(super) deviation: f64,
 }
 
-impl Belief {
+impl Posterior {
     /// By how much this size is expected to beat `best`, where not beating it counts as nothing.
-    pub(super) fn improvement(&self, best: f64) -> f64 {
+    pub(super) fn expected_improvement(&self, best: f64) -> f64 {
         if self.deviation < 1e-9 {
             return (self.mean - best).max(0.0);
         }
@@ -45,7 +45,7 @@ impl Belief {
 
 /// What records of some sizes, `noise` the standard deviation of one, say about `sizes`. Whatever is far below the best
 /// counts as equally bad. Cubic in the number of sizes that ran; nothing without any.
-pub(super) fn beliefs(arms: &[Arm], noise: f64, sizes: &[usize]) -> Vec<Belief> {
+pub(super) fn posterior(arms: &[Arm], noise: f64, sizes: &[usize]) -> Vec<Posterior> {
     let Some(best) = arms.iter().map(|arm| arm.mean).max_by(f64::total_cmp) else { return Vec::new() };
     let prior = best - PRIOR_BELOW_BEST;
     let places: Vec<f64> = arms.iter().map(|arm| (arm.size as f64).log2()).collect();
@@ -60,14 +60,14 @@ pub(super) fn beliefs(arms: &[Arm], noise: f64, sizes: &[usize]) -> Vec<Belief> 
     cholesky(&mut factor, count);
     let values: Vec<f64> = arms.iter().map(|arm| arm.mean.max(best - CLIP) - prior).collect();
     let values = forward(&factor, values);
-    let believe = |&size: &usize| {
+    let at = |&size: &usize| {
         let place = (size as f64).log2();
         let near = forward(&factor, places.iter().map(|other| kernel(place - other)).collect());
         let mean = prior + near.iter().zip(&values).map(|(a, b)| a * b).sum::<f64>();
         let variance = kernel(0.0) - near.iter().map(|a| a * a).sum::<f64>();
-        Belief { size, mean, deviation: variance.max(0.0).sqrt() }
+        Posterior { size, mean, deviation: variance.max(0.0).sqrt() }
     };
-    sizes.iter().map(believe).collect()
+    sizes.iter().map(at).collect()
 }
 
 /// Covariance of two sizes `distance` octaves apart: a smooth part (squared exponential) and a rough one (Ornstein–
@@ -125,25 +125,25 @@ mod tests {
     #[test]
     fn is_sure_where_it_has_seen_and_unsure_elsewhere() {
         let arms = [arm(8, 0.0, 10.0), arm(32, -0.1, 10.0)];
-        let seen = beliefs(&arms, 0.05, &[8, 16, 32, 128]);
+        let seen = posterior(&arms, 0.05, &[8, 16, 32, 128]);
         assert!((seen[0].mean - 0.0).abs() < 0.01 && (seen[2].mean + 0.1).abs() < 0.01);
         assert!(seen[0].deviation < 0.02 && seen[1].deviation > 0.05 && seen[3].deviation > seen[1].deviation);
-        assert!(beliefs(&[], 0.05, &[8]).is_empty());
+        assert!(posterior(&[], 0.05, &[8]).is_empty());
     }
 
     #[test]
-    fn believes_noisy_records_less() {
-        let at = |noise| beliefs(&[arm(8, 0.0, 5.0), arm(9, 0.2, 1.0)], noise, &[9])[0].mean;
-        assert!(at(0.01) > 0.19 && at(0.5) < 0.15);
+    fn noisy_records_count_less() {
+        let at_9 = |noise| posterior(&[arm(8, 0.0, 5.0), arm(9, 0.2, 1.0)], noise, &[9])[0].mean;
+        assert!(at_9(0.01) > 0.19 && at_9(0.5) < 0.15);
     }
 
     #[test]
     fn expects_improvement_of_what_is_better_or_unknown() {
-        let belief = |mean, deviation| Belief { size: 1, mean, deviation }.improvement(0.0);
-        assert_eq!((belief(0.2, 0.0), belief(-0.2, 0.0)), (0.2, 0.0));
+        let improvement = |mean, deviation| Posterior { size: 1, mean, deviation }.expected_improvement(0.0);
+        assert_eq!((improvement(0.2, 0.0), improvement(-0.2, 0.0)), (0.2, 0.0));
         // At the mean: deviation × φ(0).
-        assert!((belief(0.0, 1.0) - 0.398_942).abs() < 1e-5);
-        assert!(belief(-0.1, 0.3) > belief(-0.1, 0.1) && belief(0.1, 0.1) > 0.1);
+        assert!((improvement(0.0, 1.0) - 0.398_942).abs() < 1e-5);
+        assert!(improvement(-0.1, 0.3) > improvement(-0.1, 0.1) && improvement(0.1, 0.1) > 0.1);
         assert!((normal_cdf(1.96) - 0.975_002).abs() < 1e-6 && (normal_cdf(-1.96) - 0.024_998).abs() < 1e-6);
     }
 }

@@ -2,11 +2,10 @@
 //!
 //! A batch costs rows × longest row, padding included, and beyond about a thousand tokens it also leaves the CPU's
 //! caches. So rows are sorted by length and filled up to a token budget, which serves short texts (many rows, to spread
-//! the cost of a run) and long ones (few rows) alike. How large that budget best is [`pace::Pacer`] learns.
+//! the cost of a run) and long ones (few rows) alike. How large that budget best is [`sizing::BatchSizer`] learns.
 
-mod belief;
 pub mod optimizer;
-pub mod pace;
+pub mod sizing;
 
 /// The limits of one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
