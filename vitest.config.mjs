@@ -21,8 +21,8 @@ export default defineConfig({
     testTimeout: 60_000,
     hookTimeout: 60_000,
     expect: { poll: { timeout: 30_000 } },
-    // Every file loads models of its own: two at a time are enough for two cores.
-    maxWorkers: 2,
+    // Many wait for processes, locks and clocks: four keep two cores busy.
+    maxWorkers: 4,
     projects: [
       { extends: true, resolve: { alias }, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm, shared, interfaces] } },
       { extends: true, resolve: { alias }, test: { name: 'shared', include: [shared] } },

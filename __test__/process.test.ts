@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { distance, hasShared, host, miniLm, model, ready, root, texts } from './support';
+import { distance, hasShared, host, miniLm, model, ready, root, texts, thorough } from './support';
 
 const program = (name: string) => join(root, '__test__', 'programs', name);
 const bert = model('bert-mean');
@@ -21,8 +21,9 @@ function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}): Promi
 }
 
 describe('the process ends cleanly', () => {
-  test('100 times with process.exit in the middle of inference', { timeout: 300_000 }, async () => {
-    const exits = Array.from({ length: 100 }, (_, i) => ['exit', bert, String(i % 20)]);
+  const times = thorough ? 100 : 20;
+  test(`${times} times with process.exit in the middle of inference`, { timeout: 300_000 }, async () => {
+    const exits = Array.from({ length: times }, (_, i) => ['exit', bert, String(i % 20)]);
     for (let i = 0; i < exits.length; i += 2) {
       const ended = await Promise.all(exits.slice(i, i + 2).map((args) => run(program('exit.cjs'), args)));
       for (const { code, err } of ended) expect({ code, err }).toEqual({ code: 7, err: '' });
@@ -31,7 +32,7 @@ describe('the process ends cleanly', () => {
 
   test.each(['exit-in-initialize', 'exit-while-worker-initializes'])('while a model loads: %s', { timeout: 120_000 }, async (how) => {
     // The library itself is loaded within a few milliseconds, somewhere in the first 100.
-    const often = Array.from({ length: 40 }, (_, i) => [how, bert, String(i * 3)]);
+    const often = Array.from({ length: thorough ? 40 : 8 }, (_, i) => [how, bert, String(i * (thorough ? 3 : 15))]);
     const large = hasShared ? [0, 20, 100, 250].map((after) => [how, miniLm, String(after)]) : [];
     const exits = [...often, ...large];
     for (let i = 0; i < exits.length; i += 2) {

@@ -16,6 +16,9 @@ export const host = readdirSync(join(root, 'npm')).find(
 /** The directory of a tiny model from `fixtures/make.py`. */
 export const model = (name: string) => join(root, 'fixtures', 'models', name);
 
+/** How often tests of rare moments try: `EMBEDCORE_THOROUGH=1`, as in CI, is five times as often. */
+export const thorough = process.env.EMBEDCORE_THOROUGH === '1';
+
 /** Real models and texts, where they lie beside the clone. */
 const shared = join(root, '..', 'shared');
 export const miniLm = join(shared, 'models', 'minilm');

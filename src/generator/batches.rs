@@ -4,10 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
 use super::memo::{About, Known};
-use super::session::Busy;
 use super::tally::{Ran, Stage, Tally};
 use crate::batch::Plan;
 use crate::batch::sizing::{BatchSizer, SizeChoice};
@@ -33,6 +32,9 @@ pub(super) struct Failure {
     /// Whether it is only this call that cannot have it, because of a limit of its own.
     pub own: bool,
 }
+
+/// Held by all that works for a call: closing waits for it.
+pub(super) type Busy = Arc<OwnedRwLockReadGuard<()>>;
 
 /// The batches of one call, run by the lanes.
 pub(super) struct Batches {

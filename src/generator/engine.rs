@@ -10,12 +10,11 @@ use rayon::prelude::*;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Distinct};
-use super::batches::{Batches, Failure, Row};
+use super::batches::{Batches, Busy, Failure, Row};
 use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
-use super::session::Busy;
 use super::tally::{Answered, Stage, Tally};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::Plan;

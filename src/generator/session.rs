@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio::sync::{RwLock, watch};
 
 use super::engine::Engine;
 use super::{CallOptions, Embedded, Inputs};
@@ -78,9 +78,6 @@ pub struct Session {
     calls: Arc<RwLock<()>>,
     _closed: HookGuard,
 }
-
-/// Held by all that works for a call: closing waits for it.
-pub(super) type Busy = Arc<OwnedRwLockReadGuard<()>>;
 
 impl Session {
     /// `without`: the error where there is no model. `stop` stops all its calls.

@@ -2,22 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Read};
+
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::config_files::{ConfigFiles, read_file};
 use super::content;
 use super::pooling::{Activation, Dense};
 use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-
-/// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
-pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
 
 /// The most tokens that any model is believed to read, as many as a text has at most.
 const MOST_TOKENS: usize = 1 << 20;
@@ -172,61 +169,6 @@ fn tokenizer(files: &mut ConfigFiles, model_type: Option<&str>) -> Result<(Vec<u
             "there is no such file, nor a vocabulary (vocab.txt, or vocab.json and merges.txt), and without its tokenizer the model cannot be used",
         )
     })
-}
-
-/// Reads configuration files and remembers what it read.
-pub(super) struct ConfigFiles {
-    pub root: PathBuf,
-    read: Vec<(String, Vec<u8>)>,
-}
-
-impl ConfigFiles {
-    /// Of the model at `root`.
-    pub fn at(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), read: Vec::new() }
-    }
-
-    /// The parsed file, or `None` when there is none.
-    pub fn json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
-        let path = self.root.join(name);
-        let Some(bytes) = read_file(&path)? else { return Ok(None) };
-        let parsed = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
-        self.remember(name, bytes);
-        Ok(Some(parsed))
-    }
-
-    /// The text of a file, or `None` when there is none.
-    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let path = self.root.join(name);
-        let Some(bytes) = read_file(&path)? else { return Ok(None) };
-        let text = String::from_utf8(bytes).map_err(|_| Error::model(&path, "it is not UTF-8 text"))?;
-        self.remember(name, text.clone().into_bytes());
-        Ok(Some(text))
-    }
-
-    /// Some files are read twice, for different reasons.
-    fn remember(&mut self, name: &str, bytes: Vec<u8>) {
-        if self.read.iter().all(|(other, _)| other != name) {
-            self.read.push((name.to_owned(), bytes));
-        }
-    }
-}
-
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
-    let read = || {
-        let mut bytes = Vec::new();
-        content::open(path)?.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_CONFIG_BYTES {
-            return Err(io::Error::other(format!("the file is larger than {} MB", MAX_CONFIG_BYTES >> 20)));
-        }
-        Ok(bytes)
-    };
-    match read() {
-        Ok(bytes) => content::check(path, &bytes).map(|()| Some(bytes)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(error) => Err(Error::model(path, error.to_string())),
-    }
 }
 
 /// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds

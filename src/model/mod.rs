@@ -1,6 +1,7 @@
 //! The models: where their files are, how they run, how hidden states become one vector.
 
 mod builtin;
+mod config_files;
 mod content;
 mod directory;
 mod graph;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 
-use super::directory::ConfigFiles;
+use super::config_files::ConfigFiles;
 
 /// The files that take the place of `tokenizer.json`, as far as a model has them.
 pub(super) const FILES: [&str; 4] = ["vocab.txt", "vocab.json", "merges.txt", "special_tokens_map.json"];

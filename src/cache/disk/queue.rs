@@ -9,13 +9,15 @@ use super::super::entry::Entry;
 use super::super::selection::Selection;
 use super::super::store::{Fault, Writer};
 use super::Shared;
-use super::writing::BATCH_ENTRIES;
 use crate::embedding::Key;
 
 /// What may wait in the queue before callers do. Bytes, because entries have any size; number, because small ones have
 /// a price, too.
 const QUEUE_ENTRIES: usize = 16_384;
 const QUEUE_BYTES: usize = 32 << 20;
+
+/// What one transaction writes at most: some ten milliseconds, for which other processes wait.
+pub(super) const BATCH_ENTRIES: usize = 1024;
 
 /// Keys that are remembered while the file cannot be written, some 150 bytes each. Beyond, what the file has from before
 /// is not believed any more, instead.

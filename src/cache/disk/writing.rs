@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use super::super::report::Event;
 use super::super::store::{self, Batch, Fault, Identity, Reader, Refusal, Writer};
 use super::Shared;
-use super::queue::{Call, Op, Phase, Trouble};
+use super::queue::{BATCH_ENTRIES, Call, Op, Phase, Trouble};
 use crate::host;
 
-/// What one transaction writes at most: some ten milliseconds, for which other processes wait.
-pub(super) const BATCH_ENTRIES: usize = 1024;
 const BATCH_BYTES: usize = 8 << 20;
 
 /// Of a file with a limit, what one transaction may add before older entries make room, and what a row takes at least.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::directory::MAX_CONFIG_BYTES;
+use super::config_files::MAX_CONFIG_BYTES;
 use super::{HubOptions, ModelOptions, Pooling, content, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
