@@ -18,6 +18,7 @@ const fixture = (name) => JSON.parse(readFileSync(join(root, 'fixtures', name), 
 const { development, heldOut } = fixture('near-pairs.json');
 const { paraphrases, traps, moreTraps } = fixture('near-prompts.json');
 const LISTS = [
+  ['near-everyday.json', fixture('near-everyday.json')],
   ['near-pairs.json, held out', heldOut],
   ['near-pairs.json, development', development],
   ['near-prompts.json', { same: paraphrases.map(([a, b]) => ['', a, b]), other: [...traps, ...moreTraps.map(([a, b]) => ['', a, b])] }],
