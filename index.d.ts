@@ -2181,7 +2181,10 @@ export type SemanticVectors = readonly ArrayLike<number>[] | {
 export interface SemanticOptions {
 	/** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
 	embed: SemanticEmbedder;
-	/** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+	/**
+	 * Least cosine of two prompts' vectors, 0–1. Default 0.5: vectors only find what is compared word by word, and tell questions
+	 * and their opposites apart at no threshold.
+	 */
 	threshold?: number | undefined;
 	/** How many of the nearest prompts are compared word by word, at most. Default 10. */
 	limit?: number | undefined;

@@ -22,7 +22,8 @@ interface Kinds {
   same: [string, string, string][];
   other: [string, string, string][];
 }
-const pairs = fixture<{ development: Kinds; heldOut: Kinds }>('near-pairs.json');
+type Parts = { development: Kinds; heldOut: Kinds };
+const lists = { 'near-pairs.json': fixture<Parts>('near-pairs.json'), 'near-everyday.json': fixture<Parts>('near-everyday.json') };
 
 function make(semantic: SemanticOptions, options: InferenceCacheOptions = {}): InferenceCache {
   const cache = new InferenceCache({ semantic, ...options });
@@ -92,8 +93,13 @@ test('with the built-in model, no trap answers at the default threshold', async 
   expect(near!.similarity).toBeLessThanOrEqual(1);
 });
 
-test.each(['development', 'heldOut'] as const)('at default settings, a hit means the same question: %s pairs', async (part) => {
-  const { same, other } = pairs[part];
+test.each([
+  ['near-pairs.json', 'development'],
+  ['near-pairs.json', 'heldOut'],
+  ['near-everyday.json', 'development'],
+  ['near-everyday.json', 'heldOut'],
+] as const)('at default settings, a hit means the same question: %s, %s pairs', async (list, part) => {
+  const { same, other } = lists[list][part];
   const cache = make({ embed: await ready({}) });
   const answers = async (kept: string, asked: string) => {
     const params = { kept, asked };
@@ -107,6 +113,32 @@ test.each(['development', 'heldOut'] as const)('at default settings, a hit means
   let right = 0;
   for (const [, a, b] of same) if (await answers(a, b)) right++;
   expect(right).toBeGreaterThanOrEqual(0.6 * same.length);
+});
+
+test('with the built-in model, most of the freely worded paraphrases pass at default settings', async () => {
+  const cache = make({ embed: await ready({}) });
+  let right = 0;
+  for (const [a, b] of paraphrases) {
+    const params = { a };
+    await cache.set(a, 1, { params });
+    if (await cache.get(b, { params })) right++;
+  }
+  expect(right).toBeGreaterThanOrEqual(0.6 * paraphrases.length);
+});
+
+test.each<[string, string, string]>([
+  ['another language', 'Wie lange dauert es mit Cache?', 'Wie lange dauert es ohne Cache?'],
+  ['the other direction in Japanese', '東京から大阪までの料金は?', '大阪から東京までの料金は?'],
+  ['one letter of a name', 'What is the port of ldap?', 'What is the port of ldaps?'],
+  ['an index', 'What is argv[0]?', 'What is argv[1]?'],
+  ['an operator', 'What does a && b mean?', 'What does a || b mean?'],
+  ['a digit', 'Is 1234567890 prime?', 'Is 1234567891 prime?'],
+  ['an emoji', 'What does 😀 mean?', 'What does 😁 mean?'],
+  ['a skin tone', 'What does 👍 mean?', 'What does 👍🏽 mean?'],
+  ['a word at the end of a long prompt', `${'Summarize this text in one line. '.repeat(400)}Thanks Anna!`, `${'Summarize this text in one line. '.repeat(400)}Thanks Anne!`],
+  ['a word at the end of 100 kB', `${'line after line '.repeat(6400)}one`, `${'line after line '.repeat(6400)}two`],
+])('what differs by %s is another question', async (_, a, b) => {
+  expect(await meet(make(blind), a, b)).toEqual([false, false]);
 });
 
 test('similarity is the cosine of the two vectors, and the threshold is one', async () => {

@@ -16,9 +16,11 @@ const usage = `node benchmark/near-results.mjs [--model DIR] [--threshold N]
 
 const fixture = (name) => JSON.parse(readFileSync(join(root, 'fixtures', name), 'utf8'));
 const { development, heldOut } = fixture('near-pairs.json');
+const everyday = fixture('near-everyday.json');
 const { paraphrases, traps, moreTraps } = fixture('near-prompts.json');
 const LISTS = [
-  ['near-everyday.json', fixture('near-everyday.json')],
+  ['near-everyday.json, held out', everyday.heldOut],
+  ['near-everyday.json, development', everyday.development],
   ['near-pairs.json, held out', heldOut],
   ['near-pairs.json, development', development],
   ['near-prompts.json', { same: paraphrases.map(([a, b]) => ['', a, b]), other: [...traps, ...moreTraps.map(([a, b]) => ['', a, b])] }],

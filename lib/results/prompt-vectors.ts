@@ -23,7 +23,10 @@ export type SemanticVectors = readonly ArrayLike<number>[] | { row(i: number): F
 export interface SemanticOptions {
   /** Makes the vectors: a generator, which is initialised if it is not, or a function that answers with one for each text. */
   embed: SemanticEmbedder;
-  /** Least cosine of two prompts' vectors, 0–1. Default 0.8. */
+  /**
+   * Least cosine of two prompts' vectors, 0–1. Default 0.5: vectors only find what is compared word by word, and tell questions
+   * and their opposites apart at no threshold.
+   */
   threshold?: number | undefined;
   /** How many of the nearest prompts are compared word by word, at most. Default 10. */
   limit?: number | undefined;
@@ -47,7 +50,7 @@ export class PromptVectors {
   readonly #model: string;
   readonly #latest = new Map<string, Promise<Float32Array>>();
 
-  constructor({ embed, threshold = 0.8, limit = 10, model = '' }: SemanticOptions) {
+  constructor({ embed, threshold = 0.5, limit = 10, model = '' }: SemanticOptions) {
     const wrong = (option: string, reason: string) => refused(`semantic.${option}`, reason);
     if (typeof embed !== 'function' && !isGenerator(embed)) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
     if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);

@@ -3,10 +3,27 @@
 use super::grammar::{AGREEING, AUXILIARIES, Form, NAMES, OTHER_PLURALS, QUESTION_WORDS, SAME, form, is_little};
 use super::tokens::{Case, Kind, Token};
 
-/// Whether the sentences are the same, word for word, but for what is explained. `fold`: capital letters say nothing.
-pub fn are_same(a: &[Token], b: &[Token], fold: bool) -> bool {
+/// What a writer's capital letters say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capitals {
+    /// What is a name.
+    Tell,
+    /// What is an abbreviation: even the first word has a small letter, and names have, too.
+    Abbreviate,
+    /// Nothing: there are none, or nothing else, or every word begins with one.
+    Idle,
+}
+
+/// Whether the sentences are the same, word for word, but for what is explained. `capitals`: of the one where they say less.
+pub fn are_same(a: &[Token], b: &[Token], capitals: Capitals) -> bool {
     // What is tried first differs by the side.
-    Comparison::new(a, b, fold).holds() || Comparison::new(b, a, fold).holds()
+    Comparison::new(a, b, capitals).holds() || Comparison::new(b, a, capitals).holds()
+}
+
+/// Whether the sentences are the same, and only words are others that mean the same.
+pub fn are_equal(a: &[Token], b: &[Token], capitals: Capitals) -> bool {
+    let comparison = Comparison::new(a, b, capitals);
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| comparison.same(a, b))
 }
 
 /// Longest run of words before a noun that may stand behind it.
@@ -32,7 +49,7 @@ impl Side {
 struct Comparison<'a> {
     a: &'a [Token],
     b: &'a [Token],
-    fold: bool,
+    capitals: Capitals,
     /// Whether both are questions: in those, a thing and several of its kind are the same. "Write a test" asks for one.
     question: bool,
     /// Which one has an "a" that waits for the plural in the other.
@@ -52,11 +69,11 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(a: &'a [Token], b: &'a [Token], fold: bool) -> Self {
+    fn new(a: &'a [Token], b: &'a [Token], capitals: Capitals) -> Self {
         let asks =
             |one: &[Token]| one.first().is_some_and(|first| first.is_in(QUESTION_WORDS) || first.is_in(AUXILIARIES));
         let (article, noun, verb, support, front, modifier) = (None, None, None, None, None, None);
-        Self { a, b, fold, question: asks(a) && asks(b), article, noun, noun_at: 0, verb, support, front, modifier }
+        Self { a, b, capitals, question: asks(a) && asks(b), article, noun, noun_at: 0, verb, support, front, modifier }
     }
 
     fn sides(&self, side: Side) -> (&'a [Token], &'a [Token]) {
@@ -102,15 +119,19 @@ impl<'a> Comparison<'a> {
     }
 
     fn same(&self, a: &Token, b: &Token) -> bool {
-        let case = self.fold
+        let initials = a.initial || b.initial || self.capitals == Capitals::Abbreviate;
+        let case = self.capitals == Capitals::Idle
             || a.case == b.case
-            || (a.initial || b.initial)
-                && [a.case, b.case].iter().all(|case| matches!(case, Case::Lower | Case::Title));
+            || a.spells_no_other_word()
+            || b.spells_no_other_word()
+            || initials && [a.case, b.case].iter().all(|case| matches!(case, Case::Lower | Case::Title));
         match (a.kind, b.kind) {
             (Kind::Exact, Kind::Exact) => {
                 let name = |word: &str| word.starts_with(char::is_uppercase) && !word.contains(['_', '/', '\\']);
                 a.word == b.word
-                    || self.fold && (name(&a.word) || name(&b.word)) && a.word.to_lowercase() == b.word.to_lowercase()
+                    || self.capitals != Capitals::Tell
+                        && (name(&a.word) || name(&b.word))
+                        && a.word.to_lowercase() == b.word.to_lowercase()
             }
             (Kind::Word, Kind::Word) if a.stands_for_base != b.stands_for_base => {
                 let (of, base) = if a.stands_for_base { (a, b) } else { (b, a) };

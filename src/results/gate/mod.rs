@@ -6,9 +6,10 @@
 //! The rule: two prompts are the same if they are equal word for word, in order, and every difference is explained. What
 //! explains a difference:
 //!
-//! - a rewrite of a whole sentence that keeps its meaning: politeness, "how can I" for "how do I", what stands in front,
-//!   see [`rewrites`];
-//! - capital letters, where one prompt has none at all;
+//! - courtesy, see [`courtesy`];
+//! - a rewrite of a whole sentence that keeps its meaning: "how can I" for "how do I", what stands in front, see [`rewrites`];
+//! - keywords that have their topic in front, or at the end;
+//! - capital letters, where one prompt leaves them out, or where they tell a word from no other, see [`Capitals`];
 //! - number: an "a" before a word in one prompt and its plural without "a" in the other, or "is the" and "are the";
 //! - a word and its synonym, in the same form.
 //!
@@ -16,63 +17,74 @@
 //! that tells two prompts apart; prompts in other languages pass if they differ in case and punctuation only.
 
 mod comparison;
+mod courtesy;
 mod grammar;
 mod rewrites;
 mod tokens;
 
-use comparison::are_same;
-use grammar::{NUMBERS, PREPOSITIONS};
-use rewrites::{is_courtesy, rewritten};
+use comparison::{Capitals, are_equal, are_same};
+use courtesy::is_courtesy;
+use grammar::{AUXILIARIES, NUMBERS, PREPOSITIONS, PRONOUNS, QUESTION_WORDS, is_little};
+use rewrites::rewritten;
 use tokens::{Case, Kind, Token, tokens};
 
 /// A prompt as it is compared.
 #[derive(Debug, Clone)]
 pub struct Question {
     sentences: Vec<Vec<Token>>,
-    /// Whether its writer uses no capital letters, or nothing else.
-    uncased: bool,
+    capitals: Capitals,
 }
 
 impl Question {
     pub fn of(text: &str) -> Self {
         let mut tokens = tokens(text);
-        let uncased = uncase(&mut tokens);
-        let sentences = tokens.split_inclusive(|token| token.ends);
-        let mut sentences: Vec<_> = sentences.map(|sentence| numbered(rewritten(sentence.to_vec()))).collect();
-        // Courtesy says nothing, unless nothing else is said.
-        if !sentences.iter().all(|sentence| is_courtesy(sentence)) {
-            sentences.retain(|sentence| !is_courtesy(sentence));
+        let capitals = capitals(&tokens);
+        if capitals == Capitals::Idle {
+            lower(&mut tokens);
         }
-        Self { sentences, uncased }
+        let sentences = || tokens.split_inclusive(|token| token.ends);
+        // Courtesy says nothing, unless nothing else is said.
+        let all = sentences().all(is_courtesy);
+        let said = sentences().filter(|sentence| all || !is_courtesy(sentence));
+        let sentences = said.map(|sentence| numbered(rewritten(sentence.to_vec()))).collect();
+        Self { sentences, capitals }
     }
 
     /// Whether the answer to one answers the other.
     pub fn asks_the_same(&self, other: &Self) -> bool {
-        let fold = self.uncased || other.uncased;
+        let capitals = self.capitals.max(other.capitals);
         let same = |a: &Vec<Token>, b: &Vec<Token>| {
-            are_same(a, b, fold)
-                || exchanged(b).is_some_and(|b| are_same(a, &b, fold))
-                || exchanged(a).is_some_and(|a| are_same(&a, b, fold))
+            are_same(a, b, capitals)
+                || exchanged(b).is_some_and(|b| are_same(a, &b, capitals))
+                || exchanged(a).is_some_and(|a| are_same(&a, b, capitals))
+                || topic_last(b).is_some_and(|b| are_equal(a, &b, capitals))
+                || topic_last(a).is_some_and(|a| are_equal(&a, b, capitals))
         };
         self.sentences.len() == other.sentences.len()
             && self.sentences.iter().zip(&other.sentences).all(|(a, b)| same(a, b))
     }
 }
 
-/// Whether capital letters say nothing: there are none, or nothing else, or every word begins with one.
-fn uncase(tokens: &mut [Token]) -> bool {
+/// What the capital letters of a prompt say.
+fn capitals(tokens: &[Token]) -> Capitals {
     let words = || tokens.iter().filter(|token| token.kind == Kind::Word && token.word != "i");
-    let all = |of: fn(&Token) -> bool| words().count() > 2 && words().all(of);
+    let enough = words().count() > 2;
     let none = tokens.iter().all(|token| {
         token.case == Case::Lower && (token.kind != Kind::Exact || !token.word.starts_with(char::is_uppercase))
     });
-    let uncased = none || all(|token| token.case != Case::Lower);
-    if uncased {
-        for token in tokens.iter_mut().filter(|token| token.kind == Kind::Word && token.case != Case::Mixed) {
-            token.case = Case::Lower;
-        }
+    if none || enough && words().all(|token| token.case != Case::Lower) {
+        return Capitals::Idle;
     }
-    uncased
+    let begins_small = tokens.first().is_some_and(|first| first.kind == Kind::Word && first.case == Case::Lower);
+    let abbreviates = words().all(|token| matches!(token.case, Case::Lower | Case::Upper));
+    if enough && begins_small && abbreviates { Capitals::Abbreviate } else { Capitals::Tell }
+}
+
+fn lower(tokens: &mut [Token]) {
+    let spelled = |token: &&mut Token| token.kind == Kind::Word && !matches!(token.case, Case::Mixed | Case::Compound);
+    for token in tokens.iter_mut().filter(spelled) {
+        token.case = Case::Lower;
+    }
 }
 
 /// With numbers and units as signs.
@@ -83,6 +95,24 @@ fn numbered(mut sentence: Vec<Token>) -> Vec<Token> {
         }
     }
     sentence
+}
+
+/// Fewest keywords of which the first may be the last as well. Of fewer, the order may say what is what: "milk chocolate".
+const FEWEST_KEYWORDS: usize = 4;
+
+/// "python convert a string to a date" → "convert a string to a date python": keywords and no sentence, with the topic in
+/// front or at the end.
+fn topic_last(sentence: &[Token]) -> Option<Vec<Token>> {
+    let speaks = |token: &Token| {
+        token.is_in(QUESTION_WORDS)
+            || token.is_in(AUXILIARIES)
+            || token.is_in(PRONOUNS)
+            || token.comma
+            || token.is("not")
+    };
+    let topic = sentence.first().filter(|topic| topic.kind != Kind::Sign && !is_little(&topic.word))?;
+    let keywords = sentence.len() >= FEWEST_KEYWORDS && !sentence.iter().any(speaks) && !is_little(&sentence[1].word);
+    keywords.then(|| sentence[1..].iter().chain([topic]).cloned().collect())
 }
 
 /// "between A and B" → "between B and A", "compare A with B" → "compare B with A".
@@ -170,6 +200,122 @@ mod tests {
         }
     }
 
+    #[test]
+    fn courtesy_says_nothing_wherever_it_stands() {
+        let question = "How do I prune a tree?";
+        for asked in [
+            "Quick question: how do I prune a tree?",
+            "Sorry to bother you, but how do I prune a tree?",
+            "Good morning! How do I prune a tree? Many thanks in advance.",
+            "Hey all, how do I prune a tree?",
+            "I need some help: how do I prune a tree?",
+            "Does anyone know how to prune a tree?",
+            "Could somebody explain to me how I can prune a tree?",
+            "Just wondering, how do I prune a tree? Thank you very much for your help!",
+            "I am trying to figure out how to prune a tree.",
+        ] {
+            assert!(same(question, asked), "{asked}");
+        }
+        assert!(same("Prune the tree.", "Could you please prune the tree for me?"));
+        for (a, b) in [
+            (question, "I know how to prune a tree."),
+            (question, "With help, how do I prune a tree?"),
+            (question, "In the morning, how do I prune a tree?"),
+            (question, "For a good friend, how do I prune a tree?"),
+            (question, "No thanks. How do I prune a tree, then?"),
+            ("Translate: how do I prune a tree?", "Translate: how do I prune the tree?"),
+            ("Help!", "Thanks!"),
+            ("Does anyone know the way?", "Does everyone know the way?"),
+            ("Can anyone become a judge?", "Become a judge."),
+            ("Is it good for me?", "Is it good?"),
+        ] {
+            assert!(!same(a, b), "{a} | {b}");
+        }
+    }
+
+    #[test]
+    fn capitals_tell_names_unless_their_writer_leaves_them_out() {
+        for (a, b) in [
+            ("how do I open a PDF in opera", "How do I open a PDF in Opera?"),
+            ("How do I push to Gitlab?", "How do I push to GitLab?"),
+            ("How do I style a page with css?", "How do I style a page with CSS?"),
+            ("Is UTF-8 a charset?", "is utf-8 a charset"),
+        ] {
+            assert!(same(a, b), "{a} | {b}");
+        }
+        for (a, b) in [
+            ("how do I set PATH in zsh", "How do I set path in zsh?"),
+            ("How do I clean LaTeX?", "How do I clean latex?"),
+            ("How do I learn Polish?", "Tell me: how do I learn polish?"),
+            ("Explain gitLab here.", "Explain GitLab here."),
+        ] {
+            assert!(!same(a, b), "{a} | {b}");
+        }
+    }
+
+    #[test]
+    fn keywords_may_have_their_topic_at_either_end() {
+        assert!(same("ansible restart a service", "restart a service ansible"));
+        assert!(same("sqlite dump one table", "dump one table sqlite"));
+        for (a, b) in [
+            ("milk chocolate", "chocolate milk"),
+            ("is bash a shell", "bash a shell is"),
+            ("bash to zsh", "zsh to bash"),
+            ("ruby call python code", "python call ruby code"),
+            ("ruby list all files", "list all files python"),
+        ] {
+            assert!(!same(a, b), "{a} | {b}");
+        }
+    }
+
+    #[test]
+    fn no_language_but_english_is_read() {
+        for text in [
+            "Wie installiere ich Docker auf Ubuntu?",
+            "¿Cómo instalo Docker en Ubuntu?",
+            "Comment installer Docker sur Ubuntu ?",
+            "Как установить Docker на Ubuntu?",
+            "東京から大阪までの料金はいくらですか?",
+            "怎么在 Ubuntu 上安装 Docker?",
+            "كيف أثبت Docker على Ubuntu؟",
+        ] {
+            assert!(same(text, &text.replace('?', "")), "{text}");
+        }
+        for (a, b) in [
+            ("Was ist Python?", "Was war Python?"),
+            ("Wie lange dauert es mit Cache?", "Wie lange dauert es ohne Cache?"),
+            ("Wer hat das Buch?", "Wer hat die Bücher?"),
+            ("¿Cómo voy a Madrid?", "¿Cómo voy de Madrid?"),
+            ("Où est le fichier ?", "Où sont les fichiers ?"),
+            ("Je peux le faire", "Je ne peux pas le faire"),
+            ("東京から大阪までの料金はいくらですか?", "大阪から東京までの料金はいくらですか?"),
+            ("这是对的吗?", "这不是对的吗?"),
+            ("Он пришёл?", "Она пришла?"),
+        ] {
+            assert!(!same(a, b), "{a} | {b}");
+        }
+    }
+
+    #[test]
+    fn signs_and_code_are_what_they_are() {
+        for (a, b) in [
+            ("What does 😀 mean?", "What does 😁 mean?"),
+            ("What does 👍 mean?", "What does 👍🏽 mean?"),
+            ("Is 1 < 2 true?", "Is 1 > 2 true?"),
+            ("What is 2^3?", "What is 3^2?"),
+            ("What is -5 + 3?", "What is 5 + 3?"),
+            ("What does x = y do?", "What does x == y do?"),
+            ("Why does f(a, b) fail?", "Why does f(b, a) fail?"),
+            ("Explain a[0].", "Explain a[1]."),
+            ("Explain `a b`.", "Explain `a  c`."),
+            ("What does *p++ do?", "What does (*p)++ do?"),
+            ("", " ?"),
+            ("", "a"),
+        ] {
+            assert!(!same(a, b), "{a} | {b}");
+        }
+    }
+
     /// The least of some times that it takes to compare two prompts of this many repetitions.
     fn seconds(part: &str, times: usize) -> f64 {
         let (a, b) = (part.repeat(times), format!("{}?", part.repeat(times)));
@@ -215,6 +361,12 @@ mod tests {
             "quickly ",
             "difference between ",
             "Hi. ",
+            "hi, ",
+            "so many thanks ",
+            "quick question: ",
+            "good morning, ",
+            "keyword ",
+            "GitHub ",
         ] {
             let (short, long) = (seconds(part, 250), seconds(part, 8_000));
             assert!(long < 256.0 * short + 0.1, "{part:?}: {short} s, then {long} s");
@@ -276,6 +428,26 @@ mod tests {
             same(&a, &b);
             same(&noise, &a);
             proptest::prop_assert!(same(&a, &a) && same(&noise, &noise));
+        }
+    }
+
+    proptest::proptest! {
+        /// Words of no language, so that no two of them are known to mean the same.
+        #[test]
+        fn one_letter_or_digit_makes_another_question(
+            words in proptest::collection::vec("[b-df-hj-np-tv-z0-9]{3,8}", 1..9),
+            which in proptest::prelude::any::<proptest::sample::Index>(),
+            letter in proptest::sample::select("bcdfghjklmnpqrtvwxz0123456789".chars().collect::<Vec<_>>()),
+        ) {
+            let text = words.join(" ");
+            let at = which.index(text.len());
+            if text.as_bytes()[at] != b' ' && !text[at..].starts_with(letter) {
+                let other = format!("{}{letter}{}", &text[..at], &text[at + 1..]);
+                for (front, end) in [("", ""), ("How do I use ", "?"), ("Please show me the ", " in Go.")] {
+                    let (a, b) = (format!("{front}{text}{end}"), format!("{front}{other}{end}"));
+                    proptest::prop_assert!(!same(&a, &b), "{} | {}", a, b);
+                }
+            }
         }
     }
 

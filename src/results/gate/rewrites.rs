@@ -7,13 +7,12 @@
 
 use std::sync::LazyLock;
 
+use super::courtesy::without_asides;
 use super::grammar::{AUXILIARIES, CONJUNCTIONS, DETERMINERS, PREPOSITIONS, QUESTION_WORDS, is_little, is_participle};
 use super::tokens::{Kind, Token};
 
 /// What only asks politely, and what stands for it. Taken away at the beginning, as long as there is any.
 const OPENINGS: &[(&str, &str)] = &[
-    ("hi|hello|hey ,", ""),
-    ("excuse me ,", ""),
     ("please|kindly", ""),
     ("can|could you ?please|kindly", ""),
     ("will|would you please|kindly", ""),
@@ -26,13 +25,27 @@ const OPENINGS: &[(&str, &str)] = &[
     ("i would like|love to know the", "give the"),
     ("i want|need to know the", "give the"),
     ("i wonder Q", "1"),
-    ("do you know Q", "1"),
-    ("do you have any idea Q", "1"),
+    ("do|would you ?happen ?to know Q", "1"),
+    ("do you have any idea|clue Q", "1"),
+    ("any idea|clue Q", "1"),
+    ("does|do|would anyone|anybody|someone|somebody ?here ?happen ?to know|remember Q", "1"),
+    (
+        "can|could|will|would anyone|anybody|someone|somebody ?please tell|show|explain|describe|clarify ?to ?me|us Q",
+        "1",
+    ),
+    ("just wondering Q", "1"),
+    ("wondering Q", "1"),
+    ("i am curious Q", "1"),
+    ("i am trying to understand|learn Q", "1"),
+    ("i am trying to find|figure out Q", "1"),
+    ("it would be great|nice|helpful if you could", ""),
+    ("i would be grateful if you could", ""),
+    ("i would appreciate it if you could", ""),
     ("may|can|could i ask ?you Q", "1"),
-    ("would you mind telling|explaining|showing ?to ?me|us Q", "1"),
+    ("would|do you mind telling|explaining|showing ?to ?me|us Q", "1"),
     ("let me|us know Q", "1"),
     ("tell|show|explain|describe ?to ?me|us Q", "1"),
-    ("help me|us ?to understand Q", "1"),
+    ("help me|us ?to understand|learn Q", "1"),
     ("understand Q", "1"),
     ("help me|us ?to V", "1"),
     ("i would like|love a|an", "give a"),
@@ -56,6 +69,10 @@ const RULES: &[(&str, &str)] = &[
     ("how do|can|could i|one", "how"),
     ("how does one", "how"),
     ("how to", "how"),
+    // As it stands behind "tell me".
+    ("how i|one can|could", "how"),
+    ("how (you|we) can|could", "how 1"),
+    ("how i V", "how 1"),
     ("how do|can|could (you|we)", "how 1"),
     ("how can|could * be Ven !by", "how 2 1"),
     ("what|which ?is ?the command|statement|syntax to V", "how 1"),
@@ -158,11 +175,10 @@ const PHRASES: &[(&[&str], &str)] = &[
     (&["turn", "off"], "disable"),
     (&["switch", "off"], "disable"),
     (&["have", "to"], "need to"),
+    (&["look", "for"], "search for"),
+    (&["set", "up"], "configure"),
+    (&["speed", "up"], "accelerate"),
 ];
-
-/// What only thanks, behind a comma or as a sentence of its own.
-const THANKS: &[&[&str]] =
-    &[&["thanks"], &["thank", "you"], &["thanks", "in", "advance"], &["thank", "you", "in", "advance"]];
 
 /// A piece of a pattern.
 enum Element {
@@ -293,10 +309,10 @@ const MOST_OPENINGS: usize = 8;
 
 /// A sentence as it is compared.
 pub fn rewritten(mut sentence: Vec<Token>) -> Vec<Token> {
-    sentence = without_closing(sentence);
+    sentence = without_asides(sentence);
     sentence = front_last(without_openings(sentence));
     // What stood in front may have hidden some.
-    sentence = with_phrases(without_openings(sentence));
+    sentence = with_phrases(without_beneficiary(without_openings(sentence)));
     for rule in REWRITES.iter() {
         sentence = rule.apply(&sentence).unwrap_or(sentence);
     }
@@ -313,20 +329,12 @@ fn without_openings(mut sentence: Vec<Token>) -> Vec<Token> {
     sentence
 }
 
-/// Whether it says nothing but thanks, or greets.
-pub fn is_courtesy(sentence: &[Token]) -> bool {
-    let is = |words: &[&str]| sentence.len() == words.len() && sentence.iter().zip(words).all(|(a, b)| a.is(b));
-    THANKS.iter().any(|words| is(words)) || ["hi", "hello", "hey"].iter().any(|word| is(&[word]))
-}
-
-fn without_closing(mut sentence: Vec<Token>) -> Vec<Token> {
-    if let Some(last) = sentence.iter().rposition(|token| token.comma)
-        && is_courtesy(&sentence[last + 1..])
-    {
-        sentence.truncate(last + 1);
-    }
-    while sentence.len() > 1 && sentence.last().is_some_and(|last| last.is("please")) {
-        sentence.pop();
+/// "do it for me" → "do it", where somebody is to do it; "is it bad for me" is another question than "is it bad".
+fn without_beneficiary(mut sentence: Vec<Token>) -> Vec<Token> {
+    let asks = sentence.first().is_none_or(|first| first.is_in(QUESTION_WORDS) || first.is_in(AUXILIARIES));
+    let length = sentence.len();
+    if !asks && length > 3 && sentence[length - 2].is("for") && sentence[length - 1].is_in(&["me", "us"]) {
+        sentence.truncate(length - 2);
     }
     sentence
 }

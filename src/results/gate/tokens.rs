@@ -1,5 +1,6 @@
 //! A prompt → words, numbers, signs, and what is in quotes. In time linear in its length.
 
+use super::courtesy::is_courtesy;
 use super::grammar::{AUXILIARIES, QUESTION_WORDS};
 
 /// A piece of the text.
@@ -36,9 +37,14 @@ pub enum Case {
     Title,
     /// All.
     Upper,
-    /// Others, too: "JavaScript".
+    /// Each part's first: "JavaScript".
+    Compound,
+    /// Others: "LaTeX".
     Mixed,
 }
+
+/// Fewest letters of a part of a compound, and of an abbreviation that spells no word.
+const PART: usize = 3;
 
 impl Token {
     fn new(word: impl Into<String>, kind: Kind, case: Case) -> Self {
@@ -53,6 +59,16 @@ impl Token {
     /// Whether it is a word of the language, and no name: these begin with a capital letter, as sentences do.
     pub fn is_plain(&self) -> bool {
         self.kind == Kind::Word && (self.case == Case::Lower || self.initial && self.case == Case::Title)
+    }
+
+    /// Whether its capital letters tell it from no word that is spelled alike: "PDF" cannot be pronounced, and nobody writes
+    /// "javascript" for anything else; but "PATH" and "path", "Polish" and "polish" are two things.
+    pub fn spells_no_other_word(&self) -> bool {
+        match self.case {
+            Case::Compound => true,
+            Case::Upper => self.word.len() >= PART && !self.word.contains(['a', 'e', 'i', 'o', 'u', 'y']),
+            _ => false,
+        }
     }
 
     /// Whether it is this word.
@@ -246,7 +262,12 @@ impl Lexer<'_> {
             '\n' => true,
             _ => false,
         };
-        sets_apart && self.ahead.part.is_some_and(|last| last > at)
+        sets_apart && self.ahead.part.is_some_and(|last| last > at) && !self.said_courtesy()
+    }
+
+    /// Whether the sentence so far is courtesy: "quick question: …".
+    fn said_courtesy(&self) -> bool {
+        self.tokens.rsplit(|token| token.ends).next().is_some_and(is_courtesy)
     }
 
     /// Where a quotation that begins at `at` ends. An apostrophe begins none inside of a word.
@@ -382,15 +403,28 @@ fn case(word: &str) -> Case {
         (true, false, _) => Case::Title,
         (false, false, _) => Case::Lower,
         (true, true, false) => Case::Upper,
+        (true, true, true) if is_compound(word) => Case::Compound,
         _ => Case::Mixed,
     }
+}
+
+/// "JavaScript", "GitHub": capital letters only where a part begins, and no part is short.
+fn is_compound(word: &str) -> bool {
+    let capital = |letter: char| letter.is_uppercase();
+    word.split_inclusive(capital)
+        .skip(1)
+        .map(|part| part.chars().filter(|letter| !capital(*letter)).count() + 1)
+        .all(|length| length >= PART)
+        && word.chars().all(char::is_alphabetic)
 }
 
 /// Names of programs: a capital letter behind a small one, a digit, an underscore, a path, a file, an address.
 fn is_code(word: &str) -> bool {
     let small = word.chars().next().is_some_and(char::is_lowercase);
+    // "utf-8" is a word and a number, as "UTF-8" is.
+    let mixed = |part: &str| part.contains(|c: char| c.is_ascii_digit()) && part.contains(char::is_lowercase);
     small && word.contains(char::is_uppercase)
-        || word.contains(|c: char| c.is_ascii_digit()) && word.contains(char::is_lowercase)
+        || word.split('-').any(mixed)
         || word.contains(['_', '/', '@', '#', '+', ':', '\\', '~', '.', '$'])
         || word.starts_with('-')
         || word.ends_with("--")
