@@ -110,7 +110,10 @@ test('names are values, too: the defaults of the classes', async () => {
   expect(usage).toBeGreaterThan(2 ** 20);
   expect(available).toBeGreaterThan(2 ** 20);
   expect(shouldCleanup).toBe(processor.getCurrentMemoryMetrics().memoryUsagePercent >= 80);
-  expect(EmbeddingConfig.memoryLimit).toBeGreaterThan(1);
+  // What the process holds already is part of what it may hold: a gigabyte is more than others take or free meanwhile.
+  const held = Buffer.alloc(2 ** 30, 1);
+  await expect.poll(() => EmbeddingConfig.memoryLimit - MemoryUsage.now().available / 2 ** 20).toBeGreaterThan(600);
+  expect(held[held.length - 1]).toBe(1);
   expect(EmbeddingConfig.maxConcurrency).toBeGreaterThanOrEqual(1);
   expect((await ready({ modelPath: EmbeddingConfig.modelPath, memoryLimit: EmbeddingConfig.memoryLimit })).isReady()).toBe(true);
 });

@@ -133,8 +133,8 @@ export function setUp(settings) {
 }
 
 /** Goes when the process ends, Ctrl-C included. */
-export function temporaryDirectory() {
-  const path = mkdtempSync(join(tmpdir(), 'embedcore-benchmark-'));
+export function temporaryDirectory(parent = tmpdir()) {
+  const path = mkdtempSync(join(parent, 'embedcore-benchmark-'));
   process.on('exit', () => rmSync(path, { recursive: true, force: true }));
   for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
   return path;
