@@ -264,5 +264,6 @@ function isGood(status: number): boolean {
 }
 
 function isJson(contentType: string | string[] | undefined): boolean {
-  return /^[^;]*[/+]json\s*(;|$)/i.test(String(contentType ?? ''));
+  const type = String(contentType ?? '').split(';', 1)[0]!.trim().toLowerCase();
+  return type.endsWith('/json') || type.endsWith('+json');
 }
