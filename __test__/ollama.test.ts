@@ -350,6 +350,13 @@ describe('failures', () => {
     const last = own.generate('how');
     await own.close();
     expect((await last).response).toBe(text);
+    // Where the look-up takes a while before anything is asked.
+    const onDisk = clientOf(server, { cache: { persistPath: join(folder(), 'results.db') } });
+    const begun = [onDisk.generate('when'), onDisk.embed(['a'], { model: 'nomic-embed-text' }), all(onDisk.generate('where', { stream: true }))] as const;
+    await onDisk.close();
+    expect((await begun[0]).response).toBe('an answer to 4 characters');
+    expect(await begun[1]).toEqual([vectorOf('a')]);
+    expect((await begun[2]).at(-1)).toMatchObject({ done: true });
   });
 });
 

@@ -108,6 +108,8 @@ export class OllamaClient implements AsyncDisposable {
   readonly #shared = new SharedCalls<{ value: Kept; fromCache: boolean }>();
   /** What is its own, and closed with it. */
   readonly #own: { close(): Promise<void> }[] = [];
+  /** What was begun and still needs that. Streams do until their answer begins: from then on they are the network's. */
+  readonly #running = new Set<Promise<unknown>>();
   #closed: Promise<void> | undefined;
 
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option; `BACKEND_UNAVAILABLE` where undici is not installed. */
@@ -177,14 +179,24 @@ export class OllamaClient implements AsyncDisposable {
 
   /** Waits for what runs, and closes what is its own: not a cache or an {@link HttpClient} that it was given. */
   close(): Promise<void> {
-    return (this.#closed ??= (async () => {
-      for (const own of this.#own) await own.close();
-    })());
+    return (this.#closed ??= this.#close());
   }
 
   /** The same as {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#running);
+    for (const own of this.#own) await own.close();
+  }
+
+  /** Notes work that `close` waits for. */
+  #run<T>(work: Promise<T>): Promise<T> {
+    const over = work.then(() => void this.#running.delete(over), () => void this.#running.delete(over));
+    this.#running.add(over);
+    return work;
   }
 
   #ownedOr<T extends { close(): Promise<void> }, O>(type: new (options: O) => T, name: string, given: T | O | undefined, make: (options: O | undefined) => T): T {
@@ -257,17 +269,26 @@ export class OllamaClient implements AsyncDisposable {
     return limitedStream(limits, begin, (error) => timer?.stop(error === undefined ? {} : { error }));
   }
 
-  async *#pieces({ path, body, content, setting, useCache }: Asked, signal: AbortSignal): AsyncGenerator<OllamaChunk, void, void> {
-    const { ttlSeconds: _, ...key } = setting;
-    const found = useCache ? await this.#cache.get<Kept>(content, key) : null;
-    if (found) return yield { ...found.value, done: true, fromCache: true };
-    const url = `${this.#url}${path}`;
-    const stream = await this.#http.post<AsyncIterable<Uint8Array>>(url, { ...body, stream: true }, { headers: this.#headers, signal, as: 'stream' });
+  async *#pieces(asked: Asked, signal: AbortSignal): AsyncGenerator<OllamaChunk, void, void> {
+    const { content, setting, useCache } = asked;
+    const begun = await this.#run(this.#begin(asked, signal));
+    if ('found' in begun) return yield { ...begun.found, done: true, fromCache: true };
+    const { stream, url } = begun;
     for await (const { piece, result } of piecesOf(stream, this.#source(url))) {
       // Before the last piece is given: who has that may leave. What cannot be kept is answered all the same.
       if (result && useCache) await this.#cache.set(content, result, setting).catch(() => {});
       yield { ...result, response: piece.content, message: piece, done: result !== undefined, fromCache: false };
     }
+  }
+
+  /** The result that is known, or the stream of another one. */
+  async #begin({ path, body, content, setting, useCache }: Asked, signal: AbortSignal): Promise<{ found: Kept } | { stream: AsyncIterable<Uint8Array>; url: string }> {
+    const { ttlSeconds: _, ...key } = setting;
+    const found = useCache ? await this.#cache.get<Kept>(content, key) : null;
+    if (found) return { found: found.value };
+    const url = `${this.#url}${path}`;
+    const stream = await this.#http.post<AsyncIterable<Uint8Array>>(url, { ...body, stream: true }, { headers: this.#headers, signal, as: 'stream' });
+    return { stream, url };
   }
 
   async #embed(texts: string[], about: { model: string; keep_alive: string | number }, useCache: boolean, signal: AbortSignal): Promise<number[][]> {
@@ -304,7 +325,7 @@ export class OllamaClient implements AsyncDisposable {
   }
 
   #timed<T>(name: string, batchSize: number, work: () => Promise<T>): Promise<T> {
-    return this.#monitor ? this.#monitor.measure(`ollama.${name}`, work, { batchSize }) : work();
+    return this.#run(this.#monitor ? this.#monitor.measure(`ollama.${name}`, work, { batchSize }) : work());
   }
 }
 
