@@ -397,7 +397,6 @@ pub const SAME: &[&[&str]] = &[
     &["strange", "weird"],
     &["expand", "enlarge"],
     &["reduce", "decrease"],
-    &["reduce", "lower"],
     &["increase", "raise"],
     &["choose", "pick"],
     &["select", "pick"],
@@ -430,9 +429,7 @@ pub const SAME: &[&[&str]] = &[
     &["error", "mistake"],
     &["finish", "complete"],
     &["shop", "store"],
-    &["environment", "env"],
     &["asynchronous", "async"],
-    &["maximum", "max"],
     &["kubernetes", "k8s"],
 ];
 

@@ -333,7 +333,7 @@ fn without_openings(mut sentence: Vec<Token>) -> Vec<Token> {
 fn without_beneficiary(mut sentence: Vec<Token>) -> Vec<Token> {
     let asks = sentence.first().is_none_or(|first| first.is_in(QUESTION_WORDS) || first.is_in(AUXILIARIES));
     let length = sentence.len();
-    if !asks && length > 3 && sentence[length - 2].is("for") && sentence[length - 1].is_in(&["me", "us"]) {
+    if !asks && length > 3 && sentence[length - 2].is("for") && sentence[length - 1].is("me") {
         sentence.truncate(length - 2);
     }
     sentence
