@@ -301,6 +301,7 @@ export declare class OllamaClient implements AsyncDisposable {
 	generate(prompt: string | OllamaPrompt, options?: OllamaCallOptions & {
 		stream?: false | undefined;
 	}): Promise<OllamaResult>;
+	generate(prompt: string | OllamaPrompt, options?: OllamaCallOptions): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void>;
 	/** Has a model answer messages. Otherwise as {@link generate}. */
 	chat(messages: readonly OllamaMessage[], options: OllamaChatOptions & {
 		stream: true;
@@ -308,6 +309,7 @@ export declare class OllamaClient implements AsyncDisposable {
 	chat(messages: readonly OllamaMessage[], options?: OllamaChatOptions & {
 		stream?: false | undefined;
 	}): Promise<OllamaResult>;
+	chat(messages: readonly OllamaMessage[], options?: OllamaChatOptions): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void>;
 	/** A vector for each text, in order: those that are known from the cache, the others from the server. */
 	embed(texts: string | readonly string[], options?: OllamaEmbedOptions): Promise<number[][]>;
 	/** The models that the server has. */

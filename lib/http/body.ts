@@ -4,8 +4,9 @@ import type { Readable, Transform } from 'node:stream';
 import { types } from 'node:util';
 import { brotliDecompress, createBrotliDecompress, createGunzip, createInflate, gunzip, inflate, type ZlibOptions } from 'node:zlib';
 
-import { messageOf } from '../call/errors';
+import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
+import { faithfulJson } from '../results/canonical-json';
 
 /** What a request can carry. Anything else that JSON can hold is sent as JSON. */
 export type RequestBody =
@@ -47,10 +48,15 @@ export class OutgoingBody {
   /** A stream of its own for each try, so that one that fails before it has read anything leaves the source alone. */
   async *#pieces(stream: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
     this.#read = true;
-    for await (const piece of stream) {
-      if (typeof piece === 'string') yield Buffer.from(piece);
-      else if (types.isUint8Array(piece)) yield piece;
-      else throw invalid(`The body gave ${show(piece)}: a stream consists of bytes or texts`);
+    try {
+      for await (const piece of stream) {
+        if (typeof piece === 'string') yield Buffer.from(piece);
+        else if (types.isUint8Array(piece)) yield piece;
+        else throw invalid(`The body gave ${show(piece)}: a stream consists of bytes or texts`);
+      }
+    } catch (cause) {
+      if (cause instanceof EmbeddingError) throw cause;
+      throw new EmbeddingError('INVALID_ARGUMENT', `The stream that is the body failed: ${messageOf(cause)}`, { cause });
     }
   }
 }
@@ -70,18 +76,7 @@ export function outgoing(body: unknown): { body: OutgoingBody | Promise<Outgoing
   if (typeof body === 'object' && body !== null && typeof (body as AsyncIterable<unknown>)[Symbol.asyncIterator] === 'function') {
     return { body: new OutgoingBody(undefined, body as AsyncIterable<unknown>) };
   }
-  return { body: new OutgoingBody(Buffer.from(jsonOf(body))), type: 'application/json' };
-}
-
-function jsonOf(body: unknown): string {
-  let json: string | undefined;
-  try {
-    json = JSON.stringify(body) as string | undefined;
-  } catch (cause) {
-    throw invalid(`The body cannot be written as JSON: ${messageOf(cause)}`);
-  }
-  if (json === undefined) throw invalid(`The body is ${show(body)}: pass text, bytes, a stream, or what JSON can hold`);
-  return json;
+  return { body: new OutgoingBody(Buffer.from(faithfulJson(body, 'body'))), type: 'application/json' };
 }
 
 type Decode = (bytes: Uint8Array, options: ZlibOptions, done: (error: Error | null, result: Buffer) => void) => void;

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream';
 
-import { messageOf, type EmbeddingError } from '../call/errors';
+import { EmbeddingError, messageOf } from '../call/errors';
 import type { Admission } from './admission';
 import { Attempt, AttemptFailed, TooLarge, type Answer, type Head, type Mode } from './attempt';
 import { decodedStream, OutgoingBody } from './body';
@@ -207,6 +207,8 @@ export class Exchange {
   /** Milliseconds until the next try. @throws what the failure means, where there is none. */
   #afterFailure({ cause, began }: AttemptFailed): number {
     if (this.#stop.reason) throw this.#stop.reason;
+    // What the caller's own functions and streams do wrong.
+    if (cause instanceof EmbeddingError) throw cause;
     const where = this.#where();
     if (cause instanceof TooLarge) throw unusable(`${cause.message}: take it as a stream, or raise maxResponseMB`, where);
     const { error, transient } = connectionFailure(cause, where);

@@ -1,3 +1,4 @@
+import { messageOf } from '../call/errors';
 import { show } from '../call/input';
 import { refused } from '../call/options';
 import { whole } from '../parallel/options';
@@ -31,7 +32,15 @@ function backoff(value: unknown): number[] {
 
 function retries(value: unknown): RetryRule['retries'] {
   if (value === undefined) return transient;
-  if (typeof value === 'function') return (status) => Boolean((value as (status: number) => unknown)(status));
+  if (typeof value === 'function') {
+    return (status) => {
+      try {
+        return Boolean((value as (status: number) => unknown)(status));
+      } catch (cause) {
+        throw refused('retryOn', `it threw for ${status}: ${messageOf(cause)}`, cause);
+      }
+    };
+  }
   const isStatus = (status: unknown) => Number.isInteger(status) && (status as number) >= 300 && (status as number) <= 599;
   if (!Array.isArray(value) || !value.every(isStatus)) throw refused('retryOn', `${show(value)} is neither a list of statuses from 300 to 599 nor a function of one`);
   const statuses = new Set(value as number[]);

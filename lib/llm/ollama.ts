@@ -136,6 +136,7 @@ export class OllamaClient implements AsyncDisposable {
    */
   generate(prompt: string | OllamaPrompt, options: OllamaCallOptions & { stream: true }): AsyncGenerator<OllamaChunk, void, void>;
   generate(prompt: string | OllamaPrompt, options?: OllamaCallOptions & { stream?: false | undefined }): Promise<OllamaResult>;
+  generate(prompt: string | OllamaPrompt, options?: OllamaCallOptions): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void>;
   generate(prompt: string | OllamaPrompt, options: OllamaCallOptions = {}): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void> {
     return this.#call('generate', options, readCall, (model, given) => generateRequest(prompt, model, given));
   }
@@ -143,6 +144,7 @@ export class OllamaClient implements AsyncDisposable {
   /** Has a model answer messages. Otherwise as {@link generate}. */
   chat(messages: readonly OllamaMessage[], options: OllamaChatOptions & { stream: true }): AsyncGenerator<OllamaChunk, void, void>;
   chat(messages: readonly OllamaMessage[], options?: OllamaChatOptions & { stream?: false | undefined }): Promise<OllamaResult>;
+  chat(messages: readonly OllamaMessage[], options?: OllamaChatOptions): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void>;
   chat(messages: readonly OllamaMessage[], options: OllamaChatOptions = {}): Promise<OllamaResult> | AsyncGenerator<OllamaChunk, void, void> {
     return this.#call('chat', options, readChat, (model, given) => chatRequest(messages, model, given));
   }

@@ -122,6 +122,9 @@ interface Known {
 
 type Kept = Omit<LlmResult, 'fromCache'>;
 
+/** As the monitor has it. */
+const LONGEST_NAME = 256;
+
 /** Options that are not for providers. */
 const OWN = new Set(['useCache', 'cacheType', 'ttlSeconds', 'signal', 'timeoutMs']);
 
@@ -291,7 +294,7 @@ function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
     const own = provider as LlmProvider;
     if (typeof own !== 'object' || own === null) throw refused(path, `${show(provider)} is not { name, generate }`);
     const { name, capabilities } = own;
-    if (typeof name !== 'string' || name === '') throw refused(`${path}.name`, `${show(name)} is not a name`);
+    if (typeof name !== 'string' || name === '' || name.length > LONGEST_NAME) throw refused(`${path}.name`, `${show(name)} is not a name of 1 to ${LONGEST_NAME} characters`);
     if (names.has(name)) throw refused(`${path}.name`, `there are two providers ${show(name)}`);
     names.add(name);
     if (typeof own.generate !== 'function') throw refused(`${path}.generate`, `${show(own.generate)} is not a function`);
