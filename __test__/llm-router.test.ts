@@ -79,7 +79,7 @@ describe('LlmRouter', () => {
 
   test('a breaker opens after five failures in a row, and lets one call through after a while', async () => {
     const [a, b] = [provider('a'), provider('b')];
-    const llm = router({ providers: [a.made, b.made], enableCaching: false, cooldownMs: 80 });
+    const llm = router({ providers: [a.made, b.made], enableCaching: false, cooldownMs: 1000 });
     a.state.down = true;
     for (let i = 0; i < 8; i++) await llm.generate(`${i}`);
     expect(a.state.calls).toBe(5);
@@ -125,7 +125,7 @@ describe('LlmRouter', () => {
       setTimeout(() => stop.abort(), 30);
       expect(await failure(() => llm.generate('x', { signal: stop.signal, useCache: false }))).toMatchObject({ code: 'ABORTED' });
       expect(await failure(() => llm.generate('x', { signal: AbortSignal.abort() }))).toMatchObject({ code: 'ABORTED' });
-      expect(performance.now() - began).toBeLessThan(1000);
+      expect(performance.now() - began).toBeLessThan(3000);
       expect(llm.getStatistics().providers[made.name]!.state).toBe('closed');
     }
     expect([b.state.calls, aborted]).toEqual([0, 2]);

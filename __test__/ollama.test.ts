@@ -147,7 +147,7 @@ describe('generate and chat', () => {
     server.next(silent);
     const began = performance.now();
     expect(await failure(() => client.generate('when', { timeoutMs: 50 }))).toMatchObject({ code: 'TIMED_OUT' });
-    expect(performance.now() - began).toBeLessThan(550);
+    expect(performance.now() - began).toBeLessThan(2000);
   });
 
   test('arguments are as they were when the call was made', async () => {

@@ -87,7 +87,7 @@ const readList = optionReader<OllamaListOptions>({ signal: untouched, timeoutMs:
 /** Texts of one request for embeddings. */
 const BATCH = 128;
 /** How long {@link OllamaClient.isAvailable} waits, in milliseconds. */
-const PATIENCE_MS = 4500;
+const PATIENCE_MS = 4000;
 
 /**
  * A client of Ollama that remembers: what was asked before, of whatever process that shares the cache, is answered without
