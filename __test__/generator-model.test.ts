@@ -169,7 +169,7 @@ test('random sequences of calls', { timeout: (seconds + 120) * 1000 }, async () 
     }
   }
 
-  const property = fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 25 }), sequence);
+  const property = fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 25, size: 'max' }), sequence);
   await fc.assert(property, {
     numRuns: 1_000_000,
     interruptAfterTimeLimit: seconds * 1000,
