@@ -1,5 +1,5 @@
 // Calls that are not awaited, limits of one call beside another one, inputs that change: what a call is, and when.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -130,9 +130,15 @@ describe('a call is of the moment when it is made', () => {
     await generator.cleanup();
     await generator.initialize();
     expect(generator.getModelInfo().pooling).toBe('cls');
+    // So is its cache, which is made anew.
+    process.chdir(join(base, 'b'));
     await generator.embed(['a']);
     await generator.cleanup();
-    expect(readFileSync(join(base, 'a', 'cache.db')).length).toBeGreaterThan(0);
+    expect(existsSync('cache.db')).toBe(false);
+    process.chdir(before);
+    const again = make({ modelPath: join(base, 'b', 'model'), cache: { persistPath: join(base, 'a', 'cache.db') } });
+    await again.initialize();
+    expect([...(await again.embed(['a'])).fromCache]).toEqual([1]);
   });
 
   test('file URLs and ~/ are paths; other URLs are refused with advice', async () => {
