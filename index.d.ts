@@ -2401,6 +2401,12 @@ export declare class InferenceCache implements AsyncDisposable {
 	get<T = unknown>(content: InferenceContent, options?: InferenceKeyOptions): Promise<CachedInference<T> | null>;
 	/** Sets the result that is made from `content`. It is an answer at once; `flush` waits for the file. */
 	set(content: InferenceContent, value: unknown, options?: InferenceSetOptions): Promise<void>;
+	/**
+	 * Sets the value that `value` resolves with, once it does: unless something newer was set, deleted, invalidated or cleared
+	 * since this call, or it cannot be kept, as in {@link getOrCompute}. Lookups do not wait for it. A rejection sets nothing, and
+	 * is passed on.
+	 */
+	setLater(content: InferenceContent, value: PromiseLike<unknown>, options?: InferenceSetOptions): Promise<void>;
 	/** Looks many results up, in their order. */
 	getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]>;
 	/** Sets many results: all of them or, when one is refused, none. */

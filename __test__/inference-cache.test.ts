@@ -234,6 +234,42 @@ test('a hundred callers make one call, and each has an answer of its own', async
   expect(calls).toBe(1);
 });
 
+test('a value that is still to come is set when it is there, unless something newer was written', async () => {
+  const results = make();
+  const later = <T>() => {
+    let resolve!: (value: T) => void;
+    let reject!: (error: Error) => void;
+    const promise = new Promise<T>((one, other) => ([resolve, reject] = [one, other]));
+    return { promise, resolve, reject };
+  };
+  const [a, b, c, d, e] = [later<number>(), later<number>(), later<number>(), later<number>(), later<number>()];
+  const setting = { type: 'late', ttlSeconds: 9 };
+  const calls = [results.setLater('a', a.promise, setting), results.setLater('b', b.promise), results.setLater('c', c.promise), results.setLater('e', e.promise)];
+  const refused = results.setLater('d', d.promise);
+  expect(await results.get('a', { type: 'late' })).toBe(null);
+  // Nobody waits for it.
+  expect((await results.getOrCompute('c', {}, () => 7)).value).toBe(7);
+  await results.set('b', 5);
+  await results.delete('e');
+  for (const one of [a, b, c, e]) one.resolve(1);
+  d.reject(new RangeError('none'));
+  await Promise.all(calls);
+  await expect(refused).rejects.toThrow(RangeError);
+  expect(await results.get('a', { type: 'late' })).toMatchObject({ value: 1, type: 'late' });
+  expect((await results.get('b'))!.value).toBe(5);
+  expect(await results.get('d')).toBe(null);
+  expect(await results.get('e')).toBe(null);
+  const cleared = later<number>();
+  const call = results.setLater('f', cleared.promise);
+  await results.clear();
+  cleared.resolve(1);
+  await call;
+  expect(await results.get('f')).toBe(null);
+  expect(await failure(() => results.setLater('', Promise.reject(new Error('nobody\'s'))))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  await results.close();
+  expect(await failure(() => results.setLater('g', Promise.reject(new Error('nobody\'s'))))).toMatchObject({ code: 'CLOSED' });
+});
+
 test('a failure reaches all who wait and is not kept', async () => {
   const cache = make();
   let calls = 0;

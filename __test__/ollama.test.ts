@@ -182,6 +182,20 @@ describe('streams', () => {
     expect(server.requests.length).toBe(2);
   });
 
+  test('what was cleared or set while it came is newer than what it gave', async () => {
+    const cache = new InferenceCache();
+    onTestFinished(() => cache.close());
+    const { client } = await served({ cache });
+    const cleared = client.generate('why', { stream: true });
+    await cleared.next();
+    await cache.clear();
+    await all(cleared);
+    expect((await client.generate('why')).fromCache).toBe(false);
+    // The same without anything between.
+    await all(client.generate('how', { stream: true }));
+    expect((await client.generate('how')).fromCache).toBe(true);
+  });
+
   test('one that fails, or is left, is not kept', async () => {
     const { server, client } = await served();
     server.next(reset(200));

@@ -272,25 +272,48 @@ export class OllamaClient implements AsyncDisposable {
   }
 
   async *#pieces(asked: Asked, signal: AbortSignal): AsyncGenerator<OllamaChunk, void, void> {
-    const { content, setting, useCache } = asked;
     const begun = await this.#run(this.#begin(asked, signal));
     if ('found' in begun) return yield { ...begun.found, done: true, fromCache: true };
-    const { stream, url } = begun;
-    for await (const { piece, result } of piecesOf(stream, this.#source(url))) {
-      // Before the last piece is given: who has that may leave. What cannot be kept is answered all the same.
-      if (result && useCache) await this.#cache.set(content, result, setting).catch(() => {});
-      yield { ...result, response: piece.content, message: piece, done: result !== undefined, fromCache: false };
+    const { stream, url, whole } = begun;
+    try {
+      for await (const { piece, result } of piecesOf(stream, this.#source(url))) {
+        // Before the last piece is given: who has that may leave.
+        if (result) await whole.keep(result);
+        yield { ...result, response: piece.content, message: piece, done: result !== undefined, fromCache: false };
+      }
+    } finally {
+      whole.drop();
     }
   }
 
+  /** Has a result kept that is still to come, unless something newer is written to the cache meanwhile. */
+  #whole({ content, setting, useCache }: Asked): Whole {
+    let resolve!: (result: Kept) => void;
+    let drop!: () => void;
+    const result = new Promise<Kept>((resolved, rejected) => {
+      resolve = resolved;
+      drop = () => rejected(new Error('It did not end well'));
+    });
+    // What cannot be kept is answered all the same.
+    const kept = (useCache ? this.#cache.setLater(content, result, setting) : result).then(() => {}, () => {});
+    return { drop, keep: (whole) => (resolve(whole), kept) };
+  }
+
   /** The result that is known, or the stream of another one. */
-  async #begin({ path, body, content, setting, useCache }: Asked, signal: AbortSignal): Promise<{ found: Kept } | { stream: AsyncIterable<Uint8Array>; url: string }> {
+  async #begin(asked: Asked, signal: AbortSignal): Promise<{ found: Kept } | { stream: AsyncIterable<Uint8Array>; url: string; whole: Whole }> {
+    const { path, body, content, setting, useCache } = asked;
     const { ttlSeconds: _, ...key } = setting;
     const found = useCache ? await this.#cache.get<Kept>(content, key) : null;
     if (found) return { found: found.value };
     const url = `${this.#url}${path}`;
-    const stream = await this.#http.post<AsyncIterable<Uint8Array>>(url, { ...body, stream: true }, { headers: this.#headers, signal, as: 'stream' });
-    return { stream, url };
+    const whole = this.#whole(asked);
+    try {
+      const stream = await this.#http.post<AsyncIterable<Uint8Array>>(url, { ...body, stream: true }, { headers: this.#headers, signal, as: 'stream' });
+      return { stream, url, whole };
+    } catch (error) {
+      whole.drop();
+      throw error;
+    }
   }
 
   async #embed(texts: string[], about: { model: string; keep_alive: string | number }, useCache: boolean, signal: AbortSignal): Promise<number[][]> {
@@ -303,10 +326,15 @@ export class OllamaClient implements AsyncDisposable {
     const missing = unique.filter((text) => vectors.get(text) === undefined);
     const batches = Array.from({ length: Math.ceil(missing.length / BATCH) }, (_, at) => missing.slice(at * BATCH, (at + 1) * BATCH));
     await Promise.all(batches.map(async (input) => {
-      const answer = await this.#http.post<unknown>(url, { ...about, input }, { headers: this.#headers, signal });
-      const made = vectorsOf(answer, input.length, this.#source(url));
+      const answer = this.#http.post<unknown>(url, { ...about, input }, { headers: this.#headers, signal }).then((body) => vectorsOf(body, input.length, this.#source(url)));
+      const keep = (text: string, at: number) => {
+        const { content, ...setting } = lookup(text);
+        return this.#cache.setLater(content, answer.then((made) => made[at]), setting);
+      };
+      const kept = useCache ? Promise.allSettled(input.map(keep)) : undefined;
+      const made = await answer;
       input.forEach((text, at) => vectors.set(text, made[at]));
-      if (useCache) await this.#cache.setMany(input.map((text, at) => ({ ...lookup(text), value: made[at] }))).catch(() => {});
+      await kept;
     }));
     return texts.map((text) => [...vectors.get(text)!]);
   }
@@ -340,6 +368,12 @@ export type OptimizedOllamaClient = OllamaClient;
 interface Asked extends OllamaRequest {
   setting: InferenceSetOptions;
   useCache: boolean;
+}
+
+/** A result that is still to come. */
+interface Whole {
+  keep(result: Kept): Promise<void>;
+  drop(): void;
 }
 
 function urlOf(given: unknown): Address {

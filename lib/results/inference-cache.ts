@@ -219,6 +219,25 @@ export class InferenceCache implements AsyncDisposable {
     await this.#set([{ asked: this.#asked(content, given), kept: keep(value), setting: settingOf(given) }]);
   }
 
+  /**
+   * Sets the value that `value` resolves with, once it does: unless something newer was set, deleted, invalidated or cleared
+   * since this call, or it cannot be kept, as in {@link getOrCompute}. Lookups do not wait for it. A rejection sets nothing, and
+   * is passed on.
+   */
+  async setLater(content: InferenceContent, value: PromiseLike<unknown>, options: InferenceSetOptions = {}): Promise<void> {
+    const landing = Promise.resolve(value);
+    // Should the call be refused, its rejection is nobody's.
+    landing.catch(() => {});
+    const given = readSetting(options);
+    const about = { asked: this.#asked(content, given), setting: settingOf(given) };
+    // By a name of its own, so that nobody joins it.
+    await this.#flights.begin(about.asked.key, Symbol(), about, async (flight) => {
+      const kept = keep(await landing);
+      await this.#keep({ ...about, kept }, flight);
+      return { kept, fromCache: false };
+    });
+  }
+
   /** Looks many results up, in their order. */
   async getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]> {
     requireArray(lookups, '{ content, type?, params?, … }');
