@@ -1432,6 +1432,68 @@ export interface MemoryUsage {
 export declare const MemoryUsage: {
 	now(): MemoryUsage;
 };
+/** What a server of models speaks: Ollama's API, OpenAI's (whoever offers it), that of text-embeddings-inference. */
+export type RemoteKind = "ollama" | "openai" | "tei";
+/**
+ * A model on a server. Its tokens are not known here: batches are as many texts as the server takes, results have no
+ * `tokenCount`, `truncated` and `confidence`, and the server cuts or refuses what is too long.
+ */
+export interface RemoteOptions {
+	/** What the server speaks. May be left out where `modelPath` begins with it. */
+	kind?: RemoteKind | undefined;
+	/**
+	 * Where the server is, without the path of the API: `'http://localhost:11434'`, `'https://api.example/v1'`. Default: for
+	 * `'ollama'` the environment's `OLLAMA_HOST`, else this machine; for `'openai'` `OPENAI_BASE_URL`, else OpenAI.
+	 */
+	url?: string | URL | undefined;
+	/** What the server calls the model. Of `'tei'`, which has but one: default, what it says. */
+	model?: string | undefined;
+	/**
+	 * Sent as `Authorization: Bearer …`, to this server only: not to one that it redirects to. In no message, log, metric or
+	 * file. Default: for `'openai'` the environment's `OPENAI_API_KEY`, else none.
+	 */
+	apiKey?: string | undefined;
+	/** Sent with every request, and kept as the key is. */
+	headers?: Record<string, string> | undefined;
+	/** The length of vectors that the server is asked for. Default: the model's own. */
+	dimensions?: number | undefined;
+	/** Most texts of a request, 1 to 1048576; what the server says (TEI) and refuses (413) counts, too. Default 32. */
+	maxBatchItems?: number | undefined;
+	/**
+	 * Most tokens of a request, counting one for three bytes of UTF-8. A text that has more goes alone. Default: what the
+	 * server says (TEI), else any number.
+	 */
+	maxBatchTokens?: number | undefined;
+	/** Most requests at a time, 1 to 256. Default 8. */
+	concurrency?: number | undefined;
+	/** Longest time in milliseconds that an answer may take, each attempt by itself. Default 60000. */
+	timeoutMs?: number | undefined;
+	/**
+	 * How often a request is made again, 0 to 100, where the server cannot be reached, takes too long, or answers 408, 425,
+	 * 429 or 5xx: after `Retry-After`, else after a random pause that grows. Default 3.
+	 */
+	retries?: number | undefined;
+	/**
+	 * What tells the vectors apart from those of other models in caches, instead of kind, address, name and digest: for a
+	 * server that moves, or two that serve the same. 64 hexadecimal digits are taken as the whole fingerprint, such as
+	 * {@link ModelInfo.fingerprint} has told.
+	 */
+	fingerprint?: string | undefined;
+}
+/** Where a loaded model runs, if not here. */
+export interface RemoteInfo {
+	kind: RemoteKind;
+	/** Without anything secret. */
+	url: string;
+	/** What the server calls the model; empty where nobody says. */
+	model: string;
+	/** What the server says the model's content is (Ollama: `digest`; TEI: `model_sha`); else `null`. */
+	digest: string | null;
+	/** Most texts of a request. */
+	maxBatchItems: number;
+	/** Most requests at a time. */
+	concurrency: number;
+}
 /** The variants in which models are published, by the type of their weights. */
 export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
 /** How much of a file of a model has been fetched. */
@@ -1559,9 +1621,18 @@ export interface GeneratorOptions {
 	 * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
 	 * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
 	 * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
-	 * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
+	 * given; `~/` is the home directory, and a file URL its path. Or a model on a server: `'ollama:nomic-embed-text'`,
+	 * `'openai:text-embedding-3-small'`, `'tei:http://localhost:8080'` ({@link RemoteOptions}). May be given to `initialize`
+	 * instead.
 	 */
 	modelPath?: string | URL | undefined;
+	/**
+	 * The server on which the model runs, or what else is to be said about the one in `modelPath`. All the rest is as with
+	 * models that run here: cache, single flight, streams, limits, metrics.
+	 */
+	remote?: RemoteOptions | undefined;
+	/** The same as `remote.fingerprint`. Only of models on servers: others have their files. */
+	fingerprint?: string | undefined;
 	/**
 	 * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
 	 * fetched.
@@ -1709,7 +1780,7 @@ export interface BatchProcessOptions extends CallOptions {
 export interface ModelInfo {
 	/** The model as it was named. */
 	modelId: string;
-	/** Its ONNX file. */
+	/** Its ONNX file, or the address that is asked for vectors. */
 	modelPath: string;
 	/**
 	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
@@ -1720,27 +1791,29 @@ export interface ModelInfo {
 	revision: string | null;
 	/** Length of its vectors. */
 	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included. */
+	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say. */
 	maxLength: number;
-	/** How token vectors become one; `null` where the graph does it. */
+	/** How token vectors become one; `null` where the graph does it, or a server. */
 	pooling: Pooling | null;
-	/** Whether vectors have length 1. */
+	/** Whether vectors have length 1; of a server's, whether the first one had. */
 	normalize: boolean;
-	/** The output of the graph that is read. */
-	output: string;
-	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
-	dtype: Dtype;
+	/** The output of the graph that is read; `null` on a server. */
+	output: string | null;
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. `null` on a server. */
+	dtype: Dtype | null;
 	/**
 	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
 	 * on the fly, so their texts are run one by one.
 	 */
 	batchInvariant: boolean;
-	/** Threads inside one run. */
+	/** Threads inside one run; 0 on a server. */
 	intraOpThreads: number;
-	/** What computes, best first. */
+	/** What computes, best first; empty on a server. */
 	executionProviders: ExecutionProvider[];
-	/** How the ONNX Runtime in use describes itself. */
+	/** How the ONNX Runtime in use describes itself; the kind of the server, and its version where it says so. */
 	runtime: string;
+	/** The server that it runs on, else `null`. */
+	remote: RemoteInfo | null;
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
 	fingerprint: string;
 }
@@ -2099,7 +2172,8 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
 	 * wait for it, those made before have the model that they began with.
 	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
+	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
+	 * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
 	 */
 	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
 	/** Whether a model is loaded. */

@@ -6,7 +6,7 @@ import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, InitializeOptions
 export interface EmbeddingServerOptions {
 	/** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
 	generator?: GeneratorOptions | OptimizedEmbeddingGenerator | undefined;
-	/** What clients call the model. Default: its id; of a path, the last part. */
+	/** What clients call the model. Default: its id; of a path, the last part; of one on a server, what that calls it. */
 	modelId?: string | undefined;
 	/** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
 	aliases?: string[] | undefined;

@@ -48,7 +48,8 @@ Options of embed
   --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
   --cache FILE     keep vectors in a file, so that the next run computes only what is new
 Options of index, search, embed and serve
-  --model MODEL    a model directory, .onnx file or hub id instead of the built-in model
+  --model MODEL    a model directory, .onnx file or hub id instead of the built-in model; or one on a server:
+                   ollama:NAME, openai:NAME (OPENAI_API_KEY, OPENAI_BASE_URL), tei:URL
 Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)

@@ -110,6 +110,7 @@ export type {
   Prediction,
   StageName,
 } from './generator/metrics';
+export type { RemoteInfo, RemoteKind, RemoteOptions } from './models/remote';
 export { ModelStore } from './models/store';
 export type { AddedModel, AddModelOptions, Dtype, FetchProgress, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './models/store';
 export { getGlobalMonitor, PerformanceMonitor } from './monitor/monitor';

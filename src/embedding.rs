@@ -60,6 +60,8 @@ impl InputType {
 /// One text as the model reads it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tokens {
+    /// The text itself, where only the model knows its tokens: then nothing else here says anything.
+    pub text: Option<String>,
     /// Token ids with the model's special tokens; at most the tokenizer's maximum length.
     pub ids: Vec<u32>,
     /// Segment ids, where they are not all zero.
@@ -72,7 +74,26 @@ pub struct Tokens {
     pub unknown: usize,
 }
 
+/// Bytes of a text that has one token, at the least: prose has some more for each, code about as many.
+const BYTES_PER_TOKEN: usize = 3;
+
+/// Tokens that a model adds to a text.
+const ADDED: usize = 2;
+
 impl Tokens {
+    /// A text whose tokens only the model knows.
+    pub fn untold(text: String) -> Self {
+        Self { text: Some(text), ..Self::default() }
+    }
+
+    /// How much there is for the model to read, in tokens: roughly, and rather too many, where they are not known.
+    pub fn weight(&self) -> usize {
+        match &self.text {
+            Some(text) => text.len().div_ceil(BYTES_PER_TOKEN) + ADDED,
+            None => self.ids.len(),
+        }
+    }
+
     /// Whether the model does not see the whole text.
     pub fn truncated(&self) -> bool {
         self.total > self.ids.len()
@@ -95,6 +116,15 @@ impl Fingerprint {
     /// Starts a fingerprint.
     pub fn builder() -> FingerprintBuilder {
         Fields::new(b"embedcore/space/v1\0")
+    }
+
+    /// One that was shown: 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
+        let digits = text.as_bytes().iter().map(digit).collect::<Option<Vec<u8>>>()?;
+        let (pairs, rest) = digits.as_chunks();
+        let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+        if rest.is_empty() { bytes.try_into().ok().map(Self) } else { None }
     }
 
     /// The fingerprint itself, as a field of something else.

@@ -58,6 +58,23 @@ pub enum Error {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A server that computes vectors did not give any.
+    #[error(
+        "Could not {} by {url}: {reason}",
+        index.map_or_else(|| "have texts embedded".to_owned(), |index| format!("have text {index} embedded"))
+    )]
+    Backend {
+        /// Where it was asked, without anything secret.
+        url: String,
+        /// What the server answered; `None` where it did not.
+        status: Option<u16>,
+        /// What can be done about it.
+        fault: Fault,
+        /// What is wrong and what to do.
+        reason: String,
+        /// The text's position in the call, where it is about that text alone.
+        index: Option<usize>,
+    },
     /// The model answered with an error or with unusable numbers.
     #[error("Could not embed text {index}: {reason}")]
     Generation {
@@ -154,6 +171,19 @@ pub enum Error {
     Internal(String),
 }
 
+/// Why a server gave no vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It cannot be reached, or fails.
+    Unavailable,
+    /// It is asked for too much at a time.
+    RateLimited,
+    /// It does not want to, or what it answers cannot be used.
+    Rejected,
+    /// It takes longer than it may: so many milliseconds.
+    Late(u64),
+}
+
 impl Error {
     /// The same about one of `many` entries of a call.
     pub(crate) fn in_entry(self, at: usize, many: bool) -> Self {
@@ -171,6 +201,12 @@ impl Error {
             Self::InputTooLong { .. } => "INPUT_TOO_LONG",
             Self::Hub { status: None | Some(408 | 500..), .. } | Self::Threads { .. } => "BACKEND_UNAVAILABLE",
             Self::Hub { status: Some(429), .. } => "RATE_LIMITED",
+            Self::Backend { fault, .. } => match fault {
+                Fault::Unavailable => "BACKEND_UNAVAILABLE",
+                Fault::RateLimited => "RATE_LIMITED",
+                Fault::Rejected => "BACKEND_REJECTED",
+                Fault::Late(_) => "TIMED_OUT",
+            },
             Self::ModelInit { .. } | Self::Hub { .. } => "MODEL_INIT_FAILED",
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
             Self::MemoryLimit { .. } | Self::ModelTooLarge { .. } => "MEMORY_LIMIT_EXCEEDED",
@@ -187,6 +223,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Hub { status, .. } => matches!(status, None | Some(408 | 429 | 500..)),
+            Self::Backend { fault, .. } => *fault != Fault::Rejected,
             _ => matches!(self, Self::TimedOut { .. } | Self::Storage { .. } | Self::Threads { .. }),
         }
     }
@@ -201,6 +238,16 @@ impl Error {
             | Self::IndexMismatch { path, .. }
             | Self::NoIndex { path } => json!({ "path": path }),
             Self::Hub { file, url, status, .. } => json!({ "file": file, "url": url, "status": status }),
+            Self::Backend { url, status, fault, index, .. } => {
+                let mut details = json!({ "url": url, "status": status });
+                if let Fault::Late(timeout_ms) = fault {
+                    details["timeoutMs"] = json!(timeout_ms);
+                }
+                if let Some(index) = index {
+                    details["index"] = json!(index);
+                }
+                details
+            }
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::MemoryLimit { index, need, limit } => json!({ "index": index, "need": need, "limit": limit }),
             Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
@@ -234,6 +281,7 @@ impl Error {
             | Self::InputTooLong { index, .. }
             | Self::Generation { index, .. }
             | Self::MemoryLimit { index, .. } => Some(index),
+            Self::Backend { index, .. } => index.as_mut(),
             _ => None,
         }
     }

@@ -64,9 +64,7 @@ impl Tokenizer {
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
     pub fn encode(&self, index: usize, text: &str) -> Result<Tokens> {
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(Error::InputTooLong { index, bytes: text.len(), limit: MAX_TEXT_BYTES });
-        }
+        check_length(index, text)?;
         let failed = |error: String| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
         // Some of what a file may say shows only with some texts.
         panic::catch_unwind(AssertUnwindSafe(|| self.tokens(text)))
@@ -84,12 +82,26 @@ impl Tokenizer {
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
         Ok(Tokens {
+            text: None,
             ids: ids.to_vec(),
             type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
             total,
             special: self.special,
             unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
         })
+    }
+}
+
+/// The same of a model that tokenises by itself.
+pub fn untold(index: usize, text: &str) -> Result<Tokens> {
+    check_length(index, text)?;
+    Ok(Tokens::untold(text.to_owned()))
+}
+
+fn check_length(index: usize, text: &str) -> Result<()> {
+    match text.len() {
+        0..=MAX_TEXT_BYTES => Ok(()),
+        bytes => Err(Error::InputTooLong { index, bytes, limit: MAX_TEXT_BYTES }),
     }
 }
 

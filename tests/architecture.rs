@@ -115,8 +115,8 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
         ],
     ),
     ("encoding_rs::", &["index/tree/text.rs"]),
-    ("ureq::", &["model/hub/client.rs"]),
-    ("rustls_native_certs", &["model/hub/client.rs"]),
+    ("ureq::", &["model/http.rs"]),
+    ("rustls_native_certs", &["model/http.rs"]),
     ("std::thread", &["cache/disk/mod.rs", "cache/store/file.rs", "host.rs", "host/threads.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
     (
@@ -126,7 +126,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             // The names of the system and the processor, no variables.
             "host/machine.rs",
             "index/tree/git.rs",
-            "model/hub/client.rs",
+            "model/http.rs",
             "model/hub/mod.rs",
             "model/library.rs",
             // The working directory, no variables.

@@ -24,6 +24,9 @@ const PACK_CHARACTERS = 1 << 20;
 /** Tokens assumed for {@link prepareText} as long as no model says otherwise. */
 const DEFAULT_MAX_TOKENS = 512;
 
+/** Most tokens that can be asked for. */
+const MOST_TOKENS = 2 ** 20;
+
 /**
  * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
  * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
@@ -84,7 +87,8 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
    * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
    * wait for it, those made before have the model that they began with.
    * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-   * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now. The generator stays usable.
+   * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
+   * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
    */
   async initialize(modelPath?: string | URL, options: InitializeOptions = {}): Promise<void> {
     const path = plainPath(modelPath, 'modelPath');
@@ -111,7 +115,8 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     if (info && info.fingerprint !== before?.fingerprint) {
       const { modelId, revision, dimensions, maxLength, fingerprint } = info;
       const details = { event: 'model-loaded', modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
-      log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions, up to ${maxLength} tokens`, details);
+      const limit = maxLength === 0 ? '' : `, up to ${maxLength} tokens`;
+      log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions${limit}`, details);
     }
   }
 
@@ -135,7 +140,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
 
   /** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
   prepareText(annotation: Annotation): string {
-    return prepareText(annotation, this.isReady() ? this.getModelInfo().maxLength : undefined);
+    return prepareText(annotation, this.isReady() ? this.getModelInfo().maxLength || MOST_TOKENS : undefined);
   }
 
   /** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
@@ -389,6 +394,13 @@ function collect(given: readonly Taken[], annotated: boolean): Inputs {
 function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, check: () => void): Promise<EmbeddingResult[]> {
   const times = answer.processingTimes();
   const confidences = answer.confidences();
+  // Without a count nothing is known of a text's tokens, as on a server; but that something was cut off before is.
+  const about = (index: number, failed: boolean): Partial<EmbeddingResult> => {
+    const truncated = matrix.truncated[index] === 1;
+    const tokenCount = matrix.tokenCounts[index]!;
+    if (tokenCount > 0 || failed) return { confidence: confidences[index]!, truncated, tokenCount };
+    return truncated ? { truncated } : {};
+  };
   let texts: string[] = [];
   return convert(
     matrix.rows,
@@ -402,10 +414,8 @@ function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, chec
         inputText: texts[offset]!,
         processingTime: times[index]!,
         modelUsed: answer.modelId,
-        confidence: confidences[index]!,
         fromCache: matrix.fromCache[index] === 1,
-        truncated: matrix.truncated[index] === 1,
-        tokenCount: matrix.tokenCounts[index]!,
+        ...about(index, error !== undefined),
         ...(error && { error }),
       };
     },
@@ -453,8 +463,8 @@ function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, du
  * parts are left out; an annotation without any gives `Node: <nodeId>`.
  */
 export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_MAX_TOKENS): string {
-  if (!Number.isInteger(maxTokens) || maxTokens < 1 || maxTokens > 2 ** 20) {
-    throw invalid(`maxTokens is ${String(maxTokens)}, not a whole number from 1 to ${2 ** 20}`);
+  if (!Number.isInteger(maxTokens) || maxTokens < 1 || maxTokens > MOST_TOKENS) {
+    throw invalid(`maxTokens is ${String(maxTokens)}, not a whole number from 1 to ${MOST_TOKENS}`);
   }
   const [nodeId, signature, summary, code] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));

@@ -5,6 +5,7 @@ import type { Logger } from '../call/logger';
 import { crossing, instanceOr, optionReader, refused, type Names } from '../call/options';
 import { pathNow, plainPath } from '../call/paths';
 import { MemoryAwareProcessor, nativeProcessor, readMemoryProcessor, type MemoryProcessorOptions } from '../memory/processor';
+import { readRemote, type RemoteInfo, type RemoteOptions } from '../models/remote';
 import type { Dtype, FetchProgress } from '../models/store';
 import type { PerformanceMonitor } from '../monitor/monitor';
 import { monitorHandles, native } from '../native/addon';
@@ -24,9 +25,18 @@ export interface GeneratorOptions {
    * Face layout, or an `.onnx` file in one. Or, where there is no such path, the id of a model on the hub, such as
    * `'sentence-transformers/all-MiniLM-L6-v2'`, `'owner/name@revision'`: what is needed of it is fetched once, verified, and
    * kept where other tools of the hub keep it, too. A relative path is in the working directory of the moment when it is
-   * given; `~/` is the home directory, and a file URL its path. May be given to `initialize` instead.
+   * given; `~/` is the home directory, and a file URL its path. Or a model on a server: `'ollama:nomic-embed-text'`,
+   * `'openai:text-embedding-3-small'`, `'tei:http://localhost:8080'` ({@link RemoteOptions}). May be given to `initialize`
+   * instead.
    */
   modelPath?: string | URL | undefined;
+  /**
+   * The server on which the model runs, or what else is to be said about the one in `modelPath`. All the rest is as with
+   * models that run here: cache, single flight, streams, limits, metrics.
+   */
+  remote?: RemoteOptions | undefined;
+  /** The same as `remote.fingerprint`. Only of models on servers: others have their files. */
+  fingerprint?: string | undefined;
   /**
    * A branch, a tag or a commit of a model on the hub. Default: `main`, at the commit that was found when it was first
    * fetched.
@@ -131,6 +141,8 @@ export interface GeneratorOptions {
 /** The options, and what reads those that are no plain value. */
 export const GENERATOR: Names<GeneratorOptions> = {
   modelPath: plainPath,
+  remote: readRemote,
+  fingerprint: true,
   revision: true,
   cacheDir: pathNow,
   stateDir: pathNow,
@@ -226,7 +238,7 @@ export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: tr
 export interface ModelInfo {
   /** The model as it was named. */
   modelId: string;
-  /** Its ONNX file. */
+  /** Its ONNX file, or the address that is asked for vectors. */
   modelPath: string;
   /**
    * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
@@ -237,27 +249,29 @@ export interface ModelInfo {
   revision: string | null;
   /** Length of its vectors. */
   dimensions: number;
-  /** Most tokens of a text that it sees, special tokens included. */
+  /** Most tokens of a text that it sees, special tokens included; 0 where a server does not say. */
   maxLength: number;
-  /** How token vectors become one; `null` where the graph does it. */
+  /** How token vectors become one; `null` where the graph does it, or a server. */
   pooling: Pooling | null;
-  /** Whether vectors have length 1. */
+  /** Whether vectors have length 1; of a server's, whether the first one had. */
   normalize: boolean;
-  /** The output of the graph that is read. */
-  output: string;
-  /** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. */
-  dtype: Dtype;
+  /** The output of the graph that is read; `null` on a server. */
+  output: string | null;
+  /** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. `null` on a server. */
+  dtype: Dtype | null;
   /**
    * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
    * on the fly, so their texts are run one by one.
    */
   batchInvariant: boolean;
-  /** Threads inside one run. */
+  /** Threads inside one run; 0 on a server. */
   intraOpThreads: number;
-  /** What computes, best first. */
+  /** What computes, best first; empty on a server. */
   executionProviders: ExecutionProvider[];
-  /** How the ONNX Runtime in use describes itself. */
+  /** How the ONNX Runtime in use describes itself; the kind of the server, and its version where it says so. */
   runtime: string;
+  /** The server that it runs on, else `null`. */
+  remote: RemoteInfo | null;
   /** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
   fingerprint: string;
 }

@@ -100,10 +100,12 @@ export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): Embed
 
   const given = generator && new Embedder(generator);
   const embedders = new Map<string, Embedder>();
-  const embeddingModel = (modelId: string = 'builtin'): EmbedcoreEmbeddingModel => {
+  // A server that was given has a model of its own.
+  const own = options.remote && (options.remote.model ?? options.remote.kind);
+  const embeddingModel = (modelId: string = own ?? 'builtin'): EmbedcoreEmbeddingModel => {
     if (typeof modelId !== 'string' || modelId === '') throw refused('modelId', `${show(modelId)} is not a name: pass an id of the hub, a path or 'builtin'`);
     let embedder = given ?? embedders.get(modelId);
-    if (!embedder) embedders.set(modelId, (embedder = new Embedder({ ...options, modelPath: modelId })));
+    if (!embedder) embedders.set(modelId, (embedder = new Embedder(modelId === own ? options : { ...options, modelPath: modelId })));
     return modelOf(embedder, modelId);
   };
   const none = (kind: string) => (modelId: string) => {

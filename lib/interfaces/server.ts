@@ -18,7 +18,7 @@ const { version } = require('../../package.json') as { version: string };
 export interface EmbeddingServerOptions {
   /** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
   generator?: GeneratorOptions | OptimizedEmbeddingGenerator | undefined;
-  /** What clients call the model. Default: its id; of a path, the last part. */
+  /** What clients call the model. Default: its id; of a path, the last part; of one on a server, what that calls it. */
   modelId?: string | undefined;
   /** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
   aliases?: string[] | undefined;
@@ -420,7 +420,7 @@ export class EmbeddingServer implements AsyncDisposable {
         model_type: { embedding: { pooling: info.pooling } },
         dimensions: info.dimensions,
         normalize: info.normalize,
-        max_input_length: info.maxLength,
+        max_input_length: info.maxLength || null,
         fingerprint: info.fingerprint,
         execution_providers: info.executionProviders,
       }),
@@ -465,6 +465,7 @@ const STATUS: Partial<Record<EmbeddingErrorCode, number>> = {
   OVERLOADED: 429,
   RATE_LIMITED: 429,
   BACKEND_UNAVAILABLE: 503,
+  BACKEND_REJECTED: 502,
   TIMED_OUT: 504,
 };
 
@@ -557,7 +558,9 @@ function requestId(given: string | string[] | undefined): string {
 }
 
 /** The model as clients know it: where it lies on this machine is none of their business. */
-function nameOf({ modelId, repository }: ModelInfo): string {
+function nameOf({ modelId, repository, remote }: ModelInfo): string {
+  // So that clients of that server need not know another name here.
+  if (remote) return remote.model || modelId;
   return repository === null && modelId !== 'builtin' ? basename(resolve(modelId)) : modelId;
 }
 

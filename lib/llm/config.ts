@@ -5,7 +5,7 @@ import { show } from '../call/input';
 import { nearest } from '../call/options';
 import { pathNow } from '../call/paths';
 import type { HttpClientOptions } from '../http/client';
-import type { BatchOptimizerOptions, CacheOptions, GeneratorOptions, InferenceCacheOptions, MemoryProcessorOptions } from '../index';
+import type { BatchOptimizerOptions, CacheOptions, GeneratorOptions, InferenceCacheOptions, MemoryProcessorOptions, RemoteOptions } from '../index';
 import { JsonFault, parseJsonc } from './jsonc';
 import type { OllamaClientOptions } from './ollama';
 import type { OllamaSettings } from './ollama-options';
@@ -188,8 +188,19 @@ const MEMORY: Kinds<MemoryProcessorOptions> = {
 
 const partOrFalse = (kind: Kind): Kind => (value, path) => (value === false ? value : kind(value, path));
 
+/** What may be a key is in no message. */
+const secret: Kind = (value, path) => {
+  if (isString(value)) return value;
+  throw wrong(path, 'it is not a string');
+};
+
+const REMOTE: Kinds<RemoteOptions> = {
+  kind: oneOf('ollama', 'openai', 'tei'), url: secret, model: string, apiKey: secret, headers: table(secret), dimensions: number, maxBatchItems: number,
+  maxBatchTokens: number, concurrency: number, timeoutMs: number, retries: number, fingerprint: string,
+};
+
 const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
-  modelPath: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string, pooling: string, normalize: boolean, dimensions: number, maxLength: number,
+  modelPath: string, remote: section(REMOTE), fingerprint: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string, pooling: string, normalize: boolean, dimensions: number, maxLength: number,
   prompts: section({ document: string, query: string }), promptName: string, memoryLimit: number, stateDir: either('a path or false', isString, isFalse),
   intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: list(string),
   cache: partOrFalse(section(CACHE)), cacheConfig: section(CACHE), enableCaching: boolean,

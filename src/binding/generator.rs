@@ -119,7 +119,7 @@ impl NativeGenerator {
         object.set("repository", info.repository)?;
         object.set("revision", info.revision)?;
         object.set("dimensions", info.dimensions as u32)?;
-        object.set("maxLength", info.max_length as u32)?;
+        object.set("maxLength", info.max_length.unwrap_or_default() as u32)?;
         object.set("pooling", info.pooling.map(|pooling| pooling.as_str()))?;
         object.set("normalize", info.normalize)?;
         object.set("output", info.output)?;
@@ -130,6 +130,17 @@ impl NativeGenerator {
         object.set("executionProviders", providers)?;
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
+        let remote = info.remote.map(|remote| {
+            json!({
+                "kind": remote.kind.as_str(),
+                "url": remote.url,
+                "model": remote.model,
+                "digest": remote.digest,
+                "maxBatchItems": remote.max_batch_items,
+                "concurrency": remote.concurrency,
+            })
+        });
+        object.set("remote", remote)?;
         Ok(object)
     }
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDir};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
-use crate::model::{Dtype, HubOptions, ModelOptions, Pooling, PromptOptions, Provider};
+use crate::model::{Dtype, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions, Secret};
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 
 /// Reads options one by one.
@@ -56,13 +56,27 @@ impl<'a> Reader<'a> {
 
     /// A whole number of at least 1.
     fn count(&self, name: &'static str, most: u64) -> Result<Option<u64>> {
+        self.whole(name, 1, most)
+    }
+
+    /// A whole number from `least` to `most`.
+    fn whole(&self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_u64().or_else(|| {
-            value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 1.0).map(|number| number as u64)
+            value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0).map(|number| number as u64)
         });
         match number {
-            Some(number) if (1..=most).contains(&number) => Ok(Some(number)),
-            _ => self.wrong(name, value, &format!("a whole number from 1 to {most}")),
+            Some(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            _ => self.wrong(name, value, &format!("a whole number from {least} to {most}")),
+        }
+    }
+
+    /// A string that is never shown. What it has to be, whoever sent it has checked.
+    fn secret(&self, name: &'static str) -> Result<Option<Secret>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(Secret::new(text.clone()))),
+            Some(_) => Err(Error::config(format!("{}{name}", self.prefix), "it is not a non-empty string")),
         }
     }
 
@@ -118,9 +132,10 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let measure_threads = read.get("intraOpThreads").and_then(Value::as_str) == Some("auto");
+    let (model_path, remote) = remote(&read)?;
     Ok(GeneratorOptions {
         measure_threads,
-        model_path: read.string("modelPath")?,
+        model_path,
         model: ModelOptions {
             hub: HubOptions {
                 revision: read.string("revision")?,
@@ -139,6 +154,7 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
                 read.count("intraOpThreads", 1024)?.map(|n| n as usize)
             },
             providers: providers(&read)?,
+            remote,
         },
         memory_limit: read.megabytes("memoryLimit")?,
         batching: match read.get("batchOptimizer") {
@@ -168,6 +184,51 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
         ..GeneratorOptions::default()
     })
 }
+
+/// What is said about a server, and the name of the model.
+fn remote(read: &Reader) -> Result<(Option<String>, RemoteOptions)> {
+    let (path, fingerprint) = (read.string("modelPath")?, read.string("fingerprint")?);
+    let given = match read.get("remote") {
+        None => return Ok((path, RemoteOptions { fingerprint, ..RemoteOptions::default() })),
+        Some(Value::Object(given)) => given,
+        Some(other) => return read.wrong("remote", other, "an object such as { kind: 'ollama', model: 'NAME' }"),
+    };
+    let inner = Reader::new("remote.", given);
+    let size = |value: Option<u64>| value.map(|value| value as usize);
+    let headers = match inner.get("headers") {
+        None => Vec::new(),
+        Some(Value::Object(headers)) => {
+            let secret = |(name, value): (&String, &Value)| match value.as_str() {
+                Some(value) => Ok((name.clone(), Secret::new(value.to_owned()))),
+                None => Err(Error::config(format!("remote.headers.{name}"), "it is not a string")),
+            };
+            headers.iter().map(secret).collect::<Result<_>>()?
+        }
+        Some(_) => return Err(Error::config("remote.headers", "it is not an object of strings")),
+    };
+    let own = inner.string("fingerprint")?;
+    let remote = RemoteOptions {
+        kind: inner.one_of("kind", &Kind::ALL.map(|kind| (kind.as_str(), kind)))?,
+        url: inner.secret("url")?,
+        model: inner.string("model")?,
+        api_key: inner.secret("apiKey")?,
+        headers,
+        dimensions: size(inner.count("dimensions", 1 << 20)?),
+        max_batch_items: size(inner.count("maxBatchItems", MOST_ITEMS)?),
+        max_batch_tokens: size(inner.count("maxBatchTokens", 1 << 40)?),
+        concurrency: size(inner.count("concurrency", MOST_REQUESTS)?),
+        timeout: inner.count("timeoutMs", (1 << 31) - 1)?.map(Duration::from_millis),
+        retries: inner.whole("retries", 0, MOST_RETRIES)?.map(|retries| retries as u32),
+        fingerprint: read.either(("remote.fingerprint", own), ("fingerprint", fingerprint))?,
+    };
+    Ok((Some(remote.name(path.as_deref())?), remote))
+}
+
+/// Most requests at a time: each has a thread that waits for it.
+const MOST_REQUESTS: u64 = 256;
+
+/// Most attempts beside the first.
+const MOST_RETRIES: u64 = 100;
 
 fn providers(read: &Reader) -> Result<Vec<Provider>> {
     let Some(value) = read.get("executionProviders") else { return Ok(Vec::new()) };

@@ -15,7 +15,7 @@ use crate::embedding::Tokens;
 use crate::error::Error;
 use crate::lanes::Work;
 use crate::memory::governor::{Governor, Permit, Refusal};
-use crate::model::Model;
+use crate::model::{Model, RunError, Then};
 
 /// One text that a batch is done with.
 pub(super) struct Row {
@@ -80,7 +80,8 @@ impl Batches {
         let longest = plan.longest()?;
         let choice = self.sizer.next(longest);
         let row = self.model.bytes(1, longest).max(1);
-        let rows = choice.rows.min(self.max_rows).min(self.governor.most_rows()).min((share / row) as usize).max(1);
+        let most = self.max_rows.min(self.model.most_rows());
+        let rows = choice.rows.min(most).min(self.governor.most_rows()).min((share / row) as usize).max(1);
         let full = rows == choice.rows && plan.left() > rows * self.lanes;
         let taken = plan.take(rows);
         drop(plan);
@@ -90,7 +91,7 @@ impl Batches {
 
     fn run_rows(&self, rows: &[usize], choice: Option<SizeChoice>) -> Vec<Row> {
         let batch: Vec<&Tokens> = rows.iter().map(|&row| &self.tokens[row]).collect();
-        let longest = batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or_default();
+        let longest = batch.iter().map(|tokens| tokens.weight()).max().unwrap_or_default();
         let waiting = Instant::now();
         let permits = match self.admit(self.model.bytes(rows.len(), longest)) {
             Ok(permits) => permits,
@@ -105,13 +106,14 @@ impl Batches {
         let ended = Instant::now();
         drop(permits);
         let ms = (ended - started).as_secs_f64() * 1e3;
-        let total: usize = batch.iter().map(|tokens| tokens.ids.len()).sum();
+        let total: usize = batch.iter().map(|tokens| tokens.weight()).sum();
         let stopped = self.cancel.check().is_err();
         if !stopped {
             self.tally.batch(&Ran {
                 rows: rows.len(),
                 tokens: total,
                 padded: rows.len() * longest,
+                known: batch.iter().all(|tokens| tokens.text.is_none()),
                 waited: started - waiting,
                 took: ended - started,
                 success: vectors.is_ok(),
@@ -128,14 +130,16 @@ impl Batches {
                 let rows = rows.iter().zip(&batch).zip(vectors);
                 rows.map(|((&row, tokens), vector)| Row {
                     slot: self.slots[row],
-                    ms: ms * tokens.ids.len() as f64 / total as f64,
-                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }).map_err(generation),
+                    ms: ms * tokens.weight() as f64 / total as f64,
+                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }),
                 })
                 .collect()
             }
-            // One unusable text must not take its neighbours with it.
-            Err(_) if rows.len() > 1 && !stopped => rows.iter().flat_map(|&row| self.run_rows(&[row], None)).collect(),
-            Err(reason) => self.failed(rows, &generation(reason)),
+            Err(RunError { then: Then::Alone, .. }) if rows.len() > 1 && !stopped => {
+                rows.iter().flat_map(|&row| self.run_rows(&[row], None)).collect()
+            }
+            Err(RunError { then: Then::Halves, .. }) if rows.len() > 1 && !stopped => self.halves(rows),
+            Err(RunError { error, .. }) => self.failed(rows, &Failure { error, own: false }),
         }
     }
 
@@ -159,17 +163,16 @@ impl Batches {
     }
 }
 
-fn generation(reason: String) -> Failure {
-    Failure { error: Error::Generation { index: 0, reason }, own: false }
-}
-
 fn about(tokens: &Tokens) -> About {
     About { token_count: tokens.total, truncated: tokens.truncated(), confidence: tokens.confidence() }
 }
 
-fn finite(vector: &[f32]) -> Result<Vec<f32>, String> {
+fn finite(vector: &[f32]) -> Result<Vec<f32>, Failure> {
     match vector.iter().position(|value| !value.is_finite()) {
         None => Ok(vector.to_vec()),
-        Some(at) => Err(format!("the model gave {} at position {at} of its vector", vector[at])),
+        Some(at) => {
+            let reason = format!("the model gave {} at position {at} of its vector", vector[at]);
+            Err(Failure { error: Error::Generation { index: 0, reason }, own: false })
+        }
     }
 }

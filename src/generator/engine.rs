@@ -17,8 +17,8 @@ use super::leases::{Leads, Leases, Watch, worthwhile};
 use super::memo::{Known, Lead, Memo, Wait};
 use super::tally::{Answered, Stage, Tally};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
-use crate::batch::Plan;
 use crate::batch::sizing::BatchSizer;
+use crate::batch::{Budget, Plan};
 use crate::cache::{Boarding, EmbeddingCache};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 use crate::host::{self, threads::in_parallel};
 use crate::lanes::Lanes;
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelFiles, ModelOptions, Prompts, Source};
+use crate::model::{Model, ModelOptions, Prompts, Source, Unloaded};
 use crate::text::{self, Prepared};
-use crate::tokens::Tokenizer;
+use crate::tokens::{self, Tokenizer};
 
 /// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
 const WINDOW_TEXTS: usize = 1024;
@@ -45,10 +45,10 @@ pub(super) struct Engine {
     pub place: PathBuf,
     pub model: Arc<dyn Model>,
     learned: Option<Learned>,
-    tokenizer: Tokenizer,
+    /// `None` where only the model itself knows its tokens.
+    tokenizer: Option<Tokenizer>,
     prompts: Prompts,
     pub sizer: Arc<BatchSizer>,
-    pub max_rows: usize,
     governor: Arc<Governor>,
     tally: Arc<Tally>,
     lanes: Lanes,
@@ -82,34 +82,38 @@ impl Engine {
         // More threads than cores wait for each other: runs become hundreds of times slower.
         let threads = options.model.intra_op_threads.map(|threads| threads.min(available));
         let model_options = ModelOptions { intra_op_threads: threads, ..options.model.clone() };
-        let files = ModelFiles::read(source, &model_options)?;
+        let unloaded = Unloaded::read(source, &model_options)?;
+        let id = unloaded.id().to_owned();
         let too_large = |refusal| match refusal {
-            Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: source.id.clone(), need, limit },
+            Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: id.clone(), need, limit },
             Refusal::Stopped(error) => error,
         };
-        governor.expect(files.weight_bytes()).map_err(too_large)?;
-        let (model, tokenizer) = files.load(&model_options, cancel, || {
-            Tokenizer::new(files.tokenizer_json(), files.max_length(), files.truncate_left())
-        });
+        governor.expect(unloaded.weight_bytes()).map_err(too_large)?;
+        let tokenizer = || {
+            let file = unloaded.tokenizer()?;
+            let tokenizer = Tokenizer::new(file.json, file.max_length, file.truncate_left);
+            Some(tokenizer.map_err(|reason| Error::model(file.path, format!("its tokenizer cannot be used: {reason}"))))
+        };
+        let (model, tokenizer) = unloaded.load(&model_options, cancel, tokenizer);
         let mut model = model?;
-        let tokenizer = tokenizer.map_err(|reason| {
-            Error::model(files.tokenizer_path(), format!("its tokenizer cannot be used: {reason}"))
-        })?;
+        let tokenizer = tokenizer.transpose()?;
         let cores = threads::for_computing(available);
-        let mut lanes = Lanes::new(cores / model.info().intra_op_threads)?;
-        if options.measure_threads && cores > 1 {
-            governor.expect(files.weight_bytes()).map_err(too_large)?;
+        let mut lanes = Lanes::new(model.parallel(cores))?;
+        if options.measure_threads && cores > 1 && tokenizer.is_some() {
+            governor.expect(unloaded.weight_bytes()).map_err(too_large)?;
             let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
-            let (wide, one_lane) = (files.load(&wide, cancel, || ()).0?, Lanes::new(1)?);
+            let (wide, one_lane) = (unloaded.load(&wide, cancel, || ()).0?, Lanes::new(1)?);
             if threads::speed(&wide, &one_lane, cancel)? > threads::speed(&model, &lanes, cancel)? {
                 (model, lanes) = (wide, one_lane);
             }
         }
         let info = model.info();
-        // Where a vector depends on the other rows of its batch, there are none.
-        let max_rows = if info.batch_invariant { usize::MAX } else { 1 };
         let most = |longest| (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize;
-        let sizer = options.batching.sizer(options.budget, most)?;
+        let sizer = match model.most_weight() {
+            None => options.batching.sizer(options.budget, most)?,
+            // There is nothing to learn: as much as it takes is fastest.
+            Some(max_tokens) => options.batching.within(Budget { max_tokens, max_rows: model.most_rows() }),
+        };
         governor.settle();
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
@@ -123,17 +127,16 @@ impl Engine {
         });
         let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
-            id: source.id.clone(),
+            id,
             place,
             learned,
             tokenizer,
-            prompts: files.prompts().clone(),
+            prompts: unloaded.prompts().clone(),
             sizer: Arc::new(sizer),
-            max_rows,
             governor,
             tally,
             lanes,
-            lowercase: files.lowercase(),
+            lowercase: unloaded.lowercase(),
             memo: memo.map(Arc::new),
             model,
         })
@@ -190,8 +193,8 @@ impl Engine {
     /// What a call for `items` texts with `tokens` tokens each will take.
     pub fn forecast(&self, items: usize, tokens: usize) -> Forecast {
         let info = self.model.info();
-        let tokens = tokens.min(info.max_length);
-        let outlook = self.sizer.outlook_of(tokens).at_most(self.max_rows);
+        let tokens = info.max_length.map_or(tokens, |longest| tokens.min(longest));
+        let outlook = self.sizer.outlook_of(tokens).at_most(self.model.most_rows());
         let basis = Basis {
             speed: self.sizer.speed(tokens).or_else(|| self.tally.speed()),
             overhead: self.overhead(),
@@ -207,7 +210,8 @@ impl Engine {
         let cancel = options.cancel.clone();
         cancel.check()?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
-        let max_chars = self.model.info().max_length.saturating_mul(text::CHARS_PER_TOKEN);
+        let max_length = self.model.info().max_length.unwrap_or(usize::MAX);
+        let max_chars = max_length.saturating_mul(text::CHARS_PER_TOKEN);
         let memo = self.memo.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, tally) = (memo.clone(), Arc::clone(&self.tally));
@@ -353,15 +357,17 @@ impl Engine {
         if self.lowercase {
             text = Cow::Owned(text.to_lowercase());
         }
-        self.tokenizer.encode(index, &text)
+        match &self.tokenizer {
+            Some(tokenizer) => tokenizer.encode(index, &text),
+            None => tokens::untold(index, &text),
+        }
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
     fn start(&self, runnable: Vec<(usize, Tokens)>, call: &Call<'_>) -> mpsc::UnboundedReceiver<Vec<Row>> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (slots, tokens): (Vec<usize>, Vec<Tokens>) = runnable.into_iter().unzip();
-        let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
-        let max_rows = call.options.batch_size.map_or(self.max_rows, |rows| rows.min(self.max_rows));
+        let lengths: Vec<usize> = tokens.iter().map(Tokens::weight).collect();
         let parallel = call.options.max_concurrency.unwrap_or(usize::MAX);
         let own = call.options.memory_limit.map(|limit| Arc::new(Governor::of_permits(limit)));
         let batches = Batches {
@@ -370,7 +376,7 @@ impl Engine {
             tokens,
             plan: Mutex::new(Plan::new(lengths)),
             sizer: Arc::clone(&self.sizer),
-            max_rows,
+            max_rows: call.options.batch_size.unwrap_or(usize::MAX),
             lanes: self.lanes.count().min(parallel),
             own,
             governor: Arc::clone(&self.governor),

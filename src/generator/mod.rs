@@ -80,6 +80,18 @@ impl Batching {
         }
     }
 
+    /// What chooses the sizes where as large as `most` is fastest.
+    fn within(&self, most: Budget) -> BatchSizer {
+        match self {
+            Self::Fixed => BatchSizer::fixed(most),
+            Self::Learning(options) => {
+                let max_rows = most.max_rows.min(options.max_size.max(options.min_size));
+                BatchSizer::fixed(Budget { max_rows, ..most })
+            }
+            Self::Shared(optimizer) => BatchSizer::shared(most, Arc::clone(optimizer)),
+        }
+    }
+
     /// The options of the optimizers that choose, or the default ones.
     fn options(&self) -> OptimizerOptions {
         match self {
@@ -294,7 +306,7 @@ impl Generator {
         let engine = self.state().engine.clone();
         let of = |sizer: &BatchSizer, max_rows| sizer.outlook().at_most(max_rows);
         match engine {
-            Some(engine) => of(&engine.sizer, engine.max_rows),
+            Some(engine) => of(&engine.sizer, engine.model.most_rows()),
             // Such options were accepted when the generator was made.
             None => self
                 .options

@@ -144,6 +144,8 @@ pub(super) struct Ran {
     pub tokens: usize,
     /// With padding.
     pub padded: usize,
+    /// Whether the tokens were counted, and not guessed.
+    pub known: bool,
     pub waited: Duration,
     pub took: Duration,
     pub success: bool,
@@ -228,8 +230,10 @@ impl Tally {
             false => self.meter(Stage::Infer).fail(ran.took),
         }
         add(&self.rows, ran.rows);
-        add(&self.tokens, ran.tokens);
-        add(&self.padded, ran.padded);
+        if ran.known {
+            add(&self.tokens, ran.tokens);
+            add(&self.padded, ran.padded);
+        }
         add(&self.infer_ns, ran.took.as_nanos() as usize);
         self.keep(ran);
     }

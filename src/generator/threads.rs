@@ -28,7 +28,7 @@ pub(super) fn for_computing(cores: usize) -> usize {
 
 /// Tokens per second of `model` on `lanes`.
 pub(super) fn speed(model: &Arc<dyn Model>, lanes: &Lanes, cancel: &Cancel) -> Result<f64> {
-    let length = model.info().max_length.min(LENGTH);
+    let length = model.info().max_length.map_or(LENGTH, |longest| longest.min(LENGTH));
     let row = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
     let run = |count: usize| -> Result<f64> {
         let (done, all) = mpsc::channel();

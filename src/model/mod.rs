@@ -5,11 +5,13 @@ mod config_files;
 mod content;
 mod directory;
 mod graph;
+mod http;
 mod hub;
 mod library;
 mod onnx;
 mod pooling;
 mod price;
+mod remote;
 mod vocabulary;
 
 use std::path::PathBuf;
@@ -24,12 +26,14 @@ use onnx::OnnxModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
+pub use http::Secret;
 pub use hub::{AddedModel, Fetched, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
 pub use library::set_addon_directory;
 pub use onnx::{await_load, close};
 pub use pooling::Pooling;
+pub use remote::{Kind, RemoteOptions};
 
-/// Something that turns tokens into vectors. Safe to call from many threads at once.
+/// Something that turns texts into vectors. Safe to call from many threads at once.
 pub trait Model: Send + Sync {
     /// What the model is.
     fn info(&self) -> &ModelInfo;
@@ -37,14 +41,43 @@ pub trait Model: Send + Sync {
     /// Vectors of `batch`, row by row, each of `info().dimensions` values. Blocks for as long as the model computes.
     ///
     /// # Errors
-    /// The reason in plain words. When `cancel` was raised meanwhile, the reason is of no interest.
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String>;
+    /// Why there are none. When `cancel` was raised meanwhile, the reason is of no interest.
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError>;
 
-    /// Bytes of memory that a run of so many rows takes beyond the weights, the longest row having `longest` tokens.
+    /// Bytes of memory that a run of so many rows takes beyond the weights, the longest row having a weight of `longest`.
     fn bytes(&self, rows: usize, longest: usize) -> u64;
+
+    /// How many runs at a time are worth while, where this process may use so many cores. At least 1.
+    fn parallel(&self, cores: usize) -> usize;
+
+    /// Most rows of a run, as of now.
+    fn most_rows(&self) -> usize;
+
+    /// Most weight of all rows of a run together; a lone row may have more. `None`: what is fastest is learned.
+    fn most_weight(&self) -> Option<usize>;
 
     /// Gives back memory that is kept for later runs, as far as none is under way.
     fn shrink(&self);
+}
+
+/// Why a run gave no vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunError {
+    /// The reason; where it is about a text, about the first one.
+    pub error: Error,
+    /// What may still come of its rows.
+    pub then: Then,
+}
+
+/// What may still come of the rows of a run that gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: it is not about them.
+    Nothing,
+    /// One of them may be at fault: each may run alone.
+    Alone,
+    /// They are too much together: halves may run.
+    Halves,
 }
 
 /// What the user may say about a model; what is `None` is read from the model's own files.
@@ -68,6 +101,8 @@ pub struct ModelOptions {
     pub intra_op_threads: Option<usize>,
     /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
     pub providers: Vec<Provider>,
+    /// The server that computes, where the model runs on one.
+    pub remote: RemoteOptions,
 }
 
 /// What computes a graph, where the ONNX Runtime in use was built for it.
@@ -144,7 +179,7 @@ impl Prompts {
 pub struct ModelInfo {
     /// The model as the user named it.
     pub model_id: String,
-    /// Its ONNX file.
+    /// Its ONNX file, or the address that is asked.
     pub model_path: String,
     /// The repository of the hub that its files come from: another one than its id says where that one has no ONNX.
     pub repository: Option<String>,
@@ -152,28 +187,48 @@ pub struct ModelInfo {
     pub revision: Option<String>,
     /// Length of its vectors.
     pub dimensions: usize,
-    /// Most tokens of a text that it sees, special tokens included.
-    pub max_length: usize,
-    /// How token vectors become one vector; `None` where the graph does it.
+    /// Most tokens of a text that it sees, special tokens included; `None` where nobody says.
+    pub max_length: Option<usize>,
+    /// How token vectors become one vector; `None` where the graph does it, or a server.
     pub pooling: Option<Pooling>,
-    /// Whether vectors are scaled to length 1.
+    /// Whether vectors have length 1.
     pub normalize: bool,
-    /// The graph's output that is read.
-    pub output: String,
-    /// Type of the weights, as far as the file's name tells; else the element type of that output, `fp32` or `fp16`.
-    pub dtype: &'static str,
+    /// The graph's output that is read, where there is a graph.
+    pub output: Option<String>,
+    /// Type of the weights, as far as the file's name tells; else the element type of that output, `fp32` or `fp16`. `None`
+    /// on a server.
+    pub dtype: Option<&'static str>,
     /// Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise
     /// activations on the fly; their texts are run one by one.
     pub batch_invariant: bool,
-    /// Threads inside one run.
+    /// Threads inside one run; 0 on a server.
     pub intra_op_threads: usize,
-    /// What computes, best first.
+    /// What computes, best first; nothing here where it is a server.
     pub providers: Vec<Provider>,
-    /// How the ONNX Runtime in use describes itself.
+    /// How the ONNX Runtime in use describes itself, or what the server is.
     pub runtime: String,
+    /// Where it runs, if not here.
+    pub remote: Option<RemoteInfo>,
     /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
     /// changes vectors.
     pub fingerprint: Fingerprint,
+}
+
+/// A model on a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteInfo {
+    /// What the server speaks.
+    pub kind: Kind,
+    /// Where it is, without anything secret.
+    pub url: String,
+    /// What the server calls the model.
+    pub model: String,
+    /// What the server says its content is, where it does.
+    pub digest: Option<String>,
+    /// Most texts of a request.
+    pub max_batch_items: usize,
+    /// Requests at a time.
+    pub concurrency: usize,
 }
 
 /// A model as the user names it, in the working directory of that moment.
@@ -191,7 +246,8 @@ impl Name {
 
     /// What tells it apart from other models: an absolute path where there is one, else the id.
     pub fn place(&self) -> PathBuf {
-        if self.id == BUILTIN || self.on_hub().is_some() { PathBuf::from(&self.id) } else { self.path() }
+        let elsewhere = self.id == BUILTIN || remote::names(&self.id) || self.on_hub().is_some();
+        if elsewhere { PathBuf::from(&self.id) } else { self.path() }
     }
 
     fn path(&self) -> PathBuf {
@@ -203,22 +259,35 @@ impl Name {
     }
 }
 
+/// Where a model is.
+pub enum Source {
+    /// Its files are on this machine.
+    Files(Files),
+    /// On a server.
+    Remote(Box<remote::Server>),
+}
+
 /// Where a model's files are on this machine.
-pub struct Source {
-    /// The model as the user named it.
-    pub id: String,
+pub struct Files {
+    id: String,
     path: String,
     /// The repository and the commit that they come from.
     origin: Option<(String, String)>,
 }
 
 impl Source {
-    /// Finds what `name` names: [`BUILTIN`], a directory in Hugging Face layout, an `.onnx` file inside one, or else a model
-    /// on the hub, whose files are fetched unless they are here. Blocks.
+    /// Finds what `name` names: [`BUILTIN`], a model on a server, a directory in Hugging Face layout, an `.onnx` file inside
+    /// one, or else a model on the hub, whose files are fetched unless they are here. Blocks.
     pub fn find(name: &Name, options: &ModelOptions, cancel: &Cancel, progress: Option<&Progress>) -> Result<Self> {
         let id = name.id.clone();
+        if let Some(server) = remote::Server::named(&id, options)? {
+            return Ok(Self::Remote(Box::new(server)));
+        }
+        if let Some(option) = options.remote.fingerprint.as_ref().map(|_| "fingerprint") {
+            return Err(Error::config(option, format!("{id} runs here, and its files say what it is: leave it out")));
+        }
         let local = |path: String| match &options.hub.revision {
-            None => Ok(Self { id: id.clone(), path, origin: None }),
+            None => Ok(Self::Files(Files { id: id.clone(), path, origin: None })),
             Some(_) => {
                 Err(Error::config("revision", format!("{id} is not on the hub, so it has no revisions: leave it out")))
             }
@@ -226,71 +295,119 @@ impl Source {
         if id == BUILTIN {
             return local(builtin::directory()?);
         }
-        let Some(named) = name.on_hub() else { return local(name.path().display().to_string()) };
+        let Some(named) = name.on_hub() else {
+            let path = name.path();
+            remote::check_scheme(&id, &path)?;
+            return local(path.display().to_string());
+        };
         let snapshot = hub::resolve(&named, options, cancel, progress)?;
         let path = snapshot.directory.display().to_string();
-        Ok(Self { id, path, origin: Some((snapshot.repository, snapshot.commit)) })
+        Ok(Self::Files(Files { id, path, origin: Some((snapshot.repository, snapshot.commit)) }))
     }
 }
 
-/// A model's files, read but not loaded yet: what its pipeline needs beside the model itself.
+/// A model that is not loaded yet: what its pipeline needs beside the model itself.
+pub enum Unloaded {
+    /// Its files have been read.
+    Files(Box<ModelFiles>),
+    /// Its server has not been asked yet.
+    Remote(Box<remote::Server>),
+}
+
+/// What the files of a model say.
 pub struct ModelFiles {
     id: String,
     spec: ModelSpec,
     builtin: bool,
 }
 
-impl ModelFiles {
-    /// Reads what the files of a model say. Options win over files.
+/// What makes tokens of texts.
+pub struct TokenizerFile<'a> {
+    /// The bytes of the model's `tokenizer.json`, or of what takes its place.
+    pub json: &'a [u8],
+    /// The name of that file, for errors.
+    pub path: &'a str,
+    /// Most tokens of a text that the model sees.
+    pub max_length: usize,
+    /// Whether texts are cut at their beginning, where the files say so.
+    pub truncate_left: Option<bool>,
+}
+
+impl Unloaded {
+    /// Reads what the files of a model say, where there are files. Options win over files.
     pub fn read(source: &Source, options: &ModelOptions) -> Result<Self> {
-        let mut spec = directory::read(&source.path, options)?;
-        spec.origin = source.origin.clone();
-        let manner = source.origin.as_ref().and_then(|(repository, _)| hub::manner(repository));
+        let files = match source {
+            Source::Files(files) => files,
+            Source::Remote(server) => return Ok(Self::Remote(server.clone())),
+        };
+        let mut spec = directory::read(&files.path, options)?;
+        spec.origin = files.origin.clone();
+        let manner = files.origin.as_ref().and_then(|(repository, _)| hub::manner(repository));
         if let (Some((pooling, normalize)), true) = (manner, spec.silent) {
             spec.pooling = spec.pooling.or(Some(pooling));
             spec.normalize = spec.normalize.or(Some(normalize));
         }
-        Ok(Self { id: source.id.clone(), spec, builtin: source.id == BUILTIN })
+        Ok(Self::Files(Box::new(ModelFiles { id: files.id.clone(), spec, builtin: files.id == BUILTIN })))
     }
 
-    /// The bytes of its `tokenizer.json`, or of what takes its place.
-    pub fn tokenizer_json(&self) -> &[u8] {
-        &self.spec.tokenizer_json
+    /// The model as the user named it.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Files(files) => &files.id,
+            Self::Remote(server) => server.id(),
+        }
     }
 
-    /// The name of that file, for errors.
-    pub fn tokenizer_path(&self) -> &str {
-        &self.spec.tokenizer_path
-    }
-
-    /// Most tokens of a text that the model sees.
-    pub fn max_length(&self) -> usize {
-        self.spec.max_length
-    }
-
-    /// Whether texts are cut at their beginning, where the files say so.
-    pub fn truncate_left(&self) -> Option<bool> {
-        self.spec.truncate_left
+    /// What makes tokens of its texts; `None` where only the model itself does.
+    pub fn tokenizer(&self) -> Option<TokenizerFile<'_>> {
+        let Self::Files(files) = self else { return None };
+        let spec = &files.spec;
+        Some(TokenizerFile {
+            json: &spec.tokenizer_json,
+            path: &spec.tokenizer_path,
+            max_length: spec.max_length,
+            truncate_left: spec.truncate_left,
+        })
     }
 
     /// Whether texts are to be written in lower case first.
     pub fn lowercase(&self) -> bool {
-        self.spec.lowercase
+        matches!(self, Self::Files(files) if files.spec.lowercase)
     }
 
     /// What to put before texts.
     pub fn prompts(&self) -> &Prompts {
-        &self.spec.prompts
+        match self {
+            Self::Files(files) => &files.spec.prompts,
+            Self::Remote(server) => server.prompts(),
+        }
     }
 
     /// Bytes of its weights on disk, and so about what it takes in memory at least. 0 where nobody can tell.
     pub fn weight_bytes(&self) -> u64 {
-        price::weight_bytes(&self.spec.onnx)
+        match self {
+            Self::Files(files) => price::weight_bytes(&files.spec.onnx),
+            Self::Remote(_) => 0,
+        }
     }
 
     /// Makes the model ready to run, and does what else there is to do `meanwhile`. Blocks: hashes and compiles the
-    /// whole file.
+    /// whole file, or asks the server.
     pub fn load<T: Send>(
+        &self,
+        options: &ModelOptions,
+        cancel: &Cancel,
+        meanwhile: impl FnOnce() -> T + Send,
+    ) -> (Result<Arc<dyn Model>>, T) {
+        match self {
+            Self::Files(files) => files.load(options, cancel, meanwhile),
+            Self::Remote(server) => (server.load(cancel), meanwhile()),
+        }
+    }
+}
+
+impl ModelFiles {
+    fn load<T: Send>(
         &self,
         options: &ModelOptions,
         cancel: &Cancel,

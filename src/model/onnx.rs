@@ -25,7 +25,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::{HashedWeights, ModelSpec};
 use super::pooling::Head;
 use super::price::Price;
-use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, library};
+use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then, library};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
 use crate::error::{Error, Result};
@@ -167,15 +167,16 @@ impl OnnxModel {
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
                 dimensions: 0,
-                max_length: spec.max_length,
+                max_length: Some(spec.max_length),
                 pooling: if pooled { None } else { spec.pooling },
                 normalize,
-                output: output_name,
-                dtype: Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str),
+                output: Some(output_name),
+                dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
                 batch_invariant: false,
                 intra_op_threads,
                 runtime: runtime.build.clone(),
                 providers: providers.clone(),
+                remote: None,
                 fingerprint: Fingerprint::builder().finish(),
             },
             session: ManuallyDrop::new(session),
@@ -216,7 +217,7 @@ impl OnnxModel {
     /// Runs two texts, one after the other, and sees what they take. `None` where the runtime does not tell.
     fn learn_price(&self, cancel: &Cancel) -> Option<Price> {
         let idle = self.arena("InUse")?;
-        let longest = self.info.max_length.min(PRICED_LENGTH);
+        let longest = self.info.max_length.map_or(PRICED_LENGTH, |longest| longest.min(PRICED_LENGTH));
         let measure = |length: usize| {
             let tokens = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
             // The arena's peak only ever rises, so the shorter text comes first.
@@ -297,12 +298,13 @@ impl OnnxModel {
             _ => {
                 return Err(format!(
                     "its output {} has the shape {dims:?} for {rows} texts of {longest} tokens",
-                    self.info.output
+                    self.output.to_string_lossy()
                 ));
             }
         };
         if self.width != 0 && width != self.width {
-            return Err(format!("its output {} was {} wide at first and is {width} now", self.info.output, self.width));
+            let output = self.output.to_string_lossy();
+            return Err(format!("its output {output} was {} wide at first and is {width} now", self.width));
         }
         match output.try_extract_tensor::<f32>() {
             Ok((_, values)) => Ok(read(values, width)),
@@ -368,16 +370,31 @@ impl Model for OnnxModel {
         &self.info
     }
 
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, String> {
-        self.infer(batch, cancel, |output, width| {
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+        let vectors = self.infer(batch, cancel, |output, width| {
             let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
             self.head.apply(output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
             vectors
-        })
+        });
+        // One unusable text must not take its neighbours with it.
+        vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
         self.price.bytes(rows, longest)
+    }
+
+    fn parallel(&self, cores: usize) -> usize {
+        (cores / self.info.intra_op_threads.max(1)).max(1)
+    }
+
+    fn most_rows(&self) -> usize {
+        // Where a vector depends on the other rows of its batch, there are none.
+        if self.info.batch_invariant { usize::MAX } else { 1 }
+    }
+
+    fn most_weight(&self) -> Option<usize> {
+        None
     }
 
     fn shrink(&self) {
@@ -456,12 +473,12 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
     let mut builder = Fingerprint::builder()
         .field("weights", weights.sha256)
         .field("tokenizer.json", &spec.tokenizer_json)
-        .field("output", &info.output)
+        .field("output", info.output.as_deref().unwrap_or_default())
         .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
         .field("normalize", [u8::from(info.normalize)])
         .field("dimensions", number(info.dimensions))
         .field("dtype", output_dtype)
-        .field("max_length", number(info.max_length))
+        .field("max_length", number(spec.max_length))
         .field("prompt", spec.prompts.of(InputType::Document))
         .field("query prompt", spec.prompts.of(InputType::Query))
         .field("case", [u8::from(spec.lowercase)])

@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{download, is_commit};
+use super::is_commit;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::model::http::pause;
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -113,7 +114,7 @@ impl Repo {
                 // Somebody may have removed the file meanwhile: then others lock another one of that name.
                 Ok(()) if is_at(&lock, &path) => return Ok(Lock::Held(lock)),
                 Ok(()) => cancel.check()?,
-                Err(TryLockError::WouldBlock) => download::pause(cancel, LOCK_POLL)?,
+                Err(TryLockError::WouldBlock) => pause(cancel, LOCK_POLL)?,
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => return Ok(Lock::Unsupported),
                 Err(TryLockError::Error(error)) => return Err(unwritable(&path, &error)),
             }

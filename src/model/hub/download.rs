@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::cache::{Lock, Repo, unwritable};
-use super::client::{Client, Meta, Trouble};
+use super::client::{Client, Meta};
 use super::{Fetched, Progress};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::model::content::NameHash;
+use crate::model::http::{Trouble, clean, pause};
 
 /// Attempts without a single new byte, and the pause after the first of them; each further one is twice as long.
 const ATTEMPTS: u32 = 4;
@@ -190,7 +190,7 @@ impl<'a> Partial<'a> {
                     "what the server sent does not have the hash that the hub names ({}), and is not kept: try again, or check HF_ENDPOINT and the proxies in between",
                     meta.etag
                 );
-                return Err(Error::model(super::client::clean(url), reason).into());
+                return Err(Error::model(clean(url), reason).into());
             }
             inherited = false;
         }
@@ -254,7 +254,7 @@ pub(super) fn retried<T>(cancel: &Cancel, mut ask: impl FnMut() -> Result<T, Tro
 /// Waits before the next attempt, or gives the trouble back if there shall be none.
 fn wait(cancel: &Cancel, trouble: Trouble, fruitless: u32) -> Result<(), Trouble> {
     let asked_for = match &trouble {
-        Trouble::Network(_) => None,
+        Trouble::Network(_) | Trouble::Late(_) => None,
         Trouble::Status { status: 408 | 416 | 429 | 500.., retry_after, .. } => *retry_after,
         _ => return Err(trouble),
     };
@@ -263,28 +263,4 @@ fn wait(cancel: &Cancel, trouble: Trouble, fruitless: u32) -> Result<(), Trouble
     }
     let own = FIRST_PAUSE * 2u32.pow(fruitless.saturating_sub(1));
     Ok(pause(cancel, asked_for.unwrap_or_default().max(own))?)
-}
-
-/// Does nothing for a while, or until the work shall stop.
-pub(super) fn pause(cancel: &Cancel, duration: Duration) -> Result<()> {
-    let (stop, stopped) = mpsc::channel();
-    let _hook = cancel.on_cancel(move |_| {
-        let _ = stop.send(());
-    });
-    let _ = stopped.recv_timeout(duration);
-    cancel.check()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pause_ends_with_the_work() {
-        let cancel = Cancel::default();
-        cancel.cancel(Error::Aborted);
-        let started = Instant::now();
-        assert_eq!(pause(&cancel, Duration::from_secs(30)), Err(Error::Aborted));
-        assert!(started.elapsed() < Duration::from_secs(10));
-    }
 }

@@ -10,7 +10,6 @@ mod store;
 
 use std::collections::HashSet;
 use std::env;
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
@@ -19,6 +18,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::config_files::MAX_CONFIG_BYTES;
+use super::http::{Secret, variable};
 use super::{HubOptions, ModelOptions, Pooling, content, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -171,15 +171,6 @@ struct Settings {
     patience: Duration,
 }
 
-/// Never shown, by no means.
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
 impl Settings {
     fn read(options: &HubOptions) -> Result<Self> {
         let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -214,7 +205,7 @@ impl Settings {
         let patience = patience.filter(|seconds| seconds.is_finite()).unwrap_or(10.0);
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: token.map(Secret),
+            token: token.map(Secret::new),
             cache: cache.ok_or_else(|| {
                 Error::config("cacheDir", "there is no home directory to keep models in: pass cacheDir, or set HF_HOME")
             })?,
@@ -225,10 +216,6 @@ impl Settings {
             patience: Duration::from_secs_f64(patience.clamp(0.1, 3600.0)),
         })
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// A path, in which `~` stands for the home directory.

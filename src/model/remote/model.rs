@@ -1,0 +1,244 @@
+//! A model on a server, as a model like any other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::api::{self, Manner, Told};
+use super::client::Client;
+use super::{Kind, Server};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, Tokens};
+use crate::error::{Error, Fault, Result};
+use crate::model::http::clean;
+use crate::model::pooling::Head;
+use crate::model::{Model, ModelInfo, RemoteInfo, RunError, Then};
+use crate::text;
+
+/// What a server is asked to embed, to know the length of its vectors.
+const PROBE: &str = "embedcore";
+
+/// Most bytes of what a server says about a model, and of vectors as long as any that there are.
+const MOST_TOLD: u64 = 16 << 20;
+const MOST_PROBED: u64 = 8 << 20;
+
+/// Bytes of a value in JSON, blanks included, at the most; and beside all values.
+const BYTES_PER_VALUE: u64 = 48;
+const BYTES_BESIDE: u64 = 1 << 20;
+
+/// Runs that may be under way beside those whose requests are: one is made ready and another one read, so that no connection
+/// waits for either.
+const BESIDE: usize = 2;
+
+/// How much of a vector's length may be missing to 1, where it is said to be 1.
+const NORMAL: f32 = 1e-3;
+
+pub(super) struct RemoteModel {
+    server: Server,
+    client: Client,
+    /// Length of the server's own vectors.
+    width: usize,
+    head: Head,
+    max_items: usize,
+    max_tokens: Option<usize>,
+    concurrency: usize,
+    /// Most rows that were answered so far, and half of the fewest that were too much.
+    answered: AtomicUsize,
+    refused: AtomicUsize,
+    info: ModelInfo,
+}
+
+impl RemoteModel {
+    pub fn load(server: &Server, cancel: &Cancel) -> Result<Self> {
+        let client = Client::new(server)?;
+        let told = told(server, &client, cancel)?;
+        let mut server = server.clone();
+        server.model = server.model.or_else(|| told.model.clone());
+        let url = clean(&server.url.at(api::embed_path(server.kind)));
+        let max_items = least(server.max_items, told.max_items);
+        let concurrency = least(server.concurrency, told.max_concurrency);
+        let mut model = Self {
+            client,
+            width: 0,
+            head: Head { pooling: None, dense: Vec::new(), dimensions: server.kept, normalize: false },
+            max_items,
+            max_tokens: [server.max_tokens, told.max_tokens].into_iter().flatten().min(),
+            concurrency,
+            answered: AtomicUsize::new(1),
+            refused: AtomicUsize::new(usize::MAX),
+            info: ModelInfo {
+                model_id: server.id.clone(),
+                model_path: url,
+                repository: None,
+                revision: None,
+                dimensions: 0,
+                max_length: server.max_length.or(told.max_length),
+                pooling: None,
+                normalize: false,
+                output: None,
+                dtype: None,
+                batch_invariant: true,
+                intra_op_threads: 0,
+                providers: Vec::new(),
+                runtime: told.version.as_ref().map_or_else(
+                    || server.kind.as_str().to_owned(),
+                    |version| format!("{} {version}", server.kind.as_str()),
+                ),
+                remote: Some(RemoteInfo {
+                    kind: server.kind,
+                    url: clean(&server.url.at("")),
+                    model: server.model.clone().unwrap_or_default(),
+                    digest: told.digest.clone(),
+                    max_batch_items: max_items,
+                    concurrency,
+                }),
+                fingerprint: Fingerprint::builder().finish(),
+            },
+            server,
+        };
+        model.probe(cancel)?;
+        model.info.fingerprint = fingerprint(&model.server, &told, &model.info);
+        Ok(model)
+    }
+
+    /// Finds out how long the vectors are.
+    fn probe(&mut self, cancel: &Cancel) -> Result<()> {
+        let (mut vector, width) = self.vectors(&[PROBE], MOST_PROBED, cancel).map_err(|failed| failed.error)?;
+        if let Some(most) = self.server.kept.filter(|kept| *kept > width) {
+            return Err(Error::config("dimensions", format!("{most} is more than the {width} that the model has")));
+        }
+        let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let normal = (length - 1.0).abs() <= NORMAL;
+        // What is shortened is as long as before only if that is seen to.
+        self.head.normalize = self.server.normalize == Some(true) || normal && self.server.kept.is_some();
+        self.width = width;
+        self.info.normalize = normal || self.head.normalize;
+        self.head.apply(&std::mem::take(&mut vector), width, [1].into_iter(), &mut vector);
+        self.info.dimensions = vector.len();
+        Ok(())
+    }
+
+    /// The server's own vectors of `texts`, and their length.
+    fn vectors(&self, texts: &[&str], most: u64, cancel: &Cancel) -> Result<(Vec<f32>, usize), RunError> {
+        let server = &self.server;
+        let manner = Manner {
+            kind: server.kind,
+            model: server.model.as_deref(),
+            dimensions: server.dimensions,
+            normalize: server.normalize,
+        };
+        let path = api::embed_path(server.kind);
+        let answer = self.client.ask(path, Some(manner.body(texts)), most, cancel)?;
+        let unusable = |reason: &str, then| self.client.unusable(path, &server.redacted(reason), then);
+        let (vectors, width) = api::vectors(server.kind, &answer, texts.len())
+            .map_err(|api::Unusable { reason, then }| unusable(&reason, then))?;
+        let expected = if self.width > 0 { Some(self.width) } else { server.dimensions };
+        match expected.filter(|expected| *expected != width) {
+            Some(expected) => {
+                Err(unusable(&format!("its vectors have {width} values where {expected} are expected"), Then::Nothing))
+            }
+            None => Ok((vectors, width)),
+        }
+    }
+}
+
+impl Model for RemoteModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+        let texts: Vec<&str> = batch.iter().map(|tokens| tokens.text.as_deref().unwrap_or_default()).collect();
+        let rows = texts.len();
+        let most = (rows * self.width) as u64 * BYTES_PER_VALUE + BYTES_BESIDE;
+        let vectors = self.vectors(&texts, most, cancel);
+        match &vectors {
+            Ok(_) => {
+                self.answered.fetch_max(rows, Ordering::Relaxed);
+            }
+            Err(RunError { then: Then::Halves, .. }) => {
+                self.refused.fetch_min(rows.div_ceil(2), Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        let (vectors, width) = vectors?;
+        if self.head.dimensions.is_none() && !self.head.normalize {
+            return Ok(vectors);
+        }
+        let mut changed = Vec::with_capacity(rows * self.info.dimensions);
+        self.head.apply(&vectors, width, batch.iter().map(|_| 1), &mut changed);
+        Ok(changed)
+    }
+
+    fn bytes(&self, rows: usize, longest: usize) -> u64 {
+        // The request in JSON, and the answer in JSON and as numbers.
+        (rows * (longest * 8 + self.width * 32)) as u64 + (16 << 10)
+    }
+
+    fn parallel(&self, _cores: usize) -> usize {
+        self.concurrency + BESIDE
+    }
+
+    fn most_rows(&self) -> usize {
+        // What was answered once is not too much, whatever was refused since: that may have been the texts.
+        let fits = self.refused.load(Ordering::Relaxed).max(self.answered.load(Ordering::Relaxed));
+        fits.min(self.max_items)
+    }
+
+    fn most_weight(&self) -> Option<usize> {
+        Some(self.max_tokens.unwrap_or(usize::MAX))
+    }
+
+    fn shrink(&self) {}
+}
+
+fn least(one: usize, other: Option<usize>) -> usize {
+    other.map_or(one, |other| one.min(other))
+}
+
+/// What the server says about the model. A server that does not know the question is not asked: whether it can embed is seen
+/// when it shall.
+fn told(server: &Server, client: &Client, cancel: &Cancel) -> Result<Told> {
+    let ask = |path: &str, body: Option<Vec<u8>>| match client.ask(path, body, MOST_TOLD, cancel) {
+        Ok(answer) => Ok(serde_json::from_slice::<Value>(&answer).ok()),
+        Err(RunError { error: Error::Backend { fault: Fault::Rejected, .. }, .. }) => Ok(None),
+        Err(RunError { error, .. }) => Err(error),
+    };
+    match (server.kind, &server.model) {
+        (Kind::Ollama, Some(model)) => {
+            let body = serde_json::json!({ "model": model }).to_string().into_bytes();
+            let shown = ask("/api/show", Some(body))?.map(|answer| api::shown_by_ollama(&answer)).unwrap_or_default();
+            let digest = ask("/api/tags", None)?.and_then(|answer| api::digest_by_ollama(&answer, model));
+            Ok(Told { digest, ..shown })
+        }
+        (Kind::Tei, _) => Ok(ask("/info", None)?.map(|answer| api::told_by_tei(&answer)).unwrap_or_default()),
+        _ => Ok(Told::default()),
+    }
+}
+
+/// What tells the vectors apart from all others.
+fn fingerprint(server: &Server, told: &Told, info: &ModelInfo) -> Fingerprint {
+    let number = |value: usize| (value as u64).to_le_bytes();
+    let builder = match server.fingerprint.as_deref() {
+        // One that was told by `getModelInfo` stands as it is.
+        Some(given) => match Fingerprint::parse(given) {
+            Some(fingerprint) => return fingerprint,
+            None => Fingerprint::builder().field("given", given),
+        },
+        None => Fingerprint::builder()
+            .field("kind", server.kind.as_str())
+            .field("origin", server.url.origin())
+            .field("path", &server.url.path)
+            .field("model", server.model.as_deref().unwrap_or_default())
+            .field("digest", told.digest.as_deref().unwrap_or_default()),
+    };
+    let asked = server.dimensions.map_or_else(Vec::new, |dimensions| number(dimensions).to_vec());
+    builder
+        .field("asked dimensions", asked)
+        .field("dimensions", number(info.dimensions))
+        .field("normalize", server.normalize.map_or("as it is", |normalize| if normalize { "yes" } else { "no" }))
+        .field("prompt", &server.prompts.document)
+        .field("query prompt", &server.prompts.query)
+        .field("preparation", text::PREPARATION_VERSION.to_le_bytes())
+        .finish()
+}
