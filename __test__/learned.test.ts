@@ -134,7 +134,7 @@ describe('a generator', () => {
     const changed = (place: object) => JSON.stringify({ ...kept, place: { ...kept.place, ...place } });
     const damages = [
       '', '{', 'null', '[]', '{}', whole.slice(0, -10), `${whole}x`, whole.replace('place', 'palce'),
-      changed({ version: 2 }), changed({ package: '0.0.1' }), changed({ machine: 'another one' }), changed({ lanes: 99 }), changed({ fingerprint: '00' }),
+      changed({ version: 2 }), changed({ package: '0.0.1' }), changed({ machine: 'another one' }), changed({ workers: 99 }), changed({ fingerprint: '00' }),
       JSON.stringify({ ...kept, batches: [] }), JSON.stringify({ ...kept, batches: { 5: null } }), JSON.stringify({ ...kept, overhead: { ...kept.overhead, tokenMs: -1 } }),
       'x'.repeat(5 << 20),
     ];

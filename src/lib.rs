@@ -8,7 +8,7 @@
 //! | [`cache`] | what was computed before, in memory and on disk |
 //! | [`tokens`] | text → token ids, truncation reported |
 //! | [`batch`] | which texts run together: sorted by length, within a token budget; which size is fastest |
-//! | [`lanes`] | who computes next: a few threads that serve all calls in turn |
+//! | [`scheduler`] | who computes next: a few threads that serve all calls in turn |
 //! | [`model`] | tokens → vectors; where weights come from |
 //!
 //! [`index`] lies above the generator and uses it like any caller: a source tree in, answers to searches out.
@@ -24,7 +24,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
-pub mod answer;
 pub mod batch;
 #[cfg(feature = "napi")]
 mod binding;
@@ -36,11 +35,11 @@ pub mod files;
 pub mod generator;
 pub mod host;
 pub mod index;
-pub mod lanes;
 pub mod memory;
 pub mod metrics;
 pub mod model;
-pub mod request;
 pub mod results;
+pub mod scheduler;
+pub mod server;
 pub mod text;
 pub mod tokens;

@@ -25,7 +25,7 @@ const texts = Array.from({ length: 5000 }, (_, i) => `text ${i} ${'reads a file 
     if (how === 'throw') throw new Error('on purpose');
     process.exit(7);
   };
-  // From the first finished batch on, the lanes are inside the model without a pause.
+  // From the first finished batch on, the workers are inside the model without a pause.
   const progressCallback = () => {
     if (!timer) timer = setTimeout(end, Number(afterMs));
   };

@@ -8,7 +8,7 @@ import { crossing, optionReader } from '../call/options';
 import { CallOrder, follow } from '../call/order';
 import { pathNow } from '../call/paths';
 import type { EmbeddingResult } from '../call/result';
-import { Flights, type Flight } from '../call/single-flight';
+import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
 import { Evictions, maintain, takeLease } from './maintenance';
@@ -180,7 +180,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #settings: Settings;
   readonly #log: Log | undefined;
   readonly #order = new CallOrder();
-  readonly #flights = new Flights<Computed>();
+  readonly #inFlight = new SingleFlight<Computed>();
   readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
@@ -372,8 +372,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         if (found) return { found };
         const name = expected ?? '';
         const landing =
-          this.#flights.joined(key, name) ??
-          this.#flights.begin(key, name, undefined, (flight) => this.#compute(key, expected, compute, setting, flight));
+          this.#inFlight.joined(key, name) ??
+          this.#inFlight.begin(key, name, undefined, (flight) => this.#compute(key, expected, compute, setting, flight));
         return { landing };
       }),
     );
@@ -449,7 +449,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       this.#order.change(key, () => {
         this.#evictions.watch();
         const deleted = this.#native.delete(annotated, key);
-        if (!annotated) this.#flights.overtake(key);
+        if (!annotated) this.#inFlight.overtake(key);
         return { deleted };
       }),
     );
@@ -465,7 +465,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       this.#order.changeAll(() => {
         this.#evictions.watch();
         const cleared = this.#native.clear();
-        this.#flights.overtakeAll();
+        this.#inFlight.overtakeAll();
         return { cleared };
       }),
     );
@@ -616,8 +616,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#evictions.watch();
     for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
     return follow(this.#native.set(annotated, data, ttls), () => {
-      if (annotated || this.#flights.size === 0) return;
-      for (let i = 0; i < strings.length; i += 3) this.#flights.overtake(strings[i]!, by);
+      if (annotated || this.#inFlight.size === 0) return;
+      for (let i = 0; i < strings.length; i += 3) this.#inFlight.overtake(strings[i]!, by);
     });
   }
 

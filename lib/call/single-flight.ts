@@ -7,24 +7,24 @@ export interface Flight<About = undefined> {
   readonly overtaken: boolean;
 }
 
-interface Aloft<Value, About> {
+interface InFlight<Value, About> {
   about: About;
   overtaken: boolean;
   landing: Promise<Value>;
 }
 
 /** The computations under way: of each key, one for each `name`. */
-export class Flights<Value, About = undefined> {
-  readonly #aloft = new Map<string, Map<unknown, Aloft<Value, About>>>();
+export class SingleFlight<Value, About = undefined> {
+  readonly #inFlight = new Map<string, Map<unknown, InFlight<Value, About>>>();
 
   /** The one that is under way, if there is one that nothing has overtaken. */
   joined(key: string, name: unknown): Promise<Value> | undefined {
-    return this.#aloft.get(key)?.get(name)?.landing;
+    return this.#inFlight.get(key)?.get(name)?.landing;
   }
 
   /** How many keys have one under way. */
   get size(): number {
-    return this.#aloft.size;
+    return this.#inFlight.size;
   }
 
   /** Begins one, in place of what is under way for this name. `compute` is called at once. */
@@ -32,13 +32,13 @@ export class Flights<Value, About = undefined> {
     let start!: (landing: Promise<Value>) => void;
     // There before it is computed: a computation that asks for itself waits instead of beginning again and again.
     const landing = new Promise<Value>((resolve) => (start = resolve));
-    const flight: Aloft<Value, About> = { about, overtaken: false, landing };
-    let names = this.#aloft.get(key);
-    if (!names) this.#aloft.set(key, (names = new Map()));
+    const flight: InFlight<Value, About> = { about, overtaken: false, landing };
+    let names = this.#inFlight.get(key);
+    if (!names) this.#inFlight.set(key, (names = new Map()));
     names.set(name, flight);
     const leave = () => {
       if (names.get(name) === flight) names.delete(name);
-      if (names.size === 0 && this.#aloft.get(key) === names) this.#aloft.delete(key);
+      if (names.size === 0 && this.#inFlight.get(key) === names) this.#inFlight.delete(key);
     };
     start(compute(flight).finally(leave));
     return landing;
@@ -49,31 +49,31 @@ export class Flights<Value, About = undefined> {
    * when the change was; what was begun after it is newer.
    */
   overtake(key: string, by?: unknown): void {
-    const names = this.#aloft.get(key);
+    const names = this.#inFlight.get(key);
     if (!names) return;
     for (const [name, flight] of names) {
       if (by !== undefined && name === by) break;
       flight.overtaken = true;
       names.delete(name);
     }
-    if (names.size === 0) this.#aloft.delete(key);
+    if (names.size === 0) this.#inFlight.delete(key);
   }
 
   /** The same for all keys whose flights are about what `which` says. */
   overtakeAll(which: (about: About) => boolean = () => true): void {
-    for (const [key, names] of this.#aloft) {
+    for (const [key, names] of this.#inFlight) {
       for (const [name, flight] of names) {
         if (!which(flight.about)) continue;
         flight.overtaken = true;
         names.delete(name);
       }
-      if (names.size === 0) this.#aloft.delete(key);
+      if (names.size === 0) this.#inFlight.delete(key);
     }
   }
 
   /** Resolves when all that are under way now have ended, however. */
   settled(): Promise<unknown> {
-    const all = [...this.#aloft.values()].flatMap((names) => [...names.values()]);
+    const all = [...this.#inFlight.values()].flatMap((names) => [...names.values()]);
     return Promise.allSettled(all.map(({ landing }) => landing));
   }
 }

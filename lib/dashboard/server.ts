@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import { EmbeddingError } from '../call/errors';
 import { show } from '../call/input';
 import { refused, type Given } from '../call/options';
-import { answersTo, areHosts } from '../http/host-header';
 import { PROMETHEUS_TYPE } from '../monitor/reports';
+import { answersTo, areHosts } from '../server/host-header';
 
 /** Options of {@link PerformanceDashboard.serve}. */
 export interface ServeOptions {

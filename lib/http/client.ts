@@ -1,8 +1,8 @@
+import { whole } from '../call/checks';
 import { messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { aborted, checkWatch, watched } from '../call/limits';
 import { optionReader, record, refused, untouched, type Given } from '../call/options';
-import { whole } from '../parallel/options';
 import { addressOf, headersOf, methodOf } from './address';
 import { Admission } from './admission';
 import type { Head, Mode } from './attempt';

@@ -2,7 +2,7 @@
 
 import { show } from '../call/input';
 import { refused } from '../call/options';
-import { isLoopback } from './host-header';
+import { isLoopback } from '../server/host-header';
 
 /** The proxy of an origin, if it has one. */
 export type ProxyOf = (url: URL) => string | undefined;

@@ -1,7 +1,7 @@
+import { whole } from '../call/checks';
 import { messageOf } from '../call/errors';
 import { show } from '../call/input';
 import { refused } from '../call/options';
-import { whole } from '../parallel/options';
 
 /** Which statuses are tried again, how often, and after how long. */
 export interface RetryRule {

@@ -3,10 +3,10 @@
 import { createHash } from 'node:crypto';
 import { types } from 'node:util';
 
+import { flag } from '../call/checks';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch } from '../call/limits';
 import { optionReader, refused, untouched, type Given, type Names } from '../call/options';
-import { flag } from '../parallel/options';
 
 /** An image: its bytes, or these as base64. */
 export type OllamaImage = Uint8Array | string;

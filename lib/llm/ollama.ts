@@ -1,3 +1,4 @@
+import { flag } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
@@ -6,7 +7,7 @@ import { addressOf, type Address } from '../http/address';
 import { HttpClient, type HttpClientOptions } from '../http/client';
 import { redactor } from '../http/secrets';
 import { InferenceCache, type InferenceCacheOptions, type InferenceSetOptions, type MonitorTimer, type PerformanceMonitor } from '../index';
-import { flag, monitorOf } from '../parallel/options';
+import { monitorOf } from '../parallel/options';
 import { canonicalJson } from '../results/canonical-json';
 import { limited, limitedStream } from './limited';
 import { piecesOf, resultOf, vectorsOf, type Kept, type OllamaChunk, type OllamaResult, type Source } from './ollama-answer';

@@ -1,9 +1,9 @@
+import { flag, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
 import { instanceOr, listOf, optionReader, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
-import { flag, whole } from '../parallel/options';
 import { canonicalJson } from '../results/canonical-json';
 import { Breaker, type BreakerState, type Trial } from './breaker';
 import { limited } from './limited';

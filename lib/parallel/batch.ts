@@ -1,10 +1,10 @@
+import { whole } from '../call/checks';
 import { EmbeddingGenerationError } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { optionReader } from '../call/options';
 import type { Answer, Runner, Settled } from './drive';
 import { limited } from './function-runner';
 import { callOf, collect, type Call, type Items, type ParallelMapOptions } from './map';
-import { whole } from './options';
 import type { Chunk } from './source';
 
 /** A function that answers a batch: a result for each of its items, in their order. */

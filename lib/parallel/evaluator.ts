@@ -1,5 +1,6 @@
 import { basename, join, resolve } from 'node:path';
 
+import { flag, functionOf, milliseconds, whole } from '../call/checks';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
 import type { PerformanceMonitor } from '../index';
@@ -7,7 +8,7 @@ import { showPanel, type DashboardPanel, type PanelSource } from '../monitor/pan
 import { BatchFileProcessor } from './files';
 import { functionRunner, limited, type ItemFunction } from './function-runner';
 import { callOf, streamOf, type Items } from './map';
-import { flag, functionOf, milliseconds, monitorOf, whole } from './options';
+import { monitorOf } from './options';
 import { failed, ResultsFile } from './results-file';
 import { RunningStats, type ScoreStats } from './statistics';
 

@@ -1,13 +1,14 @@
 import { resolve } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 
+import { flag, signalOf, whole } from '../call/checks';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
 import { EmbeddingError, type PerformanceMonitor } from '../index';
 import { native, settle } from '../native/addon';
 import type { NativeFileFailure } from '../native/types';
 import { drive, type Runner } from './drive';
-import { cores, flag, monitorOf, signalOf, whole } from './options';
+import { cores, monitorOf } from './options';
 import { Source } from './source';
 
 /** A file that was read, or why it was not. */

@@ -1,10 +1,11 @@
+import { flag, functionOf, milliseconds, signalOf, whole } from '../call/checks';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
 import type { PerformanceMonitor } from '../index';
 import { drive, type Answer, type Limits, type Runner, type Settled } from './drive';
 import { functionRunner, type ItemFunction } from './function-runner';
 import { moduleRunner, type ModuleFunction } from './module-runner';
-import { cores, flag, functionOf, milliseconds, monitorOf, onErrorOf, signalOf, whole, type OnError } from './options';
+import { cores, monitorOf, onErrorOf, type OnError } from './options';
 import { WorkerPool } from './pool';
 import { ResultStream } from './result-stream';
 import { Source } from './source';

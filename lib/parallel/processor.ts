@@ -1,9 +1,10 @@
+import { signalOf, whole } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { optionReader } from '../call/options';
 import { mapBatches, readBatchOptions, type BatchFunction, type BatchMapOptions } from './batch';
 import type { Settled } from './drive';
 import { callOf, collect, planOf, readMapOptions, type Items, type ParallelMapOptions, type Work } from './map';
-import { cores, signalOf, whole } from './options';
+import { cores } from './options';
 import { WorkerPool } from './pool';
 
 /** Options of {@link ParallelProcessor}: defaults for its calls. */

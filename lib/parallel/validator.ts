@@ -1,10 +1,11 @@
+import { milliseconds, signalOf, whole } from '../call/checks';
 import { invalid, show } from '../call/input';
 import { optionReader } from '../call/options';
 import type { PerformanceMonitor } from '../index';
 import { drive, type Answer, type Runner } from './drive';
 import { functionRunner, isTimeOut } from './function-runner';
 import { moduleRunner, type ModuleFunction } from './module-runner';
-import { milliseconds, monitorOf, signalOf, whole } from './options';
+import { monitorOf } from './options';
 import { WorkerPool } from './pool';
 import { isThenable, Source } from './source';
 

@@ -9,7 +9,7 @@ import { logOf, type Log, type Logger } from '../call/logger';
 import { crossing, optionReader, read, record, refused, type Given } from '../call/options';
 import { CallOrder, follow } from '../call/order';
 import { pathNow } from '../call/paths';
-import { Flights, type Flight } from '../call/single-flight';
+import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativePrompt, NativeResults, NativeStored } from '../native/types';
 import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
@@ -182,9 +182,9 @@ export class InferenceCache implements AsyncDisposable {
   readonly #log: Log | undefined;
   readonly #vectors: PromptVectors | undefined;
   readonly #order = new CallOrder();
-  readonly #flights = new Flights<Landed, About>();
+  readonly #inFlight = new SingleFlight<Landed, About>();
   /** Prompts whose vectors are being made, to find results that were set. */
-  readonly #prompts = new Flights<void, About>();
+  readonly #prompts = new SingleFlight<void, About>();
   readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   #closed: Promise<void> | undefined;
@@ -231,7 +231,7 @@ export class InferenceCache implements AsyncDisposable {
     const given = readSetting(options);
     const about = { asked: this.#asked(content, given), setting: settingOf(given) };
     // By a name of its own, so that nobody joins it.
-    await this.#flights.begin(about.asked.key, Symbol(), about, async (flight) => {
+    await this.#inFlight.begin(about.asked.key, Symbol(), about, async (flight) => {
       const kept = keep(await landing);
       await this.#keep({ ...about, kept }, flight);
       return { kept, fromCache: false };
@@ -524,7 +524,7 @@ export class InferenceCache implements AsyncDisposable {
 
   /** `by`: what was set, whose prompt was begun then. */
   #overtake(key: string, by?: Result): void {
-    this.#flights.overtake(key);
+    this.#inFlight.overtake(key);
     this.#prompts.overtake(key, by);
   }
 
@@ -535,7 +535,7 @@ export class InferenceCache implements AsyncDisposable {
       this.#order.changeAll(() => {
         this.#evictions.watch();
         const deleted = this.#native.invalidate(type, tags);
-        this.#flights.overtakeAll(covers);
+        this.#inFlight.overtakeAll(covers);
         this.#prompts.overtakeAll(covers);
         return { deleted };
       }),
@@ -556,9 +556,9 @@ export class InferenceCache implements AsyncDisposable {
     const begun = await this.#order.read(key, () =>
       follow(this.#exact(asked, !meant), (found): { found: NativeStored } | { landing: Promise<Landed>; waits: boolean } => {
         if (found) return { found };
-        const joined = this.#flights.joined(key, '');
+        const joined = this.#inFlight.joined(key, '');
         if (joined) return { landing: joined, waits: true };
-        const landing = this.#flights.begin(key, '', { asked, setting }, (flight) => this.#compute(asked, setting, compute, meant, flight));
+        const landing = this.#inFlight.begin(key, '', { asked, setting }, (flight) => this.#compute(asked, setting, compute, meant, flight));
         return { landing, waits: false };
       }),
     );

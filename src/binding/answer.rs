@@ -6,8 +6,8 @@ use napi_derive::napi;
 
 use super::cache::blocking;
 use super::to_js;
-use crate::answer::Items;
 use crate::error::Error;
+use crate::server::response::Items;
 
 /// Some vectors of an answer, and what stands around them.
 #[napi(object, object_to_js = false)]

@@ -5,7 +5,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 
 use super::cache::blocking;
-use crate::request::{Request, Wrong, read};
+use crate::server::request::{Request, Wrong, read};
 
 /// See `Request`.
 #[napi(object, object_from_js = false)]

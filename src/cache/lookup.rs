@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::EmbeddingCache;
 use super::disk::{Asked, OnDisk, Purpose};
 use super::entry::Entry;
+use super::key_hash::Probe;
 use super::memory::{Found, Now, Place};
-use super::name::Probe;
 use super::report::{EvictionCause, MissCause};
 
 /// Lookups whose way to the main memory is shared. See [`Memory::get_some`](super::memory::Memory::get_some).

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use super::entry::Entry;
-use super::name::{Name, Probe};
+use super::key_hash::{KeyHash, Probe};
 
 /// Sixteen threads that look up different keys seldom meet; finding the oldest entry still looks at sixteen numbers.
 const SHARDS: usize = 16;
@@ -27,7 +27,7 @@ const BLOCK_BYTES: usize = 16;
 /// Bytes of an entry beside vector, note and kind: itself with its counters, its node in the list, its place in the
 /// map (a pointer to the key, one to the node and a byte, at a load between 7/16 and 7/8), and five blocks.
 const OVERHEAD_BYTES: usize =
-    size_of::<Entry>() + 2 * size_of::<usize>() + size_of::<(Name, Slot, usize, usize)>() + 26 + 5 * BLOCK_BYTES;
+    size_of::<Entry>() + 2 * size_of::<usize>() + size_of::<(KeyHash, Slot, usize, usize)>() + 26 + 5 * BLOCK_BYTES;
 
 /// Bytes that `entry` takes in this tier.
 pub(super) fn cost(entry: &Entry) -> usize {
@@ -61,8 +61,8 @@ pub(super) enum Found {
 /// Where an entry is put, and what it can be checked by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    pub name: Name,
-    pub content: Option<Name>,
+    pub name: KeyHash,
+    pub content: Option<KeyHash>,
 }
 
 /// What an insert did beside inserting.
@@ -95,7 +95,7 @@ struct Slot {
     /// When it expires by the clock that nobody sets: a machine whose clock goes back must not make it younger.
     deadline_ms: u64,
     /// The content that it was set or found with, if that was said.
-    content: Option<Name>,
+    content: Option<KeyHash>,
     /// See [`Now::epoch`].
     epoch: u32,
     entry: Arc<Entry>,
@@ -118,7 +118,7 @@ impl Slot {
     }
 }
 
-/// Names are hashes already.
+/// KeyHasher are hashes already.
 #[derive(Clone, Copy, Default)]
 struct AsIs(u64);
 
@@ -144,13 +144,13 @@ impl Hasher for AsIs {
     }
 }
 
-impl Hash for Name {
+impl Hash for KeyHash {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.short());
     }
 }
 
-type Lru = LruCache<Name, Slot, AsIs>;
+type Lru = LruCache<KeyHash, Slot, AsIs>;
 
 /// On a cache line of its own: a thread that works in one shard does not slow down the others.
 #[repr(align(64))]
@@ -296,14 +296,14 @@ impl Memory {
     }
 
     /// The entry of that name, if it is an answer. Changes nothing.
-    pub fn named(&self, name: Name, now: Now) -> Option<Arc<Entry>> {
+    pub fn named(&self, name: KeyHash, now: Now) -> Option<Arc<Entry>> {
         let lru = self.shard(name).lock();
         lru.peek(&name).filter(|slot| live(slot, now)).map(|slot| Arc::clone(&slot.entry))
     }
 
     /// Counts the changes to an entry, and to some others that share the counter. What was read from elsewhere before
     /// a change must not be brought in after it.
-    pub fn version(&self, name: Name) -> u32 {
+    pub fn version(&self, name: KeyHash) -> u32 {
         self.versions[version_slot(name)].load(Ordering::Acquire)
     }
 
@@ -389,7 +389,7 @@ impl Memory {
     }
 
     /// Drops what is not what the file has, unless something has changed the entry since `version`.
-    pub fn remove_stale(&self, name: Name, version: u32) {
+    pub fn remove_stale(&self, name: KeyHash, version: u32) {
         let shard = self.shard(name);
         let mut lru = shard.lock();
         if self.version(name) == version {
@@ -399,7 +399,7 @@ impl Memory {
     }
 
     /// Drops an entry.
-    pub fn remove(&self, name: Name, now: Now) -> Removed {
+    pub fn remove(&self, name: KeyHash, now: Now) -> Removed {
         let shard = self.shard(name);
         let mut lru = shard.lock();
         self.touch_version(name);
@@ -443,7 +443,7 @@ impl Memory {
     }
 
     /// All entries of a space that answer at `now`, in no order. Does not count as use.
-    pub fn of_space(&self, space: i64, now: Now) -> Vec<(Name, Arc<Entry>)> {
+    pub fn of_space(&self, space: i64, now: Now) -> Vec<(KeyHash, Arc<Entry>)> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let lru = shard.lock();
@@ -458,11 +458,11 @@ impl Memory {
         self.bytes.fetch_sub(cost(&slot.entry), Ordering::Relaxed);
     }
 
-    fn touch_version(&self, name: Name) {
+    fn touch_version(&self, name: KeyHash) {
         bump(&self.versions[version_slot(name)]);
     }
 
-    fn shard(&self, name: Name) -> &Shard {
+    fn shard(&self, name: KeyHash) -> &Shard {
         &self.shards[shard_of(name)]
     }
 }
@@ -481,7 +481,7 @@ fn fetch(locked: &[MutexGuard<Lru>], probes: &[Probe]) {
     black_box(touched.fold(0, u64::wrapping_add));
 }
 
-fn shard_of(name: Name) -> usize {
+fn shard_of(name: KeyHash) -> usize {
     name.other() as usize % SHARDS
 }
 
@@ -489,7 +489,7 @@ fn bump(version: &AtomicU32) {
     version.fetch_add(1, Ordering::AcqRel);
 }
 
-fn version_slot(name: Name) -> usize {
+fn version_slot(name: KeyHash) -> usize {
     (name.other() >> 32) as usize % VERSIONS
 }
 

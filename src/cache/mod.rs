@@ -6,18 +6,18 @@
 //!
 //! Each user has a [`Space`] of its own, so several can share one cache and one file.
 
-mod codes;
 mod disk;
 mod entry;
-mod flights;
-mod haste;
+mod inline_read;
+mod key_hash;
 mod lookup;
 mod memory;
-mod name;
-mod near;
+mod quantized;
 mod report;
 mod search;
 mod selection;
+mod similarity;
+mod single_flight;
 mod store;
 
 use std::collections::{BTreeSet, HashMap};
@@ -28,17 +28,17 @@ use std::time::Duration;
 
 use disk::{Disk, DiskOptions, Ticket};
 pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, NEVER, Precision, Vector};
-pub use flights::{Boarding, Flights, Leader, Waiter};
-pub use haste::Haste;
+pub use inline_read::InlineReads;
+pub use key_hash::{KeyHasher, Probe};
 pub use lookup::{Open, Recall, Recalling};
 use memory::{Displaced, Memory, Now, Place, Removed};
-pub use name::{Names, Probe};
-use near::Indexes;
-pub use near::Near;
 use report::Counters;
 pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, Stats};
 pub use search::SMALL;
 pub use selection::{Selection, label, unlabel};
+use similarity::Indexes;
+pub use similarity::Near;
+pub use single_flight::{Joined, Leader, SingleFlight, Waiter};
 
 use crate::embedding::{Key, Space};
 use crate::error::{Error, Result};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::EmbeddingCache;
-use super::codes::ROUNDING;
 use super::disk::{Disk, OnDisk, Purpose};
 use super::entry::{Draft, Entry};
 use super::memory::{Now, Place};
-use super::near::{Candidate, Handle, Index, Near, Nearest};
+use super::quantized::ROUNDING;
+use super::similarity::{Candidate, Handle, Index, Near, Nearest};
 use crate::embedding::{Key, Space};
 use crate::error::Result;
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::memo::Known;
+use super::model_cache::Known;
 use super::{Embedded, Item, Progress};
 use crate::embedding::EmbeddingMatrix;
 use crate::error::{Error, Result};

@@ -1,4 +1,4 @@
-//! The batches of one call, as the lanes run them.
+//! The batches of one call, as the workers run them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
-use super::memo::{About, Known};
-use super::tally::{Ran, Stage, Tally};
+use super::model_cache::{About, Known};
+use super::stage_metrics::{Ran, Stage, StageMetrics};
 use crate::batch::Plan;
 use crate::batch::sizing::{BatchSizer, SizeChoice};
 use crate::cancel::Cancel;
 use crate::embedding::Tokens;
 use crate::error::Error;
-use crate::lanes::Work;
 use crate::memory::governor::{Governor, Permit, Refusal};
 use crate::model::{Model, RunError, Then};
+use crate::scheduler::Work;
 
 /// One text that a batch is done with.
 pub(super) struct Row {
@@ -36,7 +36,7 @@ pub(super) struct Failure {
 /// Held by all that works for a call: closing waits for it.
 pub(super) type Busy = Arc<OwnedRwLockReadGuard<()>>;
 
-/// The batches of one call, run by the lanes.
+/// The batches of one call, run by the workers.
 pub(super) struct Batches {
     pub model: Arc<dyn Model>,
     pub slots: Vec<usize>,
@@ -46,11 +46,11 @@ pub(super) struct Batches {
     /// Most rows of a batch, whatever the sizer says.
     pub max_rows: usize,
     /// Batches that are meant to run at a time.
-    pub lanes: usize,
+    pub workers: usize,
     /// Who must permit a run: the call's own limit, if it has one, then the generator's.
     pub own: Option<Arc<Governor>>,
     pub governor: Arc<Governor>,
-    pub tally: Arc<Tally>,
+    pub stage_metrics: Arc<StageMetrics>,
     pub cancel: Cancel,
     pub finished: mpsc::UnboundedSender<Vec<Row>>,
     pub nth: AtomicUsize,
@@ -71,21 +71,21 @@ impl Work for Batches {
 
 impl Batches {
     /// The rows of the next batch: as many as are fastest, as far as memory allows. With the choice to learn from, if the
-    /// batch is a full one and other lanes are busy, too.
+    /// batch is a full one and other workers are busy, too.
     fn next(&self) -> Option<(Vec<usize>, Option<SizeChoice>)> {
         let started = Instant::now();
         let share =
-            self.own.as_ref().map_or(u64::MAX, |own| own.share(self.lanes)).min(self.governor.share(self.lanes));
+            self.own.as_ref().map_or(u64::MAX, |own| own.share(self.workers)).min(self.governor.share(self.workers));
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let longest = plan.longest()?;
         let choice = self.sizer.next(longest);
         let row = self.model.bytes(1, longest).max(1);
         let most = self.max_rows.min(self.model.most_rows());
         let rows = choice.rows.min(most).min(self.governor.most_rows()).min((share / row) as usize).max(1);
-        let full = rows == choice.rows && plan.left() > rows * self.lanes;
+        let full = rows == choice.rows && plan.left() > rows * self.workers;
         let taken = plan.take(rows);
         drop(plan);
-        self.tally.done(Stage::Plan, started, taken.len());
+        self.stage_metrics.done(Stage::Plan, started, taken.len());
         Some((taken, full.then_some(choice)))
     }
 
@@ -109,7 +109,7 @@ impl Batches {
         let total: usize = batch.iter().map(|tokens| tokens.weight()).sum();
         let stopped = self.cancel.check().is_err();
         if !stopped {
-            self.tally.batch(&Ran {
+            self.stage_metrics.batch(&Ran {
                 rows: rows.len(),
                 tokens: total,
                 padded: rows.len() * longest,

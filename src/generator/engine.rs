@@ -13,20 +13,20 @@ use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Busy, Failure, Row};
 use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
-use super::leases::{Leads, Leases, Watch, worthwhile};
-use super::memo::{Known, Lead, Memo, Wait};
-use super::tally::{Answered, Stage, Tally};
+use super::leases::{Leases, TextLeaders, Watch, worthwhile};
+use super::model_cache::{Known, ModelCache, TextLeader, TextWaiter};
+use super::stage_metrics::{Answered, Stage, StageMetrics};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::sizing::BatchSizer;
 use crate::batch::{Budget, Plan};
-use crate::cache::{Boarding, EmbeddingCache};
+use crate::cache::{EmbeddingCache, Joined};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
 use crate::host::{self, threads::in_parallel};
-use crate::lanes::Lanes;
 use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelOptions, Prompts, Source, Unloaded};
+use crate::scheduler::Scheduler;
 use crate::text::{self, Prepared};
 use crate::tokens::{self, Tokenizer};
 
@@ -50,10 +50,10 @@ pub(super) struct Engine {
     prompts: Prompts,
     pub sizer: Arc<BatchSizer>,
     governor: Arc<Governor>,
-    tally: Arc<Tally>,
-    lanes: Lanes,
+    stage_metrics: Arc<StageMetrics>,
+    workers: Scheduler,
     lowercase: bool,
-    memo: Option<Arc<Memo>>,
+    model_cache: Option<Arc<ModelCache>>,
 }
 
 /// Where what was learned is kept, and how much of it is.
@@ -75,7 +75,7 @@ impl Engine {
         place: PathBuf,
         options: &GeneratorOptions,
         cache: Option<(Arc<EmbeddingCache>, Space)>,
-        (governor, tally): (Arc<Governor>, Arc<Tally>),
+        (governor, stage_metrics): (Arc<Governor>, Arc<StageMetrics>),
         cancel: &Cancel,
     ) -> Result<Self> {
         let available = host::available_cores();
@@ -98,13 +98,13 @@ impl Engine {
         let mut model = model?;
         let tokenizer = tokenizer.transpose()?;
         let cores = threads::for_computing(available);
-        let mut lanes = Lanes::new(model.parallel(cores))?;
+        let mut workers = Scheduler::new(model.parallel(cores))?;
         if options.measure_threads && cores > 1 && tokenizer.is_some() {
             governor.expect(unloaded.weight_bytes()).map_err(too_large)?;
             let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
-            let (wide, one_lane) = (unloaded.load(&wide, cancel, || ()).0?, Lanes::new(1)?);
-            if threads::speed(&wide, &one_lane, cancel)? > threads::speed(&model, &lanes, cancel)? {
-                (model, lanes) = (wide, one_lane);
+            let (wide, one_worker) = (unloaded.load(&wide, cancel, || ()).0?, Scheduler::new(1)?);
+            if threads::speed(&wide, &one_worker, cancel)? > threads::speed(&model, &workers, cancel)? {
+                (model, workers) = (wide, one_worker);
             }
         }
         let info = model.info();
@@ -119,13 +119,14 @@ impl Engine {
         let shrinks = Arc::downgrade(&model);
         governor.on_shortage(Box::new(move |_| shrinks.upgrade().map(|model| model.shrink()).is_some()));
         let path = cache.as_ref().and_then(|(cache, _)| cache.options().path.clone());
-        let store = Store::new(&options.state_dir, path.as_deref(), info, lanes.count());
+        let store = Store::new(&options.state_dir, path.as_deref(), info, workers.count());
         let learned = store.map(|store| {
             let (overhead, batches) = store.read().unwrap_or_default();
             sizer.restore(batches);
             Learned { store, overhead, kept: Mutex::new((sizer.samples(), Instant::now())) }
         });
-        let memo = cache.map(|(cache, within)| Memo::new(cache, &within, &info.fingerprint, info.dimensions));
+        let model_cache =
+            cache.map(|(cache, within)| ModelCache::new(cache, &within, &info.fingerprint, info.dimensions));
         Ok(Self {
             id,
             place,
@@ -134,10 +135,10 @@ impl Engine {
             prompts: unloaded.prompts().clone(),
             sizer: Arc::new(sizer),
             governor,
-            tally,
-            lanes,
+            stage_metrics,
+            workers,
             lowercase: unloaded.lowercase(),
-            memo: memo.map(Arc::new),
+            model_cache: model_cache.map(Arc::new),
             model,
         })
     }
@@ -145,16 +146,16 @@ impl Engine {
     /// Embeds `inputs`. Whatever works for the call holds `busy`, also when it was stopped and nobody waits any more.
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let (first, started) = (options.first_index, Instant::now());
-        let _inside = self.tally.enter();
+        let _inside = self.stage_metrics.enter();
         let texts = inputs.len();
-        let cached = self.memo.is_some() && !options.bypass_cache;
+        let cached = self.model_cache.is_some() && !options.bypass_cache;
         let answer = self.answer(inputs, options, busy).await;
         let answered = answer.as_ref().map(|Embedded { items, .. }| {
             let count = |which: fn(&Item) -> bool| items.iter().filter(|item| which(item)).count();
             let (hits, failed) = (count(|item| item.from_cache), count(|item| item.error.is_some()));
             Answered { hits, failed, cached }
         });
-        self.tally.call(texts, answered, started.elapsed());
+        self.stage_metrics.call(texts, answered, started.elapsed());
         if self.is_worth_keeping() {
             let engine = Arc::clone(self);
             // Nobody waits for it.
@@ -187,7 +188,7 @@ impl Engine {
 
     fn overhead(&self) -> Overhead {
         let before = self.learned.as_ref().map(|learned| learned.overhead);
-        self.tally.overhead().or(before).unwrap_or_default()
+        self.stage_metrics.overhead().or(before).unwrap_or_default()
     }
 
     /// What a call for `items` texts with `tokens` tokens each will take.
@@ -196,9 +197,9 @@ impl Engine {
         let tokens = info.max_length.map_or(tokens, |longest| tokens.min(longest));
         let outlook = self.sizer.outlook_of(tokens).at_most(self.model.most_rows());
         let basis = Basis {
-            speed: self.sizer.speed(tokens).or_else(|| self.tally.speed()),
+            speed: self.sizer.speed(tokens).or_else(|| self.stage_metrics.speed()),
             overhead: self.overhead(),
-            lanes: self.lanes.count(),
+            workers: self.workers.count(),
             dimensions: info.dimensions,
             outlook,
             price: &|rows| self.model.bytes(rows, tokens),
@@ -212,27 +213,29 @@ impl Engine {
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_length = self.model.info().max_length.unwrap_or(usize::MAX);
         let max_chars = max_length.saturating_mul(text::CHARS_PER_TOKEN);
-        let memo = self.memo.clone().filter(|_| !options.bypass_cache);
+        let model_cache = self.model_cache.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
-        let (keys_of, tally) = (memo.clone(), Arc::clone(&self.tally));
+        let (keys_of, stage_metrics) = (model_cache.clone(), Arc::clone(&self.stage_metrics));
         let prepare_all = move || {
             let started = Instant::now();
             let (mut texts, cut) = prepare(inputs, max_chars, &stop);
             refused.into_iter().for_each(|index| texts.get_mut(index).into_iter().for_each(String::clear));
             let distinct = Distinct::of(&texts);
-            let keys = keys_of.map_or_else(Vec::new, |memo| memo.keys(&texts, &distinct.first, input_type));
-            tally.done(Stage::Prepare, started, texts.len());
+            let keys =
+                keys_of.map_or_else(Vec::new, |model_cache| model_cache.keys(&texts, &distinct.first, input_type));
+            stage_metrics.done(Stage::Prepare, started, texts.len());
             (texts, cut, distinct, keys)
         };
         let prepared = blocking(move || in_parallel(prepare_all));
         let (texts, cut, distinct, keys) = cancel.or_else(prepared).await???;
-        let (texts, tally) = (Arc::new(texts), &self.tally);
-        let call = Call { texts, distinct: &distinct, cancel, options: &options, keys, memo, tally, busy };
+        let (texts, stage_metrics) = (Arc::new(texts), &self.stage_metrics);
+        let call =
+            Call { texts, distinct: &distinct, cancel, options: &options, keys, model_cache, stage_metrics, busy };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
-            let (leads, waits) = call.recall(open, &mut answer).await?;
-            self.compute_once(&call, leads, &mut answer).await?;
+            let (leaders, waits) = call.recall(open, &mut answer).await?;
+            self.compute_once(&call, leaders, &mut answer).await?;
             open = call.wait(waits, &mut answer).await?;
         }
         call.cancel.check()?;
@@ -240,34 +243,41 @@ impl Engine {
         answer.finish(texts, self.id.clone())
     }
 
-    /// Answers the texts of `leads`, each computed by one of all processes that share the cache, where that is worth it.
-    async fn compute_once(self: &Arc<Self>, call: &Call<'_>, leads: Leads, answer: &mut Answer<'_>) -> Result<()> {
-        let worth = |memo: &&Arc<Memo>| memo.is_shared() && worthwhile(leads.len(), self.tally.text_ms());
-        let memo = call.memo.as_ref().filter(worth);
-        let Some(memo) = memo else { return self.compute(call, leads, None, answer).await };
-        let (mut leases, mut theirs) = (Leases::new(memo), leads);
-        let mut mine = call.lease(&mut theirs, &mut leases, &mut Watch::new(memo), answer).await?;
+    /// Answers the texts of `leaders`, each computed by one of all processes that share the cache, where that is worth it.
+    async fn compute_once(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        leaders: TextLeaders,
+        answer: &mut Answer<'_>,
+    ) -> Result<()> {
+        let worth = |model_cache: &&Arc<ModelCache>| {
+            model_cache.is_shared() && worthwhile(leaders.len(), self.stage_metrics.text_ms())
+        };
+        let model_cache = call.model_cache.as_ref().filter(worth);
+        let Some(model_cache) = model_cache else { return self.compute(call, leaders, None, answer).await };
+        let (mut leases, mut theirs) = (Leases::new(model_cache), leaders);
+        let mut mine = call.lease(&mut theirs, &mut leases, &mut Watch::new(model_cache), answer).await?;
         loop {
             self.compute(call, mine, Some(&mut leases), answer).await?;
             if theirs.is_empty() {
                 return Ok(());
             }
-            mine = call.watch(&mut theirs, &mut leases, &mut Watch::new(memo), answer).await?;
+            mine = call.watch(&mut theirs, &mut leases, &mut Watch::new(model_cache), answer).await?;
         }
     }
 
-    /// Computes the texts of `leads`. Each goes into the cache with its batch.
+    /// Computes the texts of `leaders`. Each goes into the cache with its batch.
     async fn compute(
         self: &Arc<Self>,
         call: &Call<'_>,
-        mut leads: Leads,
+        mut leaders: TextLeaders,
         mut leases: Option<&mut Leases>,
         answer: &mut Answer<'_>,
     ) -> Result<()> {
-        if leads.is_empty() {
+        if leaders.is_empty() {
             return Ok(());
         }
-        let slots: Vec<usize> = leads.keys().copied().collect();
+        let slots: Vec<usize> = leaders.keys().copied().collect();
         let tokens = holding(&mut leases, self.tokenize(call, &slots)).await??;
         let mut runnable = Vec::with_capacity(tokens.len());
         for (slot, tokens) in slots.into_iter().zip(tokens) {
@@ -276,22 +286,22 @@ impl Engine {
                 Err(error) if call.options.on_error == OnError::Throw => return Err(error),
                 // Whoever waits for it finds out by itself.
                 Err(error) => {
-                    leads.remove(&slot);
+                    leaders.remove(&slot);
                     answer.fail(slot, &error);
                 }
             }
         }
         let mut finished = self.start(runnable, call);
-        // Not waited for once the call was stopped: other calls may have the lanes for a while.
+        // Not waited for once the call was stopped: other calls may have the workers for a while.
         while let Some(rows) = call.cancel.or_else(holding(&mut leases, finished.recv())).await?? {
             let mut batch = Vec::with_capacity(rows.len());
             let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
             for Row { slot, ms, known } in rows {
-                let lead = leads.remove(&slot).flatten();
+                let leader = leaders.remove(&slot).flatten();
                 match known {
                     Ok(known) => {
                         answer.commit(slot, &known, ms, false);
-                        batch.push((slot, lead, Arc::new(known)));
+                        batch.push((slot, leader, Arc::new(known)));
                     }
                     // A run that was stopped says nothing about its texts: who waits for them computes them.
                     Err(_) if call.cancel.check().is_err() => {}
@@ -299,8 +309,8 @@ impl Engine {
                         let error = error.at(call.distinct.first[slot]);
                         answer.fail(slot, &error);
                         // Nor does a limit that only this call has.
-                        let lead = lead.filter(|_| !own);
-                        lead.into_iter().for_each(|lead| lead.land(Err(error.clone())));
+                        let leader = leader.filter(|_| !own);
+                        leader.into_iter().for_each(|leader| leader.finish(Err(error.clone())));
                         if call.options.on_error == OnError::Throw {
                             call.cancel.cancel(error);
                         }
@@ -336,7 +346,7 @@ impl Engine {
                 let started = Instant::now();
                 let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
                 let tokens: Vec<_> = in_parallel(|| window.into_par_iter().map(encode).collect())?;
-                engine.tally.done(Stage::Tokenize, started, tokens.len());
+                engine.stage_metrics.done(Stage::Tokenize, started, tokens.len());
                 Ok(tokens)
             };
             tokens.extend(call.cancel.or_else(blocking(encode_all)).await???);
@@ -377,16 +387,16 @@ impl Engine {
             plan: Mutex::new(Plan::new(lengths)),
             sizer: Arc::clone(&self.sizer),
             max_rows: call.options.batch_size.unwrap_or(usize::MAX),
-            lanes: self.lanes.count().min(parallel),
+            workers: self.workers.count().min(parallel),
             own,
             governor: Arc::clone(&self.governor),
-            tally: Arc::clone(&self.tally),
+            stage_metrics: Arc::clone(&self.stage_metrics),
             cancel: call.cancel.clone(),
             finished: sender,
             nth: AtomicUsize::new(0),
             _busy: Arc::clone(&call.busy),
         };
-        self.lanes.submit(Arc::new(batches), parallel);
+        self.workers.submit(Arc::new(batches), parallel);
         receiver
     }
 }
@@ -401,28 +411,33 @@ struct Call<'a> {
     distinct: &'a Distinct,
     cancel: Cancel,
     options: &'a CallOptions,
-    /// The key of each slot; empty without a memo.
+    /// The key of each slot; empty without a model_cache.
     keys: Vec<Key>,
-    memo: Option<Arc<Memo>>,
-    tally: &'a Arc<Tally>,
+    model_cache: Option<Arc<ModelCache>>,
+    stage_metrics: &'a Arc<StageMetrics>,
     busy: Busy,
 }
 
 impl Call<'_> {
     /// Answers what is known of the slots `open`. Tells which of the others this call computes, and which another one
     /// has under way.
-    async fn recall(&self, open: Vec<usize>, answer: &mut Answer<'_>) -> Result<(Leads, Vec<(usize, Wait)>)> {
-        let (mut leads, mut waits) = (Leads::new(), Vec::new());
-        let Some(memo) = &self.memo else {
+    async fn recall(
+        &self,
+        open: Vec<usize>,
+        answer: &mut Answer<'_>,
+    ) -> Result<(TextLeaders, Vec<(usize, TextWaiter)>)> {
+        let (mut leaders, mut waits) = (TextLeaders::new(), Vec::new());
+        let Some(model_cache) = &self.model_cache else {
             return Ok((open.into_iter().map(|slot| (slot, None)).collect(), waits));
         };
         let started = Instant::now();
         let keys: Vec<Key> = open.iter().map(|&slot| self.keys[slot]).collect();
-        let (reader, cancel, tally) = (Arc::clone(memo), self.cancel.clone(), Arc::clone(self.tally));
+        let (reader, cancel, stage_metrics) =
+            (Arc::clone(model_cache), self.cancel.clone(), Arc::clone(self.stage_metrics));
         let found = blocking(move || {
             let started = Instant::now();
             let found = reader.recall(&keys, &cancel)?;
-            tally.done(Stage::Lookup, started, keys.len());
+            stage_metrics.done(Stage::Lookup, started, keys.len());
             Ok(found)
         });
         let found = self.cancel.or_else(found).await???;
@@ -432,36 +447,36 @@ impl Call<'_> {
                 answer.commit(slot, &known, ms, true);
                 continue;
             }
-            match memo.board(self.keys[slot]) {
-                (Boarding::Lead(lead), Some(known)) => {
+            match model_cache.join(self.keys[slot]) {
+                (Joined::Lead(leader), Some(known)) => {
                     answer.commit(slot, &known, ms, true);
-                    lead.land(Ok(Arc::new(known)));
+                    leader.finish(Ok(Arc::new(known)));
                 }
-                (Boarding::Lead(lead), None) => drop(leads.insert(slot, Some(lead))),
-                (Boarding::Wait(wait), _) => waits.push((slot, wait)),
+                (Joined::Lead(leader), None) => drop(leaders.insert(slot, Some(leader))),
+                (Joined::Wait(wait), _) => waits.push((slot, wait)),
             }
         }
         answer.report();
-        Ok((leads, waits))
+        Ok((leaders, waits))
     }
 
-    /// Takes leases on the texts of `leads`, and answers those that have been computed meanwhile. What it gives is this
-    /// process's to compute; another one has what stays in `leads`.
+    /// Takes leases on the texts of `leaders`, and answers those that have been computed meanwhile. What it gives is this
+    /// process's to compute; another one has what stays in `leaders`.
     async fn lease(
         &self,
-        leads: &mut Leads,
+        leaders: &mut TextLeaders,
         leases: &mut Leases,
         watch: &mut Watch,
         answer: &mut Answer<'_>,
-    ) -> Result<Leads> {
-        let left = self.cancel.or_else(leases.take(self.wanted(leads))).await??;
-        let theirs: Leads = left.into_iter().filter_map(|slot| leads.remove_entry(&slot)).collect();
-        let mut mine = std::mem::replace(leads, theirs);
+    ) -> Result<TextLeaders> {
+        let left = self.cancel.or_else(leases.take(self.wanted(leaders))).await??;
+        let theirs: TextLeaders = left.into_iter().filter_map(|slot| leaders.remove_entry(&slot)).collect();
+        let mut mine = std::mem::replace(leaders, theirs);
         // Whoever had a lease may have given it back, its work done, since the cache was asked.
         if !mine.is_empty() {
             let came = self.cancel.or_else(watch.come(&self.wanted(&mine), &self.cancel)).await??;
             leases.release(came.iter().map(|(slot, _)| *slot));
-            self.land(came, &mut mine, watch, answer);
+            self.finish(came, &mut mine, watch, answer);
         }
         Ok(mine)
     }
@@ -469,14 +484,14 @@ impl Call<'_> {
     /// Waits for what other processes compute, until all of it has come, or some of it falls to this one.
     async fn watch(
         &self,
-        theirs: &mut Leads,
+        theirs: &mut TextLeaders,
         leases: &mut Leases,
         watch: &mut Watch,
         answer: &mut Answer<'_>,
-    ) -> Result<Leads> {
+    ) -> Result<TextLeaders> {
         while !theirs.is_empty() {
             let came = self.cancel.or_else(watch.look(&self.wanted(theirs), &self.cancel)).await??;
-            self.land(came, theirs, watch, answer);
+            self.finish(came, theirs, watch, answer);
             if watch.gives_up() {
                 return Ok(std::mem::take(theirs));
             }
@@ -487,36 +502,36 @@ impl Call<'_> {
                 }
             }
         }
-        Ok(Leads::new())
+        Ok(TextLeaders::new())
     }
 
-    fn wanted(&self, leads: &Leads) -> Vec<(usize, Key)> {
-        leads.keys().map(|&slot| (slot, self.keys[slot])).collect()
+    fn wanted(&self, leaders: &TextLeaders) -> Vec<(usize, Key)> {
+        leaders.keys().map(|&slot| (slot, self.keys[slot])).collect()
     }
 
     /// Answers what another process has computed.
-    fn land(&self, came: Vec<(usize, Known)>, leads: &mut Leads, watch: &Watch, answer: &mut Answer<'_>) {
+    fn finish(&self, came: Vec<(usize, Known)>, leaders: &mut TextLeaders, watch: &Watch, answer: &mut Answer<'_>) {
         for (slot, known) in came {
             answer.commit(slot, &known, watch.waited_ms(), true);
-            let lead = leads.remove(&slot).flatten();
-            lead.into_iter().for_each(|lead| lead.land(Ok(Arc::new(known.clone()))));
+            let leader = leaders.remove(&slot).flatten();
+            leader.into_iter().for_each(|leader| leader.finish(Ok(Arc::new(known.clone()))));
         }
         answer.report();
     }
 
     /// Remembers a batch, then tells those who wait for it: from then on, others find it in the cache.
-    async fn commit(&self, batch: Vec<(usize, Option<Lead>, Arc<Known>)>) {
-        let Some(memo) = &self.memo else { return };
+    async fn commit(&self, batch: Vec<(usize, Option<TextLeader>, Arc<Known>)>) {
+        let Some(model_cache) = &self.model_cache else { return };
         let started = Instant::now();
-        memo.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
-        self.tally.done(Stage::Commit, started, batch.len());
-        for (_, lead, known) in batch {
-            lead.into_iter().for_each(|lead| lead.land(Ok(Arc::clone(&known))));
+        model_cache.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
+        self.stage_metrics.done(Stage::Commit, started, batch.len());
+        for (_, leader, known) in batch {
+            leader.into_iter().for_each(|leader| leader.finish(Ok(Arc::clone(&known))));
         }
     }
 
     /// Answers what other calls compute. Tells which slots they have left open because they were stopped.
-    async fn wait(&self, waits: Vec<(usize, Wait)>, answer: &mut Answer<'_>) -> Result<Vec<usize>> {
+    async fn wait(&self, waits: Vec<(usize, TextWaiter)>, answer: &mut Answer<'_>) -> Result<Vec<usize>> {
         let mut open = Vec::new();
         for (slot, wait) in waits {
             let started = Instant::now();

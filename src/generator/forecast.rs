@@ -1,7 +1,7 @@
 //! How long so many texts will take, and how much memory: from what was learned about batches, and from how long the other
 //! stages took for a text.
 //!
-//! Of n texts with t tokens each, in batches of r rows on L lanes, b = ⌈n / r⌉:
+//! Of n texts with t tokens each, in batches of r rows on L workers, b = ⌈n / r⌉:
 //!
 //! - time = n · prepare + n · t · tokenize + max(n · t / (speed · min(L, b)), n · commit), where `speed` is what is believed
 //!   about the tokens a second of such a batch, and its logarithm has a standard deviation σ; the interval is
@@ -66,7 +66,7 @@ pub(super) struct Basis<'a> {
     /// ln(tokens a second) of a batch, and its standard deviation.
     pub speed: Option<(f64, f64)>,
     pub overhead: Overhead,
-    pub lanes: usize,
+    pub workers: usize,
     pub dimensions: usize,
     pub outlook: Outlook,
     /// Bytes of a batch with so many rows, each as long as these texts.
@@ -75,11 +75,11 @@ pub(super) struct Basis<'a> {
 
 /// Of `items` texts with `tokens` tokens each.
 pub(super) fn forecast(basis: &Basis<'_>, items: usize, tokens: usize) -> Forecast {
-    let Basis { speed, overhead, lanes, dimensions, outlook, price } = basis;
+    let Basis { speed, overhead, workers, dimensions, outlook, price } = basis;
     let (n, t) = (items as f64, tokens as f64);
     let rows = outlook.current.max(1);
     let (fewest, most) = (outlook.best.min(rows).max(1), outlook.best.max(rows));
-    let parallel = items.div_ceil(rows).min(*lanes);
+    let parallel = items.div_ceil(rows).min(*workers);
     let time_ms = speed.map(|(speed, deviation)| {
         let infer = n * t / (speed.exp() * parallel.max(1) as f64) * 1e3;
         let expected = n * overhead.prepare_ms + n * t * overhead.token_ms + infer.max(n * overhead.commit_ms);
@@ -101,13 +101,13 @@ mod tests {
     fn basis<'a>(price: &'a dyn Fn(usize) -> u64, speed: Option<(f64, f64)>) -> Basis<'a> {
         let overhead = Overhead { prepare_ms: 0.01, token_ms: 0.001, commit_ms: 0.02 };
         let outlook = Outlook { current: 8, best: 16, confidence: 0.5 };
-        Basis { speed, overhead, lanes: 2, dimensions: 4, outlook, price }
+        Basis { speed, overhead, workers: 2, dimensions: 4, outlook, price }
     }
 
     #[test]
     fn is_the_formula() {
         let price = |rows: usize| 100 * rows as u64;
-        // 1000 tokens a second and lane: 100 texts of 20 tokens are a second on two.
+        // 1000 tokens a second and worker: 100 texts of 20 tokens are a second on two.
         let of = forecast(&basis(&price, Some((1000f64.ln(), 0.1))), 100, 20);
         let time = of.time_ms.unwrap();
         assert!((time.expected - (1.0 + 2.0 + 1000.0)).abs() < 1e-9, "{time:?}");

@@ -48,7 +48,7 @@ struct Place {
     runtime: String,
     fingerprint: String,
     machine: String,
-    lanes: usize,
+    workers: usize,
     intra_op_threads: usize,
 }
 
@@ -61,15 +61,15 @@ struct Kept {
 }
 
 impl Store {
-    /// Of a model that runs on so many lanes; `cache` is the file of its cache. `None` where nothing shall be kept.
-    pub fn new(directory: &StateDir, cache: Option<&Path>, model: &ModelInfo, lanes: usize) -> Option<Self> {
+    /// Of a model that runs on so many workers; `cache` is the file of its cache. `None` where nothing shall be kept.
+    pub fn new(directory: &StateDir, cache: Option<&Path>, model: &ModelInfo, workers: usize) -> Option<Self> {
         let place = Place {
             version: VERSION,
             package: env!("CARGO_PKG_VERSION").to_owned(),
             runtime: model.runtime.clone(),
             fingerprint: model.fingerprint.to_string(),
             machine: host::machine_name(),
-            lanes,
+            workers,
             intra_op_threads: model.intra_op_threads,
         };
         let hash = content_hash(serde_json::to_string(&place).unwrap_or_default().as_bytes());

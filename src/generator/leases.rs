@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::memo::{Known, Lead, Memo};
+use super::model_cache::{Known, ModelCache, TextLeader};
 use crate::cancel::Cancel;
 use crate::embedding::Key;
 use crate::error::Result;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(25);
 const ASK: Duration = Duration::from_millis(500);
 
 /// Without anything coming for so long, nobody waits any more, whoever has the lease.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Texts that are looked for to find out whether anything has come.
 const SAMPLE: usize = 16;
@@ -37,7 +37,7 @@ const LEAST_TEXT_MS: f64 = 0.5;
 const LEAST_CALL_MS: f64 = 25.0;
 
 /// Texts that are to be computed, by slot.
-pub(super) type Leads = BTreeMap<usize, Option<Lead>>;
+pub(super) type TextLeaders = BTreeMap<usize, Option<TextLeader>>;
 
 /// Whether so many texts are worth leases. `text_ms`: what one has taken so far; `None`: nobody knows yet.
 pub(super) fn worthwhile(texts: usize, text_ms: Option<f64>) -> bool {
@@ -50,7 +50,7 @@ fn lifetime(texts: usize) -> Duration {
 
 /// The leases of one call. Given back one by one, or all when this is dropped.
 pub(super) struct Leases {
-    memo: Arc<Memo>,
+    model_cache: Arc<ModelCache>,
     /// By slot.
     held: BTreeMap<usize, Key>,
     lifetime: Duration,
@@ -60,21 +60,28 @@ pub(super) struct Leases {
 
 impl Leases {
     /// None.
-    pub fn new(memo: &Arc<Memo>) -> Self {
+    pub fn new(model_cache: &Arc<ModelCache>) -> Self {
         let (lifetime, renew_after) = (SHORTEST_LEASE, SHORTEST_LEASE / RENEWALS);
-        Self { memo: Arc::clone(memo), held: BTreeMap::new(), lifetime, renewed: Instant::now(), renew_after }
+        Self {
+            model_cache: Arc::clone(model_cache),
+            held: BTreeMap::new(),
+            lifetime,
+            renewed: Instant::now(),
+            renew_after,
+        }
     }
 
     /// Takes those of `wanted` that are free; gives the slots of the others.
     pub async fn take(&mut self, wanted: Vec<(usize, Key)>) -> Result<Vec<usize>> {
-        let (memo, keys) = (Arc::clone(&self.memo), wanted.iter().map(|(_, key)| *key).collect::<Vec<_>>());
+        let (model_cache, keys) =
+            (Arc::clone(&self.model_cache), wanted.iter().map(|(_, key)| *key).collect::<Vec<_>>());
         if self.held.is_empty() {
             self.renewed = Instant::now();
             self.lifetime = lifetime(wanted.len());
             self.renew_after = self.lifetime / RENEWALS;
         }
         let lifetime = self.lifetime;
-        let granted = super::blocking(move || memo.lease(&keys, lifetime)).await?;
+        let granted = super::blocking(move || model_cache.lease(&keys, lifetime)).await?;
         let (mine, theirs): (Vec<_>, Vec<_>) = wanted.into_iter().zip(granted).partition(|(_, granted)| *granted);
         self.held.extend(mine.into_iter().map(|(wanted, _)| wanted));
         Ok(theirs.into_iter().map(|((slot, _), _)| slot).collect())
@@ -97,16 +104,16 @@ impl Leases {
     async fn renew(&mut self) -> Result<()> {
         let lifetime = self.lifetime;
         self.renewed = Instant::now();
-        let (memo, keys) = (Arc::clone(&self.memo), self.held.values().copied().collect::<Vec<_>>());
+        let (model_cache, keys) = (Arc::clone(&self.model_cache), self.held.values().copied().collect::<Vec<_>>());
         // One that another process has taken over meanwhile is computed twice.
-        super::blocking(move || memo.lease(&keys, lifetime)).await.map(drop)
+        super::blocking(move || model_cache.lease(&keys, lifetime)).await.map(drop)
     }
 
     /// Gives those of `slots` back. What was committed before is seen first.
     pub fn release(&mut self, slots: impl IntoIterator<Item = usize>) {
         let keys: Vec<Key> = slots.into_iter().filter_map(|slot| self.held.remove(&slot)).collect();
         if !keys.is_empty() {
-            self.memo.release(keys);
+            self.model_cache.release(keys);
         }
     }
 }
@@ -120,7 +127,7 @@ impl Drop for Leases {
 
 /// Waits for what other processes compute.
 pub(super) struct Watch {
-    memo: Arc<Memo>,
+    model_cache: Arc<ModelCache>,
     began: Instant,
     asked: Instant,
     /// When something came the last time.
@@ -129,9 +136,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(memo: &Arc<Memo>) -> Self {
+    pub fn new(model_cache: &Arc<ModelCache>) -> Self {
         let now = Instant::now();
-        Self { memo: Arc::clone(memo), began: now, asked: now, came: now, turn: 0 }
+        Self { model_cache: Arc::clone(model_cache), began: now, asked: now, came: now, turn: 0 }
     }
 
     /// What has come of `wanted`, which is not empty, once there is something, or when it is time to ask for leases again:
@@ -143,9 +150,9 @@ impl Watch {
             let count = wanted.len().min(SAMPLE);
             let sample: Vec<Key> = (0..count).map(|n| wanted[(self.turn + n) % wanted.len()].1).collect();
             self.turn += count;
-            let memo = Arc::clone(&self.memo);
+            let model_cache = Arc::clone(&self.model_cache);
             let ask = self.asked.elapsed() >= ASK;
-            if ask || super::blocking(move || memo.holds_any(&sample)).await? {
+            if ask || super::blocking(move || model_cache.holds_any(&sample)).await? {
                 let came = self.come(wanted, cancel).await?;
                 if ask || !came.is_empty() {
                     return Ok(came);
@@ -156,8 +163,8 @@ impl Watch {
 
     /// What is there of `wanted`.
     pub async fn come(&mut self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
-        let (memo, stop, wanted) = (Arc::clone(&self.memo), cancel.clone(), wanted.to_vec());
-        let came = super::blocking(move || memo.recall_held(&wanted, &stop)).await??;
+        let (model_cache, stop, wanted) = (Arc::clone(&self.model_cache), cancel.clone(), wanted.to_vec());
+        let came = super::blocking(move || model_cache.recall_held(&wanted, &stop)).await??;
         if !came.is_empty() {
             self.came = Instant::now();
         }
@@ -180,7 +187,7 @@ impl Watch {
 
     /// Whether it has been waited for long enough.
     pub fn gives_up(&self) -> bool {
-        self.came.elapsed() >= PATIENCE
+        self.came.elapsed() >= LONGEST_WAIT
     }
 }
 
@@ -216,7 +223,7 @@ mod tests {
             let options = CacheOptions { path, clock: clock.clone() as Arc<dyn Clock>, ..CacheOptions::default() };
             let cache = Arc::new(EmbeddingCache::open(options).unwrap());
             let space = Space::builder().finish();
-            Arc::new(Memo::new(cache, &space, &Fingerprint::builder().finish(), 2))
+            Arc::new(ModelCache::new(cache, &space, &Fingerprint::builder().finish(), 2))
         };
         let (one, other) = (process(), process());
         let key = one.keys(&["a".to_owned()], &[0], InputType::Document)[0];

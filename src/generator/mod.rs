@@ -6,9 +6,9 @@ mod engine;
 mod forecast;
 mod learned;
 mod leases;
-mod memo;
+mod model_cache;
 mod session;
-mod tally;
+mod stage_metrics;
 mod threads;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,8 +32,8 @@ pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
 pub use session::Session;
 use session::{End, Turn};
-use tally::Tally;
-pub use tally::{Stage, Totals};
+use stage_metrics::StageMetrics;
+pub use stage_metrics::{Stage, Totals};
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]
@@ -209,7 +209,7 @@ pub struct Generator {
     /// Held for reading by all that works for a call.
     calls: Arc<tokio::sync::RwLock<()>>,
     governor: Arc<Governor>,
-    tally: Arc<Tally>,
+    stage_metrics: Arc<StageMetrics>,
 }
 
 struct State {
@@ -251,7 +251,7 @@ impl Generator {
             true
         }));
         let governor = Arc::new(governor);
-        let tally = Arc::new(Tally::new(options.monitor.clone(), options.batching.options()));
+        let stage_metrics = Arc::new(StageMetrics::new(options.monitor.clone(), options.batching.options()));
         let nothing = Turn::ended(None);
         let state = State {
             engine: None,
@@ -263,7 +263,7 @@ impl Generator {
             closed: false,
             closes: 0,
         };
-        Ok(Self { options, state: Mutex::new(state), calls: Arc::default(), governor, tally })
+        Ok(Self { options, state: Mutex::new(state), calls: Arc::default(), governor, stage_metrics })
     }
 
     /// Tells `listener` when memory makes another strategy necessary, or possible.
@@ -273,12 +273,12 @@ impl Generator {
 
     /// What was done so far.
     pub fn totals(&self) -> Totals {
-        self.tally.totals()
+        self.stage_metrics.totals()
     }
 
     /// How the stages of calls went so far: those that ran, in the order of a call.
     pub fn stages(&self) -> Vec<Operation> {
-        self.tally.stages()
+        self.stage_metrics.stages()
     }
 
     /// How memory stands, and the name of the strategy in use.
@@ -298,7 +298,7 @@ impl Generator {
 
     /// How the latest batches went.
     pub fn analytics(&self) -> Analytics {
-        self.tally.analytics()
+        self.stage_metrics.analytics()
     }
 
     /// How large batches like the latest one are now, and how large they are best, as far as that is known.
@@ -414,7 +414,7 @@ impl Generator {
             return Ok(engine);
         }
         let (name, options, stop) = (name.clone(), self.options.clone(), cancel.clone());
-        let shared = (Arc::clone(&self.governor), Arc::clone(&self.tally));
+        let shared = (Arc::clone(&self.governor), Arc::clone(&self.stage_metrics));
         let load = blocking(move || {
             let source = Source::find(&name, &options.model, &stop, progress.as_ref())?;
             Engine::load(&source, name.place(), &options, cache, shared, &stop).map(Arc::new)

@@ -7,14 +7,14 @@ use std::time::Instant;
 use crate::cancel::Cancel;
 use crate::embedding::Tokens;
 use crate::error::Result;
-use crate::lanes::{Lanes, Work};
 use crate::model::Model;
+use crate::scheduler::{Scheduler, Work};
 
 /// A batch that is like those of code: 512 tokens in all.
 const ROWS: usize = 4;
 const LENGTH: usize = 128;
 
-/// Batches for each lane: one to warm up, then two that count.
+/// Batches for each worker: one to warm up, then two that count.
 const WARM: usize = 1;
 const TIMED: usize = 2;
 
@@ -26,21 +26,21 @@ pub(super) fn for_computing(cores: usize) -> usize {
     if cores >= ENOUGH_TO_LEAVE_ONE { cores - 1 } else { cores }
 }
 
-/// Tokens per second of `model` on `lanes`.
-pub(super) fn speed(model: &Arc<dyn Model>, lanes: &Lanes, cancel: &Cancel) -> Result<f64> {
+/// Tokens per second of `model` on `workers`.
+pub(super) fn speed(model: &Arc<dyn Model>, workers: &Scheduler, cancel: &Cancel) -> Result<f64> {
     let length = model.info().max_length.map_or(LENGTH, |longest| longest.min(LENGTH));
     let row = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
     let run = |count: usize| -> Result<f64> {
         let (done, all) = mpsc::channel();
         let trial = Trial { model: Arc::clone(model), row: row.clone(), left: AtomicUsize::new(count), done };
         let started = Instant::now();
-        lanes.submit(Arc::new(trial), lanes.count());
+        workers.submit(Arc::new(trial), workers.count());
         let batches = all.iter().count();
         cancel.check()?;
         Ok((batches * ROWS * length) as f64 / started.elapsed().as_secs_f64())
     };
-    run(WARM * lanes.count())?;
-    run(TIMED * lanes.count())
+    run(WARM * workers.count())?;
+    run(TIMED * workers.count())
 }
 
 struct Trial {

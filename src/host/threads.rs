@@ -19,7 +19,7 @@ const BESIDE: usize = 6;
 const STACK: usize = 64 << 10;
 
 /// How long work may wait for a thread before it is asked whether there can be one.
-const PATIENCE: Duration = Duration::from_millis(500);
+const LONGEST_START: Duration = Duration::from_millis(500);
 
 /// Starts a thread.
 ///
@@ -62,7 +62,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         work()
     });
     loop {
-        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut task).await {
+        if let Ok(done) = tokio::time::timeout(LONGEST_START, &mut task).await {
             return done.map_err(|error| Error::Internal(error.to_string()));
         }
         // The runtime lets work wait for a thread that may never come.
@@ -133,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn work_runs_where_it_may_block_and_a_panic_is_an_error() {
         assert_eq!(blocking(|| 5).await, Ok(5));
-        assert_eq!(blocking(|| thread::sleep(PATIENCE * 2)).await, Ok(()));
+        assert_eq!(blocking(|| thread::sleep(LONGEST_START * 2)).await, Ok(()));
         assert!(matches!(blocking(|| assert_eq!(1, 2)).await, Err(Error::Internal(_))));
     }
 

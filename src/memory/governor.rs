@@ -29,7 +29,7 @@ const RELIEF_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a lone item waits for memory that others hold. After that it fails where a limit was set; where there is none,
 /// it may have the reserve.
-const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+const LONGEST_WAIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// Share of the ceiling that is left alone, and its bounds in bytes.
 const RESERVE_SHARE: u64 = 16;
@@ -175,11 +175,11 @@ impl Governor {
         *lock(&self.on_change) = Some(listener);
     }
 
-    /// Bytes that a batch may have if `lanes` of them are to run at a time.
-    pub fn share(&self, lanes: usize) -> u64 {
+    /// Bytes that a batch may have if `workers` of them are to run at a time.
+    pub fn share(&self, workers: usize) -> u64 {
         let room = self.room(false);
         let state = lock(&self.state);
-        room.saturating_add(state.held) / lanes.max(1) as u64
+        room.saturating_add(state.held) / workers.max(1) as u64
     }
 
     /// Most rows of a batch by the strategy of the moment.
@@ -229,7 +229,7 @@ impl Governor {
             // With no permit out, only others could make room.
             if idle {
                 self.hopeless(bytes).map_or(Ok(()), Err)?;
-                if started.elapsed() >= PATIENCE {
+                if started.elapsed() >= LONGEST_WAIT {
                     if self.limit.is_some() || last_resort {
                         return Err(self.too_large(bytes));
                     }
@@ -459,11 +459,11 @@ mod tests {
         let (governor, machine) = governor(100, Some(256), false);
         let (peak, now) = (AtomicU64::new(0), AtomicU64::new(0));
         thread::scope(|scope| {
-            for lane in 0..8 {
+            for worker in 0..8 {
                 let (governor, machine, peak, now) = (&governor, &machine, &peak, &now);
                 scope.spawn(move || {
                     for round in 0..20u64 {
-                        let bytes = (1 + (lane * 7 + round * 13) % 60) * MB;
+                        let bytes = (1 + (worker * 7 + round * 13) % 60) * MB;
                         let _permit = governor.admit(bytes, &Cancel::default()).unwrap();
                         machine.0.fetch_add(bytes, Ordering::SeqCst);
                         peak.fetch_max(now.fetch_add(bytes, Ordering::SeqCst) + bytes, Ordering::SeqCst);
@@ -486,7 +486,7 @@ mod tests {
         let started = Instant::now();
         let refusal = governor.admit(200 * MB, &Cancel::default()).err();
         assert_eq!(refusal, Some(Refusal::TooLarge { need: 316 * MB, limit: 256 * MB }));
-        assert!(started.elapsed() < PATIENCE);
+        assert!(started.elapsed() < LONGEST_WAIT);
         assert!(governor.expect(100 * MB).is_ok());
         assert!(governor.expect(141 * MB).is_err());
     }
@@ -586,6 +586,6 @@ mod tests {
         // Nobody has asked to stay below: after a while a lone item may have what is left.
         let started = Instant::now();
         drop(governor.admit(20 * MB, &Cancel::default()).unwrap());
-        assert!(started.elapsed() >= PATIENCE);
+        assert!(started.elapsed() >= LONGEST_WAIT);
     }
 }

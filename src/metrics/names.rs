@@ -10,19 +10,19 @@ use super::{MAX_NAMES, OTHERS};
 pub(super) type Entry<T> = (Arc<str>, Arc<T>);
 
 /// All of one kind. A name takes up room once something is recorded under it, and until it is forgotten.
-pub(super) struct Names<T> {
+pub(super) struct KeyHasher<T> {
     all: RwLock<HashMap<Arc<str>, Arc<T>>>,
     /// How often all of them were forgotten.
     epoch: AtomicU64,
 }
 
-impl<T> Default for Names<T> {
+impl<T> Default for KeyHasher<T> {
     fn default() -> Self {
         Self { all: RwLock::default(), epoch: AtomicU64::new(0) }
     }
 }
 
-impl<T: Default> Names<T> {
+impl<T: Default> KeyHasher<T> {
     /// What is recorded under `name`; where there is no room for one more name, under that of all others.
     pub(super) fn get(&self, name: &Arc<str>) -> Arc<T> {
         if let Some(found) = self.find(name) {
@@ -66,11 +66,11 @@ impl<T: Default> Named<T> {
     }
 
     /// What was found, unless it was forgotten meanwhile.
-    pub(super) fn known(&self, names: &Names<T>) -> Option<&T> {
+    pub(super) fn known(&self, names: &KeyHasher<T>) -> Option<&T> {
         self.found.as_ref().filter(|(epoch, _)| *epoch == names.epoch()).map(|(_, one)| &**one)
     }
 
-    pub(super) fn get(&mut self, names: &Names<T>) -> &T {
+    pub(super) fn get(&mut self, names: &KeyHasher<T>) -> &T {
         let epoch = names.epoch();
         if self.found.as_ref().is_some_and(|(found, _)| *found != epoch) {
             self.found = None;
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn room_is_for_names_that_are_used() {
-        let names = Names::<AtomicU64>::default();
+        let names = KeyHasher::<AtomicU64>::default();
         let mut idle = Named::new("idle");
         for i in 0..MAX_NAMES + 5 {
             Named::new(&format!("{i}")).get(&names).fetch_add(1, Ordering::Relaxed);

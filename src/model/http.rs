@@ -93,7 +93,7 @@ impl From<io::Error> for Trouble {
 
 /// How long a server may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct WaitLimit {
     /// Between two pieces of what it sends or takes.
     pub silence: Option<Duration>,
     /// For all of an answer.
@@ -124,7 +124,7 @@ impl Http {
     ///
     /// # Errors
     /// `INVALID_CONFIG` naming the variable, where the environment names a proxy that cannot be used.
-    pub fn new(url: &str, patience: Patience) -> Result<Self> {
+    pub fn new(url: &str, read_timeout: WaitLimit) -> Result<Self> {
         let config = Config::builder()
             .user_agent(concat!("embedcore/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
@@ -135,9 +135,9 @@ impl Http {
             .max_idle_age(IDLE)
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
-            .timeout_per_read(patience.silence)
-            .timeout_per_write(patience.silence)
-            .timeout_global(patience.whole)
+            .timeout_per_read(read_timeout.silence)
+            .timeout_per_write(read_timeout.silence)
+            .timeout_global(read_timeout.whole)
             .tls_config(TlsConfig::builder().root_certs(roots()).build())
             .build();
         Ok(Self { agent: config.new_agent() })

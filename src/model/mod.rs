@@ -8,9 +8,9 @@ mod graph;
 mod http;
 mod hub;
 mod library;
+mod memory_cost;
 mod onnx;
 mod pooling;
-mod price;
 mod remote;
 mod vocabulary;
 
@@ -386,7 +386,7 @@ impl Unloaded {
     /// Bytes of its weights on disk, and so about what it takes in memory at least. 0 where nobody can tell.
     pub fn weight_bytes(&self) -> u64 {
         match self {
-            Self::Files(files) => price::weight_bytes(&files.spec.onnx),
+            Self::Files(files) => memory_cost::weight_bytes(&files.spec.onnx),
             Self::Remote(_) => 0,
         }
     }

@@ -23,8 +23,8 @@ use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::{HashedWeights, ModelSpec};
+use super::memory_cost::MemoryCost;
 use super::pooling::Head;
-use super::price::Price;
 use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then, library};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Tokens};
@@ -81,7 +81,7 @@ pub(super) struct OnnxModel {
     width: usize,
     pad_id: u32,
     first_position: u32,
-    price: Price,
+    memory_cost: MemoryCost,
     info: ModelInfo,
 }
 
@@ -160,7 +160,7 @@ impl OnnxModel {
             width: 0,
             pad_id: spec.pad_id,
             first_position: spec.first_position,
-            price: Price::guess(0),
+            memory_cost: MemoryCost::guess(0),
             info: ModelInfo {
                 model_id: id.to_owned(),
                 model_path: spec.onnx.display().to_string(),
@@ -184,7 +184,7 @@ impl OnnxModel {
         };
         (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
-        model.price = model.learn_price(cancel).unwrap_or_else(|| Price::guess(model.width));
+        model.memory_cost = model.learn_memory_cost(cancel).unwrap_or_else(|| MemoryCost::guess(model.width));
         Ok(model)
     }
 
@@ -215,7 +215,7 @@ impl OnnxModel {
     }
 
     /// Runs two texts, one after the other, and sees what they take. `None` where the runtime does not tell.
-    fn learn_price(&self, cancel: &Cancel) -> Option<Price> {
+    fn learn_memory_cost(&self, cancel: &Cancel) -> Option<MemoryCost> {
         let idle = self.arena("InUse")?;
         let longest = self.info.max_length.map_or(PRICED_LENGTH, |longest| longest.min(PRICED_LENGTH));
         let measure = |length: usize| {
@@ -225,7 +225,7 @@ impl OnnxModel {
             Some((length, self.arena("MaxInUse")?.saturating_sub(idle)))
         };
         let short = measure((longest / 4).max(1))?;
-        Some(Price::fit(short, measure(longest)?))
+        Some(MemoryCost::fit(short, measure(longest)?))
     }
 
     /// A figure of the arena from which runs take their memory, in bytes.
@@ -381,7 +381,7 @@ impl Model for OnnxModel {
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
-        self.price.bytes(rows, longest)
+        self.memory_cost.bytes(rows, longest)
     }
 
     fn parallel(&self, cores: usize) -> usize {

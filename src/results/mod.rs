@@ -5,32 +5,32 @@
 //! | `payload` | a result → the bytes of an entry, and back |
 //! | `near` | which result was made from a prompt that means the same |
 //! | `gate` | whether two prompts mean the same although their vectors are near, or not |
-//! | `tally` | how often what was found, by type |
+//! | `counters` | how often what was found, by type |
 //!
 //! Everything that is kept lies in an [`EmbeddingCache`]: the two tiers, what they survive and how processes share a file
 //! are its. A result is an entry without a vector, in one space; a prompt that can be found by its meaning is an entry of
 //! another space, with the vector of the prompt and the key of its result. If the result is gone, the prompt finds nothing.
 
+mod counters;
 mod gate;
-mod near;
 mod payload;
-mod tally;
+mod semantic;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use near::{LONGEST_PROMPT, NearHit, Prompt, Scope};
+pub use counters::{KindStats, ResultStats, Tier};
 pub use payload::{Format, Stored};
-pub use tally::{KindStats, ResultStats, Tier};
+pub use semantic::{LONGEST_PROMPT, NearHit, Prompt, Scope};
 
 use crate::cache::{
     CacheOptions, Deletion, Draft, EmbeddingCache, MissCause, Open, Optimized, Selection, label, unlabel,
 };
 use crate::embedding::{Key, Space, content_hash};
 use crate::error::{Error, Result};
-use near::prompt_key;
+use counters::Counters;
 use payload::encode;
-use tally::Tally;
+use semantic::prompt_key;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -127,7 +127,7 @@ pub struct Results {
     cache: EmbeddingCache,
     options: ResultsOptions,
     space: Space,
-    tally: Tally,
+    counters: Counters,
 }
 
 impl Results {
@@ -137,7 +137,7 @@ impl Results {
         options.cache.ttl = None;
         let space = Space::builder().field("results", "1").field("namespace", &options.namespace).finish();
         let cache = EmbeddingCache::open(options.cache.clone())?;
-        Ok(Self { cache, options, space, tally: Tally::default() })
+        Ok(Self { cache, options, space, counters: Counters::default() })
     }
 
     /// The key of the result of type `kind` that is made from `content` with `params`, which are canonical JSON.
@@ -178,7 +178,7 @@ impl Results {
 
     fn found(&self, kind: &str, stored: Option<Stored>, tier: Tier, last: bool) -> Option<Stored> {
         match stored {
-            Some(_) => self.tally.hit(kind, tier),
+            Some(_) => self.counters.hit(kind, tier),
             // Written by another version, in a way that this one does not know.
             None => self.missed(kind, MissCause::Damaged, last),
         }
@@ -186,15 +186,15 @@ impl Results {
     }
 
     fn missed(&self, kind: &str, cause: MissCause, last: bool) {
-        self.tally.absent(kind, cause);
+        self.counters.absent(kind, cause);
         if last {
-            self.tally.missed(kind);
+            self.counters.missed(kind);
         }
     }
 
     /// Counts a lookup that was left open for something near, and was answered elsewhere: with that, or with nothing.
     pub fn count(&self, kind: &str, near: bool) {
-        if near { self.tally.hit(kind, Tier::Near) } else { self.tally.missed(kind) }
+        if near { self.counters.hit(kind, Tier::Near) } else { self.counters.missed(kind) }
     }
 
     /// Sets results, all or, when one of them is refused, none. They are answers at once. See
@@ -222,7 +222,7 @@ impl Results {
             if computed.exact {
                 self.detach(*key);
             }
-            self.tally.set(computed.kind);
+            self.counters.set(computed.kind);
         }
         Ok(())
     }
@@ -369,7 +369,7 @@ impl Results {
 
     /// How it does. Looks at all that memory holds.
     pub fn stats(&self) -> ResultStats {
-        let mut stats = self.tally.stats(self.cache.stats());
+        let mut stats = self.counters.stats(self.cache.stats());
         for entry in self.cache.in_memory(&self.space) {
             let kind = stats.kind(unlabel(&entry.kind).0);
             kind.entries += 1;

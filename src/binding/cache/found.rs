@@ -9,7 +9,7 @@ use napi::{Env, Result, Task};
 use napi_derive::napi;
 
 use super::{Text, blocking, to_js};
-use crate::cache::{EmbeddingCache, Entry, Haste, Near, Open, Recall};
+use crate::cache::{EmbeddingCache, Entry, InlineReads, Near, Open, Recall};
 use crate::error::Error;
 
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
@@ -32,13 +32,13 @@ fn metadata(entry: &Entry) -> Option<String> {
 pub struct Settle {
     cache: Arc<EmbeddingCache>,
     open: Option<Open>,
-    haste: Arc<Mutex<Haste>>,
+    inline_reads: Arc<Mutex<InlineReads>>,
 }
 
 impl Settle {
-    pub fn new(cache: &Arc<EmbeddingCache>, open: Option<Open>, haste: &Arc<Mutex<Haste>>) -> Self {
-        lock(haste).sent();
-        Self { cache: Arc::clone(cache), open, haste: Arc::clone(haste) }
+    pub fn new(cache: &Arc<EmbeddingCache>, open: Option<Open>, inline_reads: &Arc<Mutex<InlineReads>>) -> Self {
+        lock(inline_reads).sent();
+        Self { cache: Arc::clone(cache), open, inline_reads: Arc::clone(inline_reads) }
     }
 }
 
@@ -58,7 +58,7 @@ impl Task for Settle {
     }
 
     fn finally(self, _: Env) -> Result<()> {
-        lock(&self.haste).returned();
+        lock(&self.inline_reads).returned();
         Ok(())
     }
 }

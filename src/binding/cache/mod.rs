@@ -27,7 +27,9 @@ pub(super) use self::report::{disk, event as storage_event, eviction_causes, opt
 pub(super) use self::strings::Text;
 use self::strings::{Str, Strings};
 use super::{options, to_js};
-use crate::cache::{Draft, EmbeddingCache, Entry, Haste, Names, Open, Precision, Probe, Recalling, Selection, Vector};
+use crate::cache::{
+    Draft, EmbeddingCache, Entry, InlineReads, KeyHasher, Open, Precision, Probe, Recalling, Selection, Vector,
+};
 use crate::embedding::Space;
 use crate::error::Error;
 
@@ -67,10 +69,10 @@ pub struct NativeCache {
 struct Door {
     cache: Arc<EmbeddingCache>,
     /// Entries by key and by annotation: of the same name, they are two.
-    keys: Names,
-    nodes: Names,
+    keys: KeyHasher,
+    nodes: KeyHasher,
     left: RefCell<Left>,
-    haste: Arc<Mutex<Haste>>,
+    inline_reads: Arc<Mutex<InlineReads>>,
 }
 
 impl NativeCache {
@@ -81,12 +83,12 @@ impl NativeCache {
 }
 
 impl Door {
-    fn names(&self, annotated: bool) -> &Names {
+    fn names(&self, annotated: bool) -> &KeyHasher {
         if annotated { &self.nodes } else { &self.keys }
     }
 
     fn get(&self, probe: &Probe, out: &mut [f32]) -> i32 {
-        let answer = self.cache.recall_one(probe).or_else(|open| lock(&self.haste).settle(&self.cache, open));
+        let answer = self.cache.recall_one(probe).or_else(|open| lock(&self.inline_reads).settle(&self.cache, open));
         match answer {
             Ok(None) => MISS,
             Ok(Some(entry)) => {
@@ -135,9 +137,9 @@ impl NativeCache {
         let weak: Weak<EmbeddingCache> = Arc::downgrade(&inner);
         ends_with(&env, weak)?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
-        let (keys, nodes) = (Names::new(&space, "key"), Names::new(&space, "node"));
+        let (keys, nodes) = (KeyHasher::new(&space, "key"), KeyHasher::new(&space, "node"));
         let left = RefCell::default();
-        let door = Rc::new(Door { cache: Arc::clone(&inner), keys, nodes, left, haste: Arc::default() });
+        let door = Rc::new(Door { cache: Arc::clone(&inner), keys, nodes, left, inline_reads: Arc::default() });
         Ok(Self { inner, space, door })
     }
 
@@ -193,7 +195,7 @@ impl NativeCache {
     #[napi(catch_unwind)]
     pub fn settle(&self) -> AsyncTask<Settle> {
         let open = self.door.left.borrow_mut().open.take();
-        AsyncTask::new(Settle::new(&self.inner, open, &self.door.haste))
+        AsyncTask::new(Settle::new(&self.inner, open, &self.door.inline_reads))
     }
 
     /// The function that looks many up in memory: whether for annotations, then keys and contents in turn. What it has

@@ -20,7 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use queue::{Call, GLANCE, NOT_YET, Op, Patience, Phase, Queue, Told};
+use queue::{Call, NOT_YET, Op, POLL_INTERVAL, Phase, Queue, Told, WaitLimit};
 pub(super) use reading::{Purpose, Seen};
 use writing::serve;
 
@@ -174,7 +174,7 @@ impl Disk {
         let mut queue = self.shared.queue();
         if queue.full() {
             self.shared.wake(&mut queue);
-            drop(self.shared.wait_until(queue, Patience::Brief, |queue| !queue.full() || !queue.accepts()));
+            drop(self.shared.wait_until(queue, WaitLimit::Brief, |queue| !queue.full() || !queue.accepts()));
         }
     }
 
@@ -206,7 +206,7 @@ impl Disk {
         queue.hurry += 1;
         self.shared.work.notify_one();
         let over = |queue: &Queue| told().is_some() || queue.done >= ticket.number || !queue.accepts();
-        queue = self.shared.wait_until(queue, Patience::Long, over);
+        queue = self.shared.wait_until(queue, WaitLimit::Long, over);
         queue.hurry -= 1;
         match (told(), &queue.phase) {
             (Some(count), _) => Ok(Some(count)),
@@ -261,7 +261,7 @@ impl Disk {
             let target = queue.last;
             queue.hurry += 1;
             self.shared.work.notify_one();
-            queue = self.shared.wait_until(queue, Patience::Long, |queue| queue.done >= target || !queue.accepts());
+            queue = self.shared.wait_until(queue, WaitLimit::Long, |queue| queue.done >= target || !queue.accepts());
             queue.hurry -= 1;
             match &queue.phase {
                 Phase::Suspended { readable: true, .. } if queue.lost == 0 => return Ok(()),
@@ -284,7 +284,7 @@ impl Disk {
         if self.shared.queue().ended {
             return Ok(());
         }
-        self.shared.call(Patience::Long, |writer| writer.sync()).map_err(|fault| fault.reason().to_owned())
+        self.shared.call(WaitLimit::Long, |writer| writer.sync()).map_err(|fault| fault.reason().to_owned())
     }
 
     /// Takes leases that are free, for `lifetime`; whether each is ours now. Without a file there is nobody to share
@@ -298,7 +298,7 @@ impl Disk {
             writer.transaction(now, |batch| batch.acquire(&wanted, &owner, now, until)).map(|(granted, _)| granted)
         };
         self.shared.leased.store(true, Ordering::Release);
-        self.shared.call(Patience::Brief, acquire).unwrap_or_else(|_| vec![true; keys.len()])
+        self.shared.call(WaitLimit::Brief, acquire).unwrap_or_else(|_| vec![true; keys.len()])
     }
 
     /// Gives leases back, after everything that was queued before is visible to others.
@@ -313,7 +313,7 @@ impl Disk {
         self.check_order();
         loop {
             let clock = Arc::clone(&self.shared.clock);
-            let Ok(step) = self.shared.call(Patience::Brief, move |writer| writer.tidy(clock.wall_ms())) else {
+            let Ok(step) = self.shared.call(WaitLimit::Brief, move |writer| writer.tidy(clock.wall_ms())) else {
                 return total;
             };
             total.expired += step.expired;
@@ -325,7 +325,7 @@ impl Disk {
             }
         }
         self.shared.counters.evicted.add(total.evicted);
-        if let Ok(usage) = self.shared.call(Patience::Brief, |writer| writer.usage()) {
+        if let Ok(usage) = self.shared.call(WaitLimit::Brief, |writer| writer.usage()) {
             self.shared.note_usage(usage);
         }
         total
@@ -341,7 +341,7 @@ impl Disk {
             Ok(false) => {
                 self.shared.counters.errors.add(1);
                 let now_ms = self.shared.clock.wall_ms();
-                match self.shared.call(Patience::Long, move |writer| writer.reindex(now_ms)) {
+                match self.shared.call(WaitLimit::Long, move |writer| writer.reindex(now_ms)) {
                     Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
                     Err(_) => self.shared.unchecked.store(true, Ordering::Release),
                 }
@@ -404,7 +404,7 @@ impl Disk {
 
     #[cfg(test)]
     pub fn execute(&self, sql: &'static str) {
-        self.shared.call(Patience::Long, move |writer| writer.execute(sql)).unwrap();
+        self.shared.call(WaitLimit::Long, move |writer| writer.execute(sql)).unwrap();
     }
 }
 
@@ -454,7 +454,7 @@ impl Shared {
     /// Has the writing thread do something and waits for it, until another program has held the file for too long.
     fn call<T: Send + 'static>(
         &self,
-        patience: Patience,
+        limit: WaitLimit,
         mut work: impl FnMut(&mut Writer) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         let (sender, receiver) = mpsc::sync_channel(1);
@@ -481,12 +481,12 @@ impl Shared {
         let began = Instant::now();
         let answer = loop {
             drop(queue);
-            match receiver.recv_timeout(GLANCE) {
+            match receiver.recv_timeout(POLL_INTERVAL) {
                 Ok(answer) => break answer,
                 Err(mpsc::RecvTimeoutError::Disconnected) => break Err(closed()),
                 Err(mpsc::RecvTimeoutError::Timeout) => queue = self.queue(),
             }
-            if patience.is_over(&queue, began) {
+            if limit.is_over(&queue, began) {
                 over.store(true, Ordering::Release);
                 return Err(Fault::Busy("another program holds it".to_owned()));
             }

@@ -34,14 +34,14 @@ const LONG: Duration = Duration::from_secs(8);
 
 /// How long a call waits for a file that another program holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum WaitLimit {
     /// Until it is known that the file has been held for [`BRIEF`]: then nobody waits again.
     Brief,
     /// For [`LONG`].
     Long,
 }
 
-impl Patience {
+impl WaitLimit {
     pub(super) fn is_over(self, queue: &Queue, began: Instant) -> bool {
         match self {
             Self::Brief => queue.is_held(),
@@ -54,7 +54,7 @@ impl Patience {
 const FORGOTTEN: usize = 65_536;
 
 /// How often those who wait look at the time.
-pub(super) const GLANCE: Duration = Duration::from_millis(20);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How many entries a deletion has found, once the file knows of it; [`NOT_YET`] before.
 pub(super) type Told = Arc<AtomicUsize>;
@@ -260,7 +260,7 @@ impl Queue {
     }
 
     /// Keeps of a change what must not be forgotten although the entry cannot be written; whether that was an entry.
-    pub(super) fn bury(&mut self, number: u64, op: Op, now_ms: u64) -> bool {
+    pub(super) fn keep_tombstone(&mut self, number: u64, op: Op, now_ms: u64) -> bool {
         let lost = op.is_put();
         let op = match op {
             Op::Put(key, _) => Op::Delete(key, Told::default()),
@@ -316,12 +316,12 @@ impl Shared {
     pub(super) fn wait_until<'q>(
         &self,
         mut queue: MutexGuard<'q, Queue>,
-        patience: Patience,
+        limit: WaitLimit,
         done: impl Fn(&Queue) -> bool,
     ) -> MutexGuard<'q, Queue> {
         let began = Instant::now();
-        while !done(&queue) && !patience.is_over(&queue, began) {
-            queue = self.wait(&self.progress, queue, GLANCE);
+        while !done(&queue) && !limit.is_over(&queue, began) {
+            queue = self.wait(&self.progress, queue, POLL_INTERVAL);
         }
         queue
     }
@@ -329,7 +329,7 @@ impl Shared {
     /// The queue, once the file was opened or it is known that this takes long.
     pub(super) fn opened(&self) -> MutexGuard<'_, Queue> {
         let opened = |queue: &Queue| queue.phase != Phase::Opening || queue.ended;
-        let queue = self.wait_until(self.queue(), Patience::Brief, opened);
+        let queue = self.wait_until(self.queue(), WaitLimit::Brief, opened);
         // To begin a file takes its first writer some time, too.
         if !opened(&queue) && queue.held_since.is_some_and(|since| since.elapsed() >= LONG_OPENING) {
             self.fails("another program holds it");
@@ -367,7 +367,7 @@ impl Shared {
         // A queue that nobody empties takes what must not be forgotten only.
         let shut = op.is_put() && queue.full() && queue.is_held();
         if suspended || shut {
-            if queue.bury(number, op, self.clock.wall_ms()) {
+            if queue.keep_tombstone(number, op, self.clock.wall_ms()) {
                 queue.lost += 1;
                 self.counters.lost.add(1);
             }

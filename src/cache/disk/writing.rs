@@ -481,7 +481,10 @@ impl Shared {
         queue.hidden.clears.clear();
         (queue.puts, queue.bytes) = (0, 0);
         queue.touches.clear();
-        let lost = waiting.into_iter().filter_map(|(number, op)| queue.bury(number, op, now_ms).then_some(())).count();
+        let lost = waiting
+            .into_iter()
+            .filter_map(|(number, op)| queue.keep_tombstone(number, op, now_ms).then_some(()))
+            .count();
         queue.lost += lost as u64;
         self.counters.lost.add(lost);
         queue.done = queue.last;

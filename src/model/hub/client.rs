@@ -3,12 +3,12 @@
 use std::io::Read;
 use std::time::Duration;
 
-use super::download::retried;
+use super::retry::retried;
 use super::{Listing, Settings, not_here};
 use crate::cancel::{Cancel, HookGuard};
 use crate::error::{Error, Result};
 use crate::model::content;
-use crate::model::http::{Answer, Ask, Http, Patience, Secret, Trouble, clean};
+use crate::model::http::{Answer, Ask, Http, Secret, Trouble, WaitLimit, clean};
 
 /// A listing names each file of a repository; the longest known have some megabytes.
 const MAX_LISTING: u64 = 64 << 20;
@@ -18,7 +18,7 @@ const LISTING: &str = "the list of files";
 
 /// What the hub says about a file before it is fetched.
 pub(super) struct Meta {
-    /// Names the content: its SHA-256, or for small files git's own hash.
+    /// KeyHasher the content: its SHA-256, or for small files git's own hash.
     pub etag: String,
     pub size: u64,
 }
@@ -34,7 +34,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub fn new(settings: &'a Settings, cancel: &'a Cancel) -> Result<Self> {
-        let http = Http::new(&settings.endpoint, Patience { silence: Some(settings.patience), whole: None })?;
+        let http = Http::new(&settings.endpoint, WaitLimit { silence: Some(settings.read_timeout), whole: None })?;
         let hook = cancel.on_cancel({
             let http = http.clone();
             move |_| http.stop()

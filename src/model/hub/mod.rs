@@ -6,6 +6,7 @@
 mod cache;
 mod client;
 mod download;
+mod retry;
 mod store;
 
 use std::collections::HashSet;
@@ -168,7 +169,7 @@ struct Settings {
     /// What forbids the network, if anything does.
     offline: Option<&'static str>,
     /// How long a server may be silent.
-    patience: Duration,
+    read_timeout: Duration,
 }
 
 impl Settings {
@@ -201,8 +202,8 @@ impl Settings {
         if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(Error::config("HF_TOKEN", "the token has characters in it that no token has"));
         }
-        let patience = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse::<f64>().ok());
-        let patience = patience.filter(|seconds| seconds.is_finite()).unwrap_or(10.0);
+        let read_timeout = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|seconds| seconds.parse::<f64>().ok());
+        let read_timeout = read_timeout.filter(|seconds| seconds.is_finite()).unwrap_or(10.0);
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.map(Secret::new),
@@ -213,7 +214,7 @@ impl Settings {
                 true => Some("localFilesOnly"),
                 false => on("HF_HUB_OFFLINE").or_else(|| on("TRANSFORMERS_OFFLINE")),
             },
-            patience: Duration::from_secs_f64(patience.clamp(0.1, 3600.0)),
+            read_timeout: Duration::from_secs_f64(read_timeout.clamp(0.1, 3600.0)),
         })
     }
 }
@@ -427,7 +428,7 @@ impl Search<'_> {
         };
         let data = |file: &str| file == graph || graph::is_data_of(graph, file);
         let most = |file: &str| if data(file) { u64::MAX } else { MAX_CONFIG_BYTES };
-        // Names other files.
+        // KeyHasher other files.
         delivery.fetch(&missing(&mut ["modules.json"].into_iter()), most, true)?;
         let modules = module_files(&repo.snapshot(&commit));
         mark(&mut modules.iter().cloned())?;

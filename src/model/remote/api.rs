@@ -190,7 +190,7 @@ fn shown(text: &str) -> String {
 pub(super) struct Told {
     /// What it calls the model.
     pub model: Option<String>,
-    /// Names the model's content.
+    /// KeyHasher the model's content.
     pub digest: Option<String>,
     /// Most tokens of a text.
     pub max_length: Option<usize>,

@@ -8,7 +8,7 @@ use super::connections::{Connections, Question};
 use super::{Kind, Server, api};
 use crate::cancel::Cancel;
 use crate::error::{Error, Fault, Result};
-use crate::model::http::{Http, Patience, Trouble, clean, pause};
+use crate::model::http::{Http, Trouble, WaitLimit, clean, pause};
 use crate::model::{RunError, Then};
 
 /// The pause before the second attempt is a random part of this, each further one of twice as much, up to the longest.
@@ -29,8 +29,8 @@ pub(super) struct Client {
 
 impl Client {
     pub fn new(server: &Server) -> Result<Self> {
-        let patience = Patience { silence: None, whole: Some(server.timeout) };
-        let http = Http::new(&server.url.at(""), patience)?;
+        let read_timeout = WaitLimit { silence: None, whole: Some(server.timeout) };
+        let http = Http::new(&server.url.at(""), read_timeout)?;
         let connections = Connections::new(http, server.secrets.clone(), server.concurrency);
         Ok(Self { server: server.clone(), connections, closed_until: Mutex::default() })
     }

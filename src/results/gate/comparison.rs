@@ -1,7 +1,7 @@
 //! Whether two sentences are equal but for what is explained.
 
 use super::grammar::{AGREEING, AUXILIARIES, Form, NAMES, OTHER_PLURALS, QUESTION_WORDS, SAME, form, is_little};
-use super::tokens::{Case, Kind, Token};
+use super::token::{Case, Kind, Token};
 
 /// What a writer's capital letters say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

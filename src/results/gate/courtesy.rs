@@ -3,7 +3,7 @@
 //! A sentence, or what a comma or a colon sets apart, is courtesy if each of its words may be part of some, and one of them
 //! says so. Nothing else is taken away: a word that stands in no list here is part of the question.
 
-use super::tokens::Token;
+use super::token::Token;
 
 /// Of which one must be there.
 const MARKS: &[&str] = &[

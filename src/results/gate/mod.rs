@@ -20,13 +20,15 @@ mod comparison;
 mod courtesy;
 mod grammar;
 mod rewrites;
+mod token;
 mod tokens;
 
 use comparison::{Capitals, are_equal, are_same};
 use courtesy::is_courtesy;
 use grammar::{AUXILIARIES, NUMBERS, PREPOSITIONS, PRONOUNS, QUESTION_WORDS, is_little};
 use rewrites::rewritten;
-use tokens::{Case, Kind, Token, tokens};
+use token::{Case, Kind, Token};
+use tokens::tokens;
 
 /// A prompt as it is compared.
 #[derive(Debug, Clone)]

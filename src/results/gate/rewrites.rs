@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use super::courtesy::without_asides;
 use super::grammar::{AUXILIARIES, CONJUNCTIONS, DETERMINERS, PREPOSITIONS, QUESTION_WORDS, is_little, is_participle};
-use super::tokens::{Kind, Token};
+use super::token::{Kind, Token};
 
 /// What only asks politely, and what stands for it. Taken away at the beginning, as long as there is any.
 const OPENINGS: &[(&str, &str)] = &[
@@ -375,7 +375,7 @@ fn owners_last(sentence: Vec<Token>) -> Vec<Token> {
             at += 1;
             continue;
         }
-        // Names may have several words.
+        // KeyHasher may have several words.
         let name = |token: &Token| token.kind == Kind::Word && !token.is_plain();
         let last = made.len() - 1;
         let mut start = last;

@@ -9,11 +9,11 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::codes::Codes;
 use super::disk::Seen;
 use super::entry::{Entry, Vector};
+use super::key_hash::KeyHash;
 use super::lock;
-use super::name::Name;
+use super::quantized::QuantizedCodes;
 use crate::embedding::Key;
 
 /// An entry and how near it is.
@@ -29,7 +29,7 @@ pub struct Near {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Handle {
     /// Without a disk.
-    InMemory(Name),
+    InMemory(KeyHash),
     OnDisk(Key),
 }
 
@@ -38,14 +38,14 @@ pub(super) enum Handle {
 pub(super) struct Candidate {
     pub handle: Handle,
     pub stamp: u64,
-    /// Cosine, within [`ROUNDING`](super::codes::ROUNDING).
+    /// Cosine, within [`ROUNDING`](super::quantized::ROUNDING).
     pub similarity: f32,
 }
 
-/// The vectors of one space, as [`Codes`].
+/// The vectors of one space, as [`QuantizedCodes`].
 #[derive(Default)]
 pub(super) struct Index {
-    codes: Codes,
+    codes: QuantizedCodes,
     handles: Vec<Handle>,
     /// When each was added or set, as of `clock`.
     stamps: Vec<u64>,
@@ -70,7 +70,7 @@ impl Index {
     pub fn set(&mut self, handle: Handle, entry: &Entry) {
         let vector = entry.vector.to_vec();
         if self.codes.len() == 0 {
-            self.codes = Codes::new(vector.len());
+            self.codes = QuantizedCodes::new(vector.len());
         }
         let usable = vector.len() == self.codes.dimensions() && vector.iter().any(|value| *value != 0.0);
         match (self.places.get(&handle), usable) {

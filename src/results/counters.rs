@@ -74,9 +74,9 @@ struct Counted {
 }
 
 #[derive(Default)]
-pub(super) struct Tally(Mutex<Counted>);
+pub(super) struct Counters(Mutex<Counted>);
 
-impl Tally {
+impl Counters {
     fn counted(&self) -> MutexGuard<'_, Counted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,11 +142,11 @@ mod tests {
 
     #[test]
     fn types_without_end_take_no_memory_without_end() {
-        let tally = Tally::default();
+        let counters = Counters::default();
         for i in 0..3 * KINDS {
-            tally.missed(&format!("type {i}"));
+            counters.missed(&format!("type {i}"));
         }
-        let stats = tally.stats(Stats::default());
+        let stats = counters.stats(Stats::default());
         assert_eq!(stats.total.misses, 3 * KINDS as u64);
         assert_eq!(stats.kinds.len(), KINDS + 1);
         assert_eq!(stats.kinds[OTHERS].misses, 2 * KINDS as u64);

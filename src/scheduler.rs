@@ -1,7 +1,7 @@
 //! Who computes next: a fixed number of threads that serve all calls in turn.
 //!
-//! A call's units of work hang on a few strands, one for each lane that it may occupy. A lane takes the first strand in
-//! the queue, does one unit and puts the strand back at the end. So a query does not wait behind the thousand batches
+//! A call's units of work hang on a few queued, one for each worker that it may occupy. A worker takes the first entry in
+//! the queue, does one unit and puts the entry back at the end. So a query does not wait behind the thousand batches
 //! of an indexing run, only behind one.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ pub trait Work: Send + Sync {
 }
 
 /// A pool of threads. Dropping it lets them finish their unit and end, without waiting for them.
-pub struct Lanes {
+pub struct Scheduler {
     shared: Arc<Shared>,
     count: usize,
 }
@@ -31,19 +31,19 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    strands: VecDeque<Arc<dyn Work>>,
+    queued: VecDeque<Arc<dyn Work>>,
     closed: bool,
 }
 
-impl Lanes {
+impl Scheduler {
     /// Starts `count` threads, at least one.
     pub fn new(count: usize) -> Result<Self> {
-        let lanes = Self { shared: Arc::default(), count: count.max(1) };
-        for lane in 0..lanes.count {
-            let shared = Arc::clone(&lanes.shared);
-            threads::start(format!("embedcore-{lane}"), move || shared.serve())?;
+        let scheduler = Self { shared: Arc::default(), count: count.max(1) };
+        for worker in 0..scheduler.count {
+            let shared = Arc::clone(&scheduler.shared);
+            threads::start(format!("embedcore-{worker}"), move || shared.serve())?;
         }
-        Ok(lanes)
+        Ok(scheduler)
     }
 
     /// How many threads there are.
@@ -51,21 +51,21 @@ impl Lanes {
         self.count
     }
 
-    /// Queues `work`, at most `parallel` units of it at a time. Units that no lane has begun when the pool is dropped are
+    /// Queues `work`, at most `parallel` units of it at a time. Units that no worker has begun when the pool is dropped are
     /// dropped with it.
     pub fn submit(&self, work: Arc<dyn Work>, parallel: usize) {
-        let strands = parallel.clamp(1, self.count);
-        self.shared.lock().strands.extend(std::iter::repeat_n(work, strands));
+        let queued = parallel.clamp(1, self.count);
+        self.shared.lock().queued.extend(std::iter::repeat_n(work, queued));
         self.shared.ready.notify_all();
     }
 }
 
-impl Drop for Lanes {
+impl Drop for Scheduler {
     fn drop(&mut self) {
         let abandoned = {
             let mut queue = self.shared.lock();
             queue.closed = true;
-            std::mem::take(&mut queue.strands)
+            std::mem::take(&mut queue.queued)
         };
         self.shared.ready.notify_all();
         drop(abandoned);
@@ -85,7 +85,7 @@ impl Shared {
             }
             let mut queue = self.lock();
             if !queue.closed {
-                queue.strands.push_back(work);
+                queue.queued.push_back(work);
             }
         }
     }
@@ -97,7 +97,7 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            if let Some(work) = queue.strands.pop_front() {
+            if let Some(work) = queue.queued.pop_front() {
                 return Some(work);
             }
             queue = self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -142,9 +142,9 @@ mod tests {
 
     #[test]
     fn every_unit_runs_once() {
-        let lanes = Lanes::new(3).unwrap();
+        let scheduler = Scheduler::new(3).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(report("a", 1002, 0, &sender), 8);
+        scheduler.submit(report("a", 1002, 0, &sender), 8);
         drop(sender);
         let mut units: Vec<_> = receiver.iter().map(|(_, unit)| unit).collect();
         units.sort_unstable();
@@ -154,10 +154,10 @@ mod tests {
 
     #[test]
     fn a_short_call_does_not_wait_behind_a_long_one() {
-        let lanes = Lanes::new(1).unwrap();
+        let scheduler = Scheduler::new(1).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(report("long", 50, 2, &sender), 8);
-        lanes.submit(report("short", 1, 0, &sender), 8);
+        scheduler.submit(report("long", 50, 2, &sender), 8);
+        scheduler.submit(report("short", 1, 0, &sender), 8);
         drop(sender);
         let order: Vec<_> = receiver.iter().map(|(name, _)| name).collect();
         let short = order.iter().position(|name| *name == "short").unwrap();
@@ -187,21 +187,21 @@ mod tests {
 
     #[test]
     fn a_call_occupies_no_more_lanes_than_it_may() {
-        let lanes = Lanes::new(4).unwrap();
+        let scheduler = Scheduler::new(4).unwrap();
         let (sender, receiver) = mpsc::channel();
         let (left, now, peak) = (AtomicUsize::new(40), AtomicUsize::new(0), AtomicUsize::new(0));
         let work = Arc::new(Peak { left, now, peak, sender });
-        lanes.submit(work.clone(), 2);
+        scheduler.submit(work.clone(), 2);
         assert_eq!(receiver.iter().take(40).count(), 40);
         assert!(work.peak.load(Ordering::SeqCst) <= 2);
     }
 
     #[test]
     fn dropping_the_pool_drops_what_waits() {
-        let lanes = Lanes::new(1).unwrap();
+        let scheduler = Scheduler::new(1).unwrap();
         let (sender, receiver) = mpsc::channel();
-        lanes.submit(report("a", 1000, 5, &sender), 8);
-        drop((lanes, sender));
+        scheduler.submit(report("a", 1000, 5, &sender), 8);
+        drop((scheduler, sender));
         assert!(receiver.iter().count() <= 2);
     }
 }

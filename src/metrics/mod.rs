@@ -31,7 +31,7 @@ pub use snapshot::{CacheUse, Operation, OperationMemory, Snapshot, Throughput};
 use crate::error::{Error, Result};
 use crate::host::{Clock, ProcessMemory, SystemClock, process_memory};
 use cycles::Cycles;
-use names::Names;
+use names::KeyHasher;
 use series::Series;
 
 /// Longest name of an operation, a cache's type or a cycle, in characters.
@@ -87,8 +87,8 @@ pub struct Metrics {
     origin: (u64, u64),
     /// When it was made or emptied, in microseconds.
     started_us: AtomicU64,
-    operations: Names<Series>,
-    caches: Names<Lookups>,
+    operations: KeyHasher<Series>,
+    caches: KeyHasher<Lookups>,
     cycles: Mutex<Cycles>,
     /// Held while cycles are written, so that what is written last is what was known last.
     saving: Mutex<()>,
@@ -123,8 +123,8 @@ impl Metrics {
             probe,
             origin,
             started_us: AtomicU64::new(origin.0),
-            operations: Names::default(),
-            caches: Names::default(),
+            operations: KeyHasher::default(),
+            caches: KeyHasher::default(),
             cycles: Mutex::new(Cycles::new(options.max_cycles)),
             saving: Mutex::default(),
             failures: Mutex::default(),

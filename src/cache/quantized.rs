@@ -38,9 +38,9 @@ pub(super) const ROUNDING: f32 = 0.004;
 /// Bytes of a code stand for -1–1 of the largest value of the vector.
 const STEPS: f32 = 127.0;
 
-/// Codes of vectors of one length, at places `0..len()`.
+/// QuantizedCodes of vectors of one length, at places `0..len()`.
 #[derive(Debug, Default)]
-pub(super) struct Codes {
+pub(super) struct QuantizedCodes {
     dimensions: usize,
     /// `dimensions` for each.
     bytes: Vec<i8>,
@@ -53,7 +53,7 @@ pub(super) struct Codes {
     counted: usize,
 }
 
-impl Codes {
+impl QuantizedCodes {
     pub fn new(dimensions: usize) -> Self {
         Self { dimensions, mean: vec![0.0; dimensions], ..Self::default() }
     }
@@ -70,7 +70,7 @@ impl Codes {
         self.dimensions.div_ceil(64)
     }
 
-    /// Adds a vector at the end. It has [`Codes::new`]'s length and is not zero.
+    /// Adds a vector at the end. It has [`QuantizedCodes::new`]'s length and is not zero.
     pub fn push(&mut self, vector: &[f32]) {
         let at = self.len();
         self.bytes.resize(self.bytes.len() + self.dimensions, 0);
@@ -297,7 +297,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(codes: &Codes, query: &[f32]) -> Self {
+    fn new(codes: &QuantizedCodes, query: &[f32]) -> Self {
         let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let norm = query.iter().map(|value| (value / largest).powi(2)).sum::<f32>().sqrt();
         let unit: Vec<f32> = query.iter().map(|value| value / largest / norm).collect();
@@ -318,9 +318,9 @@ fn keep(found: &mut Vec<(u32, u32)>, most: usize) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::Codes;
+    use super::QuantizedCodes;
 
-    type Nearest = unsafe fn(&Codes, &[f32], usize, f32) -> Vec<(f32, usize)>;
+    type Nearest = unsafe fn(&QuantizedCodes, &[f32], usize, f32) -> Vec<(f32, usize)>;
 
     /// The best first.
     pub const WAYS: [(fn() -> bool, Nearest); 2] = [
@@ -338,12 +338,12 @@ mod x86 {
     ];
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
-    fn avx512(codes: &Codes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    fn avx512(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
         codes.search(query, limit, threshold)
     }
 
     #[target_feature(enable = "avx2,popcnt")]
-    fn avx2(codes: &Codes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    fn avx2(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
         codes.search(query, limit, threshold)
     }
 }
@@ -388,7 +388,7 @@ mod tests {
         dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
     }
 
-    fn recall(codes: &Codes, vectors: &[Vec<f32>], queries: &[Vec<f32>]) -> f32 {
+    fn recall(codes: &QuantizedCodes, vectors: &[Vec<f32>], queries: &[Vec<f32>]) -> f32 {
         // Few values round worse.
         let tolerance = ROUNDING * (384.0 / codes.dimensions() as f32).sqrt().max(1.0);
         let found = queries.iter().map(|query| {
@@ -416,7 +416,7 @@ mod tests {
             let mut noise = Noise(1);
             let mut vectors = noise.vectors(count + 20, dimensions);
             let queries = vectors.split_off(count);
-            let mut codes = Codes::new(dimensions);
+            let mut codes = QuantizedCodes::new(dimensions);
             vectors.iter().for_each(|vector| codes.push(vector));
             assert!(recall(&codes, &vectors, &queries) >= 0.98, "{count}");
             for at in 0..count / 10 {
@@ -437,7 +437,7 @@ mod tests {
         let mut any =
             |count| -> Vec<Vec<f32>> { (0..count).map(|_| (0..384).map(|_| noise.next()).collect()).collect() };
         let (vectors, queries) = (any(6_000), any(5));
-        let mut codes = Codes::new(384);
+        let mut codes = QuantizedCodes::new(384);
         vectors.iter().for_each(|vector| codes.push(vector));
         assert!(recall(&codes, &vectors, &queries) >= 0.98);
         // One that is as near as is asked for, and nothing else that is: found among the first, without all the others.
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn extremes_are_vectors_like_any_other() {
-        let mut codes = Codes::new(2);
+        let mut codes = QuantizedCodes::new(2);
         for vector in [[1e-30, 0.0], [0.0, 1e30], [-5.0, 0.0], [1e-3, 1e-3]] {
             codes.push(&vector);
         }

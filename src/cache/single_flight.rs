@@ -7,29 +7,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 type Outcome<V, E> = Option<Result<V, E>>;
-type Aloft<K, V, E> = Mutex<HashMap<K, watch::Receiver<Outcome<V, E>>>>;
+type InFlight<K, V, E> = Mutex<HashMap<K, watch::Receiver<Outcome<V, E>>>>;
 
 /// What is being made now, by key. Clones share it. An outcome goes to those who wait for it and is then forgotten:
 /// keeping values is the cache's business, and failures are nobody's.
-pub struct Flights<K, V, E> {
-    aloft: Arc<Aloft<K, V, E>>,
+pub struct SingleFlight<K, V, E> {
+    in_flight: Arc<InFlight<K, V, E>>,
 }
 
-impl<K, V, E> Clone for Flights<K, V, E> {
+impl<K, V, E> Clone for SingleFlight<K, V, E> {
     fn clone(&self) -> Self {
-        Self { aloft: Arc::clone(&self.aloft) }
+        Self { in_flight: Arc::clone(&self.in_flight) }
     }
 }
 
-impl<K, V, E> Default for Flights<K, V, E> {
+impl<K, V, E> Default for SingleFlight<K, V, E> {
     fn default() -> Self {
-        Self { aloft: Arc::default() }
+        Self { in_flight: Arc::default() }
     }
 }
 
 /// Whose turn it is.
-pub enum Boarding<K: Eq + Hash, V, E> {
-    /// The caller's: it makes the value and calls [`Leader::land`].
+pub enum Joined<K: Eq + Hash, V, E> {
+    /// The caller's: it makes the value and calls [`Leader::finish`].
     ///
     /// Between its lookup and now another one may have landed, so it looks into the cache once more before it begins.
     Lead(Leader<K, V, E>),
@@ -37,32 +37,32 @@ pub enum Boarding<K: Eq + Hash, V, E> {
     Wait(Waiter<V, E>),
 }
 
-impl<K: Eq + Hash + Clone, V: Clone, E: Clone> Flights<K, V, E> {
+impl<K: Eq + Hash + Clone, V: Clone, E: Clone> SingleFlight<K, V, E> {
     /// Joins the flight for `key`, or starts one. Never waits.
-    pub fn board(&self, key: K) -> Boarding<K, V, E> {
-        let mut aloft = lock(&self.aloft);
-        if let Some(outcome) = aloft.get(&key) {
-            return Boarding::Wait(Waiter { outcome: outcome.clone() });
+    pub fn join(&self, key: K) -> Joined<K, V, E> {
+        let mut in_flight = lock(&self.in_flight);
+        if let Some(outcome) = in_flight.get(&key) {
+            return Joined::Wait(Waiter { outcome: outcome.clone() });
         }
         let (sender, receiver) = watch::channel(None);
-        aloft.insert(key.clone(), receiver);
-        Boarding::Lead(Leader { key: Some(key), sender, aloft: Arc::clone(&self.aloft) })
+        in_flight.insert(key.clone(), receiver);
+        Joined::Lead(Leader { key: Some(key), sender, in_flight: Arc::clone(&self.in_flight) })
     }
 
     /// The value of `key`, made by one of all who ask at the same time. `make` is called at most once per caller, and
     /// only where no earlier caller's `make` gave an outcome; what it returns goes to all who wait.
-    pub async fn fly<F>(&self, key: K, make: impl FnOnce() -> F) -> Result<V, E>
+    pub async fn run<F>(&self, key: K, make: impl FnOnce() -> F) -> Result<V, E>
     where
         F: Future<Output = Result<V, E>>,
     {
         loop {
-            match self.board(key.clone()) {
-                Boarding::Lead(leader) => {
+            match self.join(key.clone()) {
+                Joined::Lead(leader) => {
                     let outcome = make().await;
-                    leader.land(outcome.clone());
+                    leader.finish(outcome.clone());
                     return outcome;
                 }
-                Boarding::Wait(waiter) => {
+                Joined::Wait(waiter) => {
                     if let Some(outcome) = waiter.wait().await {
                         return outcome;
                     }
@@ -71,9 +71,9 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Clone> Flights<K, V, E> {
         }
     }
 
-    /// How many flights there are now.
+    /// How many single_flight there are now.
     pub fn len(&self) -> usize {
-        lock(&self.aloft).len()
+        lock(&self.in_flight).len()
     }
 
     /// Whether there is no flight now.
@@ -86,19 +86,19 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Clone> Flights<K, V, E> {
 pub struct Leader<K: Eq + Hash, V, E> {
     key: Option<K>,
     sender: watch::Sender<Outcome<V, E>>,
-    aloft: Arc<Aloft<K, V, E>>,
+    in_flight: Arc<InFlight<K, V, E>>,
 }
 
 impl<K: Eq + Hash, V, E> Leader<K, V, E> {
     /// Gives all who wait the outcome. A value must be in the cache before: whoever comes from now on looks there.
-    pub fn land(mut self, outcome: Result<V, E>) {
+    pub fn finish(mut self, outcome: Result<V, E>) {
         self.leave();
         self.sender.send_replace(Some(outcome));
     }
 
     fn leave(&mut self) {
         if let Some(key) = self.key.take() {
-            lock(&self.aloft).remove(&key);
+            lock(&self.in_flight).remove(&key);
         }
     }
 }
@@ -134,20 +134,20 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_hundred_callers_make_one_call() {
-        let flights: Flights<u8, usize, String> = Flights::default();
+        let single_flight: SingleFlight<u8, usize, String> = SingleFlight::default();
         let calls = Arc::new(AtomicUsize::new(0));
         for outcome in [Ok(7), Err("no".to_owned())] {
             calls.store(0, Ordering::SeqCst);
             let callers: Vec<_> = (0..100)
                 .map(|_| {
-                    let (flights, calls, outcome) = (flights.clone(), Arc::clone(&calls), outcome.clone());
+                    let (single_flight, calls, outcome) = (single_flight.clone(), Arc::clone(&calls), outcome.clone());
                     tokio::spawn(async move {
                         let make = || async {
                             calls.fetch_add(1, Ordering::SeqCst);
                             tokio::time::sleep(std::time::Duration::from_millis(200)).await;
                             outcome
                         };
-                        flights.fly(1, make).await
+                        single_flight.run(1, make).await
                     })
                 })
                 .collect();
@@ -155,46 +155,46 @@ mod tests {
                 assert_eq!(caller.await.unwrap(), outcome);
             }
             assert_eq!(calls.load(Ordering::SeqCst), 1);
-            assert!(flights.is_empty(), "neither values nor failures are kept");
+            assert!(single_flight.is_empty(), "neither values nor failures are kept");
         }
     }
 
     #[tokio::test]
     async fn when_the_leader_is_cancelled_one_who_waits_takes_over() {
-        let flights: Flights<u8, usize, String> = Flights::default();
+        let single_flight: SingleFlight<u8, usize, String> = SingleFlight::default();
         let (began, begun) = tokio::sync::oneshot::channel();
         let leader = tokio::spawn({
-            let flights = flights.clone();
+            let single_flight = single_flight.clone();
             async move {
                 let make = || async {
                     began.send(()).ok();
                     std::future::pending().await
                 };
-                flights.fly(1, make).await
+                single_flight.run(1, make).await
             }
         });
         begun.await.unwrap();
         let others: Vec<_> = (0..3)
             .map(|n| {
-                let flights = flights.clone();
-                tokio::spawn(async move { flights.fly(1, || async { Ok(n) }).await })
+                let single_flight = single_flight.clone();
+                tokio::spawn(async move { single_flight.run(1, || async { Ok(n) }).await })
             })
             .collect();
         tokio::task::yield_now().await;
-        assert_eq!(flights.len(), 1);
+        assert_eq!(single_flight.len(), 1);
         leader.abort();
         for other in others {
             assert!(other.await.unwrap().is_ok());
         }
-        assert!(flights.is_empty());
+        assert!(single_flight.is_empty());
     }
 
     #[tokio::test]
     async fn keys_do_not_wait_for_each_other() {
-        let flights: Flights<u8, u8, String> = Flights::default();
-        let Boarding::Lead(held) = flights.board(1) else { unreachable!() };
-        assert_eq!(flights.fly(2, || async { Ok(2) }).await, Ok(2));
-        held.land(Ok(1));
-        assert_eq!(flights.fly(1, || async { Ok(3) }).await, Ok(3));
+        let single_flight: SingleFlight<u8, u8, String> = SingleFlight::default();
+        let Joined::Lead(held) = single_flight.join(1) else { unreachable!() };
+        assert_eq!(single_flight.run(2, || async { Ok(2) }).await, Ok(2));
+        held.finish(Ok(1));
+        assert_eq!(single_flight.run(1, || async { Ok(3) }).await, Ok(3));
     }
 }

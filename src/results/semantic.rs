@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use super::Results;
+use super::counters::Tier;
 use super::gate::Question;
 use super::payload::Stored;
-use super::tally::Tier;
 use crate::cache::{Draft, Entry, NEVER, Near};
 use crate::embedding::{Fingerprint, Key, Space};
 use crate::error::{Error, Result};
@@ -147,8 +147,8 @@ impl Results {
     pub fn near(&self, kind: &str, prompt: &Prompt, threshold: f32, limit: usize) -> Result<Option<NearHit>> {
         let hit = self.find_near(prompt, threshold, limit);
         match &hit {
-            Ok(Some(_)) => self.tally.hit(kind, Tier::Near),
-            _ => self.tally.missed(kind),
+            Ok(Some(_)) => self.counters.hit(kind, Tier::Near),
+            _ => self.counters.missed(kind),
         }
         hit
     }

@@ -20,12 +20,12 @@ pub(super) fn weight_bytes(onnx: &Path) -> u64 {
 /// Bytes of a run of `rows` texts, the longest of which has n tokens: rows × (a·n + b·n²). A transformer's layers take
 /// memory for each token, its attention for each pair of tokens of one text.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Price {
+pub struct MemoryCost {
     token: f64,
     pair: f64,
 }
 
-impl Price {
+impl MemoryCost {
     /// The price that explains two runs of one text each: (tokens, bytes).
     pub fn fit(short: (usize, u64), long: (usize, u64)) -> Self {
         let each = |(tokens, bytes): (usize, u64)| bytes as f64 / tokens.max(1) as f64;
@@ -68,7 +68,7 @@ mod tests {
             (8, 256, 62_922_752),
             (32, 256, 251_691_008),
         ];
-        let price = Price::fit((64, 1_441_792), (128, 3_145_728));
+        let price = MemoryCost::fit((64, 1_441_792), (128, 3_145_728));
         for (rows, longest, bytes) in measured {
             let priced = price.bytes(rows, longest);
             assert!(
@@ -93,11 +93,11 @@ mod tests {
     #[test]
     fn odd_measurements_give_no_odd_prices() {
         for (short, long) in [((1, 0), (1, 0)), ((8, 100), (8, 50)), ((8, 1000), (64, 10)), ((1, u64::MAX), (2, 1))] {
-            let price = Price::fit(short, long);
+            let price = MemoryCost::fit(short, long);
             assert!(price.token.is_finite() && price.token >= 0.0 && price.pair >= 0.0, "{price:?}");
             assert!(price.bytes(3, 100) >= 3 * 100 * INPUTS as u64);
         }
-        assert!(Price::guess(384).bytes(1, 256) > 7_736_832);
-        assert_eq!(Price::guess(usize::MAX).bytes(usize::MAX, usize::MAX), u64::MAX);
+        assert!(MemoryCost::guess(384).bytes(1, 256) > 7_736_832);
+        assert_eq!(MemoryCost::guess(usize::MAX).bytes(usize::MAX, usize::MAX), u64::MAX);
     }
 }

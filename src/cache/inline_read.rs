@@ -24,7 +24,7 @@ const MANY: u32 = 1024;
 
 /// How one event loop looks into the file.
 #[derive(Debug, Default)]
-pub struct Haste {
+pub struct InlineReads {
     spent: Duration,
     /// Lookups that other threads have.
     away: usize,
@@ -33,9 +33,9 @@ pub struct Haste {
     skipped: u32,
 }
 
-impl Haste {
+impl InlineReads {
     /// The answer, if this is the time and place to ask for it; else the lookup is given back, and is to be settled on
-    /// another thread, between [`Haste::sent`] and [`Haste::returned`].
+    /// another thread, between [`InlineReads::sent`] and [`InlineReads::returned`].
     pub fn settle(&mut self, cache: &EmbeddingCache, open: Open) -> Result<Option<Arc<Entry>>, Open> {
         if !self.here() {
             return Err(open);
@@ -85,44 +85,44 @@ mod tests {
 
     #[test]
     fn an_event_loop_gets_to_other_work() {
-        let mut haste = Haste::default();
+        let mut inline_reads = InlineReads::default();
         let mut here = 0;
-        while haste.here() {
-            haste.took(QUICK);
+        while inline_reads.here() {
+            inline_reads.took(QUICK);
             here += 1;
         }
         assert_eq!(here, MOST_AT_ONCE.as_micros() / QUICK.as_micros());
         for _ in 0..3 {
-            haste.sent();
+            inline_reads.sent();
         }
-        haste.returned();
-        assert!(!haste.here(), "two are still away");
-        haste.returned();
-        haste.returned();
-        assert!(haste.here());
+        inline_reads.returned();
+        assert!(!inline_reads.here(), "two are still away");
+        inline_reads.returned();
+        inline_reads.returned();
+        assert!(inline_reads.here());
     }
 
     #[test]
     fn a_slow_disk_is_left_to_others_more_and_more() {
-        let mut haste = Haste::default();
+        let mut inline_reads = InlineReads::default();
         let mut elsewhere = Vec::new();
         for _ in 0..9 {
             let mut skipped = 0;
-            while !haste.here() {
-                haste.sent();
-                haste.returned();
+            while !inline_reads.here() {
+                inline_reads.sent();
+                inline_reads.returned();
                 skipped += 1;
             }
             elsewhere.push(skipped);
-            haste.took(SLOW);
+            inline_reads.took(SLOW);
         }
         assert_eq!(elsewhere, [0, 8, 16, 32, 64, 128, 256, 512, 1024]);
         // Once it is quick again, a slow look is soon an exception again.
         for _ in 0..20 {
-            while !haste.here() {}
-            haste.took(Duration::ZERO);
+            while !inline_reads.here() {}
+            inline_reads.took(Duration::ZERO);
         }
-        haste.took(SLOW);
-        assert_eq!(haste.skip, FEW);
+        inline_reads.took(SLOW);
+        assert_eq!(inline_reads.skip, FEW);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::cache::{Boarding, Draft, EmbeddingCache, Entry, Flights, Leader, Waiter};
+use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, SingleFlight, Waiter};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Key, Space};
 use crate::error::{Error, Result};
@@ -52,24 +52,24 @@ impl About {
 }
 
 /// The computation of one text that others may wait for.
-pub(super) type Lead = Leader<Key, Arc<Known>, Error>;
+pub(super) type TextLeader = Leader<Key, Arc<Known>, Error>;
 
 /// A computation that another call has under way.
-pub(super) type Wait = Waiter<Arc<Known>, Error>;
+pub(super) type TextWaiter = Waiter<Arc<Known>, Error>;
 
 /// The cache as one model uses it.
-pub(super) struct Memo {
+pub(super) struct ModelCache {
     cache: Arc<EmbeddingCache>,
     space: Space,
     dimensions: usize,
-    flights: Flights<Key, Arc<Known>, Error>,
+    single_flight: SingleFlight<Key, Arc<Known>, Error>,
 }
 
-impl Memo {
+impl ModelCache {
     /// `within`: what else tells the entries of this generator apart, such as a namespace.
     pub fn new(cache: Arc<EmbeddingCache>, within: &Space, fingerprint: &Fingerprint, dimensions: usize) -> Self {
         let space = within.inner().field("generator", fingerprint.as_bytes()).finish();
-        Self { cache, space, dimensions, flights: Flights::default() }
+        Self { cache, space, dimensions, single_flight: SingleFlight::default() }
     }
 
     /// The keys of the texts at `first`: the embedding space, the role and the text itself.
@@ -109,7 +109,7 @@ impl Memo {
         keys.iter().any(|key| self.cache.contains(*key))
     }
 
-    /// [`Memo::recall`] for what other processes may have computed meanwhile: only what there is, and no misses.
+    /// [`ModelCache::recall`] for what other processes may have computed meanwhile: only what there is, and no misses.
     pub fn recall_held(&self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
         let held: Vec<(usize, Key)> = wanted.iter().filter(|(_, key)| self.cache.contains(*key)).copied().collect();
         let keys: Vec<Key> = held.iter().map(|(_, key)| *key).collect();
@@ -119,13 +119,13 @@ impl Memo {
 
     /// Makes the computation of `key` this call's own, or joins the one that is under way. In the first case another
     /// call may have finished between the lookup and now: then its outcome comes with it.
-    pub fn board(&self, key: Key) -> (Boarding<Key, Arc<Known>, Error>, Option<Known>) {
-        let boarding = self.flights.board(key);
-        let landed = match boarding {
-            Boarding::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(&entry)),
-            Boarding::Wait(_) => None,
+    pub fn join(&self, key: Key) -> (Joined<Key, Arc<Known>, Error>, Option<Known>) {
+        let joined = self.single_flight.join(key);
+        let landed = match joined {
+            Joined::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(&entry)),
+            Joined::Wait(_) => None,
         };
-        (boarding, landed)
+        (joined, landed)
     }
 
     /// Remembers what a batch has computed. A cache that cannot is no reason to fail.

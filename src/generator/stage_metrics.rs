@@ -62,7 +62,7 @@ impl Stage {
 }
 
 /// Measures one generator: in a monitor of its own, and in the one that its user watches. Cheap enough for every batch.
-pub(super) struct Tally {
+pub(super) struct StageMetrics {
     own: Arc<Metrics>,
     watched: Option<Arc<Metrics>>,
     call: Meter,
@@ -73,7 +73,7 @@ pub(super) struct Tally {
     rows: AtomicU64,
     tokens: AtomicU64,
     padded: AtomicU64,
-    /// Of runs, as [`Tally::text_ms`] needs it: reading a monitor takes longer than a text that is known.
+    /// Of runs, as [`StageMetrics::text_ms`] needs it: reading a monitor takes longer than a text that is known.
     infer_ns: AtomicU64,
     /// Texts of calls that failed.
     lost: AtomicU64,
@@ -93,7 +93,7 @@ struct Busy {
 }
 
 /// A call is under way as long as this lives.
-pub(super) struct Inside(Arc<Tally>);
+pub(super) struct Inside(Arc<StageMetrics>);
 
 /// What a generator has done since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -124,9 +124,9 @@ pub struct Totals {
     pub tokens: u64,
     /// The same with padding.
     pub padded_tokens: u64,
-    /// Milliseconds in the model, of all lanes together.
+    /// Milliseconds in the model, of all workers together.
     pub inference_ms: f64,
-    /// Milliseconds that batches waited for memory, of all lanes together.
+    /// Milliseconds that batches waited for memory, of all workers together.
     pub waiting_ms: f64,
 }
 
@@ -153,7 +153,7 @@ pub(super) struct Ran {
     pub machine: Resources,
 }
 
-impl Tally {
+impl StageMetrics {
     /// `analysis` says how many batches analytics are about, and what their targets are.
     pub fn new(watched: Option<Arc<Metrics>>, analysis: OptimizerOptions) -> Self {
         let own = Arc::new(Metrics::new(MetricsOptions::default()));

@@ -21,9 +21,9 @@ use crate::embedding::{Key, Space, content_hash};
 
 /// What an entry, or a content, is called in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name([u64; 2]);
+pub(super) struct KeyHash([u64; 2]);
 
-impl Name {
+impl KeyHash {
     fn of(begun: HighwayHasher, bytes: &[u8]) -> Self {
         Self(begun.hash128(bytes))
     }
@@ -48,17 +48,17 @@ fn hasher() -> HighwayHasher {
     })))
 }
 
-/// Names what a space holds, by the strings that users know it by.
+/// KeyHasher what a space holds, by the strings that users know it by.
 #[derive(Clone)]
-pub struct Names {
+pub struct KeyHasher {
     space: Space,
     field: &'static str,
     entries: HighwayHasher,
     contents: HighwayHasher,
 }
 
-impl Names {
-    /// Names in `space`. The same string under another `field` is another entry.
+impl KeyHasher {
+    /// KeyHasher in `space`. The same string under another `field` is another entry.
     pub fn new(space: &Space, field: &'static str) -> Self {
         let mut entries = hasher();
         // 32 bytes each, so that no two lists of fields give the same bytes.
@@ -81,8 +81,8 @@ impl Names {
     /// Asks for the entry of `key`. Where `content` is given, the entry must have been made from it.
     pub fn probe<'a>(&'a self, key: &'a [u8], content: Option<&'a [u8]>) -> Probe<'a> {
         Probe {
-            name: Name::of(self.entries.clone(), key),
-            content: content.map(|content| Name::of(self.contents.clone(), content)),
+            name: KeyHash::of(self.entries.clone(), key),
+            content: content.map(|content| KeyHash::of(self.contents.clone(), content)),
             source: Source::Text { names: self, key, content },
         }
     }
@@ -94,15 +94,15 @@ impl Names {
 /// used in one of the two ways.
 #[derive(Clone, Copy)]
 pub struct Probe<'a> {
-    name: Name,
-    content: Option<Name>,
+    name: KeyHash,
+    content: Option<KeyHash>,
     source: Source<'a>,
 }
 
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Hashed(Key, Option<[u8; 32]>),
-    Text { names: &'a Names, key: &'a [u8], content: Option<&'a [u8]> },
+    Text { names: &'a KeyHasher, key: &'a [u8], content: Option<&'a [u8]> },
 }
 
 impl From<Key> for Probe<'_> {
@@ -114,18 +114,18 @@ impl From<Key> for Probe<'_> {
 /// A key, and the SHA-256 of the content that the entry must have been made from, if that matters.
 impl From<(Key, Option<[u8; 32]>)> for Probe<'_> {
     fn from((key, content): (Key, Option<[u8; 32]>)) -> Self {
-        let name = |hash: &[u8; 32]| Name::of(hasher(), hash);
+        let name = |hash: &[u8; 32]| KeyHash::of(hasher(), hash);
         Self { name: name(key.as_bytes()), content: content.as_ref().map(name), source: Source::Hashed(key, content) }
     }
 }
 
 impl Probe<'_> {
-    pub(super) fn name(&self) -> Name {
+    pub(super) fn name(&self) -> KeyHash {
         self.name
     }
 
     /// What the content is called in memory, where there is one to be compared.
-    pub(super) fn content(&self) -> Option<Name> {
+    pub(super) fn content(&self) -> Option<KeyHash> {
         self.content
     }
 
@@ -159,8 +159,8 @@ mod tests {
             fields in prop::array::uniform2(prop::sample::select(vec!["key", "node"])),
             texts in prop::array::uniform2(prop::collection::vec(0u8..2, 0..70)),
         ) {
-            let names: Vec<Names> =
-                (0..2).map(|i| Names::new(&Space::builder().field("n", [spaces[i]]).finish(), fields[i])).collect();
+            let names: Vec<KeyHasher> =
+                (0..2).map(|i| KeyHasher::new(&Space::builder().field("n", [spaces[i]]).finish(), fields[i])).collect();
             let [a, b] = [0, 1].map(|i| names[i].probe(&texts[i], Some(&texts[i])));
             prop_assert_eq!(a.name() == b.name(), a.key() == b.key());
             prop_assert_eq!(a.content() == b.content(), texts[0] == texts[1]);
@@ -170,7 +170,7 @@ mod tests {
 
         #[test]
         fn a_bit_of_a_text_changes_half_of_its_name(text in prop::collection::vec(any::<u8>(), 1..100), at in any::<prop::sample::Index>()) {
-            let names = Names::new(&Space::builder().finish(), "key");
+            let names = KeyHasher::new(&Space::builder().finish(), "key");
             let mut changed = text.clone();
             *at.get_mut(&mut changed) ^= 1;
             let [a, b] = [&text, &changed].map(|text| names.probe(text, None).name().0);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_key_on_disk_is_what_it_always_was() {
         let space = Space::builder().field("namespace", "n").finish();
-        let names = Names::new(&space, "node");
+        let names = KeyHasher::new(&space, "node");
         let probe = names.probe(b"k", Some(b"c"));
         assert_eq!(probe.key(), space.key().field("node", "k").finish());
         assert_eq!(probe.content_hash(), Some(content_hash(b"c")));
