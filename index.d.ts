@@ -503,7 +503,7 @@ export interface CacheOptions {
 }
 /** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
 export interface SimilarOptions {
-	/** Least cosine of an answer, -1–1. Default 0.95. */
+	/** Least cosine of an answer, -1–1. Default -1: the best are answered, however far they are. */
 	threshold?: number | undefined;
 	/** Most answers. Default 10. */
 	limit?: number | undefined;
@@ -551,7 +551,8 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	/**
 	 * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
 	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
-	 * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+	 * seconds, or it has the entry and cannot be written. It goes from the file as soon as that is possible, if this cache is
+	 * still open then.
 	 */
 	delete(target: string | Annotation): Promise<boolean>;
 	/** Deletes all entries of this namespace and model, on disk, too. See {@link delete}. */
@@ -2506,7 +2507,8 @@ export declare class InferenceCache implements AsyncDisposable {
 	/**
 	 * Deletes a result; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
 	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
-	 * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+	 * seconds, or it has the result and cannot be written. It goes from the file as soon as that is possible, if this cache is
+	 * still open then.
 	 */
 	delete(content: InferenceContent, options?: InferenceKeyOptions): Promise<boolean>;
 	/**

@@ -95,6 +95,12 @@ test.skipIf(process.platform === 'win32')('a directory and a file that may only 
   told = report('write', path, ...nobody);
   expect(told).toMatchObject({ found: 300, failed: [], flushed: 'CACHE_STORAGE_FAILED' });
   expect(statSync(path)).toMatchObject({ size: before.size, mtimeMs: before.mtimeMs });
+  // To delete nothing needs no writing.
+  expect(report('delete-unwritable', path, ...nobody)).toEqual({
+    answers: [false, true, null, false, 0, 0, 0, 0],
+    failed: ['CACHE_STORAGE_FAILED', 'CACHE_STORAGE_FAILED'],
+  });
+  expect(report('write', path).stored).toBe(300);
 });
 
 test.skipIf(process.platform === 'win32')('a file that is deleted while it is open', () => {

@@ -1,7 +1,7 @@
 // Sets and gets 300 entries in a file that something happens to, and tells what it was like.
 const { subscribe } = require('node:diagnostics_channel');
 const { rmSync } = require('node:fs');
-const { IntelligentEmbeddingCache } = require('../..');
+const { InferenceCache, IntelligentEmbeddingCache } = require('../..');
 
 const [how, persistPath] = process.argv.slice(2);
 const vector = (i) => Array.from({ length: 64 }, (_, at) => Math.fround(Math.sin(i + at)));
@@ -17,6 +17,27 @@ subscribe('embedcore:cache', ({ type }) => type !== 'evicted' && events.push(typ
       failed.push(code ?? message);
     }
   };
+  if (how === 'delete-unwritable') {
+    const cache = new IntelligentEmbeddingCache({ persistPath });
+    const [empty, results] = [new IntelligentEmbeddingCache({ persistPath, namespace: 'empty' }), new InferenceCache({ persistPath })];
+    await cache.set('in memory', 'x', vector(1));
+    const answers = [
+      await call(() => cache.delete('absent')),
+      await call(() => cache.delete('in memory')),
+      await call(() => empty.clear()),
+      await call(() => results.delete('absent')),
+      await call(() => results.invalidate({ tag: 'absent' })),
+      await call(() => results.invalidate({ tags: ['absent', 'as well'], type: 'api' })),
+      await call(() => results.clear()),
+      await call(() => results.clearExpired()),
+    ];
+    // What is there cannot be deleted.
+    await call(() => cache.delete('key 1'));
+    await call(() => cache.clear());
+    await Promise.all([cache, empty, results].map((one) => one.close()));
+    process.stdout.write(JSON.stringify({ answers, failed }));
+    return;
+  }
   const cache = new IntelligentEmbeddingCache({ persistPath });
   const count = async (cache) => {
     let found = 0;

@@ -312,7 +312,8 @@ export class InferenceCache implements AsyncDisposable {
   /**
    * Deletes a result; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
    * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
-   * seconds, or it cannot be written. It goes from the file as soon as that is possible, if this cache is still open then.
+   * seconds, or it has the result and cannot be written. It goes from the file as soon as that is possible, if this cache is
+   * still open then.
    */
   async delete(content: InferenceContent, options: InferenceKeyOptions = {}): Promise<boolean> {
     const { key } = this.#asked(content, readKey(options));

@@ -166,8 +166,7 @@ impl EmbeddingCache {
                     retry_after_ms: options.retry_after_ms,
                     touch_after_ms: options.touch_after_ms,
                 };
-                let disk = Disk::new(disk_options, Arc::clone(&options.clock), options.listener.clone());
-                Some(disk.map_err(|reason| storage_failed(&options, reason))?)
+                Some(Disk::new(disk_options, Arc::clone(&options.clock), options.listener.clone())?)
             }
         };
         Ok(Self {
@@ -313,8 +312,8 @@ impl EmbeddingCache {
     /// Deletes an entry; whether there was one. Waits until the file knows of it.
     ///
     /// # Errors
-    /// [`Error::Storage`] where the file cannot be told now: the entry is gone from memory, and goes from the file once that
-    /// can be written, if this cache is still open then.
+    /// [`Error::Storage`] where the file has the entry, or may have it, and cannot be told now: the entry is gone from memory,
+    /// and goes from the file once that can be written, if this cache is still open then.
     pub fn delete<'a>(&self, probe: impl Into<Probe<'a>>) -> Result<bool> {
         self.resolve(self.begin_delete(probe)).map(|deleted| deleted > 0)
     }

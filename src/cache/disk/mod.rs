@@ -17,7 +17,6 @@ mod writing;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use queue::{Call, NOT_YET, Op, POLL_INTERVAL, Phase, Queue, Told, WaitLimit};
@@ -29,7 +28,8 @@ use super::report::{Counter, DiskStats, Event, Listener};
 use super::selection::Selection;
 use super::store::{Fault, Identity, Reader, Tidied, Usage, Writer};
 use crate::embedding::{Key, Space};
-use crate::host::Clock;
+use crate::error;
+use crate::host::{Clock, threads};
 
 /// How long the file is left alone after an error.
 pub(super) const RETRY_AFTER_MS: u64 = 30_000;
@@ -69,10 +69,17 @@ pub(super) enum OnDisk {
 /// A key, and the hash of the content that the entry must have been made from, if that matters.
 pub(super) type Asked = (Key, Option<[u8; 32]>);
 
-/// A change that is on its way to the file.
+/// A deletion that is on its way to the file.
 pub(super) struct Ticket {
     number: u64,
     told: Told,
+    doomed: Doomed,
+}
+
+/// What a deletion is about.
+enum Doomed {
+    Key(Key),
+    Selection(Selection),
 }
 
 struct Shared {
@@ -131,7 +138,10 @@ pub(super) struct Disk {
 
 impl Disk {
     /// Starts the thread, which opens the file. Does not wait for it.
-    pub fn new(options: DiskOptions, clock: Arc<dyn Clock>, listener: Option<Listener>) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// [`error::Error::Threads`].
+    pub fn new(options: DiskOptions, clock: Arc<dyn Clock>, listener: Option<Listener>) -> error::Result<Self> {
         let fresh = !options.path.exists();
         let shared = Arc::new(Shared {
             options,
@@ -157,10 +167,7 @@ impl Disk {
             moved: AtomicUsize::new(0),
         });
         let serving = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("embedcore-cache".to_owned())
-            .spawn(move || serve(&serving))
-            .map_err(|error| error.to_string())?;
+        threads::start("embedcore-cache".to_owned(), move || serve(&serving))?;
         Ok(Self { shared, fresh })
     }
 
@@ -190,16 +197,18 @@ impl Disk {
     /// Queues the deletion of a key.
     pub fn delete(&self, key: Key) -> Ticket {
         let told = Told::new(NOT_YET.into());
-        Ticket { number: self.shared.queue_one(Op::Delete(key, Arc::clone(&told))), told }
+        Ticket { number: self.shared.queue_one(Op::Delete(key, Arc::clone(&told))), told, doomed: Doomed::Key(key) }
     }
 
     /// Queues the deletion of all entries that a selection covers.
     pub fn clear(&self, selection: Selection) -> Ticket {
         let told = Told::new(NOT_YET.into());
-        Ticket { number: self.shared.queue_one(Op::Clear(selection.into(), Arc::clone(&told))), told }
+        let number = self.shared.queue_one(Op::Clear(selection.clone().into(), Arc::clone(&told)));
+        Ticket { number, told, doomed: Doomed::Selection(selection) }
     }
 
-    /// Waits until the file knows of a deletion; how many entries there were. `None`: the file is not in use, for good.
+    /// Waits until the file knows of a deletion; how many entries there were. `None`: the file has none of them, or is not
+    /// in use, for good.
     pub fn resolve(&self, ticket: &Ticket) -> Result<Option<usize>, String> {
         let told = || Some(ticket.told.load(Ordering::Acquire)).filter(|count| *count != NOT_YET);
         let mut queue = self.shared.queue();
@@ -211,10 +220,27 @@ impl Disk {
         match (told(), &queue.phase) {
             (Some(count), _) => Ok(Some(count)),
             (None, Phase::Off(_)) => Ok(None),
-            (None, Phase::Suspended { fault, .. }) => Err(fault.reason().to_owned()),
+            (None, Phase::Suspended { readable, fault, .. }) => {
+                let (readable, reason) = (*readable, fault.reason().to_owned());
+                drop(queue);
+                if readable && self.has_none(&ticket.doomed) { Ok(None) } else { Err(reason) }
+            }
             (None, _) if queue.ended => Err("the cache was closed".to_owned()),
             (None, _) => Err("another program holds it; it is deleted there as soon as that one lets go".to_owned()),
         }
+    }
+
+    /// Whether the file, which cannot be written, has nothing of what is to be deleted.
+    fn has_none(&self, doomed: &Doomed) -> bool {
+        let now_ms = self.shared.clock.wall_ms();
+        let none = self.shared.read(|reader| match doomed {
+            Doomed::Key(key) => reader.has(key, now_ms).map(|has| !has),
+            Doomed::Selection(selection) => reader.has_any(selection).map(|any| !any),
+        });
+        none.unwrap_or_else(|fault| {
+            self.shared.read_failed(fault);
+            false
+        })
     }
 
     /// Length of the vectors of a space in the file, or on their way there. `None`: nobody can say.
@@ -513,6 +539,7 @@ pub(super) fn check_path(path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::thread;
 
     use super::*;
     use crate::cache::entry::{Draft, Precision};

@@ -159,17 +159,11 @@ impl Batch<'_> {
 
     /// Deletes all entries that `selection` covers; how many there were.
     pub fn clear(&mut self, selection: &Selection) -> Result<usize> {
-        let Selection { space, kind, tags, expired_by_ms } = selection;
-        let expired_by_ms = expired_by_ms.map(|ms| ms.min(i64::MAX as u64) as i64);
         let mut delete = self.connection.prepare_cached(&format!("DELETE FROM entries WHERE {}", Selection::SQL))?;
-        let mut delete_tagged = |tag| delete.execute(params![space, kind.as_deref(), tag, expired_by_ms]);
-        let deleted = match &tags[..] {
-            [] => delete_tagged(None)?,
-            tags => tags.iter().map(|tag| delete_tagged(Some(&**tag))).sum::<rusqlite::Result<usize>>()?,
-        };
+        let deleted = parameters(selection).map(|values| delete.execute(values)).sum::<rusqlite::Result<usize>>()?;
         self.added -= deleted as i64;
         if selection.is_whole() {
-            self.connection.execute("DELETE FROM spaces WHERE ?1 IS NULL OR id = ?1", [space])?;
+            self.connection.execute("DELETE FROM spaces WHERE ?1 IS NULL OR id = ?1", [selection.space])?;
             self.dimensions.clear();
         }
         Ok(deleted)
@@ -266,6 +260,17 @@ impl Batch<'_> {
         }
         meta(self.connection, "entries")
     }
+}
+
+/// The values of [`Selection::SQL`]: for each tag, or once where there is none.
+pub fn parameters(
+    selection: &Selection,
+) -> impl Iterator<Item = (Option<i64>, Option<&str>, Option<&str>, Option<i64>)> {
+    let Selection { space, kind, tags, expired_by_ms } = selection;
+    let expired_by_ms = expired_by_ms.map(|ms| ms.min(i64::MAX as u64) as i64);
+    let any = tags.is_empty().then_some(None);
+    let tags = any.into_iter().chain(tags.iter().map(|tag| Some(&**tag)));
+    tags.map(move |tag| (*space, kind.as_deref(), tag, expired_by_ms))
 }
 
 /// The length of a space's vectors, if it has any. Where the one that was noted is not the one that is expected, the entries

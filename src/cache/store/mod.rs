@@ -14,7 +14,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 pub(super) use batch::Batch;
-use batch::dimensions_of;
+use batch::{dimensions_of, parameters};
 use file::{
     BUSY_WAIT, TRANSACTIONS, bound, has_log, is_current, limit_log, lock, meta, migrate, pragma, prepare, shrink,
     unchanging,
@@ -24,6 +24,7 @@ pub(super) use row::{Row, Stored};
 use row::{find, key_of, read, select};
 
 use super::entry::{CLOCK_SLACK_MS, NEVER};
+use super::selection::Selection;
 use crate::embedding::Key;
 
 /// Rows that one step of maintenance deletes, and pages that it gives back: a few milliseconds each, so that it never
@@ -152,6 +153,23 @@ impl Reader {
         let transaction = if keys.len() > 1 { Some(self.connection.unchecked_transaction()?) } else { None };
         keys.try_for_each(|key| find(&self.connection, key).map(&mut each))?;
         Ok(transaction.map_or(Ok(()), |transaction| transaction.finish())?)
+    }
+
+    /// Whether a key has an answer.
+    pub fn has(&self, key: &Key, now_ms: u64) -> Result<bool> {
+        Ok(matches!(find(&self.connection, key)?, Row::Found(stored) if stored.entry.live(now_ms)))
+    }
+
+    /// Whether there are rows that a selection covers.
+    pub fn has_any(&self, selection: &Selection) -> Result<bool> {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM entries WHERE {})", Selection::SQL);
+        let mut select = self.connection.prepare_cached(&sql)?;
+        for values in parameters(selection) {
+            if select.query_row(values, |row| row.get(0))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the index of keys is sorted. Where a damaged key is not, a search may pass by whole rows beside it.
