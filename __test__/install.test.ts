@@ -1,5 +1,6 @@
 // What an installation does when something is wrong with it, and where little is allowed.
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -347,4 +348,50 @@ test.runIf(mayLimit)('too few threads are one error that names the limit, and no
   }
   expect(refusals).toBeGreaterThan(0);
   expect((await limited(200)).out).toBe('2\n');
+});
+
+// Takes as long as threads without work live.
+test.runIf(mayLimit && process.env.EMBEDCORE_THOROUGH)('a limit of threads that is met later is an error of each call, and passes', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'embedcore-threads-'));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  writeFileSync(join(directory, 'a.ts'), 'export function add(a: number) { return a; }\n');
+  chmodSync(directory, 0o777);
+  const code = `const { CodeIndex, EmbeddingError, IntelligentEmbeddingCache, OptimizedEmbeddingGenerator } = require(${JSON.stringify(root)});
+    const { once } = require('node:events');
+    const [directory] = process.argv.slice(1);
+    (async () => {
+      const generator = new OptimizedEmbeddingGenerator({ modelPath: ${JSON.stringify(bert)} });
+      await generator.initialize();
+      const [cache, index] = [new IntelligentEmbeddingCache({ persistPath: directory + '/cache.db' }), new CodeIndex(directory)];
+      await cache.set('key', 'content', [1]);
+      await cache.flush();
+      for (let round = 0; round < 2; round++) {
+        console.log('ready');
+        await once(process.stdin, 'data');
+        const calls = [() => cache.has('key', 'content'), () => cache.flush(), () => generator.embed(['text ' + round]), () => index.update(), () => index.search('add')];
+        const said = [];
+        for (const call of calls) said.push(await call().then(() => 'done', (error) => (error instanceof EmbeddingError ? error.code : String(error))));
+        console.log(said.join());
+      }
+      process.exit();
+    })();`;
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups'];
+  const child = spawn('setpriv', [...nobody, process.execPath, '-e', code, directory], { stdio: ['pipe', 'pipe', 'pipe'] });
+  let [out, err] = ['', ''];
+  child.stdout.on('data', (data) => (out += data));
+  child.stderr.on('data', (data) => (err += data));
+  const ended = once(child, 'exit');
+  const limit = (most: string) => expect(spawnSync('setpriv', [...nobody, 'prlimit', `--pid=${child.pid}`, `--nproc=${most}`]).status).toBe(0);
+  await expect.poll(() => out).toBe('ready\n');
+  limit('1:');
+  await new Promise((resolve) => setTimeout(resolve, 12_000));
+  child.stdin.write('on\n');
+  await expect.poll(() => out).toMatch(/^ready\n.*\nready\n$/);
+  limit('1000:');
+  child.stdin.write('on\n');
+  expect(await ended).toEqual([0, null]);
+  const [, limited, , free] = out.split('\n');
+  // Whoever still has a thread gets its work done.
+  expect(new Set(limited!.split(','))).toEqual(new Set(limited!.includes('done') ? ['done', 'BACKEND_UNAVAILABLE'] : ['BACKEND_UNAVAILABLE']));
+  expect([free, err]).toEqual(['done,done,done,done,done', '']);
 });

@@ -1,13 +1,15 @@
 //! Threads. A container or a user may be allowed few of them: where one cannot be started, that is an error which names
 //! the limit, and nothing panics.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::oneshot;
 
 use super::{Cgroup, available_cores};
 use crate::error::{Error, Result};
@@ -55,23 +57,89 @@ pub fn in_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
 /// # Errors
 /// [`Error::Threads`] where none can be had, [`Error::Internal`] where `work` panics.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let begun = Arc::new(AtomicBool::new(false));
-    let begins = Arc::clone(&begun);
-    let mut task = tokio::task::spawn_blocking(move || {
-        begins.store(true, Ordering::Relaxed);
-        work()
-    });
-    loop {
-        if let Ok(done) = tokio::time::timeout(LONGEST_START, &mut task).await {
-            return done.map_err(|error| Error::Internal(error.to_string()));
+    let (sender, done) = oneshot::channel();
+    // Whoever asked may have gone.
+    begin_blocking(move |thread| drop(sender.send(thread.map(|()| work()))));
+    done.await.map_err(|_| Error::Internal("work in the background panicked".to_owned()))?
+}
+
+/// Runs `work` on a thread that may block, without waiting for it; with [`Error::Threads`] on another one, where none can be
+/// had. Inside the runtime only.
+pub fn begin_blocking(work: impl FnOnce(Result<()>) + Send + 'static) {
+    let (number, watch) = {
+        let mut waiting = waiting();
+        waiting.last += 1;
+        let number = waiting.last;
+        waiting.works.insert(number, (Instant::now(), Box::new(work)));
+        (number, !std::mem::replace(&mut waiting.watched, true))
+    };
+    let begin = move || {
+        let begun = waiting().works.remove(&number);
+        if let Some((_, work)) = begun {
+            work(Ok(()));
         }
-        // The runtime lets work wait for a thread that may never come.
-        if !begun.load(Ordering::Relaxed) {
-            if let Err(error) = probe(1) {
-                task.abort();
-                return Err(error);
+    };
+    if !spawn(begin) {
+        let refused = waiting().works.remove(&number);
+        if let Some((_, work)) = refused {
+            work(Err(probe(1).err().unwrap_or_else(|| too_few(&io::Error::from(io::ErrorKind::WouldBlock)))));
+        }
+    }
+    if watch {
+        tokio::spawn(watch_over(Watch));
+    }
+}
+
+/// Hands work to the runtime; whether that has a thread at all, for it panics where it can have none.
+fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
+    catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_blocking(work)))).is_ok()
+}
+
+/// Work that has no thread yet. The runtime lets it wait for one that may never come.
+struct Waiting {
+    works: BTreeMap<u64, (Instant, Box<dyn FnOnce(Result<()>) + Send>)>,
+    last: u64,
+    watched: bool,
+}
+
+fn waiting() -> MutexGuard<'static, Waiting> {
+    static WAITING: Mutex<Waiting> = Mutex::new(Waiting { works: BTreeMap::new(), last: 0, watched: false });
+    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Somebody watches, until this is dropped.
+struct Watch;
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        waiting().watched = false;
+    }
+}
+
+/// Ends the waiting of work for which there is no thread, as long as any waits.
+async fn watch_over(watch: Watch) {
+    loop {
+        tokio::time::sleep(LONGEST_START).await;
+        let overdue = {
+            let mut waiting = waiting();
+            let Some((began, _)) = waiting.works.values().next() else {
+                // Told before anybody can begin to wait.
+                waiting.watched = false;
+                std::mem::forget(watch);
+                return;
+            };
+            began.elapsed() >= LONGEST_START
+        };
+        if !overdue {
+            continue;
+        }
+        match probe(1) {
+            // The runtime looks for one with new work only.
+            Ok(()) => drop(spawn(|| {})),
+            Err(error) => {
+                let refused = std::mem::take(&mut waiting().works);
+                refused.into_values().for_each(|(_, work)| work(Err(error.clone())));
             }
-            drop(tokio::task::spawn_blocking(|| {}));
         }
     }
 }

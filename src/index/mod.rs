@@ -22,12 +22,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::task::JoinHandle;
-
 use crate::cancel::Cancel;
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, Generator, Inputs};
+use crate::host::threads::blocking;
 use rank::{Block, Hit};
 use store::{MadeWith, Store};
 
@@ -136,15 +135,14 @@ impl CodeIndex {
         }
         // Reading the index and loading the model need nothing of each other.
         let index = Arc::clone(&self);
-        let reading = tokio::task::spawn_blocking(move || index.load());
-        let query = self.embed_query(words.clone()).await;
-        let blocks = joined(reading).await??;
+        let (query, blocks) = tokio::join!(self.embed_query(words.clone()), blocking(move || index.load()));
+        let blocks = blocks??;
         let (made_with, vector) = query?;
         blocking(move || {
             let mut blocks = blocks;
             for _ in 0..ANSWERS {
                 self.with_loaded(|loaded| loaded.store.require(&made_with))?;
-                let hits = rank::rank(&blocks, &vector, &words, limit);
+                let hits = rank::rank(&blocks, &vector, &words, limit)?;
                 let (matches, current) = self.describe(&blocks, &hits)?;
                 if current {
                     return Ok(matches);
@@ -152,7 +150,7 @@ impl CodeIndex {
                 blocks = self.load()?;
             }
             // Somebody writes all the time. What is gone is left out, and ids never change their meaning.
-            Ok(self.describe(&blocks, &rank::rank(&blocks, &vector, &words, limit))?.0)
+            Ok(self.describe(&blocks, &rank::rank(&blocks, &vector, &words, limit)?)?.0)
         })
         .await?
     }
@@ -239,15 +237,6 @@ impl CodeIndex {
     fn loaded(&self) -> MutexGuard<'_, Option<Loaded>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Runs `work` on a thread that may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    joined(tokio::task::spawn_blocking(work)).await
-}
-
-async fn joined<T>(task: JoinHandle<T>) -> Result<T> {
-    task.await.map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// `vector` scaled to length 1: cosines are dot products then. Models that do not normalise are no exception.

@@ -10,6 +10,8 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::words::{Bag, BagView, Stem};
+use crate::error::Result;
+use crate::host::threads::in_parallel;
 
 /// BM25's parameters: the usual ones of Lucene and of Robertson and Zaragoza (2009).
 const K1: f32 = 1.5;
@@ -66,11 +68,15 @@ struct Candidate {
 }
 
 /// The `limit` best declarations for a query, best first. Vectors have length 1.
-pub fn rank(blocks: &[Block], vector: &[f32], words: &str, limit: usize) -> Vec<Hit> {
+///
+/// # Errors
+/// [`Error::Threads`](crate::error::Error::Threads).
+pub fn rank(blocks: &[Block], vector: &[f32], words: &str, limit: usize) -> Result<Vec<Hit>> {
     // Longer queries have their meaning; looking for each of their words would take long.
     let query = Bag::of([&words[..words.floor_char_boundary(MAX_WORDS)]]);
-    let candidates: Vec<Candidate> =
-        blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query.stems)).collect();
+    let candidates: Vec<Candidate> = in_parallel(|| {
+        blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query.stems)).collect()
+    })?;
     let total = (candidates.len() as f32).max(FEW_DECLARATIONS) + FREQUENT;
     let weights: Vec<f32> = (query.stems.iter().enumerate())
         .map(|(at, (_, times))| {
@@ -101,7 +107,7 @@ pub fn rank(blocks: &[Block], vector: &[f32], words: &str, limit: usize) -> Vec<
         hits.truncate(limit);
     }
     hits.sort_by(order);
-    hits
+    Ok(hits)
 }
 
 fn candidates(block: &Block, vector: &[f32], stems: &[(Stem, u8)]) -> Vec<Candidate> {
@@ -155,7 +161,7 @@ mod tests {
     #[test]
     fn a_score_is_the_documented_formula() {
         let blocks = [block(1, &[([0.6, 0.8], "open file file"), ([-0.6, 0.8], "close socket")])];
-        let hits = rank(&blocks, &[1.0, 0.0], "files opened", 10);
+        let hits = rank(&blocks, &[1.0, 0.0], "files opened", 10).unwrap();
         let present = |count: f32| count / (count + 1.5 * (0.25 + 0.75 * 3.0 / 60.0));
         let expected = 0.85 * 0.6 + 0.15 * (present(1.0) + present(2.0)) / 2.0;
         assert!((hits[0].score - expected).abs() < 1e-3, "{hits:?}");
@@ -168,9 +174,9 @@ mod tests {
         let score = |others: usize| {
             let other = block(2, &vec![([0.1, 0.9], "close the socket"); others]);
             let blocks = [block(1, &[([0.8, 0.6], "parse json text")]), other];
-            rank(&blocks, &[1.0, 0.0], "parse some json", 1)[0].score
+            rank(&blocks, &[1.0, 0.0], "parse some json", 1).unwrap()[0].score
         };
-        let alone = rank(&[wanted], &[1.0, 0.0], "parse some json", 1)[0].score;
+        let alone = rank(&[wanted], &[1.0, 0.0], "parse some json", 1).unwrap()[0].score;
         for others in [1, 10, 1000, 20_000] {
             assert!((score(others) - alone).abs() < 0.01, "{alone} alone, {} beside {others} others", score(others));
         }
@@ -180,19 +186,20 @@ mod tests {
     fn no_score_is_above_one() {
         let text = "retry ".repeat(300);
         let blocks = [block(1, &[([1.0, 0.0], text.as_str()), ([1.0, 0.0], "retry")])];
-        let hits = rank(&blocks, &[1.0, 0.0], &text, 10);
+        let hits = rank(&blocks, &[1.0, 0.0], &text, 10).unwrap();
         assert!(hits.iter().all(|hit| hit.score > 0.85 && hit.score <= 1.0), "{hits:?}");
     }
 
     #[test]
     fn meaning_and_words_both_count() {
         let blocks = [block(1, &[([0.6, 0.8], "alpha")]), block(2, &[([0.6, 0.8], "beta"), ([1.0, 0.0], "gamma")])];
-        let order =
-            |words| rank(&blocks, &[1.0, 0.0], words, 9).iter().map(|hit| (hit.file, hit.ordinal)).collect::<Vec<_>>();
+        let order = |words| {
+            rank(&blocks, &[1.0, 0.0], words, 9).unwrap().iter().map(|hit| (hit.file, hit.ordinal)).collect::<Vec<_>>()
+        };
         assert_eq!(order("beta"), [(2, 1), (2, 0), (1, 0)]);
         assert_eq!(order(""), [(2, 1), (1, 0), (2, 0)]);
-        assert!(rank(&[], &[1.0, 0.0], "x", 5).is_empty());
-        assert!(rank(&blocks, &[1.0, 0.0], "x", 0).is_empty());
+        assert!(rank(&[], &[1.0, 0.0], "x", 5).unwrap().is_empty());
+        assert!(rank(&blocks, &[1.0, 0.0], "x", 0).unwrap().is_empty());
     }
 
     proptest! {
@@ -204,10 +211,10 @@ mod tests {
                 values.iter().map(|(value, words)| ([f32::from(*value), 1.0], words.as_str())).collect();
             let blocks: Vec<Block> =
                 declarations.chunks(3).enumerate().map(|(file, part)| block(file as i64, part)).collect();
-            let all = rank(&blocks, &[0.25, 0.5], "a ab", usize::MAX);
+            let all = rank(&blocks, &[0.25, 0.5], "a ab", usize::MAX).unwrap();
             prop_assert_eq!(all.len(), values.len());
             prop_assert!(all.is_sorted_by(|a, b| a.score >= b.score));
-            prop_assert_eq!(&rank(&blocks, &[0.25, 0.5], "a ab", limit)[..], &all[..limit.min(all.len())]);
+            prop_assert_eq!(&rank(&blocks, &[0.25, 0.5], "a ab", limit).unwrap()[..], &all[..limit.min(all.len())]);
         }
     }
 }

@@ -17,10 +17,11 @@ use super::outline::{self, Declaration};
 use super::store::{FileRecord, Key, MadeWith, Store, StoredFile};
 use super::tree::{self, Skip, Skipped, Stamp};
 use super::words::Bag;
-use super::{CodeIndex, DIRECTORY, Entry, Progress, Report, UpdateOptions, blocking, joined, unit};
+use super::{CodeIndex, DIRECTORY, Entry, Progress, Report, UpdateOptions, unit};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, Inputs};
+use crate::host::threads::{blocking, in_parallel};
 use crate::text::Annotation;
 
 /// Source that is parsed, embedded and written at a time. A process that is killed loses less than three of these.
@@ -29,6 +30,10 @@ const CHUNK_FILES: usize = 256;
 
 /// Chunks that are embedded at once: the next one fills the cores while the last texts of the one before run.
 const EMBEDDING: usize = 2;
+
+async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
+    task.await.map_err(|error| Error::Internal(error.to_string())).flatten()
+}
 
 impl CodeIndex {
     /// Brings the index up to date: reads what is new or changed, forgets what is gone.
@@ -42,12 +47,12 @@ impl CodeIndex {
 
         let (sender, mut parsed) = mpsc::channel::<Vec<Read>>(1);
         let (index, stop) = (Arc::clone(&self), cancel.clone());
-        let parser = tokio::task::spawn_blocking(move || index.read_all(plan.changed, &stop, &sender));
+        let parser = tokio::spawn(blocking(move || index.read_all(plan.changed, &stop, &sender)));
 
         let reuse = Arc::new(plan.reuse);
         let (finished, records) = mpsc::channel::<Vec<Read>>(1);
         let writer = Writer { store, report: plan.report, skipped: plan.skipped, started, progress };
-        let writer = tokio::task::spawn_blocking(move || writer.run(records));
+        let writer = tokio::spawn(blocking(move || writer.run(records)));
         let mut running: VecDeque<JoinHandle<Result<Vec<Read>>>> = VecDeque::new();
         loop {
             let next = if running.len() < EMBEDDING { parsed.recv().await } else { None };
@@ -58,8 +63,7 @@ impl CodeIndex {
                 }
                 None => {
                     let Some(oldest) = running.pop_front() else { break };
-                    let embedded = oldest.await.map_err(|error| Error::Internal(error.to_string())).flatten();
-                    match embedded {
+                    match joined(oldest).await {
                         // The writer is gone only if it failed, which its own result tells.
                         Ok(chunk) => {
                             if finished.send(chunk).await.is_err() {
@@ -111,14 +115,14 @@ impl CodeIndex {
             }
         }
         // The content decides where nothing else proves that it is the same.
-        let compared: Vec<Result<_>> = doubtful
-            .into_par_iter()
-            .map(|(path, before)| {
+        let compared: Vec<Result<_>> = in_parallel(|| {
+            let compared = doubtful.into_par_iter().map(|(path, before)| {
                 cancel.check()?;
                 let read = tree::read(&self.root, path);
                 Ok((path, before, read.map(|(bytes, stamp)| (<[u8; 32]>::from(Sha256::digest(&bytes)), stamp))))
-            })
-            .collect();
+            });
+            compared.collect()
+        })?;
         let mut touched = Vec::new();
         for compared in compared {
             match compared? {
@@ -200,7 +204,8 @@ impl CodeIndex {
                 bytes += file.stamp.size;
                 chunk.push(file);
             }
-            let read: Result<_> = chunk.into_par_iter().map(|file| self.read(file, cancel)).collect();
+            let read =
+                in_parallel(|| chunk.into_par_iter().map(|file| self.read(file, cancel)).collect::<Result<_>>())?;
             if sender.blocking_send(read?).is_err() {
                 break;
             }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use napi::bindgen_prelude::{
     AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue,
-    spawn_blocking,
+    within_runtime_if_available,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
@@ -32,6 +32,7 @@ use crate::cache::{
 };
 use crate::embedding::Space;
 use crate::error::Error;
+use crate::host::threads::begin_blocking;
 
 /// What `get` answers instead of a number of values.
 const MISS: i32 = -1;
@@ -469,13 +470,14 @@ pub(super) fn blocking<'env, T: Send + ToNapiValue + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<PromiseRaw<'env, T>> {
     let (deferred, promise) = env.create_deferred()?;
-    spawn_blocking(move || {
+    let work = move |thread: crate::error::Result<()>| {
         // Out of here, a panic would leave the promise open for ever.
-        match catch_unwind(AssertUnwindSafe(work)) {
+        match catch_unwind(AssertUnwindSafe(|| thread.map_err(to_js).and_then(|()| work()))) {
             Ok(Ok(done)) => deferred.resolve(move |_| Ok(done)),
             Ok(Err(error)) => deferred.reject(error),
             Err(_) => deferred.reject(to_js(Error::Internal("the cache panicked".to_owned()))),
         }
-    });
+    };
+    within_runtime_if_available(|| begin_blocking(work));
     Ok(PromiseRaw::new(env.raw(), promise.raw()))
 }
