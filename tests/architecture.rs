@@ -123,7 +123,7 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
             "binding/mod.rs",
             // The names of the system and the processor, no variables.
             "host/machine.rs",
-            "index/tree/git.rs",
+            "index/tree/config.rs",
             "model/http.rs",
             "model/hub/mod.rs",
             "model/library.rs",

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::config::{Config, User, path_in};
 use super::rules::Rules;
 
 /// Larger ignore files and configurations are none.
@@ -25,6 +26,7 @@ pub struct Repository {
 
 /// Where a repository begins.
 pub struct Place {
+    top: PathBuf,
     git: PathBuf,
     common: PathBuf,
 }
@@ -43,7 +45,7 @@ impl Place {
             return None;
         }
         let common = fs::read(git.join("commondir")).map_or_else(|_| git.clone(), |text| git.join(path_in(&text)));
-        Some(Self { common: common.canonicalize().unwrap_or(common), git })
+        Some(Self { common: common.canonicalize().unwrap_or(common), git, top: directory.to_owned() })
     }
 
     /// Where its first worktree is, if this is another one.
@@ -58,20 +60,14 @@ impl Place {
     }
 
     /// Reads what decides about files.
-    pub fn open(self) -> Repository {
-        let home = home();
-        let settings = home.as_deref().map(configurations).unwrap_or_default();
-        let config = Config::read(settings.into_iter().chain([self.common.join("config")]));
-        let excludes = match (&config.excludes_file, &home) {
-            (Some(file), Some(home)) => {
-                Some(file.strip_prefix("~/").map_or_else(|| file.into(), |rest| home.join(rest)))
-            }
-            (Some(file), None) => Some(file.into()),
-            (None, home) => home.as_deref().map(|home| user_directory(home).join("ignore")),
-        };
+    pub fn open(self, user: &User) -> Repository {
+        let config = Config::read(user, &self.git, &self.common, &self.top);
         let rules = |file: PathBuf| Rules::parse(&read(&file).unwrap_or_default(), config.ignore_case);
         Repository {
-            exclude: [rules(self.common.join("info/exclude")), excludes.map(rules).unwrap_or_default()],
+            exclude: [
+                rules(self.common.join("info/exclude")),
+                config.excludes_file.clone().map(rules).unwrap_or_default(),
+            ],
             fold: config.ignore_case,
             tracked: tracked(&self.git, if config.sha256 { 32 } else { 20 }),
             common: self.common,
@@ -119,98 +115,6 @@ pub fn bytes(name: &OsStr) -> Cow<'_, [u8]> {
 pub fn read(file: &Path) -> Option<Vec<u8>> {
     let small = |metadata: fs::Metadata| metadata.is_file() && metadata.len() <= MAX_BYTES;
     fs::symlink_metadata(file).is_ok_and(small).then(|| fs::read(file).ok()).flatten()
-}
-
-/// A path in a file of git's: one line.
-fn path_in(text: &[u8]) -> PathBuf {
-    let line = text.strip_suffix(b"\n").unwrap_or(text);
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt;
-        PathBuf::from(OsStr::from_bytes(line))
-    }
-    #[cfg(not(unix))]
-    PathBuf::from(String::from_utf8_lossy(line).into_owned())
-}
-
-fn home() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HOME").or_else(|| if cfg!(windows) { set("USERPROFILE") } else { None })
-}
-
-/// Where git looks for what the user has configured beside `~/.gitconfig`.
-fn user_directory(home: &Path) -> PathBuf {
-    let set = std::env::var_os("XDG_CONFIG_HOME").filter(|value| !value.is_empty());
-    set.map_or_else(|| home.join(".config"), PathBuf::from).join("git")
-}
-
-/// The configuration of the machine and of the user; what comes later counts more.
-fn configurations(home: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    if std::env::var_os("GIT_CONFIG_NOSYSTEM").is_none() {
-        files.push(std::env::var_os("GIT_CONFIG_SYSTEM").map_or_else(|| "/etc/gitconfig".into(), PathBuf::from));
-    }
-    match std::env::var_os("GIT_CONFIG_GLOBAL") {
-        Some(file) => files.push(PathBuf::from(file)),
-        None => files.extend([user_directory(home).join("config"), home.join(".gitconfig")]),
-    }
-    files
-}
-
-/// The settings that decide about files.
-#[derive(Default)]
-struct Config {
-    excludes_file: Option<String>,
-    ignore_case: bool,
-    /// Whether the repository names its objects by SHA-256.
-    sha256: bool,
-}
-
-impl Config {
-    fn read(files: impl Iterator<Item = PathBuf>) -> Self {
-        let mut config = Self::default();
-        for file in files {
-            let text = fs::read(&file).unwrap_or_default();
-            let mut section = String::new();
-            for line in String::from_utf8_lossy(&text).lines() {
-                let mut line = line.trim();
-                if let Some((name, rest)) = line.strip_prefix('[').and_then(|line| line.split_once(']')) {
-                    section = name.trim().to_ascii_lowercase();
-                    line = rest.trim();
-                }
-                let (name, value) =
-                    line.split_once('=').map_or((line, "true".to_owned()), |(name, text)| (name, value(text)));
-                let on = ["true", "yes", "on", "1"].contains(&value.to_ascii_lowercase().as_str());
-                match (section.as_str(), name.trim().to_ascii_lowercase().as_str()) {
-                    ("core", "excludesfile") => config.excludes_file = Some(value),
-                    ("core", "ignorecase") => config.ignore_case = on,
-                    ("extensions", "objectformat") => config.sha256 = value.eq_ignore_ascii_case("sha256"),
-                    _ => {}
-                }
-            }
-        }
-        config
-    }
-}
-
-/// A value without quotes, escapes and comment.
-fn value(text: &str) -> String {
-    let mut value = String::new();
-    let mut quoted = false;
-    let mut characters = text.trim().chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => quoted = !quoted,
-            '#' | ';' if !quoted => break,
-            '\\' => value.extend(characters.next().map(|escaped| match escaped {
-                't' => '\t',
-                'n' => '\n',
-                other => other,
-            })),
-            other => value.push(other),
-        }
-    }
-    value.trim_end().to_owned()
 }
 
 /// The paths in a repository's index, sorted; none where it cannot be read.

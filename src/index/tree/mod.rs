@@ -1,5 +1,6 @@
 //! A directory → the source files in it, and why other files are left out.
 
+mod config;
 mod git;
 mod glob;
 mod rules;
@@ -15,6 +16,7 @@ use std::time::UNIX_EPOCH;
 use super::outline;
 use crate::cancel::Cancel;
 use crate::error::Result;
+use config::User;
 use git::{Place, Repository};
 use rules::Rules;
 
@@ -193,9 +195,14 @@ impl Tree {
 ///
 /// Left out are hidden files, `node_modules`, and worktrees of a repository that is in the tree already.
 pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
+    walk_as(&User::of_this_process(), root, cancel)
+}
+
+/// [`walk`] with what somebody has configured.
+fn walk_as(user: &User, root: &Path, cancel: &Cancel) -> Result<Tree> {
     let mut tree = Tree::default();
     let real = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
-    let (first, repository) = Directory::root(root, &real);
+    let (first, repository) = Directory::root(user, root, &real);
     let mut seen: HashSet<PathBuf> = HashSet::from([repository.common().to_path_buf()]);
     let mut open = vec![first];
     while let Some(directory) = open.pop() {
@@ -233,7 +240,7 @@ pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
                 }
                 let (name, path) = (below(&directory.name), entry.path());
                 let inside = Directory { path, name, in_repository, ignored, rules: Rc::clone(&rules) };
-                open.extend(inside.of_its_repository(&real, &mut seen));
+                open.extend(inside.of_its_repository(user, &real, &mut seen));
             } else if fate == Fate::In {
                 let path = entry.path();
                 match look_at(&entry, kind, path.strip_prefix(root).unwrap_or(&path)) {
@@ -284,10 +291,11 @@ struct Holding {
 
 impl Directory {
     /// The root: ignore files above it count as far as the repository reaches that it is in.
-    fn root(root: &Path, real: &Path) -> (Self, Rc<Repository>) {
+    fn root(user: &User, root: &Path, real: &Path) -> (Self, Rc<Repository>) {
         let begins = real.ancestors().find_map(|above| Some((above, Place::of(above)?)));
         let mut in_repository = Vec::new();
-        let (repository, top) = begins.map_or_else(|| (Repository::default(), real), |(at, place)| (place.open(), at));
+        let (repository, top) =
+            begins.map_or_else(|| (Repository::default(), real), |(at, place)| (place.open(user), at));
         let repository = Rc::new(repository);
         let mut rules = Rc::new(Holding::none(&repository));
         let mut above = top.to_path_buf();
@@ -311,13 +319,13 @@ impl Directory {
 
     /// The directory as part of the repository that begins in it, if one does; nothing if that is the worktree of a
     /// repository whose functions are found elsewhere in the tree.
-    fn of_its_repository(self, root: &Path, seen: &mut HashSet<PathBuf>) -> Option<Self> {
+    fn of_its_repository(self, user: &User, root: &Path, seen: &mut HashSet<PathBuf>) -> Option<Self> {
         let Some(place) = Place::of(&self.path) else { return Some(self) };
         let linked_to_the_tree = place.linked_to().is_some_and(|first| first.starts_with(root));
         if linked_to_the_tree || !seen.insert(place.common().to_path_buf()) {
             return None;
         }
-        let repository = Rc::new(place.open());
+        let repository = Rc::new(place.open(user));
         Some(Self { in_repository: Vec::new(), ignored: false, rules: Rc::new(Holding::none(&repository)), ..self })
     }
 }
@@ -404,12 +412,17 @@ mod tests {
 
     /// Git as on a machine where nothing is set up.
     fn git(directory: &Path, arguments: &[&str]) -> String {
-        let mut git = Command::new("git");
-        git.args(["-c", "user.name=a", "-c", "user.email=a@example.com"]).args(arguments).current_dir(directory);
-        git.env("HOME", directory).env("XDG_CONFIG_HOME", directory).env("GIT_CONFIG_NOSYSTEM", "1");
-        let output = git.output().unwrap();
+        let output = git_of(directory, directory, &["-c", "user.name=a", "-c", "user.email=a@example.com"], arguments);
         assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Git as somebody with this home directory has configured it.
+    fn git_of(home: &Path, directory: &Path, options: &[&str], arguments: &[&str]) -> std::process::Output {
+        let mut git = Command::new("git");
+        git.args(options).args(arguments).current_dir(directory);
+        git.env("HOME", home).env("XDG_CONFIG_HOME", home).env("GIT_CONFIG_NOSYSTEM", "1");
+        git.output().unwrap()
     }
 
     fn write(directory: &Path, path: &str, text: &str) {
@@ -543,6 +556,118 @@ mod tests {
                 listed(&directory),
                 "round {round}, {file}: {text:?}, everywhere {everywhere:?}"
             );
+        }
+    }
+
+    #[test]
+    fn configurations_mean_what_git_makes_of_them() {
+        const FILES: [&str; 6] = ["a.ts", "B.ts", "src/a.ts", "src/c.py", "c.py", "lib/B.ts"];
+        const LINES: [&str; 9] = ["a.ts", "b.ts", "*.py", "src", "/c.py", "!a.ts", "lib/", "src/*", "!*.py"];
+        let root = tempfile::tempdir().unwrap();
+        let mut state = 27u64;
+        let mut next = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        for round in 0..60 {
+            let home = root.path().join(round.to_string());
+            let main = home.join("work/main");
+            FILES.iter().for_each(|path| write(&main, path, ""));
+            git(&main, &["init", "-q", "-b", "trunk", "."]);
+            git(&main, &["add", "."]);
+            git(&main, &["commit", "-q", "-m", "first"]);
+            git(&main, &["worktree", "add", "-q", "-b", "topic/one", "../linked"]);
+            git(&main, &["config", "remote.origin.url", "https://example.com/a/b.git"]);
+            // Nothing is tracked, so that every file is asked about.
+            let worktrees = [main.clone(), home.join("work/linked")];
+            for worktree in &worktrees {
+                git(worktree, &["rm", "-q", "-r", "--cached", "."]);
+            }
+            let lines = |of: &mut dyn FnMut(usize) -> usize| -> String {
+                (0..=of(2)).map(|_| format!("{}\n", LINES[of(LINES.len())])).collect()
+            };
+            for name in ["one", "two", "work/main/.git/info/exclude", "work/main/relative", "work/linked/relative"] {
+                write(&home, name, &lines(&mut next));
+            }
+            let absolute = home.join("two").display().to_string();
+            let files = ["~/one", &absolute, "relative", "\"~/one\" ; of mine", "nowhere", ""];
+            let setting = |file: &str| format!("[core]\n\texcludesFile = {file}\n");
+            let some = |of: &mut dyn FnMut(usize) -> usize| setting(files[of(files.len())]);
+            for name in ["included", "work/included", "work/main/.git/included"] {
+                write(&home, name, &some(&mut next));
+            }
+            let conditions = [
+                "include".to_owned(),
+                "includeIf \"gitdir:~/work/\"".to_owned(),
+                "includeIf \"gitdir:main/\"".to_owned(),
+                "includeIf \"gitdir/i:WORK/**\"".to_owned(),
+                "includeIf \"gitdir:./\"".to_owned(),
+                "includeIf \"gitdir:linked\"".to_owned(),
+                format!("includeIf \"gitdir:{}/work/main/.git\"", home.display()),
+                "includeIf \"onbranch:trunk\"".to_owned(),
+                "includeIf \"onbranch:topic/\"".to_owned(),
+                "includeIf \"hasconfig:remote.*.url:https://example.com/**\"".to_owned(),
+                "includeIf \"hasconfig:remote.*.url:https://other/**\"".to_owned(),
+                "includeIf \"nonsense:x\"".to_owned(),
+            ];
+            let include = |of: &mut dyn FnMut(usize) -> usize, path: &str| {
+                format!("[{}]\n\tpath = {path}\n", conditions[of(conditions.len())])
+            };
+            let mut global = String::new();
+            for _ in 0..next(3) {
+                global += &match next(3) {
+                    0 => some(&mut next),
+                    1 => include(&mut next, "included"),
+                    _ => include(&mut next, "~/work/included"),
+                };
+            }
+            write(&home, ".gitconfig", &global);
+            if next(3) == 0 {
+                write(&home, "git/config", &some(&mut next));
+            }
+            if next(3) == 0 {
+                write(&home, "git/ignore", &lines(&mut next));
+            }
+            let config = main.join(".git/config");
+            let mut own = fs::read_to_string(&config).unwrap();
+            for _ in 0..next(3) {
+                own += &match next(3) {
+                    0 => some(&mut next),
+                    1 => include(&mut next, "included"),
+                    _ => "[core] ignoreCase\n".to_owned(),
+                };
+            }
+            fs::write(&config, &own).unwrap();
+            if next(2) == 0 {
+                git(&main, &["config", "extensions.worktreeConfig", ["true", "false"][next(2)]]);
+            }
+            for name in ["work/main/.git/config.worktree", "work/main/.git/worktrees/linked/config.worktree"] {
+                if next(2) == 0 {
+                    write(&home, name, &some(&mut next));
+                }
+            }
+            let directory = home.join("git");
+            let user = User {
+                files: vec![directory.join("config"), home.join(".gitconfig")],
+                home: Some(home.clone()),
+                directory: Some(directory),
+            };
+            for worktree in &worktrees {
+                let found = walk_as(&user, worktree, &Cancel::default()).unwrap().files;
+                let found: Vec<_> = found.into_iter().map(|file| file.path).collect();
+                let options = ["-c", "core.quotePath=false", "check-ignore", "--verbose", "--non-matching"];
+                let checked = String::from_utf8(git_of(&home, worktree, &options, &FILES).stdout).unwrap();
+                let mut kept: Vec<_> = checked
+                    .lines()
+                    .filter_map(|line| {
+                        let (rule, path) = line.split_once('\t')?;
+                        let pattern = rule.splitn(3, ':').nth(2)?;
+                        (pattern.is_empty() || pattern.starts_with('!')).then(|| path.to_owned())
+                    })
+                    .collect();
+                kept.sort();
+                assert_eq!(found, kept, "round {round}, {}", worktree.display());
+            }
         }
     }
 
