@@ -23,7 +23,10 @@ use crate::cache::{EmbeddingCache, Joined};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Space, Tokens};
 use crate::error::{Error, Result};
-use crate::host::{self, threads::in_parallel};
+use crate::host::{
+    self,
+    threads::{begin_blocking, in_parallel},
+};
 use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelOptions, Prompts, Source, Unloaded};
 use crate::scheduler::Scheduler;
@@ -88,7 +91,7 @@ impl Engine {
             Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: id.clone(), need, limit },
             Refusal::Stopped(error) => error,
         };
-        governor.expect(unloaded.weight_bytes()).map_err(too_large)?;
+        governor.expect(unloaded.load_bytes()).map_err(too_large)?;
         let tokenizer = || {
             let file = unloaded.tokenizer()?;
             let tokenizer = Tokenizer::new(file.json, file.max_length, file.truncate_left);
@@ -100,7 +103,7 @@ impl Engine {
         let cores = threads::for_computing(available);
         let mut workers = Scheduler::new(model.parallel(cores))?;
         if options.measure_threads && cores > 1 && tokenizer.is_some() {
-            governor.expect(unloaded.weight_bytes()).map_err(too_large)?;
+            governor.expect(unloaded.load_bytes()).map_err(too_large)?;
             let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
             let (wide, one_worker) = (unloaded.load(&wide, cancel, || ()).0?, Scheduler::new(1)?);
             if threads::speed(&wide, &one_worker, cancel)? > threads::speed(&model, &workers, cancel)? {
@@ -158,8 +161,8 @@ impl Engine {
         self.stage_metrics.call(texts, answered, started.elapsed());
         if self.is_worth_keeping() {
             let engine = Arc::clone(self);
-            // Nobody waits for it.
-            drop(tokio::task::spawn_blocking(move || engine.keep_learned()));
+            // Nobody waits for it, nor misses it where there is no thread for it.
+            begin_blocking(move |thread| drop(thread.map(|()| engine.keep_learned())));
         }
         let mut embedded = answer.map_err(|error| error.shifted(first))?;
         for item in &mut embedded.items {

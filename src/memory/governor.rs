@@ -270,7 +270,7 @@ impl Governor {
             process,
             peak: self.peak.load(Ordering::Relaxed),
             granted: state.granted,
-            usage: process as f64 / ceiling.max(1) as f64 * 100.0,
+            usage: (process as f64 / ceiling.max(1) as f64 * 100.0).min(100.0),
             waits: state.waits,
             waited_ms: state.waited.as_secs_f64() * 1e3,
             reliefs: state.reliefs,
@@ -324,8 +324,7 @@ impl Governor {
         if age >= if now { LOOK } else { FRESH } {
             self.sample(&mut sampled);
         }
-        let ceiling = self.ceiling(&sampled.latest);
-        ceiling.saturating_sub(sampled.latest.process_memory).saturating_sub(self.reserve(ceiling))
+        self.left(&sampled.latest).saturating_sub(self.reserve(self.ceiling(&sampled.latest)))
     }
 
     fn sample(&self, sampled: &mut Sampled) {
@@ -361,15 +360,23 @@ impl Governor {
     /// Share that is in use, 0–100 %, by which strategies are chosen: smaller batches make nothing smaller of what the
     /// process holds anyway, such as the model.
     fn strategic_usage(&self, sampled: &Sampled) -> f64 {
-        let room = self.ceiling(&sampled.latest).saturating_sub(sampled.floor);
         let held = sampled.latest.process_memory.saturating_sub(sampled.floor);
+        let room = held.saturating_add(self.left(&sampled.latest));
         held as f64 / room.max(1) as f64 * 100.0
+    }
+
+    /// Bytes that there are beyond what the process holds, the reserve included. Of the machine, what it says that it has:
+    /// a process holds pages that it shares with others, and for which its container does not count, or not all.
+    fn left(&self, resources: &Resources) -> u64 {
+        let Memory { total, available } = resources.memory;
+        let machine = if total > 0 { available } else { u64::MAX };
+        self.limit.map_or(machine, |limit| limit.saturating_sub(resources.process_memory).min(machine))
     }
 
     /// Most physical memory that this process may hold: [`u64::MAX`] where there is no limit and nobody knows what there is.
     fn ceiling(&self, resources: &Resources) -> u64 {
         let Memory { total, available } = resources.memory;
-        // Never more than there is: what is shared with others is held by this process, but not counted as in use.
+        // Never more than there is, whatever the process shares with others.
         let machine = if total > 0 { resources.process_memory.saturating_add(available).min(total) } else { u64::MAX };
         self.limit.map_or(machine, |limit| limit.min(machine))
     }
@@ -575,6 +582,53 @@ mod tests {
             assert_eq!(second.join().unwrap(), Ok(()));
         });
         assert_eq!(lock(&changes)[0], ("aggressive".to_owned(), "streaming".to_owned()));
+    }
+
+    /// A process whose memory and machine are as they are said to be.
+    struct Told(u64, Memory);
+
+    impl Machine for Told {
+        fn sample(&mut self) -> Resources {
+            Resources { memory: self.1, process_memory: self.0 * MB, ..Resources::default() }
+        }
+    }
+
+    fn told(process: u64, total: u64, available: u64, limit: Option<u64>) -> Arc<Governor> {
+        let memory = Memory { total: total * MB, available: available * MB };
+        Arc::new(Governor::on(Box::new(Told(process, memory)), limit.map(|mb| mb * MB), None))
+    }
+
+    #[test]
+    fn where_nobody_knows_what_there_is_only_a_limit_bites() {
+        let governor = told(100, 0, 0, None);
+        assert_eq!(governor.account().ceiling, 0, "unknown");
+        assert_eq!(governor.expect(u64::MAX / 2), Ok(()));
+        drop(governor.admit(1 << 40, &Cancel::default()).unwrap());
+        let governor = told(100, 0, 0, Some(256));
+        assert_eq!(governor.account().ceiling, 256 * MB);
+        assert_eq!(governor.expect(141 * MB), Err(Refusal::TooLarge { need: 257 * MB, limit: 256 * MB }));
+        assert!(
+            governor.admit(141 * MB, &Cancel::default()).is_err()
+                && governor.admit(140 * MB, &Cancel::default()).is_ok()
+        );
+    }
+
+    #[test]
+    fn the_ceiling_never_passes_what_the_container_has() {
+        // Of 70 MB that the process holds, 50 are shared with others: the container counts 20 of its 60.
+        for limit in [None, Some(1000)] {
+            let governor = told(70, 60, 40, limit);
+            let account = governor.account();
+            assert_eq!((account.ceiling, account.usage), (60 * MB, 100.0));
+            // What is left is left nevertheless, and not more.
+            let reserve = if limit.is_some() { 4 } else { 0 };
+            assert_eq!(governor.expect((40 - reserve) * MB), Ok(()));
+            let Err(Refusal::TooLarge { need, limit }) = governor.expect(41 * MB) else { panic!("it does not fit") };
+            assert!(need > limit && limit == 60 * MB);
+            let started = Instant::now();
+            drop(governor.admit(30 * MB, &Cancel::default()).unwrap());
+            assert!(started.elapsed() < LONGEST_WAIT);
+        }
     }
 
     #[test]

@@ -383,10 +383,10 @@ impl Unloaded {
         }
     }
 
-    /// Bytes of its weights on disk, and so about what it takes in memory at least. 0 where nobody can tell.
-    pub fn weight_bytes(&self) -> u64 {
+    /// Bytes of memory that it takes to load it, at the most. 0 where nobody can tell.
+    pub fn load_bytes(&self) -> u64 {
         match self {
-            Self::Files(files) => memory_cost::weight_bytes(&files.spec.onnx),
+            Self::Files(files) => memory_cost::load_bytes(memory_cost::weight_bytes(&files.spec.onnx)),
             Self::Remote(_) => 0,
         }
     }
