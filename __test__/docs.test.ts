@@ -18,6 +18,7 @@ const project = mkdtempSync(join(tmpdir(), 'embedcore-docs-'));
 
 beforeAll(() => {
   mkdirSync(join(project, 'node_modules'));
+  mkdirSync(join(project, 'out'));
   symlinkSync(root, join(project, 'node_modules', 'embedcore'), 'junction');
   writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }');
   writeFileSync(join(project, 'stand-ins.mjs'), STAND_INS);

@@ -47,7 +47,7 @@ export function blocks(path) {
     } else if (/^```ts( skip)?$/.test(line)) open = { where: `${path}:${i + 2}`, code: '', runs: line === '```ts' };
   });
   // Those with imports from elsewhere show how embedcore fits into something that is not installed here.
-  const alone = (code) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => from === 'embedcore');
+  const alone = (code) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => /^(embedcore(\/parallel)?|node:.*)$/.test(from));
   return found.map((block) => ({ ...block, runs: block.runs && alone(block.code) }));
 }
 
@@ -66,7 +66,7 @@ export async function runReadme(project, env) {
   writeFileSync(join(project, 'stand-ins.mjs'), STAND_INS);
   const all = guides().flatMap((file) => blocks(file)).filter(({ runs }) => runs);
   if (all.length < 10) throw new Error(`README.md and docs/ have only ${all.length} blocks of code that run: are they marked otherwise now?`);
-  mkdirSync(join(project, 'sources'));
+  for (const directory of ['sources', 'out']) mkdirSync(join(project, directory));
   writeFileSync(join(project, 'sources', 'files.js'), '/** Opens a file for reading. */\nexport function openFile(path) { return path; }\n');
   for (const [i, { where, code }] of all.entries()) {
     const file = join(project, `block-${i}.mjs`);
