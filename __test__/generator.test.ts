@@ -42,6 +42,7 @@ test('the package exports what the contract names', () => {
     'mergeSnapshots',
     'monitored',
     'prepareText',
+    'profiled',
     'resetEmbeddingCache',
   ]);
 });

@@ -18,6 +18,7 @@ import {
   OptimizedEmbeddingGenerator,
   PerformanceDashboard,
   PerformanceMonitor,
+  profiled,
   resetEmbeddingCache,
   type GeneratorOptions,
 } from 'embedcore';
@@ -156,6 +157,7 @@ const PLACES: Record<string, Place> = {
   'toPrometheus()': { type: 'PrometheusOptions', give: (options) => monitor.toPrometheus(options) },
   'connectOpenTelemetry()': { type: 'OpenTelemetryOptions', give: (options) => monitor.connectOpenTelemetry(options).disconnect() },
   'monitored()': { type: 'MonitoredOptions', give: (options) => monitored(options) },
+  'profiled()': { type: 'ProfiledOptions', give: (options) => profiled(options) },
   'new PerformanceDashboard()': { type: 'DashboardOptions', give: (options) => new PerformanceDashboard(options).close() },
   'serve() of a dashboard': { type: 'ServeOptions', give: async (options) => (await dashboard.serve(options)).close() },
   'serveSnapshot()': {
@@ -302,7 +304,7 @@ describe.each(Object.entries(PLACES))('%s', (_, { type, more = [], give: take, a
   test('what is no object of options is refused', async () => {
     const others = [null, 5, 'fast', true, Symbol('s'), 1n, () => 1, [], new Map(), new Set(), new Date(), /x/, new Uint8Array(2), new Error('x'), Promise.resolve(), new InferenceCache(), monitor];
     for (const options of others) {
-      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && type === 'MonitoredOptions') || (options === null && type === 'EmbedcoreProviderOptions');
+      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && ['MonitoredOptions', 'ProfiledOptions'].includes(type)) || (options === null && type === 'EmbedcoreProviderOptions');
       if (allowed) continue;
       const error = await failure(() => give(options));
       expect(error, String(options)).toBeInstanceOf(EmbeddingError);
