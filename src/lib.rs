@@ -15,7 +15,7 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
-//! What [`request`] reads comes in over HTTP, what [`answer`] writes goes out; what [`files`] reads and writes lies on disk.
+//! What [`server`] reads comes in over HTTP, and what it writes goes out; what [`files`] reads and writes lies on disk.
 //!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
 //! the values that flow ([`embedding`]), [`error`], [`cancel`] and [`host`]. [`memory`] chooses how much is processed at

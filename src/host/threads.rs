@@ -95,9 +95,12 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> bool {
     catch_unwind(AssertUnwindSafe(|| drop(tokio::task::spawn_blocking(work)))).is_ok()
 }
 
-/// Work that has no thread yet. The runtime lets it wait for one that may never come.
+/// What is done once there is a thread, or told that there will be none.
+type Work = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Work that has no thread yet, and since when. The runtime lets it wait for one that may never come.
 struct Waiting {
-    works: BTreeMap<u64, (Instant, Box<dyn FnOnce(Result<()>) + Send>)>,
+    works: BTreeMap<u64, (Instant, Work)>,
     last: u64,
     watched: bool,
 }

@@ -114,10 +114,8 @@ impl Reading<'_> {
             let value = value.unwrap_or_else(|| "true".to_owned());
             match (section.as_str(), subsection.as_deref(), name.as_str()) {
                 ("include", None, "path") => self.include(&value, file, depth),
-                ("includeif", Some(condition), "path") => {
-                    if self.holds(condition, file) {
-                        self.include(&value, file, depth);
-                    }
+                ("includeif", Some(condition), "path") if self.holds(condition, file) => {
+                    self.include(&value, file, depth);
                 }
                 ("remote", Some(_), "url") => self.set("remote.*.url".to_owned(), value),
                 (section, None, name) => self.set(format!("{section}.{name}"), value),
