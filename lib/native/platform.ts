@@ -20,8 +20,17 @@ const PUBLISHED = [
 /** Node.js' names of processors whose programs are 32 bits wide. */
 const NARROW = ['arm', 'ia32', 'mips', 'mipsel', 'ppc', 's390'];
 
-/** The root of this package, in a clone and installed. */
-const root = join(__dirname, '..', '..');
+/** The root of this package, in a clone and installed; or the folder above a bundle, if the model was copied there. */
+const installed = join(__dirname, '..', '..');
+const root = [installed, join(__dirname, '..')].find(holdsModel) ?? installed;
+
+function holdsModel(folder: string): boolean {
+  try {
+    return existsSync(join(folder, 'models', 'builtin'));
+  } catch {
+    return false; // Node.js' permission model hides it.
+  }
+}
 
 /** Loads the addon for this machine. Whatever stands in the way is an error that says what it is and what to do. */
 export function loadAddon(): Addon {
