@@ -12,7 +12,7 @@ import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 
 import { History, Instance } from './history';
-import { root } from './support';
+import { root, tried } from './support';
 
 const seconds = Number(process.env.EMBEDCORE_MODEL_SECONDS ?? (process.env.EMBEDCORE_THOROUGH ? 10 : 3));
 const seed = process.env.EMBEDCORE_MODEL_SEED;
@@ -331,12 +331,10 @@ async function hold(of: Cast['of'], processes: boolean, examples: Call[][] = [])
       numRuns: 1e9, seed: first + lane, interruptAfterTimeLimit: seconds * 1000,
       examples: examples.filter((_, at) => at % LANES === lane).map((one) => [{ maxEntries: 1000 }, one]),
     });
-    if (found.failed) throw new Error(fc.defaultReportMessage(found), { cause: found.errorInstance });
-    return found.numRuns;
+    return tried(found);
   });
   const ran = (await Promise.all(lanes)).reduce((sum, runs) => sum + runs, 0);
   if (process.env.EMBEDCORE_MODEL_SECONDS !== undefined) console.info(`${of}, ${processes ? 'two processes' : 'one process'}: ${ran} sequences`);
-  expect(ran).toBeGreaterThanOrEqual(LANES);
 }
 
 const timeout = (seconds + 120) * 1000;

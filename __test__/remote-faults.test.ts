@@ -357,7 +357,7 @@ test('one call that is stopped takes nothing from another that waits for the sam
 });
 
 test('as many requests as there may be are under way, and none more, whatever fails', async () => {
-  const { server, generator } = await served({ concurrency: 3, maxBatchItems: 4 });
+  const { server, generator } = await served({ concurrency: 3, maxBatchItems: 4, retries: 9 });
   server.always(((turn) => () => (turn++ % 5 === 0 ? reset() : turn % 7 === 0 ? status(503) : slow(5)))(0));
   await right(generator, texts(200));
   expect(server.most).toBeLessThanOrEqual(3);
