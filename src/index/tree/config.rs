@@ -12,6 +12,10 @@ use super::glob::Glob;
 /// Files that include each other are followed so far, as with git.
 const DEEPEST: usize = 10;
 
+/// Files that are read for one repository, and the longest of them in bytes: what includes itself many times has no end.
+const MOST_FILES: usize = 1000;
+const LONGEST: u64 = 4 << 20;
+
 /// Where git looks for what the machine and the user have configured.
 #[derive(Debug, Clone, Default)]
 pub struct User {
@@ -69,7 +73,8 @@ impl Config {
     /// Of the repository with this directory `git`, which shares `common` with others, in the worktree `top`.
     pub fn read(user: &User, git: &Path, common: &Path, top: &Path) -> Self {
         let own = common.join("config");
-        let mut reading = Reading { user, git, settings: BTreeMap::new(), urls: Vec::new(), asked_for_urls: false };
+        let mut reading =
+            Reading { user, git, settings: BTreeMap::new(), urls: Vec::new(), asked_for_urls: false, files: 0 };
         reading.all(&own);
         if reading.asked_for_urls {
             reading.urls = reading.settings.remove("remote.*.url").unwrap_or_default();
@@ -88,6 +93,12 @@ impl Config {
     }
 }
 
+/// A file of a bearable size. A device or a FIFO would never end.
+fn read_regular(file: &Path) -> Option<Vec<u8>> {
+    let usable = |metadata: fs::Metadata| metadata.is_file() && metadata.len() <= LONGEST;
+    fs::metadata(file).is_ok_and(usable).then(|| fs::read(file).ok()).flatten()
+}
+
 struct Reading<'a> {
     user: &'a User,
     git: &'a Path,
@@ -96,6 +107,8 @@ struct Reading<'a> {
     /// Of remotes, once they are known; and whether an include depends on them.
     urls: Vec<String>,
     asked_for_urls: bool,
+    /// That were read.
+    files: usize,
 }
 
 impl Reading<'_> {
@@ -109,7 +122,11 @@ impl Reading<'_> {
     }
 
     fn file(&mut self, file: &Path, depth: usize) {
-        let Ok(text) = fs::read(file) else { return };
+        if self.files >= MOST_FILES {
+            return;
+        }
+        let Some(text) = read_regular(file) else { return };
+        self.files += 1;
         for Setting { section, subsection, name, value } in settings(&text) {
             let value = value.unwrap_or_else(|| "true".to_owned());
             match (section.as_str(), subsection.as_deref(), name.as_str()) {
@@ -142,7 +159,7 @@ impl Reading<'_> {
             "gitdir" => self.is_in(pattern, from, false),
             "gitdir/i" => self.is_in(pattern, from, true),
             "onbranch" => {
-                let head = fs::read(self.git.join("HEAD")).unwrap_or_default();
+                let head = read_regular(&self.git.join("HEAD")).unwrap_or_default();
                 let branch = head.strip_prefix(b"ref: refs/heads/").map(path_in);
                 let pattern = with_all_below(pattern.to_owned());
                 branch.is_some_and(|branch| matches(&pattern, &slashes(&branch), false))
@@ -340,6 +357,17 @@ impl Parser<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn includes_without_end_and_files_that_never_end_are_left_out() {
+        let git = tempfile::tempdir().unwrap();
+        let (own, device) = (git.path().join("config"), "[include]\npath = /dev/zero\n");
+        fs::write(&own, format!("{device}{}[core]\nexcludesFile = /here\n", "[include]\npath = config\n".repeat(50)))
+            .unwrap();
+        let config = Config::read(&User::default(), git.path(), git.path(), git.path());
+        assert_eq!(config.excludes_file, Some("/here".into()));
+    }
 
     #[test]
     fn settings_are_read_as_git_reads_them() {

@@ -44,7 +44,7 @@ impl Place {
         if !git.join("HEAD").exists() {
             return None;
         }
-        let common = fs::read(git.join("commondir")).map_or_else(|_| git.clone(), |text| git.join(path_in(&text)));
+        let common = read(&git.join("commondir")).map_or_else(|| git.clone(), |text| git.join(path_in(&text)));
         Some(Self { common: common.canonicalize().unwrap_or(common), git, top: directory.to_owned() })
     }
 
@@ -119,12 +119,14 @@ pub fn read(file: &Path) -> Option<Vec<u8>> {
 
 /// The paths in a repository's index, sorted; none where it cannot be read.
 fn tracked(git: &Path, hash: usize) -> Vec<Vec<u8>> {
-    let index = fs::read(git.join("index")).unwrap_or_default();
+    // As large as it has to be, but nothing that never ends.
+    let whole = |file: PathBuf| file.is_file().then(|| fs::read(file).ok()).flatten().unwrap_or_default();
+    let index = whole(git.join("index"));
     let (mut paths, shared) = entries(&index, hash).unwrap_or_default();
     if let Some(name) = shared {
         // A split index: most of it is in another file, and here is what was changed since.
         let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        let base = fs::read(git.join(format!("sharedindex.{name}"))).unwrap_or_default();
+        let base = whole(git.join(format!("sharedindex.{name}")));
         paths.extend(entries(&base, hash).unwrap_or_default().0);
         paths.retain(|path| !path.is_empty());
         paths.sort_unstable();

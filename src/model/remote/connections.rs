@@ -66,7 +66,8 @@ impl Connections {
         let stopped = outcome.clone();
         let _hook = cancel.on_cancel(move |reason| drop(stopped.send(Err(Trouble::Final(reason.clone())))));
         self.shared.push(Pending { question: question.clone(), cancel: cancel.clone(), outcome })?;
-        came.recv().unwrap_or_else(|_| Err(Trouble::Network("its answer made the client fail".to_owned())))
+        // The hook has a sender, too, so that this never ends without an outcome.
+        came.recv().unwrap_or_else(|_| Err(Trouble::Network("nobody asks the server any more".to_owned())))
     }
 }
 
@@ -134,8 +135,9 @@ impl Shared {
             if cancel.check().is_err() || answer.is_err() || asked >= RENEWED_AFTER {
                 (http, asked) = (self.http.another(), 0);
             }
-            // Nobody listens any more where the call was stopped, and nobody hears of a panic but by the silence.
-            answer.into_iter().for_each(|answer| drop(outcome.send(answer)));
+            let panicked = || Err(Trouble::Network("its answer made the client fail".to_owned()));
+            // Nobody listens any more where the call was stopped.
+            drop(outcome.send(answer.unwrap_or_else(|_| panicked())));
         }
     }
 
