@@ -142,6 +142,8 @@ test.each([
 test('a file that is none, a folder, other encodings', async () => {
   expect(await failure(() => loadPerformanceConfig(join(folder, 'none.json')))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('none.json') });
   expect(await failure(() => loadPerformanceConfig(folder))).toMatchObject({ code: 'INVALID_CONFIG' });
+  // What never ends is not read.
+  if (process.platform !== 'win32') expect(await failure(() => loadPerformanceConfig('/dev/zero'))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('not a file') });
   expect(await failure(() => loadPerformanceConfig(3 as unknown as string))).toMatchObject({ code: 'INVALID_CONFIG' });
   expect(await failure(() => loadPerformanceConfig(''))).toMatchObject({ code: 'INVALID_CONFIG' });
   expect(loadPerformanceConfig(file(Buffer.from('\uFEFF{ "cache": { "namespace": "ü" } }', 'utf16le'))).cache).toEqual({ namespace: 'ü' });

@@ -63,6 +63,17 @@ describe('LlmRouter', () => {
     expect(await failure(() => narrow.generate('x', { method: 'audio' }))).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/"audio".*text.*vision/) });
   });
 
+  test('options are an object of options, and what throws when it is read is named', async () => {
+    const a = provider('a');
+    const llm = router({ providers: [a.made] });
+    for (const odd of [new Map(), [], 5, null]) {
+      expect(await failure(() => llm.generate('x', odd as never))).toMatchObject({ code: 'INVALID_CONFIG' });
+    }
+    const cause = new Error('mine');
+    expect(await failure(() => llm.generate('x', { get own() { throw cause; } }))).toMatchObject({ code: 'INVALID_CONFIG', cause, details: { option: 'own' } });
+    expect(a.state.calls).toBe(0);
+  });
+
   test('other options go to the provider, and tell results apart', async () => {
     const a = provider('a');
     const llm = router({ providers: [a.made] });

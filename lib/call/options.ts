@@ -53,11 +53,11 @@ export function listOf(element: Read): Read {
   return (value, path) => (Array.isArray(value) ? copyOf(value, path).map((each, at) => element(each, `${path}[${at}]`)) : value);
 }
 
-/** Reads an object whose names are the caller's own. */
-export function record(value: unknown, path: string): Record<string, unknown> {
+/** Reads an object whose names are the caller's own; without a `path`, that is all of the options. */
+export function record(value: unknown, path?: string): Record<string, unknown> {
   const given = Object.create(OPTIONS) as Record<string, unknown>;
   for (const name of othersIn(value, path, new Set())) {
-    const each = read(value as object, name, `${path}.${name}`);
+    const each = read(value as object, name, path === undefined ? name : `${path}.${name}`);
     if (each !== undefined) Object.defineProperty(given, name, { value: each, enumerable: true });
   }
   return given;

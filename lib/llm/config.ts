@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 
 import { EmbeddingError, messageOf } from '../call/errors';
 import { show } from '../call/input';
@@ -260,11 +260,14 @@ function settingsIn(file: string): unknown {
     new EmbeddingError('INVALID_CONFIG', `Could not use the configuration ${file}: ${reason}`, { cause, details: { path: file, ...details } });
   let bytes: Buffer;
   try {
+    const status = statSync(file);
+    // A device or a FIFO would never end.
+    if (!status.isFile()) throw new Error('it is not a file');
+    if (status.size > MOST_BYTES) throw new Error(`it has ${status.size} bytes, more than ${MOST_BYTES}`);
     bytes = readFileSync(file);
   } catch (cause) {
     throw refuse(messageOf(cause), cause);
   }
-  if (bytes.length > MOST_BYTES) throw refuse(`it has ${bytes.length} bytes, more than ${MOST_BYTES}`, undefined);
   try {
     return readFile(parseJsonc(textOf(bytes)), '');
   } catch (thrown) {

@@ -2,7 +2,7 @@ import { flag, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, listOf, optionReader, refused, untouched, type Given } from '../call/options';
+import { instanceOr, listOf, optionReader, record, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
 import { canonicalJson } from '../results/canonical-json';
 import { Breaker, type BreakerState, type Trial } from './breaker';
@@ -165,7 +165,7 @@ export class LlmRouter implements AsyncDisposable {
    */
   async generate(prompt: string, options: LlmGenerateOptions = {}): Promise<LlmResult> {
     if (requireString('The prompt', prompt) === '') throw invalid('The prompt is empty: an answer is made from something');
-    const given = optionsOf(options);
+    const given = record(options) as Given<LlmGenerateOptions>;
     const { method, useCache = this.#enableCaching, cacheType, ttlSeconds } = given;
     const limits = checkWatch(given as Watch<never>);
     flag('useCache', useCache);
@@ -273,18 +273,6 @@ function textIn(answer: unknown): string | undefined {
   if (typeof answer === 'string') return answer;
   const { response, text } = (answer ?? {}) as { response?: unknown; text?: unknown };
   return [response, text].find((one): one is string => typeof one === 'string');
-}
-
-/** Options that are the caller's own, as they are now. */
-function optionsOf(options: unknown): Given<LlmGenerateOptions> {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) throw new EmbeddingError('INVALID_CONFIG', `The options are ${show(options)}, not an object of options`);
-  const given: Record<string, unknown> = {};
-  // What is inherited counts, too.
-  for (const name in options) {
-    const value = (options as Record<string, unknown>)[name];
-    if (value !== undefined) given[name] = value;
-  }
-  return given;
 }
 
 function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
