@@ -414,7 +414,7 @@ struct Call<'a> {
     distinct: &'a Distinct,
     cancel: Cancel,
     options: &'a CallOptions,
-    /// The key of each slot; empty without a model_cache.
+    /// The key of each slot; empty without a cache.
     keys: Vec<Key>,
     model_cache: Option<Arc<ModelCache>>,
     stage_metrics: &'a Arc<StageMetrics>,
