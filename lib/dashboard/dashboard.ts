@@ -1,7 +1,8 @@
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { unwatchFile, watchFile } from 'node:fs';
 import { basename, resolve } from 'node:path';
 
 import { EmbeddingError } from '../call/errors';
+import { readRegular } from '../call/files';
 import { invalid, show } from '../call/input';
 import { isInstance, optionReader, read, refused, type Given } from '../call/options';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
@@ -388,11 +389,14 @@ function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined
   all.limit ??= number(memory?.ceilingBytes) ?? null;
 }
 
+/** Longest snapshot that is shown. */
+const MOST_BYTES = 256 * 1024 * 1024;
+
 /** A snapshot in a file, which may come from anybody: parsed whole by the native side. The page looks after the rest. */
 function readSnapshot(path: string): MonitorSnapshot & { dashboard: object } {
   let json: string;
   try {
-    json = readFileSync(path, 'utf8');
+    json = readRegular(path, MOST_BYTES).toString();
   } catch (cause) {
     const message = `The snapshot ${path} cannot be read: ${(cause as Error).message}`;
     throw new EmbeddingError('INVALID_ARGUMENT', message, { cause, details: { path } });

@@ -1,6 +1,5 @@
-import { readFileSync, statSync } from 'node:fs';
-
 import { EmbeddingError, messageOf } from '../call/errors';
+import { readRegular } from '../call/files';
 import { show } from '../call/input';
 import { nearest } from '../call/options';
 import { pathNow } from '../call/paths';
@@ -260,11 +259,7 @@ function settingsIn(file: string): unknown {
     new EmbeddingError('INVALID_CONFIG', `Could not use the configuration ${file}: ${reason}`, { cause, details: { path: file, ...details } });
   let bytes: Buffer;
   try {
-    const status = statSync(file);
-    // A device or a FIFO would never end.
-    if (!status.isFile()) throw new Error('it is not a file');
-    if (status.size > MOST_BYTES) throw new Error(`it has ${status.size} bytes, more than ${MOST_BYTES}`);
-    bytes = readFileSync(file);
+    bytes = readRegular(file, MOST_BYTES);
   } catch (cause) {
     throw refuse(messageOf(cause), cause);
   }
