@@ -12,22 +12,9 @@ export type {
   SystemResourceMetrics,
 } from './batch/optimizer';
 export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache/embedding-cache';
-export type {
-  CachedEmbedding,
-  CachedResult,
-  CacheEntry,
-  CacheEntryOptions,
-  CacheEvent,
-  CacheLookup,
-  CacheMaintenance,
-  CacheMatrix,
-  CacheOptions,
-  CachePerformanceMetrics,
-  CacheSample,
-  CacheStats,
-  SimilarEntry,
-  SimilarOptions,
-} from './cache/embedding-cache';
+export type { CacheOptions, SimilarOptions } from './cache/options';
+export type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheSample, CacheStats } from './cache/report';
+export type { CachedEmbedding, CachedResult, CacheEntry, CacheEntryOptions, CacheLookup, CacheMatrix, SimilarEntry } from './cache/values';
 export { PerformanceDashboard } from './dashboard/dashboard';
 export type {
   DashboardMetrics,
@@ -64,11 +51,12 @@ export type {
 } from './generator/options';
 export type { EmbeddingMatrix } from './generator/matrix';
 export { InferenceCache } from './results/inference-cache';
+export type { InferenceCacheOptions, InvalidateOptions } from './results/options';
+export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './results/prompt-vectors';
 export type {
   CachedInference,
   InferenceAnswer,
   InferenceCacheEvent,
-  InferenceCacheOptions,
   InferenceCacheStats,
   InferenceContent,
   InferenceEntry,
@@ -77,12 +65,8 @@ export type {
   InferenceSetOptions,
   InferenceTypeStats,
   InferenceWrapOptions,
-  InvalidateOptions,
   Modality,
-  SemanticEmbedder,
-  SemanticOptions,
-  SemanticVectors,
-} from './results/inference-cache';
+} from './results/values';
 export type { Annotation } from './call/input';
 export type { Logger, Logging } from './call/logger';
 export { MemoryAwareProcessor } from './memory/processor';
@@ -114,19 +98,18 @@ export type { RemoteInfo, RemoteKind, RemoteOptions } from './models/remote';
 export { ModelStore } from './models/store';
 export type { AddedModel, AddModelOptions, Dtype, FetchProgress, ModelStoreOptions, StoredModel, VerifiedModel, VerifyModelOptions } from './models/store';
 export { getGlobalMonitor, PerformanceMonitor } from './monitor/monitor';
+export type { MonitorEvent, MonitorTimer } from './monitor/monitor';
 export type {
   EndCycleOptions,
   FileOperationOptions,
   LlmCallOptions,
   MeasureOptions,
-  MonitorEvent,
   MonitorOptions,
-  MonitorTimer,
   RecordManyOptions,
   RecordOptions,
   StopOptions,
   ValidationOptions,
-} from './monitor/monitor';
+} from './monitor/options';
 export { monitored, profiled } from './monitor/decorator';
 export type { CallProfile, MonitoredDecorator, MonitoredOptions, ProfiledOptions } from './monitor/decorator';
 export type { CsvTable, PrometheusOptions } from './monitor/reports';

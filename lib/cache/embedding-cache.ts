@@ -1,18 +1,18 @@
-import { channel } from 'node:diagnostics_channel';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError } from '../call/errors';
 import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
-import { logOf, type Log, type Logger } from '../call/logger';
-import { crossing, optionReader } from '../call/options';
+import { logOf, type Log } from '../call/logger';
+import { crossing } from '../call/options';
 import { CallOrder, follow } from '../call/order';
-import { pathNow } from '../call/paths';
 import type { EmbeddingResult } from '../call/result';
 import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
 import { Evictions, maintain, takeLease } from './maintenance';
-import { textOf, type CacheEvent, type CacheMaintenance, type CachePerformanceMetrics, type CacheStats } from './report';
+import { OperationLog, events, publish } from './operations';
+import { readCache, readSimilar, type CacheOptions, type SimilarOptions } from './options';
+import type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheStats } from './report';
 import {
   Matrix,
   Part,
@@ -42,94 +42,6 @@ import {
   type SimilarEntry,
 } from './values';
 
-export type {
-  CacheEvent,
-  CacheMaintenance,
-  CachePerformanceMetrics,
-  CacheSample,
-  CacheStats,
-} from './report';
-export type {
-  CacheEntry,
-  CacheEntryOptions,
-  CacheLookup,
-  CacheMatrix,
-  CachedEmbedding,
-  CachedResult,
-  SimilarEntry,
-} from './values';
-
-/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
-export interface CacheOptions {
-  /** Most entries in memory. Default 1000. */
-  maxEntries?: number | undefined;
-  /**
-   * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
-   * for the file's pages and the rest for entries. Default 100.
-   */
-  maxMemoryMB?: number | undefined;
-  /** The same in bytes. */
-  maxSizeBytes?: number | undefined;
-  /** How long an entry is an answer, in seconds; 0: for ever. Default 3600, with `persistPath` for ever. */
-  ttlSeconds?: number | undefined;
-  /** The same in milliseconds. */
-  ttlMs?: number | undefined;
-  /** Whether an entry answers only for the content that it was set with. Default true. */
-  enableContentValidation?: boolean | undefined;
-  /** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-  maintenanceInterval?: number | undefined;
-  /** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-  hitRatioThreshold?: number | undefined;
-  /**
-   * A SQLite file that keeps the entries; any number of processes may share it, and see what others change in it a quarter of
-   * a second later. A relative path counts from the working directory as it is when the cache is made. A file that is none of
-   * a cache, or of a later release, is refused and left as it is; one that can only be read is read. Default: memory only.
-   */
-  persistPath?: string | undefined;
-  /**
-   * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-   * and evicts nothing: a `rejected` event tells. Default: no limit.
-   */
-  maxDiskMB?: number | undefined;
-  /** Keeps entries of different uses of one file apart. */
-  namespace?: string | undefined;
-  /** Keeps vectors of different models apart. */
-  model?: string | undefined;
-  /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-  vectorPrecision?: 'f32' | 'f16' | undefined;
-  /** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
-  logger?: Logger | undefined;
-}
-
-/** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
-export interface SimilarOptions {
-  /** Least cosine of an answer, -1–1. Default -1: the best are answered, however far they are. */
-  threshold?: number | undefined;
-  /** Most answers. Default 10. */
-  limit?: number | undefined;
-}
-
-export const readCache = optionReader<CacheOptions>({
-  maxEntries: true,
-  maxMemoryMB: true,
-  maxSizeBytes: true,
-  ttlSeconds: true,
-  ttlMs: true,
-  enableContentValidation: true,
-  maintenanceInterval: true,
-  hitRatioThreshold: true,
-  persistPath: pathNow,
-  maxDiskMB: true,
-  namespace: true,
-  model: true,
-  vectorPrecision: true,
-  logger: true,
-});
-
-const readSimilar = optionReader<SimilarOptions>({ threshold: true, limit: true });
-
-const events = channel('embedcore:cache');
-
 /** See `src/binding/cache/mod.rs`. */
 const MISS = -1;
 const ASK_DISK = -2;
@@ -141,9 +53,6 @@ const PACK_CHARACTERS = 1 << 20;
 
 /** Strings that one call to the native side passes. Even, so that no pair is torn. */
 const ARGUMENTS = 512;
-
-/** Requests after which a hit ratio says something. */
-const ENOUGH_REQUESTS = 100;
 
 interface Settings {
   maintenanceInterval: number;
@@ -178,7 +87,7 @@ export let tellOperations: (cache: IntelligentEmbeddingCache, log: Log) => void;
 export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #native: NativeCache;
   readonly #settings: Settings;
-  readonly #log: Log | undefined;
+  readonly #log: OperationLog;
   readonly #order = new CallOrder();
   readonly #inFlight = new SingleFlight<Computed>();
   readonly #evictions: Evictions;
@@ -189,10 +98,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /** Where {@link #lookup} leaves the vector. */
   readonly #scratch = new Float32Array(4096);
   #closed: Promise<void> | undefined;
-  #requestsBefore = 0;
-  #hitsBefore = 0;
-  #telling = false;
-  #toldBefore = { hits: 0, misses: 0, changed: 0, evictions: 0 };
 
   /**
    * The file is opened in the background.
@@ -201,7 +106,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   constructor(options: CacheOptions = {}) {
     const { logger, ...rest } = readCache(options);
     const log = logOf(logger);
-    this.#log = log;
     // Holds the logger but not the cache, so that a forgotten one can be collected.
     const onEvent = (json: string) => publish(JSON.parse(json) as CacheEvent, log);
     this.#native = call(() => new (native().NativeCache)(crossing(rest), onEvent));
@@ -209,13 +113,14 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
+    this.#log = new OperationLog(log, () => this.getStats(), this.#settings);
     this.#evictions = new Evictions(events, () => this.#native.evicted(), publish);
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
   }
 
   static {
     nativeOf = (cache) => cache.#native;
-    tellOperations = (cache, log) => cache.#tell(log);
+    tellOperations = (cache, log) => cache.#log.tell(log);
   }
 
   /** Sets what `key` stands for as long as its content is `content`. */
@@ -245,7 +150,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   get(annotation: Annotation): Promise<CachedResult | null>;
   async get(target: string | Annotation, content?: string): Promise<CachedEmbedding | CachedResult | null> {
     this.#requireOpen();
-    if (this.#log) this.#tellSoon(this.#log);
+    this.#log.tellSoon();
     if (typeof target === 'string') return this.#get(false, target, this.#contentOf(content, 'The content'));
     let key: { key: string; content: string };
     try {
@@ -508,7 +413,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#evictions.watch();
     const did = JSON.parse(await settle(() => this.#native.optimize())) as CacheMaintenance;
     this.#tellAll();
-    this.#watchHitRatio();
+    this.#log.watchHitRatio();
     return did;
   }
 
@@ -625,42 +530,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /** What a call has changed is told to whoever listens. */
   #tellAll(): void {
     this.#evictions.tell();
-    if (this.#log) this.#tell(this.#log);
-  }
-
-  /** Before the caller gets its answer; once for all that is asked for in one go. */
-  #tellSoon(log: Log): void {
-    if (this.#telling) return;
-    this.#telling = true;
-    queueMicrotask(() => {
-      this.#telling = false;
-      this.#tell(log);
-    });
-  }
-
-  /** What was counted since the last time, as a logger is told it. */
-  #tell(log: Log): void {
-    const { hits, misses, evictions, missCauses } = this.getStats();
-    const before = this.#toldBefore;
-    const now = (this.#toldBefore = { hits, misses, changed: missCauses.changed, evictions });
-    const since = (what: keyof typeof now) => now[what] - before[what];
-    const [found, missed, changed, evicted] = [since('hits'), since('misses'), since('changed'), since('evictions')];
-    if (found > 0 || missed > 0) log.debug(`The cache had ${found} of ${found + missed} entries`, { event: 'cache-lookups', hits: found, misses: missed });
-    if (this.#settings.validate && (found > 0 || changed > 0)) {
-      log.debug(`The content of ${found} entries was as before, of ${changed} not`, { event: 'cache-validations', valid: found, changed });
-    }
-    if (evicted > 0) log.debug(`${evicted} entries left the memory of the cache`, { event: 'cache-evictions', entries: evicted });
-  }
-
-  #watchHitRatio(): void {
-    const { hits, totalRequests } = this.getStats();
-    const requests = totalRequests - this.#requestsBefore;
-    if (requests < ENOUGH_REQUESTS) return;
-    const hitRatio = (hits - this.#hitsBefore) / requests;
-    this.#requestsBefore = totalRequests;
-    this.#hitsBefore = hits;
-    const threshold = this.#settings.hitRatioThreshold;
-    if (hitRatio < threshold) publish({ type: 'hit-ratio-low', hitRatio, threshold }, this.#log);
+    this.#log.tell();
   }
 }
 
@@ -676,11 +546,4 @@ export async function resetEmbeddingCache(): Promise<void> {
   const before = shared;
   shared = undefined;
   await before?.close();
-}
-
-/** What happens is told to whoever listens. */
-function publish(event: CacheEvent, log?: Log): void {
-  const { type, ...details } = event;
-  if (log) log[type === 'storage-restored' ? 'info' : 'warn'](textOf(event), { event: type, ...details });
-  events.publish(event);
 }

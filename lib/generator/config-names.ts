@@ -4,7 +4,7 @@
 import { availableParallelism } from 'node:os';
 
 import { BatchOptimizerConfig } from '../batch/optimizer';
-import type { CacheOptions } from '../cache/embedding-cache';
+import type { CacheOptions } from '../cache/options';
 import type { Given } from '../call/options';
 import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from '../memory/processor';
 

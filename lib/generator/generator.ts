@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { IntelligentEmbeddingCache, nativeOf, tellOperations, type CacheOptions } from '../cache/embedding-cache';
+import { IntelligentEmbeddingCache, nativeOf, tellOperations } from '../cache/embedding-cache';
+import type { CacheOptions } from '../cache/options';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';

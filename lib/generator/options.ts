@@ -1,5 +1,6 @@
 import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
-import { IntelligentEmbeddingCache, readCache, type CacheOptions } from '../cache/embedding-cache';
+import { IntelligentEmbeddingCache } from '../cache/embedding-cache';
+import { readCache, type CacheOptions } from '../cache/options';
 import { show } from '../call/input';
 import type { Logger } from '../call/logger';
 import { crossing, instanceOr, optionReader, refused, type Names } from '../call/options';

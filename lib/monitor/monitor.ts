@@ -3,97 +3,41 @@ import { resolve } from 'node:path';
 
 import { EmbeddingError, messageOf, toEmbeddingError } from '../call/errors';
 import { invalid, requireString, requireWhole, show } from '../call/input';
-import { crossing, optionReader, refused, untouched, type Names } from '../call/options';
-import { pathNow } from '../call/paths';
+import { crossing, refused } from '../call/options';
 import { call, native, settle } from '../native/addon';
 import { monitorHandles } from '../native/addon';
 import { atExit } from '../native/at-exit';
 import type { NativeMonitor, NativeSampler } from '../native/types';
 import { connect, type OpenTelemetryConnection, type OpenTelemetryOptions } from './open-telemetry';
+import {
+  MAX_MS,
+  PLAIN,
+  checked,
+  milliseconds,
+  notADuration,
+  numbersOf,
+  readEndCycle,
+  readFileOperation,
+  readLlmCall,
+  readMeasure,
+  readMonitor,
+  readRecord,
+  readRecordMany,
+  readStop,
+  readValidation,
+  since,
+  type EndCycleOptions,
+  type FileOperationOptions,
+  type LlmCallOptions,
+  type MeasureOptions,
+  type MonitorOptions,
+  type RecordManyOptions,
+  type RecordOptions,
+  type StopOptions,
+  type ValidationOptions,
+} from './options';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type PrometheusOptions } from './reports';
 import type { CycleRecord, MachineUse, MonitorSnapshot, MonitorSummary, OperationStats } from './snapshot';
-
-/** Options of {@link PerformanceMonitor}. */
-export interface MonitorOptions {
-  /** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
-  maxCycles?: number | undefined;
-  /**
-   * A file that keeps cycles when the process ends, for one process at a time. It is read at once and written, whole or
-   * not at all, `persistInterval` after a cycle ends and when the process does. Default: memory only.
-   */
-  persistPath?: string | undefined;
-  /** Longest time that an ended cycle is not yet in the file, in milliseconds. Default 5000. */
-  persistInterval?: number | undefined;
-}
-
-/** What is known of an operation beside its time. */
-export interface RecordOptions {
-  /** Items that it has processed: a whole number from 0. Default 1. */
-  batchSize?: number | undefined;
-  /** Whether it succeeded; what failed has processed nothing. Default true. */
-  success?: boolean | undefined;
-  /** Memory in bytes: what was held, or what was held before and after and the most between. */
-  memory?: number | { before: number; after: number; peak?: number | undefined } | undefined;
-  /** What went wrong, to be kept among the latest errors. Makes `success` false. */
-  error?: unknown;
-}
-
-/** Options of {@link PerformanceMonitor.measure}. */
-export type MeasureOptions = Pick<RecordOptions, 'batchSize'>;
-
-/** Options of {@link MonitorTimer.stop}. */
-export type StopOptions = Pick<RecordOptions, 'batchSize' | 'success' | 'error'>;
-
-/** Options of {@link PerformanceMonitor.recordMany}. */
-export type RecordManyOptions = Pick<RecordOptions, 'batchSize' | 'success'>;
-
-/** Options of {@link PerformanceMonitor.recordLlmCall}. */
-export interface LlmCallOptions {
-  /** Whether a cache answered it. Default false. */
-  cacheHit?: boolean | undefined;
-  /** Milliseconds. Default 0. */
-  duration?: number | undefined;
-}
-
-/** Options of {@link PerformanceMonitor.recordValidation}. */
-export interface ValidationOptions {
-  /** Milliseconds. Default 0. */
-  duration?: number | undefined;
-  /** Things that were validated. Default 1. */
-  count?: number | undefined;
-}
-
-/** Options of {@link PerformanceMonitor.recordFileOperation}. */
-export interface FileOperationOptions {
-  /** Files that were read or written. Default 1. */
-  count?: number | undefined;
-}
-
-/** Options of {@link PerformanceMonitor.endCycle}. */
-export interface EndCycleOptions {
-  /** Default true. */
-  success?: boolean | undefined;
-}
-
-const MEASURE: Names<MeasureOptions> = { batchSize: true };
-const RECORD_MANY: Names<RecordManyOptions> = { ...MEASURE, success: true };
-const STOP: Names<StopOptions> = { ...RECORD_MANY, error: untouched };
-
-const readMonitor = optionReader<MonitorOptions>({ maxCycles: true, persistPath: pathNow, persistInterval: true });
-const readMeasure = optionReader(MEASURE);
-const readRecordMany = optionReader(RECORD_MANY);
-const readStop = optionReader(STOP);
-const readMemory = optionReader<Memory>({ before: true, after: true, peak: true });
-const readRecord = optionReader<RecordOptions>({
-  ...STOP,
-  memory: (memory, path) => (typeof memory === 'object' && memory !== null ? readMemory(memory, path) : memory),
-});
-const readLlmCall = optionReader<LlmCallOptions>({ cacheHit: true, duration: true });
-const readValidation = optionReader<ValidationOptions>({ duration: true, count: true });
-const readFileOperation = optionReader<FileOperationOptions>({ count: true });
-const readEndCycle = optionReader<EndCycleOptions>({ success: true });
-
-type Memory = Extract<RecordOptions['memory'], object>;
 
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = { monitor: PerformanceMonitor } & (
@@ -107,9 +51,6 @@ export type MonitorEvent = { monitor: PerformanceMonitor } & (
 
 const events = channel('embedcore:monitor');
 const publish = (event: MonitorEvent) => events.publish(event);
-
-/** Longest duration, in milliseconds; see `MAX_MS` in `src/metrics/distribution.rs`. */
-const MAX_MS = 1e12;
 
 /** UTF-16 units of an error's message that cross: twice as many as are kept at most. */
 const MAX_MESSAGE = 1000;
@@ -568,68 +509,4 @@ let sharedMonitor: PerformanceMonitor | undefined;
  */
 export function getGlobalMonitor(): PerformanceMonitor {
   return (sharedMonitor ??= globalOne());
-}
-
-interface Checked {
-  batchSize: number;
-  success: boolean;
-  error: unknown;
-  memory: { before: number; after: number; peak: number } | undefined;
-}
-
-/** What is said of an operation where nothing is. */
-const PLAIN: Checked = { batchSize: 1, success: true, error: undefined, memory: undefined };
-
-function checked({ batchSize = 1, error, success = error === undefined, memory }: RecordOptions): Checked {
-  if (typeof success !== 'boolean') throw invalid(`success is ${show(success)}, not true or false`);
-  return { batchSize: requireWhole('batchSize', batchSize), success: success && error === undefined, error, memory: memoryOf(memory) };
-}
-
-function memoryOf(memory: RecordOptions['memory']): Checked['memory'] {
-  if (memory == null) return undefined;
-  if (typeof memory === 'object') {
-    const [before, after] = [bytes('memory.before', memory.before), bytes('memory.after', memory.after)];
-    return { before, after, peak: Math.max(before, after, bytes('memory.peak', memory.peak ?? 0)) };
-  }
-  const held = bytes('memory', memory);
-  return { before: held, after: held, peak: held };
-}
-
-function bytes(what: string, value: unknown): number {
-  if (typeof value === 'number' && value >= 0 && value <= Number.MAX_SAFE_INTEGER) return Math.round(value);
-  throw invalid(`${what} is ${show(value)}, not a number of bytes`, { name: what });
-}
-
-function milliseconds(what: string, value: unknown): number {
-  if (typeof value === 'number' && value >= 0 && value <= MAX_MS) return value;
-  throw notADuration(what, value);
-}
-
-function notADuration(what: string, value: unknown): EmbeddingError {
-  return invalid(`${what} is ${show(value)}: pass milliseconds, a number from 0 to ${MAX_MS}`);
-}
-
-/** Milliseconds since `started`: none where the clock was set back meanwhile, as test runners do. */
-function since(started: number): number {
-  const ms = performance.now() - started;
-  return ms > 0 ? Math.min(ms, MAX_MS) : 0;
-}
-
-/** Up to the first that is no number, which becomes NaN and is refused with its index: a length may be anything. */
-function numbersOf(values: unknown): Float64Array {
-  const numbers: number[] = [];
-  try {
-    const length = typeof values === 'object' && values !== null ? (values as ArrayLike<unknown>).length : undefined;
-    if (length === undefined || !Number.isSafeInteger(length) || length < 0) {
-      throw invalid(`The durations are ${show(values)}, not an array of milliseconds`);
-    }
-    for (let at = 0; at < length && !Number.isNaN(numbers.at(-1)); at++) {
-      const value = (values as ArrayLike<unknown>)[at];
-      numbers.push(typeof value === 'number' ? value : NaN);
-    }
-  } catch (cause) {
-    if (cause instanceof EmbeddingError) throw cause;
-    throw new EmbeddingError('INVALID_ARGUMENT', `The durations cannot be read: ${messageOf(cause)}`, { cause });
-  }
-  return Float64Array.from(numbers);
 }

@@ -1,18 +1,16 @@
-import { channel } from 'node:diagnostics_channel';
-import { types } from 'node:util';
-
 import { Evictions, maintain, takeLease, within } from '../cache/maintenance';
-import { textOf, type CacheEvent, type CacheMaintenance } from '../cache/report';
+import type { CacheMaintenance } from '../cache/report';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { invalid, requireArray, show } from '../call/input';
-import { logOf, type Log, type Logger } from '../call/logger';
-import { crossing, optionReader, read, record, refused, type Given } from '../call/options';
+import { logOf, type Log } from '../call/logger';
+import { crossing, refused, type Given } from '../call/options';
 import { CallOrder, follow } from '../call/order';
-import { pathNow } from '../call/paths';
 import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativePrompt, NativeResults, NativeStored } from '../native/types';
-import { PromptVectors, readSemantic, type SemanticOptions } from './prompt-vectors';
+import { errorOf, events, publish, type StorageEvent } from './events';
+import { isMonitor, readInvalidate, readOptions, type InferenceCacheOptions, type InvalidateOptions } from './options';
+import { PromptVectors } from './prompt-vectors';
 import {
   argumentParts,
   cachedOf,
@@ -29,7 +27,6 @@ import {
   unkeep,
   type CachedInference,
   type InferenceAnswer,
-  type InferenceCacheEvent,
   type InferenceCacheStats,
   type InferenceContent,
   type InferenceEntry,
@@ -41,90 +38,6 @@ import {
   type Kept,
   type Setting,
 } from './values';
-
-export type {
-  CachedInference,
-  InferenceAnswer,
-  InferenceCacheEvent,
-  InferenceCacheStats,
-  InferenceContent,
-  InferenceEntry,
-  InferenceKeyOptions,
-  InferenceLookup,
-  InferenceSetOptions,
-  InferenceTypeStats,
-  InferenceWrapOptions,
-  Modality,
-} from './values';
-export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './prompt-vectors';
-
-/** Options of {@link InferenceCache}. */
-export interface InferenceCacheOptions {
-  /** Most entries in memory. Default 10000. */
-  maxEntries?: number | undefined;
-  /** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
-  maxMemoryMB?: number | undefined;
-  /** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
-  ttlSeconds?: number | undefined;
-  /**
-   * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
-   * for `api`.
-   */
-  ttlSecondsByType?: Record<string, number> | undefined;
-  /** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
-  maxValueMB?: number | undefined;
-  /** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
-  maintenanceInterval?: number | undefined;
-  /**
-   * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
-   * {@link CacheOptions.persistPath}. Default: memory only.
-   */
-  persistPath?: string | undefined;
-  /**
-   * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-   * and evicts nothing: a `rejected` event tells. Default: no limit.
-   */
-  maxDiskMB?: number | undefined;
-  /** Keeps different uses of one file apart. */
-  namespace?: string | undefined;
-  /** Finds results of prompts that mean the same. Default: only of the same content. */
-  semantic?: SemanticOptions | undefined;
-  /** Told of each hit and miss, by type: a `PerformanceMonitor`. */
-  monitor?: { cacheHit(type: string): void; cacheMiss(type: string): void } | undefined;
-  /** Told what happens to the file, and of near hits. */
-  logger?: Logger | undefined;
-}
-
-/** What {@link InferenceCache.invalidate} deletes. */
-export interface InvalidateOptions {
-  /** Results of this type. */
-  type?: string | undefined;
-  /** Results with this tag. */
-  tag?: string | undefined;
-  /** Results with at least one of these tags. */
-  tags?: readonly string[] | undefined;
-}
-
-const readOptions = optionReader<InferenceCacheOptions>({
-  maxEntries: true,
-  maxMemoryMB: true,
-  ttlSeconds: true,
-  ttlSecondsByType: record,
-  maxValueMB: true,
-  maintenanceInterval: true,
-  persistPath: pathNow,
-  maxDiskMB: true,
-  namespace: true,
-  semantic: readSemantic,
-  monitor: true,
-  logger: true,
-});
-
-const readInvalidate = optionReader<InvalidateOptions>({ type: true, tag: true, tags: true });
-
-const events = channel('embedcore:results');
-
-type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' }>;
 
 interface Settings {
   maintenanceInterval: number;
@@ -636,12 +549,6 @@ export class InferenceCache implements AsyncDisposable {
   }
 }
 
-/** Whether it is told of hits and misses: a monitor of any copy of this package, or what stands in for one. */
-function isMonitor(monitor: unknown): boolean {
-  if (typeof monitor !== 'object' || monitor === null) return false;
-  return (['cacheHit', 'cacheMiss'] as const).every((name) => typeof read(monitor, name, `monitor.${name}`) === 'function');
-}
-
 function answerOf<T>({ value, metadata, similarity, matchedContent }: CachedInference<T>): InferenceAnswer<T> {
   return {
     value,
@@ -661,12 +568,6 @@ function landedOf({ format, value, metadata, similarity, matched }: NativeStored
   };
 }
 
-/** What was thrown, if it is an error. */
-function errorOf(thrown: unknown): Error {
-  if (types.isNativeError(thrown) || thrown instanceof EmbeddingError) return thrown;
-  return new EmbeddingError('EMBEDDING_GENERATION_FAILED', `semantic.embed has thrown ${show(thrown)}`, { cause: thrown });
-}
-
 /** An error about one of many names which. */
 function inEntry<T>(at: number, work: () => T): T {
   try {
@@ -675,20 +576,4 @@ function inEntry<T>(at: number, work: () => T): T {
     const { code, message, details, retryable, cause = thrown } = toEmbeddingError(thrown);
     throw new EmbeddingError(code, `Entry ${at}: ${message}`, { details: { ...details, index: at }, retryable, cause });
   }
-}
-
-/** What happens is told to whoever listens. */
-function publish(event: InferenceCacheEvent, log?: Log): void {
-  if (log) {
-    const { type, ...details } = event;
-    const level = type === 'near-hit' || type === 'evicted' ? 'debug' : type === 'storage-restored' ? 'info' : 'warn';
-    log[level](describe(event), { event: type, ...details });
-  }
-  events.publish(event);
-}
-
-function describe(event: InferenceCacheEvent): string {
-  if (event.type === 'near-hit') return `A result of ${event.resultType} answers a prompt that means the same`;
-  if (event.type === 'semantic-failed') return `A prompt could not be embedded, and finds no others: ${event.error.message}`;
-  return textOf(event);
 }
