@@ -25,6 +25,7 @@ const ROOT_FILES = [
   /^package\.json$/,
   /^(README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md$/,
   /^docs\/([\w-]+\/)*[\w-]+\.md$/,
+  /^docs\/images\/[\w-]+\.svg$/,
   /^examples\/[\w-]+\.(md|mjs)$/,
   /^LICENSE$/,
   /^(index|ai-sdk|langchain|llm|parallel|server)\.d\.m?ts$/,

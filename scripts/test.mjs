@@ -1,0 +1,32 @@
+// Builds, then runs the tests of the core beside those of the JavaScript surface: each waits for a while that the other can
+// compute in. What the core's tests print is shown at the end.
+
+import { spawn, spawnSync } from 'node:child_process';
+
+import { root } from './platforms.mjs';
+
+const npm = process.platform === 'win32' ? 'npm.cmd' : 'npm';
+
+/** Runs a command; resolves with its exit status. */
+function run(command, args, stdio) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio, shell: process.platform === 'win32' });
+    const output = [];
+    child.stdout?.on('data', (chunk) => output.push(chunk));
+    child.stderr?.on('data', (chunk) => output.push(chunk));
+    child.on('error', (error) => resolve({ status: 1, output: [Buffer.from(`${command} could not be started: ${error.message}\n`)] }));
+    child.on('close', (status) => resolve({ status: status ?? 1, output }));
+  });
+}
+
+const built = spawnSync(npm, ['run', 'build'], { cwd: root, stdio: 'inherit', shell: process.platform === 'win32' });
+if (built.status !== 0) process.exit(built.status ?? 1);
+
+// nextest, where it is installed, runs the tests of all binaries side by side. The crate itself is compiled at opt-level 1:
+// that saves more time than its tests then take.
+const runner = spawnSync('cargo', ['nextest', '--version']).status === 0 ? ['nextest', 'run', '--cargo-profile', 'release'] : ['test', '--release'];
+const cargo = [...runner, '--config', 'profile.release.package.embedcore.opt-level=1'];
+const [core, surface] = await Promise.all([run('cargo', cargo, ['ignore', 'pipe', 'pipe']), run(npm, ['run', 'test:js'], 'inherit')]);
+console.log(`\n> cargo ${cargo.join(' ')}\n`);
+for (const chunk of core.output) process.stdout.write(chunk);
+process.exitCode = core.status || surface.status;
