@@ -279,6 +279,54 @@ export interface EmbeddingResult {
 	/** Why there is no vector; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
+/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
+export interface CacheOptions {
+	/** Most entries in memory. Default 1000. */
+	maxEntries?: number | undefined;
+	/**
+	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
+	 * for the file's pages and the rest for entries. Default 100.
+	 */
+	maxMemoryMB?: number | undefined;
+	/** The same in bytes. */
+	maxSizeBytes?: number | undefined;
+	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600, with `persistPath` for ever. */
+	ttlSeconds?: number | undefined;
+	/** The same in milliseconds. */
+	ttlMs?: number | undefined;
+	/** Whether an entry answers only for the content that it was set with. Default true. */
+	enableContentValidation?: boolean | undefined;
+	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number | undefined;
+	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
+	hitRatioThreshold?: number | undefined;
+	/**
+	 * A SQLite file that keeps the entries; any number of processes may share it, and see what others change in it a quarter of
+	 * a second later. A relative path counts from the working directory as it is when the cache is made. A file that is none of
+	 * a cache, or of a later release, is refused and left as it is; one that can only be read is read. Default: memory only.
+	 */
+	persistPath?: string | undefined;
+	/**
+	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 */
+	maxDiskMB?: number | undefined;
+	/** Keeps entries of different uses of one file apart. */
+	namespace?: string | undefined;
+	/** Keeps vectors of different models apart. */
+	model?: string | undefined;
+	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
+	vectorPrecision?: "f32" | "f16" | undefined;
+	/** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	logger?: Logger | undefined;
+}
+/** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
+export interface SimilarOptions {
+	/** Least cosine of an answer, -1–1. Default -1: the best are answered, however far they are. */
+	threshold?: number | undefined;
+	/** Most answers. Default 10. */
+	limit?: number | undefined;
+}
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
 	/** Entries that were looked up: `hits + misses`. */
@@ -459,54 +507,6 @@ export interface CacheMatrix {
 	readonly hits: Uint8Array;
 	/** The vector at `index`, a view into `data`. */
 	row(index: number): Float32Array;
-}
-/** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
-export interface CacheOptions {
-	/** Most entries in memory. Default 1000. */
-	maxEntries?: number | undefined;
-	/**
-	 * Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). With a file, an eighth of it, 16 MB at most, is
-	 * for the file's pages and the rest for entries. Default 100.
-	 */
-	maxMemoryMB?: number | undefined;
-	/** The same in bytes. */
-	maxSizeBytes?: number | undefined;
-	/** How long an entry is an answer, in seconds; 0: for ever. Default 3600, with `persistPath` for ever. */
-	ttlSeconds?: number | undefined;
-	/** The same in milliseconds. */
-	ttlMs?: number | undefined;
-	/** Whether an entry answers only for the content that it was set with. Default true. */
-	enableContentValidation?: boolean | undefined;
-	/** How often {@link IntelligentEmbeddingCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number | undefined;
-	/** Hit ratio, 0–1, below which maintenance publishes a `hit-ratio-low` event. Default 0.7. */
-	hitRatioThreshold?: number | undefined;
-	/**
-	 * A SQLite file that keeps the entries; any number of processes may share it, and see what others change in it a quarter of
-	 * a second later. A relative path counts from the working directory as it is when the cache is made. A file that is none of
-	 * a cache, or of a later release, is refused and left as it is; one that can only be read is read. Default: memory only.
-	 */
-	persistPath?: string | undefined;
-	/**
-	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-	 * and evicts nothing: a `rejected` event tells. Default: no limit.
-	 */
-	maxDiskMB?: number | undefined;
-	/** Keeps entries of different uses of one file apart. */
-	namespace?: string | undefined;
-	/** Keeps vectors of different models apart. */
-	model?: string | undefined;
-	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
-	vectorPrecision?: "f32" | "f16" | undefined;
-	/** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
-	logger?: Logger | undefined;
-}
-/** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
-export interface SimilarOptions {
-	/** Least cosine of an answer, -1–1. Default -1: the best are answered, however far they are. */
-	threshold?: number | undefined;
-	/** Most answers. Default 10. */
-	limit?: number | undefined;
 }
 /**
  * Remembers embeddings, in memory and, with `persistPath`, in a file that any number of processes share.
@@ -790,15 +790,6 @@ export interface OpenTelemetryConnection extends Disposable {
 	/** Nothing more is offered. */
 	disconnect(): void;
 }
-/** Options of {@link PerformanceMonitor.toPrometheus}. */
-export interface PrometheusOptions {
-	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
-	prefix?: string | undefined;
-	/** Labels of every sample, such as the service's name. */
-	labels?: Record<string, string> | undefined;
-}
-/** What of a snapshot becomes a table. */
-export type CsvTable = "operations" | "caches" | "cycles";
 /** Options of {@link PerformanceMonitor}. */
 export interface MonitorOptions {
 	/** Ended cycles that are kept one by one; of all others, the totals. Default 1000. */
@@ -856,6 +847,15 @@ export interface EndCycleOptions {
 	/** Default true. */
 	success?: boolean | undefined;
 }
+/** Options of {@link PerformanceMonitor.toPrometheus}. */
+export interface PrometheusOptions {
+	/** What names begin with: letters, digits and underscores. Default `embedcore`. */
+	prefix?: string | undefined;
+	/** Labels of every sample, such as the service's name. */
+	labels?: Record<string, string> | undefined;
+}
+/** What of a snapshot becomes a table. */
+export type CsvTable = "operations" | "caches" | "cycles";
 /** What is published on the `diagnostics_channel` `embedcore:monitor`, and by which monitor. */
 export type MonitorEvent = {
 	monitor: PerformanceMonitor;
@@ -2266,6 +2266,54 @@ export interface SemanticOptions {
 	/** Names the model behind a function, so that vectors of another one are never compared with its. */
 	model?: string | undefined;
 }
+/** Options of {@link InferenceCache}. */
+export interface InferenceCacheOptions {
+	/** Most entries in memory. Default 10000. */
+	maxEntries?: number | undefined;
+	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
+	maxMemoryMB?: number | undefined;
+	/** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
+	ttlSeconds?: number | undefined;
+	/**
+	 * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
+	 * for `api`.
+	 */
+	ttlSecondsByType?: Record<string, number> | undefined;
+	/** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
+	maxValueMB?: number | undefined;
+	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
+	maintenanceInterval?: number | undefined;
+	/**
+	 * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
+	 * {@link CacheOptions.persistPath}. Default: memory only.
+	 */
+	persistPath?: string | undefined;
+	/**
+	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
+	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 */
+	maxDiskMB?: number | undefined;
+	/** Keeps different uses of one file apart. */
+	namespace?: string | undefined;
+	/** Finds results of prompts that mean the same. Default: only of the same content. */
+	semantic?: SemanticOptions | undefined;
+	/** Told of each hit and miss, by type: a `PerformanceMonitor`. */
+	monitor?: {
+		cacheHit(type: string): void;
+		cacheMiss(type: string): void;
+	} | undefined;
+	/** Told what happens to the file, and of near hits. */
+	logger?: Logger | undefined;
+}
+/** What {@link InferenceCache.invalidate} deletes. */
+export interface InvalidateOptions {
+	/** Results of this type. */
+	type?: string | undefined;
+	/** Results with this tag. */
+	tag?: string | undefined;
+	/** Results with at least one of these tags. */
+	tags?: readonly string[] | undefined;
+}
 /** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
 export type InferenceContent = string | Uint8Array | {
 	hash: string;
@@ -2409,54 +2457,6 @@ export type InferenceCacheEvent = Exclude<CacheEvent, {
 	type: "semantic-failed";
 	error: Error;
 };
-/** Options of {@link InferenceCache}. */
-export interface InferenceCacheOptions {
-	/** Most entries in memory. Default 10000. */
-	maxEntries?: number | undefined;
-	/** Most memory, bookkeeping included, in MB (1 MB = 1024 × 1024 bytes). Default 100. */
-	maxMemoryMB?: number | undefined;
-	/** How long a result of a type without a time of its own is an answer, in seconds; 0: for ever. Default 24 hours. */
-	ttlSeconds?: number | undefined;
-	/**
-	 * The same by type. Default 30 days for `text_inference`, `vision_inference`, `audio_inference` and `embedding`, 24 hours
-	 * for `api`.
-	 */
-	ttlSecondsByType?: Record<string, number> | undefined;
-	/** Largest value, in MB of its JSON or its own: up to 63. Default 16. */
-	maxValueMB?: number | undefined;
-	/** How often {@link InferenceCache.optimize} runs by itself, in milliseconds. Default 300000. */
-	maintenanceInterval?: number | undefined;
-	/**
-	 * A SQLite file that keeps the results; any number of processes may share it, and caches of embeddings, too. See
-	 * {@link CacheOptions.persistPath}. Default: memory only.
-	 */
-	persistPath?: string | undefined;
-	/**
-	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-	 * and evicts nothing: a `rejected` event tells. Default: no limit.
-	 */
-	maxDiskMB?: number | undefined;
-	/** Keeps different uses of one file apart. */
-	namespace?: string | undefined;
-	/** Finds results of prompts that mean the same. Default: only of the same content. */
-	semantic?: SemanticOptions | undefined;
-	/** Told of each hit and miss, by type: a `PerformanceMonitor`. */
-	monitor?: {
-		cacheHit(type: string): void;
-		cacheMiss(type: string): void;
-	} | undefined;
-	/** Told what happens to the file, and of near hits. */
-	logger?: Logger | undefined;
-}
-/** What {@link InferenceCache.invalidate} deletes. */
-export interface InvalidateOptions {
-	/** Results of this type. */
-	type?: string | undefined;
-	/** Results with this tag. */
-	tag?: string | undefined;
-	/** Results with at least one of these tags. */
-	tags?: readonly string[] | undefined;
-}
 /**
  * Remembers what expensive calls have answered, in memory and, with `persistPath`, in a file that any number of processes
  * share: any JSON value, or bytes, under what it was made from.
