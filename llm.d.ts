@@ -2,6 +2,121 @@
 
 import { BatchOptimizerOptions, CacheOptions, CallProfile, EmbeddingError, EmbeddingErrorCode, GeneratorOptions, InferenceCache, InferenceCacheOptions, InferenceWrapOptions, MemoryProcessorOptions, PerformanceMonitor, ProfiledOptions, profiled } from './index.js';
 
+/** Whether something is asked: always, not at all, or once to see whether it is well again. */
+export type BreakerState = "closed" | "open" | "half-open";
+/** What a provider answers: a text, or an object of JSON that has it as `response` or `text`. */
+export type LlmAnswer = string | object;
+/** What a provider is told beside the prompt: what {@link LlmRouter.generate} was given that is not the router's own. */
+export interface LlmProviderOptions {
+	[option: string]: unknown;
+	/** What the call is for, if it said so. */
+	method?: string;
+	/** Aborted when nobody waits any more. */
+	signal: AbortSignal;
+}
+/** Something that generates. */
+export interface LlmProvider {
+	name: string;
+	generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
+	/** Methods that it can do. Default: all. */
+	capabilities?: readonly string[] | undefined;
+}
+/** Options of {@link LlmRouter}. */
+export interface LlmRouterOptions {
+	/** At least one; their names differ. */
+	providers: readonly LlmProvider[];
+	/** Names, in the order in which they are tried; those it leaves out come after. Default: as they are given. */
+	fallbackOrder?: readonly string[] | undefined;
+	/** A cache to share, or options of one of its own. Default: one of its own, in memory. */
+	cache?: InferenceCache | InferenceCacheOptions | undefined;
+	/** Default `true`. */
+	enableCaching?: boolean | undefined;
+	/** Failures in a row after which a provider is not asked for a while. Default 5. */
+	failureThreshold?: number | undefined;
+	/** That while, in milliseconds: after it, one call shows whether the provider is well again. Default 30000. */
+	cooldownMs?: number | undefined;
+}
+/** Options of {@link LlmRouter.generate}. All others go to the provider, and tell results apart: they must be JSON. */
+export interface LlmGenerateOptions {
+	[option: string]: unknown;
+	/**
+	 * What the call is for. Only providers that have it among their `capabilities`, or have none, are asked; the one of this
+	 * name comes first.
+	 */
+	method?: string | undefined;
+	/** Default: the router's `enableCaching`. */
+	useCache?: boolean | undefined;
+	/** The type of the result in the cache. Default `'text_inference'`. */
+	cacheType?: string | undefined;
+	/** How long the result is an answer, in seconds. Default: its type's. */
+	ttlSeconds?: number | undefined;
+	/** Ends the call at once, with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Longest time for all of it, in milliseconds. Default: no limit but the providers'. */
+	timeoutMs?: number | undefined;
+}
+/** What came of {@link LlmRouter.generate}. */
+export interface LlmResult {
+	/** The text. */
+	response: string;
+	/** What the provider has answered, all of it. */
+	answer: LlmAnswer;
+	/** Who has answered it. */
+	provider: string;
+	/** Whether no provider was asked for it. */
+	fromCache: boolean;
+}
+/** How a provider does. */
+export interface LlmProviderStatistics {
+	/** How often it was asked, and how often it failed. */
+	calls: number;
+	errors: number;
+	/** Failures in a row until now. */
+	consecutiveErrors: number;
+	/** `'open'`: it is not asked. */
+	state: BreakerState;
+	/** Of what it has answered, failures included, in milliseconds; 0 before the first call. */
+	latency: {
+		mean: number;
+		p50: number;
+		p95: number;
+		p99: number;
+	};
+}
+/** How a router does. */
+export interface LlmRouterStatistics {
+	/** Calls of {@link LlmRouter.generate} that were answered. */
+	calls: number;
+	/** Those of them that no provider was asked for. */
+	hits: number;
+	/** The share of them, 0–1; 0 before the first call. */
+	apiCallReduction: number;
+	/** Calls that no provider could answer, or that were ended before. */
+	failures: number;
+	providers: Record<string, LlmProviderStatistics>;
+}
+/**
+ * Asks one of several language models, the next one where one fails, and none where the answer is known. A provider that
+ * fails five times in a row is left alone for 30 seconds. What many ask at the same time is asked once.
+ */
+export declare class LlmRouter implements AsyncDisposable {
+	#private;
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+	constructor(options: LlmRouterOptions);
+	/**
+	 * Has the first provider that can answer a prompt.
+	 * @throws `EmbeddingError` `BACKEND_UNAVAILABLE` where all have failed, or are left alone at the moment: what each
+	 * has said is in the message and in `details.providers`. `ABORTED`, `TIMED_OUT`, `CLOSED`; `INVALID_ARGUMENT` for a method
+	 * that none has.
+	 */
+	generate(prompt: string, options?: LlmGenerateOptions): Promise<LlmResult>;
+	/** How it does. Every number is measured. */
+	getStatistics(): LlmRouterStatistics;
+	/** Closes a cache of its own. What providers need is theirs to close. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** What a request can carry. Anything else that JSON can hold is sent as JSON. */
 export type RequestBody = string | Uint8Array | ArrayBuffer | URLSearchParams | Blob | FormData | ReadableStream<Uint8Array> | AsyncIterable<Uint8Array | string> | object | number | boolean | null;
 /** TLS settings, as `tls.connect` takes them. */
@@ -372,121 +487,6 @@ export interface PerformanceConfig {
  * @throws `EmbeddingError` `INVALID_CONFIG` naming the file and the setting, or the line that is no JSON.
  */
 export declare function loadPerformanceConfig(path?: string | URL): PerformanceConfig;
-/** Whether something is asked: always, not at all, or once to see whether it is well again. */
-export type BreakerState = "closed" | "open" | "half-open";
-/** What a provider answers: a text, or an object of JSON that has it as `response` or `text`. */
-export type LlmAnswer = string | object;
-/** What a provider is told beside the prompt: what {@link LlmRouter.generate} was given that is not the router's own. */
-export interface LlmProviderOptions {
-	[option: string]: unknown;
-	/** What the call is for, if it said so. */
-	method?: string;
-	/** Aborted when nobody waits any more. */
-	signal: AbortSignal;
-}
-/** Something that generates. */
-export interface LlmProvider {
-	name: string;
-	generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
-	/** Methods that it can do. Default: all. */
-	capabilities?: readonly string[] | undefined;
-}
-/** Options of {@link LlmRouter}. */
-export interface LlmRouterOptions {
-	/** At least one; their names differ. */
-	providers: readonly LlmProvider[];
-	/** Names, in the order in which they are tried; those it leaves out come after. Default: as they are given. */
-	fallbackOrder?: readonly string[] | undefined;
-	/** A cache to share, or options of one of its own. Default: one of its own, in memory. */
-	cache?: InferenceCache | InferenceCacheOptions | undefined;
-	/** Default `true`. */
-	enableCaching?: boolean | undefined;
-	/** Failures in a row after which a provider is not asked for a while. Default 5. */
-	failureThreshold?: number | undefined;
-	/** That while, in milliseconds: after it, one call shows whether the provider is well again. Default 30000. */
-	cooldownMs?: number | undefined;
-}
-/** Options of {@link LlmRouter.generate}. All others go to the provider, and tell results apart: they must be JSON. */
-export interface LlmGenerateOptions {
-	[option: string]: unknown;
-	/**
-	 * What the call is for. Only providers that have it among their `capabilities`, or have none, are asked; the one of this
-	 * name comes first.
-	 */
-	method?: string | undefined;
-	/** Default: the router's `enableCaching`. */
-	useCache?: boolean | undefined;
-	/** The type of the result in the cache. Default `'text_inference'`. */
-	cacheType?: string | undefined;
-	/** How long the result is an answer, in seconds. Default: its type's. */
-	ttlSeconds?: number | undefined;
-	/** Ends the call at once, with `ABORTED`. */
-	signal?: AbortSignal | undefined;
-	/** Longest time for all of it, in milliseconds. Default: no limit but the providers'. */
-	timeoutMs?: number | undefined;
-}
-/** What came of {@link LlmRouter.generate}. */
-export interface LlmResult {
-	/** The text. */
-	response: string;
-	/** What the provider has answered, all of it. */
-	answer: LlmAnswer;
-	/** Who has answered it. */
-	provider: string;
-	/** Whether no provider was asked for it. */
-	fromCache: boolean;
-}
-/** How a provider does. */
-export interface LlmProviderStatistics {
-	/** How often it was asked, and how often it failed. */
-	calls: number;
-	errors: number;
-	/** Failures in a row until now. */
-	consecutiveErrors: number;
-	/** `'open'`: it is not asked. */
-	state: BreakerState;
-	/** Of what it has answered, failures included, in milliseconds; 0 before the first call. */
-	latency: {
-		mean: number;
-		p50: number;
-		p95: number;
-		p99: number;
-	};
-}
-/** How a router does. */
-export interface LlmRouterStatistics {
-	/** Calls of {@link LlmRouter.generate} that were answered. */
-	calls: number;
-	/** Those of them that no provider was asked for. */
-	hits: number;
-	/** The share of them, 0–1; 0 before the first call. */
-	apiCallReduction: number;
-	/** Calls that no provider could answer, or that were ended before. */
-	failures: number;
-	providers: Record<string, LlmProviderStatistics>;
-}
-/**
- * Asks one of several language models, the next one where one fails, and none where the answer is known. A provider that
- * fails five times in a row is left alone for 30 seconds. What many ask at the same time is asked once.
- */
-export declare class LlmRouter implements AsyncDisposable {
-	#private;
-	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
-	constructor(options: LlmRouterOptions);
-	/**
-	 * Has the first provider that can answer a prompt.
-	 * @throws `EmbeddingError` `BACKEND_UNAVAILABLE` where all have failed, or are left alone at the moment: what each
-	 * has said is in the message and in `details.providers`. `ABORTED`, `TIMED_OUT`, `CLOSED`; `INVALID_ARGUMENT` for a method
-	 * that none has.
-	 */
-	generate(prompt: string, options?: LlmGenerateOptions): Promise<LlmResult>;
-	/** How it does. Every number is measured. */
-	getStatistics(): LlmRouterStatistics;
-	/** Closes a cache of its own. What providers need is theirs to close. */
-	close(): Promise<void>;
-	/** The same as {@link close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
 
 export {
 	CallProfile,

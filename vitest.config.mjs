@@ -5,6 +5,7 @@ import { defineConfig } from 'vitest/config';
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const alias = {
   'embedcore/ai-sdk': here('./dist/interfaces/ai-sdk.js'),
+  'embedcore/coherence': here('./dist/coherence/index.js'),
   'embedcore/llm': here('./dist/llm/index.js'),
   'embedcore/parallel': here('./dist/parallel/index.js'),
   'embedcore/server': here('./dist/interfaces/server.js'),

@@ -23,6 +23,7 @@ import {
   type GeneratorOptions,
 } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
+import { CoherenceEngine, coherenceMetrics } from 'embedcore/coherence';
 import { BatchFileProcessor, batchProcess, parallelMap, ParallelProcessor, ParallelValidator, RealtimeEvaluator } from 'embedcore/parallel';
 import { EmbeddingServer, serve } from 'embedcore/server';
 import ts from 'typescript';
@@ -47,6 +48,7 @@ const server = new EmbeddingServer({ port: 0 });
 const pool = new ParallelProcessor({ monitor: false });
 const files = new BatchFileProcessor({ monitor: false, root: folder });
 const evaluate = () => ({ score: 1 });
+const coherence = new CoherenceEngine({ monitor: false, evaluate: () => [1] });
 const evaluator = new RealtimeEvaluator({ evaluate, monitor: false, outputDirectory: join(folder, 'evaluation') });
 
 beforeAll(async () => {
@@ -55,7 +57,7 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([generator, cache, results, dashboard, index, server, pool, evaluator].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
   processor.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -190,6 +192,13 @@ const PLACES: Record<string, Place> = {
   'new RealtimeEvaluator()': { type: 'RealtimeEvaluatorOptions', give: (options) => new RealtimeEvaluator(options).close(), also: { evaluate } },
   'evaluateBatch()': { type: 'EvaluateOptions', give: (options) => evaluator.evaluateBatch([1], options) },
 
+  'coherenceMetrics()': { type: 'CoherenceMetricsOptions', give: (options) => coherenceMetrics([[[1]]], options) },
+  'new CoherenceEngine()': { type: 'CoherenceEngineOptions', give: (options) => new CoherenceEngine(options).close() },
+  'thresholds of an engine': { type: 'RiskThresholds', give: (thresholds) => new CoherenceEngine({ thresholds }).close(), within: 'thresholds' },
+  'generateCandidates()': { type: 'GenerateOptions', give: (options) => coherence.generateCandidates('x', () => 'y', options) },
+  'unrollTrajectories()': { type: 'CoherenceCallOptions', give: (options) => coherence.unrollTrajectories(['x'], 'x', () => 'y', options) },
+  'selectBestCandidate()': { type: 'CoherenceCallOptions', give: (options) => coherence.selectBestCandidate(['x'], 'x', () => 'y', options) },
+
   'new EmbeddingServer()': { type: 'EmbeddingServerOptions', give: (options) => new EmbeddingServer(options) },
   'serve() of a server': { type: 'EmbeddingServerOptions', give: async (options) => (await serve(options)).close(), also: { port: 0, generator: bert } },
   'generator of a server': { type: 'GeneratorOptions', give: (options) => new EmbeddingServer({ generator: options }), within: 'generator' },
@@ -212,7 +221,7 @@ const PLACES: Record<string, Place> = {
 
 /** Names of the options of each interface, as the declarations have them. */
 const documented = (() => {
-  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts', 'parallel.d.ts'].map((file) => join(root, file));
+  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts', 'parallel.d.ts', 'coherence.d.ts'].map((file) => join(root, file));
   const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, noEmit: true, types: ['node'], paths: { embedcore: [files[0]!] } });
   const checker = program.getTypeChecker();
   const types = new Map<string, ts.Type>();

@@ -16,6 +16,7 @@ const ENTRIES = {
   'interfaces/langchain': ['langchain.d.ts', 'langchain.d.mts'],
   'interfaces/ai-sdk': ['ai-sdk.d.ts'],
   'interfaces/server': ['server.d.ts'],
+  'coherence/index': ['coherence.d.ts'],
   'parallel/index': ['parallel.d.ts'],
   'llm/index': ['llm.d.ts'],
 };
@@ -67,6 +68,7 @@ function layOut(index) {
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\n');
+  write('lib/results/prompt-vectors.d.ts', 'export declare class PromptVectors { constructor(...given: any[]); of(text: string): any }\n');
   write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
   write('lib/call/errors.d.ts', `export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from 'embedcore';
 export declare const messageOf: (thrown: unknown) => string;

@@ -15,6 +15,8 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
+//! [`coherence`] measures answers by scores of their steps, and needs nothing of the above.
+//!
 //! What [`server`] reads comes in over HTTP, and what it writes goes out; what [`files`] reads and writes lies on disk.
 //!
 //! [`generator`] conducts and is the only module that names every stage; stages do not name each other. Below them lie
@@ -29,6 +31,7 @@ pub mod batch;
 mod binding;
 pub mod cache;
 pub mod cancel;
+pub mod coherence;
 pub mod embedding;
 pub mod error;
 pub mod files;

@@ -269,7 +269,8 @@ export class LlmRouter implements AsyncDisposable {
   }
 }
 
-function textIn(answer: unknown): string | undefined {
+/** The text of an answer, where it is one. */
+export function textIn(answer: unknown): string | undefined {
   if (typeof answer === 'string') return answer;
   const { response, text } = (answer ?? {}) as { response?: unknown; text?: unknown };
   return [response, text].find((one): one is string => typeof one === 'string');

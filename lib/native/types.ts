@@ -319,6 +319,7 @@ export interface Addon {
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   writeItems(items: NativeItems): Buffer;
   writeManyItems(items: NativeItems): Promise<Buffer>;
+  coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
   setDirectories(addon: string, builtinModel: string): void;
   closeRuntime(): void;

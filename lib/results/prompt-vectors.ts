@@ -49,10 +49,12 @@ export class PromptVectors {
   readonly #embed: SemanticEmbedder;
   readonly #model: string;
   readonly #latest = new Map<string, Promise<Float32Array>>();
+  readonly #name: string;
 
-  constructor({ embed, threshold = 0.5, limit = 10, model = '' }: SemanticOptions) {
+  /** `name`: the option that `embed` is given as. */
+  constructor({ embed, threshold = 0.5, limit = 10, model = '' }: SemanticOptions, name = 'semantic.embed') {
     const wrong = (option: string, reason: string) => refused(`semantic.${option}`, reason);
-    if (typeof embed !== 'function' && !isGenerator(embed)) throw wrong('embed', `${show(embed)} is neither a function nor a generator`);
+    if (typeof embed !== 'function' && !isGenerator(embed, name)) throw refused(name, `${show(embed)} is neither a function nor a generator`);
     if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);
     if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw wrong('limit', `${show(limit)} is not a whole number from 1 to 1000`);
     if (typeof model !== 'string') throw wrong('model', `${show(model)} is not a string`);
@@ -60,6 +62,7 @@ export class PromptVectors {
     this.threshold = threshold;
     this.limit = limit;
     this.#model = model;
+    this.#name = name;
   }
 
   /** The vector of a prompt, and what made it. */
@@ -78,14 +81,14 @@ export class PromptVectors {
       if (embed.isReady() && embed.getModelInfo().fingerprint === model) return { vector, model };
       this.#latest.delete(name);
     }
-    throw new EmbeddingError('BACKEND_UNAVAILABLE', 'semantic.embed loads one model after the other, and none of them made the vector', { retryable: true });
+    throw new EmbeddingError('BACKEND_UNAVAILABLE', `${this.#name} loads one model after the other, and none of them made the vector`, { retryable: true });
   }
 
   /** A vector that was made before; else it is made. `name` is of the prompt and of what makes it. */
   #remembered(name: string, make: () => SemanticVectors | Promise<SemanticVectors>): Promise<Float32Array> {
     let made = this.#latest.get(name);
     if (!made) {
-      made = firstOf(make);
+      made = firstOf(make, `${this.#name}'s first vector`);
       this.#latest.set(name, made);
       // A failure is not kept: the next one may succeed.
       made.catch(() => this.#latest.delete(name));
@@ -95,17 +98,17 @@ export class PromptVectors {
   }
 }
 
-async function firstOf(make: () => SemanticVectors | Promise<SemanticVectors>): Promise<Float32Array> {
+async function firstOf(make: () => SemanticVectors | Promise<SemanticVectors>, name: string): Promise<Float32Array> {
   return follow(make(), (vectors) => {
     const { row } = (vectors ?? {}) as { row?: (i: number) => Float32Array };
     const first = row ? row.call(vectors, 0) : (vectors as readonly unknown[] | undefined)?.[0];
-    const vector = finiteVector(first, "semantic.embed's first vector");
-    if (vector.every((value) => value === 0)) throw invalid("semantic.embed's first vector has no direction: all its values are 0");
+    const vector = finiteVector(first, name);
+    if (vector.every((value) => value === 0)) throw invalid(`${name} has no direction: all its values are 0`);
     return vector;
   });
 }
 
-function isGenerator(embed: unknown): embed is Exclude<SemanticEmbedder, (...args: never[]) => unknown> {
+function isGenerator(embed: unknown, name: string): embed is Exclude<SemanticEmbedder, (...args: never[]) => unknown> {
   if (typeof embed !== 'object' || embed === null) return false;
-  return (['embed', 'getModelInfo'] as const).every((name) => typeof read(embed, name, `semantic.embed.${name}`) === 'function');
+  return (['embed', 'getModelInfo'] as const).every((method) => typeof read(embed, method, `${name}.${method}`) === 'function');
 }

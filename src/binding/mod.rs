@@ -6,6 +6,7 @@
 mod answer;
 mod batch;
 mod cache;
+mod coherence;
 mod files;
 mod generator;
 mod index;

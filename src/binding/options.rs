@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use crate::batch::optimizer::OptimizerOptions;
 use crate::batch::sizing::BatchSizer;
 use crate::cache::{CacheOptions, Precision};
+use crate::coherence::{CoherenceOptions, ShrinkageTarget};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDir};
@@ -123,6 +124,31 @@ pub(super) fn metrics(options: &Map<String, Value>) -> Result<MetricsOptions> {
     Ok(MetricsOptions {
         max_cycles: read.count("maxCycles", 1_000_000)?.map_or(default.max_cycles, |count| count as usize),
         persist_path: read.string("persistPath")?.map(Into::into),
+    })
+}
+
+/// Parses how trajectories are measured.
+pub(super) fn coherence(options: &Map<String, Value>) -> Result<CoherenceOptions> {
+    let read = Reader::new("", options);
+    let default = CoherenceOptions::default();
+    let targets = [("identity", ShrinkageTarget::Identity), ("scaled", ShrinkageTarget::Scaled)];
+    let mut weights = default.weights;
+    match read.get("weights") {
+        None => {}
+        Some(Value::Array(given)) if given.len() == weights.len() => {
+            for (at, (into, value)) in weights.iter_mut().zip(given).enumerate() {
+                match value.as_f64() {
+                    Some(weight) if weight >= 0.0 => *into = weight,
+                    _ => return read.wrong(&format!("weights[{at}]"), value, "a number from 0"),
+                }
+            }
+        }
+        Some(other) => return read.wrong("weights", other, "an array of five numbers, for EVB, CR, TS, ES and PD"),
+    }
+    Ok(CoherenceOptions {
+        shrinkage: read.number("shrinkage", 0.0, 1.0)?.unwrap_or(default.shrinkage),
+        target: read.one_of("shrinkageTarget", &targets)?.unwrap_or(default.target),
+        weights,
     })
 }
 
