@@ -279,6 +279,64 @@ export interface EmbeddingResult {
 	/** Why there is no vector; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
+/** A Redis or Valkey server that the caches of many machines share: {@link CacheOptions.shared}. */
+export interface SharedOptions {
+	/**
+	 * The server: `redis://host:6379`, or `rediss://host:6380` with TLS, whose certificate must be one that this machine trusts
+	 * (or the file in the environment's `SSL_CERT_FILE`). With a user, a password and a database, as in
+	 * `redis://user:password@host:6379/2`; `?protocol=resp3` speaks the third version of the protocol. Redis from 6 on, or
+	 * Valkey. Of a cluster, any of its servers.
+	 */
+	url: string | URL;
+	/** What the names of all keys on the server begin with. Default `'embedcore:'`. Without braces in a cluster. */
+	keyPrefix?: string | undefined;
+	/**
+	 * How long the server keeps an entry at most, in seconds; 0: as long as the entry lives. Default 0. When its memory is full,
+	 * the server evicts by its own `maxmemory-policy`.
+	 */
+	ttlSeconds?: number | undefined;
+	/** How long connecting may take, in milliseconds. Nobody's call waits for that longer than for an answer. Default 2000. */
+	connectTimeoutMs?: number | undefined;
+	/**
+	 * How long an answer may take, in milliseconds; then what was asked for is a miss, and the server is not asked again for 30
+	 * seconds. Default 500.
+	 */
+	commandTimeoutMs?: number | undefined;
+	/** Whether the server is one of a Redis Cluster. Default `false`. */
+	cluster?: boolean | undefined;
+}
+/** How the shared tier does, as one cache sees it. */
+export interface SharedStats {
+	/**
+	 * `'ready'`: the server is asked. `'open'`: it did not answer, and is not asked until it does in the background.
+	 * `'connecting'`: nobody knows yet.
+	 */
+	state: "connecting" | "ready" | "open";
+	/** Lookups that it answered. */
+	hits: number;
+	/** Lookups of what neither memory nor the file had that it did not answer, for whatever reason. */
+	misses: number;
+	/** Of these, those that it was not asked, or in vain. */
+	skipped: number;
+	/** Of these, those whose value was not what was written: damaged, or another program's. */
+	damaged: number;
+	/** Connections that failed, and commands that were refused. */
+	errors: number;
+	/** Of the failures, those that somebody waited for. */
+	timeouts: number;
+	/** Entries that wait to be written. */
+	queued: number;
+	/** Entries that it took. */
+	writes: number;
+	/** Entries that it did not take, or that found no place in the queue. */
+	dropped: number;
+	/** How long the latest round trips took: half, 95 and 99 of a hundred took no longer. 0 before the first. */
+	latencyMs: {
+		p50: number;
+		p95: number;
+		p99: number;
+	};
+}
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
 	/** Most entries in memory. Default 1000. */
@@ -311,13 +369,23 @@ export interface CacheOptions {
 	 * and evicts nothing: a `rejected` event tells. Default: no limit.
 	 */
 	maxDiskMB?: number | undefined;
-	/** Keeps entries of different uses of one file apart. */
+	/**
+	 * A server that many machines share: what neither memory nor the file has is asked there, many keys in one round trip, and
+	 * what is set is written there behind the call. Trouble with it never fails a call: see docs/distributed.md. Default: none.
+	 */
+	shared?: SharedOptions | undefined;
+	/**
+	 * `'cluster'`: of all machines that share the server, one computes what none of them has, as far as it can be asked; the
+	 * others wait for it. Default `'process'`: so it is in one process, and with `persistPath` among those of one machine.
+	 */
+	singleFlight?: "process" | "cluster" | undefined;
+	/** Keeps entries of different uses of one file, or one server, apart. */
 	namespace?: string | undefined;
 	/** Keeps vectors of different models apart. */
 	model?: string | undefined;
 	/** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
 	vectorPrecision?: "f32" | "f16" | undefined;
-	/** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+	/** Told of lookups, validations and evictions, of trouble with the file or the server, and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
 	logger?: Logger | undefined;
 }
 /** Options of {@link IntelligentEmbeddingCache.findSimilar}. */
@@ -369,6 +437,7 @@ export interface CacheStats {
 	};
 	memoryHits: number;
 	diskHits: number;
+	sharedHits: number;
 	/** Of `currentSizeBytes`, what vectors and metadata take. */
 	payloadBytes: number;
 	/** The file; `null` without `persistPath`. */
@@ -389,6 +458,8 @@ export interface CacheStats {
 		damaged: number;
 		errors: number;
 	} | null;
+	/** The server; `null` without `shared`. */
+	shared: SharedStats | null;
 }
 /** One recent call. */
 export interface CacheSample {
@@ -454,6 +525,17 @@ export type CacheEvent = {
 	path: string;
 	movedTo: string;
 	reason: string;
+} | {
+	type: "shared-failed";
+	server: string;
+	reason: string;
+} | {
+	type: "shared-restored";
+	server: string;
+} | {
+	type: "shared-damaged";
+	server: string;
+	values: number;
 } | {
 	type: "rejected";
 	entries: number;
@@ -2293,7 +2375,17 @@ export interface InferenceCacheOptions {
 	 * and evicts nothing: a `rejected` event tells. Default: no limit.
 	 */
 	maxDiskMB?: number | undefined;
-	/** Keeps different uses of one file apart. */
+	/**
+	 * A server that many machines share: what neither memory nor the file has is asked there, many keys in one round trip, and
+	 * what is set is written there behind the call. Trouble with it never fails a call: see docs/distributed.md. Default: none.
+	 */
+	shared?: SharedOptions | undefined;
+	/**
+	 * `'cluster'`: of all machines that share the server, one computes what none of them has, as far as it can be asked; the
+	 * others wait for it. Default `'process'`: so it is in one process, and with `persistPath` among those of one machine.
+	 */
+	singleFlight?: "process" | "cluster" | undefined;
+	/** Keeps different uses of one file, or one server, apart. */
 	namespace?: string | undefined;
 	/** Finds results of prompts that mean the same. Default: only of the same content. */
 	semantic?: SemanticOptions | undefined;
@@ -2406,9 +2498,10 @@ export interface InferenceTypeStats {
 }
 /** How the cache does, since it was made. Every number is measured. */
 export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" | "bytes"> {
-	/** Hits that were answered from memory, and from disk; the rest are near ones. */
+	/** Hits that were answered from memory, from disk, and from the server; the rest are near ones. */
 	memoryHits: number;
 	diskHits: number;
+	sharedHits: number;
 	/** Entries in memory: results, and prompts that can be found by their meaning. */
 	currentEntries: number;
 	/** Bytes that they take, bookkeeping included. */
@@ -2439,6 +2532,8 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, "entries" 
 		damaged: number;
 		errors: number;
 	} | null;
+	/** The server; `null` without `shared`. */
+	shared: SharedStats | null;
 	/** The numbers of each type that was ever looked up or set, or that memory holds. */
 	byType: Record<string, InferenceTypeStats>;
 }

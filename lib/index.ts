@@ -14,6 +14,7 @@ export type {
 export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache/embedding-cache';
 export type { CacheOptions, SimilarOptions } from './cache/options';
 export type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheSample, CacheStats } from './cache/report';
+export type { SharedOptions, SharedStats } from './cache/shared';
 export type { CachedEmbedding, CachedResult, CacheEntry, CacheEntryOptions, CacheLookup, CacheMatrix, SimilarEntry } from './cache/values';
 export { PerformanceDashboard } from './dashboard/dashboard';
 export type {

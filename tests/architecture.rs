@@ -69,7 +69,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 12] = [
+const ONLY_IN: [(&str, &[&str]); 14] = [
     ("ort::", &["model/onnx.rs"]),
     (
         "napi",
@@ -110,8 +110,19 @@ const ONLY_IN: [(&str, &[&str]); 12] = [
         &["index/outline/mod.rs", "index/outline/declared.rs", "index/outline/language.rs", "index/outline/leading.rs"],
     ),
     ("encoding_rs::", &["index/tree/text.rs"]),
+    (
+        "redis::",
+        &[
+            "cache/shared/leases.rs",
+            "cache/shared/link.rs",
+            "cache/shared/mod.rs",
+            "cache/shared/wire.rs",
+            "cache/shared/worker.rs",
+        ],
+    ),
+    ("rustls::", &["cache/shared/wire.rs"]),
     ("ureq::", &["model/http.rs"]),
-    ("rustls_native_certs", &["model/http.rs"]),
+    ("rustls_native_certs", &["cache/shared/wire.rs", "model/http.rs"]),
     ("std::thread", &["cache/disk/mod.rs", "cache/store/file.rs", "host/mod.rs", "host/threads.rs"]),
     ("sysinfo::", &["host/machine.rs"]),
     (

@@ -3,6 +3,7 @@
 import type { Logger } from '../call/logger';
 import { optionReader } from '../call/options';
 import { pathNow } from '../call/paths';
+import { readShared, type SharedOptions } from './shared';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
 export interface CacheOptions {
@@ -36,13 +37,23 @@ export interface CacheOptions {
    * and evicts nothing: a `rejected` event tells. Default: no limit.
    */
   maxDiskMB?: number | undefined;
-  /** Keeps entries of different uses of one file apart. */
+  /**
+   * A server that many machines share: what neither memory nor the file has is asked there, many keys in one round trip, and
+   * what is set is written there behind the call. Trouble with it never fails a call: see docs/distributed.md. Default: none.
+   */
+  shared?: SharedOptions | undefined;
+  /**
+   * `'cluster'`: of all machines that share the server, one computes what none of them has, as far as it can be asked; the
+   * others wait for it. Default `'process'`: so it is in one process, and with `persistPath` among those of one machine.
+   */
+  singleFlight?: 'process' | 'cluster' | undefined;
+  /** Keeps entries of different uses of one file, or one server, apart. */
   namespace?: string | undefined;
   /** Keeps vectors of different models apart. */
   model?: string | undefined;
   /** How values are stored. `'f16'` takes half the space, with a relative error up to 2⁻¹¹. Default `'f32'`. */
   vectorPrecision?: 'f32' | 'f16' | undefined;
-  /** Told of lookups, validations and evictions, of trouble with the file and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
+  /** Told of lookups, validations and evictions, of trouble with the file or the server, and of a low hit ratio: `console`, for example. Default: nobody; nothing is printed. */
   logger?: Logger | undefined;
 }
 
@@ -65,6 +76,8 @@ export const readCache = optionReader<CacheOptions>({
   hitRatioThreshold: true,
   persistPath: pathNow,
   maxDiskMB: true,
+  shared: readShared,
+  singleFlight: true,
   namespace: true,
   model: true,
   vectorPrecision: true,

@@ -1,5 +1,7 @@
 // What a cache tells about itself.
 
+import type { SharedStats } from './shared';
+
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
   /** Entries that were looked up: `hits + misses`. */
@@ -32,6 +34,7 @@ export interface CacheStats {
   missCauses: { absent: number; expired: number; changed: number; damaged: number };
   memoryHits: number;
   diskHits: number;
+  sharedHits: number;
   /** Of `currentSizeBytes`, what vectors and metadata take. */
   payloadBytes: number;
   /** The file; `null` without `persistPath`. */
@@ -52,6 +55,8 @@ export interface CacheStats {
     damaged: number;
     errors: number;
   } | null;
+  /** The server; `null` without `shared`. */
+  shared: SharedStats | null;
 }
 
 /** One recent call. */
@@ -99,6 +104,9 @@ export type CacheEvent =
   | { type: 'storage-restored'; path: string }
   | { type: 'storage-refused'; path: string; reason: string }
   | { type: 'file-set-aside'; path: string; movedTo: string; reason: string }
+  | { type: 'shared-failed'; server: string; reason: string }
+  | { type: 'shared-restored'; server: string }
+  | { type: 'shared-damaged'; server: string; values: number }
   | { type: 'rejected'; entries: number; reason: string };
 
 /** An event for a person. */
@@ -120,6 +128,12 @@ export function textOf(event: CacheEvent): string {
       return `The cache works without its file ${event.path}: ${event.reason}`;
     case 'file-set-aside':
       return `The cache's file ${event.path} was moved to ${event.movedTo} and replaced: ${event.reason}`;
+    case 'shared-failed':
+      return `The cache works without the server ${event.server} for a while: ${event.reason}`;
+    case 'shared-restored':
+      return `The cache's server ${event.server} is in use again`;
+    case 'shared-damaged':
+      return `${event.values} values on the cache's server ${event.server} are not what was written; they will be computed anew`;
     case 'rejected':
       return `${event.entries === 1 ? 'An entry was' : `${event.entries} entries were`} not kept by the cache: ${event.reason}`;
   }

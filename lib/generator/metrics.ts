@@ -290,8 +290,10 @@ const NO_CACHE: CacheStats = {
   missCauses: { absent: 0, expired: 0, changed: 0, damaged: 0 },
   memoryHits: 0,
   diskHits: 0,
+  sharedHits: 0,
   payloadBytes: 0,
   disk: null,
+  shared: null,
 };
 
 function cacheMetricsOf(cache: CachePerformanceMetrics | undefined): CacheMetrics {

@@ -4,7 +4,7 @@ import { show } from '../call/input';
 import { nearest } from '../call/options';
 import { pathNow } from '../call/paths';
 import type { HttpClientOptions } from '../http/client';
-import type { BatchOptimizerOptions, CacheOptions, GeneratorOptions, InferenceCacheOptions, MemoryProcessorOptions, RemoteOptions } from '../index';
+import type { BatchOptimizerOptions, CacheOptions, GeneratorOptions, InferenceCacheOptions, MemoryProcessorOptions, RemoteOptions, SharedOptions } from '../index';
 import { JsonFault, parseJsonc } from './jsonc';
 import type { OllamaClientOptions } from './ollama';
 import type { OllamaSettings } from './ollama-options';
@@ -150,9 +150,19 @@ const INFERENCE: Kinds<OllamaSettings> = {
   ttlSeconds: number, timeoutMs: number,
 };
 
+/** What may be a key is in no message. */
+const secret: Kind = (value, path) => {
+  if (isString(value)) return value;
+  throw wrong(path, 'it is not a string');
+};
+
+const SHARED: Kinds<SharedOptions> = {
+  url: secret, keyPrefix: string, ttlSeconds: number, connectTimeoutMs: number, commandTimeoutMs: number, cluster: boolean,
+};
+
 const CACHING: Kinds<InferenceCacheOptions, 'monitor' | 'logger' | 'semantic'> = {
   maxEntries: number, maxMemoryMB: number, ttlSeconds: number, ttlSecondsByType: table(number), maxValueMB: number, maintenanceInterval: number, persistPath: string,
-  maxDiskMB: number, namespace: string,
+  maxDiskMB: number, namespace: string, shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
 };
 
 const NETWORKING: Kinds<HttpClientOptions> = {
@@ -171,6 +181,7 @@ const WORKERS: Kinds<WorkerSettings> = {
 const CACHE: Kinds<CacheOptions, 'logger'> = {
   maxEntries: number, maxMemoryMB: number, maxSizeBytes: number, ttlSeconds: number, ttlMs: number, enableContentValidation: boolean, maintenanceInterval: number,
   hitRatioThreshold: number, persistPath: string, maxDiskMB: number, namespace: string, model: string, vectorPrecision: oneOf('f32', 'f16'),
+  shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
 };
 
 const BATCH: Kinds<BatchOptimizerOptions> = {
@@ -186,12 +197,6 @@ const MEMORY: Kinds<MemoryProcessorOptions> = {
 };
 
 const partOrFalse = (kind: Kind): Kind => (value, path) => (value === false ? value : kind(value, path));
-
-/** What may be a key is in no message. */
-const secret: Kind = (value, path) => {
-  if (isString(value)) return value;
-  throw wrong(path, 'it is not a string');
-};
 
 const REMOTE: Kinds<RemoteOptions> = {
   kind: oneOf('ollama', 'openai', 'tei'), url: secret, model: string, apiKey: secret, headers: table(secret), dimensions: number, maxBatchItems: number,

@@ -1,5 +1,6 @@
 // The options of a cache of results, and how they are read.
 
+import { readShared, type SharedOptions } from '../cache/shared';
 import type { Logger } from '../call/logger';
 import { optionReader, read, record } from '../call/options';
 import { pathNow } from '../call/paths';
@@ -32,7 +33,17 @@ export interface InferenceCacheOptions {
    * and evicts nothing: a `rejected` event tells. Default: no limit.
    */
   maxDiskMB?: number | undefined;
-  /** Keeps different uses of one file apart. */
+  /**
+   * A server that many machines share: what neither memory nor the file has is asked there, many keys in one round trip, and
+   * what is set is written there behind the call. Trouble with it never fails a call: see docs/distributed.md. Default: none.
+   */
+  shared?: SharedOptions | undefined;
+  /**
+   * `'cluster'`: of all machines that share the server, one computes what none of them has, as far as it can be asked; the
+   * others wait for it. Default `'process'`: so it is in one process, and with `persistPath` among those of one machine.
+   */
+  singleFlight?: 'process' | 'cluster' | undefined;
+  /** Keeps different uses of one file, or one server, apart. */
   namespace?: string | undefined;
   /** Finds results of prompts that mean the same. Default: only of the same content. */
   semantic?: SemanticOptions | undefined;
@@ -61,6 +72,8 @@ export const readOptions = optionReader<InferenceCacheOptions>({
   maintenanceInterval: true,
   persistPath: pathNow,
   maxDiskMB: true,
+  shared: readShared,
+  singleFlight: true,
   namespace: true,
   semantic: readSemantic,
   monitor: true,

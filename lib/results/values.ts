@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 
 import type { CacheEvent } from '../cache/report';
+import type { SharedStats } from '../cache/shared';
 import { invalid, show } from '../call/input';
 import { optionReader, untouched, type Given, type Names } from '../call/options';
 import type { NativeStored } from '../native/types';
@@ -106,9 +107,10 @@ export interface InferenceTypeStats {
 
 /** How the cache does, since it was made. Every number is measured. */
 export interface InferenceCacheStats extends Omit<InferenceTypeStats, 'entries' | 'bytes'> {
-  /** Hits that were answered from memory, and from disk; the rest are near ones. */
+  /** Hits that were answered from memory, from disk, and from the server; the rest are near ones. */
   memoryHits: number;
   diskHits: number;
+  sharedHits: number;
   /** Entries in memory: results, and prompts that can be found by their meaning. */
   currentEntries: number;
   /** Bytes that they take, bookkeeping included. */
@@ -134,6 +136,8 @@ export interface InferenceCacheStats extends Omit<InferenceTypeStats, 'entries' 
     damaged: number;
     errors: number;
   } | null;
+  /** The server; `null` without `shared`. */
+  shared: SharedStats | null;
   /** The numbers of each type that was ever looked up or set, or that memory holds. */
   byType: Record<string, InferenceTypeStats>;
 }

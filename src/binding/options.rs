@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::batch::optimizer::OptimizerOptions;
 use crate::batch::sizing::BatchSizer;
-use crate::cache::{CacheOptions, Precision};
+use crate::cache::{CacheOptions, Precision, SharedOptions, Target};
 use crate::coherence::{CoherenceOptions, ShrinkageTarget};
 use crate::embedding::InputType;
 use crate::error::{Error, Result};
@@ -351,6 +351,7 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
         precision: read.one_of("vectorPrecision", &precisions)?.unwrap_or_default(),
         path,
         max_disk_bytes: from_mb(read.number("maxDiskMB", 1.0, MOST as f64)?),
+        shared: shared(&read)?,
         validate_content: read.boolean("enableContentValidation")?.unwrap_or(default.validate_content),
         // 2^31 - 1 ms is the longest timer of Node.js.
         maintenance_interval: read
@@ -366,6 +367,74 @@ pub(super) fn cache(options: &Map<String, Value>) -> Result<(CacheOptions, Strin
     let model = read.string("model")?.unwrap_or_default();
     Ok((parsed, namespace, model))
 }
+
+/// Longest prefix of keys: each of them has it.
+const LONGEST_PREFIX: usize = 512;
+
+/// Parses what is said about the shared tier. `lib/cache/shared.ts` has taken the URL apart.
+fn shared(read: &Reader) -> Result<Option<SharedOptions>> {
+    let leases = read.one_of("singleFlight", &[("process", false), ("cluster", true)])?.unwrap_or_default();
+    let given = match read.get("shared") {
+        None if leases => {
+            return Err(Error::config(
+                "singleFlight",
+                "'cluster' needs a server that has the leases: give `shared`, too",
+            ));
+        }
+        None => return Ok(None),
+        Some(Value::Object(given)) => given,
+        Some(other) => return read.wrong("shared", other, "an object such as { url: 'redis://localhost:6379' }"),
+    };
+    let inner = Reader::new("shared.", given);
+    let Some(Value::Object(server)) = inner.get("url") else {
+        return Err(Error::config("shared.url", "it is missing: give one such as 'redis://localhost:6379'"));
+    };
+    let part = Reader::new("shared.url: ", server);
+    // Taken as they are, and never shown.
+    let secret = |name| server.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+    let cluster = inner.boolean("cluster")?.unwrap_or_default();
+    let target = Target {
+        host: part.string("host")?.unwrap_or_default(),
+        port: part.count("port", u16::MAX.into())?.unwrap_or(6379) as u16,
+        tls: part.boolean("tls")?.unwrap_or_default(),
+        user: secret("user"),
+        password: secret("password"),
+        database: part.whole("database", 0, 1 << 20)?.unwrap_or_default() as u32,
+        resp3: part.boolean("resp3")?.unwrap_or_default(),
+        cluster,
+    };
+    if cluster && target.database > 0 {
+        return Err(Error::config("shared.url", "a cluster has database 0 only"));
+    }
+    let default = SharedOptions::new(target);
+    let parsed = SharedOptions {
+        key_prefix: inner.string("keyPrefix")?.unwrap_or(default.key_prefix),
+        ttl: inner
+            .number("ttlSeconds", 0.0, LONGEST_MS / 1e3)?
+            .filter(|seconds| *seconds > 0.0)
+            .map(Duration::from_secs_f64),
+        connect_timeout: inner
+            .count("connectTimeoutMs", LONGEST_WAIT_MS)?
+            .map_or(default.connect_timeout, Duration::from_millis),
+        command_timeout: inner
+            .count("commandTimeoutMs", LONGEST_WAIT_MS)?
+            .map_or(default.command_timeout, Duration::from_millis),
+        target: default.target,
+        leases,
+    };
+    let prefix = &parsed.key_prefix;
+    if prefix.len() > LONGEST_PREFIX {
+        return Err(Error::config("shared.keyPrefix", format!("it is longer than {LONGEST_PREFIX} bytes")));
+    }
+    if cluster && prefix.contains(['{', '}']) {
+        let reason = "in a cluster, braces have a server of its own hold every key: leave them out";
+        return Err(Error::config("shared.keyPrefix", format!("{prefix:?} has braces; {reason}")));
+    }
+    Ok(Some(parsed))
+}
+
+/// Longest that anything waits for a server: the longest timer of Node.js.
+const LONGEST_WAIT_MS: u64 = (1 << 31) - 1;
 
 /// Parses a result cache's options.
 pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
@@ -403,6 +472,7 @@ pub(super) fn results(options: &Map<String, Value>) -> Result<ResultsOptions> {
                 .map_or(default.cache.max_bytes, |mb| from_mb(mb) as usize),
             path: read.string("persistPath")?.map(Into::into),
             max_disk_bytes: read.number("maxDiskMB", 1.0, MOST as f64)?.map(from_mb),
+            shared: shared(&read)?,
             // 2^31 - 1 ms is the longest timer of Node.js.
             maintenance_interval: read
                 .count("maintenanceInterval", (1 << 31) - 1)?

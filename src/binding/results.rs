@@ -270,7 +270,7 @@ impl NativeResults {
         prompt: NativePrompt,
     ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
         let (key, prompt) = (to_key(&key)?, OwnedPrompt::of(prompt)?);
-        if !self.inner.is_shared() {
+        if !self.inner.may_wait() {
             return self.inner.attach(key, &prompt.borrowed()).map(Either::A).map_err(to_js);
         }
         let inner = Arc::clone(&self.inner);
@@ -372,6 +372,7 @@ impl NativeResults {
         let more = json!({
             "memoryHits": stats.memory_hits,
             "diskHits": stats.disk_hits,
+            "sharedHits": stats.shared_hits,
             "currentEntries": cache.entries,
             "currentSizeBytes": cache.bytes,
             "maxEntries": cache.max_entries,
@@ -381,6 +382,7 @@ impl NativeResults {
             "evictionCauses": super::cache::eviction_causes(cache),
             "rejected": cache.rejected,
             "disk": cache.disk.as_ref().map(super::cache::disk),
+            "shared": cache.shared.as_ref().map(super::cache::shared),
             "byType": by_type,
         });
         for gone in ["entries", "bytes"] {
@@ -396,7 +398,7 @@ impl NativeResults {
         env: &'env Env,
         work: impl FnOnce(&Results) -> T + Send + 'static,
     ) -> Result<Either<T, PromiseRaw<'env, T>>> {
-        if !self.inner.is_shared() {
+        if !self.inner.may_wait() {
             return Ok(Either::A(work(&self.inner)));
         }
         let inner = Arc::clone(&self.inner);

@@ -145,6 +145,8 @@ pub struct Draft<'a> {
     pub kind: &'a str,
     /// How long it is an answer; `None` takes the cache's default.
     pub ttl: Option<Duration>,
+    /// Whether all values that its key ever has are the same: nothing older has to be kept from answering for it.
+    pub fixed: bool,
 }
 
 impl Draft<'_> {

@@ -1,14 +1,15 @@
-//! Lookups: memory first, then the disk for what memory does not have.
+//! Lookups: memory first, then the disk for what memory does not have, then the server for what that does not have either.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use super::EmbeddingCache;
 use super::disk::{Asked, OnDisk, Purpose};
 use super::entry::Entry;
 use super::key_hash::Probe;
 use super::memory::{Found, Now, Place};
 use super::report::{EvictionCause, MissCause};
+use super::shared::Shared;
+use super::{EmbeddingCache, lock};
 
 /// Lookups whose way to the main memory is shared. See [`Memory::get_some`](super::memory::Memory::get_some).
 const TOGETHER: usize = 64;
@@ -25,15 +26,17 @@ pub struct Recalling {
 pub enum Recall {
     /// All of it: an answer or `None` for each probe.
     Done(Vec<Option<Arc<Entry>>>),
-    /// The disk must be asked: [`EmbeddingCache::settle`] does, and blocks.
+    /// A tier below must be asked: [`EmbeddingCache::settle`] does, and blocks.
     AskDisk(Open),
 }
 
-/// A lookup on its way from memory to disk.
+/// A lookup on its way from memory to the tiers below.
 pub struct Open {
     answers: Vec<Option<Arc<Entry>>>,
     open: Vec<Unanswered>,
     started: Instant,
+    /// Whether an answer is the server's.
+    shared: bool,
 }
 
 struct Unanswered {
@@ -92,7 +95,7 @@ impl EmbeddingCache {
                 let answer = self.answer(found);
                 answers.push(match answer {
                     Ok(entry) => Some(entry),
-                    Err(why) if self.disk.is_some() => {
+                    Err(why) if self.asks_below(1) => {
                         open.push(self.unanswered(probe, answers.len(), why));
                         None
                     }
@@ -114,7 +117,7 @@ impl EmbeddingCache {
             self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
             return Recall::Done(answers);
         }
-        Recall::AskDisk(Open { answers, open, started })
+        Recall::AskDisk(Open { answers, open, started, shared: false })
     }
 
     /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
@@ -127,8 +130,9 @@ impl EmbeddingCache {
         let started = Instant::now();
         let now = self.now();
         let answer = match self.answer(self.memory.get(probe, now)) {
-            Err(why) if self.disk.is_some() => {
-                return Err(Open { answers: vec![None], open: vec![self.unanswered(probe, 0, why)], started });
+            Err(why) if self.asks_below(1) => {
+                let open = vec![self.unanswered(probe, 0, why)];
+                return Err(Open { answers: vec![None], open, started, shared: false });
             }
             answer => answer.map_err(|(cause, _)| cause),
         };
@@ -140,30 +144,74 @@ impl EmbeddingCache {
         Ok(answer)
     }
 
+    /// Whether a tier below can be asked. If there is one that cannot, counts what it is not asked.
+    fn asks_below(&self, count: usize) -> bool {
+        let shared = self.shared.as_ref();
+        let asks = self.disk.is_some() || shared.is_some_and(Shared::asks);
+        if !asks {
+            shared.into_iter().for_each(|shared| shared.skip(count));
+        }
+        asks
+    }
+
     fn unanswered(&self, probe: &Probe, at: usize, (cause, stale): (MissCause, Option<Arc<Entry>>)) -> Unanswered {
         let asked = (probe.key(), probe.content_hash());
         let place = Place { name: probe.name(), content: probe.content() };
         Unanswered { at, cause, place, version: self.memory.version(place.name), asked, stale }
     }
 
-    /// Answers what memory could not. Waits for the disk.
+    /// Answers what memory could not. Waits for the disk and the server.
     pub fn settle(&self, mut open: Open) -> Vec<Option<Arc<Entry>>> {
         self.settle_all(&mut open);
         open.answers
     }
 
-    /// [`EmbeddingCache::settle`] for a lookup of one, that says why there is no answer.
-    pub fn settle_or_why(&self, mut open: Open) -> Result<Arc<Entry>, MissCause> {
+    /// [`EmbeddingCache::settle`] for a lookup of one: the answer, and whether it is the server's; else why there is none.
+    pub fn settle_or_why(&self, mut open: Open) -> Result<(Arc<Entry>, bool), MissCause> {
         self.settle_all(&mut open);
         let cause = open.open.pop().map_or(MissCause::Absent, |unanswered| unanswered.cause);
-        open.answers.pop().flatten().ok_or(cause)
+        let shared = open.shared;
+        open.answers.pop().flatten().map(|entry| (entry, shared)).ok_or(cause)
     }
 
     fn settle_all(&self, open: &mut Open) {
         let now = self.now();
         let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
-        let found = self.disk.as_ref().map(|disk| disk.get(&asked, Purpose::Answer, now)).unwrap_or_default();
-        self.settled(open, found, now);
+        let mut found = self.disk.as_ref().map(|disk| disk.get(&asked, Purpose::Answer, now)).unwrap_or_default();
+        found.resize(asked.len(), OnDisk::Unread);
+        let shared = self.ask_shared(open, &asked, &mut found, now);
+        self.settled(open, found, shared, now);
+    }
+
+    /// Asks the server for what the disk does not have: the answers by their place in `asked`. In `found`, they are misses.
+    fn ask_shared(&self, open: &Open, asked: &[Asked], found: &mut [OnDisk], now: Now) -> Vec<(usize, Arc<Entry>)> {
+        let Some(shared) = &self.shared else { return Vec::new() };
+        // What memory has, and nobody can check, is newer than what the server has.
+        let is_left = |at: &usize| match found[*at] {
+            OnDisk::Hit(_) => false,
+            OnDisk::Unread => open.open[*at].stale.is_none(),
+            _ => true,
+        };
+        let left: Vec<usize> = (0..asked.len()).filter(is_left).collect();
+        let wanted: Vec<Asked> = left.iter().map(|&at| asked[at]).collect();
+        let mut answers = Vec::new();
+        for (at, answer) in left.into_iter().zip(shared.get(&wanted, now)) {
+            match answer {
+                OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
+                OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
+                // The disk's reason is the better one.
+                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread) => found[at] = answer,
+                _ => {}
+            }
+        }
+        answers
+    }
+
+    /// Whether a vector is as long as all others of its space, as far as that is known.
+    fn is_of_length(&self, entry: &Entry) -> bool {
+        let dimensions = self.dimensions.read().unwrap_or_else(PoisonError::into_inner);
+        let known = dimensions.get(&entry.space);
+        entry.vector.is_empty() || known.is_none_or(|(length, _)| *length == entry.vector.len())
     }
 
     /// [`EmbeddingCache::settle`] for a lookup of one, if that is possible without waiting for another thread or
@@ -174,21 +222,52 @@ impl EmbeddingCache {
             (Some(disk), [unanswered]) => disk.get_now(&unanswered.asked, now),
             _ => None,
         };
-        match found {
+        // The server is asked elsewhere.
+        let asks = || self.shared.as_ref().is_some_and(Shared::asks);
+        match found.filter(|found| matches!(found, OnDisk::Hit(_)) || !asks()) {
             Some(found) => {
-                self.settled(&mut open, vec![found], now);
+                self.shared.iter().for_each(|shared| shared.skip(usize::from(!matches!(found, OnDisk::Hit(_)))));
+                self.settled(&mut open, vec![found], Vec::new(), now);
                 Ok(open.answers.pop().flatten())
             }
             None => Err(open),
         }
     }
 
-    /// What the disk has found is the answer; what is still open afterwards has none.
-    fn settled(&self, open: &mut Open, found: Vec<OnDisk>, now: Now) {
-        let (mut found, mut bytes) = (found.into_iter(), 0);
+    /// What the server has found is kept above, unless it was changed there meanwhile.
+    fn keep(&self, open: &[Unanswered], shared: &[(usize, Arc<Entry>)], now: Now) {
+        if shared.is_empty() {
+            return;
+        }
+        let changing = lock(&self.changing);
+        let unchanged = |(at, _): &&(usize, Arc<Entry>)| self.memory.version(open[*at].place.name) == open[*at].version;
+        if let Some(disk) = &self.disk {
+            disk.put(shared.iter().filter(unchanged).map(|(at, entry)| (open[*at].asked.0, Arc::clone(entry))));
+        }
+        let promote = |(at, entry): &(usize, Arc<Entry>)| {
+            let Unanswered { place, version, .. } = open[*at];
+            self.memory.promote(place, entry, now, version)
+        };
+        let displaced: Vec<_> = shared.iter().map(promote).collect();
+        drop(changing);
+        displaced.iter().for_each(|displaced| self.displaced(displaced));
+        self.await_room();
+    }
+
+    /// What the disk or the server has found is the answer; what is still open afterwards has none. `shared`: by place.
+    fn settled(&self, open: &mut Open, found: Vec<OnDisk>, shared: Vec<(usize, Arc<Entry>)>, now: Now) {
+        self.keep(&open.open, &shared, now);
+        self.counters.shared_hits.add(shared.len());
+        open.shared = !shared.is_empty();
+        let (mut found, mut bytes) = (found.into_iter().enumerate(), 0);
+        let mut shared = shared.into_iter().peekable();
         open.open.retain_mut(|unanswered| {
             let Unanswered { at, place, version, .. } = *unanswered;
-            let found = found.next().unwrap_or(OnDisk::Unread);
+            let (nth, found) = found.next().unwrap_or((usize::MAX, OnDisk::Unread));
+            if let Some((_, entry)) = shared.next_if(|(place, _)| *place == nth) {
+                open.answers[at] = Some(entry);
+                return false;
+            }
             if unanswered.stale.is_some() && !matches!(found, OnDisk::Hit(_) | OnDisk::Unread) {
                 self.memory.remove_stale(place.name, version);
             }
@@ -258,12 +337,21 @@ impl EmbeddingCache {
     pub fn glance<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
         let (probe, now) = (probe.into(), self.now());
         let in_memory = self.memory.peek(&probe, now);
-        let Some(disk) = self.disk.as_ref().filter(|_| in_memory.is_none()) else { return in_memory };
-        match disk.get(&[(probe.key(), probe.content_hash())], Purpose::Look, now).pop() {
-            Some(OnDisk::Hit(entry)) => Some(entry),
+        if in_memory.is_some() || !self.may_wait() {
+            return in_memory;
+        }
+        let asked = [(probe.key(), probe.content_hash())];
+        let on_disk = self.disk.as_ref().and_then(|disk| disk.get(&asked, Purpose::Look, now).pop());
+        let alone = match on_disk {
+            Some(OnDisk::Hit(entry)) => return Some(entry),
             Some(OnDisk::Unread) => self.memory.peek_alone(&probe, now),
             _ => None,
-        }
+        };
+        let shared = || match self.shared.as_ref()?.look(&asked, now).pop() {
+            Some(OnDisk::Hit(entry)) if self.is_of_length(&entry) => Some(entry),
+            _ => None,
+        };
+        alone.or_else(shared)
     }
 
     /// Counts as a use of what memory has, and in no statistics; never waits.

@@ -1,8 +1,8 @@
-//! What was computed before, in memory and on disk. JS class: `IntelligentEmbeddingCache`.
+//! What was computed before: in memory, on disk, and on a server that machines share. JS class: `IntelligentEmbeddingCache`.
 //!
 //! One door: look up, commit. A lookup answers what was committed last for its key, or nothing: never a value for
-//! another key, another content, a value that is too old, or one that a crash tore apart. What the disk does never
-//! fails a lookup or a commit; it is counted and told as an [`Event`].
+//! another key, another content, a value that is too old, or one that a crash tore apart. What the disk or the server does
+//! never fails a lookup or a commit; it is counted and told as an [`Event`].
 //!
 //! Each user has a [`Space`] of its own, so several can share one cache and one file.
 
@@ -16,6 +16,7 @@ mod quantized;
 mod report;
 mod search;
 mod selection;
+mod shared;
 mod similarity;
 mod single_flight;
 mod store;
@@ -33,9 +34,11 @@ pub use key_hash::{KeyHasher, Probe};
 pub use lookup::{Open, Recall, Recalling};
 use memory::{Displaced, Memory, Now, Place, Removed};
 use report::Counters;
-pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, Stats};
+pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, SharedState, SharedStats, Stats};
 pub use search::SMALL;
 pub use selection::{Selection, label, unlabel};
+use shared::Shared;
+pub use shared::{SharedOptions, Target};
 use similarity::Indexes;
 pub use similarity::Near;
 pub use single_flight::{Joined, Leader, SingleFlight, Waiter};
@@ -60,6 +63,8 @@ pub struct CacheOptions {
     /// Most bytes of the file; `None`: as many as the disk has. Its log beside it takes up to half as much again,
     /// 10 MB at most.
     pub max_disk_bytes: Option<u64>,
+    /// The server of the shared tier; `None`: this machine only.
+    pub shared: Option<SharedOptions>,
     /// Whether those who look up say which content they mean. The cache itself checks what it is given.
     pub validate_content: bool,
     /// How often whoever runs the cache calls [`EmbeddingCache::optimize`].
@@ -86,6 +91,7 @@ impl Default for CacheOptions {
             precision: Precision::default(),
             path: None,
             max_disk_bytes: None,
+            shared: None,
             validate_content: true,
             maintenance_interval: Duration::from_secs(300),
             hit_ratio_threshold: 0.7,
@@ -117,16 +123,17 @@ pub struct Optimized {
     pub complete: bool,
 }
 
-/// A deletion that has taken effect, and of which the file may not know yet. See [`EmbeddingCache::resolve`].
+/// A deletion that has taken effect, and of which the file and the server may not know yet. See [`EmbeddingCache::resolve`].
 pub struct Deletion {
     in_memory: usize,
     on_disk: Option<Ticket>,
+    shared: Option<shared::Ticket>,
 }
 
 impl Deletion {
-    /// How many entries there were, where there is no file that has to know of it.
+    /// How many entries there were, where there is nobody else who has to know of it.
     pub fn done(&self) -> Option<usize> {
-        self.on_disk.is_none().then_some(self.in_memory)
+        (self.on_disk.is_none() && self.shared.is_none()).then_some(self.in_memory)
     }
 }
 
@@ -138,6 +145,7 @@ pub struct EmbeddingCache {
     options: CacheOptions,
     memory: Memory,
     disk: Option<Disk>,
+    shared: Option<Shared>,
     counters: Counters,
     indexes: Indexes,
     /// Length of the vectors of each space, and the state of the file ([`Disk::epoch`]) for which it is known.
@@ -169,9 +177,14 @@ impl EmbeddingCache {
                 Some(Disk::new(disk_options, Arc::clone(&options.clock), options.listener.clone())?)
             }
         };
+        let shared = options.shared.clone();
+        let shared = shared
+            .map(|shared| Shared::new(shared, Arc::clone(&options.clock), options.listener.clone()))
+            .transpose()?;
         Ok(Self {
             memory: Memory::new(options.max_entries, options.max_bytes - pages),
             disk,
+            shared,
             counters: Counters::default(),
             indexes: Indexes::default(),
             dimensions: RwLock::default(),
@@ -214,7 +227,7 @@ impl EmbeddingCache {
             return Err(Error::CacheClosed);
         }
         let now = self.now();
-        let mut entries = Vec::new();
+        let (mut entries, mut replaces) = (Vec::new(), Vec::new());
         // What is refused leaves no trace: nothing is changed before all of it was looked at.
         let mut length = None;
         let drafts = drafts.into_iter();
@@ -225,30 +238,37 @@ impl EmbeddingCache {
                 same_length(vector.len(), *length.get_or_insert(vector.len()))?;
             }
             let probe: Probe = probe.into();
-            // Nobody but the disk asks for these.
-            let (key, hash) = self.disk.as_ref().map(|_| (probe.key(), probe.content_hash())).unzip();
+            // Nobody but the tiers below asks for these.
+            let (key, hash) = self.may_wait().then(|| (probe.key(), probe.content_hash())).unzip();
             let entry = draft.entry(space, hash.flatten(), self.options.precision, now.wall_ms, self.options.ttl);
-            if self.disk.is_none() && !self.memory.fits(&entry) {
+            if !self.may_wait() && !self.memory.fits(&entry) {
                 return Err(too_large(&entry, self.memory.max_bytes()).in_entry(at, many));
             }
             let place = Place { name: probe.name(), content: probe.content() };
             entries.push((place, key, Arc::new(entry)));
+            replaces.push(!draft.fixed);
         }
         if let Some(length) = length {
             same_length(length, self.dimensions(space, length, now))?;
         }
         let count = entries.len();
-        let Some(disk) = &self.disk else {
+        if !self.may_wait() {
             for (place, _, entry) in &entries {
                 self.displaced(&self.memory.insert(*place, entry, now));
             }
             self.index(space, &entries);
             self.counters.sets.add(count);
             return Ok(());
-        };
+        }
         let changing = lock(&self.changing);
-        // The disk first: a lookup that reads it meanwhile must not bring the old value back into memory.
-        disk.put(entries.iter().filter_map(|(_, key, entry)| Some(((*key)?, Arc::clone(entry)))));
+        // From below: a lookup that reads there meanwhile must not bring the old value back into memory.
+        if let Some(shared) = &self.shared {
+            let entries = entries.iter().zip(replaces);
+            shared.put(entries.filter_map(|((_, key, entry), replaces)| Some(((*key)?, Arc::clone(entry), replaces))));
+        }
+        if let Some(disk) = &self.disk {
+            disk.put(entries.iter().filter_map(|(_, key, entry)| Some(((*key)?, Arc::clone(entry)))));
+        }
         let displaced: Vec<_> =
             entries.iter().map(|(place, _, entry)| self.memory.insert(*place, entry, now)).collect();
         self.index(space, &entries);
@@ -258,7 +278,17 @@ impl EmbeddingCache {
         Ok(())
     }
 
-    /// Entries in both tiers, about.
+    /// Whether there is a tier below memory, which may have to be waited for.
+    pub fn may_wait(&self) -> bool {
+        self.disk.is_some() || self.shared.is_some()
+    }
+
+    /// Whether others may compute what this cache has no answer for: then leases say who does.
+    pub fn has_leases(&self) -> bool {
+        self.disk.is_some() || self.shared.as_ref().is_some_and(Shared::leases)
+    }
+
+    /// Entries in memory and on disk, about.
     fn entries(&self) -> usize {
         self.memory.len() + self.disk.as_ref().map_or(0, |disk| disk.stats().entries as usize)
     }
@@ -322,11 +352,12 @@ impl EmbeddingCache {
     pub fn begin_delete<'a>(&self, probe: impl Into<Probe<'a>>) -> Deletion {
         let (probe, now) = (probe.into(), self.now());
         let changing = lock(&self.changing);
+        let shared = self.shared.as_ref().map(|shared| shared.delete(probe.key()));
         let on_disk = self.disk.as_ref().map(|disk| disk.delete(probe.key()));
         let removed = self.memory.remove(probe.name(), now);
         drop(changing);
         self.removed(removed);
-        Deletion { in_memory: removed.live, on_disk }
+        Deletion { in_memory: removed.live, on_disk, shared }
     }
 
     /// Deletes all entries of a space and of a kind; absent ones stand for all. Waits until the file knows of it.
@@ -350,6 +381,9 @@ impl EmbeddingCache {
     /// [`EmbeddingCache::delete_all`] that takes effect at once; [`EmbeddingCache::resolve`] waits for the file.
     pub fn begin_delete_all(&self, selection: Selection) -> Deletion {
         let changing = lock(&self.changing);
+        // What has expired, the server deletes by itself.
+        let shared = self.shared.as_ref().filter(|_| selection.expired_by_ms.is_none());
+        let shared = shared.map(|shared| shared.clear(selection.clone()));
         let on_disk = self.disk.as_ref().map(|disk| disk.clear(selection.clone()));
         let removed = self.memory.remove_all(self.now(), |entry| selection.covers(entry));
         self.indexes.forget(selection.space);
@@ -360,18 +394,20 @@ impl EmbeddingCache {
         drop(changing);
         self.removed(removed);
         let of_expired = selection.expired_by_ms.is_some();
-        Deletion { in_memory: removed.live + if of_expired { removed.expired } else { 0 }, on_disk }
+        Deletion { in_memory: removed.live + if of_expired { removed.expired } else { 0 }, on_disk, shared }
     }
 
-    /// Waits until the file knows of a deletion; how many entries there were.
+    /// Waits until the file knows of a deletion, and the server as long as it answers; how many entries there were where
+    /// there were most.
     ///
     /// # Errors
     /// See [`EmbeddingCache::delete`].
     pub fn resolve(&self, deletion: Deletion) -> Result<usize> {
-        let Deletion { in_memory, on_disk } = deletion;
-        let (Some(disk), Some(ticket)) = (&self.disk, on_disk) else { return Ok(in_memory) };
-        let on_disk = disk.resolve(&ticket).map_err(|reason| storage_failed(&self.options, reason))?;
-        Ok(on_disk.unwrap_or(in_memory))
+        let Deletion { in_memory, on_disk, shared } = deletion;
+        let shared = self.shared.as_ref().zip(shared).and_then(|(tier, ticket)| tier.resolve(&ticket));
+        let on_disk = self.disk.as_ref().zip(on_disk).map(|(disk, ticket)| disk.resolve(&ticket));
+        let on_disk = on_disk.transpose().map_err(|reason| storage_failed(&self.options, reason))?.flatten();
+        Ok(on_disk.unwrap_or(in_memory).max(shared.unwrap_or_default()))
     }
 
     /// All entries of a space that memory holds and that are answers, in no order. Counts as no use and in no statistics.
@@ -380,14 +416,22 @@ impl EmbeddingCache {
     }
 
     /// Takes the leases on `keys` that are free, for `lifetime` (at most ten minutes): whoever has the lease computes,
-    /// the others of all processes on this file wait and look again. Without a file, or while it cannot be used, all
-    /// are granted. Waits for the disk, for a tenth of a second where another program holds it.
+    /// the others of all processes on this file, or of all machines on the server, wait and look again. Without either, or
+    /// while neither can be used, all are granted. Waits for the server as long as an answer may take, and for the disk a tenth
+    /// of a second where another program holds it.
     pub fn acquire(&self, keys: &[Key], lifetime: Duration) -> Vec<bool> {
+        let shared = self.shared.as_ref().filter(|shared| shared.leases());
+        if let Some(granted) = shared.and_then(|shared| shared.acquire(keys, lifetime)) {
+            return granted;
+        }
         self.disk.as_ref().map_or_else(|| vec![true; keys.len()], |disk| disk.acquire(keys, lifetime))
     }
 
     /// Gives leases back, once what was committed before can be seen by others.
     pub fn release(&self, keys: Vec<Key>) {
+        if let Some(shared) = self.shared.as_ref().filter(|shared| shared.leases()) {
+            shared.release(keys.clone());
+        }
         if let Some(disk) = &self.disk {
             disk.release(keys);
         }
@@ -417,12 +461,14 @@ impl EmbeddingCache {
         }
     }
 
-    /// Waits until everything that was committed before is in the file, so that not even a loss of power takes it.
+    /// Waits until everything that was committed before is in the file, so that not even a loss of power takes it, and on the
+    /// server, as long as that answers.
     ///
     /// # Errors
     /// [`Error::Storage`] when entries could not be written since the last call, or another program has held the file for some
     /// seconds.
     pub fn flush(&self) -> Result<()> {
+        self.shared.iter().for_each(Shared::flush);
         let flushed = self.disk.as_ref().map_or(Ok(()), Disk::flush);
         flushed.map_err(|reason| storage_failed(&self.options, reason))
     }
@@ -430,18 +476,16 @@ impl EmbeddingCache {
     /// Takes no changes any more, and begins to write what is queued. Does not wait.
     pub fn begin_close(&self) {
         self.closed.store(true, Ordering::Release);
-        if let Some(disk) = &self.disk {
-            disk.begin_close();
-        }
+        self.shared.iter().for_each(Shared::begin_close);
+        self.disk.iter().for_each(Disk::begin_close);
     }
 
     /// Writes what is queued, closes the file and frees memory. May be called any number of times. Waits for the disk: for one
     /// that another program holds, some seconds, after which what is queued is lost.
     pub fn close(&self) {
-        self.closed.store(true, Ordering::Release);
-        if let Some(disk) = &self.disk {
-            disk.close();
-        }
+        self.begin_close();
+        self.disk.iter().for_each(Disk::close);
+        self.shared.iter().for_each(Shared::close);
         self.memory.remove_all(self.now(), |_| true);
         self.indexes.forget(None);
         host::trim();
@@ -477,6 +521,7 @@ impl EmbeddingCache {
             max_bytes: self.options.max_bytes,
             entry_bytes: self.memory.max_bytes(),
             disk: self.disk.as_ref().map(Disk::stats),
+            shared: self.shared.as_ref().map(Shared::stats),
             ..self.counters.stats()
         }
     }

@@ -60,6 +60,25 @@ pub enum Event {
         /// What was wrong with it.
         reason: String,
     },
+    /// The server of the shared tier cannot be asked, or takes no changes. The cache goes on without it, and tries again.
+    SharedFailed {
+        /// The server.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The server is in use again.
+    SharedRestored {
+        /// The server.
+        server: String,
+    },
+    /// Values on the server were not what was written: damaged, or another program's. They are misses.
+    SharedDamaged {
+        /// The server.
+        server: String,
+        /// How many.
+        values: usize,
+    },
     /// Entries were not kept although their caller was not told so by an error.
     Rejected {
         /// How many.
@@ -118,6 +137,8 @@ pub struct Stats {
     pub memory_hits: u64,
     /// Of these, answered from disk.
     pub disk_hits: u64,
+    /// Of these, answered by the server of the shared tier.
+    pub shared_hits: u64,
     /// Of these, not there.
     pub missed_absent: u64,
     /// Of these, there but too old.
@@ -154,12 +175,14 @@ pub struct Stats {
     pub access_ns: u64,
     /// The disk tier, if there is one.
     pub disk: Option<DiskStats>,
+    /// The shared tier, if there is one.
+    pub shared: Option<SharedStats>,
 }
 
 impl Stats {
     /// Lookups that were answered.
     pub fn hits(&self) -> u64 {
-        self.memory_hits + self.disk_hits
+        self.memory_hits + self.disk_hits + self.shared_hits
     }
 
     /// Lookups that were not.
@@ -187,6 +210,45 @@ impl Stats {
     pub fn average_access_ns(&self) -> f64 {
         ratio(self.access_ns as f64, self.requests as f64)
     }
+}
+
+/// Whether the server of the shared tier is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SharedState {
+    /// Nobody knows yet.
+    #[default]
+    Connecting,
+    /// It is.
+    Ready,
+    /// Not for a while, after it did not answer.
+    Open,
+}
+
+/// How the shared tier does, as this cache sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SharedStats {
+    /// Whether the server is asked.
+    pub state: SharedState,
+    /// Lookups that it answered.
+    pub hits: u64,
+    /// Lookups that it did not answer, for whatever reason.
+    pub misses: u64,
+    /// Of these, those that it was not asked, or in vain.
+    pub skipped: u64,
+    /// Of these, those whose value was not what was written.
+    pub damaged: u64,
+    /// Connections that failed, and commands that were refused.
+    pub errors: u64,
+    /// Of the failures, those that were waited for.
+    pub timeouts: u64,
+    /// Entries that wait to be written.
+    pub queued: usize,
+    /// Entries that it took.
+    pub written: u64,
+    /// Entries that it did not take, or that found no place in the queue.
+    pub dropped: u64,
+    /// How long a round trip took, of the latest, in ms: 50, 95 and 99 of a hundred took no longer.
+    pub latency_ms: [f64; 3],
 }
 
 /// How the disk tier does.
@@ -241,6 +303,7 @@ impl Counter {
 pub(super) struct Counters {
     pub memory_hits: Counter,
     pub disk_hits: Counter,
+    pub shared_hits: Counter,
     missed: [Counter; 4],
     evicted: [Counter; 4],
     pub sets: Counter,
@@ -290,6 +353,7 @@ impl Counters {
         let mut stats = Stats {
             memory_hits: self.memory_hits.get(),
             disk_hits: self.disk_hits.get(),
+            shared_hits: self.shared_hits.get(),
             missed_absent: missed(MissCause::Absent),
             missed_expired: missed(MissCause::Expired),
             missed_changed: missed(MissCause::Changed),

@@ -91,7 +91,7 @@ impl ModelCache {
 
     /// Whether other processes may have the same cache.
     pub fn is_shared(&self) -> bool {
-        self.cache.options().path.is_some()
+        self.cache.has_leases()
     }
 
     /// Takes the leases on `keys` that are free, or renews them. Blocks for as long as the disk takes.
@@ -139,10 +139,9 @@ impl ModelCache {
 
     fn put(&self, batch: &[(Key, Arc<Known>)]) {
         let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
-        let drafts = batch
-            .iter()
-            .zip(&notes)
-            .map(|((key, known), note)| (*key, Draft { vector: Some(&known.vector), note, ..Draft::default() }));
+        let drafts = batch.iter().zip(&notes).map(|((key, known), note)| {
+            (*key, Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
+        });
         if let Err(error) = self.cache.commit_at_once(&self.space, drafts)
             && !self.cache.is_closed()
         {

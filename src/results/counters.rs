@@ -18,7 +18,9 @@ pub enum Tier {
     Memory,
     /// In the file.
     Disk,
-    /// Either, for a prompt that means the same.
+    /// On the server.
+    Shared,
+    /// Anywhere, for a prompt that means the same.
     Near,
 }
 
@@ -50,10 +52,12 @@ pub struct ResultStats {
     pub kinds: BTreeMap<String, KindStats>,
     /// All of them together.
     pub total: KindStats,
-    /// Of all hits, the ones from memory, and from disk.
+    /// Of all hits, the ones from memory, from disk, and from the server.
     pub memory_hits: u64,
     /// See `memory_hits`.
     pub disk_hits: u64,
+    /// See `memory_hits`.
+    pub shared_hits: u64,
     /// The tiers, with everything that was ever asked of them.
     pub cache: Stats,
 }
@@ -71,6 +75,7 @@ struct Counted {
     kinds: BTreeMap<String, KindStats>,
     memory_hits: u64,
     disk_hits: u64,
+    shared_hits: u64,
 }
 
 #[derive(Default)]
@@ -98,6 +103,7 @@ impl Counters {
         match tier {
             Tier::Memory => self.counted().memory_hits += 1,
             Tier::Disk => self.counted().disk_hits += 1,
+            Tier::Shared => self.counted().shared_hits += 1,
             Tier::Near => {}
         }
     }
@@ -131,8 +137,8 @@ impl Counters {
             total.damaged += stats.damaged;
             total.sets += stats.sets;
         }
-        let (memory_hits, disk_hits) = (counted.memory_hits, counted.disk_hits);
-        ResultStats { kinds: counted.kinds.clone(), total, memory_hits, disk_hits, cache }
+        let Counted { memory_hits, disk_hits, shared_hits, .. } = *counted;
+        ResultStats { kinds: counted.kinds.clone(), total, memory_hits, disk_hits, shared_hits, cache }
     }
 }
 

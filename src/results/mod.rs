@@ -165,10 +165,13 @@ impl Results {
         }
     }
 
-    /// Asks the disk what memory could not answer. Waits for it.
+    /// Asks the tiers below what memory could not answer. Waits for them.
     pub fn settle(&self, Asking { open, kind, last }: Asking) -> Option<Stored> {
         match self.cache.settle_or_why(open) {
-            Ok(entry) => self.found(&kind, Stored::of(entry), Tier::Disk, last),
+            Ok((entry, shared)) => {
+                let tier = if shared { Tier::Shared } else { Tier::Disk };
+                self.found(&kind, Stored::of(entry), tier, last)
+            }
             Err(cause) => {
                 self.missed(&kind, cause, last);
                 None
@@ -215,7 +218,7 @@ impl Results {
             .collect();
         let drafts = results.iter().zip(&made).map(|((key, computed), (label, note))| {
             let ttl = Some(self.lifetime(computed));
-            (*key, Draft { vector: None, note, kind: label, ttl })
+            (*key, Draft { vector: None, note, kind: label, ttl, fixed: false })
         });
         self.cache.commit_at_once(&self.space, drafts)?;
         for (key, computed) in results {
@@ -265,9 +268,14 @@ impl Results {
         self.cache.await_room();
     }
 
-    /// Whether other processes may have the same results.
+    /// See [`EmbeddingCache::may_wait`].
+    pub fn may_wait(&self) -> bool {
+        self.cache.may_wait()
+    }
+
+    /// Whether others may compute the same results.
     pub fn is_shared(&self) -> bool {
-        self.cache.options().path.is_some()
+        self.cache.has_leases()
     }
 
     /// Counts a result that its caller wanted to be kept, and tells that it was not.

@@ -23,7 +23,7 @@ use napi_derive::napi;
 use serde_json::{Map, Value, json};
 
 use self::found::{NativeEntry, NativeLookup, NativeNearest, Settle, from_note, lock, to_note};
-pub(super) use self::report::{disk, event as storage_event, eviction_causes, optimized};
+pub(super) use self::report::{disk, event as storage_event, eviction_causes, optimized, shared};
 pub(super) use self::strings::Text;
 use self::strings::{Str, Strings};
 use super::{options, to_js};
@@ -152,7 +152,7 @@ impl NativeCache {
             "maintenanceInterval": options.maintenance_interval.as_millis() as u64,
             "hitRatioThreshold": options.hit_ratio_threshold,
             "validate": options.validate_content,
-            "shared": options.path.is_some(),
+            "shared": self.inner.has_leases(),
             "rounds": options.precision != Precision::F32,
         })
         .to_string()
@@ -261,7 +261,7 @@ impl NativeCache {
             let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
             let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
             let probe = names.probe(key, validate.then_some(content));
-            (probe, Draft { vector: Some(vector), note, kind: "", ttl })
+            (probe, Draft { vector: Some(vector), note, kind: "", ttl, fixed: false })
         });
         self.inner.commit_at_once(&self.space, drafts).map_err(to_js)?;
         if self.inner.has_room() {
@@ -419,7 +419,7 @@ impl NativeCache {
         env: &'env Env,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Either<T, PromiseRaw<'env, T>>> {
-        if self.inner.options().path.is_none() {
+        if !self.inner.may_wait() {
             return Ok(Either::A(work()));
         }
         blocking(env, move || Ok(work())).map(Either::B)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cache::{DiskStats, Event, Optimized, Stats};
+use crate::cache::{DiskStats, Event, Optimized, SharedState, SharedStats, Stats};
 
 /// See `Stats`.
 pub fn stats(stats: &Stats) -> String {
@@ -32,7 +32,9 @@ pub fn stats(stats: &Stats) -> String {
         "memoryHits": stats.memory_hits,
         "diskHits": stats.disk_hits,
         "payloadBytes": stats.payload_bytes,
+        "sharedHits": stats.shared_hits,
         "disk": stats.disk.as_ref().map(disk),
+        "shared": stats.shared.as_ref().map(shared),
     })
     .to_string()
 }
@@ -62,6 +64,28 @@ pub fn disk(disk: &DiskStats) -> Value {
     })
 }
 
+/// See `SharedStats`.
+pub fn shared(shared: &SharedStats) -> Value {
+    let [p50, p95, p99] = shared.latency_ms;
+    json!({
+        "state": match shared.state {
+            SharedState::Connecting => "connecting",
+            SharedState::Ready => "ready",
+            SharedState::Open => "open",
+        },
+        "hits": shared.hits,
+        "misses": shared.misses,
+        "skipped": shared.skipped,
+        "damaged": shared.damaged,
+        "errors": shared.errors,
+        "timeouts": shared.timeouts,
+        "queued": shared.queued,
+        "writes": shared.written,
+        "dropped": shared.dropped,
+        "latencyMs": { "p50": p50, "p95": p95, "p99": p99 },
+    })
+}
+
 /// See `Optimized`. As JSON.
 pub fn optimized(did: &Optimized) -> String {
     json!({
@@ -74,7 +98,7 @@ pub fn optimized(did: &Optimized) -> String {
     .to_string()
 }
 
-/// Events of the file. Those of entries are in the statistics.
+/// Events of the file and of the server. Those of entries are in the statistics.
 pub fn event(event: &Event) -> Option<String> {
     let event = match event {
         Event::RowsDamaged { path, rows } => {
@@ -94,6 +118,13 @@ pub fn event(event: &Event) -> Option<String> {
             "movedTo": moved_to.to_string_lossy(),
             "reason": reason,
         }),
+        Event::SharedFailed { server, reason } => {
+            json!({ "type": "shared-failed", "server": server, "reason": reason })
+        }
+        Event::SharedRestored { server } => json!({ "type": "shared-restored", "server": server }),
+        Event::SharedDamaged { server, values } => {
+            json!({ "type": "shared-damaged", "server": server, "values": values })
+        }
         Event::Rejected { entries, reason } => json!({ "type": "rejected", "entries": entries, "reason": reason }),
         Event::Evicted { .. } => return None,
     };

@@ -43,7 +43,8 @@ impl Batch<'_> {
         }
         let id = self.next_id()?;
         let (format, bytes) = encode(&entry.vector);
-        let fields = Checked { key, entry, format, bytes: &bytes };
+        let times = (entry.created_ms, entry.expires_ms);
+        let fields = Checked { key, entry, times, format, bytes: &bytes };
         let checksum = fields.checksum();
         let values = params![
             key.as_bytes(),

@@ -20,7 +20,7 @@ use file::{
     unchanging,
 };
 pub(super) use file::{Identity, PAGE_BYTES, set_aside};
-pub(super) use row::{Row, Stored};
+pub(super) use row::{Checked, Row, Stored, decode, encode};
 use row::{find, key_of, read, select};
 
 use super::entry::{CLOCK_SLACK_MS, NEVER};

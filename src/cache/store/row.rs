@@ -82,7 +82,8 @@ pub fn read(key: &Key, row: &rusqlite::Row) -> Result<Row> {
             created_ms: integer(2)? as u64,
             expires_ms: integer(3)? as u64,
         };
-        let whole = Checked { key, entry: &entry, format, bytes }.checksum() == integer(5)?;
+        let times = (entry.created_ms, entry.expires_ms);
+        let whole = Checked { key, entry: &entry, times, format, bytes }.checksum() == integer(5)?;
         Some(Stored { id: integer(10)?, used_ms: integer(4)? as u64, entry }).filter(|_| whole)
     };
     Ok(whole().map_or(Row::Damaged, Row::Found))
@@ -130,17 +131,20 @@ pub fn decode(format: i64, bytes: &[u8]) -> Option<Vector> {
 
 /// What a row's checksum covers: its key and everything that an entry says.
 pub struct Checked<'a> {
-    pub(super) key: &'a Key,
-    pub(super) entry: &'a Entry,
-    pub(super) format: i64,
+    pub key: &'a Key,
+    pub entry: &'a Entry,
+    /// When it was made and when it expires, as they are stored.
+    pub times: (u64, u64),
+    pub format: i64,
     /// The vector as it is stored.
-    pub(super) bytes: &'a [u8],
+    pub bytes: &'a [u8],
 }
 
 impl Checked<'_> {
     /// 64 bits: of all damaged rows that anybody will ever read, none will pass.
-    pub(super) fn checksum(&self) -> i64 {
-        let Entry { space, kind, content, vector: _, note, created_ms, expires_ms } = self.entry;
+    pub fn checksum(&self) -> i64 {
+        let Entry { space, kind, content, note, .. } = self.entry;
+        let (created_ms, expires_ms) = self.times;
         let mut hash = Xxh3::new();
         let mut field = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
