@@ -1,5 +1,6 @@
 // Other programs that hold the file of a cache: everybody waits a little, and goes on without it.
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { InferenceCache, IntelligentEmbeddingCache, OptimizedEmbeddingGenerator } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
@@ -64,6 +65,38 @@ test('the lock file that somebody holds keeps nobody waiting', { timeout: 60_000
   const results = new InferenceCache({ persistPath: join(place, 'results.db') });
   expect(await timed(() => results.getOrCompute('a', {}, () => 1))).toBeLessThan(SOON);
   expect(await timed(() => results.close())).toBeLessThan(10_000);
+});
+
+test('what another process has changed is no old answer, although the file cannot be read', { timeout: 60_000 }, async (context) => {
+  const place = directory();
+  const [persistPath, path] = [join(place, 'cache.db'), join(place, 'results.db')];
+  const cache = await filled(persistPath);
+  const results = new InferenceCache({ persistPath: path });
+  onTestFinished(() => results.close());
+  await cache.set('gone', 'x', [1, 1]);
+  for (const content of ['replaced', 'gone', 'invalidated']) await results.set(content, 'old', { tags: [content] });
+  await Promise.all([cache.flush(), results.flush()]);
+  await elsewhere(
+    `const cache = new embedcore.IntelligentEmbeddingCache({ persistPath: argv[0], ttlSeconds: 0 });
+     await cache.set('k', 'x', [9, 9]); await cache.delete('gone'); await cache.close();
+     const results = new embedcore.InferenceCache({ persistPath: argv[1] });
+     await results.set('replaced', 'new'); await results.delete('gone'); await results.invalidate({ tag: 'invalidated' }); await results.close();`,
+    persistPath,
+    path,
+  );
+  // Nobody can open either file, and neither cache has read its own so far.
+  const held = [await holding(context, 'lock', `${persistPath}-lock`), await holding(context, 'lock', `${path}-lock`)];
+  await sleep(250);
+  expect([await cache.get('k', 'x'), await cache.has('gone', 'x')]).toEqual([null, false]);
+  expect([...(await cache.getMany(['k', 'gone'].map((key) => ({ key, content: 'x' })))).hits]).toEqual([0, 0]);
+  expect(await cache.findSimilar([1, 1])).toEqual([]);
+  const all = ['replaced', 'gone', 'invalidated'].map((content) => ({ content }));
+  expect(await results.getMany(all)).toEqual([null, null, null]);
+  expect(await Promise.all(all.map(({ content }) => results.has(content)))).toEqual([false, false, false]);
+  for (const one of held) one.release();
+  await until(async () => (await cache.get('k', 'x')) !== null && (await results.get('replaced')) !== null);
+  expect([(await cache.get('k', 'x'))!.embedding, await cache.get('gone', 'x')]).toEqual([[9, 9], null]);
+  expect((await results.getMany(all)).map((found) => found?.value)).toEqual(['new', undefined, undefined]);
 });
 
 test('a process starts, embeds and ends although another program holds the file', { timeout: 90_000 }, async (context) => {

@@ -1009,6 +1009,77 @@ fn a_locked_file_makes_callers_wait_and_nothing_fail() {
     assert_eq!(cache.stats().disk.unwrap().errors, 0);
 }
 
+fn set_note(cache: &EmbeddingCache, n: u32, note: &str) {
+    let vector = vector(n + 1, 8);
+    let draft = Draft { vector: Some(&vector), note: note.as_bytes(), ..Draft::default() };
+    cache.commit(&space(), key(n), &draft).unwrap();
+}
+
+fn note(cache: &EmbeddingCache, n: u32) -> Option<String> {
+    cache.lookup(key(n)).map(|entry| String::from_utf8(entry.note.to_vec()).unwrap())
+}
+
+/// Notes of all that is found by vectors.
+fn near_notes(cache: &EmbeddingCache) -> Vec<String> {
+    let near = cache.nearest(&space(), &vector(1, 8), -1.0, 10).unwrap();
+    let mut notes: Vec<_> = near.iter().map(|near| String::from_utf8(near.entry.note.to_vec()).unwrap()).collect();
+    notes.sort();
+    notes
+}
+
+#[test]
+fn a_copy_that_nobody_can_compare_with_the_file_is_no_answer() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..3).for_each(|n| set_note(&cache, n, "old"));
+    cache.flush().unwrap();
+    let other = bench.open();
+    set_note(&other, 0, "new");
+    other.delete(key(1)).unwrap();
+    other.flush().unwrap();
+    let mut name = bench.path().into_os_string();
+    name.push("-lock");
+    let lock = OpenOptions::new().write(true).open(name).unwrap();
+    // As long as a file is opened nobody else opens it, and this cache has not read it yet.
+    lock.lock().unwrap();
+    bench.clock.pass(250);
+    assert_eq!((note(&cache, 0), note(&cache, 1)), (None, None));
+    assert!(!cache.contains(key(0)) && !cache.contains(key(1)) && cache.glance(key(0)).is_none());
+    let many = cache.lookup_many([key(0), key(1), key(2)]);
+    assert!(many.iter().all(Option::is_none), "nobody knows which of them are still right");
+    assert_eq!(near_notes(&cache), Vec::<String>::new());
+    // What it sets itself is newer than all others.
+    set_note(&cache, 3, "own");
+    assert_eq!(note(&cache, 3).as_deref(), Some("own"));
+    lock.unlock().unwrap();
+    assert_eq!(
+        (note(&cache, 0).as_deref(), note(&cache, 1), note(&cache, 2).as_deref()),
+        (Some("new"), None, Some("old"))
+    );
+    assert_eq!(near_notes(&cache), ["new", "old", "own"]);
+}
+
+#[test]
+fn without_its_file_a_cache_answers_with_what_is_set_from_then_on() {
+    let bench = Bench::new();
+    let cache = bench.open();
+    (0..2).for_each(|n| set_note(&cache, n, "old"));
+    cache.flush().unwrap();
+    let away = bench.directory.path().join("away.db");
+    fs::rename(bench.path(), &away).unwrap();
+    fs::create_dir(bench.path()).unwrap();
+    bench.clock.pass(250);
+    set_note(&cache, 2, "alone");
+    cache.flush().unwrap_err();
+    // Whoever has the file may have changed it.
+    assert_eq!((note(&cache, 0), note(&cache, 2).as_deref()), (None, Some("alone")));
+    assert_eq!(near_notes(&cache), Vec::<String>::new());
+    set_note(&cache, 0, "alone");
+    bench.clock.pass(250);
+    assert_eq!((note(&cache, 0).as_deref(), note(&cache, 1)), (Some("alone"), None));
+    assert_eq!(near_notes(&cache), ["alone"]);
+}
+
 #[test]
 fn a_full_queue_makes_callers_wait_and_loses_nothing() {
     let bench = Bench::new();

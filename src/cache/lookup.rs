@@ -46,7 +46,7 @@ struct Unanswered {
     place: Place,
     version: u32,
     asked: Asked,
-    /// What memory has: an answer where the file cannot be asked.
+    /// What memory has, which is an answer only where the file has nothing newer.
     stale: Option<Arc<Entry>>,
 }
 
@@ -189,7 +189,7 @@ impl EmbeddingCache {
         // What memory has, and nobody can check, is newer than what the server has.
         let is_left = |at: &usize| match found[*at] {
             OnDisk::Hit(_) => false,
-            OnDisk::Unread => open.open[*at].stale.is_none(),
+            OnDisk::Unread | OnDisk::Unwritten => open.open[*at].stale.is_none(),
             _ => true,
         };
         let left: Vec<usize> = (0..asked.len()).filter(is_left).collect();
@@ -200,7 +200,7 @@ impl EmbeddingCache {
                 OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
                 OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
                 // The disk's reason is the better one.
-                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread) => found[at] = answer,
+                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread | OnDisk::Unwritten) => found[at] = answer,
                 _ => {}
             }
         }
@@ -268,7 +268,7 @@ impl EmbeddingCache {
                 open.answers[at] = Some(entry);
                 return false;
             }
-            if unanswered.stale.is_some() && !matches!(found, OnDisk::Hit(_) | OnDisk::Unread) {
+            if unanswered.stale.is_some() && !matches!(found, OnDisk::Hit(_) | OnDisk::Unread | OnDisk::Unwritten) {
                 self.memory.remove_stale(place.name, version);
             }
             unanswered.cause = match found {
@@ -283,7 +283,7 @@ impl EmbeddingCache {
                 OnDisk::Expired => MissCause::Expired,
                 OnDisk::Changed => MissCause::Changed,
                 OnDisk::Damaged => MissCause::Damaged,
-                OnDisk::Unread => {
+                OnDisk::Unwritten => {
                     open.answers[at] = unanswered.stale.take();
                     self.counters.memory_hits.add(usize::from(open.answers[at].is_some()));
                     if open.answers[at].is_some() {
@@ -291,8 +291,8 @@ impl EmbeddingCache {
                     }
                     unanswered.cause
                 }
-                // What memory had is the better reason.
-                OnDisk::Absent => unanswered.cause,
+                // What memory had is the better reason. Where the file cannot be asked, others may have written something newer.
+                OnDisk::Absent | OnDisk::Unread => unanswered.cause,
             };
             true
         });
@@ -344,7 +344,7 @@ impl EmbeddingCache {
         let on_disk = self.disk.as_ref().and_then(|disk| disk.get(&asked, Purpose::Look, now).pop());
         let alone = match on_disk {
             Some(OnDisk::Hit(entry)) => return Some(entry),
-            Some(OnDisk::Unread) => self.memory.peek_alone(&probe, now),
+            Some(OnDisk::Unwritten) => self.memory.peek_alone(&probe, now),
             _ => None,
         };
         let shared = || match self.shared.as_ref()?.look(&asked, now).pop() {

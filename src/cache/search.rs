@@ -49,7 +49,7 @@ impl EmbeddingCache {
         let disk = self.disk.as_ref().filter(|disk| disk.ready());
         if disk.is_none() && self.memory.len() <= SMALL || self.disk.is_some() && disk.is_none() {
             let mut nearest = Nearest::new(query, threshold, limit);
-            for (_, entry) in self.memory.of_space(space.id(), now) {
+            for (_, entry) in self.memory.answers_of(space.id(), now) {
                 nearest.show(&entry, &counts);
             }
             return Ok(nearest.finish());
@@ -101,7 +101,7 @@ impl EmbeddingCache {
         if std::mem::replace(&mut index.made, true) {
             return;
         }
-        let mut held = self.memory.of_space(space.id(), now);
+        let mut held = self.memory.answers_of(space.id(), now);
         held.sort_unstable_by(|(_, a), (_, b)| a.note.cmp(&b.note));
         for (name, entry) in held {
             if !index.holds(&Handle::InMemory(name)) {

@@ -8,7 +8,8 @@
 //!
 //! Memory's entries are copies of the file's. Other processes, and other caches of this one, change the file too: every
 //! transaction counts itself in it, and before memory's entries are believed, somebody has looked at that number in the
-//! last [`LOOK_MS`]. If others have written, [`Disk::epoch`] is a new one, and entries of an older one are read anew.
+//! last [`LOOK_MS`]. If others have written, [`Disk::epoch`] is a new one, and entries of an older one are read anew; where
+//! the file cannot be read then, they are no answers.
 
 mod queue;
 mod reading;
@@ -26,7 +27,7 @@ use writing::serve;
 use super::entry::Entry;
 use super::report::{Counter, DiskStats, Event, Listener};
 use super::selection::Selection;
-use super::store::{Fault, Identity, Reader, Tidied, Usage, Writer};
+use super::store::{Fault, Identity, OwnTransactions, Reader, Tidied, Usage, Writer};
 use crate::embedding::{Key, Space};
 use crate::error;
 use crate::host::{Clock, threads};
@@ -64,6 +65,8 @@ pub(super) enum OnDisk {
     Damaged,
     /// The file could not be asked.
     Unread,
+    /// It is to be deleted from the file, or what was set could not be written: what memory has, if anything, is newer.
+    Unwritten,
 }
 
 /// A key, and the hash of the content that the entry must have been made from, if that matters.
@@ -104,8 +107,10 @@ struct Shared {
     epoch: AtomicU32,
     looked_ms: AtomicU64,
     /// Transactions of this cache since the file was opened, and all others that it had when it was last looked at.
-    own: AtomicU64,
+    own: OwnTransactions,
     others: AtomicU64,
+    /// Nobody can look whether others change the file, and whoever has it open for writing does not know that yet.
+    unwatched: AtomicBool,
     /// Whether it was told that the file cannot be used, and not yet that it can.
     failing: AtomicBool,
     /// Whether leases were taken.
@@ -157,8 +162,9 @@ impl Disk {
             generation: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
             looked_ms: AtomicU64::new(0),
-            own: AtomicU64::new(0),
+            own: OwnTransactions::default(),
             others: AtomicU64::new(0),
+            unwatched: AtomicBool::new(false),
             failing: AtomicBool::new(false),
             leased: AtomicBool::new(false),
             noted_ms: AtomicU64::new(0),

@@ -252,8 +252,7 @@ impl Shared {
                     }
                     verdict
                 }
-                // Deleted, or not to be written: what memory has is newer than a row.
-                Some(Pending { entry: None, .. }) => OnDisk::Unread,
+                Some(Pending { entry: None, .. }) => OnDisk::Unwritten,
                 None => {
                     glance.asked.push(at);
                     OnDisk::Unread
@@ -272,12 +271,12 @@ impl Shared {
     pub(super) fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {
         let _using = self.using.read().unwrap_or_else(PoisonError::into_inner);
         let generation = self.generation.load(Ordering::Acquire);
-        let reader = match self.spare_reader() {
-            Some((_, reader)) => reader,
-            None => Reader::open(&self.options.path, self.options.page_bytes / 2 / READERS)?,
-        };
         // Once it is known that another program has the file to itself, nobody waits again to learn that.
         let patient = !self.failing.load(Ordering::Acquire);
+        let reader = match self.spare_reader() {
+            Some((_, reader)) => reader,
+            None => Reader::open(&self.options.path, self.options.page_bytes / 2 / READERS, patient)?,
+        };
         reader.patient(patient)?;
         let answer = work(&reader)?;
         reader.patient(false)?;
@@ -308,42 +307,70 @@ impl Shared {
     /// Looks whether others have changed the file, if nobody has to be waited for. Whether it is known now.
     pub(super) fn look(&self, now_ms: u64) -> bool {
         let Ok(mut watch) = self.watch.try_lock() else { return false };
-        if let Some((reader, file)) = &*watch {
-            let Ok(_using) = self.using.try_read() else { return false };
-            match reader.transactions() {
-                Err(Fault::Busy(_)) => return false,
-                Err(fault) => {
-                    *watch = None;
-                    self.read_failed(fault);
+        let Some((reader, file)) = &*watch else {
+            // A file that is not in use tells nothing, and nobody gets anything from it.
+            let known = !self.unwatched.load(Ordering::Acquire);
+            if known {
+                self.looked_ms.store(now_ms, Ordering::Release);
+            }
+            return known;
+        };
+        let Ok(_using) = self.using.try_read() else { return false };
+        // What is being committed may be counted already, or not yet.
+        let Some(own) = self.own.try_lock() else { return false };
+        let trouble = match reader.transactions() {
+            Ok(_) if !reader.is_of(&self.options.path, file) => Some(Trouble::Moved),
+            Ok(transactions) => {
+                let others = transactions.wrapping_sub(*own);
+                if self.others.swap(others, Ordering::AcqRel) != others {
+                    self.epoch.fetch_add(1, Ordering::AcqRel);
                 }
-                Ok(_) if Identity::of(&self.options.path).ok() != Some(*file) => {
-                    *watch = None;
-                    self.troubles(Trouble::Moved);
-                }
-                Ok(transactions) => {
-                    let others = transactions.wrapping_sub(self.own.load(Ordering::Acquire));
-                    if self.others.swap(others, Ordering::AcqRel) != others {
-                        self.epoch.fetch_add(1, Ordering::AcqRel);
-                    }
-                }
+                self.looked_ms.store(now_ms, Ordering::Release);
+                return true;
+            }
+            Err(Fault::Busy(_)) => None,
+            Err(fault) => Some(Trouble::Fault(fault)),
+        };
+        drop(own);
+        if let Some(trouble) = trouble {
+            self.unwatch(&mut watch);
+            match trouble {
+                Trouble::Fault(fault) => self.read_failed(fault),
+                moved => self.troubles(moved),
             }
         }
-        self.looked_ms.store(now_ms, Ordering::Release);
-        true
+        false
+    }
+
+    /// Lets go of the file. Until it is watched again, or given up, nobody knows whether memory's copies are still right.
+    pub(super) fn unwatch(&self, watch: &mut Option<(Reader, Identity)>) {
+        if watch.take().is_some() {
+            self.unwatched.store(true, Ordering::Release);
+        }
     }
 
     /// Begins to look for what others do to the file, which was just opened. Of what they did before, memory knows nothing.
     pub(super) fn watch(&self) -> Result<(), Fault> {
-        let reader = Reader::open(&self.options.path, 0)?;
+        let reader = Reader::open(&self.options.path, 0, true)?;
         reader.patient(false)?;
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut own = self.own.lock();
         let (transactions, file) = (reader.transactions()?, Identity::of(&self.options.path)?);
-        let known = self.others.swap(transactions, Ordering::AcqRel).wrapping_add(self.own.swap(0, Ordering::AcqRel));
+        let known = self.others.swap(transactions, Ordering::AcqRel).wrapping_add(std::mem::take(&mut *own));
         // A file that was just begun takes nothing back.
         if transactions != known && transactions > 0 {
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some((reader, file));
+        *watch = Some((reader, file));
+        self.unwatched.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Goes on without the file. What memory has of it nobody can compare with it any more; what is set from now on is no copy.
+    pub(super) fn give_up_watching(&self) {
+        if self.unwatched.swap(false, Ordering::AcqRel) {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     pub(super) fn read_failed(&self, fault: Fault) {

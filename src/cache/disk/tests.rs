@@ -64,3 +64,25 @@ fn the_thread_ends_with_the_cache() {
         thread::sleep(Duration::from_millis(1));
     }
 }
+
+#[test]
+fn what_others_write_while_this_one_commits_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cache.db");
+    let options = DiskOptions { path, max_bytes: None, page_bytes: 0, retry_after_ms: 200, touch_after_ms: 0 };
+    let [disk, other] = [(); 2].map(|()| Disk::new(options.clone(), Arc::new(SystemClock::default()), None).unwrap());
+    let at = |steady_ms| Now { wall_ms: 0, steady_ms, epoch: 0, verified: true };
+    let entry = || Arc::new(Draft::default().entry(&Space::builder().finish(), None, Precision::F32, 1, None));
+    let put = |disk: &Disk| disk.put([(Space::builder().finish().key().finish(), entry())]);
+    put(&disk);
+    disk.flush().unwrap();
+    put(&other);
+    other.flush().unwrap();
+    let before = disk.epoch(at(1000)).unwrap();
+    let committing = disk.shared.own.lock();
+    assert_eq!(disk.epoch(at(2000)), None, "nobody can tell whose the last one was");
+    put(&other);
+    other.flush().unwrap();
+    drop(committing);
+    assert_ne!(disk.epoch(at(3000)), Some(before));
+}

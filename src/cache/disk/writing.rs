@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::super::report::Event;
 use super::super::store::{self, Batch, Fault, Identity, Reader, Refusal, Writer};
-use super::Shared;
 use super::queue::{BATCH_ENTRIES, Call, Op, Phase, Trouble};
+use super::{DiskOptions, Shared};
 use crate::host;
 
 const BATCH_BYTES: usize = 8 << 20;
@@ -66,7 +66,12 @@ pub(super) fn serve(shared: &Shared) {
             Next::Open => shared.open().map(|writer| slot = Some(writer)),
             Next::Call(call) => shared.answer(&mut slot, call),
             Next::Write(changes) => shared.write(&mut slot, changes),
-            Next::LookInto(trouble) => shared.look_into(&mut slot, trouble),
+            Next::LookInto(trouble) => shared.look_into(&mut slot, trouble.clone()).inspect_err(|fault| {
+                // Of a file that is held, once it is not.
+                if matches!(fault, Fault::Busy(_)) {
+                    shared.queue().trouble.get_or_insert(trouble);
+                }
+            }),
             Next::Look => {
                 shared.look(shared.clock.steady_ms());
                 continue;
@@ -234,7 +239,7 @@ impl Shared {
 
     /// Lets go of all that is open for reading.
     fn leave(&self) {
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.unwatch(&mut self.watch.lock().unwrap_or_else(PoisonError::into_inner));
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.readers().clear();
     }
@@ -247,7 +252,8 @@ impl Shared {
     }
 
     fn open_writer(&self) -> Result<Writer, Fault> {
-        Writer::open(&self.options.path, self.options.page_bytes / 2, self.options.max_bytes, self.clock.wall_ms())
+        let DiskOptions { path, page_bytes, max_bytes, .. } = &self.options;
+        Writer::open(path, page_bytes / 2, *max_bytes, self.clock.wall_ms(), self.own.clone())
     }
 
     /// Opens the file; a broken one is set aside first.
@@ -257,7 +263,7 @@ impl Shared {
         match self.open_writer().and_then(|writer| self.opened_for_writing(writer)) {
             Err(Fault::Broken(reason)) => self.replace(Identity::of(path).ok(), &reason),
             // A directory, or a medium, that is not to be written may hold what is to be read.
-            Err(Fault::Unavailable(reason)) if path.is_file() && Reader::open(path, 0).is_ok() => {
+            Err(Fault::Unavailable(reason)) if path.is_file() && Reader::open(path, 0, true).is_ok() => {
                 Err(Fault::ReadOnly(reason))
             }
             opened => opened,
@@ -342,9 +348,7 @@ impl Shared {
             }
         }
         let Some(writer) = slot.as_mut() else { return Ok(()) };
-        let before = writer.transactions();
         let done = (call.work)(Ok(writer));
-        self.own.fetch_add(writer.transactions() - before, Ordering::AcqRel);
         if done.is_err() {
             self.queue().calls.push_front(call);
         }
@@ -370,7 +374,6 @@ impl Shared {
             });
             match outcome {
                 Ok(((), usage)) => {
-                    self.own.fetch_add(1, Ordering::AcqRel);
                     *slot = Some(writer);
                     self.note_usage(usage);
                     self.counters.evicted.add(usage.evicted);
@@ -473,7 +476,11 @@ impl Shared {
         } else {
             self.fails(&reason);
         }
-        let readable = matches!(fault, Fault::ReadOnly(_)) && self.watch().is_ok();
+        let watched = self.watch().is_ok();
+        if !watched {
+            self.give_up_watching();
+        }
+        let readable = matches!(fault, Fault::ReadOnly(_)) && watched;
         let now_ms = self.clock.wall_ms();
         let mut queue = self.queue();
         let waiting = std::mem::take(&mut queue.ops);

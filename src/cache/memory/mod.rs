@@ -256,9 +256,10 @@ impl Memory {
         let found = if !live(slot, now) {
             Found::Expired
         } else if !slot.current(now) {
-            // Whether it is an answer, and for which content, the file says.
+            // Whether it is an answer, and for which content, the file says. Its place is that of the latest one used now.
+            slot.stamp = stamp;
             let stale = slot.matches(probe).then(|| Arc::clone(&slot.entry));
-            return (stale.map_or(Found::Absent, Found::Stale), None);
+            stale.map_or(Found::Absent, Found::Stale)
         } else if !slot.matches(probe) {
             Found::Changed
         } else {
@@ -266,17 +267,15 @@ impl Memory {
             slot.content = slot.content.or(probe.content());
             Found::Hit(Arc::clone(&slot.entry))
         };
-        let gone = if matches!(found, Found::Hit(_)) {
-            None
-        } else {
+        let gone = matches!(found, Found::Expired | Found::Changed).then(|| {
             self.touch_version(name);
             lru.pop(&name).inspect(|slot| self.forget(slot))
-        };
+        });
         // Only the oldest entry's use makes another one the oldest; looking at it costs a cache miss.
         if before == shard.oldest.load(Ordering::Relaxed) {
             shard.note_oldest(lru);
         }
-        (found, gone)
+        (found, gone.flatten())
     }
 
     /// The entry, if it is an answer. Changes nothing.
@@ -443,11 +442,20 @@ impl Memory {
     }
 
     /// All entries of a space that answer at `now`, in no order. Does not count as use.
+    pub fn answers_of(&self, space: i64, now: Now) -> Vec<(KeyHash, Arc<Entry>)> {
+        self.select(space, |slot| live(slot, now) && slot.current(now))
+    }
+
+    /// All entries of a space that are held and whose time is not over, in no order. Does not count as use.
     pub fn of_space(&self, space: i64, now: Now) -> Vec<(KeyHash, Arc<Entry>)> {
+        self.select(space, |slot| live(slot, now))
+    }
+
+    fn select(&self, space: i64, which: impl Fn(&Slot) -> bool) -> Vec<(KeyHash, Arc<Entry>)> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let lru = shard.lock();
-            let entries = lru.iter().filter(|(_, slot)| slot.entry.space == space && live(slot, now));
+            let entries = lru.iter().filter(|(_, slot)| slot.entry.space == space && which(slot));
             found.extend(entries.map(|(name, slot)| (*name, Arc::clone(&slot.entry))));
         }
         found

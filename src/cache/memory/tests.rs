@@ -166,6 +166,25 @@ fn a_clock_that_is_set_makes_nothing_younger() {
 }
 
 #[test]
+fn a_copy_that_is_not_believed_keeps_its_place_in_the_order_of_use() {
+    let memory = Memory::new(3, 1 << 20);
+    let now = Now { wall_ms: AT, steady_ms: 0, epoch: 0, verified: true };
+    for n in 0..3 {
+        memory.insert(place(n, 0), &entry(1, 0, 1000, AT), now);
+    }
+    let doubtful = Now { verified: false, ..now };
+    for n in [0, 1] {
+        assert!(matches!(memory.get(&Probe::from((key(n), Some([0; 32]))), doubtful), Found::Stale(_)));
+    }
+    assert_eq!(memory.get(&Probe::from((key(2), Some([9; 32]))), doubtful), Found::Absent, "of another content");
+    for n in 3..5 {
+        memory.insert(place(n, 0), &entry(1, 0, 1000, AT), now);
+    }
+    let left: Vec<u8> = (0..5).filter(|n| memory.peek(&key(*n).into(), now).is_some()).collect();
+    assert_eq!(left, [2, 3, 4], "the two that were looked up first have gone");
+}
+
+#[test]
 fn what_was_read_before_a_change_is_not_brought_in_after_it() {
     let memory = Memory::new(10, 1 << 20);
     let now = Now { wall_ms: AT, steady_ms: 0, epoch: 0, verified: true };

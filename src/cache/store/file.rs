@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
@@ -110,6 +110,20 @@ impl Identity {
     }
 }
 
+/// What can be seen of a file's contents without opening it: of the file, and of its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents([Option<(u64, SystemTime)>; 2]);
+
+impl Contents {
+    pub fn of(path: &Path) -> Self {
+        let seen = |path: PathBuf| {
+            let metadata = fs::metadata(path).ok()?;
+            Some((metadata.len(), metadata.modified().ok()?))
+        };
+        Self(["", "-wal"].map(|suffix| seen(with_suffix(path, suffix))))
+    }
+}
+
 /// Refuses a file that is not one of this release's, however broken it is.
 fn refuse_others(path: &Path) -> Result<()> {
     let mut page = Vec::new();
@@ -120,7 +134,7 @@ fn refuse_others(path: &Path) -> Result<()> {
     let cut_off = whose.is_none() && page.iter().zip(MAGIC).all(|(is, magic)| is == magic);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags).map_err(Fault::from);
-    match opened.and_then(|connection| prepare(&connection).and_then(|()| is_current(&connection))) {
+    match opened.and_then(|connection| prepare(&connection, BUSY_WAIT).and_then(|()| is_current(&connection))) {
         // Its first page may still be in the log.
         Ok(()) => Ok(()),
         Err(foreign @ Fault::Foreign(_)) if whose == Some(APPLICATION_ID) || !made_by_us => Err(foreign),
@@ -185,8 +199,9 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-pub fn prepare(connection: &Connection) -> Result<()> {
-    connection.busy_timeout(BUSY_WAIT)?;
+/// `busy_wait`: how long it waits for another program that has the file to itself.
+pub fn prepare(connection: &Connection, busy_wait: Duration) -> Result<()> {
+    connection.busy_timeout(busy_wait)?;
     connection.set_prepared_statement_cache_capacity(32);
     // A damaged file must be found out, not believed.
     connection.pragma_update(None, "cell_size_check", true)?;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
@@ -16,8 +17,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 pub(super) use batch::Batch;
 use batch::{dimensions_of, parameters};
 use file::{
-    BUSY_WAIT, TRANSACTIONS, bound, has_log, is_current, limit_log, lock, meta, migrate, pragma, prepare, shrink,
-    unchanging,
+    BUSY_WAIT, Contents, TRANSACTIONS, bound, has_log, is_current, limit_log, lock, meta, migrate, pragma, prepare,
+    shrink, unchanging,
 };
 pub(super) use file::{Identity, PAGE_BYTES, set_aside};
 pub(super) use row::{Checked, Row, Stored, decode, encode};
@@ -93,30 +94,39 @@ pub(super) enum Refusal {
 /// A connection that only reads. Never waits for a writer.
 pub(super) struct Reader {
     connection: Connection,
+    /// Of a file that nobody is said to change: how it was then.
+    unchanging: Option<Contents>,
 }
 
 impl Reader {
-    /// `page_bytes`: memory for pages of the file.
-    pub fn open(path: &Path, page_bytes: usize) -> Result<Self> {
+    /// `page_bytes`: memory for pages of the file. `patient`: as for [`Reader::patient`].
+    pub fn open(path: &Path, page_bytes: usize, patient: bool) -> Result<Self> {
         // Between the renames of a file that is set aside, the file of before would be read with the log of the new one.
         let _steady = lock(path, File::try_lock_shared)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = |name: &Path, flags| {
             let connection = Connection::open_with_flags(name, flags)?;
-            prepare(&connection)?;
+            prepare(&connection, if patient { BUSY_WAIT } else { Duration::ZERO })?;
             // The log is opened with the first look.
             is_current(&connection)?;
             Ok(connection)
         };
-        let connection = match open(path, flags) {
-            // Where nothing can be written beside the file, there is no log, and nobody changes the file.
+        let contents = Contents::of(path);
+        let (connection, unchanging) = match open(path, flags) {
+            // Where nothing can be written beside the file, there is no log, and hardly anybody changes the file.
             Err(Fault::Unavailable(_)) if !has_log(path) => {
-                open(&unchanging(path), flags | OpenFlags::SQLITE_OPEN_URI)?
+                (open(&unchanging(path), flags | OpenFlags::SQLITE_OPEN_URI)?, Some(contents))
             }
-            opened => opened?,
+            opened => (opened?, None),
         };
         bound(&connection, page_bytes)?;
-        Ok(Self { connection })
+        Ok(Self { connection, unchanging })
+    }
+
+    /// Whether the file at `path` is still the one that was opened, and one that is opened as what nobody changes is as it was.
+    pub fn is_of(&self, path: &Path, file: &Identity) -> bool {
+        Identity::of(path).is_ok_and(|there| there == *file)
+            && self.unchanging.as_ref().is_none_or(|contents| *contents == Contents::of(path))
     }
 
     /// Whether it waits for other processes that have the file to themselves for a moment, or says [`Fault::Busy`].
@@ -240,21 +250,49 @@ pub(super) struct Writer {
     dimensions: HashMap<i64, usize>,
     /// The latest time that any writer of this file has seen.
     clock_ms: u64,
-    /// Transactions in the file when this connection looked last, and how many it made itself.
+    /// Transactions in the file when this connection looked last.
     seen: u64,
-    own: u64,
+    own: OwnTransactions,
+}
+
+/// How many of the transactions that a file counts its cache has made itself. The lock is held while one is committed: who
+/// has it can tell all of them from those of others.
+#[derive(Default, Clone)]
+pub(super) struct OwnTransactions(Arc<Mutex<u64>>);
+
+impl OwnTransactions {
+    /// The count. Waits while one is being committed.
+    pub fn lock(&self) -> MutexGuard<'_, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The count, unless one is being committed.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, u64>> {
+        match self.0.try_lock() {
+            Ok(own) => Some(own),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 }
 
 impl Writer {
-    /// Opens the file or begins one. Nobody else opens it or sets it aside meanwhile. `page_bytes`: memory for its pages.
-    pub fn open(path: &Path, page_bytes: usize, max_bytes: Option<u64>, now_ms: u64) -> Result<Self> {
+    /// Opens the file or begins one. Nobody else opens it or sets it aside meanwhile. `page_bytes`: memory for its pages; `own`
+    /// counts what it commits.
+    pub fn open(
+        path: &Path,
+        page_bytes: usize,
+        max_bytes: Option<u64>,
+        now_ms: u64,
+        own: OwnTransactions,
+    ) -> Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
         }
         let _alone = lock(path, File::try_lock)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags)?;
-        prepare(&connection)?;
+        prepare(&connection, BUSY_WAIT)?;
         // Without this the directory is found to be read-only at the first write only.
         if connection.is_readonly("main")? {
             return Err(Fault::Unavailable(format!("{} cannot be written", path.display())));
@@ -271,7 +309,7 @@ impl Writer {
             dimensions: HashMap::new(),
             clock_ms,
             seen: 0,
-            own: 0,
+            own,
         };
         writer.follow_clock(now_ms)?;
         Ok(writer)
@@ -307,16 +345,13 @@ impl Writer {
         });
         let (done, entries, evicted) = done.inspect_err(|_| self.dimensions.clear())?;
         let pages = pragma(&transaction, "page_count")?.saturating_sub(pragma(&transaction, "freelist_count")?);
+        let mut own = self.own.lock();
         transaction.commit().inspect_err(|_| self.dimensions.clear())?;
+        *own += 1;
+        drop(own);
         self.clock_ms = self.clock_ms.max(now_ms);
         self.seen = before + 1;
-        self.own += 1;
         Ok((done, Usage { entries, bytes: pages * PAGE_BYTES, evicted }))
-    }
-
-    /// How many transactions this connection has made.
-    pub fn transactions(&self) -> u64 {
-        self.own
     }
 
     /// Whether others have written to the file since it was last asked.
@@ -445,7 +480,7 @@ mod tests {
         let entry = draft.entry(&space, None, Precision::F32, 1, None);
         // A new file, then one that is there.
         for from in [0, 6000] {
-            let mut writer = Writer::open(&path, GIVEN, None, 1).unwrap();
+            let mut writer = Writer::open(&path, GIVEN, None, 1, OwnTransactions::default()).unwrap();
             for batch in 0..6 {
                 let keys = (0..1000).map(|n| key(from + batch * 1000 + n));
                 let mut keys = keys.collect::<Vec<_>>().into_iter();
@@ -457,7 +492,7 @@ mod tests {
             writer.shrink().unwrap();
             assert!(held(&writer.connection) < GIVEN / 8);
         }
-        let reader = Reader::open(&path, GIVEN).unwrap();
+        let reader = Reader::open(&path, GIVEN, true).unwrap();
         let keys: Vec<Key> = (0..12_000).map(key).collect();
         let mut found = 0;
         reader.get(keys.iter(), |row| found += usize::from(matches!(row, Row::Found(_)))).unwrap();
