@@ -377,3 +377,33 @@ describe('findSimilar', () => {
     expect(runs[0]!.stdout).toContain('k0,k1,k2,k3,k4 ');
   });
 });
+
+test('whatever a vector or metadata does when it is read, the error is an EmbeddingError', async () => {
+  const cache = make();
+  const throwing = new Proxy([1, 2], { get: (array, name) => { if (name === '1') throw new TypeError('mine'); return Reflect.get(array, name) as unknown; } });
+  const { proxy: revoked, revoke } = Proxy.revocable([1], {});
+  revoke();
+  for (const embedding of [throwing, revoked, [Object.create(null)], [Symbol('x')], { length: 2 }] as never[]) {
+    for (const call of [
+      () => cache.set('k', 'x', embedding),
+      () => cache.setMany([{ key: 'k', content: 'x', embedding }]),
+      // Of what has been revoked nobody can say whether it has to be waited for.
+      () => cache.getOrCompute('k', 'x', () => (embedding === revoked ? throwing : embedding) as number[]),
+      () => cache.findSimilar(embedding),
+    ]) expect(await failure(call)).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  }
+  for (const metadata of [{ toJSON() { throw new RangeError('mine'); } }, { get part() { throw new RangeError('mine'); } }]) {
+    expect(await failure(() => cache.set('k', 'x', [1], { metadata }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  }
+  const matrix = await cache.getMany([{ key: 'k', content: 'x' }]);
+  expect(await failure(() => matrix.row(Object.create(null) as never))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+});
+
+test('what a computation answers with may be anything that can be awaited, and is asked once', async () => {
+  let asked = 0;
+  const lazy = { then(resolve: (vector: number[]) => void) { asked++; resolve([1, 2]); } } as never;
+  expect((await make().getOrCompute('k', 'x', () => lazy)).embedding).toEqual([1, 2]);
+  expect(asked).toBe(1);
+  const failing = { then(_: unknown, reject: (reason: unknown) => void) { reject('mine'); } } as never;
+  await expect(make().getOrCompute('k', 'x', () => failing)).rejects.toBe('mine');
+});

@@ -405,6 +405,46 @@ describe('limits', () => {
   });
 });
 
+test('names and passwords of URLs that are not escaped are taken as they are', async () => {
+  const { http, url } = await served();
+  const { host, port } = new URL(url);
+  const answer = await http.get<{ headers: Record<string, string> }>(`http://%zz:100%@${host}/echo`);
+  const basic = `Basic ${Buffer.from('%zz:100%').toString('base64')}`;
+  expect(answer.headers.authorization).toBe(basic);
+  const through = await proxy(Number(port));
+  await client({ proxy: `http://%zz:100%@${new URL(through.url).host}` }).get(url);
+  expect(through.asked).toMatchObject([{ authorization: basic }]);
+});
+
+test('headers that a class computes, that are inherited, or that a Map has are sent', async () => {
+  const { http, url } = await served();
+  class Computed { get 'x-name'() { return 'computed'; } }
+  for (const [headers, value] of [[new Computed(), 'computed'], [Object.create({ 'x-name': 'inherited' }), 'inherited'], [new Map([['x-name', 'map']]), 'map'], [{ 'x-name': 'own', 'x-none': undefined }, 'own']]) {
+    const sent = (await http.get<{ headers: Record<string, string> }>(`${url}/echo`, { headers })).headers;
+    expect([sent['x-name'], sent['x-none']]).toEqual([value, undefined]);
+  }
+  const throwing = { get 'x-name'(): string { throw new TypeError('mine'); } };
+  expect(await failure(() => http.get(`${url}/echo`, { headers: throwing }))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('mine') as string });
+});
+
+test('a body that throws when it is read as JSON is refused by what it threw', async () => {
+  const { http, url } = await served();
+  for (const body of [{ toJSON() { throw new RangeError('mine'); } }, { get part() { throw new RangeError('mine'); } }]) {
+    expect(await failure(() => http.post(`${url}/echo`, body))).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('mine') as string });
+  }
+});
+
+test('a source of a body that hangs is closed when nobody waits for the request any more', async () => {
+  const { http, url } = await served();
+  let closed!: () => void;
+  const left = new Promise<void>((resolve) => (closed = resolve));
+  const hanging = {
+    [Symbol.asyncIterator]: () => ({ next: () => new Promise<IteratorResult<Uint8Array>>(() => {}), return: async () => (closed(), { done: true as const, value: undefined }) }),
+  };
+  expect(await failure(() => http.post(`${url}/echo`, hanging, { timeoutMs: 200 }))).toMatchObject({ code: 'TIMED_OUT' });
+  await left;
+});
+
 /** Every `nth` request has one of these, in turns. */
 function inTurnEvery(nth: number, faults: ReturnType<typeof status>[]) {
   let at = 0;

@@ -255,3 +255,20 @@ test('profiled: time, the processors\' time, and who is slow', async () => {
   expect(() => profiled({ onProfile: 3 as never })).toThrow(/onProfile/);
   expect(() => profiled({ slow: 3 } as object)).toThrow(EmbeddingError);
 });
+
+test('a provider has options of its own, whatever the one before has done to them', async () => {
+  const seen: unknown[] = [];
+  const asked = router({
+    providers: [
+      { name: 'a', generate: (_, options) => { (options.list as number[]).push(9); throw new Error('no'); } },
+      { name: 'b', generate: (_, options) => (seen.push(options.list), 'yes') },
+    ],
+  });
+  expect((await asked.generate('prompt', { list: [1] })).response).toBe('yes');
+  expect(seen).toEqual([[1]]);
+});
+
+test('a provider that throws when it is read is refused by its place', async () => {
+  const throwing = { get name(): string { throw new TypeError('mine'); }, generate: () => 'x' };
+  expect(await failure(() => new LlmRouter({ providers: [throwing] }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'providers[0].name' } });
+});

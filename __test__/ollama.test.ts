@@ -428,3 +428,16 @@ test('keys are in no error, statistic, metric, log, cache file or process title'
   expect(said).not.toContain(key);
   expect(said).not.toContain(Buffer.from(`user:${key}`).toString('base64'));
 });
+
+test('null is no option that was left out', async () => {
+  const { client } = await served({ model: 'tiny' });
+  expect(await failure(() => client.generate('prompt', { stream: null as never }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'stream' } });
+  expect(await failure(() => new OllamaClient({ cache: null as never }))).toMatchObject({ code: 'INVALID_CONFIG' });
+});
+
+test('a list of models that are none is an error of the server', async () => {
+  for (const models of [[null], [5]]) {
+    const server = await loopback({ apis: [() => ({ json: { models } })] });
+    expect(await failure(() => clientOf(server).list())).toMatchObject({ code: 'BACKEND_REJECTED' });
+  }
+});

@@ -1,7 +1,7 @@
 // What goes into a cache and comes out of it, and the shape in which it crosses to the native side.
 
-import { EmbeddingError } from '../call/errors';
-import { annotationFields, invalid, show } from '../call/input';
+import { EmbeddingError, messageOf } from '../call/errors';
+import { annotationFields, invalid, isArray, show } from '../call/input';
 import { optionReader, untouched, type Names } from '../call/options';
 import type { EmbeddingResult } from '../call/result';
 import type { NativeEntry, NativeLookup, NativeNearest } from '../native/types';
@@ -105,17 +105,22 @@ export function resultOf(result: unknown): Pick<EmbeddingResult, 'embedding' | '
 }
 
 export function vectorOf(embedding: unknown, where: string): ArrayLike<number> {
-  const isArray = Array.isArray(embedding) || (ArrayBuffer.isView(embedding) && 'length' in embedding);
-  if (!isArray) throw invalid(`${where} is not an array of numbers`);
+  const isVector = isArray(embedding) || (ArrayBuffer.isView(embedding) && 'length' in embedding);
+  if (!isVector) throw invalid(`${where} is not an array of numbers`);
   return embedding as unknown as ArrayLike<number>;
 }
 
 /** What is no number is refused here; what is not finite, on the native side. */
 export function copyValues(embedding: ArrayLike<number>, data: Float32Array, offset: number, where: string): void {
-  for (let i = 0; i < embedding.length; i++) {
-    const value = embedding[i];
-    if (typeof value !== 'number') throw invalid(`${where} has ${String(value)} at position ${i}, not a number`);
-    data[offset + i] = value;
+  try {
+    for (let i = 0; i < embedding.length; i++) {
+      const value = embedding[i];
+      if (typeof value !== 'number') throw invalid(`${where} has ${show(value)} at position ${i}, not a number`);
+      data[offset + i] = value;
+    }
+  } catch (thrown) {
+    if (thrown instanceof EmbeddingError) throw thrown;
+    throw new EmbeddingError('INVALID_ARGUMENT', `${where} cannot be read: ${messageOf(thrown)}`, { cause: thrown });
   }
 }
 
@@ -267,7 +272,7 @@ export class Matrix implements CacheMatrix {
 
   row(index: number): Float32Array {
     if (!Number.isInteger(index) || index < 0 || index >= this.rows) {
-      throw invalid(`Row ${String(index)} does not exist: there are ${this.rows}`, { index });
+      throw invalid(`Row ${show(index)} does not exist: there are ${this.rows}`, { index });
     }
     return this.data.subarray(index * this.dimensions, (index + 1) * this.dimensions);
   }

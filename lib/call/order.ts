@@ -97,5 +97,16 @@ export function isPromise<T>(value: T | PromiseLike<T>): value is PromiseLike<T>
 
 /** What follows from a value: at once, if it is there. What a caller's function has answered may change a moment later. */
 export function follow<T, R>(value: T | PromiseLike<T>, next: (value: T) => R | PromiseLike<R>): R | PromiseLike<R> {
-  return isPromise(value) ? value.then(next) : next(value);
+  if (!isPromise(value)) return next(value);
+  if (value instanceof Promise) return value.then(next);
+  // What else can be awaited need not know what `then` answers.
+  return new Promise<R>((resolve, reject) => {
+    value.then((known) => {
+      try {
+        resolve(next(known));
+      } catch (thrown) {
+        reject(thrown);
+      }
+    }, reject);
+  });
 }

@@ -13,7 +13,24 @@ const NO_FILE = ':memory:';
  */
 export function pathNow(value: unknown, option: string): unknown {
   const path = plainPath(value, option);
-  return typeof path === 'string' && path !== '' && path !== NO_FILE ? resolve(path) : path;
+  if (typeof path !== 'string' || path === '' || path === NO_FILE) return path;
+  try {
+    return resolve(path);
+  } catch (cause) {
+    const reason = `${path} cannot be looked for: the current directory is not there any more`;
+    throw new EmbeddingError('INVALID_CONFIG', `Invalid option \`${option}\`: ${reason}`, { cause, details: { option } });
+  }
+}
+
+/** The same of an argument: `undefined` for what is no path. */
+export function argumentPath(what: string, value: unknown): string | undefined {
+  try {
+    const path = pathNow(value, what);
+    return typeof path === 'string' && path !== '' ? path : undefined;
+  } catch (thrown) {
+    const { cause } = thrown as EmbeddingError;
+    throw new EmbeddingError('INVALID_ARGUMENT', `${what} is of no use: ${messageOf(thrown).replace(/^Invalid option `[^`]*`: /, '')}`, { cause });
+  }
 }
 
 /** The same without the working directory: for what may be something else than a path, such as the id of a model. */

@@ -1,10 +1,11 @@
 import { unwatchFile, watchFile } from 'node:fs';
-import { basename, resolve } from 'node:path';
+import { basename } from 'node:path';
 
 import { EmbeddingError } from '../call/errors';
 import { readRegular } from '../call/files';
 import { invalid, show } from '../call/input';
 import { isInstance, optionReader, read, refused, type Given } from '../call/options';
+import { argumentPath } from '../call/paths';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
 import { panelSources, type DashboardPanel, type PanelCell } from '../monitor/panels';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
@@ -431,6 +432,7 @@ function write(path: string, text: string): Promise<void> {
 
 /** The path of a file as it is meant now, wherever the process goes. */
 function pathOf(given: unknown): string {
-  if (typeof given === 'string' && given !== '') return resolve(given);
+  const path = argumentPath('The path', given);
+  if (path !== undefined) return path;
   throw invalid(`The path is ${show(given)}, not a non-empty string`);
 }

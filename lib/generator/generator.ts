@@ -465,7 +465,7 @@ function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, du
  */
 export function prepareText(annotation: Annotation, maxTokens: number = DEFAULT_MAX_TOKENS): string {
   if (!Number.isInteger(maxTokens) || maxTokens < 1 || maxTokens > MOST_TOKENS) {
-    throw invalid(`maxTokens is ${String(maxTokens)}, not a whole number from 1 to ${MOST_TOKENS}`);
+    throw invalid(`maxTokens is ${show(maxTokens)}, not a whole number from 1 to ${MOST_TOKENS}`);
   }
   const [nodeId, signature, summary, code] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
   return call(() => native().prepareText(nodeId, signature, summary, code, maxTokens));

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError, fromWire } from '../call/errors';
-import { invalid, refusal, type Refused } from '../call/input';
+import { invalid, refusal, show, type Refused } from '../call/input';
 import type { NativeAnswer } from '../native/types';
 
 /** Results converted between two turns of the event loop: about two milliseconds of work. */
@@ -51,7 +51,7 @@ export class Matrix implements EmbeddingMatrix {
     const { data, rows, dimensions } = this;
     const row = (index: number) => {
       if (!Number.isInteger(index) || index < 0 || index >= rows) {
-        throw invalid(`Row ${String(index)} does not exist: there are ${rows}`, { index });
+        throw invalid(`Row ${show(index)} does not exist: there are ${rows}`, { index });
       }
       return data.subarray(index * dimensions, (index + 1) * dimensions);
     };

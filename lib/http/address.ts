@@ -2,8 +2,10 @@
 
 import { messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
+import { read, record } from '../call/options';
 import { ACCEPTED_ENCODINGS } from './body';
 import { shown } from './failures';
+import { decodedPart } from './secrets';
 
 /** HTTP's own letters for methods. */
 const TOKEN = /^[!#$%&'*+.^_`|~\dA-Za-z-]+$/;
@@ -31,7 +33,7 @@ export function addressOf(given: unknown): Address {
   if (username === '' && password === '') return { url, authorization: undefined };
   url.username = '';
   url.password = '';
-  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  const pair = `${decodedPart(username)}:${decodedPart(password)}`;
   return { url, authorization: `Basic ${Buffer.from(pair).toString('base64')}` };
 }
 
@@ -47,20 +49,25 @@ export function headersOf(given: unknown, { authorization }: Address, contentTyp
   if (authorization !== undefined) headers.authorization = authorization;
   if (given === undefined) return headers;
   if (typeof given !== 'object' || given === null) throw invalid(`The headers are ${show(given)}: pass an object of strings`);
+  // What is inherited or computed by a class counts, too.
+  const known = isIterable(given) ? given : Object.entries(record(given, 'headers'));
   try {
-    const known = typeof (given as Iterable<unknown>)[Symbol.iterator] === 'function' ? given : Object.entries(given).filter(([, value]) => value !== undefined);
     for (const [name, value] of new Headers(known as [string, string][])) headers[name] = value;
   } catch (cause) {
     // The platform's message shows the value, which may be a key.
-    const name = Object.entries(given).find(([key, value]) => !isHeader(key, value))?.[0];
+    const name = Array.isArray(known) ? (known as [string, unknown][]).find((pair) => !isHeader(pair?.[0], pair?.[1]))?.[0] : undefined;
     throw invalid(`The headers cannot be sent: ${name === undefined ? messageOf(cause).split(':')[0] : `\`${name}\` is no header, or its value has characters that a header cannot hold`}`);
   }
   return headers;
 }
 
-function isHeader(name: string, value: unknown): boolean {
+function isIterable(given: object): given is Iterable<unknown> {
+  return typeof read(given, Symbol.iterator as unknown as string, 'headers') === 'function';
+}
+
+function isHeader(name: unknown, value: unknown): boolean {
   try {
-    new Headers([[name, value as string]]);
+    new Headers([[name as string, value as string]]);
     return true;
   } catch {
     return false;

@@ -29,6 +29,8 @@ export class OutgoingBody {
   readonly #bytes: Uint8Array | undefined;
   readonly #stream: AsyncIterable<unknown> | undefined;
   #read = false;
+  /** What is being read, once that has begun. */
+  #source: AsyncIterator<unknown> | undefined;
 
   constructor(bytes?: Uint8Array, stream?: AsyncIterable<unknown>) {
     this.#bytes = bytes && bytes.byteLength > 0 ? bytes : undefined;
@@ -40,25 +42,55 @@ export class OutgoingBody {
     return !this.#read;
   }
 
+  /** Tells a stream that is being read that nobody reads it any more, also while it hangs. Does not wait for it. */
+  close(): void {
+    const source = this.#source;
+    this.#source = undefined;
+    // A source that fails while it closes has nobody left to tell.
+    void (async () => source?.return?.())().catch(() => {});
+  }
+
   /** What one try sends. */
   open(): Uint8Array | AsyncIterable<Uint8Array> | undefined {
     return this.#stream ? this.#pieces(this.#stream) : this.#bytes;
   }
 
-  /** A stream of its own for each try, so that one that fails before it has read anything leaves the source alone. */
-  async *#pieces(stream: AsyncIterable<unknown>): AsyncGenerator<Uint8Array> {
-    this.#read = true;
-    try {
-      for await (const piece of stream) {
-        if (typeof piece === 'string') yield Buffer.from(piece);
-        else if (types.isUint8Array(piece)) yield piece;
-        else throw invalid(`The body gave ${show(piece)}: a stream consists of bytes or texts`);
-      }
-    } catch (cause) {
-      if (cause instanceof EmbeddingError) throw cause;
-      throw new EmbeddingError('INVALID_ARGUMENT', `The stream that is the body failed: ${messageOf(cause)}`, { cause });
-    }
+  /**
+   * A stream of its own for each try, so that one that fails before it has read anything leaves the source alone. No
+   * generator: that could not be left while its source hangs.
+   */
+  #pieces(stream: AsyncIterable<unknown>): AsyncIterableIterator<Uint8Array> {
+    return {
+      next: async () => {
+        this.#read = true;
+        try {
+          this.#source ??= stream[Symbol.asyncIterator]();
+          const { done, value } = await this.#source.next();
+          if (done) {
+            this.#source = undefined;
+            return { done: true, value: undefined };
+          }
+          return { done: false, value: bytesOf(value) };
+        } catch (cause) {
+          if (cause instanceof EmbeddingError) throw cause;
+          throw new EmbeddingError('INVALID_ARGUMENT', `The stream that is the body failed: ${messageOf(cause)}`, { cause });
+        }
+      },
+      return: async () => {
+        this.close();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
   }
+}
+
+function bytesOf(piece: unknown): Uint8Array {
+  if (typeof piece === 'string') return Buffer.from(piece);
+  if (types.isUint8Array(piece)) return piece;
+  throw invalid(`The body gave ${show(piece)}: a stream consists of bytes or texts`);
 }
 
 /** A body as it was when the call was made, and the type of its content. */

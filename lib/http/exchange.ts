@@ -109,6 +109,15 @@ export class Exchange {
   }
 
   async run(): Promise<FinalAnswer> {
+    try {
+      return await this.#run();
+    } catch (error) {
+      this.#body.close();
+      throw error;
+    }
+  }
+
+  async #run(): Promise<FinalAnswer> {
     for (;;) {
       const host = this.#network.host(this.#url);
       if (!this.#network.admission.tryEnter(host)) await this.#enter(host);

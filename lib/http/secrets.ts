@@ -5,6 +5,15 @@ const CARRIERS = /auth|cookie|key|token|secret|password|signature/i;
 /** Shorter ones would take ordinary words out of messages. */
 const SHORTEST = 4;
 
+/** A part of a URL without its escapes; one that has something else behind a percent sign is meant as it is. */
+export function decodedPart(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** Whether a header, or a parameter of a URL, may carry a key. */
 export function carriesSecret(name: string): boolean {
   return CARRIERS.test(name);
@@ -37,7 +46,7 @@ export function redactor(headers: Record<string, string>, url: URL, proxy?: stri
   if (proxy !== undefined) {
     const { password } = new URL(proxy);
     add(password);
-    add(decodeURIComponent(password));
+    add(decodedPart(password));
   }
   const longestFirst = [...secrets].sort((a, b) => b.length - a.length);
   return (text) => longestFirst.reduce((rest, secret) => rest.replaceAll(secret, '***'), text);

@@ -2,6 +2,7 @@
 // releases 7 and 8 share.
 
 import { EmbeddingError } from '../call/errors';
+import { addressOf } from './address';
 
 /** What a handler can do to the exchange that it is told of. */
 export interface Controller {
@@ -58,7 +59,13 @@ export function connectionsTo(origin: string, { connections, connectTimeoutMs, r
   const connect = { ...tls, timeout: connectTimeoutMs };
   const shared = { connections, headersTimeout: readTimeoutMs, bodyTimeout: readTimeoutMs };
   if (proxy === undefined) return new Pool(origin, { ...shared, connect });
-  return new ProxyAgent({ ...shared, uri: proxy, requestTls: connect, proxyTls: connect });
+  return new ProxyAgent({ ...shared, ...proxyTo(proxy), requestTls: connect, proxyTls: connect });
+}
+
+/** The proxy, and who it is told that asks. */
+function proxyTo(address: string): { uri: string; token?: string } {
+  const { url, authorization } = addressOf(address);
+  return { uri: url.href, ...(authorization !== undefined && { token: authorization }) };
 }
 
 let loaded: Undici | undefined;

@@ -247,7 +247,7 @@ const MOST_BYTES = 16 * 1024 * 1024;
  * @throws `EmbeddingError` `INVALID_CONFIG` naming the file and the setting, or the line that is no JSON.
  */
 export function loadPerformanceConfig(path?: string | URL): PerformanceConfig {
-  const file = pathNow(path ?? (process.env.EMBEDCORE_CONFIG || undefined), 'path');
+  const file = pathNow(path === undefined ? process.env.EMBEDCORE_CONFIG || undefined : path, 'path');
   if (file !== undefined && (typeof file !== 'string' || file === '')) throw new EmbeddingError('INVALID_CONFIG', `The path of the configuration is ${show(file)}: pass that of a file`);
   const read = file === undefined ? {} : (settingsIn(file) as Partial<PerformanceConfig>);
   const { inference = {}, ollama = {} } = read;

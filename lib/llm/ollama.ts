@@ -126,7 +126,7 @@ export class OllamaClient implements AsyncDisposable {
     this.#headers = { ...(authorization !== undefined && { authorization }), ...headers };
     this.#monitor = monitorOf(monitor);
     this.#http = this.#ownedOr(HttpClient, 'http', http, (given) => new HttpClient(given));
-    this.#cache = this.#ownedOr(InferenceCache, 'cache', cache, (given) => new InferenceCache(given ?? { monitor: this.#monitor }));
+    this.#cache = this.#ownedOr(InferenceCache, 'cache', cache, (given) => new InferenceCache(given === undefined ? { monitor: this.#monitor } : given));
   }
 
   /**
@@ -230,7 +230,7 @@ export class OllamaClient implements AsyncDisposable {
     let stream = false;
     try {
       const given = { ...this.#defaults, ...read(options) };
-      stream = flag('stream', given.stream ?? false);
+      stream = flag('stream', given.stream === undefined ? false : given.stream);
       checkSettings(given);
       const limits = checkWatch(given as Watch<never>);
       const request = requestFor(this.#modelOr(given.model), given);
@@ -345,7 +345,8 @@ export class OllamaClient implements AsyncDisposable {
     const answer = await this.#http.get<{ models?: unknown } | null>(url, { headers: this.#headers, signal, retryAttempts });
     const models = answer?.models;
     if (!isArray(models)) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: the answer is ${show(answer)} without models: is it Ollama that listens there?`, { details: { url } });
-    return models.map((model) => {
+    return models.map((model, at) => {
+      if (typeof model !== 'object' || model === null) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: model ${at} of the answer is ${show(model)}`, { details: { url } });
       const { name, size, digest, modified_at, details } = model as Record<string, unknown>;
       return { name: String(name), size: Number(size), digest: String(digest), modifiedAt: String(modified_at), details: (details ?? {}) as Record<string, unknown> };
     });

@@ -2,7 +2,7 @@ import { flag, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, listOf, optionReader, record, refused, untouched, type Given } from '../call/options';
+import { instanceOr, listOf, optionReader, read, record, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
 import { canonicalJson } from '../results/canonical-json';
 import { Breaker, type BreakerState, type Trial } from './breaker';
@@ -176,7 +176,8 @@ export class LlmRouter implements AsyncDisposable {
     // JSON as it is now: it is part of the key.
     const key = canonicalJson({ prompt, setting }, 'options');
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The router is closed: make a new one');
-    const ask = (signal: AbortSignal) => this.#ask(prompt, structuredClone(rest), providers, signal);
+    const own = structuredClone(rest);
+    const ask = (signal: AbortSignal) => this.#ask(prompt, own, providers, signal);
     try {
       const result = useCache
         ? await this.#shared.run(key, limits, (signal) => this.#cache.getOrCompute(prompt, setting, () => ask(signal)))
@@ -235,7 +236,8 @@ export class LlmRouter implements AsyncDisposable {
         continue;
       }
       try {
-        return await this.#try(known, trial, prompt, { ...rest, signal });
+        // What one of them does to its options is no matter of the next one.
+        return await this.#try(known, trial, prompt, { ...structuredClone(rest), signal });
       } catch (error) {
         if (signal.aborted) throw error;
         const { code } = error instanceof EmbeddingError ? error : {};
@@ -282,11 +284,11 @@ function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
   return (providers as { provider: unknown; path: string }[]).map(({ provider, path }) => {
     const own = provider as LlmProvider;
     if (typeof own !== 'object' || own === null) throw refused(path, `${show(provider)} is not { name, generate }`);
-    const { name, capabilities } = own;
+    const [name, capabilities, generate] = ['name', 'capabilities', 'generate'].map((part) => read(own, part, `${path}.${part}`)) as [unknown, LlmProvider['capabilities'], unknown];
     if (typeof name !== 'string' || name === '' || name.length > LONGEST_NAME) throw refused(`${path}.name`, `${show(name)} is not a name of 1 to ${LONGEST_NAME} characters`);
     if (names.has(name)) throw refused(`${path}.name`, `there are two providers ${show(name)}`);
     names.add(name);
-    if (typeof own.generate !== 'function') throw refused(`${path}.generate`, `${show(own.generate)} is not a function`);
+    if (typeof generate !== 'function') throw refused(`${path}.generate`, `${show(generate)} is not a function`);
     if (capabilities !== undefined && (!isArray(capabilities) || capabilities.some((one) => typeof one !== 'string'))) {
       throw refused(`${path}.capabilities`, `${show(capabilities)} is not a list of names`);
     }

@@ -1,3 +1,4 @@
+import { messageOf } from '../call/errors';
 import { types } from 'node:util';
 
 import { invalid, requireString, requireWhole, show } from '../call/input';
@@ -178,7 +179,7 @@ function itemsOf(monitor: PerformanceMonitor, name: string, batchSize: Monitored
   try {
     return requireWhole('batchSize', batchSize(...args));
   } catch (error) {
-    insideOf(monitor).failed(name, `batchSize: ${String((error as Error | null)?.message ?? error)}`);
+    insideOf(monitor).failed(name, `batchSize: ${messageOf(error)}`);
     return 1;
   }
 }

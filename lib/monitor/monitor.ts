@@ -1,9 +1,9 @@
 import { channel } from 'node:diagnostics_channel';
-import { resolve } from 'node:path';
 
 import { EmbeddingError, messageOf, toEmbeddingError } from '../call/errors';
 import { invalid, requireString, requireWhole, show } from '../call/input';
 import { crossing, refused } from '../call/options';
+import { argumentPath } from '../call/paths';
 import { call, native, settle } from '../native/addon';
 import { monitorHandles } from '../native/addon';
 import { atExit } from '../native/at-exit';
@@ -373,8 +373,9 @@ export class PerformanceMonitor implements AsyncDisposable {
    */
   async save(path: string | undefined = this.#persistPath): Promise<void> {
     if (path === undefined) throw invalid('There is no path to save to: pass one, or the option persistPath');
-    if (requireString('The path', path) === '') throw invalid('The path is empty: pass that of a file');
-    const saving = this.#save(resolve(path));
+    const file = argumentPath('The path', path);
+    if (file === undefined) throw invalid(path === '' ? 'The path is empty: pass that of a file' : `The path is ${show(path)}, not a string`);
+    const saving = this.#save(file);
     this.#saves = Promise.allSettled([this.#saves, saving]);
     await saving;
   }

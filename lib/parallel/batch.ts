@@ -45,9 +45,10 @@ function batchRunner<T, R>(work: BatchFunction<T, R>, { timeoutMs, limits: { chu
     async run({ items, first }: Chunk<T>, answer: Answer<R>, signal: AbortSignal): Promise<void> {
       let results: readonly R[];
       try {
-        const batch = await Promise.all(items);
-        results = await call(batch, first / batchSize, signal);
-        if (!Array.isArray(results) || results.length !== batch.length) throw wrongLength(first / batchSize, batch.length, results);
+        // What the function does to its array changes nothing: it is no part of the answer.
+        const answered = await call(await Promise.all(items), first / batchSize, signal);
+        if (!Array.isArray(answered) || answered.length !== items.length) throw wrongLength(first / batchSize, items.length, answered);
+        results = answered;
       } catch (reason) {
         for (let i = 0; i < items.length; i++) answer(first + i, false, reason);
         return;

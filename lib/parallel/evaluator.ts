@@ -1,15 +1,17 @@
-import { basename, join, resolve } from 'node:path';
+import { basename, join } from 'node:path';
 
 import { flag, functionOf, milliseconds, whole } from '../call/checks';
 import { invalid, show } from '../call/input';
-import { optionReader, refused } from '../call/options';
-import type { PerformanceMonitor } from '../index';
+import { optionReader, record, refused } from '../call/options';
+import { pathNow } from '../call/paths';
+import { EmbeddingError, type PerformanceMonitor } from '../index';
 import { showPanel, type DashboardPanel, type PanelSource } from '../monitor/panels';
 import { BatchFileProcessor } from './files';
 import { functionRunner, limited, type ItemFunction } from './function-runner';
 import { callOf, streamOf, type Items } from './map';
 import { monitorOf } from './options';
 import { failed, ResultsFile } from './results-file';
+import { Source } from './source';
 import { RunningStats, type ScoreStats } from './statistics';
 
 /** Numbers by name: what a sample scores. */
@@ -90,7 +92,7 @@ const NEWEST = 20;
 const SCORES_SHOWN = 20;
 
 const readOptions = optionReader<RealtimeEvaluatorOptions<never>>({
-  evaluate: true, outputDirectory: true, monitor: true, concurrency: true, keepResults: true, timeoutMs: true,
+  evaluate: true, outputDirectory: pathNow, monitor: true, concurrency: true, keepResults: true, timeoutMs: true,
 });
 
 const readCallOptions = optionReader<EvaluateOptions<never>>({ sampleId: true, resume: true, signal: true });
@@ -131,7 +133,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     if (typeof evaluate !== 'function') throw refused('evaluate', `${show(evaluate)} is not a function`);
     if (outputDirectory !== undefined && (typeof outputDirectory !== 'string' || outputDirectory === '')) throw refused('outputDirectory', `${show(outputDirectory)} is not a path`);
     this.#evaluate = evaluate;
-    this.#directory = outputDirectory === undefined ? undefined : resolve(outputDirectory);
+    this.#directory = outputDirectory;
     this.#results = this.#directory === undefined ? undefined : new ResultsFile(join(this.#directory, 'results.jsonl'));
     this.#monitor = monitorOf(monitor);
     this.#concurrency = whole('concurrency', concurrency, 1);
@@ -151,8 +153,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     const { sampleId = (_: Sample, index: number) => `${index}`, resume = false, signal } = readCallOptions(options) as EvaluateOptions<Sample>;
     functionOf('sampleId', sampleId);
     if (flag('resume', resume) && !this.#results) throw refused('resume', 'there are no earlier results without outputDirectory');
-    // The array as it is now.
-    const source = Array.isArray(samples) ? [...(samples as Sample[])] : samples;
+    const source = new Source<Sample>(samples);
     const known = resume ? this.#known(this.#results!) : undefined;
     known?.catch(() => {});
     const call = callOf({ concurrency: this.#concurrency, signal, monitor: false });
@@ -186,7 +187,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   getMetricsHistory(name: string): ScoreRecord[];
   getMetricsHistory(name?: string): EvaluationResult[] | ScoreRecord[] {
     const kept = [...this.#kept.slice(this.#oldest), ...this.#kept.slice(0, this.#oldest)];
-    if (name === undefined) return kept;
+    if (name === undefined) return kept.map(copyOf);
     if (typeof name !== 'string') throw invalid(`The name is ${show(name)}, not the name of a score`);
     return kept.flatMap(({ id, index, at, scores }) => (scores && Object.hasOwn(scores, name) ? [{ id, index, at, value: scores[name]! }] : []));
   }
@@ -196,12 +197,12 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
    * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
    */
   async saveSummary(path?: string): Promise<string> {
-    const to = path ?? (this.#directory && join(this.#directory, 'summary.json'));
+    const to = pathNow(path, 'path') ?? (this.#directory && join(this.#directory, 'summary.json'));
     if (typeof to !== 'string' || to === '') throw invalid('There is no path to save to: pass one, or the option outputDirectory');
     const content = `${JSON.stringify(this.getAggregateStats(), undefined, 2)}\n`;
     const [written] = await new BatchFileProcessor({ monitor: false }).writeBatch([{ path: to, content }]);
     if (written?.error) throw failed(to, 'written', written.error);
-    return resolve(to);
+    return to;
   }
 
   /** Forgets statistics and history; files stay. */
@@ -269,7 +270,9 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     return result;
   }
 
-  #keep(result: EvaluationResult): void {
+  #keep(given: EvaluationResult): void {
+    // Whoever gets the result may do with it what they like.
+    const result = copyOf(given);
     this.#newest.push(result);
     if (this.#newest.length > NEWEST) this.#newest.shift();
     this.#count(result.scores);
@@ -307,15 +310,24 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
 }
 
 /** Samples with their ids, without those that are known. */
-async function* identified<Sample>(samples: Items<Sample>, sampleId: (sample: Sample, index: number) => string, known: Promise<Set<string>> | undefined): AsyncGenerator<Identified<Sample>, void, undefined> {
-  const done = await known;
-  let index = 0;
-  for await (const sample of samples as AsyncIterable<Sample>) {
-    const id = sampleId(sample, index);
-    if (typeof id !== 'string') throw invalid(`sampleId answered ${show(id)} for sample ${index}, not a string`, { index });
-    if (!done?.has(id)) yield { sample, id, index };
-    index++;
+async function* identified<Sample>(source: Source<Sample>, sampleId: (sample: Sample, index: number) => string, known: Promise<Set<string>> | undefined): AsyncGenerator<Identified<Sample>, void, undefined> {
+  try {
+    const done = await known;
+    for (;;) {
+      const { items, first: index } = await source.take(1);
+      if (items.length === 0) return;
+      const sample = (await items[0]) as Sample;
+      const id = sampleId(sample, index);
+      if (typeof id !== 'string') throw invalid(`sampleId answered ${show(id)} for sample ${index}, not a string`, { index });
+      if (!done?.has(id)) yield { sample, id, index };
+    }
+  } finally {
+    source.close();
   }
+}
+
+function copyOf(result: EvaluationResult): EvaluationResult {
+  return { ...result, ...(result.scores && { scores: { ...result.scores } }) };
 }
 
 function areScores(value: unknown): value is Scores {
@@ -324,13 +336,16 @@ function areScores(value: unknown): value is Scores {
 
 /** A copy of scores, if that is what they are. */
 function checked(scores: unknown): Scores {
-  if (typeof scores !== 'object' || scores === null || Array.isArray(scores)) {
-    throw invalid(`evaluate answered ${show(scores)}, not an object of numbers by name`);
+  let named: Record<string, unknown>;
+  try {
+    named = record(scores, 'evaluate');
+  } catch (cause) {
+    throw new EmbeddingError('INVALID_ARGUMENT', `evaluate answered ${show(scores)}, not an object of numbers by name`, { cause });
   }
-  for (const [name, value] of Object.entries(scores)) {
+  for (const [name, value] of Object.entries(named)) {
     if (!Number.isFinite(value)) throw invalid(`The score ${show(name)} is ${show(value)}, not a finite number`, { score: name });
   }
-  return { ...scores } as Scores;
+  return Object.fromEntries(Object.entries(named)) as Scores;
 }
 
 function asLine({ error, ...result }: EvaluationResult): object {

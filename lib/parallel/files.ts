@@ -1,9 +1,11 @@
 import { resolve } from 'node:path';
-import { getSystemErrorName } from 'node:util';
+import { getSystemErrorName, types } from 'node:util';
 
 import { flag, signalOf, whole } from '../call/checks';
+import { messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { optionReader, refused } from '../call/options';
+import { pathNow, plainPath } from '../call/paths';
 import { EmbeddingError, type PerformanceMonitor } from '../index';
 import { native, settle } from '../native/addon';
 import type { NativeFileFailure } from '../native/types';
@@ -66,7 +68,7 @@ export interface WriteBatchOptions {
   signal?: AbortSignal | undefined;
 }
 
-const readOptions = optionReader<BatchFileProcessorOptions>({ concurrency: true, batchSize: true, maxFileMB: true, root: true, monitor: true });
+const readOptions = optionReader<BatchFileProcessorOptions>({ concurrency: true, batchSize: true, maxFileMB: true, root: pathNow, monitor: true });
 const readReadOptions = optionReader<ReadBatchOptions>({ encoding: true, signal: true });
 const readWriteOptions = optionReader<WriteBatchOptions>({ atomic: true, fsync: true, createDirectories: true, signal: true });
 
@@ -100,7 +102,7 @@ export class BatchFileProcessor {
     if (typeof maxFileMB !== 'number' || !(maxFileMB > 0 && maxFileMB <= 2047)) throw refused('maxFileMB', `${show(maxFileMB)} is not a number of MB above 0 and up to 2047`);
     if (root !== undefined && (typeof root !== 'string' || root === '')) throw refused('root', `${show(root)} is not a path`);
     this.#maxBytes = Math.floor(maxFileMB * MB);
-    this.#root = root === undefined ? undefined : resolve(root);
+    this.#root = root;
     this.#monitor = monitorOf(monitor);
   }
 
@@ -136,8 +138,8 @@ export class BatchFileProcessor {
     const contents: (string | Uint8Array)[] = [];
     const places = this.#places(files, (file, index) => {
       const { path, content } = (file ?? {}) as FileToWrite;
-      if (typeof content !== 'string' && !(content instanceof Uint8Array)) throw invalid(`The content of file ${index} is ${show(content)}: pass text or bytes`, { index });
-      contents.push(typeof content === 'string' ? content : content.slice());
+      if (typeof content !== 'string' && !types.isUint8Array(content)) throw invalid(`The content of file ${index} is ${show(content)}: pass text or bytes`, { index });
+      contents.push(typeof content === 'string' ? content : Uint8Array.from(content));
       return path;
     });
     const last = new Map(places.map(({ absolute }, index) => [absolute, index]));
@@ -165,10 +167,13 @@ export class BatchFileProcessor {
       throw invalid(`The files are ${show(items)}, not an array or another iterable`);
     }
     return Array.from(items, (item, index) => {
-      const path = pathOf(item, index);
-      if (typeof path !== 'string' || path === '') throw invalid(`The path of file ${index} is ${show(path)}, not a path`, { index });
-      if (path.includes('\0')) throw invalid(`The path of file ${index} holds a zero byte`, { index });
-      return { path, absolute: this.#root === undefined ? resolve(path) : resolve(this.#root, path) };
+      const given = readAt(index, () => pathOf(item, index));
+      if (typeof given !== 'string' || given === '') throw invalid(`The path of file ${index} is ${show(given)}, not a path: pass a string, which may be a file URL`, { index });
+      if (given.includes('\0')) throw invalid(`The path of file ${index} holds a zero byte`, { index });
+      // What is no whole string would be another one on the disk.
+      if (/\p{Surrogate}/u.test(given)) throw invalid(`The path of file ${index} holds half of a character`, { index });
+      const path = readAt(index, () => plainPath(given, 'path')) as string;
+      return { path: given, absolute: this.#root === undefined ? resolve(path) : resolve(this.#root, path) };
     });
   }
 
@@ -217,6 +222,17 @@ export class BatchFileProcessor {
     }
     const why = kind === 'kind' ? 'it is no regular file; leave it out' : `${reason}${code ? `, ${code}` : ''}`;
     return new EmbeddingError('CACHE_STORAGE_FAILED', `${path} cannot be ${what}: ${why}`, { details, retryable: kind === 'io' });
+  }
+}
+
+/** What a caller's file says of itself. What that throws is an error about the file. */
+function readAt<T>(index: number, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    if (thrown instanceof EmbeddingError && thrown.code === 'INVALID_ARGUMENT') throw thrown;
+    const reason = messageOf(thrown).replace(/^Invalid option `path`: /, '');
+    throw new EmbeddingError('INVALID_ARGUMENT', `File ${index} cannot be read as one: ${reason}`, { cause: thrown, details: { index } });
   }
 }
 

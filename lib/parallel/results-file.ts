@@ -34,7 +34,7 @@ export class ResultsFile {
 
   /**
    * Appends a line, soon. Waits where much is waiting already.
-   * @throws `CACHE_STORAGE_FAILED`, from the first line on that could not be written.
+   * @throws `CACHE_STORAGE_FAILED`, from the first line on that could not be written, until it is closed.
    */
   append(value: unknown): Promise<void> | undefined {
     if (this.#failure) throw this.#failure;
@@ -56,6 +56,8 @@ export class ResultsFile {
     } finally {
       const file = this.#file;
       this.#file = undefined;
+      // Whoever goes on tries again.
+      this.#failure = undefined;
       await file?.then((opened) => opened.close(), () => {});
     }
   }

@@ -38,8 +38,10 @@ export class Source<T> {
       return;
     }
     const iterable = (typeof items === 'string' ? {} : Object(items)) as Partial<AsyncIterable<T> & Iterable<T>>;
-    this.#iterator = iterable[Symbol.asyncIterator]?.() ?? iterable[Symbol.iterator]?.();
-    if (!this.#iterator) throw invalid(`The items are ${show(items)}, not an array, an iterable or an async iterable`);
+    const begin: unknown = iterable[Symbol.asyncIterator] ?? iterable[Symbol.iterator];
+    const iterator = (typeof begin === 'function' ? begin.call(iterable) : undefined) as AsyncIterator<T> | null | undefined;
+    if (typeof iterator?.next !== 'function') throw invalid(`The items are ${show(items)}, not an array, an iterable or an async iterable`);
+    this.#iterator = iterator;
   }
 
   /** How many items there are, where that is known before they are read. */
@@ -86,6 +88,7 @@ export class Source<T> {
       try {
         const step = this.#iterator!.next();
         result = isThenable(step) ? await step : step;
+        if (typeof result !== 'object' || result === null) throw invalid(`The iterator of the items gave ${show(result)}, not { value, done }`);
       } catch (thrown) {
         this.#failure = { thrown };
         this.#ended = true;

@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 
-import { EmbeddingError } from '../call/errors';
+import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
 
 /** Deeper values are circular in all but name, and would end the stack. */
@@ -88,7 +88,17 @@ function enter(value: object, path: Path, above: Set<object>): void {
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what JSON does not have.
  */
 export function canonicalJson(value: unknown, name: string, ofBytes?: (bytes: Uint8Array) => string): string {
-  return canonical(value, [name], new Set(), ofBytes);
+  return readable(name, () => canonical(value, [name], new Set(), ofBytes));
+}
+
+/** Runs what runs the caller's own code, `toJSON` and getters: what that throws is an error about the value. */
+function readable<T>(name: string, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    if (thrown instanceof EmbeddingError) throw thrown;
+    throw new EmbeddingError('INVALID_ARGUMENT', `${name} cannot be read as JSON: ${messageOf(thrown)}`, { cause: thrown });
+  }
 }
 
 function canonical(value: unknown, path: Path, above: Set<object>, ofBytes?: (bytes: Uint8Array) => string): string {
@@ -115,6 +125,10 @@ function canonical(value: unknown, path: Path, above: Set<object>, ofBytes?: (by
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` that names the path of what would not come back as it is.
  */
 export function faithfulJson(value: unknown, name: string): string {
+  return readable(name, () => faithful(value, name));
+}
+
+function faithful(value: unknown, name: string): string {
   const minusZero = check(value, [name], new Set());
   // What JSON.stringify writes as 0 is marked by a text that the value cannot have.
   const mark = minusZero ? `-0 ${randomUUID()}` : '';

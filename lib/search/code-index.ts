@@ -1,9 +1,7 @@
-import { resolve } from 'node:path';
-
-import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { checkWatch, watched } from '../call/limits';
 import { naming, optionReader, refused } from '../call/options';
+import { argumentPath, pathNow } from '../call/paths';
 import { GENERATOR, nativeSettings, type GeneratorOptions } from '../generator/options';
 import { call, native, settle } from '../native/addon';
 import type { NativeIndex } from '../native/types';
@@ -91,7 +89,7 @@ export interface CodeMatch {
 
 const { cache: _, enableCaching: __, cacheConfig: ___, logger: ____, ...OWN_GENERATOR } = GENERATOR;
 
-const readOptions = optionReader<CodeIndexOptions>({ path: true, generator: optionReader<NonNullable<CodeIndexOptions['generator']>>(OWN_GENERATOR) });
+const readOptions = optionReader<CodeIndexOptions>({ path: pathNow, generator: optionReader<NonNullable<CodeIndexOptions['generator']>>(OWN_GENERATOR) });
 
 const readUpdate = optionReader<IndexOptions>({ rebuild: true, signal: true, progressCallback: true });
 
@@ -119,10 +117,11 @@ export class CodeIndex implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
    */
   constructor(directory: string, options: CodeIndexOptions = {}) {
-    if (typeof directory !== 'string' || directory === '') throw invalid('The directory is not a non-empty string');
     const { path, generator = {} } = readOptions(options);
     if (path !== undefined && (typeof path !== 'string' || path === '')) throw refused('path', `${show(path)} is not a non-empty string`);
-    const [root, file] = [absolute(directory), path === undefined ? undefined : absolute(path)];
+    const root = argumentPath('The directory', directory);
+    if (root === undefined) throw invalid('The directory is not a non-empty string');
+    const file = path;
     this.#native = naming((option) => `generator.${option}`, () => {
       const { plain, optimizer, processor, monitor, named } = nativeSettings(generator);
       return naming(named, () => call(() => new (native().NativeIndex)(root, file, plain, optimizer, processor, monitor)));
@@ -194,15 +193,5 @@ export class CodeIndex implements AsyncDisposable {
   /** The same as {@link CodeIndex.close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-/** A path as it is meant now. */
-function absolute(path: string): string {
-  try {
-    return resolve(path);
-  } catch (cause) {
-    const message = `${path} cannot be looked for: the current directory is not there any more`;
-    throw new EmbeddingError('INVALID_ARGUMENT', message, { cause });
   }
 }

@@ -200,7 +200,9 @@ impl EmbeddingCache {
                 OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
                 OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
                 // The disk's reason is the better one.
-                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread | OnDisk::Unwritten) => found[at] = answer,
+                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread | OnDisk::Unwritten) => {
+                    found[at] = answer
+                }
                 _ => {}
             }
         }
