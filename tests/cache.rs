@@ -1060,6 +1060,30 @@ fn a_copy_that_nobody_can_compare_with_the_file_is_no_answer() {
 }
 
 #[test]
+fn what_waits_to_be_written_is_found_by_its_vector_although_the_file_cannot_be_opened() {
+    let bench = Bench::new();
+    let mut name = bench.path().into_os_string();
+    name.push("-lock");
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(name).unwrap();
+    lock.lock().unwrap();
+    let cache = EmbeddingCache::open(CacheOptions { max_entries: 1, ..bench.options() }).unwrap();
+    for n in 0..3 {
+        set_note(&cache, n, &n.to_string());
+    }
+    assert_eq!(
+        (note(&cache, 0).as_deref(), note(&cache, 2).as_deref()),
+        (Some("0"), Some("2")),
+        "memory has one of them"
+    );
+    assert_eq!(near_notes(&cache), ["0", "1", "2"], "each once");
+    cache.begin_delete(key(1));
+    assert_eq!(near_notes(&cache), ["0", "2"]);
+    lock.unlock().unwrap();
+    cache.flush().unwrap();
+    assert_eq!(near_notes(&cache), ["0", "2"]);
+}
+
+#[test]
 fn without_its_file_a_cache_answers_with_what_is_set_from_then_on() {
     let bench = Bench::new();
     let cache = bench.open();

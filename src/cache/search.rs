@@ -1,5 +1,6 @@
 //! The search for similar entries, over both tiers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::EmbeddingCache;
@@ -49,7 +50,11 @@ impl EmbeddingCache {
         let disk = self.disk.as_ref().filter(|disk| disk.ready());
         if disk.is_none() && self.memory.len() <= SMALL || self.disk.is_some() && disk.is_none() {
             let mut nearest = Nearest::new(query, threshold, limit);
-            for (_, entry) in self.memory.answers_of(space.id(), now) {
+            // What waits to be written is an answer as well; memory may have it, too.
+            let queued = self.disk.as_ref().map(|disk| disk.queued(space.id(), now)).unwrap_or_default();
+            let known: HashSet<_> = queued.iter().map(Arc::as_ptr).collect();
+            let held = self.memory.answers_of(space.id(), now).into_iter().map(|(_, entry)| entry);
+            for entry in held.filter(|entry| !known.contains(&Arc::as_ptr(entry))).chain(queued.iter().cloned()) {
                 nearest.show(&entry, &counts);
             }
             return Ok(nearest.finish());

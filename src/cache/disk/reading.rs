@@ -189,6 +189,16 @@ impl Disk {
         self.shared.epoch.load(Ordering::Acquire)
     }
 
+    /// The entries of a space that wait to be written and are answers.
+    pub fn queued(&self, space: i64, now: Now) -> Vec<Arc<Entry>> {
+        let queue = self.shared.queue();
+        let entries = queue.pending.iter().filter_map(|(key, pending)| Some((key, pending.entry.as_ref()?)));
+        let answers = entries.filter(|(key, entry)| {
+            entry.space == space && entry.live(now.wall_ms) && !queue.hidden.forgets(key, entry)
+        });
+        answers.map(|(_, entry)| Arc::clone(entry)).collect()
+    }
+
     /// Calls `each` with every entry of a space that is an answer and was written, by whatever process, since `seen`;
     /// if that is of no use any more, with all, and with those that are queued. Gives what has been seen now, `None` if the
     /// file could not be read.
