@@ -115,7 +115,7 @@ export function copyValues(embedding: ArrayLike<number>, data: Float32Array, off
   try {
     for (let i = 0; i < embedding.length; i++) {
       const value = embedding[i];
-      if (typeof value !== 'number') throw invalid(`${where} has ${show(value)} at position ${i}, not a number`);
+      if (typeof value !== 'number') throw invalid(`${where} has ${typeof value === 'string' ? value : show(value)} at position ${i}, not a number`);
       data[offset + i] = value;
     }
   } catch (thrown) {
