@@ -40,6 +40,7 @@ declare global {
   const vector: number[], items: number[], files: string[], labels: string[], texts: string[];
   type Labels = string[];
   function embedSomehow(text: string): Promise<number[]>;
+  function embedPicture(picture: Uint8Array): Promise<number[]>;
   function work<T>(batch: T[]): Promise<T[]>;
   function onProgress(completed: number, total: number): void;
   function draw(file: string, percent: number): void;

@@ -13,7 +13,8 @@ export type {
 } from './batch/optimizer';
 export { getEmbeddingCache, IntelligentEmbeddingCache, resetEmbeddingCache } from './cache/embedding-cache';
 export type { CacheOptions, SimilarOptions } from './cache/options';
-export type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheSample, CacheStats } from './cache/report';
+export type { EntryOptions, Modality } from './cache/content';
+export type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheSample, CacheStats, ModalityStats } from './cache/report';
 export type { SharedOptions, SharedStats } from './cache/shared';
 export type { CachedEmbedding, CachedResult, CacheEntry, CacheEntryOptions, CacheLookup, CacheMatrix, SimilarEntry } from './cache/values';
 export { PerformanceDashboard } from './dashboard/dashboard';
@@ -66,7 +67,6 @@ export type {
   InferenceSetOptions,
   InferenceTypeStats,
   InferenceWrapOptions,
-  Modality,
 } from './results/values';
 export type { Annotation } from './call/input';
 export type { Logger, Logging } from './call/logger';

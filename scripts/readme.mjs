@@ -26,7 +26,7 @@ Object.assign(globalThis, embedcore, {
   readAnnotations: async function* () { yield* annotations; },
   store: async () => {},
   content: 'text', content2: 'another text',
-  vector: [0.6, 0.8], embedSomehow: async () => [0.8, 0.6],
+  vector: [0.6, 0.8], embedSomehow: async () => [0.8, 0.6], embedPicture: async () => [0.6, 0.8],
   items: [1, 2, 3], work: async (batch) => batch, onProgress: () => {},
   question: 'why?', prompt: 'why?', ask: async function ask() { return 'because'; }, answer: 'because', files: ['a'],
   picture: new Uint8Array([1, 2, 3]), labels: ['a cat'],

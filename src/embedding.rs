@@ -35,6 +35,32 @@ impl EmbeddingMatrix {
     }
 }
 
+/// What an embedding was made from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Modality {
+    /// A text.
+    #[default]
+    Text,
+    /// A picture.
+    Image,
+    /// A recording.
+    Audio,
+}
+
+impl Modality {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Text, Self::Image, Self::Audio];
+
+    /// The spelling in options and keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+            Self::Audio => "audio",
+        }
+    }
+}
+
 /// What a text is to a search: the thing that is found or the words that find it.
 ///
 /// Models trained for search embed the two differently, by a prompt put before the text.
@@ -187,6 +213,7 @@ impl fmt::Debug for Key {
 #[derive(Clone)]
 pub struct Space {
     digest: [u8; 32],
+    modality: Modality,
     /// The hash of everything that the keys of this space begin with.
     begun: Fields<Key>,
 }
@@ -208,6 +235,21 @@ impl Space {
         first_eight(&self.digest) as i64
     }
 
+    /// The part of this space, whose own entries are texts, that holds what was made from `modality`: another space, with
+    /// vectors of a length of its own.
+    #[must_use]
+    pub fn of(&self, modality: Modality) -> Self {
+        match modality {
+            Modality::Text => self.clone(),
+            _ => Self { modality, ..self.inner().field("modality", modality.as_str()).finish() },
+        }
+    }
+
+    /// What its entries were made from.
+    pub fn modality(&self) -> Modality {
+        self.modality
+    }
+
     /// Starts the key of an entry in this space.
     pub fn key(&self) -> Fields<Key> {
         self.begun.clone()
@@ -216,7 +258,7 @@ impl Space {
 
 impl From<[u8; 32]> for Space {
     fn from(digest: [u8; 32]) -> Self {
-        Self { digest, begun: Fields::new(b"embedcore/key/v1\0").field("space", digest) }
+        Self { digest, modality: Modality::Text, begun: Fields::new(b"embedcore/key/v1\0").field("space", digest) }
     }
 }
 
@@ -229,6 +271,13 @@ impl fmt::Debug for Space {
 /// The SHA-256 of a content, for validation: it is the content's own, without fields.
 pub fn content_hash(content: &[u8]) -> [u8; 32] {
     Sha256::digest(content).into()
+}
+
+/// What stands for bytes as a content: their SHA-256 behind a byte that no text has, so that no text is ever taken for them.
+pub fn digest_of_bytes(bytes: &[u8]) -> [u8; 33] {
+    let mut digest = [0xff; 33];
+    digest[1..].copy_from_slice(&Sha256::digest(bytes));
+    digest
 }
 
 fn first_eight(digest: &[u8; 32]) -> u64 {

@@ -4,11 +4,12 @@ import { EmbeddingError } from '../call/errors';
 import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { crossing } from '../call/options';
-import { CallOrder, follow } from '../call/order';
+import { CallOrder, follow, isPromise } from '../call/order';
 import type { EmbeddingResult } from '../call/result';
 import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
+import { Contents, MODALITIES, NODE, TEXT, flightOf, isContent, kindOf, nameOf, placesOf, readEntryName, type Content, type EntryOptions, type Kind } from './content';
 import { Evictions, maintain, takeLease } from './maintenance';
 import { OperationLog, events, publish } from './operations';
 import { readCache, readSimilar, type CacheOptions, type SimilarOptions } from './options';
@@ -26,7 +27,7 @@ import {
   readEntryOptions,
   noContent,
   packOf,
-  resultOf,
+  packOfResult,
   similarOf,
   toJson,
   toNumbers,
@@ -89,7 +90,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #settings: Settings;
   readonly #log: OperationLog;
   readonly #order = new CallOrder();
-  readonly #inFlight = new SingleFlight<Computed>();
+  /** About the kind of their entries. */
+  readonly #inFlight = new SingleFlight<Computed, Kind>();
   readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
@@ -123,35 +125,37 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     tellOperations = (cache, log) => cache.#log.tell(log);
   }
 
-  /** Sets what `key` stands for as long as its content is `content`. */
-  set(key: string, content: string, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
+  /**
+   * Sets what `key` stands for as long as its content is `content`: a string, or the bytes of an image or a recording, of
+   * which only the hash is kept. A string and the bytes of its UTF-8 are two contents.
+   */
+  set(key: string, content: string | Uint8Array, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
   /** Sets the result of an annotation. */
   set(annotation: Annotation, result: EmbeddingResult): Promise<void>;
   async set(
     target: string | Annotation,
-    value: string | EmbeddingResult,
+    value: string | Uint8Array | EmbeddingResult,
     embedding?: ArrayLike<number>,
     options: CacheEntryOptions = {},
   ): Promise<void> {
     this.#requireOpen();
-    if (typeof target !== 'string') {
-      const { key, content } = annotationKey(target, 'The annotation');
-      const { embedding: vector, ...rest } = resultOf(value);
-      const pack = packOf([{ key, content, embedding: vector, metadata: rest }]);
-      return this.#set(true, key, pack);
-    }
+    if (typeof target !== 'string') return this.#set(packOfResult(target, value));
     const entry = { ...readEntryOptions(options), key: target, content: value as string, embedding: embedding as ArrayLike<number> };
-    return this.#set(false, target, packOf([entry], this.#settings.validate));
+    return this.#set(packOf([entry], this.#settings.validate));
   }
 
   /** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
-  get(key: string, content?: string): Promise<CachedEmbedding | null>;
+  get(key: string, content?: string | Uint8Array, options?: EntryOptions): Promise<CachedEmbedding | null>;
   /** The result of an annotation whose text is unchanged. What is no annotation has none. */
   get(annotation: Annotation): Promise<CachedResult | null>;
-  async get(target: string | Annotation, content?: string): Promise<CachedEmbedding | CachedResult | null> {
+  async get(
+    target: string | Annotation,
+    content?: string | Uint8Array,
+    options?: EntryOptions,
+  ): Promise<CachedEmbedding | CachedResult | null> {
     this.#requireOpen();
     this.#log.tellSoon();
-    if (typeof target === 'string') return this.#get(false, target, this.#contentOf(content, 'The content'));
+    if (typeof target === 'string') return this.#get(kindNamed(options), target, this.#contentOf(content, 'The content'));
     let key: { key: string; content: string };
     try {
       key = annotationKey(target, 'The annotation');
@@ -160,37 +164,46 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       return null;
     }
     const { nodeId } = target;
-    const found = await this.#get(true, key.key, this.#settings.validate ? key.content : undefined);
+    const found = await this.#get(NODE, key.key, this.#settings.validate ? key.content : undefined);
     if (!found) return null;
     const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
     return { nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
   }
 
-  /** Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. */
-  async getMany(entries: readonly CacheLookup[] | readonly Annotation[]): Promise<CacheMatrix> {
+  /**
+   * Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. `options` are
+   * those of entries that do not say their own.
+   */
+  async getMany(entries: readonly CacheLookup[] | readonly Annotation[], options: EntryOptions = {}): Promise<CacheMatrix> {
     this.#requireOpen();
     requireArray(entries, '{ key, content }, or of annotations');
     // All of it is read now: the caller may change its array and its objects while the call runs.
     const annotated = isAnnotated(entries);
-    const { validate } = this.#settings;
-    const strings: string[] = [];
+    const { modality } = readEntryName(options);
+    const contents = new Contents();
+    const strings: Content[] = [];
+    const kinds: Kind[] = [];
     const texts: string[][] = [];
     const packs: number[] = [];
+    const hashes: Promise<unknown>[] = [];
     let characters = 0;
     for (let at = 0, from = 0; at < entries.length; at++) {
       const entry = entries[at];
       if (annotated) {
         const [key, ...rest] = annotationFields(entry, `Annotation ${at}`) as [string, ...string[]];
         strings.push(key, '');
+        kinds.push(NODE);
         texts.push(rest);
         for (const text of rest) characters += text.length;
       } else {
         const key = (entry as CacheLookup | null)?.key;
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
-        const content = validate ? (entry as CacheLookup).content : '';
-        if (typeof content !== 'string') throw noContent(`The content of entry ${at}`);
-        strings.push(key, content);
-        characters += key.length + content.length;
+        const { content, modality: own = modality } = entry as CacheLookup;
+        kinds.push(own === undefined ? TEXT : kindOf(own, ` of entry ${at}`));
+        const stands = this.#contentOf(content, `The content of entry ${at}`, contents, ` of entry ${at}`) ?? '';
+        strings.push(key, isPromise(stands) ? '' : stands);
+        if (isPromise(stands)) hashes.push(stands.then((digest) => (strings[2 * at + 1] = digest)));
+        else characters += key.length + stands.length;
       }
       if (at + 1 - from < PACK_ENTRIES && characters < PACK_CHARACTERS) continue;
       packs.push((from = at + 1));
@@ -199,13 +212,16 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     if (packs.at(-1) !== entries.length) packs.push(entries.length);
     const look = (from: number, to: number) => {
       for (let at = from; at < to && annotated; at++) strings[2 * at + 1] = contentOf(texts[at]!);
-      return this.#lookMany(annotated, strings, from, to);
+      return this.#lookMany(kinds, strings, from, to);
     };
-    const parts = await this.#order.readAll(() => {
-      this.#evictions.watch();
-      const first = look(0, packs[0]!);
-      return packs.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, packs, look);
-    });
+    const hashed = hashes.length > 0 ? Promise.all(hashes) : undefined;
+    const parts = await this.#order.readAll(() =>
+      follow(hashed, () => {
+        this.#evictions.watch();
+        const first = look(0, packs[0]!);
+        return packs.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, packs, look);
+      }),
+    );
     this.#tellAll();
     return new Matrix(parts);
   }
@@ -224,9 +240,14 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     return parts;
   }
 
-  #lookMany(annotated: boolean, strings: readonly string[], from: number, to: number): Part | PromiseLike<Part> {
+  #lookMany(kinds: readonly Kind[], strings: readonly Content[], from: number, to: number): Part | PromiseLike<Part> {
     // From here to the answer nothing of the caller's runs, so that no other lookup gets in between.
-    for (let i = 2 * from; i < 2 * to; i += ARGUMENTS) this.#look(annotated, ...strings.slice(i, Math.min(i + ARGUMENTS, 2 * to)));
+    for (let at = from, end = from; at < to; at = end) {
+      const kind = kinds[at]!;
+      const most = Math.min(at + ARGUMENTS / 2, to);
+      while (end < most && kinds[end] === kind) end++;
+      this.#look(kind, ...strings.slice(2 * at, 2 * end));
+    }
     const lookup = this.#native.looked();
     const rows = to - from;
     if (!lookup.open) return new Part(lookup, rows);
@@ -238,14 +259,18 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     });
   }
 
-  /** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
-  async setMany(entries: readonly CacheEntry[]): Promise<void> {
+  /**
+   * Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. All have vectors of one
+   * length. `options` are those of entries that do not say their own.
+   */
+  async setMany(entries: readonly CacheEntry[], options: EntryOptions = {}): Promise<void> {
     this.#requireOpen();
     requireArray(entries, '{ key, content, embedding }');
+    const { modality } = readEntryName(options);
     const given = entries.map((entry: CacheEntry | null, index) => readEntry(entry ?? {}, `entries[${index}]`));
     if (given.length === 0) return;
-    const pack = packOf(given, this.#settings.validate);
-    await settled(() => this.#order.changeAll(() => this.#commit(false, pack)));
+    const pack = packOf(given, this.#settings.validate, modality);
+    await settled(() => this.#order.changeAll(() => this.#commit(pack)));
     this.#tellAll();
   }
 
@@ -261,26 +286,29 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    */
   async getOrCompute(
     key: string,
-    content: string,
+    content: string | Uint8Array,
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
     options: CacheEntryOptions = {},
   ): Promise<CachedEmbedding> {
     if (typeof compute !== 'function') throw invalid(`compute is ${show(compute)}, not a function`);
     if (typeof key !== 'string') throw invalid(`The key is ${show(key)}, not a string`);
     this.#requireOpen();
-    const expected = this.#contentOf(content, 'The content');
     // What is wrong with these is better known before than after an expensive call, during which they may change.
-    const { ttlSeconds, metadata } = readEntryOptions(options);
+    const { ttlSeconds, metadata, modality } = readEntryOptions(options);
+    const kind = kindOf(modality);
     const setting = { ttlMs: ttlOf(ttlSeconds, ''), metadata: metadata === undefined ? '' : toJson(metadata, '') };
+    const given = this.#contentOf(content, 'The content');
     const begun = await this.#order.read(key, () =>
-      follow(this.#find(false, key, expected), (found): { found: CachedEmbedding } | { landing: Promise<Computed> } => {
-        if (found) return { found };
-        const name = expected ?? '';
-        const landing =
-          this.#inFlight.joined(key, name) ??
-          this.#inFlight.begin(key, name, undefined, (flight) => this.#compute(key, expected, compute, setting, flight));
-        return { landing };
-      }),
+      follow(given, (expected) =>
+        follow(this.#find(kind, key, expected), (found): { found: CachedEmbedding } | { landing: Promise<Computed> } => {
+          if (found) return { found };
+          const [flight, name] = [flightOf(kind, key), nameOf(expected)];
+          const landing =
+            this.#inFlight.joined(flight, name) ??
+            this.#inFlight.begin(flight, name, kind, (flight) => this.#compute({ kind, key, expected }, compute, setting, flight));
+          return { landing };
+        }),
+      ),
     );
     if ('found' in begun) return begun.found;
     const { vector, metadata: json } = await begun.landing;
@@ -290,30 +318,29 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   async #compute(
-    key: string,
-    expected: string | undefined,
+    { kind, key, expected }: { kind: Kind; key: string; expected: Content | undefined },
     compute: () => ArrayLike<number> | Promise<ArrayLike<number>>,
     { ttlMs, metadata }: { ttlMs: number; metadata: string },
-    flight: Flight,
+    flight: Flight<Kind>,
   ): Promise<Computed> {
     // For a key and its content: other contents of the key are other computations.
-    const leased = `${key.length}:${key}${expected ?? ''}`;
+    const leased = `${key.length}:${key}${typeof expected === 'object' ? nameOf(expected) : (expected ?? '')}`;
     const lease = this.#settings.shared
       ? await takeLease({
-          acquire: (lifetime) => settle(() => this.#native.acquire(leased, lifetime)),
-          release: () => this.#native.release(leased),
-          there: async () => this.#has(false, key, expected),
+          acquire: (lifetime) => settle(() => this.#native.acquire(kind, leased, lifetime)),
+          release: () => this.#native.release(kind, leased),
+          there: async () => this.#has(kind, key, expected),
         })
       : undefined;
     try {
       if (lease === 'there') {
-        const found = await this.#get(false, key, expected);
+        const found = await this.#get(kind, key, expected);
         if (found) return { vector: Float32Array.from(found.embedding), metadata: found.metadata === undefined ? '' : JSON.stringify(found.metadata) };
       }
       const computed = await follow(compute(), (embedding) => ({ vector: finiteVector(embedding, 'The embedding'), metadata }));
       if (this.#settings.rounds) this.#native.round(computed.vector);
-      const pack = { strings: [key, expected ?? '', metadata], data: computed.vector, ttls: Float64Array.of(ttlMs) };
-      await this.#keep(key, expected ?? '', pack, flight);
+      const pack = { strings: [key, expected ?? '', metadata], data: computed.vector, settings: Float64Array.of(ttlMs, kind) };
+      await this.#keep(key, nameOf(expected), pack, flight);
       return computed;
     } finally {
       if (typeof lease === 'object') lease.release();
@@ -321,9 +348,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   /** Keeps what was computed, unless something newer was written meanwhile. The value is there: nothing of this fails. */
-  async #keep(key: string, name: string, pack: Pack, flight: Flight): Promise<void> {
+  async #keep(key: string, name: string, pack: Pack, flight: Flight<Kind>): Promise<void> {
     try {
-      await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(false, pack, name))));
+      await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(pack, name))));
       this.#tellAll();
     } catch (thrown) {
       this.#native.reject(`The computed embedding of ${show(key)}: ${(thrown as EmbeddingError).message}`);
@@ -331,13 +358,14 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   /** Whether {@link get} would answer. Counts in no statistics. */
-  async has(target: string | Annotation, content?: string): Promise<boolean> {
+  async has(target: string | Annotation, content?: string | Uint8Array, options?: EntryOptions): Promise<boolean> {
     this.#requireOpen();
     if (typeof target === 'string') {
-      return this.#has(false, target, content === undefined ? undefined : this.#contentOf(content, 'The content'));
+      const kind = kindNamed(options);
+      return this.#has(kind, target, content === undefined ? undefined : this.#contentOf(content, 'The content'));
     }
     const { key, content: text } = annotationKey(target, 'The annotation');
-    return this.#has(true, key, this.#settings.validate ? text : undefined);
+    return this.#has(NODE, key, this.#settings.validate ? text : undefined);
   }
 
   /**
@@ -346,16 +374,16 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    * seconds, or it has the entry and cannot be written. It goes from the file as soon as that is possible, if this cache is
    * still open then.
    */
-  async delete(target: string | Annotation): Promise<boolean> {
+  async delete(target: string | Annotation, options?: EntryOptions): Promise<boolean> {
     this.#requireOpen();
-    const annotated = typeof target !== 'string';
-    const key = annotated ? annotationKey(target, 'The annotation').key : target;
+    const kind = typeof target === 'string' ? kindNamed(options) : NODE;
+    const key = typeof target === 'string' ? target : annotationKey(target, 'The annotation').key;
     // It is gone then: only who has asked for it waits until the file knows.
     const { deleted } = await settled(() =>
       this.#order.change(key, () => {
         this.#evictions.watch();
-        const deleted = this.#native.delete(annotated, key);
-        if (!annotated) this.#inFlight.overtake(key);
+        const deleted = this.#native.delete(kind, key);
+        this.#inFlight.overtake(flightOf(kind, key));
         return { deleted };
       }),
     );
@@ -364,14 +392,17 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     return was;
   }
 
-  /** Deletes all entries of this namespace and model, on disk, too. See {@link delete}. */
-  async clear(): Promise<void> {
+  /** Deletes all entries of this namespace and model, or those of one modality, on disk, too. See {@link delete}. */
+  async clear(options: EntryOptions = {}): Promise<void> {
     this.#requireOpen();
+    const { modality } = readEntryName(options);
+    const places = placesOf(modality, undefined, MODALITIES);
+    const kind = modality === undefined ? undefined : kindOf(modality);
     const { cleared } = await settled(() =>
       this.#order.changeAll(() => {
         this.#evictions.watch();
-        const cleared = this.#native.clear();
-        this.#inFlight.overtakeAll();
+        const cleared = this.#native.clear(places);
+        this.#inFlight.overtakeAll((about) => kind === undefined || about === kind);
         return { cleared };
       }),
     );
@@ -381,7 +412,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
   /**
    * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
-   * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any). The first call reads all
+   * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any), among texts, or among
+   * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. The first call reads all
    * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
    *
@@ -394,16 +426,17 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     options: SimilarOptions = {},
   ): Promise<SimilarEntry[]> {
     this.#requireOpen();
-    const { threshold = -1, limit = 10 } = readSimilar(options);
+    const { threshold = -1, limit = 10, modality, modalities } = readSimilar(options);
     if (typeof threshold !== 'number' || !(threshold >= -1 && threshold <= 1)) {
       throw invalid(`threshold is ${show(threshold)}, not a number from -1 to 1`);
     }
     if (!Number.isInteger(limit) || limit < 1 || limit > 2 ** 20) {
       throw invalid(`limit is ${show(limit)}, not a whole number from 1 to ${2 ** 20}`);
     }
+    const places = placesOf(modality, modalities, ['text']);
     const query = new Float32Array(vectorOf(embedding, 'The embedding').length);
     copyValues(embedding, query, 0, 'The embedding');
-    const near = await settled(() => this.#order.readAll(() => this.#native.nearest(query, threshold, limit)));
+    const near = await settled(() => this.#order.readAll(() => this.#native.nearest(query, threshold, limit, places)));
     return similarOf(near, query);
   }
 
@@ -468,28 +501,32 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The cache is closed: make a new one');
   }
 
-  #contentOf(content: unknown, what: string): string | undefined {
-    if (typeof content === 'string') return this.#settings.validate ? content : undefined;
-    if (content == null && !this.#settings.validate) return undefined;
-    throw noContent(what);
+  /** What stands for a content, where contents matter. `contents`, `where`: of a call with many. */
+  #contentOf(content: unknown, what: string, contents?: Contents, where = ''): Content | Promise<Content> | undefined {
+    const { validate } = this.#settings;
+    if (typeof content === 'string') return validate ? content : undefined;
+    if (!validate && isContent(content)) return undefined;
+    const stands = validate ? (contents ?? new Contents()).of(content, where) : undefined;
+    if (stands === undefined) throw noContent(what);
+    return stands;
   }
 
   #get(
-    annotated: boolean,
+    kind: Kind,
     key: string,
-    content: string | undefined,
+    content: Content | Promise<Content> | undefined,
   ): CachedEmbedding | null | PromiseLike<CachedEmbedding | null> {
-    return this.#order.read(key, () => this.#find(annotated, key, content));
+    return this.#order.read(key, () => follow(content, (content) => this.#find(kind, key, content)));
   }
 
   /** An answer from memory costs no promise of its own. */
   #find(
-    annotated: boolean,
+    kind: Kind,
     key: string,
-    content: string | undefined,
+    content: Content | undefined,
   ): CachedEmbedding | null | Promise<CachedEmbedding | null> {
     this.#evictions.watch();
-    const answer = this.#lookup(annotated, key, content);
+    const answer = this.#lookup(kind, key, content);
     if (answer === MISS) {
       this.#tellAll();
       return null;
@@ -508,22 +545,26 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     });
   }
 
-  #has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean> {
-    return settled(() => this.#order.read(key, () => this.#native.has(annotated, key, content)));
+  #has(kind: Kind, key: string, content: Content | Promise<Content> | undefined): boolean | Promise<boolean> {
+    return settled(() => this.#order.read(key, () => follow(content, (content) => this.#native.has(kind, key, content))));
   }
 
-  async #set(annotated: boolean, key: string, pack: Pack): Promise<void> {
-    await settled(() => this.#order.change(key, () => this.#commit(annotated, pack)));
+  async #set(pack: Pack): Promise<void> {
+    await settled(() => this.#order.change(pack.strings[0] as string, () => this.#commit(pack)));
     this.#tellAll();
   }
 
   /** Sets entries, and has what was begun before under their keys (`by`: before that computation) know that it is older. */
-  #commit(annotated: boolean, { strings, data, ttls }: Pack, by?: string): void | PromiseLike<void> {
-    this.#evictions.watch();
-    for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
-    return follow(this.#native.set(annotated, data, ttls), () => {
-      if (annotated || this.#inFlight.size === 0) return;
-      for (let i = 0; i < strings.length; i += 3) this.#inFlight.overtake(strings[i]!, by);
+  #commit({ strings, data, settings, hashed }: Pack, by?: string): void | PromiseLike<void> {
+    return follow(hashed, () => {
+      this.#evictions.watch();
+      for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
+      return follow(this.#native.set(data, settings), () => {
+        if (this.#inFlight.size === 0) return;
+        for (let at = 0; 3 * at < strings.length; at++) {
+          this.#inFlight.overtake(flightOf(settings[2 * at + 1] as Kind, strings[3 * at] as string), by);
+        }
+      });
     });
   }
 
@@ -532,6 +573,11 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#evictions.tell();
     this.#log.tell();
   }
+}
+
+/** Which kind of entry the options of a call name. */
+function kindNamed(options: EntryOptions | undefined): Kind {
+  return options === undefined ? TEXT : kindOf(readEntryName(options).modality);
 }
 
 let shared: IntelligentEmbeddingCache | undefined;

@@ -1,8 +1,9 @@
 // The options of a cache of embeddings, and how they are read.
 
 import type { Logger } from '../call/logger';
-import { optionReader } from '../call/options';
+import { listOf, optionReader, untouched } from '../call/options';
 import { pathNow } from '../call/paths';
+import type { Modality } from './content';
 import { readShared, type SharedOptions } from './shared';
 
 /** Options of {@link IntelligentEmbeddingCache}. Settings with two spellings may be given in one of them only. */
@@ -63,6 +64,10 @@ export interface SimilarOptions {
   threshold?: number | undefined;
   /** Most answers. Default 10. */
   limit?: number | undefined;
+  /** Among entries of which modality. Default `'text'`. */
+  modality?: Modality | undefined;
+  /** Among entries of several modalities, whose vectors one model, or models that were trained together, have made. */
+  modalities?: readonly Modality[] | undefined;
 }
 
 export const readCache = optionReader<CacheOptions>({
@@ -84,4 +89,4 @@ export const readCache = optionReader<CacheOptions>({
   logger: true,
 });
 
-export const readSimilar = optionReader<SimilarOptions>({ threshold: true, limit: true });
+export const readSimilar = optionReader<SimilarOptions>({ threshold: true, limit: true, modality: untouched, modalities: listOf(untouched) });

@@ -1,6 +1,23 @@
 // What a cache tells about itself.
 
+import type { Modality } from './content';
 import type { SharedStats } from './shared';
+
+/** How the cache does for what was made from one modality. */
+export interface ModalityStats {
+  /** Entries that were looked up: `hits + misses`. */
+  totalRequests: number;
+  hits: number;
+  misses: number;
+  /** 0–1; 0 before the first lookup. */
+  hitRatio: number;
+  /** Entries that were set. */
+  sets: number;
+  /** Entries in memory. */
+  currentEntries: number;
+  /** Bytes that they take, bookkeeping included. */
+  currentSizeBytes: number;
+}
 
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
@@ -37,6 +54,8 @@ export interface CacheStats {
   sharedHits: number;
   /** Of `currentSizeBytes`, what vectors and metadata take. */
   payloadBytes: number;
+  /** The same by what embeddings were made from; together they are what is said above. */
+  modalities: Record<Modality, ModalityStats>;
   /** The file; `null` without `persistPath`. */
   disk: {
     /** Whether it is in use: not before it was opened, and not for a while after an error. */

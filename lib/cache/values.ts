@@ -3,24 +3,28 @@
 import { EmbeddingError, messageOf } from '../call/errors';
 import { annotationFields, invalid, isArray, show } from '../call/input';
 import { optionReader, untouched, type Names } from '../call/options';
+import { isPromise } from '../call/order';
 import type { EmbeddingResult } from '../call/result';
 import type { NativeEntry, NativeLookup, NativeNearest } from '../native/types';
+import { Contents, ENTRY_NAMES, NODE, isContent, kindOf, type Content, type EntryOptions, type Modality } from './content';
 
 /** Settings of one entry. */
-export interface CacheEntryOptions {
+export interface CacheEntryOptions extends EntryOptions {
   /** How long it is an answer, in seconds. Default: the cache's. */
   ttlSeconds?: number | undefined;
   /** Anything that JSON can hold, given back with the entry. */
   metadata?: unknown | undefined;
 }
 
-const ENTRY_OPTIONS: Names<CacheEntryOptions> = { ttlSeconds: true, metadata: untouched };
+const ENTRY_OPTIONS: Names<CacheEntryOptions> = { ...ENTRY_NAMES, ttlSeconds: true, metadata: untouched };
 
 export const readEntryOptions = optionReader(ENTRY_OPTIONS);
 
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
   key: string;
+  /** What it was made from. */
+  modality: Modality;
   /** Cosine of the angle between the two, -1–1. */
   similarity: number;
   embedding: number[];
@@ -40,20 +44,21 @@ export interface CachedResult extends EmbeddingResult {
 }
 
 /** One entry of {@link IntelligentEmbeddingCache.getMany}. */
-export interface CacheLookup {
+export interface CacheLookup extends EntryOptions {
   key: string;
   /** What the entry must have been set with; not needed without `enableContentValidation`. */
-  content?: string | undefined;
+  content?: string | Uint8Array | undefined;
 }
 
 /** One entry of {@link IntelligentEmbeddingCache.setMany}. */
 export interface CacheEntry extends CacheEntryOptions {
   key: string;
-  content: string;
+  /** What it is made from. Of bytes, those of an image or a recording, only the hash is kept. */
+  content: string | Uint8Array;
   embedding: ArrayLike<number>;
 }
 
-export const readEntry = optionReader<CacheEntry>({ ...ENTRY_OPTIONS, key: true, content: true, embedding: untouched });
+export const readEntry = optionReader<CacheEntry>({ ...ENTRY_OPTIONS, key: true, content: untouched, embedding: untouched });
 
 /** The answer to many lookups, in their order. */
 export interface CacheMatrix {
@@ -70,9 +75,12 @@ export interface CacheMatrix {
 
 /** What one call sets: strings in turn, values one after the other. */
 export interface Pack {
-  strings: string[];
+  strings: Content[];
   data: Float32Array;
-  ttls: Float64Array;
+  /** For each, how many milliseconds it lives (NaN: as long as the cache says), and its kind. */
+  settings: Float64Array;
+  /** Resolves when `strings` has the digests of all contents that are bytes; without it, it has. */
+  hashed?: Promise<unknown> | undefined;
 }
 
 /** Under which name and content the result of an annotation is kept. */
@@ -87,7 +95,7 @@ export function contentOf(texts: readonly string[]): string {
 }
 
 export function noContent(what: string): EmbeddingError {
-  return invalid(`${what} is not a string: pass what the embedding was made from, or set enableContentValidation: false`);
+  return invalid(`${what} is not a string or a Uint8Array: pass what the embedding was made from, or set enableContentValidation: false`);
 }
 
 export function isAnnotated(entries: readonly unknown[]): boolean {
@@ -142,17 +150,33 @@ export function ttlOf(ttlSeconds: unknown, where: string): number {
   throw invalid(`The ttlSeconds${where} is ${show(ttlSeconds)}, not a number above 0`);
 }
 
-/** Entries as they cross: key, content and metadata in turn, and the vectors one after the other. */
-export function packOf(entries: readonly Partial<CacheEntry>[], validate = true): Pack {
-  const strings: string[] = [];
-  const ttls = new Float64Array(entries.length);
+/** The result of an annotation as it crosses. */
+export function packOfResult(annotation: unknown, result: unknown): Pack {
+  const { key, content } = annotationKey(annotation, 'The annotation');
+  const { embedding, ...metadata } = resultOf(result);
+  const pack = packOf([{ key, content, embedding, metadata }]);
+  pack.settings[1] = NODE;
+  return pack;
+}
+
+/**
+ * Entries as they cross: key, content and metadata in turn, and the vectors one after the other. `modality`: of those that do
+ * not say theirs.
+ */
+export function packOf(entries: readonly Partial<CacheEntry>[], validate = true, modality?: unknown): Pack {
+  const strings: Content[] = [];
+  const settings = new Float64Array(2 * entries.length);
+  const contents = new Contents();
+  const hashes: Promise<unknown>[] = [];
   let data = new Float32Array(0);
   let dimensions = 0;
-  entries.forEach(({ key, content, embedding, ttlSeconds, metadata }, index) => {
+  entries.forEach(({ key, content, embedding, ttlSeconds, metadata, modality: own = modality }, index) => {
     const where = entries.length > 1 ? ` of entry ${index}` : '';
     if (typeof key !== 'string') throw invalid(`The key${where} is not a string`, { index });
-    if (typeof content !== 'string' && (validate || content != null)) {
-      throw invalid(`The content${where} is not a string`, { index });
+    settings[2 * index + 1] = kindOf(own, where);
+    const stands = validate ? contents.of(content, where) : '';
+    if (stands === undefined || (!validate && !isContent(content))) {
+      throw invalid(`The content${where} is not a string or a Uint8Array`, { index });
     }
     const vector = vectorOf(embedding, `The embedding${where}`);
     const { length } = vector;
@@ -164,10 +188,12 @@ export function packOf(entries: readonly Partial<CacheEntry>[], validate = true)
       throw invalid(`The embedding${where} has ${length} values, that of entry 0 has ${dimensions}`, { index });
     }
     copyValues(vector, data, index * dimensions, `The embedding${where}`);
-    ttls[index] = ttlOf(ttlSeconds, where);
-    strings.push(key, content ?? '', metadata === undefined ? '' : toJson(metadata, where));
+    settings[2 * index] = ttlOf(ttlSeconds, where);
+    const at = strings.push(key, '', metadata === undefined ? '' : toJson(metadata, where)) - 2;
+    if (isPromise(stands)) hashes.push(stands.then((digest) => (strings[at] = digest)));
+    else strings[at] = stands;
   });
-  return { strings, data, ttls };
+  return { strings, data, settings, hashed: hashes.length > 0 ? Promise.all(hashes) : undefined };
 }
 
 /** What is kept beside a vector, as it crosses. */
@@ -196,11 +222,12 @@ export function fromNative(entry: NativeEntry): CachedEmbedding {
 /** What is near to `query`, whose values are overwritten: those of the answers are as many. */
 export function similarOf(near: NativeNearest, query: Float32Array): SimilarEntry[] {
   const texts = near.texts();
+  const modalities = near.modalities();
   // Arrays of the native side may belong to another realm; this one is of the caller's.
   return Array.from(near.similarities(), (similarity, at) => {
     near.copyTo(at, query);
     const metadata = texts[2 * at + 1]!;
-    const entry = { key: texts[2 * at]!, similarity, embedding: toNumbers(query, query.length) };
+    const entry = { key: texts[2 * at]!, modality: modalities[at]!, similarity, embedding: toNumbers(query, query.length) };
     return metadata === '' ? entry : { ...entry, metadata: JSON.parse(metadata) as unknown };
   });
 }

@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 
-import type { CacheMaintenance, CachePerformanceMetrics, CacheStats } from '../cache/report';
+import type { CacheMaintenance, CachePerformanceMetrics, CacheStats, ModalityStats } from '../cache/report';
 import { tellSize, type Log } from '../call/logger';
 import type { OperationStats } from '../monitor/snapshot';
 
@@ -269,6 +269,10 @@ export function publishMemory(json: string, log: Log | undefined): void {
 /** `amount` of `total`, 0 where there is nothing. */
 const per = (amount: number, total: number) => (total > 0 ? amount / total : 0);
 
+function noLookups(): ModalityStats {
+  return { totalRequests: 0, hits: 0, misses: 0, hitRatio: 0, sets: 0, currentEntries: 0, currentSizeBytes: 0 };
+}
+
 /** Of a generator without a cache. */
 const NO_CACHE: CacheStats = {
   totalRequests: 0,
@@ -292,6 +296,7 @@ const NO_CACHE: CacheStats = {
   diskHits: 0,
   sharedHits: 0,
   payloadBytes: 0,
+  modalities: { text: noLookups(), image: noLookups(), audio: noLookups() },
   disk: null,
   shared: null,
 };

@@ -82,19 +82,19 @@ export interface NativeUpdate {
 /** See `src/binding/cache/mod.rs`. */
 export interface NativeCache {
   settings(): string;
-  getter(out: Float32Array): (annotated: boolean, key: string, content: string | undefined) => number;
+  getter(out: Float32Array): (kind: number, key: string, content: string | Uint8Array | undefined) => number;
   found(): NativeEntry | null;
   settle(): Promise<NativeEntry | null>;
-  looker(): (annotated: boolean, ...strings: string[]) => void;
+  looker(): (kind: number, ...strings: (string | Uint8Array)[]) => void;
   looked(): NativeLookup;
-  pusher(): (...strings: string[]) => void;
-  set(annotated: boolean, data: Float32Array, ttlsMs: Float64Array): void | Promise<void>;
-  has(annotated: boolean, key: string, content: string | undefined): boolean | Promise<boolean>;
-  delete(annotated: boolean, key: string): boolean | Promise<boolean>;
-  clear(): void | Promise<void>;
-  nearest(query: Float32Array, threshold: number, limit: number): Promise<NativeNearest>;
-  acquire(key: string, lifetimeMs: number): Promise<boolean>;
-  release(key: string): void;
+  pusher(): (...strings: (string | Uint8Array)[]) => void;
+  set(data: Float32Array, settings: Float64Array): void | Promise<void>;
+  has(kind: number, key: string, content: string | Uint8Array | undefined): boolean | Promise<boolean>;
+  delete(kind: number, key: string): boolean | Promise<boolean>;
+  clear(modalities: number[]): void | Promise<void>;
+  nearest(query: Float32Array, threshold: number, limit: number, modalities: number[]): Promise<NativeNearest>;
+  acquire(kind: number, key: string, lifetimeMs: number): Promise<boolean>;
+  release(kind: number, key: string): void;
   optimize(): Promise<string>;
   flush(): Promise<void>;
   close(): Promise<void>;
@@ -114,6 +114,7 @@ export interface NativeEntry {
 
 export interface NativeNearest {
   similarities(): number[];
+  modalities(): ('text' | 'image' | 'audio')[];
   texts(): string[];
   copyTo(at: number, out: Float32Array): void;
 }
@@ -302,6 +303,8 @@ export interface Addon {
     monitor: NativeMonitor | undefined,
   ) => NativeIndex;
   indexExtensions(): string[];
+  digestBytes(bytes: Uint8Array, out: Uint8Array): void;
+  digestManyBytes(bytes: Uint8Array): Promise<Uint8Array>;
   NativeCache: new (options: object, onEvent: (json: string) => void) => NativeCache;
   NativeResults: new (options: object, onEvent: (json: string) => void) => NativeResults;
   NativeGenerator: new (

@@ -2,6 +2,7 @@
 
 import { createHash } from 'node:crypto';
 
+import type { Modality } from '../cache/content';
 import type { CacheEvent } from '../cache/report';
 import type { SharedStats } from '../cache/shared';
 import { invalid, show } from '../call/input';
@@ -12,9 +13,6 @@ import { canonicalJson, faithfulJson } from './canonical-json';
 /** What a result is made from: a text, bytes, the hash of bytes that are not at hand, or anything that JSON can hold. */
 export type InferenceContent = string | Uint8Array | { hash: string } | readonly unknown[] | { readonly [key: string]: unknown };
 
-/** Of which kind the content is. Results of different modalities never meet. */
-export type Modality = 'text' | 'image' | 'audio';
-
 /** What, beside its content, tells one result from another. */
 export interface InferenceKeyOptions {
   /**
@@ -24,7 +22,7 @@ export interface InferenceKeyOptions {
   type?: string | undefined;
   /** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
   params?: unknown;
-  /** Default `'text'`. */
+  /** Of which kind the content is: results of different modalities never meet. Default `'text'`. */
   modality?: Modality | undefined;
   /** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
   semantic?: boolean | undefined;

@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 
 use highway::{HighwayHash, HighwayHasher};
 
-use crate::embedding::{Key, Space, content_hash};
+use crate::embedding::{Key, Modality, Space, content_hash};
 
 /// What an entry, or a content, is called in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,7 @@ impl KeyHasher {
         Probe {
             name: KeyHash::of(self.entries.clone(), key),
             content: content.map(|content| KeyHash::of(self.contents.clone(), content)),
+            modality: self.space.modality(),
             source: Source::Text { names: self, key, content },
         }
     }
@@ -96,7 +97,16 @@ impl KeyHasher {
 pub struct Probe<'a> {
     name: KeyHash,
     content: Option<KeyHash>,
+    modality: Modality,
     source: Source<'a>,
+}
+
+/// Where an entry is put in memory, what it can be checked by, and among which it is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub name: KeyHash,
+    pub content: Option<KeyHash>,
+    pub modality: Modality,
 }
 
 #[derive(Clone, Copy)]
@@ -115,11 +125,30 @@ impl From<Key> for Probe<'_> {
 impl From<(Key, Option<[u8; 32]>)> for Probe<'_> {
     fn from((key, content): (Key, Option<[u8; 32]>)) -> Self {
         let name = |hash: &[u8; 32]| KeyHash::of(hasher(), hash);
-        Self { name: name(key.as_bytes()), content: content.as_ref().map(name), source: Source::Hashed(key, content) }
+        Self {
+            name: name(key.as_bytes()),
+            content: content.as_ref().map(name),
+            modality: Modality::Text,
+            source: Source::Hashed(key, content),
+        }
     }
 }
 
 impl Probe<'_> {
+    /// Says what the entry of a [`Key`] was made from: a text, unless this says otherwise.
+    #[must_use]
+    pub fn of(self, modality: Modality) -> Self {
+        Self { modality, ..self }
+    }
+
+    pub(super) fn modality(&self) -> Modality {
+        self.modality
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { name: self.name, content: self.content, modality: self.modality }
+    }
+
     pub(super) fn name(&self) -> KeyHash {
         self.name
     }

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::disk::{Asked, OnDisk, Purpose};
 use super::entry::Entry;
-use super::key_hash::Probe;
-use super::memory::{Found, Now, Place};
+use super::key_hash::{Place, Probe};
+use super::memory::{Found, Now};
 use super::report::{EvictionCause, MissCause};
 use super::shared::Shared;
 use super::{EmbeddingCache, lock};
+use crate::embedding::Modality;
 
 /// Lookups whose way to the main memory is shared. See [`Memory::get_some`](super::memory::Memory::get_some).
 const TOGETHER: usize = 64;
@@ -18,6 +19,8 @@ const TOGETHER: usize = 64;
 pub struct Recalling {
     answers: Vec<Option<Arc<Entry>>>,
     open: Vec<Unanswered>,
+    /// How many were answered, by [`Modality::ALL`]. Texts are not counted here.
+    others: [usize; Modality::ALL.len()],
     started: Instant,
     now: Now,
 }
@@ -74,12 +77,18 @@ impl EmbeddingCache {
     /// Begins a lookup of many that are not all at hand at once: [`EmbeddingCache::recall_more`] takes some,
     /// [`EmbeddingCache::recalled`] ends it.
     pub fn recalling(&self) -> Recalling {
-        Recalling { answers: Vec::new(), open: Vec::new(), started: Instant::now(), now: self.now() }
+        Recalling {
+            answers: Vec::new(),
+            open: Vec::new(),
+            others: Default::default(),
+            started: Instant::now(),
+            now: self.now(),
+        }
     }
 
     /// See [`EmbeddingCache::recalling`]. Never waits.
     pub fn recall_more<'a, P: Into<Probe<'a>>>(&self, recalling: &mut Recalling, probes: impl IntoIterator<Item = P>) {
-        let Recalling { answers, open, now, .. } = recalling;
+        let Recalling { answers, open, others, now, .. } = recalling;
         let mut probes = probes.into_iter().map(Into::into);
         answers.reserve(probes.size_hint().0);
         let mut some: Vec<Probe> = Vec::with_capacity(TOGETHER);
@@ -94,13 +103,18 @@ impl EmbeddingCache {
             for (probe, found) in some.iter().zip(found.drain(..)) {
                 let answer = self.answer(found);
                 answers.push(match answer {
-                    Ok(entry) => Some(entry),
+                    Ok(entry) => {
+                        if probe.modality() != Modality::Text {
+                            others[probe.modality() as usize] += 1;
+                        }
+                        Some(entry)
+                    }
                     Err(why) if self.asks_below(1) => {
                         open.push(self.unanswered(probe, answers.len(), why));
                         None
                     }
                     Err((cause, _)) => {
-                        self.counters.missed(cause, 1);
+                        self.counters.missed(cause, probe.modality());
                         None
                     }
                 });
@@ -110,9 +124,10 @@ impl EmbeddingCache {
 
     /// See [`EmbeddingCache::recalling`].
     pub fn recalled(&self, recalling: Recalling) -> Recall {
-        let Recalling { answers, open, started, now } = recalling;
+        let Recalling { answers, open, others, started, now } = recalling;
         let found = answers.iter().flatten().count();
         self.counters.memory_hits.add(found);
+        Modality::ALL.iter().zip(others).for_each(|(modality, count)| self.counters.hits_of(*modality, count));
         if open.is_empty() {
             self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
             return Recall::Done(answers);
@@ -137,8 +152,11 @@ impl EmbeddingCache {
             answer => answer.map_err(|(cause, _)| cause),
         };
         match answer {
-            Ok(_) => self.counters.memory_hits.add(1),
-            Err(cause) => self.counters.missed(cause, 1),
+            Ok(_) => {
+                self.counters.memory_hits.add(1);
+                self.counters.hits_of(probe.modality(), 1);
+            }
+            Err(cause) => self.counters.missed(cause, probe.modality()),
         }
         self.counters.took(started.elapsed(), 1, usize::from(answer.is_ok()), now.wall_ms);
         Ok(answer)
@@ -156,7 +174,7 @@ impl EmbeddingCache {
 
     fn unanswered(&self, probe: &Probe, at: usize, (cause, stale): (MissCause, Option<Arc<Entry>>)) -> Unanswered {
         let asked = (probe.key(), probe.content_hash());
-        let place = Place { name: probe.name(), content: probe.content() };
+        let place = probe.place();
         Unanswered { at, cause, place, version: self.memory.version(place.name), asked, stale }
     }
 
@@ -267,6 +285,7 @@ impl EmbeddingCache {
             let Unanswered { at, place, version, .. } = *unanswered;
             let (nth, found) = found.next().unwrap_or((usize::MAX, OnDisk::Unread));
             if let Some((_, entry)) = shared.next_if(|(place, _)| *place == nth) {
+                self.counters.hits_of(place.modality, 1);
                 open.answers[at] = Some(entry);
                 return false;
             }
@@ -279,6 +298,7 @@ impl EmbeddingCache {
                     self.displaced(&displaced);
                     bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
+                    self.counters.hits_of(place.modality, 1);
                     open.answers[at] = Some(entry);
                     return false;
                 }
@@ -287,8 +307,9 @@ impl EmbeddingCache {
                 OnDisk::Damaged => MissCause::Damaged,
                 OnDisk::Unwritten => {
                     open.answers[at] = unanswered.stale.take();
-                    self.counters.memory_hits.add(usize::from(open.answers[at].is_some()));
                     if open.answers[at].is_some() {
+                        self.counters.memory_hits.add(1);
+                        self.counters.hits_of(place.modality, 1);
                         return false;
                     }
                     unanswered.cause
@@ -302,7 +323,7 @@ impl EmbeddingCache {
             disk.moved(bytes);
         }
         for unanswered in &open.open {
-            self.counters.missed(unanswered.cause, 1);
+            self.counters.missed(unanswered.cause, unanswered.place.modality);
         }
         let requests = open.answers.len();
         self.counters.took(open.started.elapsed(), requests, requests - open.open.len(), now.wall_ms);

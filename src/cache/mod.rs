@@ -32,9 +32,11 @@ pub use entry::{Draft, Entry, MAX_ENTRY_BYTES, NEVER, Precision, Vector};
 pub use inline_read::InlineReads;
 pub use key_hash::{KeyHasher, Probe};
 pub use lookup::{Open, Recall, Recalling};
-use memory::{Displaced, Memory, Now, Place, Removed};
+use memory::{Displaced, Memory, Now, Removed};
 use report::Counters;
-pub use report::{DiskStats, Event, EvictionCause, Listener, MissCause, Sample, SharedState, SharedStats, Stats};
+pub use report::{
+    DiskStats, Event, EvictionCause, Listener, MissCause, ModalityStats, Sample, SharedState, SharedStats, Stats,
+};
 pub use search::SMALL;
 pub use selection::{Selection, label, unlabel};
 use shared::Shared;
@@ -43,7 +45,7 @@ use similarity::Indexes;
 pub use similarity::Near;
 pub use single_flight::{Joined, Leader, SingleFlight, Waiter};
 
-use crate::embedding::{Key, Space};
+use crate::embedding::{Key, Modality, Space};
 use crate::error::{Error, Result};
 use crate::host::{self, Clock, SystemClock};
 
@@ -137,6 +139,14 @@ impl Deletion {
     }
 }
 
+/// What a call has for one space.
+struct Written<'a> {
+    space: &'a Space,
+    /// Of its vectors, where there are any.
+    length: Option<usize>,
+    entries: usize,
+}
+
 /// A cache. All methods may be called at once from many threads.
 ///
 /// Nothing here is async. Methods that may wait for the disk say so. Changes take effect in the order of their calls, before
@@ -223,41 +233,60 @@ impl EmbeddingCache {
         space: &Space,
         drafts: impl IntoIterator<Item = (P, Draft<'a>)>,
     ) -> Result<()> {
+        self.commit_in_spaces(drafts.into_iter().map(|(probe, draft)| (space, probe.into(), draft)))
+    }
+
+    /// [`EmbeddingCache::commit_at_once`] for entries of several spaces: all of them or, when one is refused, none.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn commit_in_spaces<'s, 'a>(
+        &self,
+        drafts: impl IntoIterator<Item = (&'s Space, Probe<'a>, Draft<'a>)>,
+    ) -> Result<()> {
         if self.is_closed() {
             return Err(Error::CacheClosed);
         }
         let now = self.now();
         let (mut entries, mut replaces) = (Vec::new(), Vec::new());
         // What is refused leaves no trace: nothing is changed before all of it was looked at.
-        let mut length = None;
+        let mut spaces: Vec<Written> = Vec::new();
         let drafts = drafts.into_iter();
         let many = drafts.size_hint().0 > 1;
-        for (at, (probe, draft)) in drafts.enumerate() {
+        for (at, (space, probe, draft)) in drafts.enumerate() {
             draft.check().map_err(|error| error.in_entry(at, many))?;
+            // There are few: usually one.
+            let known = spaces.iter().position(|written| written.space.id() == space.id());
+            let known = known.unwrap_or_else(|| {
+                spaces.push(Written { space, length: None, entries: 0 });
+                spaces.len() - 1
+            });
+            let written = &mut spaces[known];
+            written.entries += 1;
             if let Some(vector) = draft.vector {
-                same_length(vector.len(), *length.get_or_insert(vector.len()))?;
+                same_length(vector.len(), *written.length.get_or_insert(vector.len()))?;
             }
-            let probe: Probe = probe.into();
             // Nobody but the tiers below asks for these.
             let (key, hash) = self.may_wait().then(|| (probe.key(), probe.content_hash())).unzip();
             let entry = draft.entry(space, hash.flatten(), self.options.precision, now.wall_ms, self.options.ttl);
             if !self.may_wait() && !self.memory.fits(&entry) {
                 return Err(too_large(&entry, self.memory.max_bytes()).in_entry(at, many));
             }
-            let place = Place { name: probe.name(), content: probe.content() };
-            entries.push((place, key, Arc::new(entry)));
+            entries.push((probe.place(), key, Arc::new(entry)));
             replaces.push(!draft.fixed);
         }
-        if let Some(length) = length {
-            same_length(length, self.dimensions(space, length, now))?;
+        for Written { space, length, .. } in &spaces {
+            if let Some(length) = *length {
+                same_length(length, self.dimensions(space, length, now))?;
+            }
         }
-        let count = entries.len();
+        let count = || spaces.iter().for_each(|written| self.counters.set(written.space.modality(), written.entries));
         if !self.may_wait() {
             for (place, _, entry) in &entries {
                 self.displaced(&self.memory.insert(*place, entry, now));
             }
-            self.index(space, &entries);
-            self.counters.sets.add(count);
+            spaces.iter().for_each(|written| self.index(written.space, &entries));
+            count();
             return Ok(());
         }
         let changing = lock(&self.changing);
@@ -271,10 +300,10 @@ impl EmbeddingCache {
         }
         let displaced: Vec<_> =
             entries.iter().map(|(place, _, entry)| self.memory.insert(*place, entry, now)).collect();
-        self.index(space, &entries);
+        spaces.iter().for_each(|written| self.index(written.space, &entries));
         drop(changing);
         displaced.iter().for_each(|displaced| self.displaced(displaced));
-        self.counters.sets.add(count);
+        count();
         Ok(())
     }
 
@@ -503,7 +532,7 @@ impl EmbeddingCache {
 
     /// Counts a lookup that could not even be made, because what was asked for has no key.
     pub fn count_miss(&self) {
-        self.counters.missed(MissCause::Absent, 1);
+        self.counters.missed(MissCause::Absent, Modality::Text);
     }
 
     /// How many entries left memory: expired, deleted, replaced, for want of space.
@@ -513,6 +542,10 @@ impl EmbeddingCache {
 
     /// How it does.
     pub fn stats(&self) -> Stats {
+        let mut counted = self.counters.stats();
+        for (stats, [entries, bytes]) in counted.modalities.iter_mut().zip(self.memory.by_modality()) {
+            (stats.entries, stats.bytes) = (entries, bytes);
+        }
         Stats {
             entries: self.memory.len(),
             bytes: self.memory.bytes(),
@@ -522,7 +555,7 @@ impl EmbeddingCache {
             entry_bytes: self.memory.max_bytes(),
             disk: self.disk.as_ref().map(Disk::stats),
             shared: self.shared.as_ref().map(Shared::stats),
-            ..self.counters.stats()
+            ..counted
         }
     }
 

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::embedding::Modality;
+
 /// Calls whose duration is kept one by one.
 const SAMPLES: usize = 128;
 
@@ -171,12 +173,36 @@ pub struct Stats {
     pub max_bytes: usize,
     /// Of these, bytes for entries.
     pub entry_bytes: usize,
+    /// How it does by what embeddings were made from, in the order of [`Modality::ALL`]: together, what is said above.
+    pub modalities: [ModalityStats; Modality::ALL.len()],
     /// Nanoseconds that all lookups together took, waiting for disk included.
     pub access_ns: u64,
     /// The disk tier, if there is one.
     pub disk: Option<DiskStats>,
     /// The shared tier, if there is one.
     pub shared: Option<SharedStats>,
+}
+
+/// How a cache does for one modality.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModalityStats {
+    /// Lookups that were answered.
+    pub hits: u64,
+    /// Lookups that were not.
+    pub misses: u64,
+    /// Entries that were set.
+    pub sets: u64,
+    /// Entries in memory.
+    pub entries: usize,
+    /// Bytes that they take, their bookkeeping included.
+    pub bytes: usize,
+}
+
+impl ModalityStats {
+    /// Share of lookups that were answered, 0–1; 0 before the first.
+    pub fn hit_ratio(&self) -> f64 {
+        ratio(self.hits as f64, (self.hits + self.misses) as f64)
+    }
 }
 
 impl Stats {
@@ -306,15 +332,58 @@ pub(super) struct Counters {
     pub shared_hits: Counter,
     missed: [Counter; 4],
     evicted: [Counter; 4],
-    pub sets: Counter,
+    sets: Counter,
+    /// Of each modality but the first, which has the rest: texts, which are most, cost nothing to be told apart.
+    others: [Others; Modality::ALL.len() - 1],
     pub rejected: Counter,
     access_ns: Counter,
     samples: Mutex<VecDeque<Sample>>,
 }
 
+/// See [`Counters::others`].
+#[derive(Default)]
+struct Others {
+    hits: Counter,
+    misses: Counter,
+    sets: Counter,
+}
+
 impl Counters {
-    pub fn missed(&self, cause: MissCause, count: usize) {
-        self.missed[cause as usize].add(count);
+    /// Counts a lookup that was not answered.
+    pub fn missed(&self, cause: MissCause, modality: Modality) {
+        self.missed[cause as usize].add(1);
+        self.others_of(modality).inspect(|others| others.misses.add(1));
+    }
+
+    /// Counts answers of `modality`, beside those of their tier.
+    pub fn hits_of(&self, modality: Modality, count: usize) {
+        self.others_of(modality).inspect(|others| others.hits.add(count));
+    }
+
+    /// Counts entries that were set.
+    pub fn set(&self, modality: Modality, count: usize) {
+        self.sets.add(count);
+        self.others_of(modality).inspect(|others| others.sets.add(count));
+    }
+
+    fn others_of(&self, modality: Modality) -> Option<&Others> {
+        (modality as usize).checked_sub(1).and_then(|at| self.others.get(at))
+    }
+
+    /// Hits, misses and sets by modality, where all together have `hits`, `misses` and `sets`.
+    fn by_modality(&self, hits: u64, misses: u64, sets: u64) -> [ModalityStats; Modality::ALL.len()] {
+        let mut stats = [ModalityStats::default(); Modality::ALL.len()];
+        stats[0] = ModalityStats { hits, misses, sets, ..ModalityStats::default() };
+        for (at, others) in self.others.iter().enumerate() {
+            let (hits, misses, sets) = (others.hits.get(), others.misses.get(), others.sets.get());
+            stats[at + 1] = ModalityStats { hits, misses, sets, ..ModalityStats::default() };
+            // What another thread counts meanwhile may be in one of the two numbers only.
+            let texts = &mut stats[0];
+            texts.hits = texts.hits.saturating_sub(hits);
+            texts.misses = texts.misses.saturating_sub(misses);
+            texts.sets = texts.sets.saturating_sub(sets);
+        }
+        stats
     }
 
     pub fn evicted(&self, cause: EvictionCause, count: usize) {
@@ -369,6 +438,7 @@ impl Counters {
         };
         // A request is one that has its answer: the sum is always right.
         stats.requests = stats.hits() + stats.misses();
+        stats.modalities = self.by_modality(stats.hits(), stats.misses(), stats.sets);
         stats
     }
 }

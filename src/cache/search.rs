@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::EmbeddingCache;
 use super::disk::{Disk, OnDisk, Purpose};
 use super::entry::{Draft, Entry};
-use super::memory::{Now, Place};
+use super::key_hash::Place;
+use super::memory::Now;
 use super::quantized::ROUNDING;
 use super::similarity::{Candidate, Handle, Index, Near, Nearest};
 use crate::embedding::{Key, Space};
@@ -16,10 +17,10 @@ use crate::error::Result;
 pub const SMALL: usize = 2000;
 
 impl EmbeddingCache {
-    /// Has the index of the space follow a change, if there is one.
+    /// Has the index of the space follow a change of its own among `entries`, if there is one.
     pub(super) fn index(&self, space: &Space, entries: &[(Place, Option<Key>, Arc<Entry>)]) {
         let Some(index) = self.indexes.existing(space.id()) else { return };
-        for (place, key, entry) in entries {
+        for (place, key, entry) in entries.iter().filter(|(.., entry)| entry.space == space.id()) {
             index.note(key.map_or(Handle::InMemory(place.name), Handle::OnDisk), entry);
         }
         // Most of what it holds has been deleted or evicted: the next search makes it anew.
@@ -34,6 +35,16 @@ impl EmbeddingCache {
     /// Exact among up to [`SMALL`] entries in memory only. Otherwise one of the nearest may rarely be missing.
     pub fn nearest(&self, space: &Space, query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
         self.nearest_where(space, query, threshold, limit, |_| true)
+    }
+
+    /// [`EmbeddingCache::nearest`] among the entries of several spaces whose vectors may be compared.
+    pub fn nearest_in(&self, spaces: &[Space], query: &[f32], threshold: f32, limit: usize) -> Result<Vec<Near>> {
+        let found = spaces.iter().map(|space| self.nearest(space, query, threshold, limit));
+        let mut found = found.collect::<Result<Vec<_>>>()?.concat();
+        // Stable: of equally near ones with one key, those of the first space come first.
+        found.sort_by(Near::cmp_nearest);
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// [`EmbeddingCache::nearest`] among the entries that count.

@@ -25,6 +25,13 @@ pub struct Near {
     pub entry: Arc<Entry>,
 }
 
+impl Near {
+    /// The nearest first. Equal ones in the order of their notes, which begin with the key: the same answer every time.
+    pub(super) fn cmp_nearest(&self, other: &Self) -> Ordering {
+        other.similarity.total_cmp(&self.similarity).then_with(|| self.entry.note.cmp(&other.entry.note))
+    }
+}
+
 /// Where an entry is found again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Handle {
@@ -283,9 +290,7 @@ fn products(query: &[f64], values: &[f32]) -> (f64, f64) {
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Equal ones in the order of their notes, which begin with the key: the same answer every time.
-        let notes = || self.0.entry.note.cmp(&other.0.entry.note);
-        other.0.similarity.total_cmp(&self.0.similarity).then_with(notes)
+        self.0.cmp_nearest(&other.0)
     }
 }
 

@@ -10,6 +10,7 @@ use napi_derive::napi;
 
 use super::{Text, blocking, to_js};
 use crate::cache::{EmbeddingCache, Entry, InlineReads, Near, Open, Recall};
+use crate::embedding::{Modality, Space};
 use crate::error::Error;
 
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
@@ -104,11 +105,15 @@ impl NativeEntry {
 #[napi]
 pub struct NativeNearest {
     nearest: Vec<Near>,
+    modalities: Vec<Modality>,
 }
 
 impl NativeNearest {
-    pub fn new(nearest: Vec<Near>) -> Self {
-        Self { nearest }
+    /// What was found in `spaces`.
+    pub fn new(nearest: Vec<Near>, spaces: &[Space]) -> Self {
+        let space_of = |near: &Near| spaces.iter().find(|space| space.id() == near.entry.space);
+        let modalities = nearest.iter().map(|near| space_of(near).map(Space::modality).unwrap_or_default()).collect();
+        Self { nearest, modalities }
     }
 }
 
@@ -118,6 +123,12 @@ impl NativeNearest {
     #[napi(catch_unwind)]
     pub fn similarities(&self) -> Vec<f64> {
         self.nearest.iter().map(|near| near.similarity.into()).collect()
+    }
+
+    /// What each was made from.
+    #[napi(catch_unwind)]
+    pub fn modalities(&self) -> Vec<&'static str> {
+        self.modalities.iter().map(|modality| modality.as_str()).collect()
     }
 
     /// The key of each, as the user wrote it, and its metadata as JSON, empty where there is none; in turn.

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use napi::bindgen_prelude::{
-    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue,
-    within_runtime_if_available,
+    AsyncTask, Either, Float32Array, Float32ArraySlice, FnArgs, Function, JsValue, PromiseRaw, ToNapiValue, Uint8Array,
+    Uint8ArraySlice, within_runtime_if_available,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
@@ -30,7 +30,7 @@ use super::{options, to_js};
 use crate::cache::{
     Draft, EmbeddingCache, Entry, InlineReads, KeyHasher, Open, Precision, Probe, Recalling, Selection, Vector,
 };
-use crate::embedding::Space;
+use crate::embedding::{Modality, Space, digest_of_bytes};
 use crate::error::Error;
 use crate::host::threads::begin_blocking;
 
@@ -48,30 +48,33 @@ pub(super) const OPTIMIZE_BUDGET: Duration = Duration::from_secs(2);
 pub(super) type OnEvent = ThreadsafeFunction<FnArgs<(String,)>, (), FnArgs<(String,)>, Status, false, true>;
 
 /// See `NativeCache::getter`.
-type Getter<'env> = Function<'env, FnArgs<(bool, String, Option<String>)>, i32>;
+type Getter<'env> = Function<'env, FnArgs<(u32, String, Option<String>)>, i32>;
 
 /// See `NativeCache::looker` and `NativeCache::pusher`: any number of strings follow.
-type Looker<'env> = Function<'env, FnArgs<(bool,)>, ()>;
+type Looker<'env> = Function<'env, FnArgs<(u32,)>, ()>;
 type Pusher<'env> = Function<'env, (), ()>;
 
 /// Strings of a call that are read before anything is done with them: they are still in the processor's nearest cache
 /// then.
 const AT_ONCE: usize = 128;
 
+/// What an entry is named by, and made from: a text under a key is 0, an annotation 1, an image under a key 2, a recording 3.
+type Kind = u32;
+
 /// See `EmbeddingCache`.
 #[napi]
 pub struct NativeCache {
     inner: Arc<EmbeddingCache>,
-    space: Space,
+    /// Of its own entries, by `Modality::ALL`.
+    spaces: [Space; Modality::ALL.len()],
     door: Rc<Door>,
 }
 
 /// What lookups need, and what a call leaves for the next one on the same turn of the event loop.
 struct Door {
     cache: Arc<EmbeddingCache>,
-    /// Entries by key and by annotation: of the same name, they are two.
-    keys: KeyHasher,
-    nodes: KeyHasher,
+    /// By [`Kind`].
+    names: [KeyHasher; 4],
     left: RefCell<Left>,
     inline_reads: Arc<Mutex<InlineReads>>,
 }
@@ -79,13 +82,19 @@ struct Door {
 impl NativeCache {
     /// The cache, and the space of its own entries.
     pub(super) fn shared(&self) -> (Arc<EmbeddingCache>, Space) {
-        (Arc::clone(&self.inner), self.space.clone())
+        (Arc::clone(&self.inner), self.spaces[0].clone())
+    }
+
+    /// Spaces that are asked for by their places in `Modality::ALL`.
+    fn spaces(&self, modalities: &[u32]) -> Vec<Space> {
+        modalities.iter().filter_map(|&modality| self.spaces.get(modality as usize)).cloned().collect()
     }
 }
 
 impl Door {
-    fn names(&self, annotated: bool) -> &KeyHasher {
-        if annotated { &self.nodes } else { &self.keys }
+    /// Entries of one kind. Of the same name, those of two kinds are two.
+    fn names(&self, kind: Kind) -> &KeyHasher {
+        self.names.get(kind as usize).unwrap_or(&self.names[0])
     }
 
     fn get(&self, probe: &Probe, out: &mut [f32]) -> i32 {
@@ -138,10 +147,13 @@ impl NativeCache {
         let weak: Weak<EmbeddingCache> = Arc::downgrade(&inner);
         ends_with(&env, weak)?;
         let space = Space::builder().field("namespace", namespace).field("model", model).finish();
-        let (keys, nodes) = (KeyHasher::new(&space, "key"), KeyHasher::new(&space, "node"));
+        let spaces = Modality::ALL.map(|modality| space.of(modality));
+        let [texts, images, recordings] = &spaces;
+        let names = [(texts, "key"), (texts, "node"), (images, "key"), (recordings, "key")];
+        let names = names.map(|(space, field)| KeyHasher::new(space, field));
         let left = RefCell::default();
-        let door = Rc::new(Door { cache: Arc::clone(&inner), keys, nodes, left, inline_reads: Arc::default() });
-        Ok(Self { inner, space, door })
+        let door = Rc::new(Door { cache: Arc::clone(&inner), names, left, inline_reads: Arc::default() });
+        Ok(Self { inner, spaces, door })
     }
 
     /// What the JavaScript side must know of the options, as JSON.
@@ -158,7 +170,7 @@ impl NativeCache {
         .to_string()
     }
 
-    /// The function that looks one up in memory: whether for an annotation, the key, and the content, if that matters.
+    /// The function that looks one up in memory: of which kind, the key, and the content, if that matters.
     /// Answers the number of values, written to `out` if it has room for them; or a miss, or that the disk must be asked.
     /// See the constants above. `out` must never be passed to anybody else.
     ///
@@ -199,7 +211,7 @@ impl NativeCache {
         AsyncTask::new(Settle::new(&self.inner, open, &self.door.inline_reads))
     }
 
-    /// The function that looks many up in memory: whether for annotations, then keys and contents in turn. What it has
+    /// The function that looks many up in memory: of which kind, then keys and contents in turn. What it has
     /// found, the calls of one lookup together, is `looked`.
     #[napi(catch_unwind)]
     pub fn looker<'env>(&self, env: &'env Env) -> Result<Looker<'env>> {
@@ -240,30 +252,32 @@ impl NativeCache {
         })
     }
 
-    /// Sets entries: keys, contents and metadata in turn were pushed before; `dimensions` values for each in `data`; how
-    /// many ms each lives, where that is a number. They are set when this returns; a promise says when more can be.
+    /// Sets entries: keys, contents and metadata in turn were pushed before; `dimensions` values for each in `data`; in
+    /// `settings`, how many ms each lives, where that is a number, and of which kind it is. They are set when this returns; a
+    /// promise says when more can be.
     #[napi(catch_unwind)]
     pub fn set<'env>(
         &self,
         env: &'env Env,
-        annotated: bool,
         data: &[f32],
-        ttls_ms: &[f64],
+        settings: &[f64],
     ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
         let strings = std::mem::take(&mut self.door.left.borrow_mut().pushed);
-        let names = self.door.names(annotated).clone();
         let validate = self.inner.options().validate_content;
         let groups = strings.groups();
         let dimensions = data.len() / groups.len().max(1);
         let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
-        let drafts = groups.zip(&notes).enumerate().map(|(at, ([key, content, _], note))| {
-            let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
-            let ttl = ttls_ms.get(at).copied().filter(|ms| !ms.is_nan());
-            let ttl = ttl.map(|ms| Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX));
-            let probe = names.probe(key, validate.then_some(content));
-            (probe, Draft { vector: Some(vector), note, kind: "", ttl, fixed: false })
-        });
-        self.inner.commit_at_once(&self.space, drafts).map_err(to_js)?;
+        let settings = settings.as_chunks().0;
+        let drafts =
+            groups.zip(&notes).zip(settings).enumerate().map(|(at, (([key, content, _], note), [ms, kind]))| {
+                let vector = data.get(at * dimensions..(at + 1) * dimensions).unwrap_or_default();
+                let lives = || Duration::try_from_secs_f64(ms / 1e3).unwrap_or(Duration::MAX);
+                let ttl = (!ms.is_nan()).then(lives);
+                let names = self.door.names(*kind as Kind);
+                let probe = names.probe(key, validate.then_some(content));
+                (names.space(), probe, Draft { vector: Some(vector), note, kind: "", ttl, fixed: false })
+            });
+        self.inner.commit_in_spaces(drafts).map_err(to_js)?;
         if self.inner.has_room() {
             return Ok(Either::A(()));
         }
@@ -280,11 +294,11 @@ impl NativeCache {
     pub fn has<'env>(
         &self,
         env: &'env Env,
-        annotated: bool,
+        kind: u32,
         key: Text,
         content: Option<Text>,
     ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let (cache, names) = (Arc::clone(&self.inner), self.door.names(annotated).clone());
+        let (cache, names) = (Arc::clone(&self.inner), self.door.names(kind).clone());
         self.at_once_or_blocking(env, move || {
             cache.contains(names.probe(&key.0, content.as_ref().map(|content| &content.0[..])))
         })
@@ -292,13 +306,8 @@ impl NativeCache {
 
     /// See `EmbeddingCache::delete`. It is gone when this returns; a promise says when the file knows.
     #[napi(catch_unwind)]
-    pub fn delete<'env>(
-        &self,
-        env: &'env Env,
-        annotated: bool,
-        key: Text,
-    ) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
-        let deletion = self.inner.begin_delete(self.door.names(annotated).probe(&key.0, None));
+    pub fn delete<'env>(&self, env: &'env Env, kind: u32, key: Text) -> Result<Either<bool, PromiseRaw<'env, bool>>> {
+        let deletion = self.inner.begin_delete(self.door.names(kind).probe(&key.0, None));
         if let Some(count) = deletion.done() {
             return Ok(Either::A(count > 0));
         }
@@ -306,18 +315,20 @@ impl NativeCache {
         blocking(env, move || cache.resolve(deletion).map(|count| count > 0).map_err(to_js)).map(Either::B)
     }
 
-    /// Deletes everything of this namespace and model. See `delete`.
+    /// Deletes everything of these modalities in this namespace and model. See `delete`.
     #[napi(catch_unwind)]
-    pub fn clear<'env>(&self, env: &'env Env) -> Result<Either<(), PromiseRaw<'env, ()>>> {
-        let deletion = self.inner.begin_delete_all(Selection::default().of(self.space.id()));
-        if deletion.done().is_some() {
+    pub fn clear<'env>(&self, env: &'env Env, modalities: Vec<u32>) -> Result<Either<(), PromiseRaw<'env, ()>>> {
+        let begin = |space: &Space| self.inner.begin_delete_all(Selection::default().of(space.id()));
+        let deletions: Vec<_> = self.spaces(&modalities).iter().map(begin).collect();
+        if deletions.iter().all(|deletion| deletion.done().is_some()) {
             return Ok(Either::A(()));
         }
         let cache = Arc::clone(&self.inner);
-        blocking(env, move || cache.resolve(deletion).map(drop).map_err(to_js)).map(Either::B)
+        let resolve = move || deletions.into_iter().try_for_each(|deletion| cache.resolve(deletion).map(drop));
+        blocking(env, move || resolve().map_err(to_js)).map(Either::B)
     }
 
-    /// See `EmbeddingCache::nearest`.
+    /// See `EmbeddingCache::nearest_in`.
     #[napi(catch_unwind)]
     pub fn nearest<'env>(
         &self,
@@ -325,18 +336,25 @@ impl NativeCache {
         query: &[f32],
         threshold: f64,
         limit: u32,
+        modalities: Vec<u32>,
     ) -> Result<PromiseRaw<'env, NativeNearest>> {
-        let (cache, space, query) = (Arc::clone(&self.inner), self.space.clone(), query.to_vec());
+        let (cache, spaces, query) = (Arc::clone(&self.inner), self.spaces(&modalities), query.to_vec());
         blocking(env, move || {
-            let nearest = cache.nearest(&space, &query, threshold as f32, limit as usize).map_err(to_js)?;
-            Ok(NativeNearest::new(nearest))
+            let nearest = cache.nearest_in(&spaces, &query, threshold as f32, limit as usize).map_err(to_js)?;
+            Ok(NativeNearest::new(nearest, &spaces))
         })
     }
 
     /// Whether this process is the one that computes the value of a key: see `EmbeddingCache::acquire`.
     #[napi(catch_unwind)]
-    pub fn acquire<'env>(&self, env: &'env Env, key: Text, lifetime_ms: u32) -> Result<PromiseRaw<'env, bool>> {
-        let key = self.door.keys.key(&key.0);
+    pub fn acquire<'env>(
+        &self,
+        env: &'env Env,
+        kind: u32,
+        key: Text,
+        lifetime_ms: u32,
+    ) -> Result<PromiseRaw<'env, bool>> {
+        let key = self.door.names(kind).key(&key.0);
         let cache = Arc::clone(&self.inner);
         let lifetime = Duration::from_millis(lifetime_ms.into());
         blocking(env, move || Ok(cache.acquire(&[key], lifetime).first().copied().unwrap_or(true)))
@@ -344,8 +362,8 @@ impl NativeCache {
 
     /// See `EmbeddingCache::release`.
     #[napi(catch_unwind)]
-    pub fn release(&self, key: Text) {
-        let key = self.door.keys.key(&key.0);
+    pub fn release(&self, kind: u32, key: Text) {
+        let key = self.door.names(kind).key(&key.0);
         self.inner.release(vec![key]);
     }
 
@@ -424,6 +442,24 @@ impl NativeCache {
         }
         blocking(env, move || Ok(work())).map(Either::B)
     }
+}
+
+/// Writes to `out` what stands for bytes as a content. See `digest_of_bytes`.
+#[napi(catch_unwind)]
+pub fn digest_bytes(bytes: &[u8], mut out: Uint8ArraySlice) {
+    let digest = digest_of_bytes(bytes);
+    // SAFETY: JavaScript waits for this call, and `lib/cache/` passes an array of its own.
+    let out = unsafe { out.as_mut() };
+    if out.len() == digest.len() {
+        out.copy_from_slice(&digest);
+    }
+}
+
+/// The same for as many as would hold the event loop up: they are copied before this returns, and hashed on another thread.
+#[napi(catch_unwind)]
+pub fn digest_many_bytes<'env>(env: &'env Env, bytes: &[u8]) -> Result<PromiseRaw<'env, Uint8Array>> {
+    let bytes = bytes.to_vec();
+    blocking(env, move || Ok(digest_of_bytes(&bytes).to_vec().into()))
 }
 
 /// What is written and closed at the end of a process or worker.

@@ -1,8 +1,9 @@
 //! What a cache tells about itself, as JSON.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::cache::{DiskStats, Event, Optimized, SharedState, SharedStats, Stats};
+use crate::cache::{DiskStats, Event, ModalityStats, Optimized, SharedState, SharedStats, Stats};
+use crate::embedding::Modality;
 
 /// See `Stats`.
 pub fn stats(stats: &Stats) -> String {
@@ -33,10 +34,28 @@ pub fn stats(stats: &Stats) -> String {
         "diskHits": stats.disk_hits,
         "payloadBytes": stats.payload_bytes,
         "sharedHits": stats.shared_hits,
+        "modalities": modalities(stats),
         "disk": stats.disk.as_ref().map(disk),
         "shared": stats.shared.as_ref().map(shared),
     })
     .to_string()
+}
+
+/// See `ModalityStats`.
+fn modalities(stats: &Stats) -> Map<String, Value> {
+    let of = |(modality, stats): (Modality, &ModalityStats)| {
+        let stats = json!({
+            "totalRequests": stats.hits + stats.misses,
+            "hits": stats.hits,
+            "misses": stats.misses,
+            "hitRatio": stats.hit_ratio(),
+            "sets": stats.sets,
+            "currentEntries": stats.entries,
+            "currentSizeBytes": stats.bytes,
+        });
+        (modality.as_str().to_owned(), stats)
+    };
+    Modality::ALL.into_iter().zip(&stats.modalities).map(of).collect()
 }
 
 /// Why entries left memory, and how many.

@@ -23,7 +23,10 @@ const KEPT: usize = 1 << 20;
 /// 2048 (WTF-8): strings that differ in them only stay different, and come back as they were.
 pub struct Text(pub Vec<u8>);
 
-/// A string that is read when its bytes are needed.
+/// A string that is read when its bytes are needed; or a `Uint8Array`, which is what it holds: the [`digest_of_bytes`] of a
+/// content that is no string.
+///
+/// [`digest_of_bytes`]: crate::embedding::digest_of_bytes
 pub struct Str(sys::napi_env, sys::napi_value);
 
 impl Str {
@@ -33,7 +36,10 @@ impl Str {
         // SAFETY: a `Str` lives no longer than the call that passed it. Node.js writes at most as many bytes as it is
         // told, a final zero included, and says how many without it.
         unsafe {
-            let length = self.read(short.as_mut_ptr().cast(), SHORT)?;
+            let length = match self.read(short.as_mut_ptr().cast(), SHORT) {
+                Ok(length) => length,
+                Err(error) => return self.array().map_or(Err(error), |bytes| Ok(work(bytes))),
+            };
             let bytes = slice::from_raw_parts(short.as_ptr().cast(), length);
             if is_whole(length, SHORT) && !may_be_mended(bytes) {
                 return Ok(work(bytes));
@@ -51,7 +57,13 @@ impl Str {
         let mut room = bytes.capacity() - bytes.len();
         // SAFETY: as above; there is room for what Node.js is told.
         unsafe {
-            let mut length = self.read(bytes.as_mut_ptr().add(bytes.len()).cast(), room)?;
+            let mut length = match self.read(bytes.as_mut_ptr().add(bytes.len()).cast(), room) {
+                Ok(length) => length,
+                Err(error) => {
+                    bytes.extend_from_slice(self.array().ok_or(error)?);
+                    return Ok(());
+                }
+            };
             if !is_whole(length, room) {
                 length = self.read(ptr::null_mut(), 0)?;
                 bytes.reserve(length + 1);
@@ -65,6 +77,20 @@ impl Str {
             append_wide(&self.units()?, bytes);
         }
         Ok(())
+    }
+
+    /// What it holds, where it is no string but a `Uint8Array`.
+    fn array(&self) -> Option<&[u8]> {
+        let (mut kind, mut length, mut data) = (0, 0, ptr::null_mut());
+        // SAFETY: a `Str` lives no longer than the call that passed it, and JavaScript waits for that; Node.js says how many
+        // bytes there are, and where. What it is not asked for, it does not write.
+        unsafe {
+            let (no_buffer, no_offset) = (ptr::null_mut(), ptr::null_mut());
+            let status =
+                sys::napi_get_typedarray_info(self.0, self.1, &mut kind, &mut length, &mut data, no_buffer, no_offset);
+            let bytes = status == sys::Status::napi_ok && kind == sys::TypedarrayType::uint8_array && !data.is_null();
+            bytes.then(|| slice::from_raw_parts(data.cast(), length))
+        }
     }
 
     /// The string as JavaScript has it.

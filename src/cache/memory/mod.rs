@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use super::entry::Entry;
-use super::key_hash::{KeyHash, Probe};
+use super::key_hash::{KeyHash, Place, Probe};
+use crate::embedding::Modality;
 
 /// Sixteen threads that look up different keys seldom meet; finding the oldest entry still looks at sixteen numbers.
 const SHARDS: usize = 16;
@@ -58,13 +59,6 @@ pub(super) enum Found {
     Stale(Arc<Entry>),
 }
 
-/// Where an entry is put, and what it can be checked by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub name: KeyHash,
-    pub content: Option<KeyHash>,
-}
-
 /// What an insert did beside inserting.
 #[derive(Debug, Default)]
 pub(super) struct Displaced {
@@ -98,6 +92,7 @@ struct Slot {
     content: Option<KeyHash>,
     /// See [`Now::epoch`].
     epoch: u32,
+    modality: Modality,
     entry: Arc<Entry>,
 }
 
@@ -175,6 +170,8 @@ pub(super) struct Memory {
     stamp: AtomicU64,
     entries: AtomicUsize,
     bytes: AtomicUsize,
+    /// Entries and bytes of each modality but the first, which has the rest.
+    others: [[AtomicUsize; 2]; Modality::ALL.len() - 1],
     max_entries: usize,
     max_bytes: usize,
     /// Held by the thread that evicts: two that both see one entry too many must not evict two.
@@ -193,6 +190,7 @@ impl Memory {
             stamp: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            others: Default::default(),
             max_entries,
             max_bytes,
             evicting: Mutex::default(),
@@ -206,6 +204,17 @@ impl Memory {
 
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Entries, and the bytes that they take, by [`Modality::ALL`].
+    pub fn by_modality(&self) -> [[usize; 2]; Modality::ALL.len()] {
+        let mut held = [[self.len(), self.bytes()], [0; 2], [0; 2]];
+        for (at, other) in self.others.iter().enumerate() {
+            held[at + 1] = other.each_ref().map(|count| count.load(Ordering::Relaxed));
+            // Another thread may have changed one of the two numbers and not yet the other.
+            held[0] = [0, 1].map(|what| held[0][what].saturating_sub(held[at + 1][what]));
+        }
+        held
     }
 
     pub fn max_bytes(&self) -> usize {
@@ -324,7 +333,7 @@ impl Memory {
         } else {
             entry.expires_ms.saturating_sub(now.wall_ms)
         };
-        let Place { name, content } = place;
+        let Place { name, content, modality } = place;
         let shard = self.shard(name);
         let mut lru = shard.lock();
         match version {
@@ -341,7 +350,11 @@ impl Memory {
             let deadline_ms = now.steady_ms.saturating_add(lifetime);
             self.entries.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            lru.put(name, Slot { stamp, deadline_ms, content, epoch: now.epoch, entry: Arc::clone(entry) })
+            if let Some([entries, of_them]) = self.others_of(modality) {
+                entries.fetch_add(1, Ordering::Relaxed);
+                of_them.fetch_add(bytes, Ordering::Relaxed);
+            }
+            lru.put(name, Slot { stamp, deadline_ms, content, epoch: now.epoch, modality, entry: Arc::clone(entry) })
         };
         if let Some(slot) = replaced {
             self.forget(&slot);
@@ -464,6 +477,14 @@ impl Memory {
     fn forget(&self, slot: &Slot) {
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(cost(&slot.entry), Ordering::Relaxed);
+        if let Some([entries, bytes]) = self.others_of(slot.modality) {
+            entries.fetch_sub(1, Ordering::Relaxed);
+            bytes.fetch_sub(cost(&slot.entry), Ordering::Relaxed);
+        }
+    }
+
+    fn others_of(&self, modality: Modality) -> Option<&[AtomicUsize; 2]> {
+        (modality as usize).checked_sub(1).and_then(|at| self.others.get(at))
     }
 
     fn touch_version(&self, name: KeyHash) {

@@ -15,8 +15,7 @@ fn key(n: u8) -> Key {
 }
 
 fn place(n: u8, content: u8) -> Place {
-    let probe = Probe::from((key(n), Some([content; 32])));
-    Place { name: probe.name(), content: probe.content() }
+    Probe::from((key(n), Some([content; 32]))).place()
 }
 
 fn entry(values: usize, content: u8, ttl_ms: u64, created_ms: u64) -> Arc<Entry> {
