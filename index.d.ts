@@ -279,6 +279,13 @@ export interface EmbeddingResult {
 	/** Why there is no vector; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
+/** What an embedding was made from. */
+export type Modality = "text" | "image" | "audio";
+/** Which of the entries of a key is meant. */
+export interface EntryOptions {
+	/** What the entry is made from: entries of one key and two modalities are two. Default `'text'`. */
+	modality?: Modality | undefined;
+}
 /** A Redis or Valkey server that the caches of many machines share: {@link CacheOptions.shared}. */
 export interface SharedOptions {
 	/**
@@ -394,6 +401,25 @@ export interface SimilarOptions {
 	threshold?: number | undefined;
 	/** Most answers. Default 10. */
 	limit?: number | undefined;
+	/** Among entries of which modality. Default `'text'`. */
+	modality?: Modality | undefined;
+	/** Among entries of several modalities, whose vectors one model, or models that were trained together, have made. */
+	modalities?: readonly Modality[] | undefined;
+}
+/** How the cache does for what was made from one modality. */
+export interface ModalityStats {
+	/** Entries that were looked up: `hits + misses`. */
+	totalRequests: number;
+	hits: number;
+	misses: number;
+	/** 0–1; 0 before the first lookup. */
+	hitRatio: number;
+	/** Entries that were set. */
+	sets: number;
+	/** Entries in memory. */
+	currentEntries: number;
+	/** Bytes that they take, bookkeeping included. */
+	currentSizeBytes: number;
 }
 /** How the cache does, since it was made. Every number is measured. */
 export interface CacheStats {
@@ -440,6 +466,8 @@ export interface CacheStats {
 	sharedHits: number;
 	/** Of `currentSizeBytes`, what vectors and metadata take. */
 	payloadBytes: number;
+	/** The same by what embeddings were made from; together they are what is said above. */
+	modalities: Record<Modality, ModalityStats>;
 	/** The file; `null` without `persistPath`. */
 	disk: {
 		/** Whether it is in use: not before it was opened, and not for a while after an error. */
@@ -542,7 +570,7 @@ export type CacheEvent = {
 	reason: string;
 };
 /** Settings of one entry. */
-export interface CacheEntryOptions {
+export interface CacheEntryOptions extends EntryOptions {
 	/** How long it is an answer, in seconds. Default: the cache's. */
 	ttlSeconds?: number | undefined;
 	/** Anything that JSON can hold, given back with the entry. */
@@ -551,6 +579,8 @@ export interface CacheEntryOptions {
 /** An entry that is similar to what was asked for. */
 export interface SimilarEntry {
 	key: string;
+	/** What it was made from. */
+	modality: Modality;
 	/** Cosine of the angle between the two, -1–1. */
 	similarity: number;
 	embedding: number[];
@@ -567,15 +597,16 @@ export interface CachedResult extends EmbeddingResult {
 	fromCache: true;
 }
 /** One entry of {@link IntelligentEmbeddingCache.getMany}. */
-export interface CacheLookup {
+export interface CacheLookup extends EntryOptions {
 	key: string;
 	/** What the entry must have been set with; not needed without `enableContentValidation`. */
-	content?: string | undefined;
+	content?: string | Uint8Array | undefined;
 }
 /** One entry of {@link IntelligentEmbeddingCache.setMany}. */
 export interface CacheEntry extends CacheEntryOptions {
 	key: string;
-	content: string;
+	/** What it is made from. Of bytes, those of an image or a recording, only the hash is kept. */
+	content: string | Uint8Array;
 	embedding: ArrayLike<number>;
 }
 /** The answer to many lookups, in their order. */
@@ -605,18 +636,27 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
 	 */
 	constructor(options?: CacheOptions);
-	/** Sets what `key` stands for as long as its content is `content`. */
-	set(key: string, content: string, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
+	/**
+	 * Sets what `key` stands for as long as its content is `content`: a string, or the bytes of an image or a recording, of
+	 * which only the hash is kept. A string and the bytes of its UTF-8 are two contents.
+	 */
+	set(key: string, content: string | Uint8Array, embedding: ArrayLike<number>, options?: CacheEntryOptions): Promise<void>;
 	/** Sets the result of an annotation. */
 	set(annotation: Annotation, result: EmbeddingResult): Promise<void>;
 	/** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
-	get(key: string, content?: string): Promise<CachedEmbedding | null>;
+	get(key: string, content?: string | Uint8Array, options?: EntryOptions): Promise<CachedEmbedding | null>;
 	/** The result of an annotation whose text is unchanged. What is no annotation has none. */
 	get(annotation: Annotation): Promise<CachedResult | null>;
-	/** Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. */
-	getMany(entries: readonly CacheLookup[] | readonly Annotation[]): Promise<CacheMatrix>;
-	/** Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. */
-	setMany(entries: readonly CacheEntry[]): Promise<void>;
+	/**
+	 * Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. `options` are
+	 * those of entries that do not say their own.
+	 */
+	getMany(entries: readonly CacheLookup[] | readonly Annotation[], options?: EntryOptions): Promise<CacheMatrix>;
+	/**
+	 * Sets many entries, in one crossing to the native side: all of them or, when one is refused, none. All have vectors of one
+	 * length. `options` are those of entries that do not say their own.
+	 */
+	setMany(entries: readonly CacheEntry[], options?: EntryOptions): Promise<void>;
 	/**
 	 * What `key` stands for: from the cache or, if it is not there, from `compute`, whose value is set. However many ask
 	 * at the same time, `compute` is called once, and with `persistPath` in one process only; its failure reaches all who
@@ -627,21 +667,22 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * be kept, because it has another length than the others or the cache was closed meanwhile: that is counted, and
 	 * published as a `rejected` event.
 	 */
-	getOrCompute(key: string, content: string, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
+	getOrCompute(key: string, content: string | Uint8Array, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
 	/** Whether {@link get} would answer. Counts in no statistics. */
-	has(target: string | Annotation, content?: string): Promise<boolean>;
+	has(target: string | Annotation, content?: string | Uint8Array, options?: EntryOptions): Promise<boolean>;
 	/**
 	 * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
 	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
 	 * seconds, or it has the entry and cannot be written. It goes from the file as soon as that is possible, if this cache is
 	 * still open then.
 	 */
-	delete(target: string | Annotation): Promise<boolean>;
-	/** Deletes all entries of this namespace and model, on disk, too. See {@link delete}. */
-	clear(): Promise<void>;
+	delete(target: string | Annotation, options?: EntryOptions): Promise<boolean>;
+	/** Deletes all entries of this namespace and model, or those of one modality, on disk, too. See {@link delete}. */
+	clear(options?: EntryOptions): Promise<void>;
 	/**
 	 * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
-	 * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any). The first call reads all
+	 * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any), among texts, or among
+	 * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. The first call reads all
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
 	 *
@@ -1853,6 +1894,14 @@ export interface CallOptions {
 	 */
 	memoryLimit?: number | undefined;
 }
+/** Options of {@link OptimizedEmbeddingGenerator.embedImages}. */
+export interface ImageCallOptions extends Omit<CallOptions, "inputType"> {
+	/**
+	 * Most pixels of an image, 1–1073741824; one that has more is refused by its header, before it is decoded. Default
+	 * 100000000, which take 300 MB.
+	 */
+	maxPixels?: number | undefined;
+}
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
 export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, "progressCallback" | "memoryLimit"> {
 }
@@ -1863,6 +1912,8 @@ export interface BatchProcessOptions extends CallOptions {
 export interface ModelInfo {
 	/** The model as it was named. */
 	modelId: string;
+	/** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
+	modality: Modality;
 	/** Its ONNX file, or the address that is asked for vectors. */
 	modelPath: string;
 	/**
@@ -1874,7 +1925,7 @@ export interface ModelInfo {
 	revision: string | null;
 	/** Length of its vectors. */
 	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say. */
+	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images. */
 	maxLength: number;
 	/** How token vectors become one; `null` where the graph does it, or a server. */
 	pooling: Pooling | null;
@@ -2018,6 +2069,8 @@ export declare class CodeIndex implements AsyncDisposable {
 	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
+/** An image: what its file holds, or the path of it, as a string or a file URL. PNG, JPEG, GIF, WebP or BMP. */
+export type ImageInput = Uint8Array | string | URL;
 /**
  * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
  * holds plain arrays, and the errors as pairs.
@@ -2276,6 +2329,14 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
 	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
 	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
+	/**
+	 * Embeds images with a model that reads them, into one matrix, in input order: each is what its file holds (PNG, JPEG, GIF,
+	 * WebP or BMP), or the path of it. Equal images are computed once, and kept in the cache by their content. See `docs/images.md`
+	 * for how they are prepared.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no image, or a damaged one, and where the model reads texts;
+	 * `INPUT_TOO_LONG` for one with more pixels than `maxPixels`.
+	 */
+	embedImages(images: readonly ImageInput[], options?: ImageCallOptions): Promise<EmbeddingMatrix>;
 	/** Embeds the words of a search. */
 	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
 	/**
@@ -2412,8 +2473,6 @@ export type InferenceContent = string | Uint8Array | {
 } | readonly unknown[] | {
 	readonly [key: string]: unknown;
 };
-/** Of which kind the content is. Results of different modalities never meet. */
-export type Modality = "text" | "image" | "audio";
 /** What, beside its content, tells one result from another. */
 export interface InferenceKeyOptions {
 	/**
@@ -2423,7 +2482,7 @@ export interface InferenceKeyOptions {
 	type?: string | undefined;
 	/** Everything else that the result depends on, such as the model and its temperature. The order of keys never matters. */
 	params?: unknown;
-	/** Default `'text'`. */
+	/** Of which kind the content is: results of different modalities never meet. Default `'text'`. */
 	modality?: Modality | undefined;
 	/** `false`: only a result of exactly this content. Default: whether the cache has `semantic`. */
 	semantic?: boolean | undefined;

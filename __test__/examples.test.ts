@@ -13,6 +13,7 @@ const SAYS: Record<string, RegExp> = {
   'cache.mjs': /first run: 0 of 500 .*\nsecond run: 500 of 500 /,
   'stream.mjs': /^2000 embeddings, .* peak memory [1-4]?\d\d MB$/m,
   'near-duplicates.mjs': /^0\.\d\d {2}Read the file and return the lines of it\.\n {6}Reads a file and returns its lines\.\n0\.\d\d {2}Sorts the users by name\.\n {6}Sorts users by their name\.\n$/,
+  'similar-images.mjs': /^1\.00 {2}sunset\n(-?\d\.\d\d {2}.*\n){3}$/,
   'enrichment-worker.mjs': /^first run: 8 functions, 0 of them known; the model was asked 16 times\nsecond run: 8 functions, 8 of them known; the model was asked 0 times\n$/,
   'image-captions.mjs': /^red\.png: a picture of 70 bytes\ngrey\.png: .*bytes\ncopy of red\.png: a picture of 70 bytes \(known\)\n$/,
   'five-hosts.mjs': /^(host \d: 30 pages in 34 tries, at most [1-3] at a time; p50 .*\n){5}150 pages\n$/,

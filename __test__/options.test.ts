@@ -36,6 +36,7 @@ const folder = mkdtempSync(join(tmpdir(), 'embedcore-options-'));
 const annotation = { nodeId: 'a', signature: 'fn a()', summary: '' };
 
 let generator: OptimizedEmbeddingGenerator;
+let images: OptimizedEmbeddingGenerator;
 const cache = new IntelligentEmbeddingCache();
 const results = new InferenceCache();
 const optimizer = new DynamicBatchOptimizer();
@@ -53,11 +54,12 @@ const evaluator = new RealtimeEvaluator({ evaluate, monitor: false, outputDirect
 
 beforeAll(async () => {
   generator = new OptimizedEmbeddingGenerator(bert);
-  await generator.initialize();
+  images = new OptimizedEmbeddingGenerator({ modelPath: model('clip-vision'), cache: false });
+  await Promise.all([generator.initialize(), images.initialize()]);
 });
 
 afterAll(async () => {
-  await Promise.all([generator, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, images, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
   processor.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -106,6 +108,7 @@ const PLACES: Record<string, Place> = {
   'generateEmbeddings() of texts': { type: 'CallOptions', give: (options) => generator.generateEmbeddings(['a'], options) },
   'generateEmbeddings() of annotations': { type: 'CallOptions', give: (options) => generator.generateEmbeddings([annotation], options) },
   'batchProcess()': { type: 'BatchProcessOptions', give: (options) => generator.batchProcess([annotation], options) },
+  'embedImages()': { type: 'ImageCallOptions', give: (options) => images.embedImages([], options) },
   'stream()': { type: 'StreamCallOptions', give: async (options) => { for await (const _ of generator.stream(['a'], options)); } },
 
   'new IntelligentEmbeddingCache()': { type: 'CacheOptions', give: (options) => new IntelligentEmbeddingCache(options).close() },
@@ -113,6 +116,10 @@ const PLACES: Record<string, Place> = {
   'set() of a cache': { type: 'CacheEntryOptions', give: (options) => cache.set('k', 'x', [1, 2], options), free: ['metadata'] },
   'setMany() of a cache': { type: 'CacheEntry', give: (options) => cache.setMany([options]), also: entry, free: ['metadata'], within: 'entries[0]' },
   'getOrCompute() of a cache': { type: 'CacheEntryOptions', give: (options) => cache.getOrCompute('new', `${ids++}`, () => [1, 2], options), free: ['metadata'] },
+  'get() of a cache': { type: 'EntryOptions', give: (options) => cache.get('k', 'x', options) },
+  'has() of a cache': { type: 'EntryOptions', give: (options) => cache.has('k', 'x', options) },
+  'delete() of a cache': { type: 'EntryOptions', give: (options) => cache.delete('k', options) },
+  'getMany() of a cache': { type: 'EntryOptions', give: (options) => cache.getMany([{ key: 'k', content: 'x' }], options) },
   'findSimilar()': { type: 'SimilarOptions', give: (options) => cache.findSimilar([1, 2], options) },
 
   'new InferenceCache()': { type: 'InferenceCacheOptions', give: (options) => new InferenceCache(options).close() },

@@ -144,7 +144,8 @@ const cacheTypes = async () => {
 /** What a constant of the core says, times in milliseconds. */
 const constant = (file: string, name: string) => () => {
   const [, duration, number] = new RegExp(`const ${name}: \\w+ = (?:Duration::from_secs\\(([\\d_]+)\\)|([\\d_]+));`).exec(readFileSync(join(root, 'src', file), 'utf8')) ?? [];
-  return duration !== undefined ? Number(duration) * 1000 : Number(number);
+  const plain = (digits: string | undefined) => Number(digits?.replaceAll('_', ''));
+  return duration !== undefined ? plain(duration) * 1000 : plain(number);
 };
 
 /** Defaults as they really are: what the statement begins with. */
@@ -223,6 +224,13 @@ const DEFAULTS: Record<string, () => unknown> = {
   'RemoteOptions.concurrency': constant('model/remote/mod.rs', 'CONCURRENCY'),
   'RemoteOptions.timeoutMs': constant('model/remote/mod.rs', 'TIMEOUT'),
   'RemoteOptions.retries': constant('model/remote/mod.rs', 'RETRIES'),
+  'EntryOptions.modality': async () => {
+    const cache = await near();
+    await cache.set('bytes', Uint8Array.of(1), [1, 0]);
+    return (await cache.get('bytes', Uint8Array.of(1), { modality: 'text' })) ? "`'text'`" : 'another';
+  },
+  'SimilarOptions.modality': async () => `\`'${[...new Set((await (await near()).findSimilar([1, 0])).map(({ modality }) => modality))].join()}'\``,
+  'ImageCallOptions.maxPixels': constant('images/mod.rs', 'MOST_PIXELS'),
   'SimilarOptions.limit': async () => (await (await near()).findSimilar([1, 0])).length,
   'SimilarOptions.threshold': async () => ((await (await near()).findSimilar([1, 0], { limit: 100 })).at(-1)?.key === 'opposite' ? -1 : 'another'),
 };

@@ -46,11 +46,13 @@ export type {
   CallOptions,
   ExecutionProvider,
   GeneratorOptions,
+  ImageCallOptions,
   InitializeOptions,
   ModelInfo,
   Pooling,
   StreamCallOptions,
 } from './generator/options';
+export type { ImageInput } from './generator/images';
 export type { EmbeddingMatrix } from './generator/matrix';
 export { InferenceCache } from './results/inference-cache';
 export type { InferenceCacheOptions, InvalidateOptions } from './results/options';

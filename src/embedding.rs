@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+
+use crate::images::Image;
 
 /// Row-major vectors: row `i` is `data[i * dimensions..][..dimensions]`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -83,11 +86,14 @@ impl InputType {
     }
 }
 
-/// One text as the model reads it.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// One input as the model reads it: the tokens of a text, most often.
+#[derive(Debug, Clone, Default)]
 pub struct Tokens {
     /// The text itself, where only the model knows its tokens: then nothing else here says anything.
     pub text: Option<String>,
+    /// An image, which has no tokens: nothing else here says anything either. It is decoded by whoever runs the model, so
+    /// that only as many are held in memory as run.
+    pub image: Option<Arc<Image>>,
     /// Token ids with the model's special tokens; at most the tokenizer's maximum length.
     pub ids: Vec<u32>,
     /// Segment ids, where they are not all zero.
@@ -112,12 +118,29 @@ impl Tokens {
         Self { text: Some(text), ..Self::default() }
     }
 
-    /// How much there is for the model to read, in tokens: roughly, and rather too many, where they are not known.
+    /// An image.
+    pub fn of_image(image: Arc<Image>) -> Self {
+        Self { image: Some(image), ..Self::default() }
+    }
+
+    /// How much there is for the model to read, in tokens: roughly, and rather too many, where they are not known. All images
+    /// weigh the same: they become equally large.
     pub fn weight(&self) -> usize {
-        match &self.text {
-            Some(text) => text.len().div_ceil(BYTES_PER_TOKEN) + ADDED,
-            None => self.ids.len(),
+        match (&self.text, &self.image) {
+            (Some(text), _) => text.len().div_ceil(BYTES_PER_TOKEN) + ADDED,
+            (None, Some(_)) => 1,
+            (None, None) => self.ids.len(),
         }
+    }
+
+    /// Whether its number of tokens is known.
+    pub fn is_counted(&self) -> bool {
+        self.text.is_none() && self.image.is_none()
+    }
+
+    /// Bytes of memory that it takes before the model runs.
+    pub fn working_bytes(&self) -> u64 {
+        self.image.as_ref().map_or(0, |image| image.working_bytes)
     }
 
     /// Whether the model does not see the whole text.

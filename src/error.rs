@@ -83,6 +83,18 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// An image has no vector.
+    #[error("Image {index}{}: {reason}", path.as_ref().map(|path| format!(" ({path})")).unwrap_or_default())]
+    Image {
+        /// The image's position in the call.
+        index: usize,
+        /// Its file, if it was given as one.
+        path: Option<String>,
+        /// Whose fault it is.
+        fault: ImageFault,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A text, alone in its batch, needs more memory than there may be.
     #[error(
         "Text {index} needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: \
@@ -184,7 +196,54 @@ pub enum Fault {
     Late(u64),
 }
 
+/// Why an image has no vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFault {
+    /// It cannot be read as an image.
+    Unreadable,
+    /// It has more pixels than it may.
+    TooLarge {
+        /// Pixels from left to right.
+        width: u32,
+        /// Pixels from top to bottom.
+        height: u32,
+        /// Most pixels of an image.
+        limit: u64,
+    },
+    /// The model failed.
+    Model,
+    /// It needs more memory than there may be.
+    Memory {
+        /// Bytes that are needed in all.
+        need: u64,
+        /// Bytes that there may be.
+        limit: u64,
+    },
+}
+
 impl Error {
+    /// The same of a call whose inputs are images; `path_of` gives the file of one.
+    pub(crate) fn of_images(self, path_of: impl Fn(usize) -> Option<String>) -> Self {
+        let mb = |bytes: u64| bytes >> 20;
+        let (index, fault, reason) = match self {
+            Self::Generation { index, reason } => {
+                (index, ImageFault::Model, format!("could not be embedded: {reason}"))
+            }
+            Self::MemoryLimit { index, need, limit } => {
+                let reason = format!(
+                    "needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: raise \
+                     memoryLimit or the container's limit, make the image smaller, or free some",
+                    mb(need.saturating_add((1 << 20) - 1)),
+                    mb(limit)
+                );
+                (index, ImageFault::Memory { need, limit }, reason)
+            }
+            Self::Image { index, fault, reason, .. } => (index, fault, reason),
+            other => return other,
+        };
+        Self::Image { index, path: path_of(index), fault, reason }
+    }
+
     /// The same about one of `many` entries of a call.
     pub(crate) fn in_entry(self, at: usize, many: bool) -> Self {
         match self {
@@ -208,6 +267,12 @@ impl Error {
                 Fault::Late(_) => "TIMED_OUT",
             },
             Self::ModelInit { .. } | Self::Hub { .. } => "MODEL_INIT_FAILED",
+            Self::Image { fault, .. } => match fault {
+                ImageFault::Unreadable => "INVALID_ARGUMENT",
+                ImageFault::TooLarge { .. } => "INPUT_TOO_LONG",
+                ImageFault::Model => "EMBEDDING_GENERATION_FAILED",
+                ImageFault::Memory { .. } => "MEMORY_LIMIT_EXCEEDED",
+            },
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
             Self::MemoryLimit { .. } | Self::ModelTooLarge { .. } => "MEMORY_LIMIT_EXCEEDED",
             Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
@@ -248,6 +313,20 @@ impl Error {
                 }
                 details
             }
+            Self::Image { index, path, fault, .. } => {
+                let mut details = match fault {
+                    ImageFault::Unreadable | ImageFault::Model => json!({}),
+                    ImageFault::TooLarge { width, height, limit } => {
+                        json!({ "width": width, "height": height, "limit": limit })
+                    }
+                    ImageFault::Memory { need, limit } => json!({ "need": need, "limit": limit }),
+                };
+                details["index"] = json!(index);
+                if let Some(path) = path {
+                    details["path"] = json!(path);
+                }
+                details
+            }
             Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
             Self::MemoryLimit { index, need, limit } => json!({ "index": index, "need": need, "limit": limit }),
             Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
@@ -280,6 +359,7 @@ impl Error {
             Self::EmptyText { index }
             | Self::InputTooLong { index, .. }
             | Self::Generation { index, .. }
+            | Self::Image { index, .. }
             | Self::MemoryLimit { index, .. } => Some(index),
             Self::Backend { index, .. } => index.as_mut(),
             _ => None,

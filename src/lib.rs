@@ -37,6 +37,7 @@ pub mod error;
 pub mod files;
 pub mod generator;
 pub mod host;
+pub mod images;
 pub mod index;
 pub mod memory;
 pub mod metrics;

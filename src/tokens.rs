@@ -83,6 +83,7 @@ impl Tokenizer {
         let type_ids = encoding.get_type_ids();
         Ok(Tokens {
             text: None,
+            image: None,
             ids: ids.to_vec(),
             type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
             total,

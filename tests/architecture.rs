@@ -7,11 +7,13 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("error", &[]),
     ("files", &[]),
     ("host", &["error"]),
-    ("embedding", &[]),
+    ("images", &["error"]),
+    // What a model reads may be an image.
+    ("embedding", &["images"]),
     ("cancel", &["error"]),
     ("coherence", &["error"]),
     ("server", &[]),
@@ -23,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("memory", &["cancel", "error", "host"]),
     ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
-    ("model", &["cancel", "embedding", "error", "host", "text"]),
+    ("model", &["cancel", "embedding", "error", "host", "images", "text"]),
     (
         "generator",
         &[
@@ -33,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "embedding",
             "error",
             "host",
+            "images",
             "scheduler",
             "memory",
             "metrics",
@@ -56,6 +59,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "files",
             "generator",
             "host",
+            "images",
             "index",
             "memory",
             "metrics",
@@ -69,7 +73,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 14] = [
+const ONLY_IN: [(&str, &[&str]); 15] = [
     ("ort::", &["model/onnx.rs"]),
     (
         "napi",
@@ -92,6 +96,7 @@ const ONLY_IN: [(&str, &[&str]); 14] = [
             "lib.rs",
         ],
     ),
+    ("image::", &["images/decode.rs"]),
     ("hdrhistogram::", &["metrics/distribution.rs"]),
     ("tokenizers::", &["tokens.rs"]),
     (

@@ -14,7 +14,7 @@ export const MODALITIES: readonly Modality[] = ['text', 'image', 'audio'];
 
 /** Which of the entries of a key is meant. */
 export interface EntryOptions {
-  /** What the entry is made from: entries of one key and two modalities are two. Default `'text'`, for bytes, too. */
+  /** What the entry is made from: entries of one key and two modalities are two. Default `'text'`. */
   modality?: Modality | undefined;
 }
 

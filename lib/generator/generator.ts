@@ -3,7 +3,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { IntelligentEmbeddingCache, nativeOf, tellOperations } from '../cache/embedding-cache';
 import type { CacheOptions } from '../cache/options';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
-import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
+import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Refused, type Taken } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { logOf, tellFailure, type Log } from '../call/logger';
 import { crossing, naming, refused } from '../call/options';
@@ -13,9 +13,10 @@ import { ownMemory } from '../memory/processor';
 import type { FetchProgress } from '../models/store';
 import { call, native, settle } from '../native/addon';
 import type { NativeAnswer, NativeCall, NativeGenerator, NativeSession } from '../native/types';
+import { Images, type ImageInput } from './images';
 import { convert, Matrix, RESULTS_PER_TURN, toNumbers, type EmbeddingMatrix } from './matrix';
 import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
-import { cacheSettings, nativeSettings, readCall, readGenerator, readInitialize, readStream, setting, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type InitializeOptions, type ModelInfo, type StreamCallOptions } from './options';
+import { cacheSettings, nativeSettings, readCall, readGenerator, readImageCall, readInitialize, readStream, setting, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type ImageCallOptions, type InitializeOptions, type ModelInfo, type StreamCallOptions } from './options';
 import { Stream } from './stream';
 
 /** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
@@ -172,6 +173,25 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     return this.#run(toCall(readCall(options)), texts, false, (_, matrix) => matrix);
   }
 
+  /**
+   * Embeds images with a model that reads them, into one matrix, in input order: each is what its file holds (PNG, JPEG, GIF,
+   * WebP or BMP), or the path of it. Equal images are computed once, and kept in the cache by their content. See `docs/images.md`
+   * for how they are prepared.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no image, or a damaged one, and where the model reads texts;
+   * `INPUT_TOO_LONG` for one with more pixels than `maxPixels`.
+   */
+  async embedImages(images: readonly ImageInput[], options: ImageCallOptions = {}): Promise<EmbeddingMatrix> {
+    requireArray(images, 'paths or bytes of images; for a single image pass [image]');
+    const { watch, plain } = toCall(readImageCall(options));
+    return this.#embed(images.length, 'images', watch, () => {
+      const given = new Images(images, plain.onError === 'skip');
+      const running = call(() => this.#native.call());
+      call(() => given.send(running));
+      const run = async (progress: Progress) => running.runImages(plain, progress);
+      return { inputs: given, running, run, finish: (_, matrix) => matrix };
+    });
+  }
+
   /** Embeds the words of a search. */
   async embedQuery(text: string, options: CallOptions = {}): Promise<Float32Array> {
     if (typeof text !== 'string') throw invalid(`The query is ${show(text)}, not a string`);
@@ -309,30 +329,41 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     annotated: boolean,
     finish: (answer: NativeAnswer, matrix: Matrix, inputs: Inputs, check: () => void) => T | Promise<T>,
   ): Promise<T> {
+    return this.#embed(given.length, 'texts', watch, () => {
+      const inputs = session ? collect(given as readonly Taken[], annotated) : takeAll(given, annotated, plain.onError === 'skip');
+      const running = call(() => (session ?? this.#native).call());
+      const run = async (progress: Progress, check: () => void) => {
+        await sendInputs(running, inputs, check);
+        return running.run(annotated, from, plain, progress);
+      };
+      return { inputs, running, run, finish: (answer, matrix, check) => finish(answer, matrix, inputs, check) };
+    });
+  }
+
+  /** Runs what `begin` has taken from its caller, and makes of the answer what it says. */
+  async #embed<T>(count: number, what: string, watch: Call['watch'], begin: () => Running<T>): Promise<T> {
     const log = this.#log;
     const started = performance.now();
     try {
-      const inputs = session ? collect(given as readonly Taken[], annotated) : takeAll(given, annotated, plain.onError === 'skip');
-      const running = call(() => (session ?? this.#native).call());
+      const { inputs, running, run, finish } = begin();
       return await watched(watch, () => running.cancel(), async (report, check) => {
         // Reports that never go back: native ones and the end of the call arrive on different paths.
         let last = 0;
         const progress = report && ((processed: number) => {
           if (processed > last) report((last = processed), inputs.count);
         });
-        await sendInputs(running, inputs, check);
-        const answer = await running.run(annotated, from, plain, progress);
+        const answer = await run(progress, check);
         check();
         const matrix = await Matrix.of(answer, inputs.refused, check);
-        if (log) tellAnswer(log, matrix, performance.now() - started);
-        const finished = await finish(answer, matrix, inputs, check);
+        if (log) tellAnswer(log, what, matrix, performance.now() - started);
+        const finished = await finish(answer, matrix, check);
         answer.release();
         progress?.(inputs.count);
         return finished;
       });
     } catch (thrown) {
       const error = toEmbeddingError(thrown);
-      tellFailure(log, `A call for ${given.length} inputs failed`, error);
+      tellFailure(log, `A call for ${count} inputs failed`, error);
       throw error;
     } finally {
       if (log) this.#tellNews(log);
@@ -350,6 +381,17 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
 /** See the interface. */
 export const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator = OptimizedEmbeddingGenerator;
 
+/** Told how many inputs are answered. */
+type Progress = ((processed: number) => void) | undefined;
+
+/** A call that has taken what its caller gave. */
+interface Running<T> {
+  inputs: { readonly count: number; readonly refused: ReadonlyMap<number, Refused> };
+  running: NativeCall;
+  run: (progress: Progress, check: () => void) => Promise<NativeAnswer>;
+  finish: (answer: NativeAnswer, matrix: Matrix, check: () => void) => T | Promise<T>;
+}
+
 /** How a call is made. */
 interface Call {
   watch: Watch<[processed: number, total: number]>;
@@ -360,7 +402,7 @@ interface Call {
   from?: number;
 }
 
-function toCall({ signal, timeoutMs, progressCallback, ...others }: CallOptions): Call {
+function toCall({ signal, timeoutMs, progressCallback, ...others }: CallOptions | ImageCallOptions): Call {
   return { watch: checkWatch({ signal, timeoutMs, progressCallback }), plain: crossing(others) };
 }
 
@@ -449,12 +491,12 @@ function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | und
   };
 }
 
-function tellAnswer(log: Log, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
+function tellAnswer(log: Log, what: string, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
   const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
-  const details = { event: 'call', texts: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
-  log.debug(`Embedded ${rows} texts in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
+  const details = { event: 'call', [what]: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
+  log.debug(`Embedded ${rows} ${what} in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
   for (const [index, error] of errors) {
-    return log.warn(`${errors.size} of ${rows} texts were skipped; the first one is ${index}: ${error.message}`, { ...details, event: 'skipped', index, code: error.code });
+    return log.warn(`${errors.size} of ${rows} ${what} were skipped; the first one is ${index}: ${error.message}`, { ...details, event: 'skipped', index, code: error.code });
   }
 }
 

@@ -1,5 +1,6 @@
 import { DynamicBatchOptimizer, nativeOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
 import { IntelligentEmbeddingCache } from '../cache/embedding-cache';
+import type { Modality } from '../cache/content';
 import { readCache, type CacheOptions } from '../cache/options';
 import { show } from '../call/input';
 import type { Logger } from '../call/logger';
@@ -211,6 +212,15 @@ export interface CallOptions {
   memoryLimit?: number | undefined;
 }
 
+/** Options of {@link OptimizedEmbeddingGenerator.embedImages}. */
+export interface ImageCallOptions extends Omit<CallOptions, 'inputType'> {
+  /**
+   * Most pixels of an image, 1–1073741824; one that has more is refused by its header, before it is decoded. Default
+   * 100000000, which take 300 MB.
+   */
+  maxPixels?: number | undefined;
+}
+
 /** Options of {@link OptimizedEmbeddingGenerator.stream}. */
 export interface StreamCallOptions extends StreamOptions, Omit<CallOptions, 'progressCallback' | 'memoryLimit'> {}
 
@@ -231,6 +241,10 @@ const CALL: Names<CallOptions> = {
 
 export const readCall = optionReader(CALL);
 
+const { inputType: ___, ...OF_IMAGES } = CALL;
+
+export const readImageCall = optionReader<ImageCallOptions>({ ...OF_IMAGES, maxPixels: true });
+
 const { progressCallback: _, memoryLimit: __, ...STREAM } = CALL;
 
 export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true });
@@ -239,6 +253,8 @@ export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: tr
 export interface ModelInfo {
   /** The model as it was named. */
   modelId: string;
+  /** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
+  modality: Modality;
   /** Its ONNX file, or the address that is asked for vectors. */
   modelPath: string;
   /**
@@ -250,7 +266,7 @@ export interface ModelInfo {
   revision: string | null;
   /** Length of its vectors. */
   dimensions: number;
-  /** Most tokens of a text that it sees, special tokens included; 0 where a server does not say. */
+  /** Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images. */
   maxLength: number;
   /** How token vectors become one; `null` where the graph does it, or a server. */
   pooling: Pooling | null;

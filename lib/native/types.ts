@@ -48,8 +48,11 @@ export interface NativeModelWork {
 
 export interface NativeCall {
   push(joined: string, lengths: Uint32Array): void;
+  pushBytes(bytes: Uint8Array): void;
+  pushPath(path: string): void;
   refuse(indices: Uint32Array): void;
   cancel(): void;
+  runImages(options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   run(annotated: boolean, first: number, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
 }
 

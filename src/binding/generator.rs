@@ -21,6 +21,7 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Progress, Session};
 use crate::host::threads::blocking;
+use crate::images::ImageSource;
 use crate::model;
 use crate::text::Annotation;
 
@@ -115,6 +116,7 @@ impl NativeGenerator {
         let info = self.inner.model_info().map_err(to_js)?;
         let mut object = Object::new(&env)?;
         object.set("modelId", info.model_id)?;
+        object.set("modality", info.modality.as_str())?;
         object.set("modelPath", info.model_path)?;
         object.set("repository", info.repository)?;
         object.set("revision", info.revision)?;
@@ -339,6 +341,7 @@ pub struct NativeCall {
 #[derive(Default)]
 struct Fed {
     packs: Vec<Pack>,
+    images: Vec<ImageSource>,
     refused: Vec<usize>,
 }
 
@@ -361,7 +364,19 @@ impl NativeCall {
         self.fed().packs.push(pack);
     }
 
-    /// Some of the inputs that are pushed are no texts, and are answered with an error.
+    /// Adds an image by what its file holds, which is copied.
+    #[napi(catch_unwind)]
+    pub fn push_bytes(&self, bytes: &[u8]) {
+        self.fed().images.push(ImageSource::Bytes(bytes.into()));
+    }
+
+    /// Adds an image by an absolute path.
+    #[napi(catch_unwind)]
+    pub fn push_path(&self, path: String) {
+        self.fed().images.push(ImageSource::File(path.into()));
+    }
+
+    /// Some of the inputs that are pushed are not what they should be, and are answered with an error.
     #[napi(catch_unwind)]
     pub fn refuse(&self, indices: Uint32Array) {
         self.fed().refused.extend(indices.iter().map(|&index| index as usize));
@@ -384,8 +399,32 @@ impl NativeCall {
         options: Map<String, Value>,
         on_progress: Option<OnProgress>,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
-        let mut options = options::call(&options).map_err(to_js)?;
-        let Fed { packs, refused } = std::mem::take(&mut *self.fed());
+        let packs = std::mem::take(&mut self.fed().packs);
+        self.begin(env, move || unpack(packs, annotated), first, &options, on_progress)
+    }
+
+    /// Embeds the images that were pushed.
+    #[napi(catch_unwind)]
+    pub fn run_images<'env>(
+        &self,
+        env: &'env Env,
+        options: Map<String, Value>,
+        on_progress: Option<OnProgress>,
+    ) -> Result<PromiseRaw<'env, NativeAnswer>> {
+        let images = std::mem::take(&mut self.fed().images);
+        self.begin(env, move || Inputs::Images(images), 0, &options, on_progress)
+    }
+
+    fn begin<'env>(
+        &self,
+        env: &'env Env,
+        inputs: impl FnOnce() -> Inputs + Send + 'static,
+        first: u32,
+        options: &Map<String, Value>,
+        on_progress: Option<OnProgress>,
+    ) -> Result<PromiseRaw<'env, NativeAnswer>> {
+        let mut options = options::call(options).map_err(to_js)?;
+        let Fed { refused, .. } = std::mem::take(&mut *self.fed());
         options.cancel = self.cancel.clone();
         options.first_index = first as usize;
         options.refused = refused;
@@ -397,7 +436,7 @@ impl NativeCall {
         let session = taken(&self.session);
         env.spawn_future(async move {
             let Some(session) = session else { return Err(to_js(Error::Closed)) };
-            let inputs = blocking(move || unpack(packs, annotated)).await.map_err(to_js)?;
+            let inputs = blocking(inputs).await.map_err(to_js)?;
             let embedded = session.embed(inputs, options).await.map_err(to_js)?;
             Ok(NativeAnswer { embedded })
         })

@@ -317,6 +317,7 @@ pub(super) fn call(options: &Map<String, Value>) -> Result<CallOptions> {
         max_concurrency: read.count("maxConcurrency", 1 << 20)?.map(|value| value as usize),
         memory_limit: read.megabytes("memoryLimit")?,
         bypass_cache: read.boolean("bypassCache")?.unwrap_or_default(),
+        max_pixels: read.count("maxPixels", 1 << 30)?,
         ..CallOptions::default()
     })
 }

@@ -1,13 +1,14 @@
 //! The answer to a call as it fills: equal texts share one slot.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
 use super::model_cache::Known;
 use super::{Embedded, Item, Progress};
 use crate::embedding::EmbeddingMatrix;
 use crate::error::{Error, Result};
 
-/// The distinct texts of a call. Each has a slot; the vector of a slot answers all its inputs.
+/// The distinct inputs of a call. Each has a slot; the vector of a slot answers all its inputs.
 pub(super) struct Distinct {
     /// The first input of each slot.
     pub first: Vec<usize>,
@@ -18,11 +19,12 @@ pub(super) struct Distinct {
 }
 
 impl Distinct {
-    pub fn of(texts: &[String]) -> Self {
-        let mut slot_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
-        let mut distinct = Self { first: Vec::new(), inputs: Vec::new(), total: texts.len() };
-        for (index, text) in texts.iter().enumerate() {
-            let slot = *slot_of.entry(text).or_insert(distinct.first.len());
+    pub fn of<T: Hash + Eq>(contents: impl ExactSizeIterator<Item = T>) -> Self {
+        let total = contents.len();
+        let mut slot_of: HashMap<T, usize> = HashMap::with_capacity(total);
+        let mut distinct = Self { first: Vec::new(), inputs: Vec::new(), total };
+        for (index, content) in contents.enumerate() {
+            let slot = *slot_of.entry(content).or_insert(distinct.first.len());
             if slot == distinct.first.len() {
                 distinct.first.push(index);
                 distinct.inputs.push(Vec::with_capacity(1));

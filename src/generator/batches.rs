@@ -93,7 +93,9 @@ impl Batches {
         let batch: Vec<&Tokens> = rows.iter().map(|&row| &self.tokens[row]).collect();
         let longest = batch.iter().map(|tokens| tokens.weight()).max().unwrap_or_default();
         let waiting = Instant::now();
-        let permits = match self.admit(self.model.bytes(rows.len(), longest)) {
+        // They are decoded one after the other, before the model runs.
+        let before = batch.iter().map(|tokens| tokens.working_bytes()).max().unwrap_or_default();
+        let permits = match self.admit(self.model.bytes(rows.len(), longest).saturating_add(before)) {
             Ok(permits) => permits,
             Err((Refusal::TooLarge { .. }, _)) if rows.len() > 1 => return self.halves(rows),
             Err((Refusal::TooLarge { need, limit }, own)) => {
@@ -108,12 +110,14 @@ impl Batches {
         let ms = (ended - started).as_secs_f64() * 1e3;
         let total: usize = batch.iter().map(|tokens| tokens.weight()).sum();
         let stopped = self.cancel.check().is_err();
-        if !stopped {
+        // What could not even be read says nothing about batches.
+        let ran = !matches!(&vectors, Err(RunError { then: Then::Without(_), .. }));
+        if !stopped && ran {
             self.stage_metrics.batch(&Ran {
                 rows: rows.len(),
                 tokens: total,
                 padded: rows.len() * longest,
-                known: batch.iter().all(|tokens| tokens.text.is_none()),
+                known: batch.iter().all(|tokens| tokens.is_counted()),
                 waited: started - waiting,
                 took: ended - started,
                 success: vectors.is_ok(),
@@ -138,9 +142,25 @@ impl Batches {
             Err(RunError { then: Then::Alone, .. }) if rows.len() > 1 && !stopped => {
                 rows.iter().flat_map(|&row| self.run_rows(&[row], None)).collect()
             }
+            Err(RunError { then: Then::Without(unreadable), .. }) if !stopped => self.without(rows, unreadable),
             Err(RunError { then: Then::Halves, .. }) if rows.len() > 1 && !stopped => self.halves(rows),
             Err(RunError { error, .. }) => self.failed(rows, &Failure { error, own: false }),
         }
+    }
+
+    /// Rows of which some cannot be read, each for its own reason.
+    fn without(&self, rows: &[usize], unreadable: Vec<(usize, Error)>) -> Vec<Row> {
+        let mut left = rows.to_vec();
+        let mut done = Vec::with_capacity(rows.len());
+        for (at, error) in unreadable.into_iter().rev() {
+            let row = left.remove(at);
+            done.extend(self.failed(&[row], &Failure { error, own: false }));
+        }
+        // Without a row at fault there is nothing to be gained by another try.
+        if !left.is_empty() && left.len() < rows.len() {
+            done.extend(self.run_rows(&left, None));
+        }
+        done
     }
 
     fn halves(&self, rows: &[usize]) -> Vec<Row> {

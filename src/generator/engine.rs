@@ -21,12 +21,13 @@ use crate::batch::sizing::BatchSizer;
 use crate::batch::{Budget, Plan};
 use crate::cache::{EmbeddingCache, Joined};
 use crate::cancel::Cancel;
-use crate::embedding::{InputType, Key, Space, Tokens};
+use crate::embedding::{InputType, Key, Modality, Space, Tokens};
 use crate::error::{Error, Result};
 use crate::host::{
     self,
     threads::{begin_blocking, in_parallel},
 };
+use crate::images::{Image, ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelOptions, Prompts, Source, Unloaded};
 use crate::scheduler::Scheduler;
@@ -128,8 +129,8 @@ impl Engine {
             sizer.restore(batches);
             Learned { store, overhead, kept: Mutex::new((sizer.samples(), Instant::now())) }
         });
-        let model_cache =
-            cache.map(|(cache, within)| ModelCache::new(cache, &within, &info.fingerprint, info.dimensions));
+        let model_cache = cache
+            .map(|(cache, within)| ModelCache::new(cache, &within, &info.fingerprint, info.modality, info.dimensions));
         Ok(Self {
             id,
             place,
@@ -152,6 +153,14 @@ impl Engine {
         let _inside = self.stage_metrics.enter();
         let texts = inputs.len();
         let cached = self.model_cache.is_some() && !options.bypass_cache;
+        let paths: Option<Vec<Option<String>>> = match &inputs {
+            Inputs::Images(images) => Some(images.iter().map(ImageSource::path).collect()),
+            _ => None,
+        };
+        let own = |error: Error| match &paths {
+            Some(paths) => error.of_images(|index| paths.get(index).cloned().flatten()),
+            None => error,
+        };
         let answer = self.answer(inputs, options, busy).await;
         let answered = answer.as_ref().map(|Embedded { items, .. }| {
             let count = |which: fn(&Item) -> bool| items.iter().filter(|item| which(item)).count();
@@ -164,9 +173,9 @@ impl Engine {
             // Nobody waits for it, nor misses it where there is no thread for it.
             begin_blocking(move |thread| drop(thread.map(|()| engine.keep_learned())));
         }
-        let mut embedded = answer.map_err(|error| error.shifted(first))?;
+        let mut embedded = answer.map_err(|error| own(error).shifted(first))?;
         for item in &mut embedded.items {
-            item.error = item.error.take().map(|error| error.shifted(first));
+            item.error = item.error.take().map(|error| own(error).shifted(first));
         }
         Ok(embedded)
     }
@@ -213,27 +222,28 @@ impl Engine {
     async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let cancel = options.cancel.clone();
         cancel.check()?;
+        self.check_modality(&inputs)?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_length = self.model.info().max_length.unwrap_or(usize::MAX);
         let max_chars = max_length.saturating_mul(text::CHARS_PER_TOKEN);
         let model_cache = self.model_cache.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, stage_metrics) = (model_cache.clone(), Arc::clone(&self.stage_metrics));
+        let most_pixels = options.max_pixels.unwrap_or(MOST_PIXELS);
         let prepare_all = move || {
             let started = Instant::now();
-            let (mut texts, cut) = prepare(inputs, max_chars, &stop);
-            refused.into_iter().for_each(|index| texts.get_mut(index).into_iter().for_each(String::clear));
-            let distinct = Distinct::of(&texts);
-            let keys =
-                keys_of.map_or_else(Vec::new, |model_cache| model_cache.keys(&texts, &distinct.first, input_type));
-            stage_metrics.done(Stage::Prepare, started, texts.len());
-            (texts, cut, distinct, keys)
+            let (mut contents, cut) = prepare(inputs, max_chars, most_pixels, &stop);
+            refused.into_iter().for_each(|index| contents.clear(index));
+            let distinct = contents.distinct();
+            let keys = keys_of.map_or_else(Vec::new, |model_cache| contents.keys(&model_cache, &distinct, input_type));
+            stage_metrics.done(Stage::Prepare, started, distinct.total);
+            (contents, cut, distinct, keys)
         };
         let prepared = blocking(move || in_parallel(prepare_all));
-        let (texts, cut, distinct, keys) = cancel.or_else(prepared).await???;
-        let (texts, stage_metrics) = (Arc::new(texts), &self.stage_metrics);
+        let (contents, cut, distinct, keys) = cancel.or_else(prepared).await???;
+        let (contents, stage_metrics) = (Arc::new(contents), &self.stage_metrics);
         let call =
-            Call { texts, distinct: &distinct, cancel, options: &options, keys, model_cache, stage_metrics, busy };
+            Call { contents, distinct: &distinct, cancel, options: &options, keys, model_cache, stage_metrics, busy };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
@@ -242,8 +252,29 @@ impl Engine {
             open = call.wait(waits, &mut answer).await?;
         }
         call.cancel.check()?;
-        let texts = if annotated { Arc::unwrap_or_clone(call.texts) } else { Vec::new() };
+        let texts = match Arc::try_unwrap(call.contents) {
+            Ok(Contents::Texts(texts)) if annotated => texts,
+            Err(contents) if annotated => contents.texts().to_vec(),
+            _ => Vec::new(),
+        };
         answer.finish(texts, self.id.clone())
+    }
+
+    /// Whether the model reads what a call has, or what the right call is.
+    fn check_modality(&self, inputs: &Inputs) -> Result<()> {
+        let id = &self.id;
+        let reason = match (inputs, self.model.info().modality) {
+            (Inputs::Images(_), Modality::Image) => return Ok(()),
+            (Inputs::Images(_), _) => format!(
+                "The model {id} reads texts, not images: call embed() with texts, or load a model that reads images"
+            ),
+            (_, Modality::Image) => format!(
+                "The model {id} reads images, not texts: call embedImages() with the bytes or the paths of images, or load \
+                 a model that reads texts"
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::InvalidArgument(reason))
     }
 
     /// Answers the texts of `leaders`, each computed by one of all processes that share the cache, where that is worth it.
@@ -337,17 +368,24 @@ impl Engine {
             let mut bytes = 0;
             let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&index| {
                 let full = bytes >= WINDOW_BYTES;
-                bytes += call.texts[index].len();
+                bytes += call.contents.bytes(index);
                 !full
             });
             let (window, after) = rest.split_at(fits.count());
             rest = after;
-            let (engine, texts, cancel, window) =
-                (Arc::clone(self), Arc::clone(&call.texts), call.cancel.clone(), window.to_vec());
+            let (engine, contents, cancel, window) =
+                (Arc::clone(self), Arc::clone(&call.contents), call.cancel.clone(), window.to_vec());
             let input_type = call.options.input_type;
             let encode_all = move || -> Result<Vec<Result<Tokens>>> {
                 let started = Instant::now();
-                let encode = |index| cancel.check().and_then(|()| engine.encode(index, input_type, &texts[index]));
+                let read = |index| match &*contents {
+                    Contents::Texts(texts) => engine.encode(index, input_type, &texts[index]),
+                    Contents::Images(images) => match &images[index] {
+                        Ok(image) => Ok(Tokens::of_image(Arc::clone(image))),
+                        Err(error) => Err(error.at(index)),
+                    },
+                };
+                let encode = |index| cancel.check().and_then(|()| read(index));
                 let tokens: Vec<_> = in_parallel(|| window.into_par_iter().map(encode).collect())?;
                 engine.stage_metrics.done(Stage::Tokenize, started, tokens.len());
                 Ok(tokens)
@@ -410,7 +448,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// One call on its way.
 struct Call<'a> {
-    texts: Arc<Vec<String>>,
+    contents: Arc<Contents>,
     distinct: &'a Distinct,
     cancel: Cancel,
     options: &'a CallOptions,
@@ -562,12 +600,72 @@ async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output =
     }
 }
 
-/// The texts to embed, and for each whether something was cut off it.
-fn prepare(inputs: Inputs, max_chars: usize, cancel: &Cancel) -> (Vec<String>, Vec<bool>) {
+/// What a call embeds.
+enum Contents {
+    Texts(Vec<String>),
+    Images(Vec<Result<Arc<Image>>>),
+}
+
+impl Contents {
+    fn texts(&self) -> &[String] {
+        match self {
+            Self::Texts(texts) => texts,
+            Self::Images(_) => &[],
+        }
+    }
+
+    /// Empties what stands for an input that was none.
+    fn clear(&mut self, index: usize) {
+        if let Self::Texts(texts) = self {
+            texts.get_mut(index).into_iter().for_each(String::clear);
+        }
+    }
+
+    /// Bytes of a text: how long it takes to find its tokens. Images have none.
+    fn bytes(&self, index: usize) -> usize {
+        self.texts().get(index).map_or(0, String::len)
+    }
+
+    fn distinct(&self) -> Distinct {
+        match self {
+            Self::Texts(texts) => Distinct::of(texts.iter()),
+            // What cannot be read is like nothing else.
+            Self::Images(images) => {
+                let name = |(index, image): (usize, &Result<Arc<Image>>)| match image {
+                    Ok(image) => (image.hash, None),
+                    Err(_) => ([0; 32], Some(index)),
+                };
+                Distinct::of(images.iter().enumerate().map(name))
+            }
+        }
+    }
+
+    /// The key of each slot.
+    fn keys(&self, model_cache: &ModelCache, distinct: &Distinct, input_type: InputType) -> Vec<Key> {
+        match self {
+            Self::Texts(texts) => model_cache.keys(texts, &distinct.first, input_type),
+            Self::Images(images) => {
+                let key = |&index: &usize| match &images[index] {
+                    Ok(image) => model_cache.key_of_image(&image.hash),
+                    Err(_) => model_cache.key_of_none(index),
+                };
+                distinct.first.iter().map(key).collect()
+            }
+        }
+    }
+}
+
+/// What is to be embedded, and for each whether something was cut off it.
+fn prepare(inputs: Inputs, max_chars: usize, most_pixels: u64, cancel: &Cancel) -> (Contents, Vec<bool>) {
     match inputs {
         Inputs::Texts(texts) => {
             let cut = vec![false; texts.len()];
-            (texts, cut)
+            (Contents::Texts(texts), cut)
+        }
+        Inputs::Images(images) => {
+            let cut = vec![false; images.len()];
+            let examine = |image: ImageSource| cancel.check().and_then(|()| image.examine(most_pixels)).map(Arc::new);
+            (Contents::Images(images.into_par_iter().map(examine).collect()), cut)
         }
         Inputs::Annotations(annotations) => {
             let prepare = |annotation| {
@@ -576,7 +674,8 @@ fn prepare(inputs: Inputs, max_chars: usize, cancel: &Cancel) -> (Vec<String>, V
                 let prepared = cancel.check().map_or_else(stopped, |()| text::prepare(annotation, max_chars));
                 (prepared.text, prepared.cut)
             };
-            annotations.par_iter().with_min_len(64).map(prepare).unzip()
+            let (texts, cut) = annotations.par_iter().with_min_len(64).map(prepare).unzip();
+            (Contents::Texts(texts), cut)
         }
     }
 }

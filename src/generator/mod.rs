@@ -22,6 +22,7 @@ use crate::cancel::{Cancel, HookGuard};
 use crate::embedding::{EmbeddingMatrix, InputType, Space};
 use crate::error::{Error, Result};
 use crate::host::{self, threads::blocking};
+use crate::images::ImageSource;
 use crate::memory::governor::{Account, Governor, OnChange};
 use crate::memory::{MemoryOptions, MemoryProcessor};
 use crate::metrics::{Metrics, Operation};
@@ -115,6 +116,8 @@ pub enum Inputs {
     Texts(Vec<String>),
     /// Annotations, embedded as [`crate::text::prepare`] words them.
     Annotations(Vec<Annotation>),
+    /// Images, for a model that reads them.
+    Images(Vec<ImageSource>),
 }
 
 impl Inputs {
@@ -123,6 +126,7 @@ impl Inputs {
         match self {
             Self::Texts(texts) => texts.len(),
             Self::Annotations(annotations) => annotations.len(),
+            Self::Images(images) => images.len(),
         }
     }
 
@@ -160,6 +164,8 @@ pub struct CallOptions {
     pub memory_limit: Option<u64>,
     /// The index of the first input, where the call is a part of something longer: errors count from it.
     pub first_index: usize,
+    /// Most pixels of an image. Default: [`MOST_PIXELS`](crate::images::MOST_PIXELS).
+    pub max_pixels: Option<u64>,
     /// Inputs that are no texts at all, by position: whatever stands in their places counts as empty.
     pub refused: Vec<usize>,
     /// Whether the cache is neither asked nor told.

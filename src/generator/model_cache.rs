@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
-use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, SingleFlight, Waiter};
+use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, Probe, SingleFlight, Waiter};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Key, Space};
+use crate::embedding::{Fingerprint, InputType, Key, Modality, Space};
 use crate::error::{Error, Result};
 
 /// Texts that are looked up between two checks whether the call was stopped.
@@ -66,9 +66,16 @@ pub(super) struct ModelCache {
 }
 
 impl ModelCache {
-    /// `within`: what else tells the entries of this generator apart, such as a namespace.
-    pub fn new(cache: Arc<EmbeddingCache>, within: &Space, fingerprint: &Fingerprint, dimensions: usize) -> Self {
-        let space = within.inner().field("generator", fingerprint.as_bytes()).finish();
+    /// `within`: what else tells the entries of this generator apart, such as a namespace. `modality`: what the model reads.
+    pub fn new(
+        cache: Arc<EmbeddingCache>,
+        within: &Space,
+        fingerprint: &Fingerprint,
+        modality: Modality,
+        dimensions: usize,
+    ) -> Self {
+        let space: Space = within.inner().field("generator", fingerprint.as_bytes()).finish();
+        let space = space.of(modality);
         Self { cache, space, dimensions, single_flight: SingleFlight::default() }
     }
 
@@ -78,12 +85,26 @@ impl ModelCache {
         first.par_iter().with_min_len(64).map(|&index| begun.clone().field("text", &texts[index]).finish()).collect()
     }
 
+    /// The key of an image, by the hash of its content.
+    pub fn key_of_image(&self, hash: &[u8; 32]) -> Key {
+        self.space.key().field("image", hash).finish()
+    }
+
+    /// The key of the input at `index` that cannot be embedded, and is nowhere.
+    pub fn key_of_none(&self, index: usize) -> Key {
+        self.space.key().field("unreadable", (index as u64).to_le_bytes()).finish()
+    }
+
+    fn probe(&self, key: Key) -> Probe<'static> {
+        Probe::from(key).of(self.space.modality())
+    }
+
     /// What the cache knows, in the order of `keys`. Blocks for as long as the disk takes.
     pub fn recall(&self, keys: &[Key], cancel: &Cancel) -> Result<Vec<Option<Known>>> {
         let mut found = Vec::with_capacity(keys.len());
         for window in keys.chunks(WINDOW) {
             cancel.check()?;
-            let entries = self.cache.lookup_many(window.iter().copied());
+            let entries = self.cache.lookup_many(window.iter().map(|key| self.probe(*key)));
             found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(&entry))));
         }
         Ok(found)
@@ -140,7 +161,7 @@ impl ModelCache {
     fn put(&self, batch: &[(Key, Arc<Known>)]) {
         let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
         let drafts = batch.iter().zip(&notes).map(|((key, known), note)| {
-            (*key, Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
+            (self.probe(*key), Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
         });
         if let Err(error) = self.cache.commit_at_once(&self.space, drafts)
             && !self.cache.is_closed()

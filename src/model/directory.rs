@@ -15,6 +15,10 @@ use super::pooling::{Activation, Dense};
 use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::images::Preprocessing;
+
+/// How images are prepared.
+pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// The most tokens that any model is believed to read, as many as a text has at most.
 const MOST_TOKENS: usize = 1 << 20;
@@ -26,7 +30,10 @@ pub(super) struct ModelSpec {
     pub origin: Option<(String, String)>,
     pub onnx: PathBuf,
     pub tokenizer_path: String,
+    /// Empty where there is none: fine only if the model reads images.
     pub tokenizer_json: Vec<u8>,
+    /// Where a file says how images are prepared.
+    pub preprocessing: Option<Preprocessing>,
     /// Whether no file says how vectors are made.
     pub silent: bool,
     /// `None` when nothing says: fine only if the graph pools by itself.
@@ -109,7 +116,12 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let (root, onnx) = graph::locate(path, options.dtype)?;
     let mut files = ConfigFiles::at(&root);
     let config: Config = files.json("config.json")?.unwrap_or_default();
-    let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, config.model_type.as_deref())?;
+    let preprocessing = preprocessing(&files.root)?;
+    let (tokenizer_json, tokenizer_path) = match tokenizer(&mut files, config.model_type.as_deref()) {
+        Ok(tokenizer) => tokenizer,
+        // Whether it is needed, the graph tells.
+        Err(error) => preprocessing.as_ref().map(|_| Default::default()).ok_or(error)?,
+    };
     let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
@@ -123,7 +135,11 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let first_position = if roberta_like { pad_id.saturating_add(1) } else { 0 };
     let longest =
         config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize).min(MOST_TOKENS));
-    let max_length = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
+    let max_length = if tokenizer_json.is_empty() {
+        0
+    } else {
+        max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?
+    };
 
     let mut spec = ModelSpec {
         root: files.root.clone(),
@@ -131,6 +147,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         onnx,
         tokenizer_path,
         tokenizer_json,
+        preprocessing,
         silent: false,
         pooling: None,
         normalize: None,
@@ -163,12 +180,24 @@ fn tokenizer(files: &mut ConfigFiles, model_type: Option<&str>) -> Result<(Vec<u
     if let Some(json) = read_file(&path)? {
         return Ok((json, path.display().to_string()));
     }
-    vocabulary::tokenizer_json(files, model_type)?.ok_or_else(|| {
-        Error::model(
-            &path,
-            "there is no such file, nor a vocabulary (vocab.txt, or vocab.json and merges.txt), and without its tokenizer the model cannot be used",
-        )
-    })
+    vocabulary::tokenizer_json(files, model_type)?.ok_or_else(|| no_tokenizer(&files.root))
+}
+
+/// The error about a model without one.
+pub(super) fn no_tokenizer(root: &Path) -> Error {
+    Error::model(
+        root.join("tokenizer.json"),
+        "there is no such file, nor a vocabulary (vocab.txt, or vocab.json and merges.txt), and without its tokenizer the model cannot be used",
+    )
+}
+
+/// What the model's file says about images. Beside other files, because it says nothing about texts.
+fn preprocessing(root: &Path) -> Result<Option<Preprocessing>> {
+    let path = root.join(PREPROCESSOR);
+    let Some(bytes) = read_file(&path)? else { return Ok(None) };
+    let json = serde_json::from_slice(&bytes)
+        .map_err(|error| Error::model(&path, format!("not the JSON expected here: {error}")))?;
+    Preprocessing::parse(&json).map_err(|reason| Error::model(&path, reason))
 }
 
 /// Option, then sentence-transformers' own limit, then the tokenizer's, then the number of positions, which also bounds

@@ -67,6 +67,9 @@ impl Dtype {
     }
 }
 
+/// Files of which a model has one at least, beside its graph or above.
+const SAYS_WHAT_IT_READS: [&str; 2] = ["tokenizer.json", super::directory::PREPROCESSOR];
+
 /// Where a graph is looked for, best first.
 pub(super) fn places(dtype: Option<Dtype>) -> [String; 2] {
     let file = dtype.unwrap_or(Dtype::Fp32).file();
@@ -125,7 +128,10 @@ pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathB
 fn at_file(given: &Path) -> Result<(PathBuf, PathBuf)> {
     let parent = given.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let grandparent = if parent.file_name().is_some_and(|name| name == "onnx") { parent.parent() } else { None };
-    let root = [Some(parent), grandparent].into_iter().flatten().find(|dir| dir.join("tokenizer.json").is_file());
+    let root = [Some(parent), grandparent]
+        .into_iter()
+        .flatten()
+        .find(|dir| SAYS_WHAT_IT_READS.iter().any(|file| dir.join(file).is_file()));
     Ok((root.or(grandparent).unwrap_or(parent).to_path_buf(), given.to_path_buf()))
 }
 

@@ -12,17 +12,19 @@ mod memory_cost;
 mod onnx;
 mod pooling;
 mod remote;
+mod vision;
 mod vocabulary;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Tokens};
+use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use directory::{HashedWeights, ModelSpec};
-use onnx::OnnxModel;
+use onnx::{Graph, OnnxModel};
+use vision::VisionModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use graph::Dtype;
@@ -70,7 +72,7 @@ pub struct RunError {
 }
 
 /// What may still come of the rows of a run that gave nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Then {
     /// Nothing: it is not about them.
     Nothing,
@@ -78,6 +80,8 @@ pub enum Then {
     Alone,
     /// They are too much together: halves may run.
     Halves,
+    /// These cannot be read, by their places in the batch, in ascending order: the others may run.
+    Without(Vec<(usize, Error)>),
 }
 
 /// What the user may say about a model; what is `None` is read from the model's own files.
@@ -179,6 +183,8 @@ impl Prompts {
 pub struct ModelInfo {
     /// The model as the user named it.
     pub model_id: String,
+    /// What it reads.
+    pub modality: Modality,
     /// Its ONNX file, or the address that is asked.
     pub model_path: String,
     /// The repository of the hub that its files come from: another one than its id says where that one has no ONNX.
@@ -362,6 +368,9 @@ impl Unloaded {
     pub fn tokenizer(&self) -> Option<TokenizerFile<'_>> {
         let Self::Files(files) = self else { return None };
         let spec = &files.spec;
+        if spec.tokenizer_json.is_empty() {
+            return None;
+        }
         Some(TokenizerFile {
             json: &spec.tokenizer_json,
             path: &spec.tokenizer_path,
@@ -414,17 +423,36 @@ impl ModelFiles {
         meanwhile: impl FnOnce() -> T + Send,
     ) -> (Result<Arc<dyn Model>>, T) {
         // One core loads and checks the runtime, then compiles: that takes longest. The other one does all the rest.
-        let compile = || OnnxModel::compile(&self.id, &self.spec, options, cancel);
+        let compile = || self.compile(options, cancel);
         let hash = || (directory::hash_weights(&self.spec.onnx, cancel), meanwhile());
         let ((weights, meanwhile), model) = host::join(hash, compile);
         (self.finish(weights, model), meanwhile)
     }
 
-    fn finish(&self, weights: Result<HashedWeights>, model: Result<OnnxModel>) -> Result<Arc<dyn Model>> {
+    fn compile(&self, options: &ModelOptions, cancel: &Cancel) -> Result<Compiled> {
+        let (id, spec) = (&self.id, &self.spec);
+        let graph = Graph::compile(spec, options, cancel)?;
+        Ok(if graph.reads_images() {
+            Compiled::Images(VisionModel::new(id, spec, options, Box::new(graph), cancel)?)
+        } else {
+            Compiled::Texts(OnnxModel::new(id, spec, options, graph, cancel)?)
+        })
+    }
+
+    fn finish(&self, weights: Result<HashedWeights>, model: Result<Compiled>) -> Result<Arc<dyn Model>> {
         let weights = weights?;
         if self.builtin {
             builtin::check(&self.spec, &weights)?;
         }
-        Ok(Arc::new(model?.identified(&self.spec, &weights)))
+        Ok(match model? {
+            Compiled::Texts(model) => Arc::new(model.identified(&self.spec, &weights)),
+            Compiled::Images(model) => Arc::new(model.identified(&self.spec, &weights)),
+        })
     }
+}
+
+/// A model by what it reads.
+enum Compiled {
+    Texts(OnnxModel),
+    Images(VisionModel),
 }

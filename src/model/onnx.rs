@@ -22,12 +22,13 @@ use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
-use super::directory::{HashedWeights, ModelSpec};
+use super::directory::{self, HashedWeights, ModelSpec};
 use super::memory_cost::MemoryCost;
 use super::pooling::Head;
+use super::vision::{ImageGraph, PIXELS, RunMemory};
 use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then, library};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Tokens};
+use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
 use crate::error::{Error, Result};
 use crate::text;
 
@@ -63,16 +64,25 @@ impl Feed {
 }
 
 struct Input {
-    name: CString,
     feed: Feed,
     wide: bool,
 }
 
-/// A transformer or static embedding model in ONNX.
-pub(super) struct OnnxModel {
+/// A compiled graph. Safe to call from many threads at once.
+pub(super) struct Graph {
     session: ManuallyDrop<Session>,
     /// Held by the one run that there may be at a time, where providers do not take more.
     turn: Option<Mutex<()>>,
+    /// The names of its inputs, in the order in which runs give them.
+    inputs: Vec<CString>,
+    runtime: String,
+    providers: Vec<Provider>,
+    intra_op_threads: usize,
+}
+
+/// A transformer or static embedding model in ONNX.
+pub(super) struct OnnxModel {
+    graph: Graph,
     inputs: Vec<Input>,
     output: CString,
     output_dtype: &'static str,
@@ -86,15 +96,14 @@ pub(super) struct OnnxModel {
 }
 
 impl OnnxModel {
-    /// Compiles the graph and runs it once, so that a model that cannot work fails here and not later. Its identity is
-    /// still open, see [`OnnxModel::identified`].
-    pub fn compile(id: &str, spec: &ModelSpec, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
-        let runtime = runtime()?;
+    /// A model whose graph was compiled. Runs it once, so that a model that cannot work fails here and not later. Its
+    /// identity is still open, see [`OnnxModel::identified`].
+    pub fn new(id: &str, spec: &ModelSpec, options: &ModelOptions, graph: Graph, cancel: &Cancel) -> Result<Self> {
         let bad = |reason: String| Error::model(&spec.onnx, reason);
-        let intra_op_threads = options.intra_op_threads.unwrap_or(1);
-        let providers = if options.providers.is_empty() { vec![Provider::Cpu] } else { options.providers.clone() };
-        let session = compile(runtime, spec, intra_op_threads, &providers, cancel)?;
-
+        if spec.tokenizer_json.is_empty() {
+            return Err(directory::no_tokenizer(&spec.root));
+        }
+        let session = &graph.session;
         let inputs =
             session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
         if !inputs.iter().any(|input| input.feed == Feed::Ids) {
@@ -163,6 +172,7 @@ impl OnnxModel {
             memory_cost: MemoryCost::guess(0),
             info: ModelInfo {
                 model_id: id.to_owned(),
+                modality: Modality::Text,
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
@@ -173,14 +183,13 @@ impl OnnxModel {
                 output: Some(output_name),
                 dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
                 batch_invariant: false,
-                intra_op_threads,
-                runtime: runtime.build.clone(),
-                providers: providers.clone(),
+                intra_op_threads: graph.intra_op_threads,
+                runtime: graph.runtime.clone(),
+                providers: graph.providers.clone(),
                 remote: None,
                 fingerprint: Fingerprint::builder().finish(),
             },
-            session: ManuallyDrop::new(session),
-            turn: providers.iter().any(|provider| *provider != Provider::Cpu).then(Mutex::default),
+            graph,
         };
         (model.width, model.info.dimensions) =
             model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
@@ -216,36 +225,16 @@ impl OnnxModel {
 
     /// Runs two texts, one after the other, and sees what they take. `None` where the runtime does not tell.
     fn learn_memory_cost(&self, cancel: &Cancel) -> Option<MemoryCost> {
-        let idle = self.arena("InUse")?;
+        let idle = self.graph.memory()?.now;
         let longest = self.info.max_length.map_or(PRICED_LENGTH, |longest| longest.min(PRICED_LENGTH));
         let measure = |length: usize| {
             let tokens = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
             // The arena's peak only ever rises, so the shorter text comes first.
             self.infer(&[&tokens], cancel, |_, _| ()).ok()?;
-            Some((length, self.arena("MaxInUse")?.saturating_sub(idle)))
+            Some((length, self.graph.memory()?.peak.saturating_sub(idle)))
         };
         let short = measure((longest / 4).max(1))?;
         Some(MemoryCost::fit(short, measure(longest)?))
-    }
-
-    /// A figure of the arena from which runs take their memory, in bytes.
-    fn arena(&self, name: &str) -> Option<u64> {
-        let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default).ok()?;
-        let arena = Allocator::new(&self.session, info).ok()?;
-        let key = CString::new(name).ok()?;
-        let mut pairs = ptr::null_mut();
-        // SAFETY: the allocator lives until the end of this function, and the pairs are ours from here on.
-        let status = unsafe { (ort::api().AllocatorGetStats)(arena.ptr(), &mut pairs) };
-        // SAFETY: the status was just returned by the call above and is used once.
-        unsafe { ort::Error::result_from_status(status) }.ok()?;
-        // SAFETY: the pairs are not null after a success; the value belongs to them, or is null, and is copied before
-        // they are released, which happens once.
-        unsafe {
-            let value = (ort::api().GetKeyValue)(pairs, key.as_ptr());
-            let text = (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned());
-            (ort::api().ReleaseKeyValuePairs)(pairs);
-            text?.parse().ok()
-        }
     }
 
     /// Runs the graph and hands its output for `batch`, and the length of each of its vectors, to `read`.
@@ -288,7 +277,7 @@ impl OnnxModel {
             }
         });
         let tensors: Vec<DynValue> = tensors.collect::<ort::Result<_>>().map_err(|error| error.to_string())?;
-        let output = self.run_graph(&tensors, cancel, settings)?;
+        let output = self.graph.run(&tensors, &self.output, cancel, settings)?;
         let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
         let expected = if self.head.pooling.is_some() { 3 } else { 2 };
         let width = match dims.last() {
@@ -315,9 +304,65 @@ impl OnnxModel {
             }
         }
     }
+}
+
+impl Graph {
+    /// Compiles the graph of a model.
+    pub fn compile(spec: &ModelSpec, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
+        let runtime = runtime()?;
+        let intra_op_threads = options.intra_op_threads.unwrap_or(1);
+        let providers = if options.providers.is_empty() { vec![Provider::Cpu] } else { options.providers.clone() };
+        let session = compile(runtime, spec, intra_op_threads, &providers, cancel)?;
+        let names = session.inputs().iter().map(|input| CString::new(input.name()));
+        let inputs = names.collect::<Result<_, _>>().map_err(|error| Error::model(&spec.onnx, error.to_string()))?;
+        Ok(Self {
+            session: ManuallyDrop::new(session),
+            turn: providers.iter().any(|provider| *provider != Provider::Cpu).then(Mutex::default),
+            inputs,
+            runtime: runtime.build.clone(),
+            providers,
+            intra_op_threads,
+        })
+    }
+
+    /// Whether it asks for images.
+    pub fn reads_images(&self) -> bool {
+        self.inputs.iter().any(|name| name.as_bytes() == PIXELS.as_bytes())
+    }
+
+    /// Memory that runs have. `None` where the runtime does not tell.
+    pub fn memory(&self) -> Option<RunMemory> {
+        Some(RunMemory { now: self.arena("InUse")?, peak: self.arena("MaxInUse")? })
+    }
+
+    /// A figure of the arena from which runs take their memory, in bytes.
+    fn arena(&self, name: &str) -> Option<u64> {
+        let info = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Arena, MemoryType::Default).ok()?;
+        let arena = Allocator::new(&self.session, info).ok()?;
+        let key = CString::new(name).ok()?;
+        let mut pairs = ptr::null_mut();
+        // SAFETY: the allocator lives until the end of this function, and the pairs are ours from here on.
+        let status = unsafe { (ort::api().AllocatorGetStats)(arena.ptr(), &mut pairs) };
+        // SAFETY: the status was just returned by the call above and is used once.
+        unsafe { ort::Error::result_from_status(status) }.ok()?;
+        // SAFETY: the pairs are not null after a success; the value belongs to them, or is null, and is copied before
+        // they are released, which happens once.
+        unsafe {
+            let value = (ort::api().GetKeyValue)(pairs, key.as_ptr());
+            let text = (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned());
+            (ort::api().ReleaseKeyValuePairs)(pairs);
+            text?.parse().ok()
+        }
+    }
 
     /// `OrtApi::Run`, called directly because ort's `Session::run` takes `&mut self`.
-    fn run_graph(&self, tensors: &[DynValue], cancel: &Cancel, settings: &[(&str, &str)]) -> Result<DynValue, String> {
+    fn run(
+        &self,
+        tensors: &[DynValue],
+        output_name: &CStr,
+        cancel: &Cancel,
+        settings: &[(&str, &str)],
+    ) -> Result<DynValue, String> {
         let mut options = RunOptions::new().map_err(|error| error.to_string())?;
         for (key, value) in settings {
             options.set(key, value).map_err(|error| error.to_string())?;
@@ -328,7 +373,7 @@ impl OnnxModel {
             // It can only fail if the options were null.
             move |_| drop(options.terminate())
         });
-        let names: Vec<_> = self.inputs.iter().map(|input| input.name.as_ptr()).collect();
+        let names: Vec<_> = self.inputs.iter().map(|name| name.as_ptr()).collect();
         let values: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
         let mut output = ptr::null_mut();
         let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -342,7 +387,7 @@ impl OnnxModel {
                 names.as_ptr(),
                 values.as_ptr(),
                 values.len(),
-                &self.output.as_ptr(),
+                &output_name.as_ptr(),
                 1,
                 &mut output,
             )
@@ -355,7 +400,65 @@ impl OnnxModel {
     }
 }
 
-impl Drop for OnnxModel {
+impl ImageGraph for Graph {
+    fn inputs(&self) -> Vec<&str> {
+        self.session.inputs().iter().map(Outlet::name).collect()
+    }
+
+    fn outputs(&self) -> Vec<(&str, Option<&'static str>)> {
+        let kind = |output: &Outlet| match output.dtype().tensor_type() {
+            Some(TensorElementType::Float32) => Some("fp32"),
+            Some(TensorElementType::Float16) => Some("fp16"),
+            _ => None,
+        };
+        self.session.outputs().iter().map(|output| (output.name(), kind(output))).collect()
+    }
+
+    fn takes_half(&self) -> bool {
+        let pixels = self.session.inputs().iter().find(|input| input.name() == PIXELS);
+        pixels.is_some_and(|input| input.dtype().tensor_type() == Some(TensorElementType::Float16))
+    }
+
+    fn run(
+        &self,
+        pixels: Vec<f32>,
+        shape: [usize; 4],
+        output: &CStr,
+        cancel: &Cancel,
+        shrink: bool,
+    ) -> Result<(Vec<i64>, Vec<f32>), String> {
+        // Taken first, so that it is given back last: the tensors below belong to the runtime too.
+        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let shape = shape.map(|size| size as i64);
+        let tensor = if self.takes_half() {
+            let pixels: Vec<half::f16> = pixels.into_iter().map(half::f16::from_f32).collect();
+            Tensor::from_array((shape, pixels)).map(Tensor::into_dyn)
+        } else {
+            Tensor::from_array((shape, pixels)).map(Tensor::into_dyn)
+        };
+        let settings: &[_] = if shrink { &[SHRINK] } else { &[] };
+        let tensors = [tensor.map_err(|error| error.to_string())?];
+        let output = Self::run(self, &tensors, output, cancel, settings)?;
+        let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+        match output.try_extract_tensor::<f32>() {
+            Ok((_, values)) => Ok((dims, values.to_vec())),
+            Err(_) => {
+                let (_, values) = output.try_extract_tensor::<half::f16>().map_err(|error| error.to_string())?;
+                Ok((dims, values.iter().map(|value| value.to_f32()).collect()))
+            }
+        }
+    }
+
+    fn memory(&self) -> Option<RunMemory> {
+        Self::memory(self)
+    }
+
+    fn computed_by(&self) -> (String, Vec<Provider>, usize) {
+        (self.runtime.clone(), self.providers.clone(), self.intra_op_threads)
+    }
+}
+
+impl Drop for Graph {
     fn drop(&mut self) {
         // While the process exits the session is left to the operating system.
         if let Ok(_inside) = GATE.enter(&Cancel::default()) {
@@ -414,7 +517,7 @@ fn parse_input(input: &Outlet) -> Result<Input, String> {
         Some(TensorElementType::Int32) => false,
         other => return Err(format!("its input {name} is {other:?}; int64 and int32 are supported")),
     };
-    Ok(Input { name: CString::new(name).map_err(|error| error.to_string())?, feed, wide })
+    Ok(Input { feed, wide })
 }
 
 fn compile(

@@ -90,6 +90,7 @@ const CONFIG: [&str; 6] = [
 ];
 
 const TOKENIZER: &str = "tokenizer.json";
+const PREPROCESSOR: &str = super::directory::PREPROCESSOR;
 
 /// The most modules that a model is believed to have. The largest known have four.
 const MAX_MODULES: usize = 32;
@@ -372,7 +373,7 @@ impl Search<'_> {
         let Some(at) = places.iter().position(|place| state(place) == Known::Here) else { return Cached::Incomplete };
         let here = |file: &str| state(file) == Known::Here;
         let tokenizer: &[&str] = if here(TOKENIZER) { &[] } else { &vocabulary::FILES };
-        if !here(TOKENIZER) && !vocabulary::is_enough(here) {
+        if !here(TOKENIZER) && !vocabulary::is_enough(here) && !here(PREPROCESSOR) {
             return Cached::Incomplete;
         }
         let mut optional: Vec<String> = CONFIG.iter().map(|file| (*file).to_owned()).collect();
@@ -412,14 +413,23 @@ impl Search<'_> {
             repo.write_ref(revision, &commit)?;
             return Err(Failure::NoGraph(error));
         };
-        let tokenizer = if has(TOKENIZER) { vec![TOKENIZER] } else { vocabulary::FILES.to_vec() };
-        if !has(TOKENIZER) && !vocabulary::is_enough(has) {
+        // A model that reads images has no tokenizer, but this.
+        let of_images = !has(TOKENIZER) && !vocabulary::is_enough(has) && has(PREPROCESSOR);
+        let tokenizer = match has(TOKENIZER) {
+            true => vec![TOKENIZER],
+            false if of_images => vec![PREPROCESSOR],
+            false => vocabulary::FILES.to_vec(),
+        };
+        if !has(TOKENIZER) && !vocabulary::is_enough(has) && !of_images {
             let reason = format!(
                 "it has neither {TOKENIZER} nor a vocabulary (vocab.txt, or vocab.json and merges.txt): pass the id of a repository that has one, or make one and pass the path of a model directory"
             );
             return Err(Error::model(name, reason).into());
         }
         mark(&mut CONFIG.iter().chain(&tokenizer).chain(&[TOKENIZER]).map(|file| (*file).to_owned()))?;
+        if of_images {
+            mark(&mut vocabulary::FILES.iter().map(|file| (*file).to_owned()))?;
+        }
         mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
         let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
         let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {

@@ -64,7 +64,7 @@ impl Client {
 
     /// An answer that cannot be used.
     pub fn unusable(&self, path: &str, reason: &str, then: Then) -> RunError {
-        RunError { error: self.error(path, Some(200), Fault::Rejected, reason.to_owned(), then), then }
+        RunError { error: self.error(path, Some(200), Fault::Rejected, reason.to_owned(), &then), then }
     }
 
     /// How long to wait before the next attempt; `None` where there shall be none.
@@ -119,11 +119,11 @@ impl Client {
             Trouble::Status { status, said, retry_after } => {
                 let said = self.server.redacted(&said);
                 let said = if said.is_empty() { status.to_string() } else { format!("{status}, {said:?}") };
-                let (fault, reason) = self.explained(status, &said, retry_after, &after, then);
+                let (fault, reason) = self.explained(status, &said, retry_after, &after, &then);
                 (Some(status), fault, reason)
             }
         };
-        RunError { error: self.error(path, status, fault, reason, then), then }
+        RunError { error: self.error(path, status, fault, reason, &then), then }
     }
 
     fn explained(
@@ -132,14 +132,14 @@ impl Client {
         said: &str,
         retry_after: Option<Duration>,
         after: &str,
-        then: Then,
+        then: &Then,
     ) -> (Fault, String) {
         let key = match self.server.kind {
             Kind::OpenAi => "`remote.apiKey` or OPENAI_API_KEY",
             _ => "`remote.apiKey`",
         };
         match status {
-            _ if then == Then::Halves => {
+            _ if *then == Then::Halves => {
                 (Fault::Rejected, format!("it is too long for the model there ({said}): split it into smaller pieces"))
             }
             300..=399 => (Fault::Rejected, format!("it redirects ({said}): give the address that it means as `url`")),
@@ -158,8 +158,8 @@ impl Client {
     }
 
     /// An error at `path`. About the first text alone where that is what may be at fault.
-    fn error(&self, path: &str, status: Option<u16>, fault: Fault, reason: String, then: Then) -> Error {
-        let index = (then != Then::Nothing).then_some(0);
+    fn error(&self, path: &str, status: Option<u16>, fault: Fault, reason: String, then: &Then) -> Error {
+        let index = (*then != Then::Nothing).then_some(0);
         Error::Backend { url: clean(&self.server.url.at(path)), status, fault, reason, index }
     }
 }

@@ -8,7 +8,7 @@ use super::api::{self, Manner, Told};
 use super::client::Client;
 use super::{Kind, Server};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, Tokens};
+use crate::embedding::{Fingerprint, Modality, Tokens};
 use crate::error::{Error, Fault, Result};
 use crate::model::http::clean;
 use crate::model::pooling::Head;
@@ -67,6 +67,7 @@ impl RemoteModel {
             answered: AtomicUsize::new(1),
             refused: AtomicUsize::new(usize::MAX),
             info: ModelInfo {
+                modality: Modality::Text,
                 model_id: server.id.clone(),
                 model_path: url,
                 repository: None,

@@ -1,0 +1,276 @@
+//! An image model in ONNX: pixels in, vectors out. CLIP's vision part, ViT, DINOv2, SigLIP and their kin.
+
+use std::ffi::{CStr, CString};
+
+use super::directory::{HashedWeights, ModelSpec};
+use super::pooling::Head;
+use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::error::{Error, Result};
+use crate::images::{self, CHANNELS, Preprocessing};
+
+/// The input that takes images.
+pub(super) const PIXELS: &str = "pixel_values";
+
+/// Outputs that hold one vector for each image, best first; then the one that holds one for each patch.
+const IMAGE_OUTPUTS: [&str; 2] = ["image_embeds", "pooler_output"];
+const PATCH_OUTPUT: &str = "last_hidden_state";
+
+/// Memory of a run for each value of an image, where the runtime does not tell what runs take.
+const GUESSED_BYTES_A_VALUE: u64 = 256;
+
+/// How much more than was measured a run may take.
+const MARGIN: f64 = 1.15;
+
+/// A compiled graph that takes images.
+pub(super) trait ImageGraph: Send + Sync {
+    /// The names of its inputs.
+    fn inputs(&self) -> Vec<&str>;
+
+    /// The names of its outputs, and their types where they can be read.
+    fn outputs(&self) -> Vec<(&str, Option<&'static str>)>;
+
+    /// Whether pixels are given as numbers of 16 bits.
+    fn takes_half(&self) -> bool;
+
+    /// One output for pixels of this shape: its own shape, and its values. Blocks.
+    fn run(
+        &self,
+        pixels: Vec<f32>,
+        shape: [usize; 4],
+        output: &CStr,
+        cancel: &Cancel,
+        shrink: bool,
+    ) -> Result<(Vec<i64>, Vec<f32>), String>;
+
+    /// Memory that runs have.
+    fn memory(&self) -> Option<RunMemory>;
+
+    /// How the runtime describes itself, what computes, and on how many threads.
+    fn computed_by(&self) -> (String, Vec<Provider>, usize);
+}
+
+/// Memory of runs, in bytes.
+pub(super) struct RunMemory {
+    pub now: u64,
+    /// The most that there ever was.
+    pub peak: u64,
+}
+
+/// See the module.
+pub(super) struct VisionModel {
+    graph: Box<dyn ImageGraph>,
+    preprocessing: Preprocessing,
+    output: CString,
+    output_dtype: &'static str,
+    head: Head,
+    /// Length of the graph's own vectors; 0 until the first run has told.
+    width: usize,
+    /// Bytes of a run for each image.
+    image_bytes: u64,
+    info: ModelInfo,
+}
+
+impl VisionModel {
+    /// A model whose graph was compiled. Runs it once, so that a model that cannot work fails here and not later. Its
+    /// identity is still open, see [`VisionModel::identified`].
+    pub fn new(
+        id: &str,
+        spec: &ModelSpec,
+        options: &ModelOptions,
+        graph: Box<dyn ImageGraph>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let bad = |reason: String| Error::model(&spec.onnx, reason);
+        let others: Vec<&str> = graph.inputs().into_iter().filter(|name| *name != PIXELS).collect();
+        if !others.is_empty() {
+            return Err(bad(format!(
+                "it reads images together with {}: pass the path of the part that reads images alone (vision_model.onnx, \
+                 most often)",
+                others.join(", ")
+            )));
+        }
+        let preprocessing = spec.preprocessing.clone().ok_or_else(|| {
+            let missing = spec.root.join(super::directory::PREPROCESSOR);
+            Error::model(missing, "there is no such file, and without it nobody knows how images are prepared")
+        })?;
+        let preferred: Vec<&str> = match options.pooling {
+            Some(_) => vec![PATCH_OUTPUT],
+            None => IMAGE_OUTPUTS.into_iter().chain([PATCH_OUTPUT]).collect(),
+        };
+        let outputs = graph.outputs();
+        let output = preferred.iter().find_map(|name| outputs.iter().find(|(output, _)| output == name));
+        let &(output, dtype) = output.ok_or_else(|| {
+            let found: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
+            bad(format!(
+                "it has no output to read vectors from: it has {}, one of {} is needed",
+                found.join(", "),
+                preferred.join(", ")
+            ))
+        })?;
+        let output_dtype =
+            dtype.ok_or_else(|| bad(format!("its output {output} has no values of float32 or float16")))?;
+        // Of patches, the first one is the class token, which is trained to stand for the whole.
+        let pooling = (output == PATCH_OUTPUT).then_some(options.pooling.or(spec.pooling).unwrap_or(Pooling::Cls));
+        let normalize = spec.normalize.unwrap_or(false);
+        let (runtime, providers, intra_op_threads) = graph.computed_by();
+        let mut model = Self {
+            output: CString::new(output).map_err(|error| bad(error.to_string()))?,
+            output_dtype,
+            head: Head { pooling, dense: spec.dense.clone(), dimensions: options.dimensions, normalize },
+            width: 0,
+            image_bytes: GUESSED_BYTES_A_VALUE * preprocessing.len() as u64,
+            info: ModelInfo {
+                model_id: id.to_owned(),
+                modality: Modality::Image,
+                model_path: spec.onnx.display().to_string(),
+                repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
+                revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
+                dimensions: 0,
+                max_length: None,
+                pooling,
+                normalize,
+                output: Some(output.to_owned()),
+                dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
+                batch_invariant: false,
+                intra_op_threads,
+                runtime,
+                providers,
+                remote: None,
+                fingerprint: Fingerprint::builder().finish(),
+            },
+            preprocessing,
+            graph,
+        };
+        let failed = |reason| cancel.check().err().unwrap_or_else(|| bad(reason));
+        model.try_out(options, cancel).map_err(failed)?;
+        Ok(model)
+    }
+
+    /// The model with what only the hashed weights tell.
+    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
+        let number = |value: usize| (value as u64).to_le_bytes();
+        self.info.batch_invariant = !weights.dynamic_quantization;
+        let info = &self.info;
+        let mut builder = Fingerprint::builder()
+            .field("modality", info.modality.as_str())
+            .field("weights", weights.sha256)
+            .field("preprocessing", self.preprocessing.digest())
+            .field("preprocessing version", images::VERSION.to_le_bytes())
+            .field("output", info.output.as_deref().unwrap_or_default())
+            .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
+            .field("normalize", [u8::from(info.normalize)])
+            .field("dimensions", number(info.dimensions))
+            .field("dtype", self.output_dtype);
+        if let Some((_, commit)) = &spec.origin {
+            builder = builder.field("revision", commit);
+        }
+        for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
+            builder = builder.field("provider", provider.as_str());
+        }
+        for (name, bytes) in &spec.config_files {
+            builder = builder.field(name, bytes);
+        }
+        self.info.fingerprint = builder.finish();
+        self
+    }
+
+    /// Runs a grey image; learns the length of vectors, and what a run takes.
+    fn try_out(&mut self, options: &ModelOptions, cancel: &Cancel) -> Result<(), String> {
+        let before = self.graph.memory();
+        let (width, values) = self
+            .infer(vec![0.0; self.preprocessing.len()], 1, cancel, false)
+            .map_err(|reason| format!("a first run of the model failed: {reason}"))?;
+        let full = self.head.full_width(width)?;
+        if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
+            return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
+        }
+        let vectors = self.vectors(&values, width, 1);
+        if vectors.iter().any(|value| !value.is_finite()) {
+            return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
+        }
+        (self.width, self.info.dimensions) = (width, vectors.len());
+        if let (Some(before), Some(after)) = (before, self.graph.memory()) {
+            let run = (after.peak.saturating_sub(before.now) as f64 * MARGIN) as u64;
+            // Our own copy of the pixels, and the runtime's.
+            self.image_bytes = run + 2 * size_of::<f32>() as u64 * self.preprocessing.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The graph's output for pixels of so many images, and the length of each of its vectors.
+    fn infer(&self, pixels: Vec<f32>, rows: usize, cancel: &Cancel, shrink: bool) -> Result<(usize, Vec<f32>), String> {
+        let (width, height) = self.preprocessing.size();
+        let (dims, values) = self.graph.run(pixels, [rows, CHANNELS, height, width], &self.output, cancel, shrink)?;
+        let output = || self.output.to_string_lossy();
+        let expected = if self.head.pooling.is_some() { 3 } else { 2 };
+        let width = match (dims.first(), dims.last()) {
+            (Some(&first), Some(&width)) if dims.len() == expected && first == rows as i64 && width > 0 => {
+                width as usize
+            }
+            _ => return Err(format!("its output {} has the shape {dims:?} for {rows} images", output())),
+        };
+        if self.width != 0 && width != self.width {
+            return Err(format!("its output {} was {} wide at first and is {width} now", output(), self.width));
+        }
+        Ok((width, values))
+    }
+
+    fn vectors(&self, values: &[f32], width: usize, rows: usize) -> Vec<f32> {
+        let patches = values.len() / (width * rows).max(1);
+        let mut vectors = Vec::with_capacity(rows * self.info.dimensions);
+        self.head.apply(values, width, std::iter::repeat_n(patches, rows), &mut vectors);
+        vectors
+    }
+}
+
+impl Model for VisionModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+        let length = self.preprocessing.len();
+        let mut pixels = vec![0.0; batch.len() * length];
+        let mut faulty = Vec::new();
+        for (at, (tokens, out)) in batch.iter().zip(pixels.chunks_exact_mut(length)).enumerate() {
+            cancel.check().map_err(|error| RunError { error, then: Then::Nothing })?;
+            let read = match &tokens.image {
+                Some(image) => image.read(&self.preprocessing, out),
+                None => Err(Error::Internal("a text came to a model that reads images".to_owned())),
+            };
+            if let Err(error) = read {
+                faulty.push((at, error));
+            }
+        }
+        if let Some((_, first)) = faulty.first() {
+            return Err(RunError { error: first.clone(), then: Then::Without(faulty) });
+        }
+        let vectors = self.infer(pixels, batch.len(), cancel, false);
+        let vectors = vectors.map(|(width, values)| self.vectors(&values, width, batch.len()));
+        // One unusable image must not take its neighbours with it.
+        vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
+    }
+
+    fn bytes(&self, rows: usize, _: usize) -> u64 {
+        self.image_bytes.saturating_mul(rows as u64)
+    }
+
+    fn parallel(&self, cores: usize) -> usize {
+        (cores / self.info.intra_op_threads.max(1)).max(1)
+    }
+
+    fn most_rows(&self) -> usize {
+        if self.info.batch_invariant { usize::MAX } else { 1 }
+    }
+
+    fn most_weight(&self) -> Option<usize> {
+        None
+    }
+
+    fn shrink(&self) {
+        // There is nobody to tell of a failure, and nothing to do about it.
+        drop(self.infer(vec![0.0; self.preprocessing.len()], 1, &Cancel::default(), true));
+    }
+}
