@@ -8,8 +8,8 @@ use std::panic::catch_unwind;
 use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageError, ImageReader, Limits};
 
+use super::refusal::{check_size, unreadable};
 use super::resample::{CHANNELS, Rgb};
-use super::{check_size, unreadable};
 use crate::error::{Error, Result};
 
 /// Most bytes that a decoder takes for itself: those of the largest image that any call may allow, and some more.
@@ -127,11 +127,13 @@ fn to_rgb(data: Vec<u8>, color: ColorType) -> Result<Vec<u8>> {
     })
 }
 
+/// Which pixel of an image comes to (x, y), given its width and height.
+type From = fn(usize, usize, usize, usize) -> (usize, usize);
+
 /// Turns an image the way up that its camera was held.
 fn upright(image: Rgb, orientation: Orientation) -> Rgb {
     let (across, down) = (image.width, image.height);
-    // Which pixel comes to (x, y).
-    let (turned, from): (bool, fn(usize, usize, usize, usize) -> (usize, usize)) = match orientation {
+    let (turned, from): (bool, From) = match orientation {
         Orientation::NoTransforms => return image,
         Orientation::FlipHorizontal => (false, |x, y, w, _| (w - 1 - x, y)),
         Orientation::Rotate180 => (false, |x, y, w, h| (w - 1 - x, h - 1 - y)),

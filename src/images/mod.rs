@@ -2,6 +2,7 @@
 
 mod decode;
 mod preprocess;
+mod refusal;
 mod resample;
 
 use std::borrow::Cow;
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, ImageFault, Result};
+use crate::error::Result;
+use refusal::{check_size, unreadable};
 
 pub use preprocess::{Preprocessing, VERSION};
 pub use resample::CHANNELS;
@@ -30,22 +32,6 @@ pub enum ImageSource {
     Bytes(Arc<[u8]>),
     /// An absolute path.
     File(PathBuf),
-}
-
-/// The error about an image, the first one of a call, that is no image, or a damaged one.
-fn unreadable(reason: impl Into<String>) -> Error {
-    Error::Image { index: 0, path: None, fault: ImageFault::Unreadable, reason: reason.into() }
-}
-
-/// Refuses an image that has more pixels than it may.
-fn check_size(width: u32, height: u32, limit: u64) -> Result<()> {
-    if u64::from(width) * u64::from(height) <= limit {
-        return Ok(());
-    }
-    let reason = format!(
-        "it has {width} × {height} pixels, more than the limit of {limit}: make it smaller, or raise maxPixels"
-    );
-    Err(Error::Image { index: 0, path: None, fault: ImageFault::TooLarge { width, height, limit }, reason })
 }
 
 /// An image that was looked at: its content, and what its header says.

@@ -196,12 +196,12 @@ impl Preprocessing {
     }
 
     /// How many values an image becomes.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let (width, height) = self.size();
         width * height * CHANNELS
     }
 
-    /// Writes what the model reads of an image to `out`, which has [`Preprocessing::len`] values: one channel after the other.
+    /// Writes what the model reads of an image to `out`, which has [`Preprocessing::count`] values: one channel after the other.
     pub fn apply(&self, image: &Rgb, out: &mut [f32]) {
         let seen = self.see(image);
         let (width, height) = self.size();

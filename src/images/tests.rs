@@ -20,14 +20,14 @@ fn file(name: &str) -> ImageSource {
 }
 
 fn pixels(source: ImageSource, preprocessing: &Preprocessing) -> Vec<f32> {
-    let mut out = vec![0.0; preprocessing.len()];
+    let mut out = vec![0.0; preprocessing.count()];
     source.examine(MOST_PIXELS).unwrap().read(preprocessing, &mut out).unwrap();
     out
 }
 
 fn reason(source: ImageSource) -> String {
     let preprocessing = Preprocessing::parse(&json!({ "do_resize": true })).unwrap().unwrap();
-    let read = |image: Image| image.read(&preprocessing, &mut vec![0.0; preprocessing.len()]);
+    let read = |image: Image| image.read(&preprocessing, &mut vec![0.0; preprocessing.count()]);
     source.examine(1000).and_then(read).unwrap_err().to_string()
 }
 
@@ -86,7 +86,7 @@ fn what_cannot_be_read_says_why() {
 #[test]
 fn a_file_that_is_cut_off_anywhere_is_refused() {
     let preprocessing = Preprocessing::parse(&json!({ "do_resize": true })).unwrap().unwrap();
-    let mut out = vec![0.0; preprocessing.len()];
+    let mut out = vec![0.0; preprocessing.count()];
     for name in ["rgb.png", "rgb.jpg", "subsampled.jpg", "rgb.bmp", "rgb.webp", "animated.gif", "palette.png"] {
         let bytes = fs::read(fixtures().join("images").join(name)).unwrap();
         // Of a GIF and a WebP with frames, the first one counts.
@@ -102,7 +102,7 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
 #[test]
 fn damaged_bytes_never_panic() {
     let preprocessing = Preprocessing::parse(&json!({ "do_resize": true })).unwrap().unwrap();
-    let mut out = vec![0.0; preprocessing.len()];
+    let mut out = vec![0.0; preprocessing.count()];
     for name in ["rgb.png", "turned.jpg", "rgb.bmp", "rgb.webp", "animated.webp", "animated.gif"] {
         let bytes = fs::read(fixtures().join("images").join(name)).unwrap();
         for at in (0..bytes.len()).step_by(bytes.len() / 60 + 1) {
@@ -125,7 +125,7 @@ fn a_file_that_changes_during_a_call_is_noticed() {
     let image = ImageSource::File(path.clone()).examine(MOST_PIXELS).unwrap();
     fs::copy(fixtures().join("images/grey.png"), &path).unwrap();
     let preprocessing = Preprocessing::parse(&json!({ "do_resize": true })).unwrap().unwrap();
-    let read = image.read(&preprocessing, &mut vec![0.0; preprocessing.len()]);
+    let read = image.read(&preprocessing, &mut vec![0.0; preprocessing.count()]);
     assert!(read.unwrap_err().to_string().contains("changed"));
 }
 

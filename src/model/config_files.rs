@@ -8,6 +8,9 @@ use serde::de::DeserializeOwned;
 use super::content;
 use crate::error::{Error, Result};
 
+/// How images are prepared.
+pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
+
 /// Files above this size are not configuration. The largest tokenizers known have about 35 MB.
 pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
 

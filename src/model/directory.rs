@@ -9,16 +9,13 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::config_files::{ConfigFiles, read_file};
+use super::config_files::{ConfigFiles, PREPROCESSOR, read_file};
 use super::content;
 use super::pooling::{Activation, Dense};
 use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::images::Preprocessing;
-
-/// How images are prepared.
-pub(super) const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// The most tokens that any model is believed to read, as many as a text has at most.
 const MOST_TOKENS: usize = 1 << 20;

@@ -68,7 +68,7 @@ impl Dtype {
 }
 
 /// Files of which a model has one at least, beside its graph or above.
-const SAYS_WHAT_IT_READS: [&str; 2] = ["tokenizer.json", super::directory::PREPROCESSOR];
+const SAYS_WHAT_IT_READS: [&str; 2] = ["tokenizer.json", super::config_files::PREPROCESSOR];
 
 /// Where a graph is looked for, best first.
 pub(super) fn places(dtype: Option<Dtype>) -> [String; 2] {

@@ -433,9 +433,9 @@ impl ModelFiles {
         let (id, spec) = (&self.id, &self.spec);
         let graph = Graph::compile(spec, options, cancel)?;
         Ok(if graph.reads_images() {
-            Compiled::Images(VisionModel::new(id, spec, options, Box::new(graph), cancel)?)
+            Compiled::Images(Box::new(VisionModel::new(id, spec, options, Box::new(graph), cancel)?))
         } else {
-            Compiled::Texts(OnnxModel::new(id, spec, options, graph, cancel)?)
+            Compiled::Texts(Box::new(OnnxModel::new(id, spec, options, graph, cancel)?))
         })
     }
 
@@ -453,6 +453,6 @@ impl ModelFiles {
 
 /// A model by what it reads.
 enum Compiled {
-    Texts(OnnxModel),
-    Images(VisionModel),
+    Texts(Box<OnnxModel>),
+    Images(Box<VisionModel>),
 }

@@ -92,7 +92,7 @@ impl VisionModel {
             )));
         }
         let preprocessing = spec.preprocessing.clone().ok_or_else(|| {
-            let missing = spec.root.join(super::directory::PREPROCESSOR);
+            let missing = spec.root.join(super::config_files::PREPROCESSOR);
             Error::model(missing, "there is no such file, and without it nobody knows how images are prepared")
         })?;
         let preferred: Vec<&str> = match options.pooling {
@@ -120,7 +120,7 @@ impl VisionModel {
             output_dtype,
             head: Head { pooling, dense: spec.dense.clone(), dimensions: options.dimensions, normalize },
             width: 0,
-            image_bytes: GUESSED_BYTES_A_VALUE * preprocessing.len() as u64,
+            image_bytes: GUESSED_BYTES_A_VALUE * preprocessing.count() as u64,
             info: ModelInfo {
                 model_id: id.to_owned(),
                 modality: Modality::Image,
@@ -180,7 +180,7 @@ impl VisionModel {
     fn try_out(&mut self, options: &ModelOptions, cancel: &Cancel) -> Result<(), String> {
         let before = self.graph.memory();
         let (width, values) = self
-            .infer(vec![0.0; self.preprocessing.len()], 1, cancel, false)
+            .infer(vec![0.0; self.preprocessing.count()], 1, cancel, false)
             .map_err(|reason| format!("a first run of the model failed: {reason}"))?;
         let full = self.head.full_width(width)?;
         if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
@@ -194,7 +194,7 @@ impl VisionModel {
         if let (Some(before), Some(after)) = (before, self.graph.memory()) {
             let run = (after.peak.saturating_sub(before.now) as f64 * MARGIN) as u64;
             // Our own copy of the pixels, and the runtime's.
-            self.image_bytes = run + 2 * size_of::<f32>() as u64 * self.preprocessing.len() as u64;
+            self.image_bytes = run + 2 * size_of::<f32>() as u64 * self.preprocessing.count() as u64;
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Model for VisionModel {
     }
 
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
-        let length = self.preprocessing.len();
+        let length = self.preprocessing.count();
         let mut pixels = vec![0.0; batch.len() * length];
         let mut faulty = Vec::new();
         for (at, (tokens, out)) in batch.iter().zip(pixels.chunks_exact_mut(length)).enumerate() {
@@ -271,6 +271,6 @@ impl Model for VisionModel {
 
     fn shrink(&self) {
         // There is nobody to tell of a failure, and nothing to do about it.
-        drop(self.infer(vec![0.0; self.preprocessing.len()], 1, &Cancel::default(), true));
+        drop(self.infer(vec![0.0; self.preprocessing.count()], 1, &Cancel::default(), true));
     }
 }

@@ -90,7 +90,7 @@ const CONFIG: [&str; 6] = [
 ];
 
 const TOKENIZER: &str = "tokenizer.json";
-const PREPROCESSOR: &str = super::directory::PREPROCESSOR;
+const PREPROCESSOR: &str = super::config_files::PREPROCESSOR;
 
 /// The most modules that a model is believed to have. The largest known have four.
 const MAX_MODULES: usize = 32;
