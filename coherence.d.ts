@@ -2,6 +2,62 @@
 
 import { EmbeddingError, EmbeddingErrorCode, InferenceCache, InferenceCacheOptions, PerformanceMonitor, SemanticEmbedder } from './index.js';
 
+/** A kind of content that a prompt can ask for. */
+export interface ModalityDefinition {
+	name: string;
+	/** Words, or several words in a row, that speak for it. */
+	keywords: readonly string[];
+	/** Prompts that ask for it, for `analyzer: 'embeddings'`. Default: the keywords. */
+	examples?: readonly string[] | undefined;
+}
+/** Options of {@link PromptAnalyzer}. */
+export interface PromptAnalyzerOptions<Analyzer extends "keywords" | "embeddings" = "keywords" | "embeddings"> {
+	/** What there is. Default: `text`, `image` and `audio`. Of two that are equal, the one before counts more. */
+	modalities?: readonly ModalityDefinition[] | undefined;
+	/** `'keywords'` (default) counts words. `'embeddings'` compares meanings with those of examples, and answers later. */
+	analyzer?: Analyzer | undefined;
+	/** Makes vectors, for `'embeddings'`. Default: a generator with the built-in model. */
+	generator?: SemanticEmbedder | undefined;
+}
+/** Options of {@link PromptAnalyzer.analyze}. */
+export interface AnalyzeOptions {
+	/** Ends the call, with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Longest time, in milliseconds. Default: no limit. */
+	timeoutMs?: number | undefined;
+}
+/** What a prompt asks for. */
+export interface PromptAnalysis {
+	/** How much each modality counts, by its name: above 0, and as many in all as there are modalities. */
+	weights: Record<string, number>;
+	/** Names of the modalities, the most important one first. */
+	order: string[];
+	/** What that was decided by: words that speak for it or, by embeddings, the similarity to its examples, -1–1. */
+	scores: Record<string, number>;
+}
+/**
+ * Says how much of each modality a prompt asks for: by words that speak for it, or by its meaning.
+ *
+ * By words, a modality weighs 1 + 0.5 for each of its keywords in the prompt (`text` has one more past 15 distinct words, and
+ * another past 25); by meaning, `exp(10 s)` of the cosine `s` of the prompt and the modality's examples. Either way weights are
+ * scaled so that their sum is the number of modalities.
+ */
+export declare class PromptAnalyzer<Analyzer extends "keywords" | "embeddings" = "keywords"> implements AsyncDisposable {
+	#private;
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+	constructor(options?: PromptAnalyzerOptions<Analyzer>);
+	/** Names of the modalities, as they were declared. */
+	get modalities(): string[];
+	/**
+	 * What a prompt asks for: at once by keywords, later by embeddings. An empty prompt asks for all alike.
+	 * @throws `EmbeddingError` `INVALID_ARGUMENT`; by embeddings, `ABORTED`, `TIMED_OUT` and what the generator rejects with.
+	 */
+	analyze(prompt: string, options?: AnalyzeOptions): Analyzer extends "embeddings" ? Promise<PromptAnalysis> : PromptAnalysis;
+	/** Frees a generator of its own. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
 /** What a provider answers: a text, or an object of JSON that has it as `response` or `text`. */
 export type LlmAnswer = string | object;
 /** What a model is told beside the prompt. */
@@ -34,6 +90,146 @@ export interface CandidateProvider {
 		batch?: boolean | undefined;
 		maxBatch?: number | undefined;
 	}>;
+}
+/** Anything that JSON can hold. */
+export type Json = string | number | boolean | null | Json[] | {
+	[name: string]: Json;
+};
+/** What a planner answers: an object of sections, of any shape. */
+export type Plan = {
+	readonly [section: string]: unknown;
+};
+/**
+ * How much planners count: a number for each; for each, a number by modality; or numbers by modality, the same for all, as
+ * `PromptAnalyzer` gives them.
+ */
+export type PlannerWeights = readonly (number | Readonly<Record<string, number>>)[] | Readonly<Record<string, number>>;
+/** Options of {@link ContentFusionAgent}, and of its calls. */
+export interface FusionOptions {
+	/**
+	 * The modality of each section, by its name or path (`'scene'`, `'scene.mood'`): what lies below a section belongs to it, too.
+	 * A section that is not named belongs to the modality that is the most important one. Default: that of plans with `scene`,
+	 * `semantics`, `style`, `image`, `audio` and `text`.
+	 */
+	schema?: Readonly<Record<string, string>> | undefined;
+	/** The weight from which an entry of a list is kept: that of all planners that name it. Default: half of the weight of all. */
+	keepThreshold?: number | undefined;
+}
+/** Where plans agree, and where they do not. */
+export interface FusionReport {
+	/** How much the planners agree, 0–1: the mean over all lists and texts, each by the weight of its modality. */
+	agreementScore: number;
+	/** The same by section, each by its path; of a section that holds others, their mean. */
+	perSectionAgreement: Record<string, number>;
+	/** What each planner says, in their order, where they disagree: below 0.5 for lists and other values, 0.55 for texts. `null`: nothing. */
+	conflicts: Record<string, (Json | null)[]>;
+	/** The same in words. */
+	notes: string;
+	/** How much the merged plan is to be relied on, 0–1: the agreement, and 1 for a single plan. */
+	confidence: number;
+}
+/** Plans, merged. */
+export interface Fusion<P = {
+	[section: string]: Json;
+}> {
+	merged: P;
+	report: FusionReport;
+}
+/** Merges any number of JSON plans, and says where they disagree. */
+export declare class ContentFusionAgent {
+	#private;
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+	constructor(options?: FusionOptions);
+	/**
+	 * Merges plans. Of lists, entries are kept that planners of enough weight name, in the order in which they are named first;
+	 * texts that differ in case or in space around them are one entry. Texts and other values are those of the planner with the
+	 * highest weight for the section's modality, of equal ones the first. Objects are merged section by section.
+	 *
+	 * @param weights Default: 1 for each.
+	 * @param priority Modalities, the most important one first, or what has them as `order`.
+	 * @throws `EmbeddingError` `INVALID_ARGUMENT` for no plans, and for what is none; `INVALID_CONFIG` naming the option.
+	 */
+	fuse<P extends Plan = {
+		[section: string]: Json;
+	}>(plans: readonly P[], weights?: PlannerWeights, priority?: readonly string[] | {
+		readonly order: readonly string[];
+	}, options?: FusionOptions): Fusion<P>;
+}
+/** What a planner is told beside the prompt. */
+export interface PlanningContext {
+	/** Aborted when its answer no longer counts. */
+	signal: AbortSignal;
+	/** What the prompt asks for. */
+	analysis: PromptAnalysis;
+}
+/** Answers a plan: an object, or its JSON as a text, also in a fenced block of Markdown. */
+export type PlanFunction = (prompt: string, context: PlanningContext) => Plan | string | PromiseLike<Plan | string>;
+/** Somebody who plans. */
+export interface Planner {
+	/** Default: the name of its function, else `planner 0` and so on. */
+	name?: string | undefined;
+	plan: PlanFunction;
+	/** How much it counts, in all or by modality; a modality that is not named is 1. Default 1. */
+	weights?: number | Readonly<Record<string, number>> | undefined;
+	/** Longest time for it, in milliseconds. Default: the council's. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link DynamicSemanticCouncil}. */
+export interface CouncilOptions extends FusionOptions {
+	/** At least one, any number: planners, or their functions alone. */
+	planners: readonly (Planner | PlanFunction)[];
+	/** Says what a prompt asks for. Default: one by keywords, with text, image and audio. */
+	analyzer?: PromptAnalyzer<"keywords" | "embeddings"> | PromptAnalyzer<"keywords"> | PromptAnalyzer<"embeddings"> | undefined;
+	/** Whether modalities count as much as the prompt asks for them; `false`: all alike. Default `true`. */
+	dynamicWeighting?: boolean | undefined;
+	/** Longest time for each planner, in milliseconds. Default 30000. */
+	timeoutMs?: number | undefined;
+	/** Who is told of each run, as the operation `coherence.council`. Default: the global monitor. `false`: nobody. */
+	monitor?: PerformanceMonitor | false | undefined;
+}
+/** Options of {@link DynamicSemanticCouncil.run}. */
+export interface CouncilRunOptions {
+	/** Ends the call at once, with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Longest time for all of it, in milliseconds. Default: no limit but the planners'. */
+	timeoutMs?: number | undefined;
+}
+/** What came of a planner. */
+export interface PlannerResult {
+	name: string;
+	success: boolean;
+	plan?: {
+		[section: string]: Json;
+	};
+	error?: EmbeddingError;
+	timedOut: boolean;
+	durationMs: number;
+}
+/** What came of a council. */
+export interface CouncilResult {
+	merged: {
+		[section: string]: Json;
+	};
+	/** Where those that answered disagree: its `conflicts` are in the order of the planners that did. */
+	report: FusionReport;
+	analysis: PromptAnalysis;
+	/** Each planner, in their order. */
+	plans: PlannerResult[];
+}
+/**
+ * Has several planners plan at the same time, and merges what they answer: with weights by what the prompt asks for, and with
+ * a report of where they disagree. Those that fail or take too long are left out.
+ */
+export declare class DynamicSemanticCouncil {
+	#private;
+	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
+	constructor(options: CouncilOptions);
+	/**
+	 * Has all planners plan, and merges the plans of those that answered.
+	 * @throws `EmbeddingError` `BACKEND_UNAVAILABLE` where none has: why is in `details.planners`. `ABORTED`, `TIMED_OUT`,
+	 * `INVALID_ARGUMENT`, `INVALID_CONFIG`.
+	 */
+	run(prompt: string, options?: CouncilRunOptions): Promise<CouncilResult>;
 }
 /** How a step of an answer is judged: five scores from 0 to 1. */
 export interface EvaluativeVector {
@@ -310,6 +506,11 @@ export declare class CoherenceEngine implements AsyncDisposable {
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
+/**
+ * How alike two texts are, 0–1: 1 for equal ones, also for two that are empty. Exact by characters up to 500 of them; longer
+ * texts are compared by words, up to 1000, and beyond that by which words they have, whatever their order.
+ */
+export declare function gestaltRatio(a: string, b: string): number;
 
 export {
 	CoherenceEngine as ECREngine,

@@ -23,7 +23,7 @@ import {
   type GeneratorOptions,
 } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
-import { CoherenceEngine, coherenceMetrics } from 'embedcore/coherence';
+import { CoherenceEngine, coherenceMetrics, ContentFusionAgent, DynamicSemanticCouncil, PromptAnalyzer } from 'embedcore/coherence';
 import { BatchFileProcessor, batchProcess, parallelMap, ParallelProcessor, ParallelValidator, RealtimeEvaluator } from 'embedcore/parallel';
 import { EmbeddingServer, serve } from 'embedcore/server';
 import ts from 'typescript';
@@ -203,6 +203,13 @@ const PLACES: Record<string, Place> = {
   'new CoherenceEngine()': { type: 'CoherenceEngineOptions', give: (options) => new CoherenceEngine(options).close() },
   'thresholds of an engine': { type: 'RiskThresholds', give: (thresholds) => new CoherenceEngine({ thresholds }).close(), within: 'thresholds' },
   'generateCandidates()': { type: 'GenerateOptions', give: (options) => coherence.generateCandidates('x', () => 'y', options) },
+  'new PromptAnalyzer()': { type: 'PromptAnalyzerOptions', give: (options) => new PromptAnalyzer(options) },
+  'modalities of an analyzer': { type: 'ModalityDefinition', give: (modality) => new PromptAnalyzer({ modalities: [modality] }), also: { name: 'a', keywords: ['b'] }, within: 'modalities[0]' },
+  'analyze()': { type: 'AnalyzeOptions', give: (options) => new PromptAnalyzer().analyze('x', options) },
+  'new ContentFusionAgent()': { type: 'FusionOptions', give: (options) => new ContentFusionAgent(options) },
+  'fuse()': { type: 'FusionOptions', give: (options) => new ContentFusionAgent().fuse([{}], {}, [], options) },
+  'new DynamicSemanticCouncil()': { type: 'CouncilOptions', give: (options) => new DynamicSemanticCouncil(options), also: { planners: [() => ({})] } },
+  'run() of a council': { type: 'CouncilRunOptions', give: (options) => new DynamicSemanticCouncil({ planners: [() => ({})], monitor: false }).run('x', options) },
   'unrollTrajectories()': { type: 'CoherenceCallOptions', give: (options) => coherence.unrollTrajectories(['x'], 'x', () => 'y', options) },
   'selectBestCandidate()': { type: 'CoherenceCallOptions', give: (options) => coherence.selectBestCandidate(['x'], 'x', () => 'y', options) },
 

@@ -11,6 +11,7 @@ import { rowOf, TextEvaluation } from './evaluation';
 import { candidatesFor, estimateRisk, riskWith } from './risk';
 import { Runs } from './runs';
 import { candidatesOf, failureOf, requireOne, select, trajectoriesOf, type Candidate, type CandidateInput, type Selection, type Trajectory } from './selection';
+import { Texts } from './texts';
 
 /** What an engine has saved so far. Every number is measured. */
 export interface OptimizationMetrics {
@@ -41,7 +42,8 @@ export class CoherenceEngine implements AsyncDisposable {
   readonly #calls: ModelCalls;
   readonly #cache: InferenceCache | undefined;
   readonly #ownCache: boolean;
-  readonly #texts: TextEvaluation;
+  readonly #texts: Texts;
+  readonly #judge: TextEvaluation;
   readonly #monitor: PerformanceMonitor | undefined;
   readonly #runs: Runs;
   readonly #hidePanel: (() => void) | undefined;
@@ -54,7 +56,8 @@ export class CoherenceEngine implements AsyncDisposable {
     const { cache, monitor, generator, model, maxParallel, callTimeoutMs } = settings;
     this.#settings = settings;
     this.#monitor = monitor;
-    this.#texts = new TextEvaluation(generator);
+    this.#texts = new Texts(generator);
+    this.#judge = new TextEvaluation(this.#texts);
     this.#ownCache = cache !== undefined && !(cache instanceof InferenceCache);
     this.#cache = cache === undefined || cache instanceof InferenceCache ? cache : naming((option) => `cache.${option}`, () => new InferenceCache(cache));
     this.#calls = new ModelCalls({ cache: this.#cache, model, maxParallel, callTimeoutMs, monitor });
@@ -196,7 +199,7 @@ export class CoherenceEngine implements AsyncDisposable {
     let candidates = await this.#ask(prompt, target, asked, 0, count, signal);
     const answers = candidates.filter(({ failed }) => !failed);
     if (estimates && answers.length > 1 && (!this.#settings.evaluate || this.#settings.generator !== undefined)) {
-      risk = riskWith(await this.#texts.spread(answers.map(({ response }) => response)), risk!);
+      risk = riskWith(await this.#judge.spread(answers.map(({ response }) => response)), risk!);
       const more = candidatesFor(risk, thresholds);
       if (more > count) candidates = [...candidates, ...(await this.#ask(prompt, target, asked, count, more, signal))];
     }
@@ -274,7 +277,7 @@ export class CoherenceEngine implements AsyncDisposable {
     const { evaluate, callTimeoutMs } = this.#settings;
     return limited({ signal, timeoutMs: callTimeoutMs }, async () => {
       try {
-        return rowOf(await (evaluate ? evaluate(response, prompt, previous) : this.#texts.evaluate(response, prompt, previous)));
+        return rowOf(await (evaluate ? evaluate(response, prompt, previous) : this.#judge.evaluate(response, prompt, previous)));
       } catch (error) {
         throw failureOf(error);
       }

@@ -1,9 +1,7 @@
-import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, show } from '../call/input';
 import { optionReader } from '../call/options';
-import { OptimizedEmbeddingGenerator, type SemanticEmbedder } from '../index';
-import { PromptVectors } from '../results/prompt-vectors';
 import { contradiction, textStatistics } from './statistics';
+import { cosine, type Texts } from './texts';
 
 /** How a step of an answer is judged: five scores from 0 to 1. */
 export interface EvaluativeVector {
@@ -35,9 +33,6 @@ const readVector = optionReader<EvaluativeVector>({ confidence: true, retrieval:
 /** The least of a default score: near 0, a divergence is large for no reason. */
 const LEAST = 0.05;
 
-/** Characters of a text that are embedded: more than the built-in model sees. */
-const LONGEST = 20_000;
-
 /** What an `evaluate` has answered, as a row; a copy. @throws `INVALID_ARGUMENT` for what is none. */
 export function rowOf(answer: unknown): number[] {
   if (typeof answer !== 'object' || answer === null) throw invalid(`evaluate answered ${show(answer)}, not { ${COLUMNS.join(', ')} }, nor an array of scores`);
@@ -67,69 +62,38 @@ export function levelOf(rows: readonly ArrayLike<number>[]): number {
   return sum / count;
 }
 
-/** Judges steps by a generator's embeddings and by what the texts say about themselves. */
+/** Judges steps by embeddings and by what the texts say about themselves. */
 export class TextEvaluation {
-  readonly #given: SemanticEmbedder | undefined;
-  #own: OptimizedEmbeddingGenerator | undefined;
-  #vectors: PromptVectors | undefined;
+  readonly #texts: Texts;
 
-  /** `embedder`: default one with the built-in model, made when it is needed. */
-  constructor(embedder: SemanticEmbedder | undefined) {
-    this.#given = embedder;
-    if (embedder !== undefined) this.#vectors = new PromptVectors({ embed: embedder }, 'generator');
+  constructor(texts: Texts) {
+    this.#texts = texts;
   }
 
-  /** Scores of a step, by name as {@link Evaluate} has them. */
-  async evaluate(response: string, context: string, previous: string | undefined): Promise<EvaluativeVector> {
-    const before = previous ?? context;
-    const [own, asked, last] = await Promise.all([this.vector(response), this.vector(context), this.vector(before)]);
+  /** Scores of a step. The step before the first one is the prompt. */
+  async evaluate(response: string, context: string, previous: string = context): Promise<EvaluativeVector> {
+    const [own, asked, last] = await Promise.all([response, context, previous].map((text) => this.#texts.vector(text)));
     const { hedging, completeness, repetition, contradiction: within, safety } = textStatistics(response);
-    const denied = contradiction(response, before);
     return {
       confidence: atLeast(completeness * (1 - repetition) * (1 - within)),
       retrieval: atLeast(cosine(own, asked)),
       uncertainty: atLeast(hedging),
       safety: atLeast(safety),
-      consistency: atLeast(cosine(own, last) * (1 - denied)),
+      consistency: atLeast(cosine(own, last) * (1 - contradiction(response, previous))),
     };
-  }
-
-  /** The vector of a text; `undefined` where it has none. */
-  async vector(text: string): Promise<Float32Array | undefined> {
-    const seen = text.trim().slice(0, LONGEST);
-    if (seen === '') return undefined;
-    this.#vectors ??= new PromptVectors({ embed: (this.#own = new OptimizedEmbeddingGenerator()) }, 'generator');
-    return (await this.#vectors.of(seen)).vector;
   }
 
   /** How different texts are from each other on the average, 0–1: 1 less the mean cosine of their vectors. */
   async spread(texts: readonly string[]): Promise<number> {
-    const vectors = await Promise.all(texts.map((text) => this.vector(text)));
-    let sum = 0;
-    let pairs = 0;
+    const vectors = await Promise.all(texts.map((text) => this.#texts.vector(text)));
+    let [sum, pairs] = [0, 0];
     for (let a = 0; a < vectors.length; a++) {
       for (let b = a + 1; b < vectors.length; b++, pairs++) sum += Math.max(0, cosine(vectors[a], vectors[b]));
     }
     return pairs === 0 ? 0 : 1 - sum / pairs;
   }
-
-  async close(): Promise<void> {
-    await this.#own?.cleanup();
-  }
 }
 
 function atLeast(score: number): number {
   return Math.min(1, Math.max(LEAST, score));
-}
-
-function cosine(a: Float32Array | undefined, b: Float32Array | undefined): number {
-  if (!a || !b) return 0;
-  if (a.length !== b.length) throw new EmbeddingError('EMBEDDING_GENERATION_FAILED', `generator made vectors of ${a.length} and of ${b.length} values: they cannot be compared`);
-  let [dot, ofA, ofB] = [0, 0, 0];
-  for (let i = 0; i < a.length; i++) {
-    dot += a[i]! * b[i]!;
-    ofA += a[i]! ** 2;
-    ofB += b[i]! ** 2;
-  }
-  return dot / Math.sqrt(ofA * ofB);
 }

@@ -1,7 +1,7 @@
 //! `coherenceMetrics`: many trajectories in one crossing.
 
 use napi::Result;
-use napi::bindgen_prelude::{Float64Array, Uint32Array};
+use napi::bindgen_prelude::Float64Array;
 use napi_derive::napi;
 use serde_json::{Map, Value};
 
