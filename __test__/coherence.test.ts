@@ -330,6 +330,16 @@ describe('unrollTrajectories and selectBestCandidate', () => {
   });
 });
 
+test('of an answer and three that are worse in known ways, the good one wins nine times of ten', async () => {
+  const { quality } = (await import('../benchmark/coherence-answers.mjs' as string)) as { quality: (made: CoherenceEngine, model: string, half: string) => Promise<{ all: number; of: number }> };
+  const made = engine({ h: 2 });
+  for (const half of ['development', 'held out']) {
+    const { all, of } = await quality(made, 'informed', half);
+    expect(of).toBe(25);
+    expect(all / of, half).toBeGreaterThanOrEqual(0.9);
+  }
+});
+
 describe('limits of a call', () => {
   test('a model that hangs fails its candidate after callTimeoutMs; its place is free again', async () => {
     const made = engine({ k: 3, maxParallel: 1, callTimeoutMs: 50, h: 0, evaluate: () => [1] });

@@ -1,6 +1,6 @@
 import { invalid, isArray, show } from '../call/input';
 import { optionReader } from '../call/options';
-import { contradiction, textStatistics } from './statistics';
+import { contradiction, textStatistics, wordsIn } from './statistics';
 import { cosine, type Texts } from './texts';
 
 /** How a step of an answer is judged: five scores from 0 to 1. */
@@ -62,6 +62,12 @@ export function levelOf(rows: readonly ArrayLike<number>[]): number {
   return sum / count;
 }
 
+/**
+ * From which cosine on two texts are about the same for the built-in model, which was made for code: unrelated ones have some
+ * 0.1. Found on one half of the answers of `benchmark/coherence.mjs`; more than that tells nothing about an answer.
+ */
+const RELATED = 0.3;
+
 /** Judges steps by embeddings and by what the texts say about themselves. */
 export class TextEvaluation {
   readonly #texts: Texts;
@@ -74,12 +80,16 @@ export class TextEvaluation {
   async evaluate(response: string, context: string, previous: string = context): Promise<EvaluativeVector> {
     const [own, asked, last] = await Promise.all([response, context, previous].map((text) => this.#texts.vector(text)));
     const { hedging, completeness, repetition, contradiction: within, safety } = textStatistics(response);
+    const alike = (vector: Float32Array | undefined, text: string) => {
+      const alone = cosine(own, vector);
+      return this.#texts.builtin ? Math.max(alone, wordsIn(response, text)) / RELATED : alone;
+    };
     return {
       confidence: atLeast(completeness * (1 - repetition) * (1 - within)),
-      retrieval: atLeast(cosine(own, asked)),
+      retrieval: atLeast(alike(asked, context)),
       uncertainty: atLeast(hedging),
       safety: atLeast(safety),
-      consistency: atLeast(cosine(own, last) * (1 - contradiction(response, previous))),
+      consistency: atLeast(Math.min(1, alike(last, previous)) * (1 - contradiction(response, previous))),
     };
   }
 

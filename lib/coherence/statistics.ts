@@ -20,7 +20,7 @@ const NEGATIONS = new Set([
 /** Words that say little about what a sentence is about. */
 const FUNCTION_WORDS = new Set(
   ('a an the this that these those it its he she they we you i is are was were be been being am do does did done have has had will would can could may might must shall should ' +
-    'of in on at by to from for with as and or but if then than so too very also there here case true is it').split(' '),
+    'of in on at by to from for with as and or but if then than so too very also there here case true what how why who when which my our your their his her me us them').split(' '),
 );
 
 /** What nobody should be told, or should have told: instructions to harm, secrets, and attempts to take a reader over. */
@@ -75,6 +75,14 @@ export function textStatistics(text: string): TextStatistics {
 export function contradiction(text: string, other: string): number {
   const [own, others] = [text, other].map((one) => sentencesOf(one.slice(0, LONGEST)).slice(0, MOST_COMPARED).map(claimOf)) as [Claim[], Claim[]];
   return share(own.filter((claim) => others.some((one) => contradicts(claim, one))).length, own.length);
+}
+
+/** Share of the words of one text, but for those that say little, that the other has in some form, 0–1. */
+export function wordsIn(text: string, of: string): number {
+  const [own, wanted] = [text, of].map((one) => wordsOf(one.slice(0, LONGEST)).filter((word) => !FUNCTION_WORDS.has(word)).map(stem));
+  const there = new Set(own);
+  const distinct = new Set(wanted);
+  return share([...distinct].filter((word) => there.has(word)).length, distinct.size);
 }
 
 function share(part: number, all: number): number {

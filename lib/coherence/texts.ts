@@ -12,8 +12,12 @@ export class Texts {
   #own: OptimizedEmbeddingGenerator | undefined;
   #vectors: PromptVectors | undefined;
 
+  /** Whether the built-in model makes the vectors. */
+  readonly builtin: boolean;
+
   /** `embedder`: given as the option `generator`. */
   constructor(embedder: SemanticEmbedder | undefined) {
+    this.builtin = embedder === undefined;
     if (embedder !== undefined) this.#vectors = new PromptVectors({ embed: embedder }, 'generator');
   }
 
