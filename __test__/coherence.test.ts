@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { EmbeddingError, InferenceCache, PerformanceDashboard, PerformanceMonitor } from 'embedcore';
-import { CoherenceEngine, coherenceMetrics, ECREngine, type CandidateProvider, type CoherenceEngineOptions, type CoherenceMetrics, type ModelCall, type ModelFunction } from 'embedcore/coherence';
+import { CoherenceEngine, coherenceMetrics, DynamicSemanticCouncil, ECREngine, type CandidateProvider, type CoherenceEngineOptions, type CoherenceMetrics, type ModelCall, type ModelFunction } from 'embedcore/coherence';
 import { LlmRouter, OllamaClient } from 'embedcore/llm';
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -415,6 +415,19 @@ describe('limits of a call', () => {
     await own.close();
     expect(own.getOptimizationMetrics()).toMatchObject({ calls: 0, parallelSpeedup: 0, memory: null });
   });
+});
+
+test('many at once are no reason for a warning', async () => {
+  const warnings: Error[] = [];
+  const listen = (warning: Error) => void warnings.push(warning);
+  process.on('warning', listen);
+  onTestFinished(() => void process.off('warning', listen));
+  const made = engine({ h: 1, evaluate: () => [1] });
+  await made.selectBestCandidate('x', model().call, { k: 40, signal: new AbortController().signal });
+  const planners = Array.from({ length: 20 }, () => async () => { await sleep(1); return { a: 1 }; });
+  await new DynamicSemanticCouncil({ planners, monitor: false }).run('x');
+  await sleep(10);
+  expect(warnings).toEqual([]);
 });
 
 test('what cannot be is refused, and named', async () => {

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
 import { DynamicBatchOptimizer, InferenceCache, IntelligentEmbeddingCache, MemoryAwareProcessor, OptimizedEmbeddingGenerator, PerformanceMonitor } from 'embedcore';
+import { coherenceMetrics } from 'embedcore/coherence';
 import ts from 'typescript';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
@@ -231,6 +232,7 @@ const DEFAULTS: Record<string, () => unknown> = {
   },
   'SimilarOptions.modality': async () => `\`'${[...new Set((await (await near()).findSimilar([1, 0])).map(({ modality }) => modality))].join()}'\``,
   'ImageCallOptions.maxPixels': constant('images/mod.rs', 'MOST_PIXELS'),
+  'CoherenceMeasureOptions.weights': () => coherenceMetrics([[1]], { shrinkage: 0 }).CCI / 5,
   'SimilarOptions.limit': async () => (await (await near()).findSimilar([1, 0])).length,
   'SimilarOptions.threshold': async () => ((await (await near()).findSimilar([1, 0], { limit: 100 })).at(-1)?.key === 'opposite' ? -1 : 'another'),
 };

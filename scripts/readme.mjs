@@ -47,7 +47,7 @@ export function blocks(path) {
     } else if (/^```ts( skip)?$/.test(line)) open = { where: `${path}:${i + 2}`, code: '', runs: line === '```ts' };
   });
   // Those with imports from elsewhere show how embedcore fits into something that is not installed here.
-  const alone = (code) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => /^(embedcore(\/parallel)?|node:.*)$/.test(from));
+  const alone = (code) => [...code.matchAll(/from '([^']+)'/g)].every(([, from]) => /^(embedcore(\/(parallel|coherence))?|node:.*)$/.test(from));
   return found.map((block) => ({ ...block, runs: block.runs && alone(block.code) }));
 }
 

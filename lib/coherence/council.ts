@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import { flag, milliseconds, signalOf } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
@@ -133,6 +135,8 @@ export class DynamicSemanticCouncil {
   }
 
   async #run(prompt: string, signal: AbortSignal): Promise<CouncilResult> {
+    // Each planner listens.
+    setMaxListeners(0, signal);
     const analysis = await this.#analyzer.analyze(prompt, { signal });
     const work = (planner: Known) => planned(planner, prompt, analysis, signal);
     const plans = await parallelMap(this.#planners, work, { concurrency: this.#planners.length, signal, monitor: false });

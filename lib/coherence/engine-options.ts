@@ -24,7 +24,7 @@ export interface CoherenceEngineOptions extends CoherenceMeasureOptions {
    * decides, and none is estimated.
    */
   adaptiveK?: boolean | undefined;
-  /** From which risk on there are 2, 3 and 4 candidates. Default 0.5, 0.7 and 0.8. */
+  /** From which risk on there are 2, 3 and 4 candidates. Default: 0.5, 0.7 and 0.8. */
   thresholds?: RiskThresholds | undefined;
   /** Most calls of models at a time, of all calls of this engine, from 1. Default 16. */
   maxParallel?: number | undefined;

@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events';
+
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { aborted } from '../call/limits';
@@ -168,7 +170,11 @@ export class CoherenceEngine implements AsyncDisposable {
   async #run<T>(operation: string, { limits }: Asked, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The engine is closed: make a new one');
     const began = performance.now();
-    const running = limited(limits, work);
+    const running = limited(limits, (signal) => {
+      // Each candidate and step listens.
+      setMaxListeners(0, signal);
+      return work(signal);
+    });
     this.#underway.add(running);
     let success = false;
     try {
@@ -192,13 +198,14 @@ export class CoherenceEngine implements AsyncDisposable {
   }
 
   async #generate(prompt: string, target: ModelCall | undefined, asked: ReturnType<typeof generateOf>, signal: AbortSignal): Promise<{ candidates: Candidate[]; risk: number | null }> {
-    const { adaptive, thresholds, k } = this.#settings;
+    const { adaptive, thresholds, k, evaluate } = this.#settings;
+    if (!evaluate) this.#texts.prepare();
     const estimates = asked.k === undefined && asked.risk === undefined && adaptive === true;
     let risk = asked.risk ?? (estimates ? estimateRisk(prompt) : null);
     const count = asked.k ?? (adaptive !== false && risk !== null ? candidatesFor(risk, thresholds) : k);
     let candidates = await this.#ask(prompt, target, asked, 0, count, signal);
     const answers = candidates.filter(({ failed }) => !failed);
-    if (estimates && answers.length > 1 && (!this.#settings.evaluate || this.#settings.generator !== undefined)) {
+    if (estimates && answers.length > 1 && (!evaluate || this.#settings.generator !== undefined)) {
       risk = riskWith(await this.#judge.spread(answers.map(({ response }) => response)), risk!);
       const more = candidatesFor(risk, thresholds);
       if (more > count) candidates = [...candidates, ...(await this.#ask(prompt, target, asked, count, more, signal))];
@@ -235,6 +242,7 @@ export class CoherenceEngine implements AsyncDisposable {
 
   async #unroll(candidates: Candidate[], prompt: string, target: ModelCall | undefined, { useCache }: Asked, signal: AbortSignal): Promise<Trajectory[]> {
     requireOne(candidates, 'All candidates have failed');
+    if (!this.#settings.evaluate) this.#texts.prepare();
     const trajectories = await Promise.all(candidates.map((candidate) => this.#unrollOne(candidate, prompt, target, useCache, signal)));
     requireOne(trajectories, 'No candidate could be unrolled');
     return trajectories;
@@ -247,29 +255,39 @@ export class CoherenceEngine implements AsyncDisposable {
       return trajectory;
     }
     const { h, continuation } = this.#settings;
+    const scores: Promise<number[]>[] = [];
+    let failure: { error: unknown } | undefined;
     try {
       let response = candidate.response;
       for (let step = 0; ; step++) {
-        const previous = trajectory.responses.at(-1);
+        const row = this.#score(response, prompt, trajectory.responses.at(-1), signal);
+        // The next step is asked for meanwhile; after one that cannot be scored, nothing is.
+        row.catch((error: unknown) => (failure ??= { error }));
+        scores.push(row);
         trajectory.responses.push(response);
-        const row = await this.#score(response, prompt, previous, signal);
-        const width = trajectory.steps[0]?.length ?? row.length;
-        if (row.length !== width) throw invalid(`evaluate answered ${row.length} scores at step ${step}, but ${width} at step 0`);
-        trajectory.steps.push(row);
-        if (step === h) return trajectory;
+        if (step === h) break;
         const next: unknown = continuation(prompt, [...trajectory.responses]);
         if (typeof next !== 'string' || next === '') throw invalid(`continuation answered ${show(next)}, not a prompt`);
         const answer = await this.#calls.answer(target!, next, step + 1, signal, useCache);
+        if (failure) break;
         trajectory.fromCache &&= answer.fromCache;
         response = answer.text;
       }
     } catch (error) {
-      if (signal.aborted) throw error;
-      trajectory.failed = true;
-      trajectory.fromCache = false;
-      trajectory.error = failureOf(error);
-      return trajectory;
+      failure ??= { error };
     }
+    for (const [step, settled] of (await Promise.allSettled(scores)).entries()) {
+      if (settled.status === 'rejected') break;
+      const width = trajectory.steps[0]?.length ?? settled.value.length;
+      if (settled.value.length !== width) {
+        failure ??= { error: invalid(`evaluate answered ${settled.value.length} scores at step ${step}, but ${width} at step 0`) };
+        break;
+      }
+      trajectory.steps.push(settled.value);
+    }
+    if (signal.aborted) throw aborted(signal);
+    if (failure) Object.assign(trajectory, { failed: true, fromCache: false, error: failureOf(failure.error) });
+    return trajectory;
   }
 
   /** The scores of a step. */

@@ -25,8 +25,19 @@ export class Texts {
   async vector(text: string): Promise<Float32Array | undefined> {
     const seen = text.slice(0, LONGEST).trim();
     if (seen === '') return undefined;
-    this.#vectors ??= new PromptVectors({ embed: (this.#own = new OptimizedEmbeddingGenerator()) }, 'generator');
-    return (await this.#vectors.of(seen)).vector;
+    return (await this.#embedder().of(seen)).vector;
+  }
+
+  /** Loads the built-in model, if that is what will be needed: so that nobody waits for it later. */
+  prepare(): void {
+    if (!this.builtin || this.#own) return;
+    this.#embedder();
+    // Whoever needs it is told.
+    this.#own!.initialize().catch(() => {});
+  }
+
+  #embedder(): PromptVectors {
+    return (this.#vectors ??= new PromptVectors({ embed: (this.#own = new OptimizedEmbeddingGenerator()) }, 'generator'));
   }
 
   /** Frees a generator of its own; the next vector would need another one. */
