@@ -8,6 +8,7 @@ const alias = {
   'embedcore/coherence': here('./dist/coherence/index.js'),
   'embedcore/llm': here('./dist/llm/index.js'),
   'embedcore/parallel': here('./dist/parallel/index.js'),
+  'embedcore/queue': here('./dist/queue/index.js'),
   'embedcore/server': here('./dist/interfaces/server.js'),
   embedcore: here('./dist/index.js'),
 };

@@ -21,6 +21,9 @@ const installed = ['redis', 'valkey'].find((name) => {
   }
 });
 
+/** Whether there is one. */
+export const hasRedis = installed !== undefined;
+
 /** A port that nobody has. */
 export async function freePort(): Promise<number> {
   const server = createServer();
@@ -78,7 +81,12 @@ export class RedisServer {
 
 /** A server for one test, which is skipped where there is none. */
 export async function redis(context: TestContext, ...options: string[]): Promise<RedisServer> {
-  if (!installed) context.skip('there is no redis-server and no valkey-server on this machine');
+  if (!hasRedis) context.skip('there is no redis-server and no valkey-server on this machine');
+  return started(...options);
+}
+
+/** A server for one test, where there is one. */
+export async function started(...options: string[]): Promise<RedisServer> {
   const server = new RedisServer(await freePort(), options);
   onTestFinished(async () => {
     await server.kill();

@@ -28,7 +28,7 @@ const ROOT_FILES = [
   /^docs\/images\/[\w-]+\.svg$/,
   /^examples\/[\w-]+\.(md|mjs)$/,
   /^LICENSE$/,
-  /^(index|ai-sdk|coherence|langchain|llm|parallel|server)\.d\.m?ts$/,
+  /^(index|ai-sdk|coherence|langchain|llm|parallel|queue|server)\.d\.m?ts$/,
   /^cli\/(commands\/)?[\w-]+\.js$/,
   /^dist\/([a-z-]+\/)?[\w-]+\.m?js$/,
   /^dist\/dashboard\/page\/[\w-]+(\.(js|css|html|svg))?$/,

@@ -19,11 +19,12 @@ const ENTRIES = {
   'coherence/index': ['coherence.d.ts'],
   'parallel/index': ['parallel.d.ts'],
   'llm/index': ['llm.d.ts'],
+  'queue/index': ['queue.d.ts'],
 };
 
 /** What these entries are made of, beside their own folders. */
 const BELOW = ['http'];
-const PARTS = ['call/checks.ts', 'call/files.ts', 'call/input.ts', 'call/limits.ts', 'call/options.ts', 'call/paths.ts', 'results/canonical-json.ts', 'server/host-header.ts'];
+const PARTS = ['call/checks.ts', 'call/files.ts', 'call/input.ts', 'call/limits.ts', 'call/logger.ts', 'call/options.ts', 'call/order.ts', 'call/paths.ts', 'call/source.ts', 'results/canonical-json.ts', 'server/host-header.ts'];
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {
@@ -66,13 +67,18 @@ function layOut(index) {
   };
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
+  write('lib/generator/generator.d.ts', 'export declare const cacheOf: any;\n');
+  write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
+  write('lib/cache/options.d.ts', 'export declare const readCache: any;\n');
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
-  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\n');
+  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\nexport type NativeGenerated = any;\nexport type NativeModelKey = any;\n');
   write('lib/results/prompt-vectors.d.ts', 'export declare class PromptVectors { constructor(...given: any[]); of(text: string): any }\n');
-  write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
+  write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelTable = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
   write('lib/call/errors.d.ts', `export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from 'embedcore';
 export declare const messageOf: (thrown: unknown) => string;
-export declare const toEmbeddingError: (thrown: unknown) => Error;
+export declare const errorOf: (error: any) => any;
+export type WireError = any;
+export declare const toEmbeddingError: (thrown: unknown) => import('embedcore').EmbeddingError;
 `);
   const folders = [...new Set([...Object.keys(ENTRIES).map(dirname), ...BELOW])];
   const files = folders.flatMap((folder) => readdirSync(join(root, 'lib', folder)).map((file) => `${folder}/${file}`));

@@ -81,6 +81,7 @@ const ONLY_IN: [(&str, &[&str]); 15] = [
             "binding/answer.rs",
             "binding/batch.rs",
             "binding/cache/found.rs",
+            "binding/cache/generated.rs",
             "binding/cache/mod.rs",
             "binding/cache/strings.rs",
             "binding/coherence.rs",
@@ -216,6 +217,7 @@ const LIB_MAY_USE: [(&str, &[&str]); 18] = [
     ("interfaces", &["call", "generator", "index", "native", "server"]),
     ("parallel", &["call", "index", "monitor", "native"]),
     ("http", &["call", "index", "native", "results", "server"]),
+    ("queue", &["cache", "call", "generator", "index", "monitor", "native", "parallel"]),
     ("llm", &["call", "http", "index", "monitor", "native", "parallel", "results"]),
     ("coherence", &["call", "http", "index", "llm", "monitor", "native", "parallel", "results"]),
 ];

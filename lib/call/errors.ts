@@ -112,7 +112,8 @@ function isForeign(value: unknown): value is WireError {
 /** Marks the messages of native errors; see `ERROR_MARK` in `src/binding/mod.rs`. */
 const MARK = 'embedcore:';
 
-interface WireError {
+/** An error as it travels. */
+export interface WireError {
   code: EmbeddingErrorCode;
   message: string;
   retryable: boolean;
@@ -124,7 +125,12 @@ export function fromWire(message: string, cause?: unknown): EmbeddingError {
   if (!message.startsWith(MARK)) {
     return new EmbeddingError('INTERNAL', `Internal error, please report it: ${message}`, { cause });
   }
-  const { code, message: text, ...options } = JSON.parse(message.slice(MARK.length)) as WireError;
+  return errorOf(JSON.parse(message.slice(MARK.length)) as WireError);
+}
+
+/** The error that has travelled. */
+export function errorOf({ code, message: text, retryable, details }: WireError): EmbeddingError {
+  const options = { retryable, details };
   if (code === 'MODEL_INIT_FAILED') return new ModelInitializationError(text, options);
   if (code === 'EMBEDDING_GENERATION_FAILED') return new EmbeddingGenerationError(text, options);
   if (code === 'MEMORY_LIMIT_EXCEEDED') return new MemoryLimitError(text, options);

@@ -46,11 +46,18 @@ export interface EmbeddingGenerator {
   isReady(): boolean;
 }
 
+/** The cache of a generator, if it has one. */
+export let cacheOf: (generator: OptimizedEmbeddingGenerator) => IntelligentEmbeddingCache | undefined;
+
 /**
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
  */
 export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
+  static {
+    cacheOf = (generator) => generator.#cache();
+  }
+
   readonly #native: NativeGenerator;
   readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
   /** How the option is spelled that they come from. */

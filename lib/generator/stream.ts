@@ -1,6 +1,7 @@
-import { EmbeddingError, messageOf } from '../call/errors';
-import { invalid, show } from '../call/input';
+import { EmbeddingError } from '../call/errors';
 import { aborted, timedOut, type Watch } from '../call/limits';
+import { isPromise } from '../call/order';
+import { END, openSource, sourceFailed, type Source } from '../call/source';
 
 /** Items of one call to the native side. The first call is small, so that the first results come soon. */
 const FIRST_WINDOW = 32;
@@ -11,6 +12,9 @@ const RUNNING = 3;
 
 /** How long an item may wait for others to come along, in milliseconds. */
 const PATIENCE_MS = 5;
+
+/** What an item is that takes its time. */
+const LATE = Symbol('late');
 
 /** Options of a stream. */
 export interface StreamOptions {
@@ -146,13 +150,13 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
     };
     try {
       if (this.#left()) return;
-      const source = (this.#source = open(inputs));
+      const source = (this.#source = openSource(inputs));
       while (!ended || window.length > 0 || running.size > 0) {
         const size = started === 0 ? FIRST_WINDOW : WINDOW;
         while (!ended && running.size < RUNNING && window.length < size) {
           try {
-            let item = waiting ?? source.next();
-            if (isPromise(item)) item = await this.#soonest((waiting = item), window.length > 0 || running.size > 0);
+            let item: unknown = waiting ?? source.next();
+            if (isPromise(item)) item = await this.#soonest((waiting = Promise.resolve(item)), window.length > 0 || running.size > 0);
             if (this.#left()) return;
             if (item === LATE) break;
             waiting = undefined;
@@ -198,84 +202,4 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
       clearTimeout(timer);
     }
   }
-}
-
-/** Gives one input after the other, then {@link END}. Closed once at most. */
-interface Source {
-  next(): unknown;
-  close(): Promise<void>;
-}
-
-const END = Symbol('end');
-const LATE = Symbol('late');
-
-function isPromise(value: unknown): value is Promise<unknown> {
-  return typeof (value as Promise<unknown> | null)?.then === 'function';
-}
-
-/** What a source throws is the caller's, whoever throws it. */
-function sourceFailed(thrown: unknown, read: number): EmbeddingError {
-  if (thrown instanceof EmbeddingError) return thrown;
-  const message = `The source of the stream failed after ${read} inputs: ${messageOf(thrown)}`;
-  return new EmbeddingError('ABORTED', message, { cause: thrown, details: { index: read } });
-}
-
-function open(inputs: unknown): Source {
-  const { [Symbol.asyncIterator]: asynchronous, [Symbol.iterator]: synchronous } = Object(inputs) as AsyncIterable<unknown> & Iterable<unknown>;
-  try {
-    if (typeof asynchronous === 'function') return openAsync(inputs as AsyncIterable<unknown>);
-    if (typeof synchronous === 'function' && typeof inputs !== 'string') return openSync(inputs as Iterable<unknown>);
-  } catch (thrown) {
-    throw sourceFailed(thrown, 0);
-  }
-  throw invalid(`The inputs of a stream are ${show(inputs)}: pass an array, a generator or an async generator`);
-}
-
-function openSync(inputs: Iterable<unknown>): Source {
-  const iterator = inputs[Symbol.iterator]();
-  let [inside, left] = [false, false];
-  const close = async () => {
-    // It cannot be closed while it is asked for an item, which happens when that stops the stream.
-    if (inside) left = true;
-    else iterator.return?.();
-  };
-  return {
-    next: () => {
-      inside = true;
-      try {
-        const { done, value } = iterator.next();
-        return done ? END : value;
-      } finally {
-        inside = false;
-        if (left) close().catch(() => {});
-      }
-    },
-    close,
-  };
-}
-
-function openAsync(inputs: AsyncIterable<unknown>): Source {
-  // A reader's request can be cancelled while it waits, an iterator's cannot.
-  const reader = inputs instanceof ReadableStream && inputs.getReader();
-  const iterator: AsyncIterator<unknown> = reader
-    ? { next: () => reader.read() as Promise<IteratorResult<unknown>>, return: async () => (await reader.cancel(), { done: true, value: undefined }) }
-    : inputs[Symbol.asyncIterator]();
-  let pending = false;
-  return {
-    next: async () => {
-      pending = true;
-      const { done, value } = await iterator.next();
-      pending = false;
-      return done ? END : value;
-    },
-    close: async () => {
-      // An async generator closes only after it has given what it is asked for, which may be never: that of a stream of
-      // Node.js, too, but the stream itself can be told.
-      const { pipe, destroy } = inputs as { pipe?: unknown; destroy?: unknown };
-      if (typeof pipe === 'function' && typeof destroy === 'function') destroy.call(inputs);
-      const closed = Promise.resolve(iterator.return?.());
-      if (pending) closed.catch(() => {});
-      else await closed;
-    },
-  };
 }

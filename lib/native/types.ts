@@ -107,6 +107,25 @@ export interface NativeCache {
   reject(reason: string): void;
   stats(): string;
   samples(): number[];
+  generated(model: NativeModelKey, texts: string[]): Promise<NativeGenerated>;
+  keepGenerated(
+    model: NativeModelKey, texts: string[], data: Float32Array, tokenCounts: Uint32Array, truncated: Uint8Array, confidences: Float64Array,
+  ): Promise<void>;
+}
+
+/** See `src/binding/cache/generated.rs`. */
+export interface NativeModelKey {
+  fingerprint: string;
+  dimensions: number;
+  query: boolean;
+}
+
+export interface NativeGenerated {
+  hits(): Uint8Array;
+  data(): Float32Array;
+  tokenCounts(): Uint32Array;
+  truncated(): Uint8Array;
+  confidences(): Float64Array;
 }
 
 export interface NativeEntry {

@@ -31,6 +31,7 @@ use crate::text::Annotation;
 use engine::Engine;
 pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
+pub use model_cache::{About, Known, ModelCache};
 pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;

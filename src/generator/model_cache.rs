@@ -15,17 +15,21 @@ const WINDOW: usize = 1024;
 
 /// A text's vector, with what results say about the text.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Known {
+pub struct Known {
+    /// The vector.
     pub vector: Vec<f32>,
+    /// The rest.
     pub about: About,
 }
 
 /// What results say about a text beside its vector.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct About {
+pub struct About {
+    /// Tokens of the whole text; 0 where nobody knows.
     pub token_count: usize,
     /// By the tokenizer.
     pub truncated: bool,
+    /// Share of its tokens that the model saw and knew.
     pub confidence: f64,
 }
 
@@ -57,8 +61,8 @@ pub(super) type TextLeader = Leader<Key, Arc<Known>, Error>;
 /// A computation that another call has under way.
 pub(super) type TextWaiter = Waiter<Arc<Known>, Error>;
 
-/// The cache as one model uses it.
-pub(super) struct ModelCache {
+/// The cache as one model uses it: whoever knows the model's fingerprint finds what its generators have computed.
+pub struct ModelCache {
     cache: Arc<EmbeddingCache>,
     space: Space,
     dimensions: usize,
@@ -111,27 +115,27 @@ impl ModelCache {
     }
 
     /// Whether other processes may have the same cache.
-    pub fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         self.cache.has_leases()
     }
 
     /// Takes the leases on `keys` that are free, or renews them. Blocks for as long as the disk takes.
-    pub fn lease(&self, keys: &[Key], lifetime: Duration) -> Vec<bool> {
+    pub(super) fn lease(&self, keys: &[Key], lifetime: Duration) -> Vec<bool> {
         self.cache.acquire(keys, lifetime)
     }
 
     /// Gives leases back, after what was committed before.
-    pub fn release(&self, keys: Vec<Key>) {
+    pub(super) fn release(&self, keys: Vec<Key>) {
         self.cache.release(keys);
     }
 
     /// Whether the cache knows any of `keys`. In no statistics. Blocks for as long as the disk takes.
-    pub fn holds_any(&self, keys: &[Key]) -> bool {
+    pub(super) fn holds_any(&self, keys: &[Key]) -> bool {
         keys.iter().any(|key| self.cache.contains(*key))
     }
 
     /// [`ModelCache::recall`] for what other processes may have computed meanwhile: only what there is, and no misses.
-    pub fn recall_held(&self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
+    pub(super) fn recall_held(&self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
         let held: Vec<(usize, Key)> = wanted.iter().filter(|(_, key)| self.cache.contains(*key)).copied().collect();
         let keys: Vec<Key> = held.iter().map(|(_, key)| *key).collect();
         let found = held.iter().zip(self.recall(&keys, cancel)?);
@@ -140,7 +144,7 @@ impl ModelCache {
 
     /// Makes the computation of `key` this call's own, or joins the one that is under way. In the first case another
     /// call may have finished between the lookup and now: then its outcome comes with it.
-    pub fn join(&self, key: Key) -> (Joined<Key, Arc<Known>, Error>, Option<Known>) {
+    pub(super) fn join(&self, key: Key) -> (Joined<Key, Arc<Known>, Error>, Option<Known>) {
         let joined = self.single_flight.join(key);
         let landed = match joined {
             Joined::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(&entry)),
@@ -150,7 +154,7 @@ impl ModelCache {
     }
 
     /// Remembers what a batch has computed. A cache that cannot is no reason to fail.
-    pub async fn commit(self: &Arc<Self>, batch: Vec<(Key, Arc<Known>)>) {
+    pub(super) async fn commit(self: &Arc<Self>, batch: Vec<(Key, Arc<Known>)>) {
         self.put(&batch);
         if !self.cache.has_room() {
             let cache = Arc::clone(&self.cache);
@@ -158,16 +162,30 @@ impl ModelCache {
         }
     }
 
+    /// Remembers what somebody else has computed. Waits for the disk.
+    ///
+    /// # Errors
+    /// See [`EmbeddingCache::commit_at_once`].
+    pub fn keep(&self, batch: &[(Key, Arc<Known>)]) -> Result<()> {
+        self.try_put(batch)?;
+        self.cache.await_room();
+        Ok(())
+    }
+
     fn put(&self, batch: &[(Key, Arc<Known>)]) {
-        let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
-        let drafts = batch.iter().zip(&notes).map(|((key, known), note)| {
-            (self.probe(*key), Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
-        });
-        if let Err(error) = self.cache.commit_at_once(&self.space, drafts)
+        if let Err(error) = self.try_put(batch)
             && !self.cache.is_closed()
         {
             self.cache.reject(batch.len(), &error.to_string());
         }
+    }
+
+    fn try_put(&self, batch: &[(Key, Arc<Known>)]) -> Result<()> {
+        let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
+        let drafts = batch.iter().zip(&notes).map(|((key, known), note)| {
+            (self.probe(*key), Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
+        });
+        self.cache.commit_at_once(&self.space, drafts)
     }
 
     /// An entry that is not what this generator writes is a miss.

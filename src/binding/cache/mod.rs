@@ -4,6 +4,7 @@
 //! wait for the disk gives a promise and waits on another thread.
 
 mod found;
+mod generated;
 mod report;
 mod strings;
 

@@ -1,0 +1,144 @@
+//! What generators have put into a cache, for those who have no generator: a queue's producer, who reads what workers have
+//! computed on other machines, and workers, whose generator may have another cache.
+
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Float32Array, Float64Array, PromiseRaw, Uint8Array, Uint32Array};
+use napi::{Env, Result};
+use napi_derive::napi;
+
+use super::{NativeCache, blocking, to_js};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, InputType, Key, Modality};
+use crate::error::Error;
+use crate::generator::{About, Known, ModelCache};
+
+/// What a text needs beside itself to be found.
+#[napi(object)]
+pub struct NativeModelKey {
+    /// Of the model: 64 hexadecimal digits.
+    pub fingerprint: String,
+    /// Length of its vectors.
+    pub dimensions: u32,
+    /// Whether the texts are words of a search, not what is found.
+    pub query: bool,
+}
+
+impl NativeCache {
+    fn model_cache(&self, model: &NativeModelKey) -> Result<ModelCache> {
+        let fingerprint = Fingerprint::parse(&model.fingerprint).ok_or_else(|| {
+            to_js(Error::InvalidArgument(format!(
+                "The fingerprint {:?} is not 64 hexadecimal digits: pass that of getModelInfo()",
+                model.fingerprint
+            )))
+        })?;
+        let (cache, within) = self.shared();
+        Ok(ModelCache::new(cache, &within, &fingerprint, Modality::Text, model.dimensions as usize))
+    }
+}
+
+fn keys(cache: &ModelCache, texts: &[String], query: bool) -> Vec<Key> {
+    let all: Vec<usize> = (0..texts.len()).collect();
+    cache.keys(texts, &all, if query { InputType::Query } else { InputType::Document })
+}
+
+/// Vectors of texts, in their order.
+#[napi]
+pub struct NativeGenerated {
+    dimensions: usize,
+    found: Vec<Option<Known>>,
+}
+
+#[napi]
+impl NativeGenerated {
+    /// 1 for each that is there.
+    #[napi(catch_unwind)]
+    pub fn hits(&self) -> Uint8Array {
+        self.found.iter().map(|known| u8::from(known.is_some())).collect::<Vec<u8>>().into()
+    }
+
+    /// All vectors, one after the other; zeros where there is none.
+    #[napi(catch_unwind)]
+    pub fn data(&self) -> Float32Array {
+        let mut data = Vec::with_capacity(self.found.len() * self.dimensions);
+        for known in &self.found {
+            match known {
+                Some(known) => data.extend_from_slice(&known.vector),
+                None => data.resize(data.len() + self.dimensions, 0.0),
+            }
+        }
+        data.into()
+    }
+
+    /// Tokens of each.
+    #[napi(catch_unwind)]
+    pub fn token_counts(&self) -> Uint32Array {
+        self.each(|about| u32::try_from(about.token_count).unwrap_or(u32::MAX)).into()
+    }
+
+    /// 1 for each that the model did not see whole.
+    #[napi(catch_unwind)]
+    pub fn truncated(&self) -> Uint8Array {
+        self.each(|about| u8::from(about.truncated)).into()
+    }
+
+    /// What the model saw and knew of each, 0–1.
+    #[napi(catch_unwind)]
+    pub fn confidences(&self) -> Float64Array {
+        self.each(|about| about.confidence).into()
+    }
+
+    fn each<T: Default>(&self, value: impl Fn(&About) -> T) -> Vec<T> {
+        self.found.iter().map(|known| known.as_ref().map_or_else(T::default, |known| value(&known.about))).collect()
+    }
+}
+
+#[napi]
+impl NativeCache {
+    /// What is known of `texts`, as they are embedded.
+    #[napi(catch_unwind)]
+    pub fn generated<'env>(
+        &self,
+        env: &'env Env,
+        model: NativeModelKey,
+        texts: Vec<String>,
+    ) -> Result<PromiseRaw<'env, NativeGenerated>> {
+        let cache = self.model_cache(&model)?;
+        blocking(env, move || {
+            let found = cache.recall(&keys(&cache, &texts, model.query), &Cancel::default()).map_err(to_js)?;
+            Ok(NativeGenerated { dimensions: model.dimensions as usize, found })
+        })
+    }
+
+    /// Keeps vectors of `texts` as a generator with this fingerprint would. The arrays have a value for each text, `data` a
+    /// vector.
+    #[napi(catch_unwind)]
+    #[allow(clippy::too_many_arguments)]
+    pub fn keep_generated<'env>(
+        &self,
+        env: &'env Env,
+        model: NativeModelKey,
+        texts: Vec<String>,
+        data: Float32Array,
+        token_counts: Uint32Array,
+        truncated: Uint8Array,
+        confidences: Float64Array,
+    ) -> Result<PromiseRaw<'env, ()>> {
+        let cache = self.model_cache(&model)?;
+        // Copied now: the arrays are the caller's.
+        let vectors: Vec<Vec<f32>> =
+            data.chunks_exact((model.dimensions as usize).max(1)).map(<[f32]>::to_vec).collect();
+        let abouts = token_counts.iter().zip(truncated.iter()).zip(confidences.iter());
+        let abouts = abouts.map(|((&token_count, &truncated), &confidence)| About {
+            token_count: token_count as usize,
+            truncated: truncated != 0,
+            confidence,
+        });
+        let known = vectors.into_iter().zip(abouts).map(|(vector, about)| Arc::new(Known { vector, about }));
+        let known: Vec<Arc<Known>> = known.collect();
+        blocking(env, move || {
+            let keys = keys(&cache, &texts, model.query);
+            cache.keep(&keys.into_iter().zip(known).collect::<Vec<_>>()).map_err(to_js)
+        })
+    }
+}
