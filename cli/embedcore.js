@@ -22,10 +22,11 @@ const COMMANDS = {
   embed: require('./commands/embed'),
   models: require('./commands/models'),
   serve: require('./commands/serve'),
+  worker: require('./commands/worker'),
   dashboard: require('./commands/dashboard'),
 };
 
-const USAGE = `Semantic search in source code, offline; embeddings of files; a server for embeddings; and a page that shows how a program performs.
+const USAGE = `Semantic search in source code, offline; embeddings of files; a server for embeddings; workers of a queue; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
@@ -35,6 +36,7 @@ const USAGE = `Semantic search in source code, offline; embeddings of files; a s
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
   embedcore models remove OWNER/NAME    remove one
   embedcore serve                       serve a model to clients of OpenAI's embeddings: http://127.0.0.1:8080/v1
+  embedcore worker --queue URL          embed what others have put into a queue, on any number of machines
   embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
 
 Options of index
@@ -47,7 +49,16 @@ Options of embed
   --out FILE       where vectors go: whole, or not at all (standard output)
   --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
   --cache FILE     keep vectors in a file, so that the next run computes only what is new
-Options of index, search, embed and serve
+  --queue URL      have the workers of a queue embed it; --fingerprint HEX: those with this model only
+Options of worker, embed and dashboard
+  --queue URL      the queue's server: redis://host:6379, rediss:// with TLS (worker: or EMBEDCORE_QUEUE, which ps does not show)
+  --queue-name N   another queue on it than embedcore
+  --shared URL     the server for vectors (EMBEDCORE_SHARED, else that of the queue)
+Options of worker
+  --concurrency N  chunks at a time (2)
+  --cache FILE     keep vectors in a file of this machine, too
+  --memory-limit MB, --drain-seconds N (30): as those of serve
+Options of index, search, embed, serve and worker
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model; or one on a server:
                    ollama:NAME, openai:NAME (OPENAI_API_KEY, OPENAI_BASE_URL), tei:URL
 Options of models

@@ -12,6 +12,14 @@ class UsageError extends Error {}
 /** The generator's options that commands share. */
 const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: model });
 
+/** Where a queue is: its server, its name, the server of the shared tier, and the first as it may be shown. */
+function queueOf({ queue = process.env.EMBEDCORE_QUEUE, 'queue-name': name = 'embedcore', shared = process.env.EMBEDCORE_SHARED ?? queue }) {
+  if (queue === undefined || queue === '') throw new UsageError('Where is the queue? --queue redis://host:6379, or EMBEDCORE_QUEUE, which ps does not show');
+  if (name === '') throw new UsageError('--queue-name is empty');
+  if (!URL.canParse(queue)) throw new UsageError('--queue is no URL such as redis://host:6379');
+  return { connection: queue, name, shared, shown: new URL(queue).host };
+}
+
 /** The number of an option. */
 function numeric(name, text) {
   if (/^(\d+\.?\d*|\.\d+)$/.test(text)) return Number(text);
@@ -64,4 +72,4 @@ function explained(error, directory, values) {
   return help ? new UsageError(`${plain(error.message)}. Run: ${help}`) : error;
 }
 
-module.exports = { UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric };
+module.exports = { UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, queueOf };

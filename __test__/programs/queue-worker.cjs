@@ -19,6 +19,7 @@ const generator = {
   getModelInfo: () => ({ modelId: 'stub', fingerprint, dimensions: 8, maxLength: 512 }),
   batchProcess: async (annotations) => {
     await new Promise((resolve) => setTimeout(resolve, Number(ms) * annotations.length));
+    if (annotations.some(({ nodeId }) => nodeId === 'deadly')) process.kill(process.pid, 'SIGKILL');
     for (const { nodeId } of annotations) process.stdout.write(`computed ${nodeId}\n`);
     return annotations.map((annotation) => {
       const inputText = prepareText(annotation, 512);

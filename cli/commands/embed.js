@@ -6,9 +6,18 @@ const { OptimizedEmbeddingGenerator } = require('embedcore');
 const { InputError, Lines } = require('../lines');
 const { OutputError, openOutput } = require('../output');
 const { Bar, number, paint, plain, plural, size } = require('../terminal');
-const { UsageError, generatorOf } = require('../usage');
+const { UsageError, generatorOf, queueOf } = require('../usage');
 
-const options = { out: { type: 'string' }, format: { type: 'string' }, model: { type: 'string' }, cache: { type: 'string' } };
+const options = {
+  out: { type: 'string' },
+  format: { type: 'string' },
+  model: { type: 'string' },
+  cache: { type: 'string' },
+  queue: { type: 'string' },
+  'queue-name': { type: 'string' },
+  shared: { type: 'string' },
+  fingerprint: { type: 'string' },
+};
 
 /** How often the bar moves, in milliseconds. */
 const REDRAW_MS = 100;
@@ -34,14 +43,14 @@ async function embed(rest, values) {
       stop.abort();
     });
   }
-  const generator = new OptimizedEmbeddingGenerator({ ...generatorOf(values), ...(cache !== undefined && { cache: { persistPath: cache } }) });
+  const embedder = values.queue === undefined ? here(values) : elsewhere(values);
   let output;
   try {
     const progressCallback = ({ file, loaded, total, progressTotal }) =>
       bar.fill(progressTotal / 100, `${Math.floor(progressTotal)} %  ${plain(file)}  ${size(loaded)} of ${size(total)}`);
-    await generator.initialize(undefined, { signal: stop.signal, progressCallback });
-    output = await openOutput(out, format, generator.getModelInfo().dimensions);
-    const done = await write(generator, lines, output, bar, stop.signal);
+    await embedder.begin({ signal: stop.signal, progressCallback });
+    const open = async (dimensions) => (output = await openOutput(out, format, dimensions));
+    const done = await write(embedder, lines, open, bar, stop.signal);
     await output.finish();
     bar.end();
     if (out !== undefined) tell(done, out);
@@ -54,17 +63,59 @@ async function embed(rest, values) {
     }
     throw told(lines, error);
   } finally {
-    await generator.cleanup();
+    await embedder.end();
     // What still waits to be read keeps the process alive.
     if (path === '-') process.stdin.destroy();
   }
 }
 
+/** A model in this process. */
+function here(values) {
+  for (const name of ['queue-name', 'shared', 'fingerprint']) if (values[name] !== undefined) throw new UsageError(`--${name} belongs to --queue`);
+  const { cache } = values;
+  const generator = new OptimizedEmbeddingGenerator({ ...generatorOf(values), ...(cache !== undefined && { cache: { persistPath: cache } }) });
+  return {
+    begin: (watch) => generator.initialize(undefined, watch),
+    dimensions: () => generator.getModelInfo().dimensions,
+    results: (inputs, signal) => generator.stream(inputs, { signal }),
+    end: () => generator.cleanup(),
+  };
+}
+
+/** The workers of a queue. */
+function elsewhere(values) {
+  for (const name of ['model', 'cache']) if (values[name] !== undefined) throw new UsageError(`--${name} belongs to the workers of the queue: leave it out here`);
+  const { EmbeddingQueue } = require('embedcore/queue');
+  const { connection, name, shared } = queueOf(values);
+  const queue = new EmbeddingQueue({ connection, name, cache: { shared: { url: shared }, ttlSeconds: 0 }, fingerprint: values.fingerprint });
+  return {
+    begin: async () => {},
+    // Known once something was answered.
+    dimensions: () => 0,
+    async *results(inputs, signal) {
+      const first = await inputs.next();
+      if (first.done) return;
+      const all = (async function* () {
+        yield first.value;
+        yield* inputs;
+      })();
+      const texts = typeof first.value === 'string';
+      const settings = { signal, order: 'input', onError: 'throw' };
+      for await (const { index: _, ...result } of texts ? queue.addTexts(all, settings) : queue.addAnnotations(all, settings)) {
+        yield texts ? Float32Array.from(result.embedding) : result;
+      }
+    },
+    end: () => queue.close(),
+  };
+}
+
 /** Embeds all lines, in their order. Gives how many there were, and how long it took. */
-async function write(generator, lines, output, bar, signal) {
+async function write(embedder, lines, open, bar, signal) {
   const started = performance.now();
   let [count, cached, drawn] = [0, 0, started];
-  for await (const result of generator.stream(lines.inputs(), { signal })) {
+  let output = embedder.dimensions() > 0 ? await open(embedder.dimensions()) : undefined;
+  for await (const result of embedder.results(lines.inputs(), signal)) {
+    output ??= await open((result.embedding ?? result).length);
     const { index, name } = lines.answered();
     await output.add(result instanceof Float32Array ? { index, ...name, embedding: Array.from(result) } : result);
     count++;
@@ -74,6 +125,7 @@ async function write(generator, lines, output, bar, signal) {
     drawn = now;
     draw(bar, lines, count, (now - started) / 1000);
   }
+  if (!output) await open(0);
   return { count, cached, seconds: (performance.now() - started) / 1000 };
 }
 

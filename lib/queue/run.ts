@@ -415,6 +415,7 @@ export class Run implements EmbeddingRun {
     if (missing && !this.#over) {
       // It may be there in a moment: then nothing is computed again.
       const retry = async () => {
+        await this.#vectors.reachable(this.#channel.limits.outageTimeoutMs);
         const known = await this.#vectors.find(answer!.model, this.#settings.inputType, texts);
         if (known.some((each, at) => each === undefined && !errors.has(at))) {
           chunk.missed++;

@@ -1,7 +1,8 @@
 import { nativeOf } from '../cache/embedding-cache';
 import { readCache } from '../cache/options';
+import { EmbeddingError } from '../call/errors';
 import { instanceOr, refused } from '../call/options';
-import { IntelligentEmbeddingCache, prepareText, type CacheOptions } from '../index';
+import { IntelligentEmbeddingCache, prepareText, type CacheOptions, type CacheStats } from '../index';
 import { settle } from '../native/addon';
 import type { NativeGenerated, NativeModelKey } from '../native/types';
 import type { Input, InputType, WorkerModel } from './jobs';
@@ -12,10 +13,21 @@ export const readSharedCache = instanceOr(IntelligentEmbeddingCache, readCache);
 /** What generators assume of a text where nobody knows how much of it the model sees, in tokens. */
 const UNKNOWN_LENGTH = 2 ** 20;
 
+/** How long the tier on the queue's own server may take for an answer, in milliseconds: here nobody can go on without it. */
+const COMMAND_MS = 5000;
+/** How often it is asked whether the tier is there again, in milliseconds. */
+const LOOK_MS = 100;
+/** A flush that takes longer, in milliseconds, has given up. */
+const FLUSH_MS = 1000;
+
 /** Whether others see what is set in a cache. */
 export function isShared(cache: IntelligentEmbeddingCache): boolean {
-  const { disk, shared } = JSON.parse(nativeOf(cache).stats()) as { disk: object | null; shared: object | null };
+  const { disk, shared } = statsOf(cache);
   return disk !== null || shared !== null;
+}
+
+function statsOf(cache: IntelligentEmbeddingCache): Pick<CacheStats, 'disk' | 'shared'> {
+  return JSON.parse(nativeOf(cache).stats()) as CacheStats;
 }
 
 /** What is embedded for an input, by a model. */
@@ -46,7 +58,7 @@ export class SharedVectors {
     if (typeof given === 'boolean') throw refused('cache', 'vectors travel through it: pass the options of a cache, or one that workers and producers share');
     this.#own = !(given instanceof IntelligentEmbeddingCache);
     if (given === undefined && url === undefined) throw refused('cache', 'pass one with the URL of the server for vectors: { shared: { url } }');
-    this.cache = given instanceof IntelligentEmbeddingCache ? given : new IntelligentEmbeddingCache(given ?? { shared: { url: url! }, ttlSeconds: 0 });
+    this.cache = given instanceof IntelligentEmbeddingCache ? given : new IntelligentEmbeddingCache(given ?? { shared: { url: url!, commandTimeoutMs: COMMAND_MS }, ttlSeconds: 0 });
     if (!isShared(this.cache)) throw refused('cache', 'nobody else sees what is in it: pass one with `shared: { url }` or, on one machine, with `persistPath`');
   }
 
@@ -71,9 +83,34 @@ export class SharedVectors {
     await settle(() => nativeOf(this.cache).keepGenerated(keyOf(model, inputType), [...texts], data, counts, truncated, confidences));
   }
 
-  /** Waits until others see what was set. */
-  flush(): Promise<void> {
-    return this.cache.flush();
+  /** Waits until the tier can be asked: so long at most. What is looked up while it cannot is not there, or so it seems. */
+  async reachable(timeoutMs: number): Promise<boolean> {
+    for (const until = performance.now() + timeoutMs; ; ) {
+      const { shared } = statsOf(this.cache);
+      if (!shared || shared.state === 'ready') return true;
+      if (performance.now() > until) return false;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+  }
+
+  /**
+   * Has `set` set vectors until others see them.
+   * @throws `CACHE_STORAGE_FAILED` where the tier does not take them within `timeoutMs`.
+   */
+  async written(set: () => Promise<void>, timeoutMs: number): Promise<void> {
+    for (const until = performance.now() + timeoutMs; ; ) {
+      const before = statsOf(this.cache).shared?.dropped;
+      await set();
+      const began = performance.now();
+      await this.cache.flush();
+      const { shared } = statsOf(this.cache);
+      const inTime = performance.now() - began < FLUSH_MS || shared?.queued === 0;
+      if (!shared || (shared.state === 'ready' && shared.dropped === before && inTime)) return;
+      if (performance.now() > until || !(await this.reachable(until - performance.now()))) {
+        throw new EmbeddingError('CACHE_STORAGE_FAILED', `The shared tier took no vectors for ${timeoutMs} ms: look at its server, its memory and its maxmemory-policy`, { retryable: true });
+      }
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
   }
 
   async close(): Promise<void> {

@@ -72,6 +72,8 @@ const MOST_STALLED = 5;
 const MOST_TRIES = 4;
 const FIRST_PAUSE_MS = 1000;
 const MOST_WORKERS = 4;
+/** How long a worker waits for the shared tier before it gives a chunk back, in milliseconds. */
+const TIER_MS = 60_000;
 /** How long a chunk for another model is kept before it is given back, in milliseconds, about. */
 const WRONG_MODEL_MS = 500;
 /** The longest delay that a timer of Node.js takes, in milliseconds. */
@@ -249,6 +251,7 @@ export class EmbeddingWorker implements AsyncDisposable {
   /** Embeds what is not in the shared tier, and sees to it that all of it is there. */
   async #embed({ inputs, inputType, again }: JobData, model: WorkerModel): Promise<{ cached: number[]; errors: Map<number, EmbeddingError> }> {
     const texts = inputs.map((input) => textOf(input, model));
+    if (!(await this.#vectors.reachable(TIER_MS))) throw new EmbeddingError('CACHE_STORAGE_FAILED', `The shared tier was not there for ${TIER_MS} ms`, { retryable: true });
     const known = await this.#vectors.find(model, inputType, texts);
     const cached = new Set(known.flatMap((each, at) => (each ? [at] : [])));
     const computed = new Map<number, Embedded>();
@@ -274,9 +277,13 @@ export class EmbeddingWorker implements AsyncDisposable {
     }
     // A generator that has the shared tier as its own cache has put them there.
     const isThere = this.#generator instanceof OptimizedEmbeddingGenerator && cacheOf(this.#generator) === this.#vectors.cache;
-    const kept = [...(isThere && again === 0 ? [] : computed), ...(again === 0 ? [] : known.flatMap((each, at): [number, Embedded][] => (each ? [[at, each]] : [])))];
-    if (kept.length > 0) await this.#vectors.keep(model, inputType, kept.map(([at]) => texts[at]!), kept.map(([, embedded]) => embedded));
-    if (kept.length > 0 || computed.size > 0) await this.#vectors.flush();
+    const kept = [...computed, ...(again === 0 ? [] : known.flatMap((each, at): [number, Embedded][] => (each ? [[at, each]] : [])))];
+    let first = true;
+    const set = async () => {
+      if (!first || !isThere || again > 0) await this.#vectors.keep(model, inputType, kept.map(([at]) => texts[at]!), kept.map(([, embedded]) => embedded));
+      first = false;
+    };
+    if (kept.length > 0) await this.#vectors.written(set, TIER_MS);
     return { cached: [...cached].sort((a, b) => a - b), errors };
   }
 
