@@ -1,3 +1,4 @@
+import type { PanelCell } from '../index';
 import type { DashboardPanel, PanelSource } from '../monitor/panels';
 import type { Selection } from './selection';
 
@@ -9,9 +10,12 @@ const SHOWN = 80;
 
 const PARTS = ['CCI', 'EVB', 'CR', 'TS', 'ES', 'PD'] as const;
 
+/** A run as it is shown: no more of it is kept. */
 interface Run {
-  prompt: string | undefined;
-  selection: Selection;
+  title: string;
+  cci: { value: number; low: number; high: number };
+  candidates: PanelCell[][];
+  summary: PanelCell[];
 }
 
 /** The latest runs of an engine, for the page of a dashboard. */
@@ -24,50 +28,44 @@ export class Runs implements PanelSource {
     this.#model = model;
   }
 
-  add(prompt: string | undefined, selection: Selection): void {
+  add(prompt: string | undefined, { index: won, metrics, admissible, all, debug }: Selection): void {
+    const asked = prompt === undefined ? null : shown(prompt);
+    const known = debug.cci.filter((cci) => cci !== null);
     this.count++;
-    this.#newest.push({ prompt, selection });
+    this.#newest.push({
+      title: `Candidates of the latest run${asked === null ? '' : `: ${asked}`}`,
+      cci: { value: metrics.CCI, low: Math.min(...known), high: Math.max(...known) },
+      candidates: all.map(({ index, metrics: own, trajectory }) => [
+        index,
+        index === won ? '★' : own ? null : 'failed',
+        ...PARTS.map((part) => own?.[part] ?? null),
+        shown(own ? trajectory.candidate.response : (trajectory.error?.message ?? '')),
+      ]),
+      summary: [asked, debug.candidates, debug.failed, won, metrics.CCI, debug.margin, admissible ? 'yes' : 'no', `${Number(debug.durationMs.toPrecision(3))} ms`],
+    });
     if (this.#newest.length > NEWEST) this.#newest.shift();
   }
 
   /** The winner's CCI over time, between those of all candidates; the candidates of the latest run; the latest runs. */
   panel(): DashboardPanel {
     const last = this.#newest.at(-1);
-    const known = last?.selection.debug.cci.filter((cci) => cci !== null) ?? [];
     return {
       title: this.#model === undefined ? 'Coherence' : `Coherence of ${this.#model}`,
-      values: last ? { 'CCI of the winner': { value: last.selection.metrics.CCI, low: Math.min(...known), high: Math.max(...known) } } : {},
+      values: last ? { 'CCI of the winner': last.cci } : {},
       tables: [
-        {
-          title: last?.prompt === undefined ? 'Candidates of the latest run' : `Candidates of the latest run: ${shown(last.prompt)}`,
-          columns: ['Candidate', 'Won', ...PARTS, 'Answer'],
-          rows: (last?.selection.all ?? []).map(({ index, metrics, trajectory }) => [
-            index,
-            index === last!.selection.index ? '★' : metrics ? null : 'failed',
-            ...PARTS.map((part) => metrics?.[part] ?? null),
-            shown(metrics ? trajectory.candidate.response : (trajectory.error?.message ?? '')),
-          ]),
-        },
+        { title: last?.title ?? 'Candidates of the latest run', columns: ['Candidate', 'Won', ...PARTS, 'Answer'], rows: last?.candidates ?? [] },
         {
           title: `${this.count} runs`,
           columns: ['Prompt', 'Candidates', 'Failed', 'Won', 'CCI', 'Ahead by', 'Admissible', 'Time'],
-          rows: [...this.#newest].reverse().map(({ prompt, selection: { index, metrics, admissible, debug } }) => [
-            prompt === undefined ? null : shown(prompt),
-            debug.candidates,
-            debug.failed,
-            index,
-            metrics.CCI,
-            debug.margin,
-            admissible ? 'yes' : 'no',
-            `${Number(debug.durationMs.toPrecision(3))} ms`,
-          ]),
+          rows: this.#newest.map(({ summary }) => summary).reverse(),
         },
       ],
     };
   }
 }
 
+/** The beginning of a text; a copy, that keeps no long text alive. */
 function shown(text: string): string {
   const line = text.slice(0, 4 * SHOWN).replace(/\s+/gu, ' ').trim();
-  return line.length > SHOWN ? `${line.slice(0, SHOWN - 1)}…` : line;
+  return Buffer.from(line.length > SHOWN ? `${line.slice(0, SHOWN - 1)}…` : line).toString();
 }
