@@ -149,6 +149,16 @@ const constant = (file: string, name: string) => () => {
   return duration !== undefined ? plain(duration) * 1000 : plain(number);
 };
 
+/** What the shared tier takes where nothing is given; nobody sees it from outside. */
+const shared = (pattern: RegExp, as: (value: string) => string | number) => () =>
+  as(pattern.exec(readFileSync(join(root, 'src', 'cache', 'shared', 'mod.rs'), 'utf8'))?.[1] ?? '');
+
+/** What `singleFlight` is where nothing is given: whether machines share flights is what crosses. */
+const inOneProcess = () => {
+  const read = /one_of\("singleFlight", &\[\("process", false\), \("cluster", true\)\]\)\?\.unwrap_or_default\(\)/;
+  return read.test(readFileSync(join(root, 'src', 'binding', 'options.rs'), 'utf8')) ? "`'process'`" : 'another';
+};
+
 /** Defaults as they really are: what the statement begins with. */
 const DEFAULTS: Record<string, () => unknown> = {
   ...Object.fromEntries(Object.keys(optimizer()).map((name) => [`BatchOptimizerOptions.${name}`, () => optimizer()[name]])),
@@ -225,6 +235,11 @@ const DEFAULTS: Record<string, () => unknown> = {
   'RemoteOptions.concurrency': constant('model/remote/mod.rs', 'CONCURRENCY'),
   'RemoteOptions.timeoutMs': constant('model/remote/mod.rs', 'TIMEOUT'),
   'RemoteOptions.retries': constant('model/remote/mod.rs', 'RETRIES'),
+  'SharedOptions.keyPrefix': shared(/key_prefix: "(\w+:)"/, (prefix) => `\`'${prefix}'\``),
+  'SharedOptions.connectTimeoutMs': shared(/connect_timeout: Duration::from_secs\((\d+)\)/, (seconds) => Number(seconds) * 1000),
+  'SharedOptions.commandTimeoutMs': shared(/command_timeout: Duration::from_millis\((\d+)\)/, Number),
+  'CacheOptions.singleFlight': inOneProcess,
+  'InferenceCacheOptions.singleFlight': inOneProcess,
   'EntryOptions.modality': async () => {
     const cache = await near();
     await cache.set('bytes', Uint8Array.of(1), [1, 0]);
