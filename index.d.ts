@@ -1951,6 +1951,11 @@ export interface ModelInfo {
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
 	fingerprint: string;
 }
+/** Follows the changes of a directory: see {@link CodeIndex.watch}. It keeps the process running until it is closed. */
+export interface CodeWatcher extends AsyncDisposable {
+	/** Stops: an update that runs is aborted, and what it has written stays. May be called any number of times. */
+	close(): Promise<void>;
+}
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
@@ -1965,6 +1970,8 @@ export interface IndexOptions {
 	 * Default `false`: such an index is refused.
 	 */
 	rebuild?: boolean | undefined;
+	/** How long the call waits while another process updates the same index, in milliseconds, 0 to 2147483647. Default 5000. */
+	waitMs?: number | undefined;
 	/** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
 	signal?: AbortSignal | undefined;
 	/** Told whenever files were written. */
@@ -1974,6 +1981,57 @@ export interface IndexOptions {
 export interface SearchOptions {
 	/** Most answers, 1 to 1000. Default 10. */
 	limit?: number | undefined;
+	/** Least {@link CodeMatch.score} of an answer, 0 to 1. Default 0: the best are answered, however far they are. */
+	minScore?: number | undefined;
+	/**
+	 * Only in these files: patterns as in `.gitignore`, from the directory (`'src/'`, `'*.test.ts'`); one that begins with `!`
+	 * leaves out. Of several that match, the one that matches most of the path decides, and the last of those. Default: all.
+	 */
+	paths?: string | readonly string[] | undefined;
+	/** Only in these languages: see {@link CodeSymbol.language}. Default: all. */
+	languages?: string | readonly string[] | undefined;
+	/** Only declarations of these kinds. Default: all. */
+	kinds?: CodeSymbol["kind"] | readonly CodeSymbol["kind"][] | undefined;
+	/** Stops the call; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link CodeIndex.symbols}. */
+export interface SymbolOptions {
+	/** Most answers, 1 to 1000. Default 10. */
+	limit?: number | undefined;
+}
+/** What is in an index. */
+export interface IndexStatus {
+	/** The file that it lies in. */
+	path: string;
+	/** Its size. */
+	sizeBytes: number;
+	/** The model that made its vectors, as it was named. */
+	model: string;
+	/** Numbers in a vector. */
+	dimensions: number;
+	/** Source files in it. */
+	files: number;
+	/** Declarations in it. */
+	annotations: number;
+	/** Source files by language. */
+	languages: Record<string, number>;
+}
+/** Options of {@link CodeIndex.watch}. */
+export interface WatchOptions {
+	/**
+	 * Milliseconds without a change after which the index is brought up to date, at most ten times as long after the first
+	 * change. 0 to 60000. Default 200.
+	 */
+	debounceMs?: number | undefined;
+	/** Told what each update has done, the first one included. */
+	onUpdate?: ((report: IndexReport) => void) | undefined;
+	/** Told why an update failed; it is tried again, after a second at first and after half a minute at last. */
+	onError?: ((error: EmbeddingError) => void) | undefined;
+	/** Closes the watcher; before it has begun, the call rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
 }
 /** What a run of {@link CodeIndex.update} has done. */
 export interface IndexReport {
@@ -2005,8 +2063,8 @@ export interface IndexReport {
 	/** Seconds since the run began. */
 	seconds: number;
 }
-/** An answer to a search. */
-export interface CodeMatch {
+/** A declaration in an index. */
+export interface CodeSymbol {
 	/** The source file, below the directory, with `/`. */
 	file: string;
 	/** First line, from 1. */
@@ -2014,12 +2072,17 @@ export interface CodeMatch {
 	endLine: number;
 	/** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
 	kind: "function" | "method" | "class" | "type" | "constant" | "file";
+	/** Of the file: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`. */
+	language: string;
 	/** Its name, after those of the declarations and modules around it: `Stack.push`. */
 	name: string;
 	/** Its source up to its body. */
 	signature: string;
 	/** Its documentation comment; may be empty. */
 	summary: string;
+}
+/** An answer to a search. */
+export interface CodeMatch extends CodeSymbol {
 	/**
 	 * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
 	 * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
@@ -2052,18 +2115,41 @@ export declare class CodeIndex implements AsyncDisposable {
 	 * included. Also leaves out hidden files, `node_modules`, links, files above 1 MB, and worktrees of a repository that
 	 * is in the directory already.
 	 * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
-	 * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
+	 * if it cannot be written or another process is writing it for longer than `waitMs`, `INVALID_ARGUMENT` if there is no such directory.
 	 */
 	update(options?: IndexOptions): Promise<IndexReport>;
 	/**
+	 * Brings the index up to date, and again whenever files change, until the watcher is closed: by its `close()`, by that of
+	 * the index, or by the signal. Switching branches, or ignore files that change, are changes like others. Several
+	 * processes may watch one directory: one after the other looks, and who comes second finds nothing to do.
+	 *
+	 * Resolves after the first update. Directories are watched one by one on Linux, of which a user may have as many as
+	 * `fs.inotify.max_user_watches` says; what is ignored is not watched.
+	 * @throws {@link EmbeddingError} as {@link CodeIndex.update}, of the first one.
+	 */
+	watch(options?: WatchOptions): Promise<CodeWatcher>;
+	/**
 	 * The declarations that answer `words` best, best first.
 	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-	 * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
+	 * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`.
 	 */
 	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
 	/**
-	 * Lets go of the index' file, its copy in memory and the model, when all that was called before is done. The next call
-	 * opens them again.
+	 * The declarations that are called `name`, or whose names end with it after a dot (`push` finds `Stack.push`): the
+	 * shortest names first, then by file and line. Needs no model.
+	 * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
+	 */
+	symbols(name: string, options?: SymbolOptions): Promise<CodeSymbol[]>;
+	/** The source files in the index, below the directory, with `/`, sorted. Needs no model. */
+	files(): Promise<string[]>;
+	/**
+	 * What is in the index. Needs no model.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `CACHE_STORAGE_FAILED` if it is damaged.
+	 */
+	status(): Promise<IndexStatus>;
+	/**
+	 * Closes its watchers, and lets go of the index' file, its copy in memory and the model, when all that was called before is
+	 * done. The next call opens them again.
 	 */
 	close(): Promise<void>;
 	/** The same as {@link CodeIndex.close}, for `await using`. */

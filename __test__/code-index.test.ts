@@ -357,9 +357,10 @@ describe('the command', () => {
     const { stdout } = await embedcore(join(directory, 'src'), 'search', 'put an element on top', '..', '--limit', '2');
     expect(stdout).toMatch(/^\d\.\d{3} {2}\.\.\/src\/Stack\.java:3\n {7}void push\(int element\)\n {7}Puts an element on top\.\n/);
     expect(stdout.match(/^\d/gm)).toHaveLength(2);
-    const json = JSON.parse((await embedcore(directory, 'search', 'put an element on top', '--json')).stdout) as object[];
-    expect(json).toHaveLength(6);
-    expect(json[0]).toMatchObject({ file: 'src/Stack.java', line: 3, kind: 'method', score: expect.any(Number) as number });
+    const json = JSON.parse((await embedcore(directory, 'search', 'put an element on top', '--json')).stdout) as { query: string; matches: object[] };
+    expect(json.query).toBe('put an element on top');
+    expect(json.matches).toHaveLength(6);
+    expect(json.matches[0]).toMatchObject({ file: 'src/Stack.java', line: 3, kind: 'method', language: 'java', score: expect.any(Number) as number });
   });
 
   test('says what is wrong, and what to do', async () => {
@@ -393,11 +394,39 @@ describe('the command', () => {
     expect(existsSync(join(work, 'PWNED'))).toBe(false);
   });
 
-  test('answers name files as they are reached from here', async () => {
+  test('answers name files so that they can be opened', async () => {
     const directory = tree();
     await embedcore(directory, 'index');
-    const { stdout } = await embedcore(join(directory, 'src'), 'search', 'put an element on top', '--json');
-    expect((JSON.parse(stdout) as { file: string }[])[0]!.file).toBe('../src/Stack.java');
+    const from = join(directory, 'src');
+    expect((await embedcore(from, 'search', 'put an element on top')).stdout).toContain('  ../src/Stack.java:3\n');
+    const { root, matches } = JSON.parse((await embedcore(from, 'search', 'put an element on top', '--json', '--source')).stdout) as { root: string; matches: { file: string; source: string }[] };
+    expect(readFileSync(join(root, matches[0]!.file), 'utf8')).toContain(matches[0]!.source);
+    expect(matches[0]!.source).toBe('  void push(int element) { items.add(element); }');
+  });
+
+  test('answers are chosen by file, language, kind and score, and shown with the lines around them', async () => {
+    const directory = tree();
+    await embedcore(directory, 'index');
+    const files = async (...options: string[]) => {
+      const { stdout } = await embedcore(directory, 'search', 'put an element on top', '--json', ...options);
+      return (JSON.parse(stdout) as { matches: { file: string }[] }).matches.map(({ file }) => file);
+    };
+    expect(await files('--lang', 'rust', '--lang', 'go')).toEqual(expect.arrayContaining(['src/lib.rs', 'src/cache.go']) as string[]);
+    expect(await files('--path', '*.java', '--kind', 'class')).toEqual(['src/Stack.java']);
+    expect(await files('--path', '!src/')).toEqual([]);
+    expect(await files('--min-score', '1')).toEqual([]);
+    const around = (await embedcore(directory, 'search', 'put an element on top', '--limit', '1', '--context', '1')).stdout;
+    expect(around).toMatch(/^\d\.\d{3} {2}src\/Stack\.java:3\n {5}2 {3}\/\*\* Puts an element on top\. \*\/\n {5}3 {3}void push\(int element\) \{ items\.add\(element\); \}\n {5}4 \}\n$/);
+    for (const [option, value] of [['--lang', 'cobol'], ['--kind', 'klass'], ['--min-score', '2'], ['--path', ''], ['--context', '1.5']]) {
+      expect((await fails(directory, 'search', 'x', option!, value!)).stderr, option).toMatch(/^embedcore: [^\n]+\n/);
+    }
+  });
+
+  test('with --json, an error is JSON as well', async () => {
+    const directory = tree();
+    const error = (await failure(() => embedcore(directory, 'search', 'x', '--json'))) as unknown as { stdout: string; stderr: string; code: number };
+    expect(JSON.parse(error.stdout)).toMatchObject({ error: { code: 'NOT_INITIALIZED', message: expect.stringContaining('npx embedcore index') as string } });
+    expect([error.code, error.stderr.startsWith('embedcore: ')]).toEqual([2, true]);
   });
 
   test('messages are one line of plain text', async () => {
@@ -453,7 +482,7 @@ describe('the command', () => {
     }
     const { stdout } = await embedcore(directory, 'index');
     expect(stdout).toMatch(/^4,000 annotations of 4,000 files/);
-    const json = JSON.parse((await embedcore(directory, 'search', 'compute 1234', '--json')).stdout) as { name: string }[];
+    const json = (JSON.parse((await embedcore(directory, 'search', 'compute 1234', '--json')).stdout) as { matches: { name: string }[] }).matches;
     expect(json[0]!.name).toBe('compute_1234');
   });
 });

@@ -45,7 +45,7 @@ test('embed, index and search take models of servers, and name what is wrong wit
   const index = await run(['index', directory, '--model', 'ollama:nomic-embed-text'], env);
   expect([index.status, index.stdout]).toEqual([0, expect.stringContaining('--model ollama:nomic-embed-text')]);
   const found = await run(['search', 'read a file', directory, '--json', '--model', 'ollama:nomic-embed-text'], env);
-  expect(JSON.parse(found.stdout)).toMatchObject([{ signature: expect.stringContaining('read_file') }]);
+  expect(JSON.parse(found.stdout)).toMatchObject({ matches: [{ signature: expect.stringContaining('read_file') }] });
 
   const wrong = await run(['embed', '--model', 'ollama:nope'], env, '"text"\n');
   expect([wrong.status, wrong.stderr]).toEqual([1, expect.stringContaining("model 'nope' not found")]);

@@ -19,6 +19,7 @@ const { UsageError } = require('./usage');
 const COMMANDS = {
   index: require('./commands/index'),
   search: require('./commands/search'),
+  mcp: require('./commands/mcp'),
   embed: require('./commands/embed'),
   models: require('./commands/models'),
   serve: require('./commands/serve'),
@@ -30,6 +31,7 @@ const USAGE = `Semantic search in source code, offline; embeddings of files; a s
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
+  embedcore mcp [DIRECTORY]             the same for agents and editors: a Model Context Protocol server on standard input and output
   embedcore embed [FILE|-]              vectors of texts or annotations, a JSON line each, from FILE or standard input
   embedcore models list                 models from the hub that are kept on this machine
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
@@ -42,9 +44,17 @@ const USAGE = `Semantic search in source code, offline; embeddings of files; a s
 Options of index
   --rebuild        start over, whatever index is there: of another model or version, or damaged
   --verbose        name the files that were left out
+  --watch          go on: whatever changes is indexed again, until Ctrl-C
 Options of search
   --limit N        number of answers (10)
-  --json           answers as JSON
+  --min-score S    least score, 0 to 1 (0)
+  --path PATTERN   only in such files, as in .gitignore: src/, '*.test.ts', '!fixtures/'; may be given several times
+  --lang NAME      only in this language: typescript, javascript, python, rust, go, java; several times
+  --kind KIND      only a function, method, class, type, constant or file; several times
+  --context N      print N lines of the source around the beginning of each answer
+  --json           answers as JSON: { root, query, matches: [{ file, line, endLine, kind, language, name, signature,
+                   summary, score, similarity }] }; files are named from root
+  --source         with --json: the source of each answer, too
 Options of embed
   --out FILE       where vectors go: whole, or not at all (standard output)
   --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
@@ -58,7 +68,7 @@ Options of worker
   --concurrency N  chunks at a time (2)
   --cache FILE     keep vectors in a file of this machine, too
   --memory-limit MB, --drain-seconds N (30): as those of serve
-Options of index, search, embed, serve and worker
+Options of index, search, mcp, embed, serve and worker
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model; or one on a server:
                    ollama:NAME, openai:NAME (OPENAI_API_KEY, OPENAI_BASE_URL), tei:URL
 Options of models
@@ -100,8 +110,12 @@ async function main(args) {
     const homes = Object.keys(COMMANDS).filter((other) => Object.hasOwn(COMMANDS[other].options, misplaced));
     throw new UsageError(`--${misplaced} is an option of ${homes.join(' and ')}`);
   }
+  asJson = values.json === true;
   return COMMANDS[command].run(rest, values);
 }
+
+/** Whether answers are JSON, and so what went wrong is, too. */
+let asJson = false;
 
 function parse(args) {
   const options = Object.assign({ ...OPTIONS }, ...Object.values(COMMANDS).map((command) => command.options));
@@ -124,6 +138,10 @@ process.stdout.on('error', (error) => fail(error.code !== 'EPIPE' && `Standard o
 
 main(process.argv.slice(2)).catch((error) => {
   if (![UsageError, EmbeddingError, InputError, OutputError].some((kind) => error instanceof kind)) throw error;
+  if (asJson && !(error instanceof OutputError)) {
+    const { code = 'INVALID_ARGUMENT', details = {} } = error instanceof EmbeddingError ? error : (error.cause ?? {});
+    console.log(JSON.stringify({ error: { code, message: error.message, details } }, undefined, 2));
+  }
   fail(error.message, error instanceof UsageError ? 2 : 1);
   if (error instanceof UsageError && !error.message.includes('npx')) console.error('See embedcore --help');
 });

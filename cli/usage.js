@@ -69,7 +69,7 @@ function explained(error, directory, values) {
     INVALID_CONFIG: () => advice('index', directory, values, '--rebuild'),
     CACHE_STORAGE_FAILED: () => error.message.includes('rebuild') && advice('index', directory, values, '--rebuild'),
   }[error.code]?.();
-  return help ? new UsageError(`${plain(error.message)}. Run: ${help}`) : error;
+  return help ? new UsageError(`${plain(error.message)}. Run: ${help}`, { cause: error }) : error;
 }
 
 module.exports = { UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, queueOf };

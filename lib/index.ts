@@ -39,7 +39,18 @@ export {
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './call/errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
 export { CodeIndex } from './search/code-index';
-export type { CodeIndexOptions, CodeMatch, IndexOptions, IndexReport, SearchOptions } from './search/code-index';
+export type {
+  CodeIndexOptions,
+  CodeMatch,
+  CodeSymbol,
+  IndexOptions,
+  IndexReport,
+  IndexStatus,
+  SearchOptions,
+  SymbolOptions,
+  WatchOptions,
+} from './search/code-index';
+export type { CodeWatcher } from './search/watcher';
 export { EmbeddingGenerator, OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
 export type {
   BatchProcessOptions,

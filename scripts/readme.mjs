@@ -77,7 +77,7 @@ export async function runReadme(project, env) {
   }
   const command = (...args) => execFileSync('npx', ['embedcore', ...args], { cwd: project, env, encoding: 'utf8', shell: process.platform === 'win32' });
   command('index', 'sources');
-  const [best] = JSON.parse(command('search', 'openFile', 'sources', '--json'));
+  const [best] = JSON.parse(command('search', 'openFile', 'sources', '--json')).matches;
   if (best?.file !== join('sources', 'files.js')) throw new Error(`npx embedcore search found ${JSON.stringify(best)}`);
   console.log('  npx embedcore index, search');
 }

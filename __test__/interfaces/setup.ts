@@ -13,7 +13,7 @@ export default function setup(): void {
   rmSync(target, { recursive: true, force: true });
   mkdirSync(target);
   // Copied, because a link would have Node.js look for the peers beside the clone.
-  cpSync(join(root, 'dist'), join(target, 'dist'), { recursive: true });
+  for (const folder of ['cli', 'dist']) cpSync(join(root, folder), join(target, folder), { recursive: true });
   for (const file of readdirSync(root)) if (file === 'package.json' || /\.d\.m?ts$/.test(file)) cpSync(join(root, file), join(target, file));
   for (const folder of ['models', 'npm']) symlinkSync(join(root, folder), join(target, folder), 'junction');
 }

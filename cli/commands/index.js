@@ -5,7 +5,7 @@ const { CodeIndex } = require('embedcore');
 const { Bar, number, paint, plain, plural } = require('../terminal');
 const { advice, directoryOf, explained, generatorOf, here } = require('../usage');
 
-const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, model: { type: 'string' } };
+const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, watch: { type: 'boolean' }, model: { type: 'string' } };
 
 async function index(rest, values) {
   const { rebuild } = values;
@@ -39,6 +39,31 @@ async function index(rest, values) {
   }
   bar.end();
   summarise(last, directory, values, color);
+  if (values.watch) await watch(index, directory, stop.signal, color);
+}
+
+/** Follows changes until Ctrl-C. */
+async function watch(index, directory, signal, color) {
+  const say = (text) => console.log(`${color('dim', new Date().toTimeString().slice(0, 8))}  ${text}`);
+  const options = {
+    signal,
+    onUpdate: ({ changed, removed, embedded, seconds }) => {
+      if (changed + removed === 0) return;
+      const parts = [changed > 0 && `${plural(changed, 'file')} changed`, removed > 0 && `${plural(removed, 'file')} gone`];
+      say(`${parts.filter(Boolean).join(', ')}: ${plural(embedded, 'annotation')} embedded in ${seconds.toFixed(2)} s`);
+    },
+    onError: (error) => say(color('red', plain(error.message))),
+  };
+  try {
+    await index.watch(options);
+  } catch (error) {
+    if (error.code !== 'ABORTED') throw explained(error, directory, {});
+  }
+  if (!signal.aborted) {
+    say('Watching for changes; Ctrl-C stops');
+    await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
+  }
+  await index.close();
 }
 
 const rate = ({ embedded, seconds }) => number.format(Math.round(embedded / Math.max(seconds, 0.001)));

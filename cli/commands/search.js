@@ -1,14 +1,27 @@
 'use strict';
 
-const { existsSync } = require('node:fs');
+const { existsSync, readFileSync } = require('node:fs');
 const { dirname, join, sep } = require('node:path');
 
 const { CodeIndex } = require('embedcore');
 
 const { paint, plain, shortened } = require('../terminal');
-const { UsageError, directoryOf, explained, generatorOf, here, named } = require('../usage');
+const { UsageError, directoryOf, explained, generatorOf, here, named, numeric } = require('../usage');
 
-const options = { limit: { type: 'string' }, json: { type: 'boolean' }, model: { type: 'string' } };
+const options = {
+  limit: { type: 'string' },
+  'min-score': { type: 'string' },
+  path: { type: 'string', multiple: true },
+  lang: { type: 'string', multiple: true },
+  kind: { type: 'string', multiple: true },
+  context: { type: 'string' },
+  source: { type: 'boolean' },
+  json: { type: 'boolean' },
+  model: { type: 'string' },
+};
+
+/** Lines around a match, at most. */
+const MOST_CONTEXT = 1000;
 
 /** The nearest directory with an index, from the current one upwards. */
 function indexed() {
@@ -19,33 +32,92 @@ function indexed() {
 }
 
 async function search(rest, values) {
-  const { limit = '10', json } = values;
+  const { limit = '10', json, path: paths, lang: languages, kind: kinds } = values;
   const [words, ...others] = rest;
   if (words === undefined) throw new UsageError('What shall be searched for? embedcore search "open a file"');
   const directory = directoryOf(others, '; put the words in quotes') ?? indexed();
   if (!/^\d+$/.test(limit) || Number(limit) < 1 || Number(limit) > 1000) {
     throw new UsageError(`--limit is ${limit}, not a whole number from 1 to 1000`);
   }
+  const context = values.context === undefined ? undefined : numeric('context', values.context);
+  if (context !== undefined && !(Number.isInteger(context) && context <= MOST_CONTEXT)) {
+    throw new UsageError(`--context is ${values.context}, not a whole number from 0 to ${MOST_CONTEXT}`);
+  }
+  const minScore = values['min-score'] === undefined ? undefined : numeric('min-score', values['min-score']);
   const index = new CodeIndex(directory, { generator: generatorOf(values) });
   let matches;
   try {
-    matches = await index.search(words, { limit: Number(limit) });
+    matches = await index.search(words, { limit: Number(limit), minScore, paths, languages, kinds });
   } catch (error) {
     throw explained(error, directory, values);
+  }
+  const texts = new Texts(directory);
+  if (json) {
+    const shown = values.source ? matches.map((match) => ({ ...match, ...texts.source(match) })) : matches;
+    return console.log(JSON.stringify({ root: directory, query: words, matches: shown }, undefined, 2));
   }
   // Files are named from here, so that they can be opened.
   const where = named(directory).replaceAll(sep, '/');
   const shown = (file) => (where ? `${where.replace(/\/$/, '')}/${file}` : file);
-  if (json) return console.log(JSON.stringify(matches.map((match) => ({ ...match, file: shown(match.file) })), undefined, 2));
   const color = paint(process.stdout);
-  if (matches.length === 0) console.log(`Nothing is indexed in ${plain(directory)} yet.`);
+  if (matches.length === 0) console.log(filtered(values) ? 'Nothing that was asked for is in the index.' : `Nothing is indexed in ${plain(directory)} yet.`);
   // Lines are cut where they would wrap; what reads a pipe gets them whole.
   const width = process.stdout.isTTY && process.stdout.columns ? Math.max(10, process.stdout.columns - 8) : Infinity;
-  for (const { file, line, signature, summary, score } of matches) {
+  for (const match of matches) {
+    const { file, line, signature, summary, score } = match;
     console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${shown(file)}:${line}`))}`);
-    console.log(`       ${color('bold', shortened(plain(signature), width))}`);
-    if (summary) console.log(color('dim', `       ${shortened(plain(summary), width)}`));
+    if (context === undefined) {
+      console.log(`       ${color('bold', shortened(plain(signature), width))}`);
+      if (summary) console.log(color('dim', `       ${shortened(plain(summary), width)}`));
+      continue;
+    }
+    const lines = texts.around(match, context);
+    if (!lines) console.log(color('dim', '       (the file cannot be read any more)'));
+    for (const [number, text] of lines ?? []) {
+      const inside = number >= line && number <= match.endLine;
+      console.log(`${color('dim', `${String(number).padStart(6)} `)}${color(inside ? 'bold' : 'dim', shortened(plain(text), width))}`);
+    }
   }
 }
 
-module.exports = { options, run: search };
+const filtered = (values) => ['min-score', 'path', 'lang', 'kind'].some((name) => values[name] !== undefined);
+
+/** The lines of indexed files, as they are now; each is read once. */
+class Texts {
+  #directory;
+  #files = new Map();
+
+  constructor(directory) {
+    this.#directory = directory;
+  }
+
+  /** So many lines before and after a match, and the first of its own, with their numbers. */
+  around({ file, line, endLine }, context) {
+    const lines = this.#lines(file);
+    if (!lines) return undefined;
+    const first = Math.max(1, line - context);
+    const last = Math.min(lines.length, Math.min(endLine, line + context) + (context > 0 ? context : 0));
+    return lines.slice(first - 1, last).map((text, at) => [first + at, text]);
+  }
+
+  /** The source of a match; nothing where the file is gone. */
+  source({ file, line, endLine }) {
+    const lines = this.#lines(file);
+    return lines && { source: lines.slice(line - 1, endLine).join('\n') };
+  }
+
+  #lines(file) {
+    if (!this.#files.has(file)) {
+      let lines;
+      try {
+        lines = readFileSync(join(this.#directory, file), 'utf8').split(/\r?\n/);
+      } catch {
+        // It was there when it was indexed.
+      }
+      this.#files.set(file, lines);
+    }
+    return this.#files.get(file);
+  }
+}
+
+module.exports = { options, run: search, Texts };

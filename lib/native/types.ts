@@ -73,13 +73,22 @@ export interface NativeAnswer {
 /** See `src/binding/index.rs`. */
 export interface NativeIndex {
   update(): NativeUpdate;
-  search(words: string, limit: number): Promise<object[]>;
+  search(words: string, limit: number, filter: { minScore: number; paths: string[]; languages: string[]; kinds: string[] }): Promise<object[]>;
+  symbols(name: string, limit: number): Promise<object[]>;
+  status(): Promise<object>;
+  files(): Promise<string[]>;
+  watch(onChange: () => void): Promise<NativeWatch>;
+  close(): Promise<void>;
+}
+
+export interface NativeWatch {
+  follow(): Promise<boolean>;
   close(): Promise<void>;
 }
 
 export interface NativeUpdate {
   cancel(): void;
-  run(rebuild: boolean, onReport?: (report: never) => void): Promise<object>;
+  run(rebuild: boolean, waitMs: number, onReport?: (report: never) => void): Promise<object>;
 }
 
 /** See `src/binding/cache/mod.rs`. */

@@ -1,10 +1,12 @@
+import type { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
-import { checkWatch, watched } from '../call/limits';
+import { aborted, checkWatch, watched } from '../call/limits';
 import { naming, optionReader, refused } from '../call/options';
 import { argumentPath, pathNow } from '../call/paths';
 import { GENERATOR, nativeSettings, type GeneratorOptions } from '../generator/options';
 import { call, native, settle } from '../native/addon';
 import type { NativeIndex } from '../native/types';
+import { DirectoryWatcher, type CodeWatcher } from './watcher';
 
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
@@ -21,6 +23,8 @@ export interface IndexOptions {
    * Default `false`: such an index is refused.
    */
   rebuild?: boolean | undefined;
+  /** How long the call waits while another process updates the same index, in milliseconds, 0 to 2147483647. Default 5000. */
+  waitMs?: number | undefined;
   /** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
   signal?: AbortSignal | undefined;
   /** Told whenever files were written. */
@@ -31,6 +35,60 @@ export interface IndexOptions {
 export interface SearchOptions {
   /** Most answers, 1 to 1000. Default 10. */
   limit?: number | undefined;
+  /** Least {@link CodeMatch.score} of an answer, 0 to 1. Default 0: the best are answered, however far they are. */
+  minScore?: number | undefined;
+  /**
+   * Only in these files: patterns as in `.gitignore`, from the directory (`'src/'`, `'*.test.ts'`); one that begins with `!`
+   * leaves out. Of several that match, the one that matches most of the path decides, and the last of those. Default: all.
+   */
+  paths?: string | readonly string[] | undefined;
+  /** Only in these languages: see {@link CodeSymbol.language}. Default: all. */
+  languages?: string | readonly string[] | undefined;
+  /** Only declarations of these kinds. Default: all. */
+  kinds?: CodeSymbol['kind'] | readonly CodeSymbol['kind'][] | undefined;
+  /** Stops the call; it rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
+  timeoutMs?: number | undefined;
+}
+
+/** Options of {@link CodeIndex.symbols}. */
+export interface SymbolOptions {
+  /** Most answers, 1 to 1000. Default 10. */
+  limit?: number | undefined;
+}
+
+/** What is in an index. */
+export interface IndexStatus {
+  /** The file that it lies in. */
+  path: string;
+  /** Its size. */
+  sizeBytes: number;
+  /** The model that made its vectors, as it was named. */
+  model: string;
+  /** Numbers in a vector. */
+  dimensions: number;
+  /** Source files in it. */
+  files: number;
+  /** Declarations in it. */
+  annotations: number;
+  /** Source files by language. */
+  languages: Record<string, number>;
+}
+
+/** Options of {@link CodeIndex.watch}. */
+export interface WatchOptions {
+  /**
+   * Milliseconds without a change after which the index is brought up to date, at most ten times as long after the first
+   * change. 0 to 60000. Default 200.
+   */
+  debounceMs?: number | undefined;
+  /** Told what each update has done, the first one included. */
+  onUpdate?: ((report: IndexReport) => void) | undefined;
+  /** Told why an update failed; it is tried again, after a second at first and after half a minute at last. */
+  onError?: ((error: EmbeddingError) => void) | undefined;
+  /** Closes the watcher; before it has begun, the call rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
 }
 
 /** What a run of {@link CodeIndex.update} has done. */
@@ -61,8 +119,8 @@ export interface IndexReport {
   seconds: number;
 }
 
-/** An answer to a search. */
-export interface CodeMatch {
+/** A declaration in an index. */
+export interface CodeSymbol {
   /** The source file, below the directory, with `/`. */
   file: string;
   /** First line, from 1. */
@@ -70,12 +128,18 @@ export interface CodeMatch {
   endLine: number;
   /** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
   kind: 'function' | 'method' | 'class' | 'type' | 'constant' | 'file';
+  /** Of the file: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`. */
+  language: string;
   /** Its name, after those of the declarations and modules around it: `Stack.push`. */
   name: string;
   /** Its source up to its body. */
   signature: string;
   /** Its documentation comment; may be empty. */
   summary: string;
+}
+
+/** An answer to a search. */
+export interface CodeMatch extends CodeSymbol {
   /**
    * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
    * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
@@ -91,9 +155,27 @@ const { cache: _, enableCaching: __, cacheConfig: ___, logger: ____, ...OWN_GENE
 
 const readOptions = optionReader<CodeIndexOptions>({ path: pathNow, generator: optionReader<NonNullable<CodeIndexOptions['generator']>>(OWN_GENERATOR) });
 
-const readUpdate = optionReader<IndexOptions>({ rebuild: true, signal: true, progressCallback: true });
+const readUpdate = optionReader<IndexOptions>({ rebuild: true, waitMs: true, signal: true, progressCallback: true });
 
-const readSearch = optionReader<SearchOptions>({ limit: true });
+const readWatch = optionReader<WatchOptions>({ debounceMs: true, onUpdate: true, onError: true, signal: true });
+
+const readSearch = optionReader<SearchOptions>({
+  limit: true,
+  minScore: true,
+  paths: true,
+  languages: true,
+  kinds: true,
+  signal: true,
+  timeoutMs: true,
+});
+
+const readSymbols = optionReader<SymbolOptions>({ limit: true });
+
+/** How long an update waits for another process, and that of a watcher, in milliseconds. */
+const WAIT_MS = 5000;
+const LONG_WAIT_MS = 60_000;
+
+const DEBOUNCE_MS = 200;
 
 /** Answers of a search that does not say how many. */
 const DEFAULT_LIMIT = 10;
@@ -107,6 +189,7 @@ const DEFAULT_LIMIT = 10;
  */
 export class CodeIndex implements AsyncDisposable {
   readonly #native: NativeIndex;
+  readonly #watchers = new Set<DirectoryWatcher>();
   /** What was called and is not done. */
   readonly #running = new Set<Promise<unknown>>();
   /** The last `close()`. */
@@ -139,14 +222,17 @@ export class CodeIndex implements AsyncDisposable {
    * included. Also leaves out hidden files, `node_modules`, links, files above 1 MB, and worktrees of a repository that
    * is in the directory already.
    * @throws {@link EmbeddingError} `INVALID_CONFIG` if another model or version made the index, `CACHE_STORAGE_FAILED`
-   * if it cannot be written or another process is writing it, `INVALID_ARGUMENT` if there is no such directory.
+   * if it cannot be written or another process is writing it for longer than `waitMs`, `INVALID_ARGUMENT` if there is no such directory.
    */
   async update(options: IndexOptions = {}): Promise<IndexReport> {
-    const { rebuild = false, signal, progressCallback } = readUpdate(options);
+    const { rebuild = false, waitMs = WAIT_MS, signal, progressCallback } = readUpdate(options);
     if (typeof rebuild !== 'boolean') throw refused('rebuild', `${show(rebuild)} is not true or false`);
+    if (!Number.isInteger(waitMs) || waitMs < 0 || waitMs >= 2 ** 31) {
+      throw refused('waitMs', `${show(waitMs)} is not a whole number from 0 to ${2 ** 31 - 1}`);
+    }
     const watch = checkWatch<[IndexReport]>({ signal, progressCallback });
     const running = call(() => this.#native.update());
-    const run = (report: ((report: IndexReport) => void) | undefined) => running.run(rebuild, report) as Promise<IndexReport>;
+    const run = (report: ((report: IndexReport) => void) | undefined) => running.run(rebuild, waitMs, report) as Promise<IndexReport>;
     return this.#inOrder(() =>
       watched(watch, () => running.cancel(), async (report, check) => {
         check();
@@ -158,25 +244,90 @@ export class CodeIndex implements AsyncDisposable {
   }
 
   /**
-   * The declarations that answer `words` best, best first.
-   * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-   * version made it, `INVALID_ARGUMENT` if the words are empty or `limit` is not a whole number from 1 to 1000.
+   * Brings the index up to date, and again whenever files change, until the watcher is closed: by its `close()`, by that of
+   * the index, or by the signal. Switching branches, or ignore files that change, are changes like others. Several
+   * processes may watch one directory: one after the other looks, and who comes second finds nothing to do.
+   *
+   * Resolves after the first update. Directories are watched one by one on Linux, of which a user may have as many as
+   * `fs.inotify.max_user_watches` says; what is ignored is not watched.
+   * @throws {@link EmbeddingError} as {@link CodeIndex.update}, of the first one.
    */
-  async search(words: string, options: SearchOptions = {}): Promise<CodeMatch[]> {
-    if (typeof words !== 'string') throw invalid('The words to search for are not a string');
-    const { limit = DEFAULT_LIMIT } = readSearch(options);
-    if (!Number.isInteger(limit) || limit < 1 || limit > 1000) {
-      throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`);
+  async watch(options: WatchOptions = {}): Promise<CodeWatcher> {
+    const { debounceMs = DEBOUNCE_MS, onUpdate, onError, signal } = readWatch(options);
+    if (typeof debounceMs !== 'number' || !(debounceMs >= 0 && debounceMs <= 60_000)) {
+      throw refused('debounceMs', `${show(debounceMs)} is not a number from 0 to 60000`);
     }
-    return this.#inOrder(async () => (await settle(() => this.#native.search(words, limit))) as CodeMatch[]);
+    for (const [name, callback] of Object.entries({ onUpdate, onError })) {
+      if (callback != null && typeof callback !== 'function') throw refused(name, `${show(callback)} is not a function`);
+    }
+    checkWatch({ signal });
+    if (signal?.aborted) throw aborted(signal);
+    const watched = {
+      begin: (changed: () => void) => settle(() => this.#native.watch(changed)),
+      update: (stop: AbortSignal) => this.update({ signal: stop, waitMs: LONG_WAIT_MS }),
+      end: () => {
+        signal?.removeEventListener('abort', stop);
+        this.#watchers.delete(watcher);
+      },
+    };
+    const watcher = new DirectoryWatcher(watched, { debounceMs, onUpdate, onError });
+    const stop = () => void watcher.close();
+    signal?.addEventListener('abort', stop, { once: true });
+    this.#watchers.add(watcher);
+    await watcher.start();
+    if (signal?.aborted) throw aborted(signal);
+    return watcher;
   }
 
   /**
-   * Lets go of the index' file, its copy in memory and the model, when all that was called before is done. The next call
-   * opens them again.
+   * The declarations that answer `words` best, best first.
+   * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
+   * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`.
+   */
+  async search(words: string, options: SearchOptions = {}): Promise<CodeMatch[]> {
+    if (typeof words !== 'string') throw invalid('The words to search for are not a string');
+    const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, signal, timeoutMs } = readSearch(options);
+    checkLimit(limit);
+    if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`);
+    const filter = { minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
+    const watch = checkWatch({ signal, timeoutMs });
+    return this.#inOrder(() =>
+      watched(watch, () => {}, async () => (await settle(() => this.#native.search(words, limit, filter))) as CodeMatch[]),
+    );
+  }
+
+  /**
+   * The declarations that are called `name`, or whose names end with it after a dot (`push` finds `Stack.push`): the
+   * shortest names first, then by file and line. Needs no model.
+   * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
+   */
+  async symbols(name: string, options: SymbolOptions = {}): Promise<CodeSymbol[]> {
+    if (typeof name !== 'string') throw invalid('The name to look for is not a string');
+    const { limit = DEFAULT_LIMIT } = readSymbols(options);
+    checkLimit(limit);
+    return this.#inOrder(async () => (await settle(() => this.#native.symbols(name, limit))) as CodeSymbol[]);
+  }
+
+  /** The source files in the index, below the directory, with `/`, sorted. Needs no model. */
+  async files(): Promise<string[]> {
+    return this.#inOrder(async () => settle(() => this.#native.files()));
+  }
+
+  /**
+   * What is in the index. Needs no model.
+   * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `CACHE_STORAGE_FAILED` if it is damaged.
+   */
+  async status(): Promise<IndexStatus> {
+    return this.#inOrder(async () => (await settle(() => this.#native.status())) as IndexStatus);
+  }
+
+  /**
+   * Closes its watchers, and lets go of the index' file, its copy in memory and the model, when all that was called before is
+   * done. The next call opens them again.
    */
   async close(): Promise<void> {
-    const before = [this.#closed, ...this.#running];
+    const before = [this.#closed, ...this.#running, ...[...this.#watchers].map((watcher) => watcher.close())];
+
     this.#closed = Promise.allSettled(before).then(() => settle(() => this.#native.close()));
     await this.#closed;
   }
@@ -194,4 +345,15 @@ export class CodeIndex implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Texts that were given one by one or as a list. */
+function texts(option: string, given: unknown): string[] {
+  const all = given === undefined ? [] : typeof given === 'string' ? [given] : given;
+  if (Array.isArray(all) && all.every((text) => typeof text === 'string')) return all as string[];
+  throw invalid(`${option} is ${show(given)}, neither a string nor an array of strings`);
+}
+
+function checkLimit(limit: number): void {
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`);
 }

@@ -1,7 +1,8 @@
 //! The handles behind `CodeIndex`. Reports and matches cross as JSON: there are few of them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use napi::bindgen_prelude::{FnArgs, PromiseRaw};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
@@ -16,11 +17,15 @@ use super::to_js;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
-use crate::index::{self, CodeIndex, Match, Progress, Report, UpdateOptions};
+use crate::host::threads::blocking;
+use crate::index::{self, CodeIndex, Entry, Filter, Progress, Report, TreeWatch, UpdateOptions};
 use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
 type OnReport = ThreadsafeFunction<FnArgs<(Value,)>, (), FnArgs<(Value,)>, Status, false, true>;
+
+/// Called when something may have changed. Weak, as above.
+type OnChange = ThreadsafeFunction<(), (), (), Status, false, true>;
 
 /// See `CodeIndex`.
 #[napi]
@@ -60,11 +65,73 @@ impl NativeIndex {
 
     /// See `CodeIndex::search`.
     #[napi(catch_unwind)]
-    pub fn search<'env>(&self, env: &'env Env, words: String, limit: u32) -> Result<PromiseRaw<'env, Vec<Value>>> {
+    pub fn search<'env>(
+        &self,
+        env: &'env Env,
+        words: String,
+        limit: u32,
+        filter: NativeFilter,
+    ) -> Result<PromiseRaw<'env, Vec<Value>>> {
+        let index = Arc::clone(&self.inner);
+        let NativeFilter { min_score, paths, languages, kinds } = filter;
+        let filter = Filter { min_score: min_score as f32, paths, languages, kinds };
+        env.spawn_future(async move {
+            let matches = index.search(words, limit as usize, filter).await.map_err(to_js)?;
+            let shown = matches.iter().map(|found| {
+                let mut value = show_symbol(&found.file, found.language, &found.entry);
+                value["score"] = found.score.into();
+                value["similarity"] = found.similarity.into();
+                value
+            });
+            Ok(shown.collect())
+        })
+    }
+
+    /// See `CodeIndex::symbols`.
+    #[napi(catch_unwind)]
+    pub fn symbols<'env>(&self, env: &'env Env, name: String, limit: u32) -> Result<PromiseRaw<'env, Vec<Value>>> {
         let index = Arc::clone(&self.inner);
         env.spawn_future(async move {
-            let matches = index.search(words, limit as usize).await.map_err(to_js)?;
-            Ok(matches.iter().map(show_match).collect())
+            let found = blocking(move || index.symbols(&name, limit as usize)).await.flatten().map_err(to_js)?;
+            Ok(found.iter().map(|symbol| show_symbol(&symbol.file, symbol.language, &symbol.entry)).collect())
+        })
+    }
+
+    /// See `CodeIndex::files`.
+    #[napi(catch_unwind)]
+    pub fn files<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Vec<String>>> {
+        let index = Arc::clone(&self.inner);
+        env.spawn_future(async move { blocking(move || index.files()).await.flatten().map_err(to_js) })
+    }
+
+    /// See `CodeIndex::status`.
+    #[napi(catch_unwind)]
+    pub fn status<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Value>> {
+        let index = Arc::clone(&self.inner);
+        env.spawn_future(async move {
+            let status = blocking(move || index.status()).await.flatten().map_err(to_js)?;
+            Ok(json!({
+                "path": status.path.display().to_string(),
+                "sizeBytes": status.bytes,
+                "model": status.model,
+                "dimensions": status.dimensions,
+                "files": status.languages.values().sum::<usize>(),
+                "annotations": status.annotations,
+                "languages": status.languages,
+            }))
+        })
+    }
+
+    /// Watches the tree: `on_change` is called whenever something may have changed, often.
+    #[napi(catch_unwind)]
+    pub fn watch<'env>(&self, env: &'env Env, on_change: OnChange) -> Result<PromiseRaw<'env, NativeWatch>> {
+        let index = Arc::clone(&self.inner);
+        env.spawn_future(async move {
+            let changed = move || {
+                on_change.call((), ThreadsafeFunctionCallMode::NonBlocking);
+            };
+            let watch = blocking(move || index.watch(changed)).await.flatten().map_err(to_js)?;
+            Ok(NativeWatch { watch: Arc::new(Mutex::new(Some(watch))) })
         })
     }
 
@@ -78,6 +145,19 @@ impl NativeIndex {
             Ok(())
         })
     }
+}
+
+/// See `Filter`.
+#[napi(object)]
+pub struct NativeFilter {
+    /// Least score.
+    pub min_score: f64,
+    /// Patterns of paths.
+    pub paths: Vec<String>,
+    /// Languages.
+    pub languages: Vec<String>,
+    /// Kinds.
+    pub kinds: Vec<String>,
 }
 
 /// One run of `CodeIndex::update`, stopped at any time.
@@ -101,6 +181,7 @@ impl NativeUpdate {
         &self,
         env: &'env Env,
         rebuild: bool,
+        wait_ms: f64,
         on_report: Option<OnReport>,
     ) -> Result<PromiseRaw<'env, Value>> {
         let progress = on_report.map(|callback| -> Progress {
@@ -108,16 +189,50 @@ impl NativeUpdate {
                 callback.call((show_report(report),).into(), ThreadsafeFunctionCallMode::NonBlocking);
             })
         });
-        let options = UpdateOptions { rebuild, cancel: self.cancel.clone(), progress };
+        let wait = Duration::from_millis(wait_ms as u64);
+        let options = UpdateOptions { rebuild, wait, cancel: self.cancel.clone(), progress };
         let index = Arc::clone(&self.index);
         env.spawn_future(async move { index.update(options).await.map(|report| show_report(&report)).map_err(to_js) })
+    }
+}
+
+/// A watched tree.
+#[napi]
+pub struct NativeWatch {
+    /// Nothing once it is closed.
+    watch: Arc<Mutex<Option<TreeWatch>>>,
+}
+
+#[napi]
+impl NativeWatch {
+    /// Watches directories that are new; whether there were any.
+    #[napi(catch_unwind)]
+    pub fn follow<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, bool>> {
+        let watch = Arc::clone(&self.watch);
+        env.spawn_future(async move {
+            let follow = move || match &mut *watch.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(watch) => watch.follow(),
+                None => Ok(false),
+            };
+            blocking(follow).await.flatten().map_err(to_js)
+        })
+    }
+
+    /// Stops watching.
+    #[napi(catch_unwind)]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, ()>> {
+        let watch = Arc::clone(&self.watch);
+        env.spawn_future(async move {
+            let close = move || drop(watch.lock().unwrap_or_else(PoisonError::into_inner).take());
+            blocking(close).await.map_err(to_js)
+        })
     }
 }
 
 /// File name extensions that an index reads.
 #[napi(catch_unwind)]
 pub fn index_extensions() -> Vec<&'static str> {
-    index::extensions().collect()
+    index::extensions().map(|(extension, _)| extension).collect()
 }
 
 fn show_report(report: &Report) -> Value {
@@ -139,17 +254,15 @@ fn show_report(report: &Report) -> Value {
     })
 }
 
-fn show_match(found: &Match) -> Value {
-    let entry = &found.entry;
+fn show_symbol(file: &str, language: &str, entry: &Entry) -> Value {
     json!({
-        "file": found.file,
+        "file": file,
         "line": entry.line,
         "endLine": entry.end_line,
         "kind": entry.kind,
+        "language": language,
         "name": entry.name,
         "signature": entry.signature,
         "summary": entry.summary,
-        "score": found.score,
-        "similarity": found.similarity,
     })
 }

@@ -6,21 +6,26 @@
 //! | `outline` | source → functions, methods, classes, types |
 //! | `words` | text → what BM25 compares |
 //! | `update` | brings the index up to date |
+//! | `watch` | tells when the tree has changed |
 //! | `store` | all of it on disk, one row for each file |
 //! | `rank` | query → best declarations |
+//! | `filter` | which of them may be answers |
 //!
 //! The vectors come from a [`Generator`].
 
+mod filter;
 mod outline;
 mod rank;
 mod store;
 mod tree;
 mod update;
+mod watch;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::embedding::InputType;
@@ -30,8 +35,10 @@ use crate::host::threads::blocking;
 use rank::{Block, Hit};
 use store::{MadeWith, Store};
 
+pub use filter::Filter;
 pub use outline::extensions;
 pub use store::Entry;
+pub use watch::TreeWatch;
 
 /// Where the index of a directory lies.
 const DIRECTORY: &str = ".embedcore";
@@ -51,6 +58,8 @@ pub type Progress = Box<dyn Fn(&Report) + Send + Sync>;
 pub struct UpdateOptions {
     /// Whether whatever index is there is thrown away: one of another model or version, or a damaged one.
     pub rebuild: bool,
+    /// How long the run waits while another process updates the index.
+    pub wait: Duration,
     /// Stops the run. What is written by then stays.
     pub cancel: Cancel,
     /// Told whenever files were written.
@@ -91,12 +100,42 @@ pub struct Report {
 pub struct Match {
     /// The source file, below the root.
     pub file: String,
+    /// The language that the file is written in.
+    pub language: &'static str,
     /// The declaration.
     pub entry: Entry,
     /// What answers are ranked by, 0 to 1: most of it the similarity, the rest the words that they share with the query.
     pub score: f32,
     /// Cosine of the declaration's vector and the query's.
     pub similarity: f32,
+}
+
+/// A declaration that was asked for by its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Symbol {
+    /// The source file, below the root.
+    pub file: String,
+    /// The language that the file is written in.
+    pub language: &'static str,
+    /// The declaration.
+    pub entry: Entry,
+}
+
+/// What is in an index.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size, in bytes.
+    pub bytes: u64,
+    /// The model that made it.
+    pub model: String,
+    /// Length of its vectors.
+    pub dimensions: usize,
+    /// Source files in it, by language; those that cannot be read are none.
+    pub languages: BTreeMap<&'static str, usize>,
+    /// Declarations in it.
+    pub annotations: usize,
 }
 
 /// The index of one directory. All methods may be called at once.
@@ -125,14 +164,15 @@ impl CodeIndex {
         Self { root, path, generator, loaded: Mutex::default(), updating: tokio::sync::Mutex::default() }
     }
 
-    /// The `limit` best declarations for `words`, best first.
-    pub async fn search(self: Arc<Self>, words: String, limit: usize) -> Result<Vec<Match>> {
+    /// The `limit` best declarations for `words` that `filter` lets in, best first.
+    pub async fn search(self: Arc<Self>, words: String, limit: usize, filter: Filter) -> Result<Vec<Match>> {
         if words.trim().is_empty() {
             return Err(Error::InvalidArgument("The words to search for are empty".to_owned()));
         }
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Error::InvalidArgument(format!("limit is {limit}, not a whole number from 1 to {MAX_LIMIT}")));
         }
+        filter.check()?;
         // Reading the index and loading the model need nothing of each other.
         let index = Arc::clone(&self);
         let (query, blocks) = tokio::join!(self.embed_query(words.clone()), blocking(move || index.load()));
@@ -140,19 +180,71 @@ impl CodeIndex {
         let (made_with, vector) = query?;
         blocking(move || {
             let mut blocks = blocks;
-            for _ in 0..ANSWERS {
+            let mut attempts = 0;
+            loop {
                 self.with_loaded(|loaded| loaded.store.require(&made_with))?;
-                let hits = rank::rank(&blocks, &vector, &words, limit)?;
-                let (matches, current) = self.describe(&blocks, &hits)?;
-                if current {
+                let (matches, current) = self.answer(&blocks, &vector, &words, limit, &filter)?;
+                attempts += 1;
+                // Somebody may write all the time. What is gone is left out, and ids never change their meaning.
+                if current || attempts > ANSWERS {
                     return Ok(matches);
                 }
                 blocks = self.load()?;
             }
-            // Somebody writes all the time. What is gone is left out, and ids never change their meaning.
-            Ok(self.describe(&blocks, &rank::rank(&blocks, &vector, &words, limit)?)?.0)
         })
         .await?
+    }
+
+    /// The declarations that are called `name`: wholly, or behind the names around them. The shortest names first.
+    pub fn symbols(&self, name: &str, limit: usize) -> Result<Vec<Symbol>> {
+        if name.trim().is_empty() {
+            return Err(Error::InvalidArgument("The name to look for is empty".to_owned()));
+        }
+        let quoted = serde_json::Value::from(name).to_string();
+        let store = self.open_existing()?;
+        let mut found = Vec::new();
+        for (file, entries) in store.declaring(&quoted[1..quoted.len() - 1])? {
+            let is = |entry: &Entry| {
+                entry.name.strip_suffix(name).is_some_and(|around| around.is_empty() || around.ends_with('.'))
+            };
+            let language = language_of(&file);
+            let named = entries.into_iter().filter(is);
+            found.extend(named.map(|entry| Symbol { file: file.clone(), language, entry }));
+        }
+        found.sort_by_key(|symbol| symbol.entry.name.len());
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// The source files in the index, sorted.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let files = self.open_existing()?.files()?;
+        let mut paths: Vec<String> =
+            files.into_iter().filter(|(_, file)| file.skipped.is_none()).map(|(path, _)| path).collect();
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// What is in the index; all that is read of it is checked.
+    pub fn status(&self) -> Result<Status> {
+        let store = self.open_existing()?;
+        let bytes = std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len());
+        let mut languages = BTreeMap::new();
+        let mut annotations = 0;
+        for (path, file) in store.files()? {
+            annotations += file.count;
+            if file.skipped.is_none() {
+                *languages.entry(language_of(&path)).or_default() += 1;
+            }
+        }
+        let made_with = store.made_with().ok_or_else(|| store.damaged())?;
+        let MadeWith { model_id: model, dimensions, .. } = made_with.clone();
+        Ok(Status { path: self.path.clone(), bytes, model, dimensions, languages, annotations })
+    }
+
+    /// Watches the tree; `changed` is called whenever something in it may have changed.
+    pub fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<TreeWatch> {
+        TreeWatch::start(&self.root, changed)
     }
 
     /// Lets go of the index' file and memory. It may be used again.
@@ -187,12 +279,15 @@ impl CodeIndex {
         // Opened again rather than read again: the file may have been replaced.
         *loaded = None;
         let identity = store::identity(&self.path);
-        let store = Store::open_existing(&self.path)?
-            .ok_or_else(|| Error::NoIndex { path: self.path.display().to_string() })?;
+        let store = self.open_existing()?;
         let version = store.version()?;
         let blocks = Arc::new(store.blocks()?);
         *loaded = Some(Loaded { store, identity, version, blocks: Arc::clone(&blocks) });
         Ok(blocks)
+    }
+
+    fn open_existing(&self) -> Result<Store> {
+        Store::open_existing(&self.path)?.ok_or_else(|| Error::NoIndex { path: self.path.display().to_string() })
     }
 
     /// Whether the file is the one that was read, and was not written since.
@@ -205,14 +300,48 @@ impl CodeIndex {
         self.loaded().as_ref().map_or(Err(Error::Closed), work)
     }
 
-    /// What is shown of the hits in `blocks`, and whether the index is still the one that these were read from.
-    fn describe(&self, blocks: &Arc<Vec<Block>>, hits: &[Hit]) -> Result<(Vec<Match>, bool)> {
+    /// The best answers in `blocks`, and whether the index is still the one that these were read from.
+    fn answer(
+        &self,
+        blocks: &Arc<Vec<Block>>,
+        vector: &[f32],
+        words: &str,
+        limit: usize,
+        filter: &Filter,
+    ) -> Result<(Vec<Match>, bool)> {
+        let admitted: Option<HashSet<i64>> = if filter.by_path() {
+            let admits = filter.admission();
+            let paths = self.with_loaded(|loaded| loaded.store.paths())?;
+            Some(paths.into_iter().filter(|(_, path)| admits(path)).map(|(id, _)| id).collect())
+        } else {
+            None
+        };
+        // The kind of a declaration is known once it is described.
+        let depth = if filter.by_kind() { usize::MAX } else { limit };
+        let hits = rank::rank(blocks, vector, words, depth, |file| {
+            admitted.as_ref().is_none_or(|admitted| admitted.contains(&file))
+        })?;
+        let good = hits.partition_point(|hit| hit.score >= filter.min_score);
+        self.describe(blocks, &hits[..good], limit, filter)
+    }
+
+    /// What is shown of the first `limit` hits that `filter` lets in, and whether the index is still that of `blocks`.
+    fn describe(
+        &self,
+        blocks: &Arc<Vec<Block>>,
+        hits: &[Hit],
+        limit: usize,
+        filter: &Filter,
+    ) -> Result<(Vec<Match>, bool)> {
         self.with_loaded(|loaded| {
             // Another search may have read the index anew.
             let is_current = || Arc::ptr_eq(blocks, &loaded.blocks) && self.is_current(loaded);
             let mut files: HashMap<i64, Option<(String, Vec<Entry>)>> = HashMap::new();
-            let mut matches = Vec::with_capacity(hits.len());
+            let mut matches = Vec::with_capacity(hits.len().min(limit));
             for hit in hits {
+                if matches.len() == limit {
+                    break;
+                }
                 let described = match files.entry(hit.file) {
                     std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
                     std::collections::hash_map::Entry::Vacant(open) => {
@@ -227,8 +356,10 @@ impl CodeIndex {
                     }
                     continue;
                 };
-                let (file, entry) = (file.clone(), entry.clone());
-                matches.push(Match { file, entry, score: hit.score, similarity: hit.similarity });
+                if filter.admits(&entry.kind) {
+                    let (file, language, entry) = (file.clone(), language_of(file), entry.clone());
+                    matches.push(Match { file, language, entry, score: hit.score, similarity: hit.similarity });
+                }
             }
             Ok((matches, is_current()))
         })
@@ -237,6 +368,11 @@ impl CodeIndex {
     fn loaded(&self) -> MutexGuard<'_, Option<Loaded>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The language of an indexed file.
+fn language_of(path: &str) -> &'static str {
+    outline::language(filter::extension(path)).unwrap_or_default()
 }
 
 /// `vector` scaled to length 1: cosines are dot products then. Models that do not normalise are no exception.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -31,6 +31,9 @@ const CHUNK_FILES: usize = 256;
 /// Chunks that are embedded at once: the next one fills the cores while the last texts of the one before run.
 const EMBEDDING: usize = 2;
 
+/// How often a lock that somebody else holds is tried.
+const LOCK_POLL: Duration = Duration::from_millis(25);
+
 async fn joined<T>(task: JoinHandle<Result<T>>) -> Result<T> {
     task.await.map_err(|error| Error::Internal(error.to_string())).flatten()
 }
@@ -41,9 +44,10 @@ impl CodeIndex {
         let started = Instant::now();
         let _one_at_a_time = options.cancel.or_else(self.updating.lock()).await?;
         let made_with = options.cancel.or_else(self.made_with()).await??;
-        let UpdateOptions { rebuild, cancel, progress } = options;
+        let UpdateOptions { rebuild, wait, cancel, progress } = options;
+        let lock = self.lock(wait, &cancel).await?;
         let (index, stop) = (Arc::clone(&self), cancel.clone());
-        let (lock, store, plan) = blocking(move || index.plan(made_with, rebuild, &stop)).await??;
+        let (store, plan) = blocking(move || index.plan(made_with, rebuild, &stop)).await??;
 
         let (sender, mut parsed) = mpsc::channel::<Vec<Read>>(1);
         let (index, stop) = (Arc::clone(&self), cancel.clone());
@@ -90,13 +94,8 @@ impl CodeIndex {
     }
 
     /// Compares the tree with the store.
-    fn plan(&self, made_with: MadeWith, rebuild: bool, cancel: &Cancel) -> Result<(fs::File, Store, Plan)> {
+    fn plan(&self, made_with: MadeWith, rebuild: bool, cancel: &Cancel) -> Result<(Store, Plan)> {
         cancel.check()?;
-        if !self.root.is_dir() {
-            let reason = if self.root.exists() { "it is not a directory" } else { "there is no such directory" };
-            return Err(Error::InvalidArgument(format!("{} cannot be indexed: {reason}", self.root.display())));
-        }
-        let lock = self.lock()?;
         if rebuild {
             // What is read of the old file is of no use, and some systems keep open files.
             self.close();
@@ -166,11 +165,31 @@ impl CodeIndex {
         plan.changed.sort_by(|a, b| a.path.cmp(&b.path));
         plan.report.changed = plan.changed.len();
         plan.report.removed = gone.len();
-        Ok((lock, store, plan))
+        Ok((store, plan))
     }
 
-    /// Keeps other processes from updating the same index; ends with the process, however it ends.
-    fn lock(&self) -> Result<fs::File> {
+    /// Keeps other processes from updating the same index; ends with the process, however it ends. Waits for who has it.
+    async fn lock(self: &Arc<Self>, wait: Duration, cancel: &Cancel) -> Result<fs::File> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let index = Arc::clone(self);
+            if let Some(lock) = blocking(move || index.try_lock()).await?? {
+                return Ok(lock);
+            }
+            if Instant::now() >= deadline {
+                let reason = "somebody else is indexing this directory now".to_owned();
+                return Err(Error::Storage { path: self.path.display().to_string(), reason });
+            }
+            cancel.or_else(tokio::time::sleep(LOCK_POLL)).await?;
+        }
+    }
+
+    /// Nothing where another process has the lock.
+    fn try_lock(&self) -> Result<Option<fs::File>> {
+        if !self.root.is_dir() {
+            let reason = if self.root.exists() { "it is not a directory" } else { "there is no such directory" };
+            return Err(Error::InvalidArgument(format!("{} cannot be indexed: {reason}", self.root.display())));
+        }
         let failed = |reason: String| Error::Storage { path: self.path.display().to_string(), reason };
         let directory = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(directory).map_err(|error| failed(format!("its directory cannot be made: {error}")))?;
@@ -187,8 +206,8 @@ impl CodeIndex {
             .open(beside)
             .map_err(|error| failed(format!("its lock cannot be made: {error}")))?;
         match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(fs::TryLockError::WouldBlock) => Err(failed("somebody else is indexing this directory now".to_owned())),
+            Ok(()) => Ok(Some(lock)),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(failed(format!("it cannot be locked: {error}"))),
         }
     }

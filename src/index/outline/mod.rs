@@ -21,7 +21,7 @@ use declared::{Declared, declared};
 use leading::Leading;
 use prose::{cut, folded, plain_comment};
 
-pub use language::{Grammar, Kind, extensions, grammar};
+pub use language::{Grammar, Kind, extensions, grammar, language};
 
 /// Longest part of a declaration's source that is embedded, in bytes. Twice as much ranks no better.
 const MAX_CODE: usize = 2000;

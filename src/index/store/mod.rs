@@ -435,6 +435,42 @@ impl Store {
         read().map_err(|fault| self.failed(fault))
     }
 
+    /// The paths of all files that have declarations, by their ids.
+    pub fn paths(&self) -> Result<HashMap<i64, String>> {
+        let read = || {
+            let mut select = self.db.prepare_cached("SELECT id, path FROM files WHERE count > 0")?;
+            let paths = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(paths.collect::<rusqlite::Result<_>>()?)
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
+    /// The declarations of all files in which `text` occurs somewhere, by path.
+    pub fn declaring(&self, text: &str) -> Result<Vec<(String, Vec<Entry>)>> {
+        let read = || {
+            let mut found = Vec::new();
+            let query =
+                "SELECT path, declarations, described FROM files WHERE instr(declarations, ?) > 0 ORDER BY path";
+            let mut select = self.db.prepare_cached(query)?;
+            let mut rows = select.query([text])?;
+            while let Some(row) = rows.next()? {
+                let path: String = row.get(0)?;
+                let entries = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+                if described(&path, entries) != row.get::<_, i64>(2)? {
+                    return Err(Fault::Damaged);
+                }
+                found.push((path, serde_json::from_str(entries).map_err(|_| Fault::Damaged)?));
+            }
+            Ok(found)
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
+    /// The model that made it.
+    pub fn made_with(&self) -> Option<&MadeWith> {
+        self.meta.as_ref().map(|meta| &meta.made_with)
+    }
+
     /// What to say of an index that holds something else than what was written.
     pub fn damaged(&self) -> Error {
         self.failed(Fault::Damaged)

@@ -18,8 +18,8 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use config::User;
 use git::{Place, Repository};
-use rules::Rules;
 
+pub use rules::Rules;
 pub use text::decode;
 
 /// Larger files are generated, data or minified: nobody reads them.
@@ -171,6 +171,8 @@ pub struct Tree {
     pub files: Vec<Found>,
     /// What was left out.
     pub skipped: Skipped,
+    /// The directories that it was read from, as paths.
+    pub directories: Vec<PathBuf>,
     /// Directories and files that could not be looked at: nobody knows what is there now.
     pub unseen: Vec<String>,
 }
@@ -198,6 +200,11 @@ pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
     walk_as(&User::of_this_process(), root, cancel)
 }
 
+/// The directories that [`walk`] reads.
+pub fn directories(root: &Path, cancel: &Cancel) -> Result<Vec<PathBuf>> {
+    Ok(walk(root, cancel)?.directories)
+}
+
 /// [`walk`] with what somebody has configured.
 fn walk_as(user: &User, root: &Path, cancel: &Cancel) -> Result<Tree> {
     let mut tree = Tree::default();
@@ -212,6 +219,7 @@ fn walk_as(user: &User, root: &Path, cancel: &Cancel) -> Result<Tree> {
             continue;
         };
         let rules = directory.rules_inside(&entries);
+        tree.directories.push(directory.path.clone());
         for entry in entries {
             cancel.check()?;
             let name = entry.file_name();

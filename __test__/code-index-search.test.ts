@@ -1,0 +1,121 @@
+// Which answers a search gives, and what an index tells without a model.
+
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+
+import { CodeIndex } from 'embedcore';
+import { expect, onTestFinished, test } from 'vitest';
+
+import { failure } from './support';
+
+const SOURCES = {
+  'src/stack.ts': '/** A stack. */\nexport class Stack {\n  /** Puts an element on top. */\n  push(element: number): void {}\n}\n',
+  'src/deep/queue.py': 'class Queue:\n    def push(self, element):\n        """Appends an element at the end."""\n',
+  'test/stack.test.js': '// Puts elements on a stack.\nfunction pushSome() {}\n',
+  'lib.rs': '/// Pushes an element.\npub fn push(element: u32) {}\n',
+};
+
+async function indexed(files: Record<string, string> = SOURCES): Promise<{ directory: string; index: CodeIndex }> {
+  const directory = mkdtempSync(join(tmpdir(), 'embedcore-test-'));
+  for (const [file, content] of Object.entries(files)) {
+    mkdirSync(dirname(join(directory, file)), { recursive: true });
+    writeFileSync(join(directory, file), content);
+  }
+  const index = new CodeIndex(directory);
+  onTestFinished(async () => {
+    await index.close();
+    rmSync(directory, { recursive: true, force: true });
+  });
+  await index.update();
+  return { directory, index };
+}
+
+const found = (matches: { file: string; name: string }[]) => matches.map(({ file, name }) => `${file} ${name}`).sort();
+
+test('answers are limited to paths, languages and kinds, and keep their scores', async () => {
+  const { index } = await indexed();
+  const all = await index.search('put an element on top', { limit: 100 });
+  expect(all).toHaveLength(6);
+  const only = (keep: (match: (typeof all)[number]) => boolean) => all.filter(keep);
+  const cases = [
+    [{ paths: 'src/' }, ({ file }) => file.startsWith('src/')],
+    [{ paths: ['src', '!deep/'] }, ({ file }) => file === 'src/stack.ts'],
+    [{ paths: '!*.test.js' }, ({ file }) => file !== 'test/stack.test.js'],
+    [{ paths: '/*.rs' }, ({ file }) => file === 'lib.rs'],
+    [{ languages: 'python' }, ({ language }) => language === 'python'],
+    [{ languages: ['rust', 'javascript'] }, ({ language }) => language === 'rust' || language === 'javascript'],
+    [{ kinds: 'class' }, ({ kind }) => kind === 'class'],
+    [{ kinds: ['method', 'function'], paths: 'src' }, ({ kind, file }) => ['method', 'function'].includes(kind) && file.startsWith('src/')],
+    [{ minScore: all[2]!.score }, ({ score }) => score >= all[2]!.score],
+    [{ minScore: 1 }, () => false],
+  ] as [Parameters<CodeIndex['search']>[1] & object, (match: (typeof all)[number]) => boolean][];
+  for (const [options, keep] of cases) {
+    expect(await index.search('put an element on top', { limit: 100, ...options }), JSON.stringify(options)).toEqual(only(keep));
+  }
+  // A limit counts answers, not what was left out.
+  expect(await index.search('put an element on top', { limit: 1, kinds: 'class' })).toEqual(only(({ kind }) => kind === 'class').slice(0, 1));
+});
+
+test('filters are read when the call is made', async () => {
+  const { index } = await indexed();
+  const paths = ['lib.rs'];
+  const searching = index.search('push', { paths });
+  paths[0] = 'src/';
+  expect(found(await searching)).toEqual(['lib.rs push']);
+});
+
+test('filters that nothing can pass are refused, by name', async () => {
+  const { index } = await indexed();
+  for (const [options, words] of [
+    [{ languages: 'cobol' }, 'languages has "cobol"; known are go, java, javascript, python, rust, typescript'],
+    [{ kinds: 'klass' }, 'kinds has "klass"; known are function, method, class, type, constant, file'],
+    [{ paths: '' }, 'A pattern in paths is empty'],
+    [{ paths: 'a\nb' }, 'A pattern in paths has more than one line'],
+    [{ paths: ['x'.repeat(5000)] }, '4096'],
+    [{ paths: 7 }, 'paths is 7'],
+    [{ paths: [7] }, 'paths is'],
+    [{ minScore: 2 }, 'minScore is 2'],
+    [{ minScore: NaN }, 'minScore is NaN'],
+    [{ kind: 'class' }, 'did you mean `kinds`'],
+  ] as [object, string][]) {
+    const error = await failure(() => index.search('push', options));
+    expect(['INVALID_ARGUMENT', 'INVALID_CONFIG'], words).toContain(error.code);
+    expect(error.message).toContain(words);
+  }
+});
+
+test('a signal and a time limit end a search', async () => {
+  const { index } = await indexed();
+  const stop = new AbortController();
+  const searching = index.search('push', { signal: stop.signal });
+  stop.abort();
+  expect((await failure(() => searching)).code).toBe('ABORTED');
+  expect((await failure(() => index.search('push', { timeoutMs: 0 }))).code).toBe('INVALID_CONFIG');
+  expect(await index.search('push', { signal: new AbortController().signal, timeoutMs: 60_000, limit: 1 })).toHaveLength(1);
+});
+
+test('declarations are found by their names, the shortest first', async () => {
+  const { index } = await indexed();
+  const symbols = await index.symbols('push');
+  expect(found(symbols)).toEqual(['lib.rs push', 'src/deep/queue.py Queue.push', 'src/stack.ts Stack.push']);
+  expect(symbols[0]).toEqual({
+    file: 'lib.rs', line: 2, endLine: 2, kind: 'function', language: 'rust', name: 'push',
+    signature: 'pub fn push(element: u32)', summary: 'Pushes an element.',
+  });
+  expect(found(await index.symbols('Stack.push'))).toEqual(['src/stack.ts Stack.push']);
+  expect(await index.symbols('push', { limit: 1 })).toEqual(symbols.slice(0, 1));
+  for (const nothing of ['ush', 'Push', '"', '\\', '%', 'push"', '💥', 'x'.repeat(1 << 20)]) expect(await index.symbols(nothing), nothing.slice(0, 9)).toEqual([]);
+  expect((await failure(() => index.symbols(' '))).code).toBe('INVALID_ARGUMENT');
+});
+
+test('an index tells what is in it', async () => {
+  const { directory, index } = await indexed({ ...SOURCES, 'broken.py': 'def (((:\n'.repeat(50), 'readme.txt': 'no code' });
+  expect(await index.files()).toEqual(['lib.rs', 'src/deep/queue.py', 'src/stack.ts', 'test/stack.test.js']);
+  expect(await index.status()).toEqual({
+    path: join(directory, '.embedcore', 'index.sqlite'), sizeBytes: expect.any(Number) as number, model: 'builtin', dimensions: 256,
+    files: 4, annotations: 6, languages: { javascript: 1, python: 1, rust: 1, typescript: 1 },
+  });
+  const empty = new CodeIndex(join(directory, 'src'));
+  for (const ask of [() => empty.status(), () => empty.files(), () => empty.symbols('push')]) expect((await failure(ask)).code).toBe('NOT_INITIALIZED');
+});
