@@ -86,6 +86,11 @@ export class Channel {
     return this.#open?.link.awayMs ?? 0;
   }
 
+  /** How often the server was there anew. */
+  get connections(): number {
+    return this.#open?.link.connections ?? 0;
+  }
+
   /** The error of whoever has waited for the server for so long. */
   unavailable(waitedMs: number): EmbeddingError {
     return this.#opened.link.unavailable(waitedMs);

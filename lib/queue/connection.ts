@@ -105,6 +105,7 @@ export class Link {
   readonly #shown: string;
   readonly #waiting = new Set<(reason: EmbeddingError) => void>();
   #closed = false;
+  #connections = 0;
   #lastError: unknown;
   /** Since when nothing is answered, on the clock of `performance.now()`. */
   #awaySince: number | undefined = performance.now();
@@ -120,7 +121,10 @@ export class Link {
       enableOfflineQueue: true,
       retryStrategy: (times: number) => Math.min(50 * 2 ** Math.min(times, 10), MOST_PAUSE_MS),
     });
-    this.client.on('ready', () => (this.#awaySince = undefined));
+    this.client.on('ready', () => {
+      this.#awaySince = undefined;
+      this.#connections++;
+    });
     this.client.on('close', () => (this.#awaySince ??= performance.now()));
     this.client.on('error', (error) => {
       this.#lastError = error;
@@ -132,6 +136,11 @@ export class Link {
   /** How long the server has been away, in milliseconds; 0 while it answers. */
   get awayMs(): number {
     return this.#awaySince === undefined ? 0 : performance.now() - this.#awaySince;
+  }
+
+  /** How often the server was there anew: what it had before may be gone. */
+  get connections(): number {
+    return this.#connections;
   }
 
   /** Waits for the server, for so long at most, and looks whether it is one that can be used. */

@@ -3,6 +3,7 @@ import { invalid, isArray, refusal, take, type Refused, type Taken } from '../ca
 import { aborted, timedOut } from '../call/limits';
 import { isPromise } from '../call/order';
 import { END, openSource, sourceFailed, type Source } from '../call/source';
+import { toNumbers } from '../generator/matrix';
 import type { EmbeddingResult } from '../index';
 import type { Channel, JobEvent } from './channel';
 import { failedOutcome, isAnswer, jobId, RELEASE, type Input, type InputType, type JobData, type Outcome, type WorkerModel } from './jobs';
@@ -100,7 +101,9 @@ interface Chunk {
   id: string;
   /** When it was added, or looked after. */
   at: number;
-  /** How often it was added again, and how often of those because its vectors were missing. */
+  /** How often the server had been there anew when it was added. */
+  connections: number;
+  /** How often it was added again since, and how often of those because its vectors were missing. */
   again: number;
   missed: number;
   /** Forgets the job. */
@@ -262,7 +265,7 @@ export class Run implements EmbeddingRun {
       if (this.#over) return;
       if (inputs.length === 0) continue;
       const first = this.#counts.read - inputs.length;
-      const chunk: Chunk = { first, inputs, characters, id: '', at: 0, again: 0, missed: 0, leave: undefined, pause: undefined, outcome: undefined, counted: false };
+      const chunk: Chunk = { first, inputs, characters, id: '', at: 0, connections: this.#channel.connections, again: 0, missed: 0, leave: undefined, pause: undefined, outcome: undefined, counted: false };
       [inputs, characters] = [[], 0];
       // While the server is away this waits; the run ends if that takes too long.
       await this.#soonest(this.#submit(chunk));
@@ -318,6 +321,9 @@ export class Run implements EmbeddingRun {
   #again(chunk: Chunk, then: () => Promise<void> = () => this.#submit(chunk)): void {
     chunk.leave?.();
     this.#pending.add(chunk);
+    const { connections } = this.#channel;
+    // What a server has lost because it ended says nothing about what it keeps.
+    if (chunk.connections !== connections) [chunk.connections, chunk.again] = [connections, 0];
     const pause = Math.min(FIRST_PAUSE_MS * 2 ** chunk.again++, LONGEST_PAUSE_MS);
     if (chunk.again > MOST_AGAIN) return this.#answered(chunk, lost(chunk, this.#model));
     this.#counts.requeued++;
@@ -550,7 +556,7 @@ function checked(input: Taken, index: number): Taken {
 }
 
 function resultOf({ vector, tokenCount, truncated, confidence }: Embedded): Pick<EmbeddingResult, 'embedding' | 'confidence' | 'truncated' | 'tokenCount'> {
-  const embedding = Array.from(vector);
+  const embedding = toNumbers(vector as Float32Array);
   // Without a count nothing is known of a text's tokens, as on a server.
   return tokenCount > 0 ? { embedding, confidence, truncated, tokenCount } : { embedding };
 }
