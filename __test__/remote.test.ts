@@ -10,7 +10,7 @@ import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { openaiEmbeddings, tei, type TeiSettings } from './loopback/embeddings';
 import { ollama, vectorOf, type OllamaSettings } from './loopback/ollama';
-import { loopback, type Api, type Loopback } from './loopback/server';
+import { loopback, type Api, type Fault, type Loopback } from './loopback/server';
 import { distance, failure, ready } from './support';
 
 const texts = (count: number, first = 0) => Array.from({ length: count }, (_, i) => `text ${first + i} reads a file`);
@@ -135,6 +135,70 @@ test('a model that was pulled anew is another one', async () => {
   expect((await ready(options)).getModelInfo().fingerprint).toBe(first);
   server.always(({ path }) => (path === '/api/tags' ? (reply) => ({ ...reply, json: JSON.parse(JSON.stringify(reply.json).replaceAll(/"digest":"./g, '"digest":"x')) }) : undefined));
   expect((await ready(options)).getModelInfo().fingerprint).not.toBe(first);
+});
+
+/** A server whose model is pulled anew whenever that is called. */
+async function pulling(api: Api = ollama(), options: GeneratorOptions = {}) {
+  let version = 0;
+  const server = await loopback({ apis: [api] });
+  server.always(({ path }) => (path === '/api/tags' ? (reply) => ({ ...reply, json: JSON.parse(JSON.stringify(reply.json).replaceAll(/"digest":"./g, `"digest":"v${version}`)) }) : undefined));
+  const generator = await ready({ ...options, remote: { kind: 'ollama', url: server.url, model: 'nomic-embed-text' } });
+  return { server, generator, pull: () => void version++ };
+}
+
+test('a model that is pulled anew while it is in use is noticed within seconds, and its vectors are kept apart', async () => {
+  const { generator, pull } = await pulling();
+  const first = generator.getModelInfo().fingerprint;
+  await generator.embed(texts(3));
+  expect([...(await generator.embed(texts(3))).fromCache]).toEqual([1, 1, 1]);
+  pull();
+  await expect.poll(async () => [...(await generator.embed(texts(3))).fromCache], { timeout: 30_000, interval: 500 }).toEqual([0, 0, 0]);
+  expect(generator.getModelInfo().fingerprint).not.toBe(first);
+  expect([...(await generator.embed(texts(3))).fromCache]).toEqual([1, 1, 1]);
+});
+
+test('who initializes again has the model that was pulled anew, and the same one where none was', async () => {
+  const { server, generator, pull } = await pulling();
+  const first = generator.getModelInfo();
+  const before = asked(server).length;
+  await generator.initialize();
+  expect(generator.getModelInfo()).toEqual(first);
+  expect(asked(server).length).toBe(before);
+  pull();
+  await generator.initialize();
+  expect(generator.getModelInfo().remote!.digest).not.toBe(first.remote!.digest);
+});
+
+test('vectors for which a model was loaded are of no use where it is another one', async () => {
+  const { server, generator, pull } = await pulling();
+  const loading: Fault = (reply) => ({ json: { ...(reply.json as object), load_duration: 4e8 } });
+  server.next(loading);
+  await generator.embed(['a']);
+  pull();
+  server.next(loading);
+  expect(await failure(() => generator.embed(['b']))).toMatchObject({ code: 'BACKEND_UNAVAILABLE', retryable: true, message: expect.stringContaining('replaced') });
+  const { fromCache } = await generator.embed(['a', 'b']);
+  expect([...fromCache]).toEqual([0, 0]);
+});
+
+test('a fingerprint of the user\'s stands, whatever the server has', async () => {
+  const { server, generator, pull } = await pulling(ollama(), { fingerprint: 'mine' });
+  await generator.embed(['a']);
+  pull();
+  await generator.initialize();
+  expect([...(await generator.embed(['a'])).fromCache]).toEqual([1]);
+  expect(server.requests.filter(({ path }) => path === '/api/tags').length).toBe(1);
+});
+
+test('vectors come as bytes where the server knows that, and as numbers where it does not', async () => {
+  const { server, generator } = await served(openaiEmbeddings(), 'openai');
+  expect(distance((await generator.embed(['a'])).row(0), vectorOf('a'))).toBeLessThan(1e-6);
+  expect(server.requests.map(({ json }) => json.encoding_format)).toEqual(['base64', 'base64']);
+  const old = await loopback({ apis: [openaiEmbeddings()] });
+  old.always(({ json }) => (json.encoding_format === 'base64' ? () => ({ status: 422, json: { detail: [{ loc: ['body', 'encoding_format'], msg: "Input should be 'float'" }] } }) : undefined));
+  const other = await ready({ remote: { kind: 'openai', url: old.url, model: 'text-embedding-3-small' } });
+  expect(distance((await other.embed(['a'])).row(0), vectorOf('a'))).toBeLessThan(1e-6);
+  expect(old.requests.map(({ json }) => json.encoding_format)).toEqual(['base64', 'float', 'float']);
 });
 
 test('a file of a cache serves the next process, and other servers only where they are said to be the same', async () => {

@@ -147,6 +147,11 @@ impl Engine {
         })
     }
 
+    /// Whether its model may become another one while it is loaded.
+    pub fn may_be_replaced(&self) -> bool {
+        self.model.info().remote.as_ref().is_some_and(|remote| remote.digest.is_some())
+    }
+
     /// Embeds `inputs`. Whatever works for the call holds `busy`, also when it was stopped and nobody waits any more.
     pub async fn call(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let (first, started) = (options.first_index, Instant::now());

@@ -6,6 +6,7 @@ mod engine;
 mod forecast;
 mod learned;
 mod leases;
+mod loaded;
 mod model_cache;
 mod session;
 mod stage_metrics;
@@ -31,6 +32,7 @@ use crate::text::Annotation;
 use engine::Engine;
 pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
+use loaded::Loaded;
 pub use model_cache::{About, Known, ModelCache};
 pub use session::Session;
 use session::{End, Turn};
@@ -220,13 +222,13 @@ pub struct Generator {
 }
 
 struct State {
-    engine: Option<Arc<Engine>>,
+    model: Option<Arc<Loaded>>,
     cache: Option<(Arc<EmbeddingCache>, Space)>,
     /// The model that was given last.
     named: Name,
     /// What was asked for last, for whatever comes next; and for calls, which do not wait for a generator that closes.
     last: Turn,
-    model: Turn,
+    turn: Turn,
     /// Stops all loads and calls since the last close.
     stop: Cancel,
     closed: bool,
@@ -261,11 +263,11 @@ impl Generator {
         let stage_metrics = Arc::new(StageMetrics::new(options.monitor.clone(), options.batching.options()));
         let nothing = Turn::ended(None);
         let state = State {
-            engine: None,
+            model: None,
             cache: None,
             named: Name::new(options.model_path.as_deref().unwrap_or(BUILTIN)),
             last: nothing.clone(),
-            model: nothing,
+            turn: nothing,
             stop: Cancel::default(),
             closed: false,
             closes: 0,
@@ -295,12 +297,12 @@ impl Generator {
 
     /// What was learned about batches of the loaded model.
     pub fn learned(&self) -> Vec<Learned> {
-        self.state().engine.as_ref().map(|engine| engine.sizer.learned()).unwrap_or_default()
+        self.latest().map(|engine| engine.sizer.learned()).unwrap_or_default()
     }
 
     /// Sizes of batches that have changed since this was asked for the last time.
     pub fn size_changes(&self) -> Vec<SizeChange> {
-        self.state().engine.as_ref().map(|engine| engine.sizer.changes()).unwrap_or_default()
+        self.latest().map(|engine| engine.sizer.changes()).unwrap_or_default()
     }
 
     /// How the latest batches went.
@@ -310,9 +312,8 @@ impl Generator {
 
     /// How large batches like the latest one are now, and how large they are best, as far as that is known.
     pub fn outlook(&self) -> Outlook {
-        let engine = self.state().engine.clone();
         let of = |sizer: &BatchSizer, max_rows| sizer.outlook().at_most(max_rows);
-        match engine {
+        match self.latest() {
             Some(engine) => of(&engine.sizer, engine.model.most_rows()),
             // Such options were accepted when the generator was made.
             None => self
@@ -338,8 +339,7 @@ impl Generator {
 
     /// Decides anew how large batches are, and gives back what memory can be spared. Blocks for milliseconds.
     pub fn optimize(&self) {
-        let engine = self.state().engine.clone();
-        if let Some(engine) = engine {
+        if let Some(engine) = self.latest() {
             engine.sizer.optimize();
         }
         self.governor.relieve();
@@ -369,7 +369,7 @@ impl Generator {
         let mut state = self.state();
         let (turn, end) = state.last.next();
         let before = std::mem::replace(&mut state.last, turn.clone());
-        state.model = turn;
+        state.turn = turn;
         let stop = {
             let cancel = cancel.clone();
             state.stop.on_cancel(move |reason| cancel.cancel(reason.clone()))
@@ -399,32 +399,38 @@ impl Generator {
             if given && !loaded.as_ref().is_err_and(refused) {
                 state.named = name;
             }
-            let engine = loaded?;
+            let model = loaded?;
             state.closed = false;
-            end.with(Some(Arc::clone(&engine)));
-            state.engine.replace(engine)
+            end.with(Some(Arc::clone(&model)));
+            state.model.replace(model)
         };
         // Freeing a model takes milliseconds, too long for the lock and for a thread that serves other calls.
         let free = move || {
-            replaced.iter().for_each(|replaced| replaced.keep_learned());
+            replaced.iter().for_each(|replaced| replaced.engine().keep_learned());
             drop(replaced);
         };
         blocking(free).await
     }
 
-    async fn loaded(&self, name: &Name, cancel: &Cancel, progress: Option<model::Progress>) -> Result<Arc<Engine>> {
+    async fn loaded(&self, name: &Name, cancel: &Cancel, progress: Option<model::Progress>) -> Result<Arc<Loaded>> {
         let (current, cache) = {
             let state = self.state();
-            (state.engine.clone(), state.cache.clone())
+            (state.model.clone(), state.cache.clone())
         };
-        if let Some(engine) = current.filter(|engine| engine.place == name.place()) {
-            return Ok(engine);
+        if let Some(model) = current.filter(|model| model.engine().place == name.place()) {
+            model.now(cancel).await?;
+            return Ok(model);
         }
         let (name, options, stop) = (name.clone(), self.options.clone(), cancel.clone());
         let shared = (Arc::clone(&self.governor), Arc::clone(&self.stage_metrics));
         let load = blocking(move || {
             let source = Source::find(&name, &options.model, &stop, progress.as_ref())?;
-            Engine::load(&source, name.place(), &options, cache, shared, &stop).map(Arc::new)
+            let load = move |stop: &Cancel| {
+                let (cache, (governor, stage_metrics)) = (cache.clone(), &shared);
+                let shared = (Arc::clone(governor), Arc::clone(stage_metrics));
+                Engine::load(&source, name.place(), &options, cache, shared, stop)
+            };
+            Loaded::new(Arc::new(load), &stop).map(Arc::new)
         });
         // Not waited for once it is stopped: a name that is being looked up cannot be.
         cancel.or_else(load).await??
@@ -432,7 +438,7 @@ impl Generator {
 
     /// Whether a model is loaded.
     pub fn is_ready(&self) -> bool {
-        self.state().engine.is_some()
+        self.state().model.is_some()
     }
 
     /// What the loaded model is.
@@ -442,7 +448,8 @@ impl Generator {
 
     fn engine(&self) -> Result<Arc<Engine>> {
         let state = self.state();
-        state.engine.clone().ok_or(if state.closed { Error::Closed } else { Error::NotInitialized })
+        let without = if state.closed { Error::Closed } else { Error::NotInitialized };
+        state.model.as_ref().map(|model| model.engine()).ok_or(without)
     }
 
     /// Stops all calls with [`Error::Closed`], waits for them and frees the model. May be called at any time, any
@@ -454,13 +461,13 @@ impl Generator {
             let (turn, end) = state.last.next();
             (std::mem::replace(&mut state.last, turn), end)
         };
-        let (engine, calls) = (self.give_up(), Arc::clone(&self.calls));
+        let (model, calls) = (self.give_up(), Arc::clone(&self.calls));
         async move {
             before.model().await;
             drop(calls.write().await);
             let free = move || {
-                engine.iter().for_each(|engine| engine.keep_learned());
-                drop(engine);
+                model.iter().for_each(|model| model.engine().keep_learned());
+                drop(model);
             };
             drop(blocking(free).await);
             end.with(None);
@@ -472,28 +479,33 @@ impl Generator {
         self.give_up()
     }
 
-    fn give_up(&self) -> Option<Arc<Engine>> {
-        let (stop, engine) = {
+    fn give_up(&self) -> Option<Arc<Loaded>> {
+        let (stop, model) = {
             let mut state = self.state();
             state.closed = true;
             state.closes += 1;
-            state.model = Turn::ended(None);
-            (std::mem::take(&mut state.stop), state.engine.take())
+            state.turn = Turn::ended(None);
+            (std::mem::take(&mut state.stop), state.model.take())
         };
         stop.cancel(Error::Closed);
-        engine
+        model
     }
 
     /// What calls are made on that come now, and all of something that shall have one model.
     pub fn session(&self) -> Session {
         let state = self.state();
         let without = if state.closed { Error::Closed } else { Error::NotInitialized };
-        Session::new(state.model.clone(), without, state.stop.clone(), Arc::clone(&self.calls))
+        Session::new(state.turn.clone(), without, state.stop.clone(), Arc::clone(&self.calls))
     }
 
     /// Embeds `inputs`: see [`Session::embed`].
     pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
         self.session().embed(inputs, options).await
+    }
+
+    /// The model that there was last.
+    fn latest(&self) -> Option<Arc<Engine>> {
+        self.state().model.as_ref().map(|model| model.engine())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{RwLock, watch};
 
-use super::engine::Engine;
+use super::loaded::Loaded;
 use super::{CallOptions, Embedded, Inputs};
 use crate::cancel::{Cancel, HookGuard};
 use crate::error::{Error, Result};
@@ -20,14 +20,14 @@ struct State {
 }
 
 /// The model that there is afterwards; `None` as long as nobody knows.
-type Outcome = Option<Option<Arc<Engine>>>;
+type Outcome = Option<Option<Arc<Loaded>>>;
 
 /// Ends a turn. Dropped without an outcome, it changes nothing.
 pub(super) struct End(watch::Sender<Outcome>);
 
 impl Turn {
     /// One that has ended.
-    pub fn ended(model: Option<Arc<Engine>>) -> Self {
+    pub fn ended(model: Option<Arc<Loaded>>) -> Self {
         let (_, outcome) = watch::channel(Some(model));
         Self(Arc::new(State { outcome, before: None }))
     }
@@ -39,7 +39,7 @@ impl Turn {
     }
 
     /// The model that there is when this turn has ended, and all before it.
-    pub async fn model(&self) -> Option<Arc<Engine>> {
+    pub async fn model(&self) -> Option<Arc<Loaded>> {
         let mut turn = self;
         loop {
             let mut outcome = turn.0.outcome.clone();
@@ -64,7 +64,7 @@ impl Turn {
 
 impl End {
     /// This is the model from now on.
-    pub fn with(self, model: Option<Arc<Engine>>) {
+    pub fn with(self, model: Option<Arc<Loaded>>) {
         self.0.send_replace(Some(model));
     }
 }
@@ -111,9 +111,9 @@ impl Session {
                 Some(turn) => cancel.or_else(turn.model()).await?,
                 None => None,
             };
-            let engine = model.ok_or_else(|| self.without.clone())?;
+            let model = model.ok_or_else(|| self.without.clone())?;
             let busy = Arc::new(cancel.or_else(Arc::clone(&self.calls).read_owned()).await?);
-            engine.call(inputs, options, busy).await
+            model.current(&cancel).await?.call(inputs, options, busy).await
         };
         let Some(limit) = timeout else { return call.await };
         tokio::pin!(call);

@@ -17,6 +17,7 @@ mod vocabulary;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
@@ -60,6 +61,12 @@ pub trait Model: Send + Sync {
 
     /// Gives back memory that is kept for later runs, as far as none is under way.
     fn shrink(&self);
+
+    /// Whether what computes is another model by now, under the same name, as was known no longer than `ago`. Blocks while
+    /// whoever knows is asked; where nobody answers, it is still the same.
+    fn is_replaced(&self, _ago: Duration, _cancel: &Cancel) -> bool {
+        false
+    }
 }
 
 /// Why a run gave no vectors.

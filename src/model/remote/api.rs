@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Kind;
+use crate::error::{Error, Fault};
 use crate::model::Then;
 
 /// Where texts become vectors, below the address of the API.
@@ -24,6 +25,8 @@ pub(super) struct Manner<'a> {
     pub model: Option<&'a str>,
     pub dimensions: Option<usize>,
     pub normalize: Option<bool>,
+    /// Whether vectors shall come as bytes in Base64, a quarter as long as numbers. Servers that do not know it send numbers.
+    pub base64: bool,
 }
 
 #[derive(Serialize)]
@@ -54,7 +57,7 @@ impl Manner<'_> {
             input: (!tei).then_some(texts),
             inputs: tei.then_some(texts),
             dimensions: self.dimensions,
-            encoding_format: (self.kind == Kind::OpenAi).then_some("float"),
+            encoding_format: (self.kind == Kind::OpenAi).then_some(if self.base64 { "base64" } else { "float" }),
             truncate: (self.kind != Kind::OpenAi).then_some(true),
             normalize: self.normalize.filter(|_| tei),
         };
@@ -80,6 +83,8 @@ impl Unusable {
 struct OllamaAnswer<'a> {
     #[serde(borrow)]
     embeddings: Option<Vec<&'a RawValue>>,
+    /// Nanoseconds.
+    load_duration: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -95,14 +100,30 @@ struct OpenAiItem<'a> {
     embedding: Option<&'a RawValue>,
 }
 
-/// The vectors of an answer about so many texts, one after the other, and their length.
-pub(super) fn vectors(kind: Kind, answer: &[u8], texts: usize) -> Result<(Vec<f32>, usize), Unusable> {
+/// The vectors of an answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Vectors {
+    /// One after the other.
+    pub values: Vec<f32>,
+    /// The length of each.
+    pub width: usize,
+    /// Whether the server had to load the model first.
+    pub loaded: bool,
+}
+
+/// A model that is there already is ready sooner.
+const LOADED: f64 = 30e6;
+
+/// The vectors of an answer about so many texts.
+pub(super) fn vectors(kind: Kind, answer: &[u8], texts: usize) -> Result<Vectors, Unusable> {
     let garbled = |error: serde_json::Error| Unusable::because(format!("its answer cannot be read ({error})"));
     let none = |field: &str| Unusable::because(format!("its answer has no {field}: check that it is such a server"));
+    let mut loaded = false;
     let raw: Vec<&RawValue> = match kind {
         Kind::Tei => serde_json::from_slice(answer).map_err(garbled)?,
         Kind::Ollama => {
             let answer: OllamaAnswer = serde_json::from_slice(answer).map_err(garbled)?;
+            loaded = answer.load_duration.and_then(|took| took.as_f64()).is_some_and(|took| took >= LOADED);
             answer.embeddings.ok_or_else(|| none("embeddings"))?
         }
         Kind::OpenAi => {
@@ -115,12 +136,12 @@ pub(super) fn vectors(kind: Kind, answer: &[u8], texts: usize) -> Result<(Vec<f3
     if raw.len() != texts {
         return Err(Unusable::because(format!("it gave {} vectors for {texts} texts", raw.len())));
     }
-    let mut all: Vec<f32> = Vec::new();
+    let mut values: Vec<f32> = Vec::new();
     let mut width = 0;
     for (row, raw) in raw.iter().enumerate() {
-        let before = all.len();
-        read_vector(raw.get(), &mut all).map_err(|reason| Unusable::because(format!("vector {row} {reason}")))?;
-        let vector = &all[before..];
+        let before = values.len();
+        read_vector(raw.get(), &mut values).map_err(|reason| Unusable::because(format!("vector {row} {reason}")))?;
+        let vector = &values[before..];
         if let Some(at) = vector.iter().position(|value| !value.is_finite()) {
             let reason = format!("vector {row} of its answer has {} at position {at}", vector[at]);
             return Err(Unusable { reason, then: Then::Alone });
@@ -129,7 +150,7 @@ pub(super) fn vectors(kind: Kind, answer: &[u8], texts: usize) -> Result<(Vec<f3
             0 if vector.is_empty() => return Err(Unusable::because(format!("vector {row} of its answer is empty"))),
             0 => {
                 width = vector.len();
-                all.reserve(width * (texts - 1));
+                values.reserve(width * (texts - 1));
             }
             _ if vector.len() != width => {
                 let reason = format!("vector {row} of its answer has {} values, others have {width}", vector.len());
@@ -138,7 +159,7 @@ pub(super) fn vectors(kind: Kind, answer: &[u8], texts: usize) -> Result<(Vec<f3
             _ => {}
         }
     }
-    Ok((all, width))
+    Ok(Vectors { values, width, loaded })
 }
 
 /// Which text a vector is of is said by the place in the list, and where there is an `index`, by that, too.
@@ -240,6 +261,15 @@ fn text(answer: &Value, name: &str) -> Option<String> {
     answer.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// Whether a refusal says that vectors cannot be had in the form that was asked for.
+pub(super) fn is_about_encoding(error: &Error) -> bool {
+    let Error::Backend { status: Some(400 | 415 | 422 | 500 | 501), fault: Fault::Rejected, reason, .. } = error else {
+        return false;
+    };
+    let reason = reason.to_lowercase();
+    ["encoding", "base64", "float"].iter().any(|word| reason.contains(word))
+}
+
 /// Whether a refusal says that the texts are too many or too long, so that fewer of them may do.
 pub(super) fn is_too_much(status: u16, said: &str) -> bool {
     if status == 413 {
@@ -262,22 +292,24 @@ mod tests {
     use super::*;
 
     fn manner(kind: Kind) -> Manner<'static> {
-        Manner { kind, model: Some("m"), dimensions: Some(2), normalize: Some(true) }
+        Manner { kind, model: Some("m"), dimensions: Some(2), normalize: Some(true), base64: true }
     }
 
     #[test]
     fn asks_each_in_its_words() {
         for (kind, expected) in [
             (Kind::Ollama, json!({ "model": "m", "input": ["a", "b"], "dimensions": 2, "truncate": true })),
-            (Kind::OpenAi, json!({ "model": "m", "input": ["a", "b"], "dimensions": 2, "encoding_format": "float" })),
+            (Kind::OpenAi, json!({ "model": "m", "input": ["a", "b"], "dimensions": 2, "encoding_format": "base64" })),
             (Kind::Tei, json!({ "inputs": ["a", "b"], "dimensions": 2, "truncate": true, "normalize": true })),
         ] {
             assert_eq!(serde_json::from_slice::<Value>(&manner(kind).body(&["a", "b"])).unwrap(), expected);
         }
+        let numbers = Manner { base64: false, ..manner(Kind::OpenAi) }.body(&["a"]);
+        assert_eq!(serde_json::from_slice::<Value>(&numbers).unwrap()["encoding_format"], "float");
     }
 
     fn read(kind: Kind, answer: &str) -> Result<(Vec<f32>, usize), Unusable> {
-        vectors(kind, answer.as_bytes(), 2)
+        vectors(kind, answer.as_bytes(), 2).map(|Vectors { values, width, .. }| (values, width))
     }
 
     #[test]
@@ -289,6 +321,19 @@ mod tests {
         assert_eq!(read(Kind::OpenAi, openai).unwrap().0[..3], [1.0, -2.5, 0.25]);
         let unnumbered = r#"{"data":[{"embedding":[1,-2.5]},{"embedding":[0.25,0.001]}],"usage":{}}"#;
         assert_eq!(read(Kind::OpenAi, unnumbered), expected);
+    }
+
+    #[test]
+    fn knows_that_a_model_was_loaded_for_an_answer() {
+        for (took, loaded) in [
+            ("", false),
+            (r#","load_duration":1019500"#, false),
+            (r#","load_duration":4e8"#, true),
+            (r#","load_duration":"x""#, false),
+        ] {
+            let answer = format!(r#"{{"embeddings":[[1]]{took}}}"#);
+            assert_eq!(vectors(Kind::Ollama, answer.as_bytes(), 1).unwrap().loaded, loaded, "{took}");
+        }
     }
 
     #[test]

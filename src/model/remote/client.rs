@@ -62,9 +62,21 @@ impl Client {
         }
     }
 
+    /// What the server answers at `path` if it does so at the first attempt. Blocks as [`Client::ask`] does.
+    pub fn glance(&self, path: &str, most: u64, cancel: &Cancel) -> Option<Vec<u8>> {
+        let question = Question { method: "GET", url: self.server.url.at(path).into(), body: None, most };
+        self.connections.ask(&question, cancel).ok().flatten()
+    }
+
     /// An answer that cannot be used.
     pub fn unusable(&self, path: &str, reason: &str, then: Then) -> RunError {
         RunError { error: self.error(path, Some(200), Fault::Rejected, reason.to_owned(), &then), then }
+    }
+
+    /// Another model has taken the place of the one that was asked.
+    pub fn replaced(&self, path: &str) -> Error {
+        let reason = "the model there was replaced by another one while it was asked: embed these texts again";
+        self.error(path, None, Fault::Unavailable, reason.to_owned(), Then::Nothing)
     }
 
     /// How long to wait before the next attempt; `None` where there shall be none.

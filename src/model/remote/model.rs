@@ -1,10 +1,12 @@
 //! A model on a server, as a model like any other.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::api::{self, Manner, Told};
+use super::api::{self, Manner, Told, Vectors};
 use super::client::Client;
 use super::{Kind, Server};
 use crate::cancel::Cancel;
@@ -45,6 +47,11 @@ pub(super) struct RemoteModel {
     /// Most rows that were answered so far, and half of the fewest that were too much.
     answered: AtomicUsize,
     refused: AtomicUsize,
+    /// Whether vectors are asked for as bytes.
+    base64: bool,
+    /// When the server said last that it is this model, and whether it has said since that it is another one.
+    seen: Mutex<Instant>,
+    replaced: AtomicBool,
     info: ModelInfo,
 }
 
@@ -66,6 +73,9 @@ impl RemoteModel {
             concurrency,
             answered: AtomicUsize::new(1),
             refused: AtomicUsize::new(usize::MAX),
+            base64: server.kind == Kind::OpenAi,
+            seen: Mutex::new(Instant::now()),
+            replaced: AtomicBool::new(false),
             info: ModelInfo {
                 modality: Modality::Text,
                 model_id: server.id.clone(),
@@ -102,9 +112,14 @@ impl RemoteModel {
         Ok(model)
     }
 
-    /// Finds out how long the vectors are.
+    /// Finds out how long the vectors are, and in which form they come.
     fn probe(&mut self, cancel: &Cancel) -> Result<()> {
-        let (mut vector, width) = self.vectors(&[PROBE], MOST_PROBED, cancel).map_err(|failed| failed.error)?;
+        let mut probed = self.vectors(&[PROBE], MOST_PROBED, cancel);
+        if self.base64 && probed.as_ref().is_err_and(|failed| api::is_about_encoding(&failed.error)) {
+            self.base64 = false;
+            probed = self.vectors(&[PROBE], MOST_PROBED, cancel);
+        }
+        let Vectors { values: mut vector, width, .. } = probed.map_err(|failed| failed.error)?;
         if let Some(most) = self.server.kept.filter(|kept| *kept > width) {
             return Err(Error::config("dimensions", format!("{most} is more than the {width} that the model has")));
         }
@@ -119,26 +134,32 @@ impl RemoteModel {
         Ok(())
     }
 
-    /// The server's own vectors of `texts`, and their length.
-    fn vectors(&self, texts: &[&str], most: u64, cancel: &Cancel) -> Result<(Vec<f32>, usize), RunError> {
+    /// The server's own vectors of `texts`.
+    fn vectors(&self, texts: &[&str], most: u64, cancel: &Cancel) -> Result<Vectors, RunError> {
         let server = &self.server;
         let manner = Manner {
             kind: server.kind,
             model: server.model.as_deref(),
             dimensions: server.dimensions,
             normalize: server.normalize,
+            base64: self.base64,
         };
         let path = api::embed_path(server.kind);
         let answer = self.client.ask(path, Some(manner.body(texts)), most, cancel)?;
         let unusable = |reason: &str, then| self.client.unusable(path, &server.redacted(reason), then);
-        let (vectors, width) = api::vectors(server.kind, &answer, texts.len())
+        let vectors = api::vectors(server.kind, &answer, texts.len())
             .map_err(|api::Unusable { reason, then }| unusable(&reason, then))?;
+        // Whoever loads a model may load another one than before.
+        if self.width > 0 && vectors.loaded && self.is_replaced(Duration::ZERO, cancel) {
+            return Err(RunError { error: self.client.replaced(path), then: Then::Nothing });
+        }
         let expected = if self.width > 0 { Some(self.width) } else { server.dimensions };
-        match expected.filter(|expected| *expected != width) {
+        match expected.filter(|expected| *expected != vectors.width) {
             Some(expected) => {
-                Err(unusable(&format!("its vectors have {width} values where {expected} are expected"), Then::Nothing))
+                let reason = format!("its vectors have {} values where {expected} are expected", vectors.width);
+                Err(unusable(&reason, Then::Nothing))
             }
-            None => Ok((vectors, width)),
+            None => Ok(vectors),
         }
     }
 }
@@ -162,12 +183,12 @@ impl Model for RemoteModel {
             }
             Err(_) => {}
         }
-        let (vectors, width) = vectors?;
+        let Vectors { values, width, .. } = vectors?;
         if self.head.dimensions.is_none() && !self.head.normalize {
-            return Ok(vectors);
+            return Ok(values);
         }
         let mut changed = Vec::with_capacity(rows * self.info.dimensions);
-        self.head.apply(&vectors, width, batch.iter().map(|_| 1), &mut changed);
+        self.head.apply(&values, width, batch.iter().map(|_| 1), &mut changed);
         Ok(changed)
     }
 
@@ -191,6 +212,19 @@ impl Model for RemoteModel {
     }
 
     fn shrink(&self) {}
+
+    fn is_replaced(&self, ago: Duration, cancel: &Cancel) -> bool {
+        let digest = self.info.remote.as_ref().and_then(|remote| remote.digest.as_deref());
+        // With a fingerprint of the user's, whatever is there counts as the same.
+        let Some(digest) = digest.filter(|_| self.server.fingerprint.is_none()) else { return false };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.replaced.load(Ordering::Relaxed) && seen.elapsed() >= ago {
+            let now = digest_now(&self.server, &self.client, cancel);
+            *seen = Instant::now();
+            self.replaced.store(now.is_some_and(|now| now != digest), Ordering::Relaxed);
+        }
+        self.replaced.load(Ordering::Relaxed)
+    }
 }
 
 fn least(one: usize, other: Option<usize>) -> usize {
@@ -214,6 +248,16 @@ fn told(server: &Server, client: &Client, cancel: &Cancel) -> Result<Told> {
         }
         (Kind::Tei, _) => Ok(ask("/info", None)?.map(|answer| api::told_by_tei(&answer)).unwrap_or_default()),
         _ => Ok(Told::default()),
+    }
+}
+
+/// The digest of the model that the server has now, where it says so.
+fn digest_now(server: &Server, client: &Client, cancel: &Cancel) -> Option<String> {
+    let ask = |path: &str| serde_json::from_slice::<Value>(&client.glance(path, MOST_TOLD, cancel)?).ok();
+    match (server.kind, &server.model) {
+        (Kind::Ollama, Some(model)) => api::digest_by_ollama(&ask("/api/tags")?, model),
+        (Kind::Tei, _) => api::told_by_tei(&ask("/info")?).digest,
+        _ => None,
     }
 }
 
