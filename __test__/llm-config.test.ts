@@ -147,6 +147,7 @@ test('a file that is none, a folder, other encodings', async () => {
   expect(await failure(() => loadPerformanceConfig(3 as unknown as string))).toMatchObject({ code: 'INVALID_CONFIG' });
   expect(await failure(() => loadPerformanceConfig(''))).toMatchObject({ code: 'INVALID_CONFIG' });
   expect(loadPerformanceConfig(file(Buffer.from('\uFEFF{ "cache": { "namespace": "ü" } }', 'utf16le'))).cache).toEqual({ namespace: 'ü' });
+  expect(loadPerformanceConfig(file('\uFEFF{ "cache": { "namespace": "ü", }, }')).cache).toEqual({ namespace: 'ü' });
   const { cache } = loadPerformanceConfig(file('{ "cache": { "__proto__": { "maxEntries": 1 } }, "__proto__": { "model": {} } }'));
   expect([cache, cache.maxEntries]).toEqual([{}, undefined]);
 });

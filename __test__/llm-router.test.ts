@@ -61,6 +61,8 @@ describe('LlmRouter', () => {
     expect(await failure(() => llm.generate('x', { method: 'vision' }))).toMatchObject({ code: 'BACKEND_UNAVAILABLE', message: expect.stringContaining('b is down') });
     const narrow = router({ providers: [a.made, b.made] });
     expect(await failure(() => narrow.generate('x', { method: 'audio' }))).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(/"audio".*text.*vision/) });
+    const told = { ...provider('d').made, capabilities: () => ({ batch: true }) };
+    expect((await router({ providers: [a.made, told] }).generate('x', { method: 'audio' })).provider).toBe('d');
   });
 
   test('options are an object of options, and what throws when it is read is named', async () => {

@@ -57,6 +57,15 @@ describe('generate and chat', () => {
     expect(new OptimizedOllamaClient({ model: 'a' })).toBeInstanceOf(OllamaClient);
   });
 
+  test('numbers that the server does not tell are not made up', async () => {
+    const { server, client } = await served();
+    server.next(() => ({ json: { model: 'llama3.2', response: 'yes', done: true, eval_count: 3 } }));
+    const result = await client.generate('whether');
+    expect(result).toEqual({ response: 'yes', message: { role: 'assistant', content: 'yes' }, model: 'llama3.2', evalCount: 3, fromCache: false });
+    expect(Object.keys(result)).not.toContain('promptEvalCount');
+    expect(await client.generate('whether')).toEqual({ ...result, fromCache: true });
+  });
+
   test('options are sent under the names of the server', async () => {
     const { server, client } = await served({ defaults: { numThread: 2, temperature: 0.7 } });
     await client.generate({ prompt: 'why', system: 'short', format: 'json' }, { temperature: 0, maxTokens: 7, numCtx: 2048, seed: 0, topP: 0.5, topK: 3, stop: ['x'], think: false });
@@ -274,6 +283,17 @@ describe('embed, list, isAvailable', () => {
     server.next(() => ({ json }));
     expect(await failure(() => client.embed(['a'], { model: 'nomic-embed-text' }))).toMatchObject({ code: 'BACKEND_REJECTED' });
     expect(await client.embed(['a'], { model: 'nomic-embed-text' })).toEqual([vectorOf('a')]);
+  });
+
+  test('texts that are too many for a request go in halves, and the next ones in no more than the server takes', async () => {
+    const { server, client } = await served({ model: 'nomic-embed-text' }, { maxBatch: 5 });
+    const texts = Array.from({ length: 40 }, (_, i) => `text ${i}`);
+    expect(await client.embed(texts)).toEqual(texts.map((one) => vectorOf(one)));
+    const before = server.requests.length;
+    expect(await client.embed(texts.map((one) => `${one}!`))).toEqual(texts.map((one) => vectorOf(`${one}!`)));
+    expect(Math.max(...server.requests.slice(before).map(({ json }) => json.input.length))).toBeLessThanOrEqual(5);
+    server.always(({ json }) => (json.input.includes('long') ? status(413, 'Payload Too Large') : undefined));
+    expect(await failure(() => client.embed(['short', 'long']))).toMatchObject({ code: 'BACKEND_REJECTED', details: { status: 413 } });
   });
 
   test('list, and whether it is Ollama that listens there', async () => {

@@ -12,17 +12,17 @@ export interface OllamaResult {
   /** The same as a message, with what else it has: calls of tools, thoughts. */
   message: OllamaMessage;
   model: string;
-  /** Why it ended: `'stop'`, or `'length'` where `maxTokens` was reached. */
-  doneReason: string | undefined;
+  /** Why it ended: `'stop'`, or `'length'` where `maxTokens` was reached. This and the numbers are absent where the server does not tell. */
+  doneReason?: string | undefined;
   /** Tokens of the answer. */
-  evalCount: number;
+  evalCount?: number | undefined;
   /** Tokens of the prompt. */
-  promptEvalCount: number;
-  /** Of the answer, by the server's own time; 0 where it does not tell. */
-  tokensPerSecond: number;
+  promptEvalCount?: number | undefined;
+  /** Of the answer, by the server's own time. */
+  tokensPerSecond?: number | undefined;
   /** The server's time for all of it, and to load the model, in milliseconds. */
-  totalDurationMs: number;
-  loadDurationMs: number;
+  totalDurationMs?: number | undefined;
+  loadDurationMs?: number | undefined;
   /** Whether no server was asked for it: then the numbers are those of the answer that was kept. */
   fromCache: boolean;
 }
@@ -56,9 +56,13 @@ interface Line {
   eval_duration?: unknown;
 }
 
-const NANOSECONDS = 1e6;
+const numberIn = (value: unknown): number | undefined => (typeof value === 'number' && Number.isFinite(value) ? value : undefined);
 
-const number = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0);
+/** Nanoseconds, which the server counts in, as milliseconds. */
+const millisecondsIn = (value: unknown): number | undefined => {
+  const nanoseconds = numberIn(value);
+  return nanoseconds === undefined ? undefined : nanoseconds / 1e6;
+};
 
 /** Where an answer comes from. */
 export interface Source {
@@ -82,16 +86,16 @@ function messageIn(line: unknown, source: Source): OllamaMessage {
 }
 
 function numbersOf(line: Line): Omit<Kept, 'response' | 'message'> {
-  const [evalCount, nanoseconds] = [number(line.eval_count), number(line.eval_duration)];
-  return {
-    model: typeof line.model === 'string' ? line.model : '',
+  const [evalCount, evalMs] = [numberIn(line.eval_count), millisecondsIn(line.eval_duration)];
+  const told = {
     doneReason: typeof line.done_reason === 'string' ? line.done_reason : undefined,
     evalCount,
-    promptEvalCount: number(line.prompt_eval_count),
-    tokensPerSecond: nanoseconds > 0 ? evalCount / (nanoseconds / 1e9) : 0,
-    totalDurationMs: number(line.total_duration) / NANOSECONDS,
-    loadDurationMs: number(line.load_duration) / NANOSECONDS,
+    promptEvalCount: numberIn(line.prompt_eval_count),
+    tokensPerSecond: evalCount !== undefined && evalMs !== undefined && evalMs > 0 ? evalCount / (evalMs / 1e3) : undefined,
+    totalDurationMs: millisecondsIn(line.total_duration),
+    loadDurationMs: millisecondsIn(line.load_duration),
   };
+  return { model: typeof line.model === 'string' ? line.model : '', ...Object.fromEntries(Object.entries(told).filter(([, value]) => value !== undefined)) };
 }
 
 /** A whole answer. */

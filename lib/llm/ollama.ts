@@ -85,7 +85,7 @@ const readOptions = optionReader<OllamaClientOptions>({
 const readEmbed = optionReader<OllamaEmbedOptions>({ model: true, keepAlive: true, useCache: true, signal: untouched, timeoutMs: true });
 const readList = optionReader<OllamaListOptions>({ signal: untouched, timeoutMs: true });
 
-/** Texts of one request for embeddings. */
+/** Texts of one request for embeddings, as long as the server does not find them too many. */
 const BATCH = 128;
 /** How long {@link OllamaClient.isAvailable} waits, in milliseconds. */
 const PATIENCE_MS = 4000;
@@ -107,6 +107,9 @@ export class OllamaClient implements AsyncDisposable {
   readonly #headers: Record<string, string>;
   readonly #monitor: PerformanceMonitor | undefined;
   readonly #shared = new SharedCalls<{ value: Kept; fromCache: boolean }>();
+  /** Most texts that were embedded by one request, and half of the fewest that were too much for the server. */
+  #embedded = 1;
+  #tooMany = BATCH;
   /** What is its own, and closed with it. */
   readonly #own: { close(): Promise<void> }[] = [];
   /** What was begun and still needs that. Streams do until their answer begins: from then on they are the network's. */
@@ -318,16 +321,17 @@ export class OllamaClient implements AsyncDisposable {
   }
 
   async #embed(texts: string[], about: { model: string; keep_alive: string | number }, useCache: boolean, signal: AbortSignal): Promise<number[][]> {
-    const url = `${this.#url}/api/embed`;
     const params = { server: this.#url, path: '/api/embed', model: about.model };
     const lookup = (text: string) => ({ content: text === '' ? { text } : text, type: 'embedding', params, semantic: false });
     const unique = [...new Set(texts)];
     const found = useCache ? await this.#cache.getMany<number[]>(unique.map(lookup)) : [];
     const vectors = new Map(unique.map((text, at) => [text, found[at]?.value]));
     const missing = unique.filter((text) => vectors.get(text) === undefined);
-    const batches = Array.from({ length: Math.ceil(missing.length / BATCH) }, (_, at) => missing.slice(at * BATCH, (at + 1) * BATCH));
+    // What was embedded once is not too much, whatever was refused since: that may have been the texts.
+    const most = Math.max(this.#tooMany, this.#embedded);
+    const batches = Array.from({ length: Math.ceil(missing.length / most) }, (_, at) => missing.slice(at * most, (at + 1) * most));
     await Promise.all(batches.map(async (input) => {
-      const answer = this.#http.post<unknown>(url, { ...about, input }, { headers: this.#headers, signal }).then((body) => vectorsOf(body, input.length, this.#source(url)));
+      const answer = this.#vectors(input, about, signal);
       const keep = (text: string, at: number) => {
         const { content, ...setting } = lookup(text);
         return this.#cache.setLater(content, answer.then((made) => made[at]), setting);
@@ -338,6 +342,24 @@ export class OllamaClient implements AsyncDisposable {
       await kept;
     }));
     return texts.map((text) => [...vectors.get(text)!]);
+  }
+
+  /** Vectors of texts by one request, or by more where the server finds them too much (413): then of each half apart. */
+  async #vectors(input: string[], about: { model: string; keep_alive: string | number }, signal: AbortSignal): Promise<number[][]> {
+    const url = `${this.#url}/api/embed`;
+    let answer: unknown;
+    try {
+      answer = await this.#http.post<unknown>(url, { ...about, input }, { headers: this.#headers, signal });
+    } catch (error) {
+      if (input.length === 1 || !(error instanceof EmbeddingError) || error.details.status !== 413) throw error;
+      const half = Math.ceil(input.length / 2);
+      this.#tooMany = Math.min(this.#tooMany, half);
+      const halves = await Promise.all([input.slice(0, half), input.slice(half)].map((texts) => this.#vectors(texts, about, signal)));
+      return halves.flat();
+    }
+    const vectors = vectorsOf(answer, input.length, this.#source(url));
+    this.#embedded = Math.max(this.#embedded, input.length);
+    return vectors;
   }
 
   async #list(signal: AbortSignal, retryAttempts?: number): Promise<OllamaModel[]> {

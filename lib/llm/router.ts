@@ -25,8 +25,8 @@ export interface LlmProviderOptions {
 export interface LlmProvider {
   name: string;
   generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
-  /** Methods that it can do. Default: all. */
-  capabilities?: readonly string[] | undefined;
+  /** Methods that it can do. Default: all; so it is with a function, by which a provider tells others what else it can. */
+  capabilities?: readonly string[] | (() => unknown) | undefined;
 }
 
 /** Options of {@link LlmRouter}. */
@@ -284,7 +284,8 @@ function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
   return (providers as { provider: unknown; path: string }[]).map(({ provider, path }) => {
     const own = provider as LlmProvider;
     if (typeof own !== 'object' || own === null) throw refused(path, `${show(provider)} is not { name, generate }`);
-    const [name, capabilities, generate] = ['name', 'capabilities', 'generate'].map((part) => read(own, part, `${path}.${part}`)) as [unknown, LlmProvider['capabilities'], unknown];
+    const [name, told, generate] = ['name', 'capabilities', 'generate'].map((part) => read(own, part, `${path}.${part}`)) as [unknown, LlmProvider['capabilities'], unknown];
+    const capabilities = typeof told === 'function' ? undefined : told;
     if (typeof name !== 'string' || name === '' || name.length > LONGEST_NAME) throw refused(`${path}.name`, `${show(name)} is not a name of 1 to ${LONGEST_NAME} characters`);
     if (names.has(name)) throw refused(`${path}.name`, `there are two providers ${show(name)}`);
     names.add(name);
