@@ -174,7 +174,8 @@ export type ReadResult<Content> = {
 };
 /** A file to be written. Text is written as UTF-8. */
 export interface FileToWrite {
-	path: string;
+	/** A path, or a file URL; `~/` is the home directory. */
+	path: string | URL;
 	content: string | Uint8Array;
 }
 /** A file that was written, or why it was not. */
@@ -194,7 +195,7 @@ export interface BatchFileProcessorOptions {
 	 * A directory that all paths are relative to and have to lie in: those that lead out of it, by `..` or by a link, are
 	 * refused with `INVALID_ARGUMENT`. Default: relative to the working directory, and anywhere.
 	 */
-	root?: string | undefined;
+	root?: string | URL | undefined;
 	/** Who is told of each call, as the operations `files.read` and `files.write`. Default: the global monitor. `false`: nobody. */
 	monitor?: PerformanceMonitor | false | undefined;
 }
@@ -228,11 +229,14 @@ export declare class BatchFileProcessor {
 	#private;
 	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
 	constructor(options?: BatchFileProcessorOptions);
-	/** Reads files; for each path, in order, its content or its error. A path that is given twice is read twice. */
-	readBatch(paths: Iterable<string>, options: ReadBatchOptions & {
+	/**
+	 * Reads files; for each path, in order, its content or its error. A path that is given twice is read twice; one of a file URL
+	 * is told as a path.
+	 */
+	readBatch(paths: Iterable<string | URL>, options: ReadBatchOptions & {
 		encoding: "buffer";
 	}): Promise<ReadResult<Buffer>[]>;
-	readBatch(paths: Iterable<string>, options?: ReadBatchOptions & {
+	readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions & {
 		encoding?: "utf8" | "latin1" | undefined;
 	}): Promise<ReadResult<string>[]>;
 	/** Writes files; for each, in order, whether it could be written. Of several for one path, the last one counts. */
@@ -278,7 +282,7 @@ export interface RealtimeEvaluatorOptions<Sample> {
 	 * A folder, made if it is not there: results are appended to its `results.jsonl` as they come, and `summary.json` is
 	 * written at the end of each call. Default: no files.
 	 */
-	outputDirectory?: string | undefined;
+	outputDirectory?: string | URL | undefined;
 	/** Who is told of each sample, as the operation `evaluate`. Default: the global monitor. `false`: nobody. */
 	monitor?: PerformanceMonitor | false | undefined;
 	/** Samples at a time, from 1. Default 1. */
@@ -342,7 +346,7 @@ export declare class RealtimeEvaluator<Sample = unknown> implements AsyncDisposa
 	 * Writes the statistics as JSON, whole or not at all, and gives the path. Default: `summary.json` in `outputDirectory`.
 	 * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
 	 */
-	saveSummary(path?: string): Promise<string>;
+	saveSummary(path?: string | URL): Promise<string>;
 	/** Forgets statistics and history; files stay. */
 	reset(): void;
 	/** Writes what is not yet in the file, and closes it. Its panel leaves the dashboards. */

@@ -1,7 +1,8 @@
-import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFile, spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 
 import { EmbeddingError, PerformanceMonitor } from 'embedcore';
@@ -78,6 +79,26 @@ describe('BatchFileProcessor', () => {
     expect(readFileSync(join(folder, 'here'), 'utf8')).toBe('x');
   });
 
+  test('paths may begin at home, or be file URLs', async () => {
+    const home = process.env.HOME;
+    process.env.HOME = folder;
+    try {
+      const files = new BatchFileProcessor({ root: '~/inside' });
+      mkdirSync(join(folder, 'inside'));
+      expect(await files.writeBatch([{ path: '~/inside/a', content: 'a' }, { path: pathToFileURL(join(folder, 'inside', 'b')), content: 'b' }])).toEqual([{ path: '~/inside/a' }, { path: join(folder, 'inside', 'b') }]);
+      expect(await files.readBatch(['a', 'b', pathToFileURL(join(folder, 'inside', 'a'))])).toMatchObject([{ content: 'a' }, { content: 'b' }, { path: join(folder, 'inside', 'a'), content: 'a' }]);
+      expect(await new BatchFileProcessor().readBatch(['~/inside/a', '~nobody'])).toMatchObject([{ path: '~/inside/a', content: 'a' }, { error: { details: { errno: 'ENOENT' } } }]);
+      const evaluator = new RealtimeEvaluator({ evaluate: () => ({ n: 1 }), outputDirectory: '~/evaluation' });
+      await evaluator.evaluateBatch([1]);
+      await evaluator.close();
+      expect(readdirSync(join(folder, 'evaluation')).sort()).toEqual(['results.jsonl', 'summary.json']);
+      expect(await evaluator.saveSummary('~/summary.json')).toBe(join(folder, 'summary.json'));
+    } finally {
+      process.env.HOME = home;
+    }
+    expect(await failure(() => new BatchFileProcessor().readBatch([new URL('https://host/a')]))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  });
+
   test('a file that cannot be read has an error that says why; the others are read', async () => {
     const files = new BatchFileProcessor({ root: folder, maxFileMB: 0.001 });
     writeFileSync(join(folder, 'good'), 'good');
@@ -105,6 +126,45 @@ describe('BatchFileProcessor', () => {
     const writes = await files.writeBatch([{ path: 'fifo', content: '' }, { path: 'link', content: '' }, { path: 'away/file', content: '' }]);
     expect(writes).toMatchObject([{ error: {} }, { error: { code: 'INVALID_ARGUMENT' } }, { error: { code: 'INVALID_ARGUMENT' } }]);
     expect(await new BatchFileProcessor().readBatch(['/dev/zero'])).toMatchObject([{ error: { code: 'CACHE_STORAGE_FAILED' } }]);
+  });
+
+  test('files that vanish meanwhile are read whole, or there is none', async () => {
+    const paths = Array.from({ length: 300 }, (_, i) => join(folder, `f${i}`));
+    const content = 'x'.repeat(5000);
+    for (const path of paths) writeFileSync(path, content);
+    const reading = new BatchFileProcessor({ batchSize: 4 }).readBatch(paths);
+    for (const path of [...paths].reverse()) {
+      unlinkSync(path);
+      if (path.endsWith('0')) await new Promise((resolve) => setImmediate(resolve));
+    }
+    for (const read of await reading) {
+      if (read.error) expect(read.error).toMatchObject({ code: 'CACHE_STORAGE_FAILED', details: { errno: 'ENOENT' } });
+      else expect(read.content).toBe(content);
+    }
+  });
+
+  test('names may have 255 bytes, and no more', async () => {
+    const files = new BatchFileProcessor({ root: folder });
+    const name = 'é'.repeat(127) + 'e';
+    expect(await files.writeBatch([{ path: name, content: 'x' }, { path: `${name}e`, content: 'x' }])).toMatchObject([{ path: name }, { error: { code: 'CACHE_STORAGE_FAILED', details: { errno: 'ENAMETOOLONG' } } }]);
+    expect(await files.readBatch([name])).toEqual([{ path: name, content: 'x' }]);
+  });
+
+  test.skipIf(process.platform !== 'linux')('a full disk is an error of the files that have no room, and leaves no part of one', async ({ skip }) => {
+    const disk = join(folder, 'disk');
+    mkdirSync(disk);
+    if (spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', disk]).status !== 0) return skip();
+    try {
+      const files = new BatchFileProcessor({ root: disk, batchSize: 1, concurrency: 1 });
+      await files.writeBatch([{ path: 'old', content: 'old' }]);
+      const written = await files.writeBatch([{ path: 'a', content: 'a'.repeat(40_000) }, { path: 'old', content: 'b'.repeat(40_000) }, { path: 'c', content: 'c' }]);
+      expect(written).toMatchObject([{ path: 'a' }, { path: 'old', error: { code: 'CACHE_STORAGE_FAILED', details: { errno: 'ENOSPC' } } }, { path: 'c' }]);
+      expect(written.map(({ error }) => error === undefined)).toEqual([true, false, true]);
+      expect(await files.readBatch(['old', 'c'])).toEqual([{ path: 'old', content: 'old' }, { path: 'c', content: 'c' }]);
+      expect(readdirSync(disk).sort()).toEqual(['a', 'c', 'old']);
+    } finally {
+      spawnSync('umount', ['-l', disk]);
+    }
   });
 
   test('of two contents for one path the last one counts, and a reader never sees a part of a file', async () => {

@@ -173,6 +173,16 @@ describe('parallelMap', () => {
     expect(error).toMatchObject({ code });
   });
 
+  test('a source that fails midway is the error of the call, after what was begun; it is closed when the call fails first', async () => {
+    const { source } = counting(10, 4);
+    const done: number[] = [];
+    await expect(parallelMap(source, async (n) => { await sleep(5); done.push(n); }, { concurrency: 2 })).rejects.toThrow('the source is broken');
+    expect(done).toEqual([0, 1, 2, 3]);
+    const other = counting(10);
+    await expect(parallelMap(other.source, () => { throw new Error('mine'); }, { concurrency: 1 })).rejects.toThrow('mine');
+    await expect.poll(() => other.state.closed).toBe(true);
+  });
+
   test('has no results for no items', async () => {
     expect(await parallelMap([], () => 1)).toEqual([]);
     expect(await parallelMap((async function* () {})(), () => 1)).toEqual([]);
@@ -280,6 +290,13 @@ describe.each([['worker threads', false], ['child processes', true]])('a functio
       expect(error).toMatchObject({ code: 'INVALID_ARGUMENT' });
     }
   });
+});
+
+test.skipIf(process.platform === 'win32')('a child process that is killed is an error of its items, and the next ones have another', async () => {
+  const settled = await parallelMap([0, 1, 2], { module, name: 'kill' }, { concurrency: 1, onError: 'collect', processes: true });
+  expect(settled).toMatchObject([{ value: 0 }, { reason: { code: 'BACKEND_UNAVAILABLE', details: { index: 1, signal: 'SIGKILL' } } }, { value: 2 }]);
+  const chunks = await parallelMap([0, 1, 2, 3], { module, name: 'kill' }, { concurrency: 1, chunkSize: 2, onError: 'collect', processes: true });
+  expect(chunks.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'fulfilled', 'fulfilled']);
 });
 
 /** Runs a program of `programs/parallel.cjs` in a process of its own, and gives what it prints. */

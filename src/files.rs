@@ -60,10 +60,50 @@ impl Root {
     }
 }
 
-/// Appends the content of a file to `into` and gives its length in bytes.
-pub fn read(path: &Path, root: Option<&Root>, max_bytes: u64, into: &mut Vec<u8>) -> Result<usize, Failure> {
+/// The contents of files, one after the other: in `room` as long as there is enough of it, which spares the memory of
+/// their own that all later ones go to.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    room: &'a mut [u8],
+    filled: usize,
+    /// Files that are in the room, or failed before one was not.
+    pub in_room: usize,
+    /// What is not in the room.
+    pub beside: Vec<u8>,
+    full: bool,
+}
+
+impl<'a> Contents<'a> {
+    /// None yet.
+    pub fn new(room: &'a mut [u8]) -> Self {
+        Self { room, filled: 0, in_room: 0, beside: Vec::new(), full: false }
+    }
+
+    /// Adds the content of a file and gives its length in bytes. One that cannot be read adds nothing.
+    pub fn read(&mut self, path: &Path, root: Option<&Root>, max_bytes: u64) -> Result<usize, Failure> {
+        let read = self.add(path, root, max_bytes);
+        self.in_room += usize::from(!self.full);
+        read
+    }
+
+    fn add(&mut self, path: &Path, root: Option<&Root>, max_bytes: u64) -> Result<usize, Failure> {
+        let (mut file, size) = open_within(path, root, max_bytes)?;
+        let rest = &mut self.room[self.filled..];
+        // Those that say 0 bytes, as in `/proc`, may have any number.
+        self.full |= size == 0 || size > rest.len() as u64;
+        if self.full {
+            return read_beside(&mut file, size, max_bytes, &mut self.beside);
+        }
+        let length = fill(&mut file, &mut rest[..size as usize])?;
+        self.filled += length;
+        Ok(length)
+    }
+}
+
+/// A regular file inside the root, and the bytes that it says to have: no more than `max_bytes`.
+fn open_within(path: &Path, root: Option<&Root>, max_bytes: u64) -> Result<(File, u64), Failure> {
     root.map_or(Ok(()), |root| root.names(path))?;
-    let mut file = open_to_read(path)?;
+    let file = open_to_read(path)?;
     let metadata = file.metadata()?;
     if let Some(root) = root {
         // What was opened is what the path says now, so that a link that changes in between gains nothing.
@@ -72,50 +112,46 @@ pub fn read(path: &Path, root: Option<&Root>, max_bytes: u64, into: &mut Vec<u8>
             return Err(Failure::Outside);
         }
     }
-    if !metadata.is_file() {
-        return Err(Failure::NotAFile);
-    }
-    let size = metadata.len();
-    if size > max_bytes {
-        return Err(Failure::TooLarge { bytes: size });
-    }
-    let start = into.len();
-    let read = read_content(&mut file, size, max_bytes, into);
-    match read {
-        Ok(()) if (into.len() - start) as u64 > max_bytes => {
-            let bytes = (into.len() - start) as u64;
-            into.truncate(start);
-            Err(Failure::TooLarge { bytes })
-        }
-        Ok(()) => Ok(into.len() - start),
-        Err(error) => {
-            into.truncate(start);
-            Err(error.into())
-        }
+    match metadata.len() {
+        _ if !metadata.is_file() => Err(Failure::NotAFile),
+        bytes if bytes > max_bytes => Err(Failure::TooLarge { bytes }),
+        bytes => Ok((file, bytes)),
     }
 }
 
-/// As many bytes as the file said to have. Those that say 0, as in `/proc`, are read to their end.
-fn read_content(file: &mut File, size: u64, max_bytes: u64, into: &mut Vec<u8>) -> io::Result<()> {
-    let limit = if size > 0 { size } else { max_bytes.saturating_add(1) };
+/// Appends what a file has and gives its length: as many bytes as it said, or all up to its end where it said 0.
+fn read_beside(file: &mut File, size: u64, max_bytes: u64, into: &mut Vec<u8>) -> Result<usize, Failure> {
     let start = into.len();
-    let expected = usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    into.try_reserve(expected).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-    if size == 0 {
-        return file.take(limit).read_to_end(into).map(drop);
-    }
-    into.resize(start + expected, 0);
+    let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+    let read = if size == 0 {
+        file.take(max_bytes.saturating_add(1)).read_to_end(into)
+    } else {
+        usize::try_from(size).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory)).and_then(|size| {
+            into.try_reserve(size).map_err(no_memory)?;
+            into.resize(start + size, 0);
+            fill(file, &mut into[start..])
+        })
+    };
+    let read = read.map_err(Failure::Io).and_then(|length| match length as u64 {
+        bytes if bytes > max_bytes => Err(Failure::TooLarge { bytes }),
+        _ => Ok(length),
+    });
+    into.truncate(start + *read.as_ref().unwrap_or(&0));
+    read
+}
+
+/// Reads until `into` is full, or the file ends before that; how many bytes there were.
+fn fill(file: &mut File, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < expected {
-        match file.read(&mut into[start + filled..]) {
+    while filled < into.len() {
+        match file.read(&mut into[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    into.truncate(start + filled);
-    Ok(())
+    Ok(filled)
 }
 
 /// How files are written.
@@ -245,11 +281,30 @@ mod tests {
 
     const OPTIONS: WriteOptions = WriteOptions { atomic: true, fsync: false, create_directories: true };
 
+    /// Read to wherever there is room.
     fn content(path: &Path, root: Option<&Root>, max: u64) -> Result<Vec<u8>, Failure> {
-        let mut bytes = b"before".to_vec();
-        let result = read(path, root, max, &mut bytes);
-        assert!(result.is_ok() || bytes == b"before", "a failed read leaves nothing behind");
-        result.map(|length| bytes.split_off(bytes.len() - length))
+        let mut room = [1; 1 << 10];
+        let mut contents = Contents::new(&mut room);
+        let read = contents.read(path, root, max);
+        let (in_room, beside) = (contents.in_room, contents.beside);
+        assert!(read.is_ok() || beside.is_empty(), "a failed read leaves nothing behind");
+        read.map(|length| if in_room == 1 { room[..length].to_vec() } else { beside })
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_room_is_beside_it_and_all_that_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, bytes) in [("a", &b"aaa"[..]), ("b", b"bb"), ("empty", b"")] {
+            write(&path(name), None, bytes, OPTIONS).unwrap();
+        }
+        let mut room = [0; 6];
+        let mut contents = Contents::new(&mut room);
+        let lengths: Vec<_> =
+            ["a", "none", "b", "b", "a", "empty", "b"].map(|name| contents.read(&path(name), None, 9).ok()).to_vec();
+        assert_eq!(lengths, [Some(3), None, Some(2), Some(2), Some(3), Some(0), Some(2)]);
+        assert_eq!((contents.in_room, &contents.beside[..]), (3, &b"bbaaabb"[..]));
+        assert_eq!(&room[..5], b"aaabb");
     }
 
     #[test]

@@ -26,6 +26,13 @@ export function exit(n) {
   return n;
 }
 
+/** Ends its process as the system does that has no memory left. */
+export async function kill(n) {
+  if (n === 1) process.kill(process.pid, 'SIGKILL');
+  await new Promise((resolve) => setTimeout(resolve, n === 1 ? 60_000 : 0));
+  return n;
+}
+
 export function exhaust() {
   for (const held = []; ; ) held.push(new Array(1e6).fill(Math.random()));
 }

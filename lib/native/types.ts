@@ -194,7 +194,8 @@ export interface NativeFileFailure {
 }
 
 export interface NativeFiles {
-  data: Buffer;
+  inRoom: number;
+  beside: Buffer;
   lengths: Float64Array;
   failures: NativeFileFailure[];
 }
@@ -346,7 +347,7 @@ export interface Addon {
     onEvent: (json: string) => void,
   ) => NativeGenerator;
   NativeModelStore: new (options: object) => NativeModelStore;
-  readFiles(paths: string[], root: string | undefined, maxBytes: number): Promise<NativeFiles>;
+  readFiles(paths: string[], root: string | undefined, maxBytes: number, room: Buffer): Promise<NativeFiles>;
   writeFiles(
     paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
   ): Promise<NativeFileFailure[]>;

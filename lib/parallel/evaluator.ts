@@ -46,7 +46,7 @@ export interface RealtimeEvaluatorOptions<Sample> {
    * A folder, made if it is not there: results are appended to its `results.jsonl` as they come, and `summary.json` is
    * written at the end of each call. Default: no files.
    */
-  outputDirectory?: string | undefined;
+  outputDirectory?: string | URL | undefined;
   /** Who is told of each sample, as the operation `evaluate`. Default: the global monitor. `false`: nobody. */
   monitor?: PerformanceMonitor | false | undefined;
   /** Samples at a time, from 1. Default 1. */
@@ -196,7 +196,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
    * Writes the statistics as JSON, whole or not at all, and gives the path. Default: `summary.json` in `outputDirectory`.
    * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
    */
-  async saveSummary(path?: string): Promise<string> {
+  async saveSummary(path?: string | URL): Promise<string> {
     const to = pathNow(path, 'path') ?? (this.#directory && join(this.#directory, 'summary.json'));
     if (typeof to !== 'string' || to === '') throw invalid('There is no path to save to: pass one, or the option outputDirectory');
     const content = `${JSON.stringify(this.getAggregateStats(), undefined, 2)}\n`;

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { resolve, sep } from 'node:path';
 import { getSystemErrorName, types } from 'node:util';
 
 import { flag, signalOf, whole } from '../call/checks';
@@ -18,7 +18,8 @@ export type ReadResult<Content> = { path: string; content: Content; error?: unde
 
 /** A file to be written. Text is written as UTF-8. */
 export interface FileToWrite {
-  path: string;
+  /** A path, or a file URL; `~/` is the home directory. */
+  path: string | URL;
   content: string | Uint8Array;
 }
 
@@ -40,7 +41,7 @@ export interface BatchFileProcessorOptions {
    * A directory that all paths are relative to and have to lie in: those that lead out of it, by `..` or by a link, are
    * refused with `INVALID_ARGUMENT`. Default: relative to the working directory, and anywhere.
    */
-  root?: string | undefined;
+  root?: string | URL | undefined;
   /** Who is told of each call, as the operations `files.read` and `files.write`. Default: the global monitor. `false`: nobody. */
   monitor?: PerformanceMonitor | false | undefined;
 }
@@ -74,6 +75,9 @@ const readWriteOptions = optionReader<WriteBatchOptions>({ atomic: true, fsync: 
 
 const MB = 1024 * 1024;
 
+/** Of the files of a batch, as many bytes as stay near a processor: what does not fit is read all the same. */
+const ROOM_BYTES = MB / 2;
+
 interface Place {
   path: string;
   absolute: string;
@@ -106,25 +110,34 @@ export class BatchFileProcessor {
     this.#monitor = monitorOf(monitor);
   }
 
-  /** Reads files; for each path, in order, its content or its error. A path that is given twice is read twice. */
-  readBatch(paths: Iterable<string>, options: ReadBatchOptions & { encoding: 'buffer' }): Promise<ReadResult<Buffer>[]>;
-  readBatch(paths: Iterable<string>, options?: ReadBatchOptions & { encoding?: 'utf8' | 'latin1' | undefined }): Promise<ReadResult<string>[]>;
-  async readBatch(paths: Iterable<string>, options: ReadBatchOptions = {}): Promise<ReadResult<Buffer | string>[]> {
+  /**
+   * Reads files; for each path, in order, its content or its error. A path that is given twice is read twice; one of a file URL
+   * is told as a path.
+   */
+  readBatch(paths: Iterable<string | URL>, options: ReadBatchOptions & { encoding: 'buffer' }): Promise<ReadResult<Buffer>[]>;
+  readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions & { encoding?: 'utf8' | 'latin1' | undefined }): Promise<ReadResult<string>[]>;
+  async readBatch(paths: Iterable<string | URL>, options: ReadBatchOptions = {}): Promise<ReadResult<Buffer | string>[]> {
     const { encoding = 'utf8', signal } = readReadOptions(options);
     if (!['utf8', 'latin1', 'buffer'].includes(encoding)) throw refused('encoding', `${show(encoding)} is not 'utf8', 'latin1' or 'buffer'`);
-    const places = this.#places(paths, (path) => path);
+    const places = this.#places(paths, (path) => path, absoluteOf);
+    // One for each thread, batch after batch: memory that is new costs more than what is read into it.
+    const rooms: Buffer[] = [];
     const run = async (batch: Place[]): Promise<ReadResult<Buffer | string>[]> => {
-      const { data, lengths, failures } = await settle(() => native().readFiles(batch.map(({ absolute }) => absolute), this.#root, this.#maxBytes));
+      const room = rooms.pop() ?? Buffer.allocUnsafeSlow(ROOM_BYTES);
+      const { inRoom, beside, lengths, failures } = await settle(() => native().readFiles(batch.map(({ absolute }) => absolute), this.#root, this.#maxBytes, room));
       let start = 0;
       let failed = 0;
-      return batch.map(({ path }, index) => {
+      const results = batch.map(({ path }, index): ReadResult<Buffer | string> => {
+        if (index === inRoom) start = 0;
+        const bytes = index < inRoom ? room : beside;
         const end = start + lengths[index]!;
-        const bytes = data.subarray(start, end);
+        const begin = start;
         start = end;
         if (failures[failed]?.index === index) return { path, error: this.#failure(path, 'read', failures[failed++]!) };
-        // A copy: the bytes of all files of the batch are one buffer.
-        return { path, content: encoding === 'buffer' ? Buffer.from(bytes) : bytes.toString(encoding) };
+        return { path, content: encoding === 'buffer' ? Buffer.from(bytes.subarray(begin, end)) : bytes.toString(encoding, begin, end) };
       });
+      rooms.push(room);
+      return results;
     };
     const { results, over } = this.#inBatches('files.read', places, run, this.#written, signalOf(signal));
     this.#read = Promise.all([this.#read, over]);
@@ -162,18 +175,19 @@ export class BatchFileProcessor {
   }
 
   /** What `paths` names, as it is now. */
-  #places<Item>(items: Iterable<Item>, pathOf: (item: Item, index: number) => unknown): Place[] {
+  #places<Item>(items: Iterable<Item>, pathOf: (item: Item, index: number) => unknown, absoluteOf = (path: string) => resolve(path)): Place[] {
     if (typeof items === 'string' || typeof (items as Iterable<Item> | null)?.[Symbol.iterator] !== 'function') {
       throw invalid(`The files are ${show(items)}, not an array or another iterable`);
     }
     return Array.from(items, (item, index) => {
-      const given = readAt(index, () => pathOf(item, index));
+      const said = readAt(index, () => pathOf(item, index));
+      const given = said instanceof URL ? readAt(index, () => plainPath(said, 'path')) : said;
       if (typeof given !== 'string' || given === '') throw invalid(`The path of file ${index} is ${show(given)}, not a path: pass a string, which may be a file URL`, { index });
       if (given.includes('\0')) throw invalid(`The path of file ${index} holds a zero byte`, { index });
       // What is no whole string would be another one on the disk.
       if (/\p{Surrogate}/u.test(given)) throw invalid(`The path of file ${index} holds half of a character`, { index });
       const path = readAt(index, () => plainPath(given, 'path')) as string;
-      return { path: given, absolute: this.#root === undefined ? resolve(path) : resolve(this.#root, path) };
+      return { path: given, absolute: this.#root === undefined ? absoluteOf(path) : resolve(this.#root, path) };
     });
   }
 
@@ -234,6 +248,11 @@ function readAt<T>(index: number, work: () => T): T {
     const reason = messageOf(thrown).replace(/^Invalid option `path`: /, '');
     throw new EmbeddingError('INVALID_ARGUMENT', `File ${index} cannot be read as one: ${reason}`, { cause: thrown, details: { index } });
   }
+}
+
+/** A path that stays the same wherever this process goes: as it is where it does anyway. */
+function absoluteOf(path: string): string {
+  return path.startsWith('/') && sep === '/' ? path : resolve(path);
 }
 
 function systemName(errno: number): string | undefined {

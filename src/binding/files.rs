@@ -9,7 +9,7 @@ use napi_derive::napi;
 use super::cache::blocking;
 use super::to_js;
 use crate::error::Error;
-use crate::files::{self, Failure, Root, WriteOptions};
+use crate::files::{self, Contents, Failure, Root, WriteOptions};
 
 /// A file that was not read or written.
 #[napi(object, object_from_js = false)]
@@ -39,8 +39,10 @@ impl NativeFileFailure {
 /// Files that were read.
 #[napi(object, object_from_js = false)]
 pub struct NativeFiles {
-    /// Their bytes, one after the other.
-    pub data: Buffer,
+    /// How many of the first ones are in the room, one after the other.
+    pub in_room: u32,
+    /// The bytes of the others.
+    pub beside: Buffer,
     /// How many bytes each has; 0 for those that failed.
     pub lengths: Float64Array,
     /// Those that failed, in order.
@@ -55,31 +57,31 @@ fn root_of(root: Option<String>) -> Result<Option<Root>> {
     root.map(|path| Root::new(path.as_ref()).map_err(|error| to_js(unusable(&path, error)))).transpose()
 }
 
-/// See `files::read`.
+/// See `files::Contents`. `room` is the call's alone until it has ended.
 #[napi(catch_unwind)]
 pub fn read_files(
     env: &Env,
     paths: Vec<String>,
     root: Option<String>,
     max_bytes: f64,
+    mut room: Buffer,
 ) -> Result<PromiseRaw<'_, NativeFiles>> {
     blocking(env, move || {
         let root = root_of(root)?;
-        let mut data = Vec::new();
+        let mut contents = Contents::new(&mut room);
         let mut failures = Vec::new();
         let lengths: Vec<f64> = paths
             .into_iter()
             .enumerate()
             .map(|(index, path)| {
-                files::read(&PathBuf::from(path), root.as_ref(), max_bytes as u64, &mut data).unwrap_or_else(
-                    |failure| {
-                        failures.push(NativeFileFailure::new(index, failure));
-                        0
-                    },
-                ) as f64
+                contents.read(&PathBuf::from(path), root.as_ref(), max_bytes as u64).unwrap_or_else(|failure| {
+                    failures.push(NativeFileFailure::new(index, failure));
+                    0
+                }) as f64
             })
             .collect();
-        Ok(NativeFiles { data: data.into(), lengths: lengths.into(), failures })
+        let (in_room, beside) = (contents.in_room as u32, contents.beside.into());
+        Ok(NativeFiles { in_room, beside, lengths: lengths.into(), failures })
     })
 }
 
