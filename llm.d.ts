@@ -18,8 +18,8 @@ export interface LlmProviderOptions {
 export interface LlmProvider {
 	name: string;
 	generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
-	/** Methods that it can do. Default: all. */
-	capabilities?: readonly string[] | undefined;
+	/** Methods that it can do. Default: all; so it is with a function, by which a provider tells others what else it can. */
+	capabilities?: readonly string[] | (() => unknown) | undefined;
 }
 /** Options of {@link LlmRouter}. */
 export interface LlmRouterOptions {
@@ -319,17 +319,17 @@ export interface OllamaResult {
 	/** The same as a message, with what else it has: calls of tools, thoughts. */
 	message: OllamaMessage;
 	model: string;
-	/** Why it ended: `'stop'`, or `'length'` where `maxTokens` was reached. */
-	doneReason: string | undefined;
+	/** Why it ended: `'stop'`, or `'length'` where `maxTokens` was reached. This and the numbers are absent where the server does not tell. */
+	doneReason?: string | undefined;
 	/** Tokens of the answer. */
-	evalCount: number;
+	evalCount?: number | undefined;
 	/** Tokens of the prompt. */
-	promptEvalCount: number;
-	/** Of the answer, by the server's own time; 0 where it does not tell. */
-	tokensPerSecond: number;
+	promptEvalCount?: number | undefined;
+	/** Of the answer, by the server's own time. */
+	tokensPerSecond?: number | undefined;
 	/** The server's time for all of it, and to load the model, in milliseconds. */
-	totalDurationMs: number;
-	loadDurationMs: number;
+	totalDurationMs?: number | undefined;
+	loadDurationMs?: number | undefined;
 	/** Whether no server was asked for it: then the numbers are those of the answer that was kept. */
 	fromCache: boolean;
 }

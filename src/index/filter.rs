@@ -63,7 +63,7 @@ impl Filter {
         move |path| {
             let in_language = self.languages.is_empty()
                 || outline::language(extension(path)).is_some_and(|one| self.languages.iter().any(|name| name == one));
-            let of = |end: usize| rules.ignore(path[..end].as_bytes(), end < path.len());
+            let of = |end: usize| rules.ignore(&path.as_bytes()[..end], end < path.len());
             // The pattern that matches the longest part of the path decides.
             let mut ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(at, _)| at));
             in_language && ends.find_map(of).unwrap_or(otherwise)

@@ -86,7 +86,7 @@ impl VisionModel {
         let others: Vec<&str> = graph.inputs().into_iter().filter(|name| *name != PIXELS).collect();
         if !others.is_empty() {
             return Err(bad(format!(
-                "it reads images together with {}: pass the path of the part that reads images alone (vision_model.onnx, \
+                "it reads images (pixel_values) together with {}: pass the path of the part that reads images alone (vision_model.onnx, \
                  most often)",
                 others.join(", ")
             )));

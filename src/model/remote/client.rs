@@ -76,7 +76,7 @@ impl Client {
     /// Another model has taken the place of the one that was asked.
     pub fn replaced(&self, path: &str) -> Error {
         let reason = "the model there was replaced by another one while it was asked: embed these texts again";
-        self.error(path, None, Fault::Unavailable, reason.to_owned(), Then::Nothing)
+        self.error(path, None, Fault::Unavailable, reason.to_owned(), &Then::Nothing)
     }
 
     /// How long to wait before the next attempt; `None` where there shall be none.
