@@ -181,6 +181,8 @@ const PLACES: Record<string, Place> = {
   'new CodeIndex()': { type: 'CodeIndexOptions', give: (options) => new CodeIndex(folder, options) },
   'generator of an index': { type: 'CodeIndexOptions.generator', give: (options) => new CodeIndex(folder, { generator: options }), within: 'generator' },
   'update() of an index': { type: 'IndexOptions', give: (options) => index.update(options) },
+  'symbols() of an index': { type: 'SymbolOptions', give: (options) => index.update().then(() => index.symbols('a', options)) },
+  'watch() of an index': { type: 'WatchOptions', give: (options) => index.watch(options).then((watcher) => watcher.close()) },
   'search() of an index': { type: 'SearchOptions', give: (options) => index.update().then(() => index.search('a', options)) },
   'new ModelStore()': { type: 'ModelStoreOptions', give: (options) => new ModelStore(options) },
   'add() of a store': { type: 'AddModelOptions', give: (options) => store.add('no-such-owner', options) },

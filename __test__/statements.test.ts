@@ -159,6 +159,9 @@ const inOneProcess = () => {
   return read.test(readFileSync(join(root, 'src', 'binding', 'options.rs'), 'utf8')) ? "`'process'`" : 'another';
 };
 
+/** What a constant of the TypeScript says. */
+const written = (file: string, name: string) => () => new RegExp(`const ${name} = (\\w+);`).exec(readFileSync(join(root, 'lib', file), 'utf8'))?.[1]?.replaceAll('_', '');
+
 /** Defaults as they really are: what the statement begins with. */
 const DEFAULTS: Record<string, () => unknown> = {
   ...Object.fromEntries(Object.keys(optimizer()).map((name) => [`BatchOptimizerOptions.${name}`, () => optimizer()[name]])),
@@ -238,6 +241,8 @@ const DEFAULTS: Record<string, () => unknown> = {
   'SharedOptions.keyPrefix': shared(/key_prefix: "(\w+:)"/, (prefix) => `\`'${prefix}'\``),
   'SharedOptions.connectTimeoutMs': shared(/connect_timeout: Duration::from_secs\((\d+)\)/, (seconds) => Number(seconds) * 1000),
   'SharedOptions.commandTimeoutMs': shared(/command_timeout: Duration::from_millis\((\d+)\)/, Number),
+  'IndexOptions.waitMs': written('search/code-index.ts', 'WAIT_MS'),
+  'WatchOptions.debounceMs': written('search/code-index.ts', 'DEBOUNCE_MS'),
   'CacheOptions.singleFlight': inOneProcess,
   'InferenceCacheOptions.singleFlight': inOneProcess,
   'EntryOptions.modality': async () => {
