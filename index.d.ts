@@ -1951,11 +1951,6 @@ export interface ModelInfo {
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
 	fingerprint: string;
 }
-/** Follows the changes of a directory: see {@link CodeIndex.watch}. It keeps the process running until it is closed. */
-export interface CodeWatcher extends AsyncDisposable {
-	/** Stops: an update that runs is aborted, and what it has written stays. May be called any number of times. */
-	close(): Promise<void>;
-}
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
@@ -2092,6 +2087,11 @@ export interface CodeMatch extends CodeSymbol {
 	score: number;
 	/** Cosine of its vector and the query's, −1 to 1. */
 	similarity: number;
+}
+/** Follows the changes of a directory: see {@link CodeIndex.watch}. It keeps the process running until it is closed. */
+export interface CodeWatcher extends AsyncDisposable {
+	/** Stops: an update that runs is aborted, and what it has written stays. May be called any number of times. */
+	close(): Promise<void>;
 }
 /**
  * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,

@@ -49,7 +49,7 @@ export type {
   SearchOptions,
   SymbolOptions,
   WatchOptions,
-} from './search/code-index';
+} from './search/options';
 export type { CodeWatcher } from './search/watcher';
 export { EmbeddingGenerator, OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
 export type {

@@ -35,7 +35,7 @@ async function served(...args: string[]) {
   });
   const call = async (name: string, given: Record<string, unknown> = {}) => {
     const { content, structuredContent, isError } = await client.callTool({ name, arguments: given });
-    return { text: (content as { text: string }[])[0]!.text, structured: structuredContent as Record<string, never>, isError: isError === true };
+    return { text: (content as { text: string }[])[0]!.text, structured: structuredContent as { matches: object[]; state: string }, isError: isError === true };
   };
   return { client, directory, call, said: () => said };
 }

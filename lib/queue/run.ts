@@ -6,7 +6,7 @@ import { END, openSource, sourceFailed, type Source } from '../call/source';
 import { toNumbers } from '../generator/matrix';
 import type { EmbeddingResult } from '../index';
 import type { Channel, JobEvent } from './channel';
-import { failedOutcome, isAnswer, jobId, RELEASE, type Input, type InputType, type JobData, type Outcome, type WorkerModel } from './jobs';
+import { failedOutcome, isAnswer, jobId, RELEASE, type InputType, type JobData, type Outcome, type WorkerModel } from './jobs';
 import { textOf, type Embedded, type SharedVectors } from './vectors';
 
 /** What became of an input of a run. */

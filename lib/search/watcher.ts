@@ -3,7 +3,7 @@
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { settle } from '../native/addon';
 import type { NativeWatch } from '../native/types';
-import type { IndexReport } from './code-index';
+import type { IndexReport } from './options';
 
 /** What a watcher needs of its index. */
 export interface Watched {

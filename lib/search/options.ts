@@ -1,0 +1,169 @@
+// What an index of code takes and gives: options, reports, matches; and how options are read.
+
+import type { EmbeddingError } from '../call/errors';
+import { optionReader } from '../call/options';
+import { pathNow } from '../call/paths';
+import { GENERATOR, type GeneratorOptions } from '../generator/options';
+
+/** Options of {@link CodeIndex}. */
+export interface CodeIndexOptions {
+  /** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
+  path?: string | undefined;
+  /** The model that makes the vectors. Default: the built-in one. The index itself is its cache. */
+  generator?: Omit<GeneratorOptions, 'cache' | 'enableCaching' | 'cacheConfig' | 'logger'> | undefined;
+}
+
+/** Options of {@link CodeIndex.update}. */
+export interface IndexOptions {
+  /**
+   * Start over, whatever index is there: one that another model or version made, or one that is damaged, in any way.
+   * Default `false`: such an index is refused.
+   */
+  rebuild?: boolean | undefined;
+  /** How long the call waits while another process updates the same index, in milliseconds, 0 to 2147483647. Default 5000. */
+  waitMs?: number | undefined;
+  /** Stops the run; it rejects with `ABORTED`. What is written by then stays, and the next run goes on from there. */
+  signal?: AbortSignal | undefined;
+  /** Told whenever files were written. */
+  progressCallback?: ((report: IndexReport) => void) | undefined;
+}
+
+/** Options of {@link CodeIndex.search}. */
+export interface SearchOptions {
+  /** Most answers, 1 to 1000. Default 10. */
+  limit?: number | undefined;
+  /** Least {@link CodeMatch.score} of an answer, 0 to 1. Default 0: the best are answered, however far they are. */
+  minScore?: number | undefined;
+  /**
+   * Only in these files: patterns as in `.gitignore`, from the directory (`'src/'`, `'*.test.ts'`); one that begins with `!`
+   * leaves out. Of several that match, the one that matches most of the path decides, and the last of those. Default: all.
+   */
+  paths?: string | readonly string[] | undefined;
+  /** Only in these languages: see {@link CodeSymbol.language}. Default: all. */
+  languages?: string | readonly string[] | undefined;
+  /** Only declarations of these kinds. Default: all. */
+  kinds?: CodeSymbol['kind'] | readonly CodeSymbol['kind'][] | undefined;
+  /** Stops the call; it rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+  /** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
+  timeoutMs?: number | undefined;
+}
+
+/** Options of {@link CodeIndex.symbols}. */
+export interface SymbolOptions {
+  /** Most answers, 1 to 1000. Default 10. */
+  limit?: number | undefined;
+}
+
+/** What is in an index. */
+export interface IndexStatus {
+  /** The file that it lies in. */
+  path: string;
+  /** Its size. */
+  sizeBytes: number;
+  /** The model that made its vectors, as it was named. */
+  model: string;
+  /** Numbers in a vector. */
+  dimensions: number;
+  /** Source files in it. */
+  files: number;
+  /** Declarations in it. */
+  annotations: number;
+  /** Source files by language. */
+  languages: Record<string, number>;
+}
+
+/** Options of {@link CodeIndex.watch}. */
+export interface WatchOptions {
+  /**
+   * Milliseconds without a change after which the index is brought up to date, at most ten times as long after the first
+   * change. 0 to 60000. Default 200.
+   */
+  debounceMs?: number | undefined;
+  /** Told what each update has done, the first one included. */
+  onUpdate?: ((report: IndexReport) => void) | undefined;
+  /** Told why an update failed; it is tried again, after a second at first and after half a minute at last. */
+  onError?: ((error: EmbeddingError) => void) | undefined;
+  /** Closes the watcher; before it has begun, the call rejects with `ABORTED`. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What a run of {@link CodeIndex.update} has done. */
+export interface IndexReport {
+  /** Source files in the index, however they came there; those that cannot be read are none. */
+  files: number;
+  /** Files that are new or have another content, whatever their sizes and times say. */
+  changed: number;
+  /** How many of those are done. */
+  done: number;
+  /** Files whose content is as it was, also those that cannot be read. */
+  unchanged: number;
+  /** Files that are gone from the tree, and now from the index. */
+  removed: number;
+  /** Functions, methods, classes, types, documented constants and described files in the index. */
+  annotations: number;
+  /** How many of them were embedded now. */
+  embedded: number;
+  /** How many of changed files were as they were, so that their vectors could be kept. */
+  reused: number;
+  /** Files in the index that are not in UTF-8, by encoding: a byte order mark decides, else the best guess. */
+  encodings: Record<string, number>;
+  /** Files left out, by reason. */
+  skipped: Record<string, number>;
+  /** Up to 100 of them, without those in other languages. */
+  examples: { file: string; reason: string }[];
+  /** Seconds since the run began. */
+  seconds: number;
+}
+
+/** A declaration in an index. */
+export interface CodeSymbol {
+  /** The source file, below the directory, with `/`. */
+  file: string;
+  /** First line, from 1. */
+  line: number;
+  endLine: number;
+  /** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
+  kind: 'function' | 'method' | 'class' | 'type' | 'constant' | 'file';
+  /** Of the file: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`. */
+  language: string;
+  /** Its name, after those of the declarations and modules around it: `Stack.push`. */
+  name: string;
+  /** Its source up to its body. */
+  signature: string;
+  /** Its documentation comment; may be empty. */
+  summary: string;
+}
+
+/** An answer to a search. */
+export interface CodeMatch extends CodeSymbol {
+  /**
+   * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
+   * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
+   * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
+   * weighs less than others.
+   */
+  score: number;
+  /** Cosine of its vector and the query's, −1 to 1. */
+  similarity: number;
+}
+
+const { cache: _, enableCaching: __, cacheConfig: ___, logger: ____, ...OWN_GENERATOR } = GENERATOR;
+
+export const readOptions = optionReader<CodeIndexOptions>({ path: pathNow, generator: optionReader<NonNullable<CodeIndexOptions['generator']>>(OWN_GENERATOR) });
+
+export const readUpdate = optionReader<IndexOptions>({ rebuild: true, waitMs: true, signal: true, progressCallback: true });
+
+export const readWatch = optionReader<WatchOptions>({ debounceMs: true, onUpdate: true, onError: true, signal: true });
+
+export const readSearch = optionReader<SearchOptions>({
+  limit: true,
+  minScore: true,
+  paths: true,
+  languages: true,
+  kinds: true,
+  signal: true,
+  timeoutMs: true,
+});
+
+export const readSymbols = optionReader<SymbolOptions>({ limit: true });
