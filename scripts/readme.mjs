@@ -2,7 +2,7 @@
 // README's commands. A block that cannot run by itself (because it needs the network, say) is marked `ts skip`.
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import ts from 'typescript';
@@ -77,7 +77,7 @@ export async function runReadme(project, env) {
   }
   const command = (...args) => execFileSync('npx', ['embedcore', ...args], { cwd: project, env, encoding: 'utf8', shell: process.platform === 'win32' });
   command('index', 'sources');
-  const [best] = JSON.parse(command('search', 'openFile', 'sources', '--json')).matches;
-  if (best?.file !== join('sources', 'files.js')) throw new Error(`npx embedcore search found ${JSON.stringify(best)}`);
+  const { root, matches: [best] } = JSON.parse(command('search', 'openFile', 'sources', '--json'));
+  if (best?.file !== 'files.js' || !existsSync(join(root, best.file))) throw new Error(`npx embedcore search found ${JSON.stringify(best)} below ${root}`);
   console.log('  npx embedcore index, search');
 }

@@ -99,12 +99,18 @@ function tool(...path) {
   throw new Skip(`${path.slice(0, 2).join('/')} is not installed here`);
 }
 
+const copied = new Set();
+
 /** A project of its own inside the one that has embedcore, made of a folder here and the common programs. */
 function made(name, files = {}) {
   const folder = join(project, name);
-  mkdirSync(folder, { recursive: true });
-  if (existsSync(join(here, name))) cpSync(join(here, name), folder, { recursive: true });
-  cpSync(join(here, 'programs'), folder, { recursive: true });
+  // Once: a check that runs meanwhile would find its files gone while they are copied again.
+  if (!copied.has(name)) {
+    copied.add(name);
+    mkdirSync(folder, { recursive: true });
+    if (existsSync(join(here, name))) cpSync(join(here, name), folder, { recursive: true });
+    cpSync(join(here, 'programs'), folder, { recursive: true });
+  }
   for (const [file, text] of Object.entries(files)) {
     mkdirSync(dirname(join(folder, file)), { recursive: true });
     writeFileSync(join(folder, file), typeof text === 'string' ? text : JSON.stringify(text));
