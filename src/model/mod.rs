@@ -4,6 +4,7 @@ mod builtin;
 mod config_files;
 mod content;
 mod directory;
+mod gate;
 mod graph;
 mod http;
 mod hub;
@@ -12,6 +13,8 @@ mod memory_cost;
 mod onnx;
 mod pooling;
 mod remote;
+mod session;
+mod transformer;
 mod vision;
 mod vocabulary;
 
@@ -24,15 +27,18 @@ use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
 use crate::error::{Error, Result};
 use crate::host;
 use directory::{HashedWeights, ModelSpec};
-use onnx::{Graph, OnnxModel};
+use onnx::OnnxSession;
+use session::Session;
+use transformer::Transformer;
 use vision::VisionModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
+pub use gate::close;
 pub use graph::Dtype;
 pub use http::Secret;
 pub use hub::{AddedModel, Fetched, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
 pub use library::set_addon_directory;
-pub use onnx::{await_load, close};
+pub use onnx::await_load;
 pub use pooling::Pooling;
 pub use remote::{Kind, RemoteOptions};
 
@@ -438,11 +444,11 @@ impl ModelFiles {
 
     fn compile(&self, options: &ModelOptions, cancel: &Cancel) -> Result<Compiled> {
         let (id, spec) = (&self.id, &self.spec);
-        let graph = Graph::compile(spec, options, cancel)?;
-        Ok(if graph.reads_images() {
-            Compiled::Images(Box::new(VisionModel::new(id, spec, options, Box::new(graph), cancel)?))
+        let session: Box<dyn Session> = Box::new(OnnxSession::compile(spec, options, cancel)?);
+        Ok(if vision::reads_images(&*session) {
+            Compiled::Images(Box::new(VisionModel::new(id, spec, options, session, cancel)?))
         } else {
-            Compiled::Texts(Box::new(OnnxModel::new(id, spec, options, graph, cancel)?))
+            Compiled::Texts(Box::new(Transformer::new(id, spec, options, session, cancel)?))
         })
     }
 
@@ -460,6 +466,6 @@ impl ModelFiles {
 
 /// A model by what it reads.
 enum Compiled {
-    Texts(Box<OnnxModel>),
+    Texts(Box<Transformer>),
     Images(Box<VisionModel>),
 }

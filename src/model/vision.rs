@@ -1,9 +1,9 @@
 //! An image model in ONNX: pixels in, vectors out. CLIP's vision part, ViT, DINOv2, SigLIP and their kin.
 
-use std::ffi::{CStr, CString};
-
 use super::directory::{HashedWeights, ModelSpec};
+use super::gate::GATE;
 use super::pooling::Head;
+use super::session::{Cells, Kind, Run, Session};
 use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Tokens};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::images::{self, CHANNELS, Preprocessing};
 
 /// The input that takes images.
-pub(super) const PIXELS: &str = "pixel_values";
+const PIXELS: &str = "pixel_values";
 
 /// Outputs that hold one vector for each image, best first; then the one that holds one for each patch.
 const IMAGE_OUTPUTS: [&str; 2] = ["image_embeds", "pooler_output"];
@@ -23,46 +23,18 @@ const GUESSED_BYTES_A_VALUE: u64 = 256;
 /// How much more than was measured a run may take.
 const MARGIN: f64 = 1.15;
 
-/// A compiled graph that takes images.
-pub(super) trait ImageGraph: Send + Sync {
-    /// The names of its inputs.
-    fn inputs(&self) -> Vec<&str>;
-
-    /// The names of its outputs, and their types where they can be read.
-    fn outputs(&self) -> Vec<(&str, Option<&'static str>)>;
-
-    /// Whether pixels are given as numbers of 16 bits.
-    fn takes_half(&self) -> bool;
-
-    /// One output for pixels of this shape: its own shape, and its values. Blocks.
-    fn run(
-        &self,
-        pixels: Vec<f32>,
-        shape: [usize; 4],
-        output: &CStr,
-        cancel: &Cancel,
-        shrink: bool,
-    ) -> Result<(Vec<i64>, Vec<f32>), String>;
-
-    /// Memory that runs have.
-    fn memory(&self) -> Option<RunMemory>;
-
-    /// How the runtime describes itself, what computes, and on how many threads.
-    fn computed_by(&self) -> (String, Vec<Provider>, usize);
-}
-
-/// Memory of runs, in bytes.
-pub(super) struct RunMemory {
-    pub now: u64,
-    /// The most that there ever was.
-    pub peak: u64,
+/// Whether a graph asks for images.
+pub(super) fn reads_images(session: &dyn Session) -> bool {
+    session.inputs().iter().any(|input| input.name == PIXELS)
 }
 
 /// See the module.
 pub(super) struct VisionModel {
-    graph: Box<dyn ImageGraph>,
+    session: Box<dyn Session>,
     preprocessing: Preprocessing,
-    output: CString,
+    /// Whether pixels are given as numbers of 16 bits.
+    half: bool,
+    output: usize,
     output_dtype: &'static str,
     head: Head,
     /// Length of the graph's own vectors; 0 until the first run has told.
@@ -79,11 +51,12 @@ impl VisionModel {
         id: &str,
         spec: &ModelSpec,
         options: &ModelOptions,
-        graph: Box<dyn ImageGraph>,
+        session: Box<dyn Session>,
         cancel: &Cancel,
     ) -> Result<Self> {
         let bad = |reason: String| Error::model(&spec.onnx, reason);
-        let others: Vec<&str> = graph.inputs().into_iter().filter(|name| *name != PIXELS).collect();
+        let others: Vec<&str> =
+            session.inputs().iter().map(|input| input.name.as_str()).filter(|name| *name != PIXELS).collect();
         if !others.is_empty() {
             return Err(bad(format!(
                 "it reads images (pixel_values) together with {}: pass the path of the part that reads images alone (vision_model.onnx, \
@@ -99,24 +72,30 @@ impl VisionModel {
             Some(_) => vec![PATCH_OUTPUT],
             None => IMAGE_OUTPUTS.into_iter().chain([PATCH_OUTPUT]).collect(),
         };
-        let outputs = graph.outputs();
-        let output = preferred.iter().find_map(|name| outputs.iter().find(|(output, _)| output == name));
-        let &(output, dtype) = output.ok_or_else(|| {
-            let found: Vec<&str> = outputs.iter().map(|(name, _)| *name).collect();
+        let outputs = session.outputs();
+        let at = preferred.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
+        let (at, output) = at.and_then(|at| Some((at, outputs.get(at)?))).ok_or_else(|| {
+            let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
             bad(format!(
                 "it has no output to read vectors from: it has {}, one of {} is needed",
                 found.join(", "),
                 preferred.join(", ")
             ))
         })?;
+        let dtype = match output.kind {
+            Kind::Float32 => Some("fp32"),
+            Kind::Float16 => Some("fp16"),
+            _ => None,
+        };
         let output_dtype =
-            dtype.ok_or_else(|| bad(format!("its output {output} has no values of float32 or float16")))?;
+            dtype.ok_or_else(|| bad(format!("its output {} has no values of float32 or float16", output.name)))?;
         // Of patches, the first one is the class token, which is trained to stand for the whole.
-        let pooling = (output == PATCH_OUTPUT).then_some(options.pooling.or(spec.pooling).unwrap_or(Pooling::Cls));
+        let pooling = (output.name == PATCH_OUTPUT).then_some(options.pooling.or(spec.pooling).unwrap_or(Pooling::Cls));
         let normalize = spec.normalize.unwrap_or(false);
-        let (runtime, providers, intra_op_threads) = graph.computed_by();
+        let about = session.about();
         let mut model = Self {
-            output: CString::new(output).map_err(|error| bad(error.to_string()))?,
+            half: session.inputs().iter().any(|input| input.kind == Kind::Float16),
+            output: at,
             output_dtype,
             head: Head { pooling, dense: spec.dense.clone(), dimensions: options.dimensions, normalize },
             width: 0,
@@ -131,17 +110,17 @@ impl VisionModel {
                 max_length: None,
                 pooling,
                 normalize,
-                output: Some(output.to_owned()),
+                output: Some(output.name.clone()),
                 dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
                 batch_invariant: false,
-                intra_op_threads,
-                runtime,
-                providers,
+                intra_op_threads: about.intra_op_threads,
+                runtime: about.build.clone(),
+                providers: about.providers.clone(),
                 remote: None,
                 fingerprint: Fingerprint::builder().finish(),
             },
             preprocessing,
-            graph,
+            session,
         };
         let failed = |reason| cancel.check().err().unwrap_or_else(|| bad(reason));
         model.try_out(options, cancel).map_err(failed)?;
@@ -178,7 +157,7 @@ impl VisionModel {
 
     /// Runs a grey image; learns the length of vectors, and what a run takes.
     fn try_out(&mut self, options: &ModelOptions, cancel: &Cancel) -> Result<(), String> {
-        let before = self.graph.memory();
+        let before = self.session.memory();
         let (width, values) = self
             .infer(vec![0.0; self.preprocessing.count()], 1, cancel, false)
             .map_err(|reason| format!("a first run of the model failed: {reason}"))?;
@@ -191,7 +170,7 @@ impl VisionModel {
             return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
         }
         (self.width, self.info.dimensions) = (width, vectors.len());
-        if let (Some(before), Some(after)) = (before, self.graph.memory()) {
+        if let (Some(before), Some(after)) = (before, self.session.memory()) {
             let run = (after.peak.saturating_sub(before.now) as f64 * MARGIN) as u64;
             // Our own copy of the pixels, and the runtime's.
             self.image_bytes = run + 2 * size_of::<f32>() as u64 * self.preprocessing.count() as u64;
@@ -202,8 +181,17 @@ impl VisionModel {
     /// The graph's output for pixels of so many images, and the length of each of its vectors.
     fn infer(&self, pixels: Vec<f32>, rows: usize, cancel: &Cancel, shrink: bool) -> Result<(usize, Vec<f32>), String> {
         let (width, height) = self.preprocessing.size();
-        let (dims, values) = self.graph.run(pixels, [rows, CHANNELS, height, width], &self.output, cancel, shrink)?;
-        let output = || self.output.to_string_lossy();
+        // Taken first, so that it is given back last: what a run is given belongs to the engine, too.
+        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let cells = match self.half {
+            true => Cells::Half(pixels.into_iter().map(half::f16::from_f32).collect()),
+            false => Cells::Real(pixels),
+        };
+        let shape = vec![rows, CHANNELS, height, width];
+        let run = Run { inputs: vec![cells], shape, output: self.output, shrink, cancel };
+        let (mut dims, mut values) = (Vec::new(), Vec::new());
+        self.session.run(run, &mut |output| (dims, values) = (output.dims.clone(), output.values.to_vec()))?;
+        let output = || self.info.output.as_deref().unwrap_or_default();
         let expected = if self.head.pooling.is_some() { 3 } else { 2 };
         let width = match (dims.first(), dims.last()) {
             (Some(&first), Some(&width)) if dims.len() == expected && first == rows as i64 && width > 0 => {

@@ -1,0 +1,85 @@
+//! Everything that is inside a runtime of models right now. At process exit the gate is closed and emptied, because a
+//! library's static destructors must not run under a live inference.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+
+/// How long a process waits at exit for runs that were told to stop. One operator takes milliseconds.
+const EXIT_WAIT: Duration = Duration::from_secs(10);
+
+/// Of all runtimes together.
+pub(super) static GATE: Gate =
+    Gate { inside: Mutex::new(Inside { closed: false, next: 0, calls: BTreeMap::new() }), left: Condvar::new() };
+
+pub(super) struct Gate {
+    inside: Mutex<Inside>,
+    left: Condvar,
+}
+
+struct Inside {
+    closed: bool,
+    next: u64,
+    calls: BTreeMap<u64, Cancel>,
+}
+
+/// Held by what is inside.
+pub(super) struct GatePass(u64);
+
+impl Gate {
+    /// Lets in what `cancel` stops.
+    ///
+    /// # Errors
+    /// Once it was stopped, or the gate is closed.
+    pub fn enter(&self, cancel: &Cancel) -> Result<GatePass> {
+        cancel.check()?;
+        let mut inside = self.lock();
+        if inside.closed {
+            return Err(Error::Closed);
+        }
+        let id = inside.next;
+        inside.next += 1;
+        inside.calls.insert(id, cancel.clone());
+        Ok(GatePass(id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for GatePass {
+    fn drop(&mut self) {
+        GATE.lock().calls.remove(&self.0);
+        GATE.left.notify_all();
+    }
+}
+
+/// Closes the gate when the process exits. To be called after a library was loaded, so that it happens before the
+/// library's static destructors run.
+pub(super) fn close_at_exit() {
+    extern "C" fn handler() {
+        close();
+    }
+    #[allow(unsafe_code)]
+    // SAFETY: the handler is a plain function without captures and does not unwind.
+    unsafe {
+        libc::atexit(handler);
+    }
+}
+
+/// Lets nothing into a runtime any more, stops what is inside and waits for it. For a process that ends: it must not
+/// begin to, on one thread, while a library is loaded on another.
+pub fn close() {
+    let calls: Vec<Cancel> = {
+        let mut inside = GATE.lock();
+        inside.closed = true;
+        inside.calls.values().cloned().collect()
+    };
+    calls.iter().for_each(|call| call.cancel(Error::Closed));
+    let inside = GATE.lock();
+    drop(GATE.left.wait_timeout_while(inside, EXIT_WAIT, |inside| !inside.calls.is_empty()));
+}

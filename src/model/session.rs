@@ -1,0 +1,81 @@
+//! A graph that an engine has compiled: what models ask of it, whichever engine it is.
+
+use super::Provider;
+use crate::cancel::Cancel;
+
+/// A compiled graph, by whichever engine. Safe to call from many threads at once.
+pub(super) trait Session: Send + Sync {
+    /// What it is computed by.
+    fn about(&self) -> &About;
+
+    /// What it asks for, in the order in which runs give it.
+    fn inputs(&self) -> &[Port];
+
+    /// What it can give.
+    fn outputs(&self) -> &[Port];
+
+    /// Computes the outputs. Blocks. What is inside is in the gate.
+    fn run(&self, run: Run<'_>, read: &mut dyn FnMut(&Output<'_>)) -> Result<(), String>;
+
+    /// Memory that runs have, in bytes. `None` where the engine does not tell.
+    fn memory(&self) -> Option<RunMemory>;
+}
+
+/// What computes a graph.
+pub(super) struct About {
+    /// How the engine describes itself.
+    pub build: String,
+    pub providers: Vec<Provider>,
+    pub intra_op_threads: usize,
+}
+
+/// An input or an output of a graph.
+pub(super) struct Port {
+    pub name: String,
+    pub kind: Kind,
+}
+
+/// The type of a tensor's elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Int32,
+    Int64,
+    Float32,
+    Float16,
+    /// Another one, in the engine's words.
+    Other(String),
+}
+
+/// One run of a graph.
+pub(super) struct Run<'a> {
+    /// The elements of each input, row by row.
+    pub inputs: Vec<Cells>,
+    /// The sizes of every input: texts and tokens of each, say.
+    pub shape: Vec<usize>,
+    /// Which of the outputs is read.
+    pub output: usize,
+    /// Whether memory that is kept for later runs is given back after it.
+    pub shrink: bool,
+    pub cancel: &'a Cancel,
+}
+
+/// The elements of an input, of the type that it asks for.
+pub(super) enum Cells {
+    Wide(Vec<i64>),
+    Narrow(Vec<i32>),
+    Real(Vec<f32>),
+    Half(Vec<half::f16>),
+}
+
+/// What a run gave, as long as it may be looked at.
+pub(super) struct Output<'a> {
+    pub dims: Vec<i64>,
+    pub values: &'a [f32],
+}
+
+/// Memory of runs, in bytes.
+pub(super) struct RunMemory {
+    pub now: u64,
+    /// The most that there ever was.
+    pub peak: u64,
+}

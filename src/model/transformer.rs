@@ -1,0 +1,354 @@
+//! A transformer or static embedding model in ONNX, whichever engine computes its graph: token ids in, vectors out.
+
+use super::directory::{self, HashedWeights, ModelSpec};
+use super::gate::GATE;
+use super::memory_cost::MemoryCost;
+use super::pooling::Head;
+use super::session::{Cells, Kind, Port, Run, Session};
+use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
+use crate::error::{Error, Result};
+use crate::text;
+
+/// Outputs that hold one vector per text, then those that hold one per token; best first.
+const SENTENCE_OUTPUTS: [&str; 1] = ["sentence_embedding"];
+const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
+
+/// Tokens of the text from which a model's price is learned: a run of tens of milliseconds.
+const PRICED_LENGTH: usize = 128;
+
+/// What a graph can ask for.
+#[derive(Clone, Copy, PartialEq)]
+enum Feed {
+    Ids,
+    Mask,
+    TypeIds,
+    Positions,
+}
+
+impl Feed {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "input_ids" => Some(Self::Ids),
+            "attention_mask" => Some(Self::Mask),
+            "token_type_ids" => Some(Self::TypeIds),
+            "position_ids" => Some(Self::Positions),
+            _ => None,
+        }
+    }
+}
+
+struct Input {
+    feed: Feed,
+    wide: bool,
+}
+
+/// See the module.
+pub(super) struct Transformer {
+    session: Box<dyn Session>,
+    inputs: Vec<Input>,
+    output: usize,
+    output_dtype: &'static str,
+    head: Head,
+    /// Length of the graph's own vectors; 0 until the first run has told.
+    width: usize,
+    pad_id: u32,
+    first_position: u32,
+    memory_cost: MemoryCost,
+    info: ModelInfo,
+}
+
+impl Transformer {
+    /// A model whose graph was compiled. Runs it once, so that a model that cannot work fails here and not later. Its
+    /// identity is still open, see [`Transformer::identified`].
+    pub fn new(
+        id: &str,
+        spec: &ModelSpec,
+        options: &ModelOptions,
+        session: Box<dyn Session>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let bad = |reason: String| Error::model(&spec.onnx, reason);
+        if spec.tokenizer_json.is_empty() {
+            return Err(directory::no_tokenizer(&spec.root));
+        }
+        let inputs =
+            session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
+        if !inputs.iter().any(|input| input.feed == Feed::Ids) {
+            return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
+        }
+        // An explicit pooling asks for the tokens' own vectors; otherwise what the graph pools itself is preferred.
+        let preferred: Vec<&str> = match options.pooling {
+            Some(_) => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
+            None => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
+        };
+        let outputs = session.outputs();
+        let output = preferred.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
+        let (output, port) = output.and_then(|at| Some((at, outputs.get(at)?))).ok_or_else(|| {
+            let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+            let known: Vec<&str> = SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect();
+            bad(format!(
+                "it has no output to read vectors from: it has {}, one of {} is needed",
+                found.join(", "),
+                known.join(", ")
+            ))
+        })?;
+        let output_dtype = match &port.kind {
+            Kind::Float32 => "fp32",
+            Kind::Float16 => "fp16",
+            other => {
+                return Err(bad(format!("its output {} is {other:?}; float32 and float16 are supported", port.name)));
+            }
+        };
+        let pooled = SENTENCE_OUTPUTS.contains(&port.name.as_str());
+        if pooled && options.pooling.is_some() {
+            let reason =
+                format!("the graph pools by itself: it has {} but no output with a vector per token", port.name);
+            return Err(Error::config("pooling", reason));
+        }
+        let unsaid: Vec<&str> = [
+            (spec.pooling.is_none() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
+            spec.normalize.is_none().then_some("normalize: true | false"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let (Some(normalize), true) = (spec.normalize, unsaid.is_empty()) else {
+            let reason = format!(
+                "nothing in its files says how its vectors are made (no modules.json): pass {}, as the model's authors describe it",
+                unsaid.join(" and ")
+            );
+            return Err(bad(reason));
+        };
+        let head = Head {
+            pooling: if pooled { None } else { spec.pooling },
+            dense: if pooled { Vec::new() } else { spec.dense.clone() },
+            dimensions: options.dimensions,
+            normalize,
+        };
+        let about = session.about();
+        let mut model = Self {
+            inputs,
+            output,
+            output_dtype,
+            head,
+            width: 0,
+            pad_id: spec.pad_id,
+            first_position: spec.first_position,
+            memory_cost: MemoryCost::guess(0),
+            info: ModelInfo {
+                model_id: id.to_owned(),
+                modality: Modality::Text,
+                model_path: spec.onnx.display().to_string(),
+                repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
+                revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
+                dimensions: 0,
+                max_length: Some(spec.max_length),
+                pooling: if pooled { None } else { spec.pooling },
+                normalize,
+                output: Some(port.name.clone()),
+                dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
+                batch_invariant: false,
+                intra_op_threads: about.intra_op_threads,
+                runtime: about.build.clone(),
+                providers: about.providers.clone(),
+                remote: None,
+                fingerprint: Fingerprint::builder().finish(),
+            },
+            session,
+        };
+        (model.width, model.info.dimensions) =
+            model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+        model.memory_cost = model.learn_memory_cost(cancel).unwrap_or_else(|| MemoryCost::guess(model.width));
+        Ok(model)
+    }
+
+    /// The model with what only the hashed weights tell.
+    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
+        self.info.batch_invariant = !weights.dynamic_quantization;
+        self.info.fingerprint = fingerprint(spec, weights, &self.info, self.output_dtype);
+        self
+    }
+
+    /// Runs one token through the graph and the head; gives the width of the graph's vectors and the length of ours.
+    fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<(usize, usize), String> {
+        // The first token of any vocabulary; a padding id may lie outside the table.
+        let token = Tokens { ids: vec![0], total: 1, ..Tokens::default() };
+        let probe = |output: &[f32], width: usize| {
+            let full = self.head.full_width(width)?;
+            if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
+                return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
+            }
+            let mut vector = Vec::new();
+            self.head.apply(output, width, [1].into_iter(), &mut vector);
+            if vector.iter().any(|value| !value.is_finite()) {
+                return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
+            }
+            Ok((width, vector.len()))
+        };
+        self.infer(&[&token], cancel, probe).map_err(|reason| format!("a first run of the model failed: {reason}"))?
+    }
+
+    /// Runs two texts, one after the other, and sees what they take. `None` where the engine does not tell.
+    fn learn_memory_cost(&self, cancel: &Cancel) -> Option<MemoryCost> {
+        let idle = self.session.memory()?.now;
+        let longest = self.info.max_length.map_or(PRICED_LENGTH, |longest| longest.min(PRICED_LENGTH));
+        let measure = |length: usize| {
+            let tokens = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
+            // The peak only ever rises, so the shorter text comes first.
+            self.infer(&[&tokens], cancel, |_, _| ()).ok()?;
+            Some((length, self.session.memory()?.peak.saturating_sub(idle)))
+        };
+        let short = measure((longest / 4).max(1))?;
+        Some(MemoryCost::fit(short, measure(longest)?))
+    }
+
+    /// Runs the graph and hands its output for `batch`, and the length of each of its vectors, to `read`.
+    fn infer<T>(&self, batch: &[&Tokens], cancel: &Cancel, read: impl FnOnce(&[f32], usize) -> T) -> Result<T, String> {
+        self.infer_and(batch, cancel, false, read)
+    }
+
+    /// The same, and perhaps gives back what is kept for later runs.
+    fn infer_and<T>(
+        &self,
+        batch: &[&Tokens],
+        cancel: &Cancel,
+        shrink: bool,
+        read: impl FnOnce(&[f32], usize) -> T,
+    ) -> Result<T, String> {
+        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let (rows, longest) = (batch.len(), batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
+        if batch.iter().any(|tokens| tokens.ids.is_empty()) {
+            return Err("the tokenizer found nothing in it that the model could read".to_owned());
+        }
+        let value = |feed: Feed, tokens: &Tokens, at: usize| match (feed, tokens.ids.get(at)) {
+            (Feed::Ids, id) => *id.unwrap_or(&self.pad_id),
+            (Feed::Mask, id) => u32::from(id.is_some()),
+            (Feed::TypeIds, _) => tokens.type_ids.as_ref().and_then(|ids| ids.get(at)).copied().unwrap_or(0),
+            (Feed::Positions, Some(_)) => self.first_position.saturating_add(at as u32),
+            (Feed::Positions, None) => self.first_position.saturating_sub(1),
+        };
+        let cells =
+            |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
+        let inputs = self.inputs.iter().map(|input| match input.wide {
+            true => Cells::Wide(cells(input.feed).map(i64::from).collect()),
+            false => Cells::Narrow(cells(input.feed).map(|cell| cell as i32).collect()),
+        });
+        let shape = vec![rows, longest];
+        let run = Run { inputs: inputs.collect(), shape, output: self.output, shrink, cancel };
+        let (mut read, mut result) = (Some(read), None);
+        self.session.run(run, &mut |output| {
+            let width = self.width_of([rows, longest], &output.dims);
+            result = read.take().map(|read| width.map(|width| read(output.values, width)));
+        })?;
+        result.unwrap_or_else(|| Err("the run gave no output".to_owned()))
+    }
+
+    /// The length of the vectors in an output, if it has the shape that it should have.
+    fn width_of(&self, [rows, longest]: [usize; 2], dims: &[i64]) -> Result<usize, String> {
+        let output = || self.info.output.as_deref().unwrap_or_default();
+        let expected = if self.head.pooling.is_some() { 3 } else { 2 };
+        let width = match dims.last() {
+            Some(&width)
+                if width > 0
+                    && dims.len() == expected
+                    && dims[..expected - 1] == [rows as i64, longest as i64][..expected - 1] =>
+            {
+                width as usize
+            }
+            _ => {
+                return Err(format!(
+                    "its output {} has the shape {dims:?} for {rows} texts of {longest} tokens",
+                    output()
+                ));
+            }
+        };
+        match self.width {
+            0 => Ok(width),
+            before if before == width => Ok(width),
+            before => Err(format!("its output {} was {before} wide at first and is {width} now", output())),
+        }
+    }
+}
+
+impl Model for Transformer {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+        let vectors = self.infer(batch, cancel, |output, width| {
+            let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
+            self.head.apply(output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
+            vectors
+        });
+        // One unusable text must not take its neighbours with it.
+        vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
+    }
+
+    fn bytes(&self, rows: usize, longest: usize) -> u64 {
+        self.memory_cost.bytes(rows, longest)
+    }
+
+    fn parallel(&self, cores: usize) -> usize {
+        (cores / self.info.intra_op_threads.max(1)).max(1)
+    }
+
+    fn most_rows(&self) -> usize {
+        // Where a vector depends on the other rows of its batch, there are none.
+        if self.info.batch_invariant { usize::MAX } else { 1 }
+    }
+
+    fn most_weight(&self) -> Option<usize> {
+        None
+    }
+
+    fn shrink(&self) {
+        let token = Tokens { ids: vec![0], total: 1, ..Tokens::default() };
+        // There is nobody to tell of a failure, and nothing to do about it.
+        drop(self.infer_and(&[&token], &Cancel::default(), true, |_, _| ()));
+    }
+}
+
+fn parse_input(input: &Port) -> Result<Input, String> {
+    let name = &input.name;
+    let feed = Feed::named(name).ok_or_else(|| {
+        format!("it needs an input named {name}; known are input_ids, attention_mask, token_type_ids and position_ids")
+    })?;
+    let wide = match &input.kind {
+        Kind::Int64 => true,
+        Kind::Int32 => false,
+        other => return Err(format!("its input {name} is {other:?}; int64 and int32 are supported")),
+    };
+    Ok(Input { feed, wide })
+}
+
+fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, output_dtype: &str) -> Fingerprint {
+    let number = |value: usize| (value as u64).to_le_bytes();
+    let mut builder = Fingerprint::builder()
+        .field("weights", weights.sha256)
+        .field("tokenizer.json", &spec.tokenizer_json)
+        .field("output", info.output.as_deref().unwrap_or_default())
+        .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
+        .field("normalize", [u8::from(info.normalize)])
+        .field("dimensions", number(info.dimensions))
+        .field("dtype", output_dtype)
+        .field("max_length", number(spec.max_length))
+        .field("prompt", spec.prompts.of(InputType::Document))
+        .field("query prompt", spec.prompts.of(InputType::Query))
+        .field("case", [u8::from(spec.lowercase)])
+        .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
+    if let Some((_, commit)) = &spec.origin {
+        builder = builder.field("revision", commit);
+    }
+    // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one
+    // space have to be.
+    for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
+        builder = builder.field("provider", provider.as_str());
+    }
+    for (name, bytes) in &spec.config_files {
+        builder = builder.field(name, bytes);
+    }
+    builder.finish()
+}
