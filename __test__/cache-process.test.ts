@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 
 import { IntelligentEmbeddingCache } from 'embedcore';
@@ -50,6 +51,33 @@ test('two processes read what the other writes', async () => {
   for (const { code, said, err } of await Promise.all(ends)) {
     expect({ code, err }).toEqual({ code: 0, err: '' });
     expect(said.at(-1)).toEqual({ right: 1000, errors: 0 });
+  }
+});
+
+test('what another instance has set, deleted or cleared since a computation began is newer than it', async () => {
+  for (const change of ['set', 'delete', 'clear'] as const) {
+    const path = file();
+    const [ours, theirs] = [new IntelligentEmbeddingCache({ persistPath: path }), new IntelligentEmbeddingCache({ persistPath: path })];
+    let release!: (embedding: number[]) => void;
+    let began = false;
+    const computed = ours.getOrCompute('key', 'content', () => {
+      began = true;
+      return new Promise<number[]>((resolve) => (release = resolve));
+    });
+    await expect.poll(() => began).toBe(true);
+    if (change === 'set') await theirs.set('key', 'content', [1, 2]);
+    else if (change === 'delete') await theirs.delete('key');
+    else await theirs.clear();
+    await theirs.flush();
+    await sleep(5);
+    release([3, 4]);
+    expect((await computed).embedding).toEqual([3, 4]);
+    await ours.flush();
+    await sleep(300);
+    for (const cache of [ours, theirs]) {
+      expect((await cache.get('key', 'content'))?.embedding, change).toEqual(change === 'set' ? [1, 2] : undefined);
+    }
+    await Promise.all([ours.close(), theirs.close()]);
   }
 });
 

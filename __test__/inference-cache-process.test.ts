@@ -88,6 +88,33 @@ test('of three processes that want the same results, one computes each', async (
   expect(computed.reduce((sum, count) => sum + count)).toBe(20);
 });
 
+test('what another instance has set, deleted or invalidated since a computation began is newer than it', async () => {
+  const path = file();
+  const [ours, theirs] = [new InferenceCache({ persistPath: path }), new InferenceCache({ persistPath: path })];
+  for (const prompt of ['deleted', 'invalidated']) await theirs.set(prompt, 'old', { type: prompt, ttlSeconds: 1e-3 });
+  await theirs.flush();
+  await sleep(20);
+  const release: ((value: string) => void)[] = [];
+  const prompts = ['set', 'deleted', 'invalidated', 'untouched'];
+  const computed = prompts.map((prompt) =>
+    ours.getOrCompute(prompt, { type: prompt }, () => new Promise<string>((resolve) => release.push(resolve))),
+  );
+  await expect.poll(() => release.length).toBe(4);
+  await theirs.set('set', 'new', { type: 'set' });
+  await theirs.delete('deleted', { type: 'deleted' });
+  await theirs.invalidate({ type: 'invalidated' });
+  await theirs.flush();
+  release.forEach((resolve) => resolve('computed'));
+  expect((await Promise.all(computed)).map(({ value }) => value)).toEqual(Array(4).fill('computed'));
+  await ours.flush();
+  await sleep(300);
+  for (const cache of [ours, theirs]) {
+    const found = await Promise.all(prompts.map((prompt) => cache.get(prompt, { type: prompt })));
+    expect(found.map((one) => one?.value)).toEqual(['new', undefined, undefined, 'computed']);
+  }
+  await Promise.all([ours.close(), theirs.close()]);
+});
+
 test('a process ends by itself, and what it has set is in the file', async () => {
   const path = file();
   expect(await end(start('end', path))).toEqual({ code: 7, said: [], err: '' });

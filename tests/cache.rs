@@ -1059,6 +1059,74 @@ fn a_copy_that_nobody_can_compare_with_the_file_is_no_answer() {
     assert_eq!(near_notes(&cache), ["new", "old", "own"]);
 }
 
+/// Sets a note that was computed from what there was `age` ms ago.
+fn set_computed(cache: &EmbeddingCache, n: u32, note: &str, age: u64) {
+    let vector = vector(n + 1, 8);
+    let draft =
+        Draft { vector: Some(&vector), note: note.as_bytes(), age: Duration::from_millis(age), ..Draft::default() };
+    cache.commit(&space(), key(n), &draft).unwrap();
+}
+
+#[test]
+fn what_another_process_has_written_since_a_computation_began_stays() {
+    let bench = Bench::new();
+    let (ours, theirs) = (bench.open(), bench.open());
+    (0..6).for_each(|n| set_note(&theirs, n, "old"));
+    theirs.flush().unwrap();
+    bench.clock.pass(1000);
+    set_note(&theirs, 0, "new");
+    assert!(theirs.delete(key(1)).unwrap());
+    let draft = |kind| Draft { note: b"theirs", kind, ..Draft::default() };
+    theirs.commit(&space(), key(6), &draft("a")).unwrap();
+    theirs.clear(Some(&space()), Some("a")).unwrap();
+    theirs.flush().unwrap();
+    bench.clock.pass(500);
+    // Begun before all of that, and after.
+    (0..3).for_each(|n| set_computed(&ours, n, "computed", 600));
+    (3..5).for_each(|n| set_computed(&ours, n, "computed", 400));
+    let of_a_kind = |kind| Draft { note: b"computed", kind, age: Duration::from_millis(600), ..Draft::default() };
+    ours.commit(&space(), key(6), &of_a_kind("a")).unwrap();
+    ours.commit(&space(), key(7), &of_a_kind("b")).unwrap();
+    ours.flush().unwrap();
+    let right =
+        [Some("new"), None, Some("computed"), Some("computed"), Some("computed"), Some("old"), None, Some("computed")];
+    for cache in [&ours, &theirs] {
+        bench.clock.pass(250);
+        let notes: Vec<_> = (0..8).map(|n| note(cache, n)).collect();
+        assert_eq!(notes.iter().map(Option::as_deref).collect::<Vec<_>>(), right);
+    }
+    assert_eq!(ours.stats().disk.unwrap().lost, 0, "superseded, and not lost");
+    // What is set, and not computed, is as new as its call.
+    (0..2).for_each(|n| set_note(&ours, n, "set"));
+    ours.flush().unwrap();
+    bench.clock.pass(250);
+    assert_eq!((note(&theirs, 0).as_deref(), note(&theirs, 1).as_deref()), (Some("set"), Some("set")));
+}
+
+#[test]
+fn changes_of_one_process_keep_their_order_whatever_the_clock_does() {
+    let bench = Bench::new();
+    let (ours, theirs) = (bench.open(), bench.open());
+    for back in [0, 5, 30_000, 7_200_000] {
+        set_note(&ours, 0, "first");
+        set_note(&ours, 1, "first");
+        assert!(ours.delete(key(1)).unwrap());
+        ours.clear(Some(&space()), Some("kind")).unwrap();
+        bench.clock.set(bench.clock.wall_ms() - back);
+        set_note(&ours, 0, "second");
+        set_note(&ours, 1, "second");
+        bench.clock.pass(50);
+        ours.flush().unwrap();
+        bench.clock.pass(250);
+        for cache in [&ours, &theirs] {
+            let notes = (note(cache, 0), note(cache, 1));
+            assert_eq!(notes, (Some("second".to_owned()), Some("second".to_owned())), "{back} ms back");
+        }
+        assert!(ours.delete(key(0)).unwrap(), "{back} ms back");
+        assert!(ours.delete(key(1)).unwrap(), "{back} ms back");
+    }
+}
+
 #[test]
 fn what_waits_to_be_written_is_found_by_its_vector_although_the_file_cannot_be_opened() {
     let bench = Bench::new();

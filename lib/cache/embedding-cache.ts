@@ -337,10 +337,11 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         const found = await this.#get(kind, key, expected);
         if (found) return { vector: Float32Array.from(found.embedding), metadata: found.metadata === undefined ? '' : JSON.stringify(found.metadata) };
       }
+      const began = this.#native.now();
       const computed = await follow(compute(), (embedding) => ({ vector: finiteVector(embedding, 'The embedding'), metadata }));
       if (this.#settings.rounds) this.#native.round(computed.vector);
       const pack = { strings: [key, expected ?? '', metadata], data: computed.vector, settings: Float64Array.of(ttlMs, kind) };
-      await this.#keep(key, nameOf(expected), pack, flight);
+      await this.#keep(key, nameOf(expected), pack, flight, began);
       return computed;
     } finally {
       if (typeof lease === 'object') lease.release();
@@ -348,9 +349,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   }
 
   /** Keeps what was computed, unless something newer was written meanwhile. The value is there: nothing of this fails. */
-  async #keep(key: string, name: string, pack: Pack, flight: Flight<Kind>): Promise<void> {
+  async #keep(key: string, name: string, pack: Pack, flight: Flight<Kind>, began: number): Promise<void> {
     try {
-      await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(pack, name))));
+      await settled(() => this.#order.change(key, () => (flight.overtaken ? undefined : this.#commit(pack, { name, began }))));
       this.#tellAll();
     } catch (thrown) {
       this.#native.reject(`The computed embedding of ${show(key)}: ${(thrown as EmbeddingError).message}`);
@@ -554,15 +555,18 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#tellAll();
   }
 
-  /** Sets entries, and has what was begun before under their keys (`by`: before that computation) know that it is older. */
-  #commit({ strings, data, settings, hashed }: Pack, by?: string): void | PromiseLike<void> {
+  /**
+   * Sets entries, and has what was begun before under their keys know that it is older. `by`: a computation, which is newer
+   * than what was begun before it, and older than what other processes have written since.
+   */
+  #commit({ strings, data, settings, hashed }: Pack, by?: { name: string; began: number }): void | PromiseLike<void> {
     return follow(hashed, () => {
       this.#evictions.watch();
       for (let i = 0; i < strings.length; i += ARGUMENTS) this.#push(...strings.slice(i, i + ARGUMENTS));
-      return follow(this.#native.set(data, settings), () => {
+      return follow(this.#native.set(data, settings, by?.began), () => {
         if (this.#inFlight.size === 0) return;
         for (let at = 0; 3 * at < strings.length; at++) {
-          this.#inFlight.overtake(flightOf(settings[2 * at + 1] as Kind, strings[3 * at] as string), by);
+          this.#inFlight.overtake(flightOf(settings[2 * at + 1] as Kind, strings[3 * at] as string), by?.name);
         }
       });
     });

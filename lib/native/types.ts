@@ -100,7 +100,8 @@ export interface NativeCache {
   looker(): (kind: number, ...strings: (string | Uint8Array)[]) => void;
   looked(): NativeLookup;
   pusher(): (...strings: (string | Uint8Array)[]) => void;
-  set(data: Float32Array, settings: Float64Array): void | Promise<void>;
+  now(): number;
+  set(data: Float32Array, settings: Float64Array, began?: number): void | Promise<void>;
   has(kind: number, key: string, content: string | Uint8Array | undefined): boolean | Promise<boolean>;
   delete(kind: number, key: string): boolean | Promise<boolean>;
   clear(modalities: number[]): void | Promise<void>;
@@ -168,6 +169,7 @@ export interface NativeResults {
   glance(key: string): NativeStored | null | Promise<NativeStored | null>;
   count(type: string, near: boolean): void;
   reject(reason: string): void;
+  now(): number;
   set(results: NativeResult[]): void | Promise<void>;
   attach(key: string, prompt: NativePrompt): void | Promise<void>;
   has(key: string): boolean | Promise<boolean>;
@@ -225,6 +227,7 @@ export interface NativeResult {
   tags: string[];
   ttlSeconds?: number;
   exact: boolean;
+  began?: number;
 }
 
 /** See `src/binding/answer.rs`. */

@@ -58,6 +58,8 @@ interface About {
 
 interface Result extends About {
   kept: Kept;
+  /** When its computation did: what other processes have written since then is newer. */
+  began?: number;
 }
 
 /** Deletions that have taken effect: how many there were, once the file knows of them. */
@@ -142,7 +144,7 @@ export class InferenceCache implements AsyncDisposable {
     // Should the call be refused, its rejection is nobody's.
     landing.catch(() => {});
     const given = readSetting(options);
-    const about = { asked: this.#asked(content, given), setting: settingOf(given) };
+    const about = { asked: this.#asked(content, given), setting: settingOf(given), began: this.#native.now() };
     // By a name of its own, so that nobody joins it.
     await this.#inFlight.begin(about.asked.key, Symbol(), about, async (flight) => {
       const kept = keep(await landing);
@@ -413,9 +415,9 @@ export class InferenceCache implements AsyncDisposable {
   /** Sets results, and has what was begun before under their keys know that it is older. */
   #commit(all: readonly Result[]): void | PromiseLike<void> {
     this.#evictions.watch();
-    const results = all.map(({ asked, kept, setting }) => {
+    const results = all.map(({ asked, kept, setting, began }) => {
       const exact = !asked.semantic && this.#isPrompt(asked);
-      return { kind: asked.type, key: asked.key, ...kept, ...setting, exact };
+      return { kind: asked.type, key: asked.key, ...kept, ...setting, exact, ...(began !== undefined && { began }) };
     });
     return follow(this.#native.set(results), () => all.forEach((one) => this.#overtake(one.asked.key, one)));
   }
@@ -522,8 +524,9 @@ export class InferenceCache implements AsyncDisposable {
     try {
       const found = lease === 'there' ? await settled(() => this.#native.glance(key)) : null;
       if (found) return landedOf(found);
+      const began = this.#native.now();
       const kept = await follow(compute(), keep);
-      await this.#keep({ asked, kept, setting }, flight);
+      await this.#keep({ asked, kept, setting, began }, flight);
       return { kept, fromCache: false, metadata: setting.metadata };
     } finally {
       if (typeof lease === 'object') lease.release();

@@ -120,6 +120,8 @@ pub struct NativeResult {
     pub ttl_seconds: Option<f64>,
     /// See `Computed::exact`.
     pub exact: bool,
+    /// When the work on it began, as `NativeResults::now` told; absent: now.
+    pub began: Option<f64>,
 }
 
 #[napi]
@@ -239,6 +241,12 @@ impl NativeResults {
         self.inner.count(&kind, near);
     }
 
+    /// The time for `began`.
+    #[napi(catch_unwind)]
+    pub fn now(&self) -> f64 {
+        self.inner.now_ms() as f64
+    }
+
     /// See `EmbeddingCache::reject`.
     #[napi(catch_unwind)]
     pub fn reject(&self, reason: String) {
@@ -248,7 +256,8 @@ impl NativeResults {
     /// Sets results, all or none. They are set when this returns; a promise says when more can be.
     #[napi(catch_unwind)]
     pub fn set<'env>(&self, env: &'env Env, results: Vec<NativeResult>) -> Result<Either<(), PromiseRaw<'env, ()>>> {
-        let results = results.into_iter().map(OwnedResult::of).collect::<Result<Vec<_>>>()?;
+        let results =
+            results.into_iter().map(|result| OwnedResult::of(&self.inner, result)).collect::<Result<Vec<_>>>()?;
         OwnedResult::set(&self.inner, &results)?;
         if self.inner.has_room() {
             return Ok(Either::A(()));
@@ -442,11 +451,12 @@ struct OwnedResult {
     tags: Vec<String>,
     ttl: Option<Duration>,
     exact: bool,
+    age: Duration,
 }
 
 impl OwnedResult {
-    fn of(result: NativeResult) -> Result<Self> {
-        let NativeResult { kind, key, format, value, metadata, tags, ttl_seconds, exact } = result;
+    fn of(results: &Results, result: NativeResult) -> Result<Self> {
+        let NativeResult { kind, key, format, value, metadata, tags, ttl_seconds, exact, began } = result;
         let ttl = ttl_seconds.map(|seconds| match seconds {
             0.0 => Duration::MAX,
             seconds => Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX),
@@ -457,15 +467,16 @@ impl OwnedResult {
             Either::A(text) => text.0,
             Either::B(bytes) => bytes.to_vec(),
         };
-        Ok(Self { kind, key: to_key(&key)?, format, value, metadata, tags, ttl, exact })
+        let age = began.map_or(Duration::ZERO, |began| results.age(began as u64));
+        Ok(Self { kind, key: to_key(&key)?, format, value, metadata, tags, ttl, exact, age })
     }
 
     fn set(results: &Results, all: &[Self]) -> Result<()> {
         let tags: Vec<Vec<&str>> = all.iter().map(|one| one.tags.iter().map(String::as_str).collect()).collect();
         let computed = all.iter().zip(&tags).map(|(one, tags)| {
-            let Self { key, format, ttl, exact, .. } = *one;
+            let Self { key, format, ttl, exact, age, .. } = *one;
             let metadata = one.metadata.as_bytes();
-            (key, Computed { kind: &one.kind, format, value: &one.value, metadata, tags, ttl, exact })
+            (key, Computed { kind: &one.kind, format, value: &one.value, metadata, tags, ttl, exact, age })
         });
         results.set_many(&computed.collect::<Vec<_>>()).map_err(to_js)
     }

@@ -147,6 +147,8 @@ pub struct Draft<'a> {
     pub ttl: Option<Duration>,
     /// Whether all values that its key ever has are the same: nothing older has to be kept from answering for it.
     pub fixed: bool,
+    /// How long ago the work on it began: what others have written since then stays.
+    pub age: Duration,
 }
 
 impl Draft<'_> {

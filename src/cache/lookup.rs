@@ -262,7 +262,9 @@ impl EmbeddingCache {
         let changing = lock(&self.changing);
         let unchanged = |(at, _): &&(usize, Arc<Entry>)| self.memory.version(open[*at].place.name) == open[*at].version;
         if let Some(disk) = &self.disk {
-            disk.put(shared.iter().filter(unchanged).map(|(at, entry)| (open[*at].asked.0, Arc::clone(entry))));
+            let age_ms = |entry: &Entry| now.wall_ms.saturating_sub(entry.created_ms);
+            let kept = shared.iter().filter(unchanged);
+            disk.put(kept.map(|(at, entry)| (open[*at].asked.0, Arc::clone(entry), age_ms(entry))));
         }
         let promote = |(at, entry): &(usize, Arc<Entry>)| {
             let Unanswered { place, version, .. } = open[*at];

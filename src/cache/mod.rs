@@ -248,7 +248,7 @@ impl EmbeddingCache {
             return Err(Error::CacheClosed);
         }
         let now = self.now();
-        let (mut entries, mut replaces) = (Vec::new(), Vec::new());
+        let (mut entries, mut replaces, mut ages) = (Vec::new(), Vec::new(), Vec::new());
         // What is refused leaves no trace: nothing is changed before all of it was looked at.
         let mut spaces: Vec<Written> = Vec::new();
         let drafts = drafts.into_iter();
@@ -274,6 +274,7 @@ impl EmbeddingCache {
             }
             entries.push((probe.place(), key, Arc::new(entry)));
             replaces.push(!draft.fixed);
+            ages.push(draft.age);
         }
         for Written { space, length, .. } in &spaces {
             if let Some(length) = *length {
@@ -296,7 +297,10 @@ impl EmbeddingCache {
             shared.put(entries.filter_map(|((_, key, entry), replaces)| Some(((*key)?, Arc::clone(entry), replaces))));
         }
         if let Some(disk) = &self.disk {
-            disk.put(entries.iter().filter_map(|(_, key, entry)| Some(((*key)?, Arc::clone(entry)))));
+            let ages = ages.into_iter().map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+            disk.put(
+                entries.iter().zip(ages).filter_map(|((_, key, entry), age)| Some(((*key)?, Arc::clone(entry), age))),
+            );
         }
         let displaced: Vec<_> =
             entries.iter().map(|(place, _, entry)| self.memory.insert(*place, entry, now)).collect();
@@ -533,6 +537,16 @@ impl EmbeddingCache {
     /// Counts a lookup that could not even be made, because what was asked for has no key.
     pub fn count_miss(&self) {
         self.counters.missed(MissCause::Absent, Modality::Text);
+    }
+
+    /// A time that only goes forward, in ms.
+    pub fn steady_ms(&self) -> u64 {
+        self.options.clock.steady_ms()
+    }
+
+    /// How long it is since [`EmbeddingCache::steady_ms`] was `began_ms`.
+    pub fn age(&self, began_ms: u64) -> Duration {
+        Duration::from_millis(self.steady_ms().saturating_sub(began_ms))
     }
 
     /// How many entries left memory: expired, deleted, replaced, for want of space.

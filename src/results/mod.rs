@@ -100,6 +100,8 @@ pub struct Computed<'a> {
     pub ttl: Option<Duration>,
     /// Only its very content is to find it from now on, and no prompt that was attached before.
     pub exact: bool,
+    /// See [`Draft::age`].
+    pub age: Duration,
 }
 
 /// A lookup on its way to the disk. See [`Results::settle`].
@@ -218,7 +220,7 @@ impl Results {
             .collect();
         let drafts = results.iter().zip(&made).map(|((key, computed), (label, note))| {
             let ttl = Some(self.lifetime(computed));
-            (*key, Draft { vector: None, note, kind: label, ttl, fixed: false })
+            (*key, Draft { note, kind: label, ttl, age: computed.age, ..Draft::default() })
         });
         self.cache.commit_at_once(&self.space, drafts)?;
         for (key, computed) in results {
@@ -281,6 +283,16 @@ impl Results {
     /// Counts a result that its caller wanted to be kept, and tells that it was not.
     pub fn reject(&self, reason: &str) {
         self.cache.reject(1, reason);
+    }
+
+    /// See [`EmbeddingCache::steady_ms`].
+    pub fn now_ms(&self) -> u64 {
+        self.cache.steady_ms()
+    }
+
+    /// See [`EmbeddingCache::age`].
+    pub fn age(&self, began_ms: u64) -> Duration {
+        self.cache.age(began_ms)
     }
 
     /// Whether there is a result. Counts as no use and in no statistics. May wait for the disk.

@@ -137,7 +137,8 @@ impl Results {
             NEVER => Duration::MAX,
             expires_ms => Duration::from_millis(expires_ms.saturating_sub(now_ms)),
         };
-        let draft = Draft { vector: Some(&vector), note: &note, kind: &result.kind, ttl: Some(ttl), fixed: false };
+        let draft =
+            Draft { vector: Some(&vector), note: &note, kind: &result.kind, ttl: Some(ttl), ..Draft::default() };
         let prompts = self.prompts(vector.len());
         self.cache.commit_at_once(&prompts, [(prompt_key(&prompts, key), draft)])
     }

@@ -254,20 +254,22 @@ impl NativeCache {
     }
 
     /// Sets entries: keys, contents and metadata in turn were pushed before; `dimensions` values for each in `data`; in
-    /// `settings`, how many ms each lives, where that is a number, and of which kind it is. They are set when this returns; a
-    /// promise says when more can be.
+    /// `settings`, how many ms each lives, where that is a number, and of which kind it is. `began`:
+    /// when the work on all of them did, as `now` told. They are set when this returns; a promise says when more can be.
     #[napi(catch_unwind)]
     pub fn set<'env>(
         &self,
         env: &'env Env,
         data: &[f32],
         settings: &[f64],
+        began: Option<f64>,
     ) -> Result<Either<(), PromiseRaw<'env, ()>>> {
         let strings = std::mem::take(&mut self.door.left.borrow_mut().pushed);
         let validate = self.inner.options().validate_content;
         let groups = strings.groups();
         let dimensions = data.len() / groups.len().max(1);
         let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
+        let age = began.map_or(Duration::ZERO, |began| self.inner.age(began as u64));
         let settings = settings.as_chunks().0;
         let drafts =
             groups.zip(&notes).zip(settings).enumerate().map(|(at, (([key, content, _], note), [ms, kind]))| {
@@ -276,7 +278,7 @@ impl NativeCache {
                 let ttl = (!ms.is_nan()).then(lives);
                 let names = self.door.names(*kind as Kind);
                 let probe = names.probe(key, validate.then_some(content));
-                (names.space(), probe, Draft { vector: Some(vector), note, kind: "", ttl, fixed: false })
+                (names.space(), probe, Draft { vector: Some(vector), note, kind: "", ttl, age, ..Draft::default() })
             });
         self.inner.commit_in_spaces(drafts).map_err(to_js)?;
         if self.inner.has_room() {
@@ -417,6 +419,12 @@ impl NativeCache {
         // SAFETY: JavaScript waits for this call, and `lib/cache/` passes an array of its own.
         let values = unsafe { values.as_mut() };
         Vector::pack(values, self.inner.options().precision).copy_to(values);
+    }
+
+    /// The time for `began`.
+    #[napi(catch_unwind)]
+    pub fn now(&self) -> f64 {
+        self.inner.steady_ms() as f64
     }
 
     /// See `EmbeddingCache::reject`.

@@ -191,11 +191,12 @@ impl Disk {
         }
     }
 
-    /// Queues entries. Never waits.
-    pub fn put(&self, entries: impl IntoIterator<Item = (Key, Arc<Entry>)>) {
+    /// Queues entries, each with how many ms ago the work on it began. Never waits.
+    pub fn put(&self, entries: impl IntoIterator<Item = (Key, Arc<Entry>, u64)>) {
         let mut queue = self.shared.queue();
-        for (key, entry) in entries {
-            self.shared.enqueue(&mut queue, Op::Put(key, entry));
+        let now_ms = queue.order_ms(self.shared.clock.wall_ms());
+        for (key, entry, age_ms) in entries {
+            self.shared.enqueue(&mut queue, Op::Put(key, entry, now_ms.saturating_sub(age_ms)));
         }
         self.shared.wake(&mut queue);
     }
@@ -203,13 +204,14 @@ impl Disk {
     /// Queues the deletion of a key.
     pub fn delete(&self, key: Key) -> Ticket {
         let told = Told::new(NOT_YET.into());
-        Ticket { number: self.shared.queue_one(Op::Delete(key, Arc::clone(&told))), told, doomed: Doomed::Key(key) }
+        let number = self.shared.queue_one(|at_ms| Op::Delete(key, Arc::clone(&told), at_ms));
+        Ticket { number, told, doomed: Doomed::Key(key) }
     }
 
     /// Queues the deletion of all entries that a selection covers.
     pub fn clear(&self, selection: Selection) -> Ticket {
         let told = Told::new(NOT_YET.into());
-        let number = self.shared.queue_one(Op::Clear(selection.clone().into(), Arc::clone(&told)));
+        let number = self.shared.queue_one(|at_ms| Op::Clear(selection.clone().into(), Arc::clone(&told), at_ms));
         Ticket { number, told, doomed: Doomed::Selection(selection) }
     }
 
@@ -335,7 +337,7 @@ impl Disk {
 
     /// Gives leases back, after everything that was queued before is visible to others.
     pub fn release(&self, keys: Vec<Key>) {
-        self.shared.queue_one(Op::Release(Some(keys)));
+        self.shared.queue_one(|_| Op::Release(Some(keys)));
     }
 
     /// Maintenance in small steps, between which the queue is served, until there is no more to do or `budget` is over.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::super::entry::Entry;
+use super::super::entry::{CLOCK_SLACK_MS, Entry};
 use super::super::selection::Selection;
 use super::super::store::{Fault, Writer};
 use super::Shared;
@@ -65,10 +65,11 @@ pub(super) const NOT_YET: usize = usize::MAX;
 /// One change, in the order of the callers.
 #[derive(Clone)]
 pub(super) enum Op {
-    Put(Key, Arc<Entry>),
-    Delete(Key, Told),
+    /// In force from this time on, as the others: what another process has written since then stays.
+    Put(Key, Arc<Entry>, u64),
+    Delete(Key, Told, u64),
     Repair(Key),
-    Clear(Box<Selection>, Told),
+    Clear(Box<Selection>, Told, u64),
     /// Notes what time it is.
     Clock,
     /// Gives these leases back; `None`: all of this cache.
@@ -78,7 +79,7 @@ pub(super) enum Op {
 impl Op {
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Put(_, entry) => entry.payload_bytes(),
+            Self::Put(_, entry, _) => entry.payload_bytes(),
             _ => 0,
         }
     }
@@ -178,6 +179,8 @@ pub(super) struct Queue {
     pub(super) pending: HashMap<Key, Pending>,
     pub(super) hidden: Hidden,
     pub(super) touches: HashMap<i64, u64>,
+    /// See [`Queue::order_ms`].
+    ordered_ms: u64,
     /// Number of the latest change, and of the latest one that is done.
     pub(super) last: u64,
     pub(super) done: u64,
@@ -214,6 +217,7 @@ impl Queue {
             pending: HashMap::new(),
             hidden: Hidden::default(),
             touches: HashMap::new(),
+            ordered_ms: 0,
             last: 0,
             done: 0,
             puts: 0,
@@ -263,7 +267,7 @@ impl Queue {
     pub(super) fn keep_tombstone(&mut self, number: u64, op: Op, now_ms: u64) -> bool {
         let lost = op.is_put();
         let op = match op {
-            Op::Put(key, _) => Op::Delete(key, Told::default()),
+            Op::Put(key, _, since_ms) => Op::Delete(key, Told::default(), since_ms),
             Op::Delete(..) | Op::Clear(..) => op,
             Op::Repair(_) | Op::Release(_) | Op::Clock => return false,
         };
@@ -273,8 +277,8 @@ impl Queue {
         }
         // Once the file works again, none of it may answer before it is deleted.
         match &op {
-            Op::Delete(key, _) => drop(self.pending.insert(*key, Pending { number, entry: None })),
-            Op::Clear(selection, _) => self.hidden.clears.push((number, (**selection).clone())),
+            Op::Delete(key, ..) => drop(self.pending.insert(*key, Pending { number, entry: None })),
+            Op::Clear(selection, ..) => self.hidden.clears.push((number, (**selection).clone())),
             _ => {}
         }
         self.ops.push_back((number, op));
@@ -283,12 +287,22 @@ impl Queue {
 }
 
 impl Queue {
+    /// The time that orders a change among those of other processes. Those of this one stay in the order of their calls when
+    /// the clock goes back a little; when it was set back by more, all is new.
+    pub(super) fn order_ms(&mut self, wall_ms: u64) -> u64 {
+        if self.ordered_ms > wall_ms.saturating_add(CLOCK_SLACK_MS) {
+            self.ordered_ms = 0;
+        }
+        self.ordered_ms = self.ordered_ms.max(wall_ms);
+        self.ordered_ms
+    }
+
     /// Of what waits, keeps only what will be in the file, and believes nothing that is in it from before.
     fn forget_deletions(&mut self, now_ms: u64) {
         self.hidden.before_ms = now_ms;
         let pending = &self.pending;
         self.ops.retain(|(number, op)| match op {
-            Op::Put(key, _) => pending.get(key).is_some_and(|pending| pending.number == *number),
+            Op::Put(key, ..) => pending.get(key).is_some_and(|pending| pending.number == *number),
             Op::Delete(..) => false,
             _ => true,
         });
@@ -337,10 +351,11 @@ impl Shared {
         queue
     }
 
-    /// Queues a change; its number.
-    pub(super) fn queue_one(&self, op: Op) -> u64 {
+    /// Queues the change that is made of the time; its number.
+    pub(super) fn queue_one(&self, op: impl FnOnce(u64) -> Op) -> u64 {
         let mut queue = self.queue();
-        self.enqueue(&mut queue, op);
+        let at_ms = queue.order_ms(self.clock.wall_ms());
+        self.enqueue(&mut queue, op(at_ms));
         self.wake(&mut queue);
         queue.last
     }
@@ -379,14 +394,14 @@ impl Shared {
             return;
         }
         match &op {
-            Op::Put(key, entry) => {
+            Op::Put(key, entry, _) => {
                 queue.hidden.set(key);
                 queue.pending.insert(*key, Pending { number, entry: Some(Arc::clone(entry)) });
             }
-            Op::Delete(key, _) => {
+            Op::Delete(key, ..) => {
                 queue.pending.insert(*key, Pending { number, entry: None });
             }
-            Op::Clear(selection, _) => {
+            Op::Clear(selection, ..) => {
                 let covered = |pending: &Pending| pending.entry.as_ref().is_some_and(|entry| selection.covers(entry));
                 queue.pending.retain(|_, pending| !covered(pending));
                 queue.hidden.clears.push((number, (**selection).clone()));

@@ -32,10 +32,10 @@ fn a_full_disk_suspends_the_tier_and_nothing_stale_comes_back() {
             _ => None,
         }
     };
-    disk.put((0..10).map(|n| (key(n), entry(vec![1; 100]))));
+    disk.put((0..10).map(|n| (key(n), entry(vec![1; 100]), 0)));
     disk.flush().unwrap();
     disk.execute("PRAGMA max_page_count = 20");
-    disk.put((0..5).map(|n| (key(n), entry(vec![2; 100_000]))));
+    disk.put((0..5).map(|n| (key(n), entry(vec![2; 100_000]), 0)));
     assert!(disk.flush().is_err());
     assert_eq!(note(7), None, "suspended");
     assert_eq!(failures.load(Ordering::SeqCst), 1);
@@ -73,7 +73,7 @@ fn what_others_write_while_this_one_commits_is_noticed() {
     let [disk, other] = [(); 2].map(|()| Disk::new(options.clone(), Arc::new(SystemClock::default()), None).unwrap());
     let at = |steady_ms| Now { wall_ms: 0, steady_ms, epoch: 0, verified: true };
     let entry = || Arc::new(Draft::default().entry(&Space::builder().finish(), None, Precision::F32, 1, None));
-    let put = |disk: &Disk| disk.put([(Space::builder().finish().key().finish(), entry())]);
+    let put = |disk: &Disk| disk.put([(Space::builder().finish().key().finish(), entry(), 0)]);
     put(&disk);
     disk.flush().unwrap();
     put(&other);

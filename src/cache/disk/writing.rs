@@ -44,6 +44,14 @@ struct Changes {
     touches: HashMap<i64, u64>,
 }
 
+/// What became of a change.
+enum Applied {
+    Done,
+    /// Another process has written what is newer.
+    Superseded,
+    Told(Event),
+}
+
 /// What the thread has to do next.
 enum Next {
     Open,
@@ -363,12 +371,17 @@ impl Shared {
                 other => self.in_place(other)?,
             };
             let mut events = Vec::new();
-            let mut told = Vec::new();
+            let (mut told, mut superseded) = (Vec::new(), false);
             let outcome = writer.transaction(self.clock.wall_ms(), |batch| {
                 events.clear();
                 told.clear();
+                superseded = false;
                 for (_, op) in &ops {
-                    events.extend(self.apply(batch, op, &mut told)?);
+                    match self.apply(batch, op, &mut told)? {
+                        Applied::Done => {}
+                        Applied::Superseded => superseded = true,
+                        Applied::Told(event) => events.push(event),
+                    }
                 }
                 touches.iter().try_for_each(|(id, used_ms)| batch.touch(*id, *used_ms))
             });
@@ -378,9 +391,11 @@ impl Shared {
                     self.note_usage(usage);
                     self.counters.evicted.add(usage.evicted);
                     let lost = events.iter().filter(|event| matches!(event, Event::Rejected { .. })).count();
-                    if lost > 0 {
+                    if lost > 0 || superseded {
                         // What memory has of them is not what the file has.
                         self.epoch.fetch_add(1, Ordering::AcqRel);
+                    }
+                    if lost > 0 {
                         self.counters.lost.add(lost);
                         self.queue().lost += lost as u64;
                     }
@@ -406,13 +421,12 @@ impl Shared {
         Ok(())
     }
 
-    fn apply(&self, batch: &mut Batch, op: &Op, told: &mut Vec<(super::Told, usize)>) -> Result<Option<Event>, Fault> {
+    fn apply(&self, batch: &mut Batch, op: &Op, told: &mut Vec<(super::Told, usize)>) -> Result<Applied, Fault> {
         match op {
-            Op::Put(key, entry) => {
-                let Err(refusal) = batch.put(key, entry)? else { return Ok(None) };
-                // What the key stood for before is no answer any more.
-                batch.delete(key, self.clock.wall_ms())?;
+            Op::Put(key, entry, since_ms) => {
+                let Err(refusal) = batch.put(key, entry, *since_ms)? else { return Ok(Applied::Done) };
                 let reason = match refusal {
+                    Refusal::Superseded => return Ok(Applied::Superseded),
                     Refusal::Length(known) => format!(
                         "the embedding has {} values, those of its namespace in the file have {known}",
                         entry.vector.len()
@@ -422,18 +436,24 @@ impl Shared {
                         entry.payload_bytes()
                     ),
                 };
-                return Ok(Some(Event::Rejected { entries: 1, reason }));
+                // What the key stood for before is no answer any more.
+                batch.delete(key, *since_ms)?;
+                return Ok(Applied::Told(Event::Rejected { entries: 1, reason }));
             }
-            Op::Delete(key, count) => told.push((count.clone(), batch.delete(key, self.clock.wall_ms())?)),
+            Op::Delete(key, count, at_ms) => told.push((count.clone(), batch.delete(key, *at_ms)?)),
             Op::Repair(key) => {
                 let path = || self.options.path.clone();
-                return Ok(batch.repair(key)?.then(|| Event::IndexRebuilt { path: path() }));
+                return Ok(if batch.repair(key)? {
+                    Applied::Told(Event::IndexRebuilt { path: path() })
+                } else {
+                    Applied::Done
+                });
             }
-            Op::Clear(selection, count) => told.push((count.clone(), batch.clear(selection)?)),
+            Op::Clear(selection, count, at_ms) => told.push((count.clone(), batch.clear(selection, *at_ms)?)),
             Op::Clock => {}
             Op::Release(keys) => batch.release(keys.as_deref(), &self.owner)?,
         }
-        Ok(None)
+        Ok(Applied::Done)
     }
 
     /// Everything up to a change is in the file.
@@ -447,7 +467,7 @@ impl Shared {
         for (number, op) in &ops {
             bytes += op.bytes();
             puts += usize::from(op.is_put());
-            if let Op::Put(key, _) | Op::Delete(key, _) = op
+            if let Op::Put(key, ..) | Op::Delete(key, ..) = op
                 && queue.pending.get(key).is_some_and(|pending| pending.number == *number)
             {
                 queue.pending.remove(key);

@@ -199,7 +199,7 @@ mod tests {
     fn made(vector: &[f32], note: &[u8], kind: &str, ttl: Option<Duration>) -> (Key, Entry) {
         let space = Space::builder().field("n", "1").finish();
         let vector = (!vector.is_empty()).then_some(vector);
-        let entry = Draft { vector, note, kind, ttl, fixed: false }.entry(
+        let entry = Draft { vector, note, kind, ttl, ..Draft::default() }.entry(
             &space,
             Some([7; 32]),
             Precision::F32,

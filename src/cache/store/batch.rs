@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::super::entry::{Entry, live};
 use super::super::selection::Selection;
@@ -17,19 +17,30 @@ const FRAME_BYTES: u64 = 16 * PAGE_BYTES;
 /// No lease is believed for longer: it was taken while the clock was ahead.
 pub const LONGEST_LEASE_MS: u64 = 600_000;
 
-/// The changes of one transaction.
+/// How many deletions are remembered: of keys, and of many at once. A put that is older than a deletion waits in the queue of
+/// another process, or is being computed there.
+const TOMBSTONES: i64 = 65_536;
+const CLEARS: i64 = 64;
+
+/// How long: no longer does anybody wait for a computation.
+const TOMBSTONE_MS: u64 = 600_000;
+
+/// The changes of one transaction. What was written to a key after the time of a change, by another process, is newer and stays.
 pub struct Batch<'a> {
     pub(super) connection: &'a Connection,
     pub(super) dimensions: &'a mut HashMap<i64, usize>,
     pub(super) max_bytes: Option<u64>,
+    pub(super) now_ms: u64,
     pub(super) added: i64,
     /// Of the next row, once one was written.
     pub(super) next_id: Option<i64>,
+    /// The clears that are remembered, once somebody has asked: what they cover, and when they were.
+    pub(super) clears: Option<Vec<(Selection, u64)>>,
 }
 
 impl Batch<'_> {
-    /// Writes an entry; in the answer, why it is not to be.
-    pub fn put(&mut self, key: &Key, entry: &Entry) -> Result<std::result::Result<(), Refusal>> {
+    /// Writes an entry that was made of what there was at `since_ms`; in the answer, why it is not to be.
+    pub fn put(&mut self, key: &Key, entry: &Entry, since_ms: u64) -> Result<std::result::Result<(), Refusal>> {
         // A row of its own pages, beside what a file has before there is an entry in it.
         let need = (entry.payload_bytes() as u64).next_multiple_of(PAGE_BYTES) + FRAME_BYTES;
         if let Some(limit) = self.max_bytes.filter(|limit| need > *limit) {
@@ -40,6 +51,9 @@ impl Batch<'_> {
             if stored != entry.vector.len() {
                 return Ok(Err(Refusal::Length(stored)));
             }
+        }
+        if self.was_deleted(key, entry, since_ms)? {
+            return Ok(Err(Refusal::Superseded));
         }
         let id = self.next_id()?;
         let (format, bytes) = encode(&entry.vector);
@@ -71,10 +85,56 @@ impl Batch<'_> {
         }
         let mut update = self.connection.prepare_cached(
             "UPDATE entries SET space = ?2, kind = ?3, created_ms = ?4, expires_ms = ?5, used_ms = ?6, checksum = ?7,
-             content = ?8, format = ?9, vector = ?10, note = ?11, id = ?12 WHERE key = ?1",
+             content = ?8, format = ?9, vector = ?10, note = ?11, id = ?12
+             WHERE key = ?1 AND (created_ms <= ?13 OR created_ms > ?14)",
         )?;
+        let times = [since_ms as i64, self.now_ms as i64];
+        let of_before = times.each_ref().map(|ms| ms as &dyn ToSql);
+        if update.execute(params_from_iter(values.iter().chain(&of_before)))? == 1 {
+            return Ok(Ok(()));
+        }
+        let mut select = self.connection.prepare_cached("SELECT 1 FROM entries WHERE key = ?1")?;
         // The index says that there is such a row.
-        if update.execute(values)? == 1 { Ok(Ok(())) } else { Err(disagreement()) }
+        if select.exists([key.as_bytes()])? { Ok(Err(Refusal::Superseded)) } else { Err(disagreement()) }
+    }
+
+    /// Whether a key, or many of which an entry of it would be one, was deleted after `since_ms`. What is said to have been
+    /// later than now was written by a clock that was ahead.
+    fn was_deleted(&mut self, key: &Key, entry: &Entry, since_ms: u64) -> Result<bool> {
+        let mut select =
+            self.connection.prepare_cached("SELECT 1 FROM tombstones WHERE key = ?1 AND at_ms > ?2 AND at_ms <= ?3")?;
+        if select.exists(params![key.as_bytes(), since_ms as i64, self.now_ms as i64])? {
+            return Ok(true);
+        }
+        let clears = match self.clears.take() {
+            Some(clears) => clears,
+            None => self.remembered_clears()?,
+        };
+        let deleted = clears.iter().any(|(selection, at_ms)| *at_ms > since_ms && selection.covers(entry));
+        self.clears = Some(clears);
+        Ok(deleted)
+    }
+
+    fn remembered_clears(&self) -> Result<Vec<(Selection, u64)>> {
+        let mut select =
+            self.connection.prepare_cached("SELECT at_ms, space, kind, tag FROM clears WHERE at_ms <= ?1")?;
+        let clears = select.query_map([self.now_ms as i64], |row| {
+            let (kind, tag): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
+            let tags = tag.into_iter().map(Into::into).collect();
+            let selection = Selection { space: row.get(1)?, kind: kind.map(Into::into), tags, expired_by_ms: None };
+            Ok((selection, row.get::<_, i64>(0)? as u64))
+        })?;
+        Ok(clears.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Forgets deletions that nobody asks for any more.
+    pub(super) fn drop_tombstones(&mut self) -> Result<()> {
+        for table in ["tombstones", "clears"] {
+            let sql = format!("DELETE FROM {table} WHERE at_ms < ?1 OR at_ms > ?2");
+            let oldest = self.now_ms.saturating_sub(TOMBSTONE_MS);
+            self.connection.execute(&sql, [oldest as i64, self.now_ms as i64])?;
+        }
+        Ok(())
     }
 
     /// The id of a row that is written now: higher than those of all that were ever written, so that whoever has seen the
@@ -108,10 +168,19 @@ impl Batch<'_> {
     }
 
     /// Deletes the entry of a key; how many there were that were answers.
-    pub fn delete(&mut self, key: &Key, now_ms: u64) -> Result<usize> {
-        let mut delete =
-            self.connection.prepare_cached("DELETE FROM entries WHERE key = ?1 RETURNING expires_ms, created_ms")?;
-        let times = delete.query_map([key.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    pub fn delete(&mut self, key: &Key, at_ms: u64) -> Result<usize> {
+        let now_ms = self.now_ms;
+        let most = self.max_bytes.map_or(TOMBSTONES, |max| TOMBSTONES.min((max / 1024) as i64));
+        let mut remember = self
+            .connection
+            .prepare_cached("INSERT OR REPLACE INTO tombstones (key, at_ms) VALUES (?1, ?2) RETURNING id")?;
+        let id: i64 = remember.query_row(params![key.as_bytes(), at_ms as i64], |row| row.get(0))?;
+        self.connection.prepare_cached("DELETE FROM tombstones WHERE id <= ?1")?.execute([id.saturating_sub(most)])?;
+        let mut delete = self.connection.prepare_cached(
+            "DELETE FROM entries WHERE key = ?1 AND (created_ms <= ?2 OR created_ms > ?3) RETURNING expires_ms, created_ms",
+        )?;
+        let times = params![key.as_bytes(), at_ms as i64, now_ms as i64];
+        let times = delete.query_map(times, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
         let times: Vec<_> = times.collect::<rusqlite::Result<_>>()?;
         self.added -= times.len() as i64;
         Ok(times.iter().filter(|(expires, created)| live(*created as u64, *expires as u64, now_ms)).count())
@@ -159,12 +228,30 @@ impl Batch<'_> {
     }
 
     /// Deletes all entries that `selection` covers; how many there were.
-    pub fn clear(&mut self, selection: &Selection) -> Result<usize> {
-        let mut delete = self.connection.prepare_cached(&format!("DELETE FROM entries WHERE {}", Selection::SQL))?;
-        let deleted = parameters(selection).map(|values| delete.execute(values)).sum::<rusqlite::Result<usize>>()?;
+    pub fn clear(&mut self, selection: &Selection, at_ms: u64) -> Result<usize> {
+        let (at, now) = (at_ms as i64, self.now_ms as i64);
+        let sql = format!("DELETE FROM entries WHERE {} AND (created_ms <= ?5 OR created_ms > ?6)", Selection::SQL);
+        let mut delete = self.connection.prepare_cached(&sql)?;
+        let mut remember = self
+            .connection
+            .prepare_cached("INSERT INTO clears (at_ms, space, kind, tag) VALUES (?1, ?2, ?3, ?4) RETURNING id")?;
+        let mut deleted = 0;
+        for (space, kind, tag, expired_by) in parameters(selection) {
+            deleted += delete.execute(params![space, kind, tag, expired_by, at, now])?;
+            // What has expired does not come back.
+            if expired_by.is_none() {
+                let id: i64 = remember.query_row(params![at, space, kind, tag], |row| row.get(0))?;
+                self.connection.prepare_cached("DELETE FROM clears WHERE id <= ?1")?.execute([id - CLEARS])?;
+            }
+        }
+        self.clears = None;
         self.added -= deleted as i64;
         if selection.is_whole() {
-            self.connection.execute("DELETE FROM spaces WHERE ?1 IS NULL OR id = ?1", [selection.space])?;
+            self.connection.execute(
+                "DELETE FROM spaces WHERE (?1 IS NULL OR id = ?1)
+                 AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.space = spaces.id)",
+                [selection.space],
+            )?;
             self.dimensions.clear();
         }
         Ok(deleted)

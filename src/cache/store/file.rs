@@ -43,6 +43,12 @@ pub const MIGRATIONS: [&str; 1] = ["
     INSERT INTO meta VALUES ('entries', 0), ('clock_ms', 0);
 "];
 
+/// What was deleted last, which is no longer there: what was computed before must not come back.
+const TOMBSTONES: &str = "
+    CREATE TABLE IF NOT EXISTS tombstones (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, at_ms INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS clears (id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, space INTEGER, kind TEXT, tag TEXT);
+";
+
 /// Embeddings of 384 values take five to a page, half as many as fit the largest page, and little is left over.
 pub const PAGE_BYTES: u64 = 8192;
 
@@ -242,6 +248,8 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
         transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         transaction.commit()?;
     }
+    // Which releases that do not know it may leave aside.
+    connection.execute_batch(TOMBSTONES)?;
     Ok(())
 }
 

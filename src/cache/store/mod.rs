@@ -89,6 +89,8 @@ pub(super) enum Refusal {
     Length(usize),
     /// It takes more than what the file may have.
     Size(u64),
+    /// Its key was written, deleted or cleared since the work on it began.
+    Superseded,
 }
 
 /// A connection that only reads. Never waits for a writer.
@@ -336,8 +338,15 @@ impl Writer {
             // Others may have begun with vectors of another length.
             self.dimensions.clear();
         }
-        let mut batch =
-            Batch { connection: &transaction, dimensions: &mut self.dimensions, max_bytes, added: 0, next_id: None };
+        let mut batch = Batch {
+            connection: &transaction,
+            dimensions: &mut self.dimensions,
+            max_bytes,
+            now_ms,
+            added: 0,
+            next_id: None,
+            clears: None,
+        };
         let done = work(&mut batch).and_then(|done| {
             let evicted = batch.evict()?;
             let entries = batch.finish(now_ms, before + 1)?;
@@ -384,6 +393,7 @@ impl Writer {
     pub fn tidy(&mut self, now_ms: u64) -> Result<Tidied> {
         let (expired, usage) = self.transaction(now_ms, |batch| {
             batch.drop_leases(now_ms)?;
+            batch.drop_tombstones()?;
             batch.expire(now_ms, STEP_ROWS)
         })?;
         let free = pragma(&self.connection, "freelist_count")?;
@@ -420,7 +430,7 @@ impl Writer {
             [future],
         )?;
         transaction.execute("UPDATE entries SET used_ms = ?2 WHERE used_ms > ?1", [future, now_ms as i64])?;
-        transaction.execute("DELETE FROM leases", [])?;
+        transaction.execute_batch("DELETE FROM leases; DELETE FROM tombstones; DELETE FROM clears;")?;
         transaction.execute("UPDATE meta SET value = max(value - ?1, 0) WHERE name = 'entries'", [gone as i64])?;
         transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'clock_ms'", [now_ms as i64])?;
         transaction.execute("UPDATE meta SET value = value + 1 WHERE name = ?1", [TRANSACTIONS])?;
@@ -470,6 +480,45 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_waited_does_not_undo_what_was_written_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache.db");
+        let mut writer = Writer::open(&path, 1 << 20, None, 100, OwnTransactions::default()).unwrap();
+        let space = Space::builder().finish();
+        let key = |n: u32| space.key().field("n", n.to_le_bytes()).finish();
+        let entry =
+            |created_ms| Draft { note: b"x", ..Draft::default() }.entry(&space, None, Precision::F32, created_ms, None);
+        let outcome = writer.transaction(200, |batch| {
+            for n in 0..3 {
+                batch.put(&key(n), &entry(100), 100)?.unwrap();
+            }
+            let put = |batch: &mut Batch, n, at| batch.put(&key(n), &entry(at), at);
+            assert_eq!(put(batch, 0, 99)?, Err(Refusal::Superseded));
+            assert_eq!(put(batch, 0, 100)?, Ok(()), "who is later at the same moment");
+            assert_eq!((batch.delete(&key(1), 99)?, batch.delete(&key(1), 101)?), (0, 1));
+            assert_eq!(put(batch, 1, 100)?, Err(Refusal::Superseded), "deleted at 101");
+            assert_eq!(put(batch, 1, 102)?, Ok(()));
+            let whole = Selection::default().of(space.id());
+            assert_eq!(batch.clear(&whole, 101)?, 2, "the one of 102 is newer");
+            assert_eq!(put(batch, 2, 100)?, Err(Refusal::Superseded), "cleared at 101");
+            assert_eq!(put(batch, 2, 150)?, Ok(()));
+            // A clock that was ahead says nothing about what comes first.
+            batch.put(&key(3), &entry(900), 900)?.unwrap();
+            batch.delete(&key(4), 900)?;
+            assert_eq!((put(batch, 3, 150)?, put(batch, 4, 150)?), (Ok(()), Ok(())));
+            (10..20).try_for_each(|n| batch.delete(&key(n), 120).map(drop))
+        });
+        outcome.unwrap();
+        let counted = |table| -> i64 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            Connection::open(&path).unwrap().query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!((counted("tombstones"), counted("clears")), (12, 1));
+        writer.tidy(1000 + 600_000).unwrap();
+        assert_eq!((counted("tombstones"), counted("clears")), (0, 0), "nobody computes for so long");
+    }
+
+    #[test]
     fn pages_take_the_memory_that_they_are_given() {
         const GIVEN: usize = 2 << 20;
         let directory = tempfile::tempdir().unwrap();
@@ -484,7 +533,8 @@ mod tests {
             for batch in 0..6 {
                 let keys = (0..1000).map(|n| key(from + batch * 1000 + n));
                 let mut keys = keys.collect::<Vec<_>>().into_iter();
-                let put = |batch: &mut Batch| keys.try_for_each(|key| batch.put(&key, &entry).map(|put| put.unwrap()));
+                let put =
+                    |batch: &mut Batch| keys.try_for_each(|key| batch.put(&key, &entry, 1).map(|put| put.unwrap()));
                 writer.transaction(1, put).unwrap();
             }
             let busy = held(&writer.connection);
