@@ -418,8 +418,10 @@ async function sendInputs(call: NativeCall, { strings, refused }: Inputs, check:
   let begin = 0;
   let characters = 0;
   const push = (end: number) => {
-    const pack = strings.slice(begin, end);
-    call.push(pack.join(''), Uint32Array.from(pack, (text) => text.length));
+    const pack = begin === 0 && end === strings.length ? strings : strings.slice(begin, end);
+    const lengths = new Uint32Array(pack.length);
+    for (let i = 0; i < pack.length; i++) lengths[i] = pack[i]!.length;
+    call.push(pack.join(''), lengths);
     [begin, characters] = [end, 0];
   };
   for (let index = 0; index < strings.length; index++) {

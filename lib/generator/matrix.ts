@@ -42,9 +42,9 @@ export class Matrix implements EmbeddingMatrix {
     // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
     const taken = answer.takeData();
     this.data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
-    this.tokenCounts = Uint32Array.from(answer.tokenCounts());
-    this.truncated = Uint8Array.from(answer.truncated());
-    this.fromCache = Uint8Array.from(answer.fromCache());
+    this.tokenCounts = new Uint32Array(answer.tokenCounts());
+    this.truncated = new Uint8Array(answer.truncated());
+    this.fromCache = new Uint8Array(answer.fromCache());
     this.dimensions = answer.dimensions;
     this.rows = this.tokenCounts.length;
     this.errors = errors;

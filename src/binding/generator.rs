@@ -443,6 +443,12 @@ impl NativeCall {
     }
 }
 
+/// Text of ASCII alone: many times faster than reading units one by one.
+fn narrowed(text: &[u16]) -> Option<String> {
+    let ascii = text.iter().fold(0, |all, unit| all | unit) < 0x80;
+    ascii.then(|| String::from_utf8(text.iter().map(|&unit| unit as u8).collect()).ok()).flatten()
+}
+
 /// Lone surrogates become U+FFFD, as everywhere in the web platform.
 fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
     let strings = packs.iter().flat_map(|pack| {
@@ -450,7 +456,7 @@ fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
         pack.lengths.iter().map(move |&length| {
             let (text, after) = rest.split_at((length as usize).min(rest.len()));
             rest = after;
-            String::from_utf16_lossy(text)
+            narrowed(text).unwrap_or_else(|| String::from_utf16_lossy(text))
         })
     });
     if !annotated {

@@ -1,13 +1,15 @@
 //! Single-flight: of all who want the same thing at the same time, one makes it and the others wait.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 type Outcome<V, E> = Option<Result<V, E>>;
-type InFlight<K, V, E> = Mutex<HashMap<K, watch::Receiver<Outcome<V, E>>>>;
+/// By key, who tells those who wait: there is nobody to tell until the first one does.
+type InFlight<K, V, E> = Mutex<HashMap<K, Option<watch::Sender<Outcome<V, E>>>>>;
 
 /// What is being made now, by key. Clones share it. An outcome goes to those who wait for it and is then forgotten:
 /// keeping values is the cache's business, and failures are nobody's.
@@ -40,13 +42,16 @@ pub enum Joined<K: Eq + Hash, V, E> {
 impl<K: Eq + Hash + Clone, V: Clone, E: Clone> SingleFlight<K, V, E> {
     /// Joins the flight for `key`, or starts one. Never waits.
     pub fn join(&self, key: K) -> Joined<K, V, E> {
-        let mut in_flight = lock(&self.in_flight);
-        if let Some(outcome) = in_flight.get(&key) {
-            return Joined::Wait(Waiter { outcome: outcome.clone() });
+        match lock(&self.in_flight).entry(key.clone()) {
+            Entry::Occupied(mut flight) => {
+                let told = flight.get_mut().get_or_insert_with(|| watch::channel(None).0);
+                Joined::Wait(Waiter { outcome: told.subscribe() })
+            }
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Joined::Lead(Leader { key: Some(key), in_flight: Arc::clone(&self.in_flight) })
+            }
         }
-        let (sender, receiver) = watch::channel(None);
-        in_flight.insert(key.clone(), receiver);
-        Joined::Lead(Leader { key: Some(key), sender, in_flight: Arc::clone(&self.in_flight) })
     }
 
     /// The value of `key`, made by one of all who ask at the same time. `make` is called at most once per caller, and
@@ -85,28 +90,28 @@ impl<K: Eq + Hash + Clone, V: Clone, E: Clone> SingleFlight<K, V, E> {
 /// The one who makes the value. Dropping it without an outcome leaves that to one of those who wait.
 pub struct Leader<K: Eq + Hash, V, E> {
     key: Option<K>,
-    sender: watch::Sender<Outcome<V, E>>,
     in_flight: Arc<InFlight<K, V, E>>,
 }
 
 impl<K: Eq + Hash, V, E> Leader<K, V, E> {
     /// Gives all who wait the outcome. A value must be in the cache before: whoever comes from now on looks there.
     pub fn finish(mut self, outcome: Result<V, E>) {
-        self.leave();
-        self.sender.send_replace(Some(outcome));
+        if let Some(waiting) = self.leave() {
+            waiting.send_replace(Some(outcome));
+        }
     }
 
-    fn leave(&mut self) {
-        if let Some(key) = self.key.take() {
-            lock(&self.in_flight).remove(&key);
-        }
+    /// Whoever comes from now on does not meet this flight. Gives who tells those that wait for it.
+    fn leave(&mut self) -> Option<watch::Sender<Outcome<V, E>>> {
+        let key = self.key.take()?;
+        lock(&self.in_flight).remove(&key).flatten()
     }
 }
 
 impl<K: Eq + Hash, V, E> Drop for Leader<K, V, E> {
     fn drop(&mut self) {
-        // Before the channel closes: those who wait then board again and must not meet this flight.
-        self.leave();
+        // Closes the channel last: those who wait then board again and must not meet this flight.
+        drop(self.leave());
     }
 }
 

@@ -58,7 +58,7 @@ impl<'a> Answer<'a> {
     pub fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {
         let (share, cut) = (ms / self.distinct.inputs[slot].len() as f64, self.cut);
         self.each(slot, |index, row, item| {
-            row.copy_from_slice(&known.vector);
+            known.vector.copy_to(row);
             *item = Item {
                 processing_ms: share,
                 token_count: known.about.token_count,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedRwLockReadGuard, mpsc};
 
-use super::model_cache::{About, Known};
+use super::model_cache::{About, Known, Values};
 use super::stage_metrics::{Ran, Stage, StageMetrics};
 use crate::batch::Plan;
 use crate::batch::sizing::{BatchSizer, SizeChoice};
@@ -135,7 +135,8 @@ impl Batches {
                 rows.map(|((&row, tokens), vector)| Row {
                     slot: self.slots[row],
                     ms: ms * tokens.weight() as f64 / total as f64,
-                    known: finite(vector).map(|vector| Known { vector, about: about(tokens) }),
+                    known: finite(vector)
+                        .map(|vector| Known { vector: Values::Computed(vector), about: about(tokens) }),
                 })
                 .collect()
             }

@@ -33,7 +33,7 @@ use engine::Engine;
 pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
 use loaded::Loaded;
-pub use model_cache::{About, Known, ModelCache};
+pub use model_cache::{About, Known, ModelCache, Values};
 pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;

@@ -1,5 +1,6 @@
 //! What a generator need not compute: texts that are in the cache, and texts that another call computes right now.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,39 @@ use crate::error::{Error, Result};
 const WINDOW: usize = 1024;
 
 /// A text's vector, with what results say about the text.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Known {
     /// The vector.
-    pub vector: Vec<f32>,
+    pub vector: Values,
     /// The rest.
     pub about: About,
+}
+
+/// The values of a vector, where they are.
+#[derive(Debug, Clone)]
+pub enum Values {
+    /// Computed for a call.
+    Computed(Vec<f32>),
+    /// In the cache.
+    Kept(Arc<Entry>),
+}
+
+impl Values {
+    /// Writes them to `out`, which is as long.
+    pub fn copy_to(&self, out: &mut [f32]) {
+        match self {
+            Self::Computed(values) => out.copy_from_slice(values),
+            Self::Kept(entry) => entry.vector.copy_to(out),
+        }
+    }
+
+    /// The values.
+    pub fn get(&self) -> Cow<'_, [f32]> {
+        match self {
+            Self::Computed(values) => Cow::Borrowed(values),
+            Self::Kept(entry) => Cow::Owned(entry.vector.to_vec()),
+        }
+    }
 }
 
 /// What results say about a text beside its vector.
@@ -109,7 +137,7 @@ impl ModelCache {
         for window in keys.chunks(WINDOW) {
             cancel.check()?;
             let entries = self.cache.lookup_many(window.iter().map(|key| self.probe(*key)));
-            found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(&entry))));
+            found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(entry))));
         }
         Ok(found)
     }
@@ -147,7 +175,7 @@ impl ModelCache {
     pub(super) fn join(&self, key: Key) -> (Joined<Key, Arc<Known>, Error>, Option<Known>) {
         let joined = self.single_flight.join(key);
         let landed = match joined {
-            Joined::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(&entry)),
+            Joined::Lead(_) => self.cache.peek(key).and_then(|entry| self.known(entry)),
             Joined::Wait(_) => None,
         };
         (joined, landed)
@@ -182,16 +210,17 @@ impl ModelCache {
 
     fn try_put(&self, batch: &[(Key, Arc<Known>)]) -> Result<()> {
         let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
-        let drafts = batch.iter().zip(&notes).map(|((key, known), note)| {
-            (self.probe(*key), Draft { vector: Some(&known.vector), note, fixed: true, ..Draft::default() })
+        let vectors: Vec<Cow<[f32]>> = batch.iter().map(|(_, known)| known.vector.get()).collect();
+        let drafts = batch.iter().zip(&vectors).zip(&notes).map(|(((key, _), vector), note)| {
+            (self.probe(*key), Draft { vector: Some(vector), note, fixed: true, ..Draft::default() })
         });
         self.cache.commit_at_once(&self.space, drafts)
     }
 
     /// An entry that is not what this generator writes is a miss.
-    fn known(&self, entry: &Entry) -> Option<Known> {
+    fn known(&self, entry: Arc<Entry>) -> Option<Known> {
         let about = About::from_note(&entry.note)?;
-        (entry.vector.len() == self.dimensions).then(|| Known { vector: entry.vector.to_vec(), about })
+        (entry.vector.len() == self.dimensions).then(|| Known { vector: Values::Kept(entry), about })
     }
 }
 

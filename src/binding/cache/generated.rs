@@ -11,7 +11,7 @@ use super::{NativeCache, blocking, to_js};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Key, Modality};
 use crate::error::Error;
-use crate::generator::{About, Known, ModelCache};
+use crate::generator::{About, Known, ModelCache, Values};
 
 /// What a text needs beside itself to be found.
 #[napi(object)]
@@ -63,7 +63,7 @@ impl NativeGenerated {
         let mut data = Vec::with_capacity(self.found.len() * self.dimensions);
         for known in &self.found {
             match known {
-                Some(known) => data.extend_from_slice(&known.vector),
+                Some(known) => data.extend_from_slice(&known.vector.get()),
                 None => data.resize(data.len() + self.dimensions, 0.0),
             }
         }
@@ -134,7 +134,10 @@ impl NativeCache {
             truncated: truncated != 0,
             confidence,
         });
-        let known = vectors.into_iter().zip(abouts).map(|(vector, about)| Arc::new(Known { vector, about }));
+        let known = vectors
+            .into_iter()
+            .zip(abouts)
+            .map(|(vector, about)| Arc::new(Known { vector: Values::Computed(vector), about }));
         let known: Vec<Arc<Known>> = known.collect();
         blocking(env, move || {
             let keys = keys(&cache, &texts, model.query);
