@@ -20,10 +20,11 @@ interface Golden {
   truncated: boolean[];
 }
 
-const golden = JSON.parse(readFileSync(join(root, 'fixtures', 'golden.json'), 'utf8')) as { models: Golden[] };
+const read = (file: string) => (JSON.parse(readFileSync(join(root, 'fixtures', file), 'utf8')) as { models: Golden[] }).models;
+const golden = [...read('golden.json'), ...read('golden-kinds.json')];
 
 /** The vectors of an independent implementation, which runs each text alone. */
-describe.each(golden.models)('$name $options', ({ name, options, maxLength, dimensions, tolerance, ...expected }) => {
+describe.each(golden)('$name $options', ({ name, options, maxLength, dimensions, tolerance, ...expected }) => {
   const { inputType, ...modelOptions } = options;
   const callOptions: CallOptions = inputType ? { inputType } : {};
 
@@ -48,7 +49,8 @@ describe.each(golden.models)('$name $options', ({ name, options, maxLength, dime
     const matrix = await generator.embed(expected.texts, callOptions);
     for (const [i, text] of expected.texts.entries()) {
       expect(distance(matrix.row(i), expected.vectors[i]!), text).toBeLessThanOrEqual(tolerance);
-      expect(cosine(matrix.row(i), expected.vectors[i]!), text).toBeGreaterThanOrEqual(0.9999);
+      // A table knows nothing of some texts: their vectors are zeros.
+      if (expected.vectors[i]!.some(Boolean)) expect(cosine(matrix.row(i), expected.vectors[i]!), text).toBeGreaterThanOrEqual(0.9999);
     }
     hub.asked.length = 0;
     await ready({ modelPath: `tiny/${name}`, cacheDir, ...modelOptions });

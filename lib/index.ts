@@ -53,6 +53,7 @@ export type {
 export type { CodeWatcher } from './search/watcher';
 export { EmbeddingGenerator, OptimizedEmbeddingGenerator, prepareText } from './generator/generator';
 export type {
+  Architecture,
   BatchProcessOptions,
   CallOptions,
   ExecutionProvider,

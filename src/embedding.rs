@@ -104,6 +104,10 @@ pub struct Tokens {
     pub special: usize,
     /// How many of `ids` stand for text that the vocabulary does not know.
     pub unknown: usize,
+    /// The id of such a one.
+    pub unknown_id: Option<u32>,
+    /// How many of `ids`, at the beginning, are a prompt that is read but not part of the text.
+    pub prompt: usize,
 }
 
 /// Bytes of a text that has one token, at the least: prose has some more for each, code about as many.

@@ -25,22 +25,48 @@ pub struct Tokenizer {
     /// Most tokens that are kept, and how many of them are the model's special ones.
     max_length: usize,
     special: usize,
+    /// Whether they are added.
+    adds_special: bool,
+    /// Most characters of a text of which tokens are kept.
+    max_chars: usize,
     unknown_id: Option<u32>,
 }
 
+/// How a tokenizer is used.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Most tokens of a text that are kept, special ones included.
+    pub max_length: usize,
+    /// Whether texts are cut at their beginning; as the file itself says by default.
+    pub truncate_left: Option<bool>,
+    /// Whether the model's special tokens are added.
+    pub special: bool,
+    /// How many ids the model knows, where it has a table of them.
+    pub ids: Option<usize>,
+    /// Whether a text is cut before it is tokenised, too, at as many characters as `max_length` tokens have by the median.
+    pub cuts_characters: bool,
+}
+
+impl Rules {
+    /// As most models are used.
+    pub fn of(max_length: usize, truncate_left: Option<bool>) -> Self {
+        Self { max_length, truncate_left, special: true, ids: None, cuts_characters: false }
+    }
+}
+
 impl Tokenizer {
-    /// Parses a `tokenizer.json`. Texts are cut to `max_length` tokens, special tokens included; at their beginning if
-    /// `truncate_left`, by default as the file itself says.
+    /// Parses a `tokenizer.json`.
     ///
     /// # Errors
     /// A reason in plain words, without the file's name.
-    pub fn new(json: &[u8], max_length: usize, truncate_left: Option<bool>) -> Result<Self, String> {
+    pub fn new(json: &[u8], rules: Rules) -> Result<Self, String> {
         // The crate trusts its files: some of what they may say makes it panic.
-        let parse = || Self::parse(json, max_length, truncate_left);
+        let parse = || Self::parse(json, rules);
         panic::catch_unwind(parse).unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
     }
 
-    fn parse(json: &[u8], max_length: usize, truncate_left: Option<bool>) -> Result<Self, String> {
+    fn parse(json: &[u8], rules: Rules) -> Result<Self, String> {
+        let Rules { max_length, truncate_left, special: adds_special, .. } = rules;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         let direction = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
         let direction = match truncate_left {
@@ -51,15 +77,23 @@ impl Tokenizer {
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         let Described { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_templates(&post_processor)?;
-        let [special, ..] = TRIED.map(|text| inner.encode_fast(text, true).map(|encoding| encoding.len()));
+        let [special, ..] = TRIED.map(|text| inner.encode_fast(text, adds_special).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
         if max_length <= special {
             return Err(format!(
                 "the maximum length of {max_length} tokens leaves no room for text beside {special} special tokens"
             ));
         }
+        let tokens = inner.get_vocab_size(true);
+        if let Some(ids) = rules.ids.filter(|&ids| ids < tokens) {
+            return Err(format!("its vocabulary has {tokens} tokens, and the model has the vectors of {ids} only"));
+        }
+        let max_chars = match rules.cuts_characters {
+            true => max_length.saturating_mul(median_characters(&inner)),
+            false => usize::MAX,
+        };
         let unknown_id = unknown_id(model, &inner);
-        Ok(Self { inner, direction, max_length, special, unknown_id })
+        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id })
     }
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
@@ -72,13 +106,30 @@ impl Tokenizer {
             .map_err(failed)
     }
 
+    /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at
+    /// its end, which stands behind the text then.
+    pub fn prompt_tokens(&self, prompt: &str) -> usize {
+        let count = || {
+            let encoding = self.inner.encode_fast(prompt, self.adds_special).ok()?;
+            let ends = encoding.get_special_tokens_mask().last() == Some(&1);
+            Some(encoding.len() - usize::from(ends))
+        };
+        // What cannot be read alone cannot be read before a text either, and that is an error of the text.
+        panic::catch_unwind(AssertUnwindSafe(count)).ok().flatten().unwrap_or_default()
+    }
+
     fn tokens(&self, text: &str) -> Result<Tokens, String> {
         // Cut here and not by the tokenizer, which would not tell how much it cut off.
         let mut encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
         let total = encoding.len() + self.special;
+        if text.len() > self.max_chars
+            && let Some((end, _)) = text.char_indices().nth(self.max_chars)
+        {
+            encoding = self.inner.encode_fast(&text[..end], false).map_err(|error| error.to_string())?;
+        }
         encoding.truncate(self.max_length - self.special, 0, self.direction);
         drop(encoding.take_overflowing());
-        let encoding = self.inner.post_process(encoding, None, true).map_err(|error| error.to_string())?;
+        let encoding = self.inner.post_process(encoding, None, self.adds_special).map_err(|error| error.to_string())?;
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
         Ok(Tokens {
@@ -89,6 +140,8 @@ impl Tokenizer {
             total,
             special: self.special,
             unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
+            unknown_id: self.unknown_id,
+            prompt: 0,
         })
     }
 }
@@ -126,6 +179,16 @@ struct UnknownToken {
     unk_token: Value,
     #[serde(default)]
     unk_id: Value,
+}
+
+/// How many characters its tokens have, by the median.
+fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
+    let mut lengths: Vec<usize> = tokenizer.get_vocab(true).keys().map(|token| token.chars().count()).collect();
+    lengths.sort_unstable();
+    let middle = |at: usize| lengths.get(at).copied().unwrap_or(1);
+    let half = lengths.len() / 2;
+    // Of an even number, what lies between the two in the middle, rounded down.
+    if lengths.len().is_multiple_of(2) { (middle(half.saturating_sub(1)) + middle(half)) / 2 } else { middle(half) }
 }
 
 /// The id of `[UNK]`: named by most kinds of `tokenizer.json`, numbered by Unigram, absent in byte-level ones.

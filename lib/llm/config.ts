@@ -68,6 +68,7 @@ const string = plain('a string', (value) => typeof value === 'string');
 const oneOf = (...values: unknown[]): Kind => plain(`one of ${values.map(show).join(', ')}`, (value) => values.includes(value));
 const either = (what: string, ...kinds: ((value: unknown) => boolean)[]): Kind => plain(what, (value) => kinds.some((is) => is(value)));
 const isString = (value: unknown) => typeof value === 'string';
+const isStrings = (value: unknown) => Array.isArray(value) && value.every(isString);
 const isNumber = (value: unknown) => typeof value === 'number';
 const isBoolean = (value: unknown) => typeof value === 'boolean';
 const isFalse = (value: unknown) => value === false;
@@ -204,7 +205,8 @@ const REMOTE: Kinds<RemoteOptions> = {
 };
 
 const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
-  modelPath: string, remote: section(REMOTE), fingerprint: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string, pooling: string, normalize: boolean, dimensions: number, maxLength: number,
+  modelPath: string, remote: section(REMOTE), fingerprint: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string,
+  pooling: either('a name or a list of names', isString, isStrings), normalize: boolean, dimensions: number, maxLength: number,
   prompts: section({ document: string, query: string }), promptName: string, memoryLimit: number, stateDir: either('a path or false', isString, isFalse),
   intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: list(string),
   cache: partOrFalse(section(CACHE)), cacheConfig: section(CACHE), enableCaching: boolean,

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napi::bindgen_prelude::{
-    Float32Array, Float64Array, FnArgs, Object, PromiseRaw, Uint8Array, Uint32Array, Utf16String,
+    Float32Array, Float64Array, FnArgs, Null, Object, PromiseRaw, Uint8Array, Uint32Array, Utf16String,
 };
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
@@ -117,12 +117,18 @@ impl NativeGenerator {
         let mut object = Object::new(&env)?;
         object.set("modelId", info.model_id)?;
         object.set("modality", info.modality.as_str())?;
+        object.set("architecture", info.architecture.map(|architecture| architecture.as_str()))?;
         object.set("modelPath", info.model_path)?;
         object.set("repository", info.repository)?;
         object.set("revision", info.revision)?;
         object.set("dimensions", info.dimensions as u32)?;
         object.set("maxLength", info.max_length.unwrap_or_default() as u32)?;
-        object.set("pooling", info.pooling.map(|pooling| pooling.as_str()))?;
+        let poolings: Vec<&str> = info.pooling.iter().map(|pooling| pooling.as_str()).collect();
+        match poolings[..] {
+            [] => object.set("pooling", Null)?,
+            [pooling] => object.set("pooling", pooling)?,
+            _ => object.set("pooling", poolings)?,
+        }
         object.set("normalize", info.normalize)?;
         object.set("output", info.output)?;
         object.set("dtype", info.dtype)?;

@@ -155,7 +155,6 @@ pub(super) fn coherence(options: &Map<String, Value>) -> Result<CoherenceOptions
 /// Parses the constructor's options.
 pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions> {
     let read = Reader::new("", options);
-    let poolings = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let measure_threads = read.get("intraOpThreads").and_then(Value::as_str) == Some("auto");
     let (model_path, remote) = remote(&read)?;
@@ -169,7 +168,7 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
                 local_files_only: read.boolean("localFilesOnly")?.unwrap_or_default(),
             },
             dtype: read.one_of("dtype", &dtypes)?,
-            pooling: read.one_of("pooling", &poolings)?,
+            pooling: poolings(&read)?,
             normalize: read.boolean("normalize")?,
             dimensions: read.count("dimensions", 1 << 20)?.map(|value| value as usize),
             max_length: read.count("maxLength", 1 << 20)?.map(|value| value as usize),
@@ -209,6 +208,22 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
         },
         ..GeneratorOptions::default()
     })
+}
+
+/// How token vectors become one: in one way, or in several that are joined.
+fn poolings(read: &Reader) -> Result<Vec<Pooling>> {
+    let choices = Pooling::ALL.map(|pooling| (pooling.as_str(), pooling));
+    let Some(Value::Array(several)) = read.get("pooling") else {
+        return Ok(read.one_of("pooling", &choices)?.into_iter().collect());
+    };
+    let one = |name: &Value| name.as_str().and_then(Pooling::parse);
+    match several.iter().map(one).collect::<Option<Vec<_>>>() {
+        Some(poolings) if !poolings.is_empty() => Ok(poolings),
+        _ => {
+            let names = choices.map(|(name, _)| format!("'{name}'")).join(", ");
+            read.wrong("pooling", &Value::Array(several.clone()), &format!("a list of {names}"))
+        }
+    }
 }
 
 /// What is said about a server, and the name of the model.

@@ -134,7 +134,7 @@ impl Batches {
                 let rows = rows.iter().zip(&batch).zip(vectors);
                 rows.map(|((&row, tokens), vector)| Row {
                     slot: self.slots[row],
-                    ms: ms * tokens.weight() as f64 / total as f64,
+                    ms: ms * tokens.weight() as f64 / total.max(1) as f64,
                     known: finite(vector)
                         .map(|vector| Known { vector: Values::Computed(vector), about: about(tokens) }),
                 })

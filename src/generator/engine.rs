@@ -29,10 +29,10 @@ use crate::host::{
 };
 use crate::images::{Image, ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelOptions, Prompts, Source, Unloaded};
+use crate::model::{Model, ModelOptions, Prompts, Source, TableTokens, Unloaded};
 use crate::scheduler::Scheduler;
 use crate::text::{self, Prepared};
-use crate::tokens::{self, Tokenizer};
+use crate::tokens::{self, Rules, Tokenizer};
 
 /// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
 const WINDOW_TEXTS: usize = 1024;
@@ -52,6 +52,7 @@ pub(super) struct Engine {
     /// `None` where only the model itself knows its tokens.
     tokenizer: Option<Tokenizer>,
     prompts: Prompts,
+    leaves_out_prompts: bool,
     pub sizer: Arc<BatchSizer>,
     governor: Arc<Governor>,
     stage_metrics: Arc<StageMetrics>,
@@ -95,7 +96,14 @@ impl Engine {
         governor.expect(unloaded.load_bytes()).map_err(too_large)?;
         let tokenizer = || {
             let file = unloaded.tokenizer()?;
-            let tokenizer = Tokenizer::new(file.json, file.max_length, file.truncate_left);
+            let of_model = Rules::of(file.max_length, file.truncate_left);
+            let rules = match file.table {
+                None => of_model,
+                Some(TableTokens { ids, cuts_characters }) => {
+                    Rules { special: false, ids: Some(ids), cuts_characters, ..of_model }
+                }
+            };
+            let tokenizer = Tokenizer::new(file.json, rules);
             Some(tokenizer.map_err(|reason| Error::model(file.path, format!("its tokenizer cannot be used: {reason}"))))
         };
         let (model, tokenizer) = unloaded.load(&model_options, cancel, tokenizer);
@@ -137,6 +145,7 @@ impl Engine {
             learned,
             tokenizer,
             prompts: unloaded.prompts().clone(),
+            leaves_out_prompts: unloaded.leaves_out_prompts(),
             sizer: Arc::new(sizer),
             governor,
             stage_metrics,
@@ -413,10 +422,12 @@ impl Engine {
         if self.lowercase {
             text = Cow::Owned(text.to_lowercase());
         }
-        match &self.tokenizer {
-            Some(tokenizer) => tokenizer.encode(index, &text),
-            None => tokens::untold(index, &text),
+        let Some(tokenizer) = &self.tokenizer else { return tokens::untold(index, &text) };
+        let mut tokens = tokenizer.encode(index, &text)?;
+        if self.leaves_out_prompts && !prompt.is_empty() {
+            tokens.prompt = tokenizer.prompt_tokens(prompt);
         }
+        Ok(tokens)
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.

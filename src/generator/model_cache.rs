@@ -220,7 +220,7 @@ impl ModelCache {
     /// An entry that is not what this generator writes is a miss.
     fn known(&self, entry: Arc<Entry>) -> Option<Known> {
         let about = About::from_note(&entry.note)?;
-        (entry.vector.len() == self.dimensions).then(|| Known { vector: Values::Kept(entry), about })
+        (entry.vector.len() == self.dimensions).then_some(Known { vector: Values::Kept(entry), about })
     }
 }
 

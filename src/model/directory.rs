@@ -4,28 +4,40 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::config_files::{ConfigFiles, PREPROCESSOR, read_file};
-use super::content;
-use super::pooling::{Activation, Dense};
-use super::{ModelOptions, Pooling, PromptOptions, Prompts, graph, vocabulary};
+use super::modules::{After, MODULES, Module};
+use super::pooling::Layer;
+use super::table::{self, Layout, TABLE, Table};
+use super::{Architecture, ModelOptions, Pooling, PromptOptions, Prompts, content, graph, modules, vocabulary};
 use crate::cancel::Cancel;
+use crate::embedding::{FingerprintBuilder, InputType};
 use crate::error::{Error, Result};
 use crate::images::Preprocessing;
+use crate::text;
 
 /// The most tokens that any model is believed to read, as many as a text has at most.
 const MOST_TOKENS: usize = 1 << 20;
+
+/// What model2vec reads of a text, where a model's files do not say.
+const MODEL2VEC_TOKENS: usize = 512;
 
 /// A model as its files and the user's options describe it.
 pub(super) struct ModelSpec {
     pub root: PathBuf,
     /// The repository and the commit of the hub that all of it comes from.
     pub origin: Option<(String, String)>,
+    /// The file that holds its weights: its graph, or its table.
     pub onnx: PathBuf,
+    /// A table of vectors, where that is all that there is to compute.
+    pub table: Option<Arc<Table>>,
+    /// Of a transformer, as far as its configuration tells.
+    pub architecture: Architecture,
     pub tokenizer_path: String,
     /// Empty where there is none: fine only if the model reads images.
     pub tokenizer_json: Vec<u8>,
@@ -33,10 +45,14 @@ pub(super) struct ModelSpec {
     pub preprocessing: Option<Preprocessing>,
     /// Whether no file says how vectors are made.
     pub silent: bool,
-    /// `None` when nothing says: fine only if the graph pools by itself.
-    pub pooling: Option<Pooling>,
+    /// What is done with the vector of each token.
+    pub tokens: Vec<Layer>,
+    /// Empty when nothing says: fine only if the graph pools by itself.
+    pub pooling: Vec<Pooling>,
+    pub layers: Vec<Layer>,
     pub normalize: Option<bool>,
-    pub dense: Vec<Dense>,
+    /// Whether the tokens of a prompt are not pooled.
+    pub without_prompt: bool,
     pub max_length: usize,
     pub prompts: Prompts,
     pub truncate_left: Option<bool>,
@@ -48,14 +64,6 @@ pub(super) struct ModelSpec {
     pub config_files: Vec<(String, Vec<u8>)>,
 }
 
-#[derive(Deserialize)]
-struct ModuleEntry {
-    #[serde(default)]
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Config {
@@ -63,6 +71,63 @@ struct Config {
     /// Some files say -1 where there is none.
     pad_token_id: Option<i64>,
     max_position_embeddings: Option<usize>,
+    /// What these hold is the business of whoever trained it.
+    architectures: Value,
+    is_decoder: Value,
+    /// Some decoders are made to read in both directions.
+    is_causal: Value,
+    use_bidirectional_attention: Value,
+}
+
+/// What model2vec says about a table.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct TableConfig {
+    normalize: Option<bool>,
+    /// Absent is another thing than none.
+    #[serde(deserialize_with = "present")]
+    max_length: Option<Option<usize>>,
+}
+
+/// A field that is there, whatever it holds.
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
+}
+
+/// Families of transformers that read a text from its beginning to its end.
+const DECODERS: [&str; 14] = [
+    "bloom",
+    "falcon",
+    "gemma",
+    "gpt",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo",
+    "opt",
+    "phi",
+    "qwen",
+    "smollm",
+    "stablelm",
+    "starcoder",
+];
+
+impl Config {
+    fn architecture(&self) -> Architecture {
+        let family = self.model_type.as_deref().unwrap_or_default();
+        let causal = |name: &Value| name.as_str().is_some_and(|name| name.ends_with("ForCausalLM"));
+        if family.starts_with("static") {
+            return Architecture::Static;
+        }
+        let both_ways = match &self.use_bidirectional_attention {
+            Value::Null | Value::Bool(false) => self.is_causal == false,
+            _ => true,
+        };
+        let decoder = self.is_decoder == true
+            || self.architectures.as_array().is_some_and(|names| names.iter().any(causal))
+            || DECODERS.iter().any(|name| family.starts_with(name));
+        if decoder && !both_ways { Architecture::Decoder } else { Architecture::Encoder }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -87,34 +152,96 @@ struct SentenceTransformersConfig {
     default_prompt_name: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct PoolingConfig {
-    pooling_mode: Option<String>,
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
-    pooling_mode_lasttoken: bool,
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    pooling_mode_weightedmean_tokens: bool,
-    include_prompt: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct DenseConfig {
-    in_features: usize,
-    out_features: usize,
-    #[serde(default)]
-    activation_function: Option<String>,
-}
-
 /// Reads what the files at `path` say. Options win over files.
 pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
+    let given = Path::new(path);
+    if given.is_dir() {
+        let mut files = ConfigFiles::at(given);
+        let modules: Option<Vec<Module>> = files.json(MODULES)?;
+        let config = || files.json("config.json").ok().flatten().unwrap_or_default();
+        let place = table::place(modules.as_deref(), config);
+        // Where nothing says what it is, and there is no graph, its header tells.
+        let file = given.join(TABLE);
+        let silent = || modules.is_none() && file.is_file() && !graph::is_in(given) && !Table::is_none(&file);
+        if let Some(prefix) = place.or_else(|| silent().then(String::new)) {
+            return read_table(path, files, &prefix, modules.as_deref(), options);
+        }
+    }
+    read_graph(path, options)
+}
+
+/// A table of vectors, its files but for `modules.json` being in the folder `prefix`.
+fn read_table(
+    path: &str,
+    mut files: ConfigFiles,
+    prefix: &str,
+    modules: Option<&[Module]>,
+    options: &ModelOptions,
+) -> Result<ModelSpec> {
+    if options.dtype.is_some() {
+        let reason = format!("it chooses one of several ONNX files, and {path} is a table of vectors: leave it out");
+        return Err(Error::config("dtype", reason));
+    }
+    let table = Table::open(&files.root.join(format!("{prefix}{TABLE}")))?;
+    let config: TableConfig = files.json(&format!("{prefix}config.json"))?.unwrap_or_default();
+    let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, prefix, None)?;
+    let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
+    let truncation = truncation(&tokenizer_json).map_err(|reason| Error::model(&tokenizer_path, reason))?;
+    let (max_length, truncate_left) = match table.layout {
+        Layout::Model2Vec => (config.max_length.unwrap_or(Some(MODEL2VEC_TOKENS)), Some(false)),
+        Layout::SentenceTransformers => (truncation, None),
+    };
+    let after = match modules {
+        Some([_, rest @ ..]) => After::read(&mut files, rest, true)?,
+        _ => After::default(),
+    };
+    // The file of its own makers says more than what was written for other programs.
+    let says = config.normalize.filter(|_| table.layout == Layout::Model2Vec);
+    Ok(ModelSpec {
+        root: files.root.clone(),
+        origin: None,
+        onnx: files.root.join(format!("{prefix}{TABLE}")),
+        table: Some(Arc::new(table)),
+        architecture: Architecture::Static,
+        tokenizer_path,
+        tokenizer_json,
+        preprocessing: None,
+        silent: false,
+        tokens: after.tokens,
+        pooling: Vec::new(),
+        layers: after.layers,
+        normalize: options.normalize.or(says).or(after.normalize),
+        without_prompt: false,
+        max_length: options.max_length.or(max_length).unwrap_or(MOST_TOKENS),
+        prompts: merged_prompts(&options.prompts, &prompts)?,
+        truncate_left,
+        lowercase: false,
+        pad_id: 0,
+        first_position: 0,
+        config_files: files.read,
+    })
+}
+
+/// The most tokens that a `tokenizer.json` leaves of a text, where it cuts texts.
+fn truncation(json: &[u8]) -> Result<Option<usize>, String> {
+    #[derive(Deserialize)]
+    struct Described {
+        truncation: Option<Truncation>,
+    }
+    #[derive(Deserialize)]
+    struct Truncation {
+        max_length: usize,
+    }
+    let described: Described = serde_json::from_slice(json).map_err(|error| format!("not a tokenizer: {error}"))?;
+    Ok(described.truncation.map(|truncation| truncation.max_length))
+}
+
+fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let (root, onnx) = graph::locate(path, options.dtype)?;
     let mut files = ConfigFiles::at(&root);
     let config: Config = files.json("config.json")?.unwrap_or_default();
     let preprocessing = preprocessing(&files.root)?;
-    let (tokenizer_json, tokenizer_path) = match tokenizer(&mut files, config.model_type.as_deref()) {
+    let (tokenizer_json, tokenizer_path) = match tokenizer(&mut files, "", config.model_type.as_deref()) {
         Ok(tokenizer) => tokenizer,
         // Whether it is needed, the graph tells.
         Err(error) => preprocessing.as_ref().map(|_| Default::default()).ok_or(error)?,
@@ -122,7 +249,7 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
-    let modules: Option<Vec<ModuleEntry>> = files.json("modules.json")?;
+    let modules: Option<Vec<Module>> = files.json(MODULES)?;
 
     let roberta_like = matches!(
         config.model_type.as_deref(),
@@ -137,43 +264,64 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     } else {
         max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?
     };
-
-    let mut spec = ModelSpec {
+    let after = match modules.as_deref() {
+        Some([first, rest @ ..])
+            if first.name() == "Transformer" && modules::prefix(&files.root, first)?.is_empty() =>
+        {
+            After::read(&mut files, rest, false)?
+        }
+        Some(modules) => After::read(&mut files, modules, false)?,
+        None => After::without_modules(&mut files)?,
+    };
+    Ok(ModelSpec {
         root: files.root.clone(),
         origin: None,
         onnx,
+        table: None,
+        architecture: config.architecture(),
         tokenizer_path,
         tokenizer_json,
         preprocessing,
-        silent: false,
-        pooling: None,
-        normalize: None,
-        dense: Vec::new(),
+        silent: after.pooling.is_empty() && after.normalize.is_none(),
+        tokens: after.tokens,
+        pooling: if options.pooling.is_empty() { after.pooling } else { options.pooling.clone() },
+        layers: after.layers,
+        normalize: options.normalize.or(after.normalize),
+        without_prompt: after.without_prompt,
         max_length,
         prompts: merged_prompts(&options.prompts, &prompts)?,
         truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
         lowercase: sentence_bert.do_lower_case,
         pad_id,
         first_position,
-        config_files: Vec::new(),
-    };
-    match modules {
-        Some(modules) => read_modules(&mut files, &modules, options, &mut spec)?,
-        None => {
-            let config: Option<PoolingConfig> = files.json("1_Pooling/config.json")?;
-            spec.pooling = config.map(|config| pooling(&files.root, &config, options)).transpose()?;
+        config_files: files.read,
+    })
+}
+
+impl ModelSpec {
+    /// Adds what it reads of a text to an embedding space.
+    pub fn identify(&self, space: FingerprintBuilder) -> FingerprintBuilder {
+        let space = space
+            .field("max_length", (self.max_length as u64).to_le_bytes())
+            .field("prompt", self.prompts.of(InputType::Document))
+            .field("query prompt", self.prompts.of(InputType::Query))
+            .field("case", [u8::from(self.lowercase)])
+            .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
+        match &self.origin {
+            Some((_, commit)) => space.field("revision", commit),
+            None => space,
         }
     }
-    spec.silent = spec.pooling.is_none() && spec.normalize.is_none();
-    spec.pooling = options.pooling.or(spec.pooling);
-    spec.normalize = options.normalize.or(spec.normalize);
-    spec.config_files = files.read;
-    Ok(spec)
+
+    /// Adds the files of its configuration.
+    pub fn with_config_files(&self, space: FingerprintBuilder) -> FingerprintBuilder {
+        self.config_files.iter().fold(space, |space, (name, bytes)| space.field(name, bytes))
+    }
 }
 
 /// The bytes of `tokenizer.json`, or what takes its place, and the name of the file that is read.
-fn tokenizer(files: &mut ConfigFiles, model_type: Option<&str>) -> Result<(Vec<u8>, String)> {
-    let path = files.root.join("tokenizer.json");
+fn tokenizer(files: &mut ConfigFiles, prefix: &str, model_type: Option<&str>) -> Result<(Vec<u8>, String)> {
+    let path = files.root.join(format!("{prefix}tokenizer.json"));
     if let Some(json) = read_file(&path)? {
         return Ok((json, path.display().to_string()));
     }
@@ -253,147 +401,6 @@ fn merged_prompts(options: &PromptOptions, config: &SentenceTransformersConfig) 
         document: of_role(&options.document, &["document", "passage", "search_document", "corpus"]),
         query: of_role(&options.query, &["query", "search_query"]),
     })
-}
-
-fn read_modules(
-    files: &mut ConfigFiles,
-    modules: &[ModuleEntry],
-    options: &ModelOptions,
-    spec: &mut ModelSpec,
-) -> Result<()> {
-    spec.normalize = Some(false);
-    for module in modules {
-        let name = module.kind.rsplit('.').next().unwrap_or_default();
-        let path = module_path(&files.root, module)?;
-        match name {
-            "Transformer" if path.is_empty() => {}
-            _ if spec.normalize == Some(true) => {
-                return Err(Error::model(
-                    &files.root,
-                    format!("modules.json has {name} after Normalize, which is not supported"),
-                ));
-            }
-            "Pooling" => {
-                let file = format!("{path}config.json");
-                let config: PoolingConfig = files.json(&file)?.ok_or_else(|| missing(&files.root, &file))?;
-                spec.pooling = Some(pooling(&files.root, &config, options)?);
-            }
-            "Dense" => spec.dense.push(read_dense(files, &path)?),
-            "Normalize" => spec.normalize = Some(true),
-            _ => {
-                return Err(Error::model(
-                    &files.root,
-                    format!(
-                        "modules.json asks for {}; supported are Transformer, Pooling, Dense and Normalize",
-                        module.kind
-                    ),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A module's folder as a prefix. A file of a model never names anything outside the model.
-fn module_path(root: &Path, module: &ModuleEntry) -> Result<String> {
-    let inside = Path::new(&module.path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    match (inside, module.path.is_empty()) {
-        (false, _) => Err(Error::model(root, format!("modules.json points outside the model: {:?}", module.path))),
-        (true, true) => Ok(String::new()),
-        (true, false) => Ok(format!("{}/", module.path)),
-    }
-}
-
-fn missing(root: &Path, file: &str) -> Error {
-    Error::model(root.join(file), "modules.json names this file, but it is not there")
-}
-
-fn pooling(root: &Path, config: &PoolingConfig, options: &ModelOptions) -> Result<Pooling> {
-    if let Some(pooling) = options.pooling {
-        return Ok(pooling);
-    }
-    let unsupported = |what: &str| {
-        Err(Error::model(
-            root,
-            format!(
-                "its pooling ({what}) is not supported; pass pooling: 'mean', 'cls', 'last_token' or 'max' only if the model was trained for it"
-            ),
-        ))
-    };
-    if config.include_prompt == Some(false) {
-        return unsupported("include_prompt: false");
-    }
-    if let Some(mode) = &config.pooling_mode {
-        let name = if mode == "lasttoken" { "last_token" } else { mode };
-        return Pooling::parse(name).map_or_else(|| unsupported(mode), Ok);
-    }
-    let modes = [
-        (config.pooling_mode_cls_token, Some(Pooling::Cls), "cls"),
-        (config.pooling_mode_mean_tokens, Some(Pooling::Mean), "mean"),
-        (config.pooling_mode_max_tokens, Some(Pooling::Max), "max"),
-        (config.pooling_mode_lasttoken, Some(Pooling::LastToken), "last token"),
-        (config.pooling_mode_mean_sqrt_len_tokens, None, "mean, divided by the root of the length"),
-        (config.pooling_mode_weightedmean_tokens, None, "weighted mean"),
-    ];
-    let on: Vec<_> = modes.into_iter().filter(|(on, ..)| *on).collect();
-    match on[..] {
-        [(_, Some(pooling), _)] => Ok(pooling),
-        [] => unsupported("none is switched on"),
-        _ => unsupported(&on.iter().map(|(.., name)| *name).collect::<Vec<_>>().join(" + ")),
-    }
-}
-
-fn read_dense(files: &mut ConfigFiles, path: &str) -> Result<Dense> {
-    let config_file = format!("{path}config.json");
-    let config: DenseConfig = files.json(&config_file)?.ok_or_else(|| missing(&files.root, &config_file))?;
-    let activation =
-        match config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh").rsplit('.').next() {
-            Some("Tanh") => Activation::Tanh,
-            Some("Identity") => Activation::Identity,
-            other => {
-                let name = other.unwrap_or_default();
-                return Err(Error::model(
-                    files.root.join(config_file),
-                    format!("the activation {name} is not supported; Tanh and Identity are"),
-                ));
-            }
-        };
-    let weights_file = format!("{path}model.safetensors");
-    let weights_path = files.root.join(&weights_file);
-    let bytes = read_file(&weights_path)?.ok_or_else(|| {
-        Error::model(
-            &weights_path,
-            "there is no such file; weights in pytorch_model.bin have to be converted to safetensors",
-        )
-    })?;
-    let bad = |reason: String| Error::model(&weights_path, reason);
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(format!("not a safetensors file: {error}")))?;
-    let tensor = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
-        let tensor = tensors.tensor(name).map_err(|error| bad(error.to_string()))?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-            return Err(bad(format!(
-                "{name} is {:?} {:?}, but F32 {shape:?} was expected",
-                tensor.dtype(),
-                tensor.shape()
-            )));
-        }
-        Ok(tensor
-            .data()
-            .chunks_exact(4)
-            .map(|value| f32::from_le_bytes([value[0], value[1], value[2], value[3]]))
-            .collect())
-    };
-    let (inputs, outputs) = (config.in_features, config.out_features);
-    if inputs == 0 || outputs == 0 {
-        return Err(Error::model(
-            files.root.join(config_file),
-            "a dense layer needs at least one input and one output",
-        ));
-    }
-    let weight = tensor("linear.weight", &[outputs, inputs])?;
-    let bias = if tensors.names().contains(&"linear.bias") { tensor("linear.bias", &[outputs])? } else { Vec::new() };
-    files.read.push((weights_file, bytes));
-    Ok(Dense { weight, bias, inputs, outputs, activation })
 }
 
 /// What a pass over a graph's file tells.

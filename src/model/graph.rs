@@ -93,6 +93,16 @@ pub(super) fn data_of(graph: &str, has: impl Fn(&str) -> bool) -> Vec<String> {
     names
 }
 
+/// The graph of the model in a directory.
+pub(super) fn at(directory: &Path, dtype: Option<Dtype>) -> Option<PathBuf> {
+    places(dtype).iter().map(|graph| directory.join(graph)).find(|graph| graph.is_file())
+}
+
+/// Whether there is a graph in a directory, of whatever type.
+pub(super) fn is_in(directory: &Path) -> bool {
+    Dtype::ALL.into_iter().any(|dtype| at(directory, Some(dtype)).is_some())
+}
+
 /// The directory that holds the files of the model at `path`, and its graph.
 pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathBuf)> {
     let given = Path::new(path);
@@ -104,10 +114,9 @@ pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathB
         _ => Error::model(path, error.to_string()),
     })?;
     if kind.is_dir() {
-        let graphs = places(dtype);
-        return match graphs.iter().map(|graph| given.join(graph)).find(|graph| graph.is_file()) {
+        return match at(given, dtype) {
             Some(onnx) => Ok((given.to_path_buf(), onnx)),
-            None => Err(Error::model(path, missing(&graphs, &graphs_in(given)))),
+            None => Err(Error::model(path, missing(&places(dtype), &graphs_in(given)))),
         };
     }
     if given.extension().is_none_or(|extension| extension != "onnx") {

@@ -10,10 +10,14 @@ mod http;
 mod hub;
 mod library;
 mod memory_cost;
+mod modules;
 mod onnx;
 mod pooling;
 mod remote;
 mod session;
+mod static_model;
+mod table;
+mod tensors;
 mod transformer;
 mod vision;
 mod vocabulary;
@@ -29,6 +33,7 @@ use crate::host;
 use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxSession;
 use session::Session;
+use static_model::StaticModel;
 use transformer::Transformer;
 use vision::VisionModel;
 
@@ -104,8 +109,8 @@ pub struct ModelOptions {
     pub hub: HubOptions,
     /// Which variant of the graph is taken, where there are several. Default: the plain `model.onnx`.
     pub dtype: Option<Dtype>,
-    /// How token vectors become one vector.
-    pub pooling: Option<Pooling>,
+    /// How token vectors become one vector: in all of these ways, joined.
+    pub pooling: Vec<Pooling>,
     /// Whether vectors are scaled to length 1.
     pub normalize: Option<bool>,
     /// Keep only the first so many values (Matryoshka models).
@@ -198,7 +203,9 @@ pub struct ModelInfo {
     pub model_id: String,
     /// What it reads.
     pub modality: Modality,
-    /// Its ONNX file, or the address that is asked.
+    /// How it reads; `None` where only a server knows.
+    pub architecture: Option<Architecture>,
+    /// The file of its graph or table, or the address that is asked.
     pub model_path: String,
     /// The repository of the hub that its files come from: another one than its id says where that one has no ONNX.
     pub repository: Option<String>,
@@ -208,8 +215,8 @@ pub struct ModelInfo {
     pub dimensions: usize,
     /// Most tokens of a text that it sees, special tokens included; `None` where nobody says.
     pub max_length: Option<usize>,
-    /// How token vectors become one vector; `None` where the graph does it, or a server.
-    pub pooling: Option<Pooling>,
+    /// How token vectors become one vector: in all of these ways, joined; none where the graph does it, or a server.
+    pub pooling: Vec<Pooling>,
     /// Whether vectors have length 1.
     pub normalize: bool,
     /// The graph's output that is read, where there is a graph.
@@ -231,6 +238,28 @@ pub struct ModelInfo {
     /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
     /// changes vectors.
     pub fingerprint: Fingerprint,
+}
+
+/// How a model makes a vector of what it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Every part of it is seen in the light of all others.
+    Encoder,
+    /// From its beginning to its end, each part in the light of those before it.
+    Decoder,
+    /// Each token has a vector, whatever stands beside it.
+    Static,
+}
+
+impl Architecture {
+    /// The spelling in `getModelInfo()`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoder => "encoder",
+            Self::Decoder => "decoder",
+            Self::Static => "static",
+        }
+    }
 }
 
 /// A model on a server.
@@ -350,6 +379,17 @@ pub struct TokenizerFile<'a> {
     pub max_length: usize,
     /// Whether texts are cut at their beginning, where the files say so.
     pub truncate_left: Option<bool>,
+    /// The table that the tokens are looked up in, where there is nothing else to a model.
+    pub table: Option<TableTokens>,
+}
+
+/// What a table of vectors asks of the tokens of a text: no special ones are added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableTokens {
+    /// How many tokens have a row.
+    pub ids: usize,
+    /// Whether a text is cut before it is tokenised, too, at as many characters as that many tokens have by the median.
+    pub cuts_characters: bool,
 }
 
 impl Unloaded {
@@ -363,7 +403,7 @@ impl Unloaded {
         spec.origin = files.origin.clone();
         let manner = files.origin.as_ref().and_then(|(repository, _)| hub::manner(repository));
         if let (Some((pooling, normalize)), true) = (manner, spec.silent) {
-            spec.pooling = spec.pooling.or(Some(pooling));
+            spec.pooling = if spec.pooling.is_empty() { vec![pooling] } else { spec.pooling };
             spec.normalize = spec.normalize.or(Some(normalize));
         }
         Ok(Self::Files(Box::new(ModelFiles { id: files.id.clone(), spec, builtin: files.id == BUILTIN })))
@@ -389,12 +429,18 @@ impl Unloaded {
             path: &spec.tokenizer_path,
             max_length: spec.max_length,
             truncate_left: spec.truncate_left,
+            table: spec.table.as_ref().map(|table| table.tokens()),
         })
     }
 
     /// Whether texts are to be written in lower case first.
     pub fn lowercase(&self) -> bool {
         matches!(self, Self::Files(files) if files.spec.lowercase)
+    }
+
+    /// Whether prompts are read but are not part of what a vector stands for.
+    pub fn leaves_out_prompts(&self) -> bool {
+        matches!(self, Self::Files(files) if files.spec.without_prompt)
     }
 
     /// What to put before texts.
@@ -408,7 +454,10 @@ impl Unloaded {
     /// Bytes of memory that it takes to load it, at the most. 0 where nobody can tell.
     pub fn load_bytes(&self) -> u64 {
         match self {
-            Self::Files(files) => memory_cost::load_bytes(memory_cost::weight_bytes(&files.spec.onnx)),
+            Self::Files(files) => match &files.spec.table {
+                Some(table) => table.bytes(),
+                None => memory_cost::load_bytes(memory_cost::weight_bytes(&files.spec.onnx)),
+            },
             Self::Remote(_) => 0,
         }
     }
@@ -435,6 +484,11 @@ impl ModelFiles {
         cancel: &Cancel,
         meanwhile: impl FnOnce() -> T + Send,
     ) -> (Result<Arc<dyn Model>>, T) {
+        if let Some(table) = &self.spec.table {
+            let load = || StaticModel::load(&self.id, &self.spec, table, options, cancel);
+            let (model, meanwhile) = host::join(load, meanwhile);
+            return (model.map(|model| Arc::new(model) as Arc<dyn Model>), meanwhile);
+        }
         // One core loads and checks the runtime, then compiles: that takes longest. The other one does all the rest.
         let compile = || self.compile(options, cancel);
         let hash = || (directory::hash_weights(&self.spec.onnx, cancel), meanwhile());

@@ -3,13 +3,12 @@
 use super::directory::{self, HashedWeights, ModelSpec};
 use super::gate::GATE;
 use super::memory_cost::MemoryCost;
-use super::pooling::Head;
+use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Port, Run, Session};
 use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
+use crate::embedding::{Fingerprint, Modality, Tokens};
 use crate::error::{Error, Result};
-use crate::text;
 
 /// Outputs that hold one vector per text, then those that hold one per token; best first.
 const SENTENCE_OUTPUTS: [&str; 1] = ["sentence_embedding"];
@@ -79,9 +78,9 @@ impl Transformer {
             return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
         }
         // An explicit pooling asks for the tokens' own vectors; otherwise what the graph pools itself is preferred.
-        let preferred: Vec<&str> = match options.pooling {
-            Some(_) => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
-            None => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
+        let preferred: Vec<&str> = match options.pooling[..] {
+            [] => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
+            _ => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
         };
         let outputs = session.outputs();
         let output = preferred.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
@@ -102,13 +101,13 @@ impl Transformer {
             }
         };
         let pooled = SENTENCE_OUTPUTS.contains(&port.name.as_str());
-        if pooled && options.pooling.is_some() {
+        if pooled && !options.pooling.is_empty() {
             let reason =
                 format!("the graph pools by itself: it has {} but no output with a vector per token", port.name);
             return Err(Error::config("pooling", reason));
         }
         let unsaid: Vec<&str> = [
-            (spec.pooling.is_none() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
+            (spec.pooling.is_empty() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
             spec.normalize.is_none().then_some("normalize: true | false"),
         ]
         .into_iter()
@@ -121,11 +120,16 @@ impl Transformer {
             );
             return Err(bad(reason));
         };
-        let head = Head {
-            pooling: if pooled { None } else { spec.pooling },
-            dense: if pooled { Vec::new() } else { spec.dense.clone() },
-            dimensions: options.dimensions,
-            normalize,
+        let (dimensions, pooling) = (options.dimensions, if pooled { Vec::new() } else { spec.pooling.clone() });
+        let head = match pooled {
+            true => Head { dimensions, normalize, ..Head::default() },
+            false => Head {
+                tokens: spec.tokens.clone(),
+                pooling: pooling.clone(),
+                layers: spec.layers.clone(),
+                dimensions,
+                normalize,
+            },
         };
         let about = session.about();
         let mut model = Self {
@@ -140,12 +144,13 @@ impl Transformer {
             info: ModelInfo {
                 model_id: id.to_owned(),
                 modality: Modality::Text,
+                architecture: Some(spec.architecture),
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
                 dimensions: 0,
                 max_length: Some(spec.max_length),
-                pooling: if pooled { None } else { spec.pooling },
+                pooling,
                 normalize,
                 output: Some(port.name.clone()),
                 dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
@@ -181,7 +186,7 @@ impl Transformer {
                 return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
             }
             let mut vector = Vec::new();
-            self.head.apply(output, width, [1].into_iter(), &mut vector);
+            self.head.apply(output, width, [extent(&token)].into_iter(), &mut vector);
             if vector.iter().any(|value| !value.is_finite()) {
                 return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
             }
@@ -248,7 +253,7 @@ impl Transformer {
     /// The length of the vectors in an output, if it has the shape that it should have.
     fn width_of(&self, [rows, longest]: [usize; 2], dims: &[i64]) -> Result<usize, String> {
         let output = || self.info.output.as_deref().unwrap_or_default();
-        let expected = if self.head.pooling.is_some() { 3 } else { 2 };
+        let expected = if self.head.pooling.is_empty() { 2 } else { 3 };
         let width = match dims.last() {
             Some(&width)
                 if width > 0
@@ -280,7 +285,7 @@ impl Model for Transformer {
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
         let vectors = self.infer(batch, cancel, |output, width| {
             let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
-            self.head.apply(output, width, batch.iter().map(|tokens| tokens.ids.len()), &mut vectors);
+            self.head.apply(output, width, batch.iter().map(|tokens| extent(tokens)), &mut vectors);
             vectors
         });
         // One unusable text must not take its neighbours with it.
@@ -311,6 +316,11 @@ impl Model for Transformer {
     }
 }
 
+/// Which of a text's vectors are pooled.
+fn extent(tokens: &Tokens) -> Extent {
+    Extent { tokens: tokens.ids.len(), unpooled: tokens.prompt }
+}
+
 fn parse_input(input: &Port) -> Result<Input, String> {
     let name = &input.name;
     let feed = Feed::named(name).ok_or_else(|| {
@@ -330,25 +340,15 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
         .field("weights", weights.sha256)
         .field("tokenizer.json", &spec.tokenizer_json)
         .field("output", info.output.as_deref().unwrap_or_default())
-        .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
+        .field("pooling", if info.pooling.is_empty() { "graph".to_owned() } else { Pooling::joined(&info.pooling) })
         .field("normalize", [u8::from(info.normalize)])
         .field("dimensions", number(info.dimensions))
-        .field("dtype", output_dtype)
-        .field("max_length", number(spec.max_length))
-        .field("prompt", spec.prompts.of(InputType::Document))
-        .field("query prompt", spec.prompts.of(InputType::Query))
-        .field("case", [u8::from(spec.lowercase)])
-        .field("preparation", text::PREPARATION_VERSION.to_le_bytes());
-    if let Some((_, commit)) = &spec.origin {
-        builder = builder.field("revision", commit);
-    }
+        .field("dtype", output_dtype);
+    builder = spec.identify(builder);
     // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one
     // space have to be.
     for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
         builder = builder.field("provider", provider.as_str());
     }
-    for (name, bytes) in &spec.config_files {
-        builder = builder.field(name, bytes);
-    }
-    builder.finish()
+    spec.with_config_files(builder).finish()
 }

@@ -2,9 +2,9 @@
 
 use super::directory::{HashedWeights, ModelSpec};
 use super::gate::GATE;
-use super::pooling::Head;
+use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Run, Session};
-use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Tokens};
 use crate::error::{Error, Result};
@@ -68,9 +68,9 @@ impl VisionModel {
             let missing = spec.root.join(super::config_files::PREPROCESSOR);
             Error::model(missing, "there is no such file, and without it nobody knows how images are prepared")
         })?;
-        let preferred: Vec<&str> = match options.pooling {
-            Some(_) => vec![PATCH_OUTPUT],
-            None => IMAGE_OUTPUTS.into_iter().chain([PATCH_OUTPUT]).collect(),
+        let preferred: Vec<&str> = match options.pooling[..] {
+            [] => IMAGE_OUTPUTS.into_iter().chain([PATCH_OUTPUT]).collect(),
+            _ => vec![PATCH_OUTPUT],
         };
         let outputs = session.outputs();
         let at = preferred.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
@@ -90,19 +90,30 @@ impl VisionModel {
         let output_dtype =
             dtype.ok_or_else(|| bad(format!("its output {} has no values of float32 or float16", output.name)))?;
         // Of patches, the first one is the class token, which is trained to stand for the whole.
-        let pooling = (output.name == PATCH_OUTPUT).then_some(options.pooling.or(spec.pooling).unwrap_or(Pooling::Cls));
+        let pooling = match (output.name == PATCH_OUTPUT, &spec.pooling[..]) {
+            (false, _) => Vec::new(),
+            (true, []) => vec![Pooling::Cls],
+            (true, pooling) => pooling.to_vec(),
+        };
         let normalize = spec.normalize.unwrap_or(false);
         let about = session.about();
         let mut model = Self {
             half: session.inputs().iter().any(|input| input.kind == Kind::Float16),
             output: at,
             output_dtype,
-            head: Head { pooling, dense: spec.dense.clone(), dimensions: options.dimensions, normalize },
+            head: Head {
+                tokens: spec.tokens.clone(),
+                pooling: pooling.clone(),
+                layers: spec.layers.clone(),
+                dimensions: options.dimensions,
+                normalize,
+            },
             width: 0,
             image_bytes: GUESSED_BYTES_A_VALUE * preprocessing.count() as u64,
             info: ModelInfo {
                 model_id: id.to_owned(),
                 modality: Modality::Image,
+                architecture: Some(Architecture::Encoder),
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
@@ -138,7 +149,7 @@ impl VisionModel {
             .field("preprocessing", self.preprocessing.digest())
             .field("preprocessing version", images::VERSION.to_le_bytes())
             .field("output", info.output.as_deref().unwrap_or_default())
-            .field("pooling", info.pooling.map_or("graph", Pooling::as_str))
+            .field("pooling", if info.pooling.is_empty() { "graph".to_owned() } else { Pooling::joined(&info.pooling) })
             .field("normalize", [u8::from(info.normalize)])
             .field("dimensions", number(info.dimensions))
             .field("dtype", self.output_dtype);
@@ -192,7 +203,7 @@ impl VisionModel {
         let (mut dims, mut values) = (Vec::new(), Vec::new());
         self.session.run(run, &mut |output| (dims, values) = (output.dims.clone(), output.values.to_vec()))?;
         let output = || self.info.output.as_deref().unwrap_or_default();
-        let expected = if self.head.pooling.is_some() { 3 } else { 2 };
+        let expected = if self.head.pooling.is_empty() { 2 } else { 3 };
         let width = match (dims.first(), dims.last()) {
             (Some(&first), Some(&width)) if dims.len() == expected && first == rows as i64 && width > 0 => {
                 width as usize
@@ -208,7 +219,8 @@ impl VisionModel {
     fn vectors(&self, values: &[f32], width: usize, rows: usize) -> Vec<f32> {
         let patches = values.len() / (width * rows).max(1);
         let mut vectors = Vec::with_capacity(rows * self.info.dimensions);
-        self.head.apply(values, width, std::iter::repeat_n(patches, rows), &mut vectors);
+        let all = Extent { tokens: patches, unpooled: 0 };
+        self.head.apply(values, width, std::iter::repeat_n(all, rows), &mut vectors);
         vectors
     }
 }

@@ -11,16 +11,19 @@ mod store;
 
 use std::collections::HashSet;
 use std::env;
-use std::fs::File;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::config_files::MAX_CONFIG_BYTES;
 use super::http::{Secret, variable};
-use super::{HubOptions, ModelOptions, Pooling, content, graph, vocabulary};
+use super::modules::{MODULES, Module};
+use super::table::TABLE;
+use super::{HubOptions, ModelOptions, Pooling, content, graph, table, vocabulary};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cache::{Known, Repo};
@@ -80,14 +83,10 @@ pub(super) fn manner(repository: &str) -> Option<(Pooling, bool)> {
 }
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
-const CONFIG: [&str; 6] = [
-    "config.json",
-    "tokenizer_config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "modules.json",
-    "1_Pooling/config.json",
-];
+const CONFIG: [&str; 6] =
+    ["config.json", "tokenizer_config.json", "sentence_bert_config.json", PROMPTS, MODULES, "1_Pooling/config.json"];
+
+const PROMPTS: &str = "config_sentence_transformers.json";
 
 const TOKENIZER: &str = "tokenizer.json";
 const PREPROCESSOR: &str = super::config_files::PREPROCESSOR;
@@ -365,6 +364,13 @@ impl Search<'_> {
     /// How much of a commit is in the cache.
     fn cached(&self, repo: &Repo, commit: &str) -> Cached {
         let state = |file: &str| repo.known(commit, file);
+        if let Some(table) = TableFiles::of(&repo.snapshot(commit)) {
+            return match (table.needed(), table.others(&repo.snapshot(commit))) {
+                (needed, _) if needed.iter().any(|file| state(file) != Known::Here) => Cached::Incomplete,
+                (_, others) if others.iter().any(|file| state(file) == Known::Unknown) => Cached::Usable,
+                _ => Cached::Complete,
+            };
+        }
         let everywhere = graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype)));
         if everywhere.into_iter().all(|place| state(&place) == Known::Absent) {
             return Cached::NoGraph;
@@ -401,8 +407,36 @@ impl Search<'_> {
         let mark = |files: &mut dyn Iterator<Item = String>| {
             files.filter(|file| !has(file)).try_for_each(|file| repo.mark_absent(&commit, &file))
         };
+        let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
+        let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {
+            let wanted = files.filter(|file| has(file) && repo.known(&commit, file) != Known::Here);
+            wanted.map(str::to_owned).collect()
+        };
         let places = graph::places(self.options.dtype);
-        let Some(graph) = places.iter().find(|place| has(place)) else {
+        let graph = places.iter().find(|place| has(place));
+        if graph.is_some() || there.iter().any(|file| file == TABLE || file.ends_with(&format!("/{TABLE}"))) {
+            // What else there is, it says; where it is not there, what is read for want of it.
+            let first = if has(MODULES) { MODULES } else { CONFIG[0] };
+            delivery.fetch(&missing(&mut [first].into_iter()), |_| MAX_CONFIG_BYTES, true)?;
+        }
+        let snapshot = repo.snapshot(&commit);
+        if let Some(table) = TableFiles::of(&snapshot) {
+            let (needed, others) = (table.needed(), table.others(&snapshot));
+            if let Some(lacking) = needed.iter().find(|file| !has(file)) {
+                let reason = format!("it is a table of vectors, and it has no {lacking}");
+                return Err(Error::model(name, reason).into());
+            }
+            mark(&mut others.iter().cloned())?;
+            // The table comes last: where it is, all the rest is, too.
+            let wanted = missing(&mut others.iter().chain(&needed).map(String::as_str));
+            let most = |file: &str| if file.ends_with(TABLE) { u64::MAX } else { MAX_CONFIG_BYTES };
+            delivery.fetch(&wanted, most, false)?;
+            if !is_commit(revision) {
+                repo.write_ref(revision, &commit)?;
+            }
+            return Ok(commit);
+        }
+        let Some(graph) = graph else {
             let graphs: Vec<String> = there.iter().filter(|file| file.ends_with(".onnx")).cloned().collect();
             let error = no_graph(name, self.options, &graphs);
             let mut everywhere = graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype)));
@@ -431,16 +465,9 @@ impl Search<'_> {
             mark(&mut vocabulary::FILES.iter().map(|file| (*file).to_owned()))?;
         }
         mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
-        let delivery = Delivery { client, repo, name, commit: &commit, cancel: self.cancel, progress: self.progress };
-        let missing = |files: &mut dyn Iterator<Item = &str>| -> Vec<String> {
-            let wanted = files.filter(|file| has(file) && repo.known(&commit, file) != Known::Here);
-            wanted.map(str::to_owned).collect()
-        };
         let data = |file: &str| file == graph || graph::is_data_of(graph, file);
         let most = |file: &str| if data(file) { u64::MAX } else { MAX_CONFIG_BYTES };
-        // KeyHasher other files.
-        delivery.fetch(&missing(&mut ["modules.json"].into_iter()), most, true)?;
-        let modules = module_files(&repo.snapshot(&commit));
+        let modules = module_files(&snapshot);
         mark(&mut modules.iter().cloned())?;
         let weights = there.iter().filter(|file| graph::is_data_of(graph, file));
         let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain(tokenizer);
@@ -472,29 +499,58 @@ fn no_graph(name: &str, options: &ModelOptions, found: &[String]) -> Error {
     Error::model(name, format!("{missing}, or pass the id of a repository that holds it"))
 }
 
-/// The files of the modules that `modules.json` names. What is wrong with it is found when it is read for good.
-fn module_files(snapshot: &std::path::Path) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Module {
-        #[serde(default)]
-        path: String,
-        #[serde(rename = "type", default)]
-        kind: String,
+/// The files of a model that is a table of vectors.
+struct TableFiles {
+    /// Where it lies, as a prefix of names.
+    prefix: String,
+}
+
+impl TableFiles {
+    /// Of a model that is one, as far as its files are here to say so.
+    fn of(snapshot: &Path) -> Option<Self> {
+        let modules = modules_in(snapshot);
+        let config = || read_json::<Value>(&snapshot.join(CONFIG[0])).unwrap_or_default();
+        table::place(Some(&modules).filter(|modules| !modules.is_empty()).map(Vec::as_slice), config)
+            .map(|prefix| Self { prefix })
     }
-    let mut modules = Vec::new();
-    let read = |file: File| file.take(MAX_CONFIG_BYTES).read_to_end(&mut modules);
-    // What could not be read is no JSON, either.
-    drop(content::open(&snapshot.join("modules.json")).and_then(read));
-    let modules: Vec<Module> = serde_json::from_slice(&modules).unwrap_or_default();
+
+    fn needed(&self) -> [String; 2] {
+        [TOKENIZER, TABLE].map(|file| format!("{}{file}", self.prefix))
+    }
+
+    fn others(&self, snapshot: &Path) -> Vec<String> {
+        let read = [format!("{}{}", self.prefix, CONFIG[0]), PROMPTS.to_owned(), MODULES.to_owned()];
+        read.into_iter().chain(module_files(snapshot)).collect()
+    }
+}
+
+/// What is wrong with a file is found when it is read for good.
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut bytes = Vec::new();
+    content::open(path).ok()?.take(MAX_CONFIG_BYTES).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+fn modules_in(snapshot: &Path) -> Vec<Module> {
+    read_json(&snapshot.join(MODULES)).unwrap_or_default()
+}
+
+/// The files of the modules that `modules.json` names.
+fn module_files(snapshot: &Path) -> Vec<String> {
     let of_module = |module: &Module| {
-        let config = format!("{}/config.json", module.path);
-        let weights = module.kind.ends_with(".Dense").then(|| format!("{}/model.safetensors", module.path));
-        [Some(config), weights].into_iter().flatten().collect::<Vec<_>>()
+        let files: &[&str] = match module.name() {
+            "Pooling" | "Normalize" => &[CONFIG[0]],
+            "Dense" | "LayerNorm" => &[CONFIG[0], TABLE],
+            _ => &[],
+        };
+        let prefix = module.prefix().filter(|prefix| !prefix.is_empty());
+        let prefix = prefix.filter(|prefix| is_inside(prefix.trim_end_matches('/')));
+        prefix
+            .into_iter()
+            .flat_map(|prefix| files.iter().map(move |file| format!("{prefix}{file}")))
+            .collect::<Vec<_>>()
     };
-    let read = modules.iter().filter(|module| {
-        is_inside(&module.path) && (module.kind.ends_with(".Pooling") || module.kind.ends_with(".Dense"))
-    });
-    read.take(MAX_MODULES).flat_map(of_module).collect()
+    modules_in(snapshot).iter().take(MAX_MODULES).flat_map(of_module).collect()
 }
 
 #[cfg(test)]

@@ -273,7 +273,7 @@ fn check_local_options(id: &str, options: &ModelOptions) -> Result<()> {
         ("revision", options.hub.revision.is_some()),
         ("localFilesOnly", options.hub.local_files_only),
         ("dtype", options.dtype.is_some()),
-        ("pooling", options.pooling.is_some()),
+        ("pooling", !options.pooling.is_empty()),
         ("promptName", options.prompts.name.is_some()),
         ("intraOpThreads", options.intra_op_threads.is_some()),
         ("executionProviders", !options.providers.is_empty()),

@@ -67,7 +67,7 @@ impl RemoteModel {
         let mut model = Self {
             client,
             width: 0,
-            head: Head { pooling: None, dense: Vec::new(), dimensions: server.kept, normalize: false },
+            head: Head { dimensions: server.kept, ..Head::default() },
             max_items,
             max_tokens: [server.max_tokens, told.max_tokens].into_iter().flatten().min(),
             concurrency,
@@ -78,13 +78,14 @@ impl RemoteModel {
             replaced: AtomicBool::new(false),
             info: ModelInfo {
                 modality: Modality::Text,
+                architecture: None,
                 model_id: server.id.clone(),
                 model_path: url,
                 repository: None,
                 revision: None,
                 dimensions: 0,
                 max_length: server.max_length.or(told.max_length),
-                pooling: None,
+                pooling: Vec::new(),
                 normalize: false,
                 output: None,
                 dtype: None,
@@ -129,7 +130,7 @@ impl RemoteModel {
         self.head.normalize = self.server.normalize == Some(true) || normal && self.server.kept.is_some();
         self.width = width;
         self.info.normalize = normal || self.head.normalize;
-        self.head.apply(&std::mem::take(&mut vector), width, [1].into_iter(), &mut vector);
+        self.head.finish(&mut vector);
         self.info.dimensions = vector.len();
         Ok(())
     }
@@ -188,7 +189,11 @@ impl Model for RemoteModel {
             return Ok(values);
         }
         let mut changed = Vec::with_capacity(rows * self.info.dimensions);
-        self.head.apply(&values, width, batch.iter().map(|_| 1), &mut changed);
+        for vector in values.chunks_exact(width) {
+            let mut vector = vector.to_vec();
+            self.head.finish(&mut vector);
+            changed.extend_from_slice(&vector);
+        }
         Ok(changed)
     }
 

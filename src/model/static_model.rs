@@ -1,0 +1,123 @@
+//! A model that is a table of vectors: tokens in, the mean of their rows out.
+
+use std::sync::Arc;
+
+use super::directory::ModelSpec;
+use super::pooling::Head;
+use super::table::Table;
+use super::tensors::Number;
+use super::{Architecture, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use crate::cancel::Cancel;
+use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::error::{Error, Result};
+
+/// Tokens of a run: more would leave cores without work.
+const RUN_TOKENS: usize = 1 << 14;
+
+/// See the module.
+pub(super) struct StaticModel {
+    table: Arc<Table>,
+    head: Head,
+    info: ModelInfo,
+}
+
+impl StaticModel {
+    /// Reads the whole file once, for its hash. Blocks.
+    pub fn load(
+        id: &str,
+        spec: &ModelSpec,
+        table: &Arc<Table>,
+        options: &ModelOptions,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let bad = |reason: String| Error::model(&table.path, reason);
+        if !options.pooling.is_empty() {
+            let reason = format!("{id} is a table of vectors, and a text's is the mean of its tokens': leave it out");
+            return Err(Error::config("pooling", reason));
+        }
+        let head = Head {
+            layers: spec.layers.clone(),
+            dimensions: options.dimensions,
+            normalize: spec.normalize.unwrap_or(false),
+            ..Head::default()
+        };
+        let full = head.full_width(table.width).map_err(bad)?;
+        if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
+            return Err(bad(format!("dimensions: {dimensions} is more than the {full} that the model has")));
+        }
+        let weights = table.hash(cancel)?;
+        let dimensions = options.dimensions.unwrap_or(full);
+        let fingerprint = Fingerprint::builder()
+            .field("architecture", Architecture::Static.as_str())
+            .field("layout", format!("{:?}", table.layout))
+            .field("weights", weights)
+            .field("tokenizer.json", &spec.tokenizer_json)
+            .field("normalize", [u8::from(head.normalize)])
+            .field("dimensions", (dimensions as u64).to_le_bytes());
+        let fingerprint = spec.identify(fingerprint);
+        let info = ModelInfo {
+            model_id: id.to_owned(),
+            modality: Modality::Text,
+            architecture: Some(Architecture::Static),
+            model_path: table.path.display().to_string(),
+            repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
+            revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
+            dimensions,
+            max_length: Some(spec.max_length),
+            pooling: vec![Pooling::Mean],
+            normalize: head.normalize,
+            output: None,
+            dtype: Some(match table.number {
+                Number::F16 => "fp16",
+                Number::Bf16 => "bf16",
+                Number::I8 => "int8",
+                _ => "fp32",
+            }),
+            batch_invariant: true,
+            intra_op_threads: 1,
+            providers: vec![Provider::Cpu],
+            runtime: concat!("embedcore ", env!("CARGO_PKG_VERSION")).to_owned(),
+            remote: None,
+            fingerprint: spec.with_config_files(fingerprint).finish(),
+        };
+        Ok(Self { table: Arc::clone(table), head, info })
+    }
+}
+
+impl Model for StaticModel {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+        let failed = |reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone };
+        let table = self.table.tensor().map_err(failed)?.bytes;
+        let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
+        for tokens in batch {
+            cancel.check().map_err(|error| RunError { error, then: Then::Nothing })?;
+            let mut vector = self.table.mean(table, tokens).map_err(failed)?;
+            self.head.finish(&mut vector);
+            vectors.extend_from_slice(&vector);
+        }
+        Ok(vectors)
+    }
+
+    fn bytes(&self, rows: usize, _: usize) -> u64 {
+        // The vectors, twice while they are handed over.
+        (rows as u64).saturating_mul((self.info.dimensions * 2 * size_of::<f32>()) as u64)
+    }
+
+    fn parallel(&self, cores: usize) -> usize {
+        cores.max(1)
+    }
+
+    fn most_rows(&self) -> usize {
+        usize::MAX
+    }
+
+    fn most_weight(&self) -> Option<usize> {
+        Some(RUN_TOKENS)
+    }
+
+    fn shrink(&self) {}
+}
