@@ -1153,6 +1153,12 @@ export interface ServeOptions {
 	 * visits it; else any.
 	 */
 	allowedHosts?: string[] | undefined;
+	/**
+	 * What those who look have to know, or several of them: printable ASCII, no blank at either end. A browser asks for it as a
+	 * password (the name does not matter), programs send it as `Authorization: Bearer …`. Default: nothing. `/health` is open
+	 * to all, and tells those without a key that the page is there and no more.
+	 */
+	apiKey?: string | string[] | undefined;
 	/** Whether the process stays alive for it. Default false. */
 	keepAlive?: boolean | undefined;
 }

@@ -33,7 +33,12 @@ export interface EmbeddingServerOptions {
 	maxQueuedRequests?: number | undefined;
 	/** Most megabytes of all bodies and vectors together; the same. A request that is alone is always taken. Default 256. */
 	maxQueuedMB?: number | undefined;
-	/** Longest time, in milliseconds, that a body may take to arrive (408). Default 30000. */
+	/** Most connections at a time; more are closed at once. Default 4096. */
+	maxConnections?: number | undefined;
+	/**
+	 * Longest time, in milliseconds, that a body may take to arrive (408), and headers, for which it is never more than a
+	 * minute; and that a client may take nothing of its answer before it is let go. Default 30000.
+	 */
 	bodyTimeoutMs?: number | undefined;
 	/** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
 	timeoutMs?: number | undefined;

@@ -47,7 +47,7 @@ export async function get(server: EmbeddingServer, path: string, init: RequestIn
 }
 
 /** Sends bytes as they are, in pieces, and gives all that comes until the connection ends: read at once, or when all is sent. */
-export async function raw(server: EmbeddingServer, pieces: (string | Uint8Array)[], { end = false, readLast = false }: { end?: boolean; readLast?: boolean } = {}): Promise<string> {
+export async function raw(server: Pick<EmbeddingServer, 'port'>, pieces: (string | Uint8Array)[], { end = false, readLast = false }: { end?: boolean; readLast?: boolean } = {}): Promise<string> {
   const socket = connect({ port: server.port, host: '127.0.0.1', allowHalfOpen: true });
   let text = '';
   const over = new Promise<void>((resolve) => {

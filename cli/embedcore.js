@@ -76,7 +76,6 @@ Options of models
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)
   --json           answers as JSON
 Options of serve
-  --api-key KEY    what clients have to send; better set EMBEDCORE_API_KEY, which ps does not show
   --alias NAME     another name of the model; may be given several times
   --cache FILE     keep vectors in a file, which any number of servers on this machine may share
   --memory-limit MB         most memory that the process may hold (what is left)
@@ -84,11 +83,13 @@ Options of serve
   --max-body-mb N           megabytes in a request (8)
   --max-queued-requests N   requests that wait before others are sent away (512)
   --max-queued-mb N         megabytes of them, vectors included (256)
+  --max-connections N       connections at a time (4096)
   --drain-seconds N         how long SIGTERM and Ctrl-C wait for what runs, at most (8)
 Options of serve and dashboard
   --port N         where it is served (8080; the dashboard 4040, or another one if that is taken)
   --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
   --allow-host NAME         another name by which it may be asked for; may be given several times, * is any
+  --api-key KEY             what clients have to send, a browser as a password; better set EMBEDCORE_API_KEY, which no ps ever shows
 Options of all
   --help, --version
 

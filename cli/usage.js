@@ -26,6 +26,11 @@ function numeric(name, text) {
   throw new UsageError(`--${name} is ${text}, not a number`);
 }
 
+/** Takes a key that was given as a flag out of what `ps` and /proc show of this process. */
+function hideKey({ 'api-key': key }) {
+  if (key !== undefined) process.title = 'embedcore';
+}
+
 /** The directory that the command was started in. */
 function here() {
   try {
@@ -72,4 +77,4 @@ function explained(error, directory, values) {
   return help ? new UsageError(`${plain(error.message)}. Run: ${help}`, { cause: error }) : error;
 }
 
-module.exports = { UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, queueOf };
+module.exports = { hideKey, UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, queueOf };

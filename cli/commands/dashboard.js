@@ -3,7 +3,7 @@
 const { PerformanceDashboard } = require('embedcore');
 
 const { paint, plain } = require('../terminal');
-const { UsageError, queueOf } = require('../usage');
+const { UsageError, hideKey, queueOf } = require('../usage');
 
 /** Where the dashboard is, unless something else is there. */
 const PORT = 4040;
@@ -12,18 +12,20 @@ const options = {
   port: { type: 'string' },
   host: { type: 'string' },
   'allow-host': { type: 'string', multiple: true },
+  'api-key': { type: 'string' },
   queue: { type: 'string' },
   'queue-name': { type: 'string' },
   shared: { type: 'string' },
 };
 
 async function dashboard(rest, values) {
-  const { port, host, 'allow-host': allowedHosts } = values;
+  const { port, host, 'allow-host': allowedHosts, 'api-key': apiKey = process.env.EMBEDCORE_API_KEY } = values;
+  hideKey(values);
   if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);
   if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
   const queue = watched(rest, values);
   const serve = (at) => {
-    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }), ...(allowedHosts && { allowedHosts }) };
+    const options = { port: at, keepAlive: true, ...(host !== undefined && { host }), ...(allowedHosts && { allowedHosts }), apiKey };
     return rest.length > 0 ? PerformanceDashboard.serveSnapshot(rest[0], options) : new PerformanceDashboard().serve(options);
   };
   // A port that was not asked for may be another one.

@@ -1,7 +1,7 @@
 'use strict';
 
 const { Bar, paint, plain, size } = require('../terminal');
-const { UsageError, numeric } = require('../usage');
+const { UsageError, hideKey, numeric } = require('../usage');
 
 const options = {
   model: { type: 'string' },
@@ -16,6 +16,7 @@ const options = {
   'max-body-mb': { type: 'string' },
   'max-queued-requests': { type: 'string' },
   'max-queued-mb': { type: 'string' },
+  'max-connections': { type: 'string' },
   'drain-seconds': { type: 'string' },
 };
 
@@ -33,6 +34,7 @@ const FLAGS = {
   'max-body-mb': { option: 'maxBodyMB', unit: 1 },
   'max-queued-requests': { option: 'maxQueuedRequests', unit: 1 },
   'max-queued-mb': { option: 'maxQueuedMB', unit: 1 },
+  'max-connections': { option: 'maxConnections', unit: 1 },
   'drain-seconds': { option: 'drainTimeoutMs', unit: 1000 },
 };
 
@@ -65,7 +67,8 @@ function inFlags(error, values) {
 }
 
 async function serve(rest, values) {
-  if (rest.length > 0) throw new UsageError(`serve takes no arguments, got ${rest.join(' ')}`);
+  hideKey(values);
+  if (rest.length > 0) throw new UsageError('serve takes no arguments: a value with blanks needs quotes');
   // Loaded by this command only: the others need no HTTP.
   const { EmbeddingServer } = require('embedcore/server');
   const options = optionsOf(values);

@@ -91,7 +91,7 @@ export interface DashboardSnapshot extends MonitorSnapshot {
 
 const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, panels: true, interval: true, history: true, title: true });
 
-const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, keepAlive: true });
+const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, apiKey: true, keepAlive: true });
 
 /** Takes a point. */
 let tick: (dashboard: PerformanceDashboard) => void;

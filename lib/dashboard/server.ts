@@ -8,6 +8,7 @@ import { show } from '../call/input';
 import { refused, type Given } from '../call/options';
 import { PROMETHEUS_TYPE } from '../monitor/reports';
 import { answersTo, areHosts } from '../server/host-header';
+import { bearer, Keys, password } from '../server/keys';
 
 /** Options of {@link PerformanceDashboard.serve}. */
 export interface ServeOptions {
@@ -21,6 +22,12 @@ export interface ServeOptions {
    * visits it; else any.
    */
   allowedHosts?: string[] | undefined;
+  /**
+   * What those who look have to know, or several of them: printable ASCII, no blank at either end. A browser asks for it as a
+   * password (the name does not matter), programs send it as `Authorization: Bearer …`. Default: nothing. `/health` is open
+   * to all, and tells those without a key that the page is there and no more.
+   */
+  apiKey?: string | string[] | undefined;
   /** Whether the process stays alive for it. Default false. */
   keepAlive?: boolean | undefined;
 }
@@ -59,6 +66,7 @@ const HEADERS = {
   'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
   'X-Content-Type-Options': 'nosniff',
   'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
   'Cache-Control': 'no-store',
 };
 
@@ -68,14 +76,22 @@ const HEARTBEAT_MS = 15_000;
 /** Most bytes that wait for one reader: one that reads no more is let go, and comes back by itself. */
 const MAX_BACKLOG = 64 << 20;
 
+/** Most connections, and most of them that are told what is new: each holds what its reader has not taken yet. */
+const MAX_CONNECTIONS = 256;
+const MAX_READERS = 64;
+
+/** How long a client may take for its headers, and how long it may send or take nothing. Longer than a heartbeat. */
+const SILENT_MS = 30_000;
+
 export async function serve(
   live: Live,
-  { port = 0, host = '127.0.0.1', allowedHosts = [], keepAlive = false }: Given<ServeOptions>,
+  { port = 0, host = '127.0.0.1', allowedHosts = [], apiKey, keepAlive = false }: Given<ServeOptions>,
   whenClosed: () => void,
 ): Promise<DashboardServer> {
   if (!Number.isInteger(port) || port < 0 || port > 65535) throw refused('port', `${show(port)} is not a whole number from 0 to 65535`);
   if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
   if (!areHosts(allowedHosts)) throw refused('allowedHosts', `${show(allowedHosts)} is not an array of names or addresses, without scheme and port`);
+  const keys = new Keys(apiKey);
   if (typeof keepAlive !== 'boolean') throw refused('keepAlive', `${show(keepAlive)} is not true or false`);
 
   const page = new Map(Object.entries(FILES).map(([url, [file, type]]) => [url, { type, body: readFileSync(join(__dirname, 'page', file)) }]));
@@ -90,17 +106,28 @@ export async function serve(
     const text = 'text/plain; charset=utf-8';
     // Another site must not reach a page of this machine by a name of its own.
     if (!answers(request.headers.host ?? '')) return send(403, text, 'This page has another name: ask for it as 127.0.0.1 or localhost, or name this host in allowedHosts (--allow-host)\n');
+    const path = (request.url ?? '/').split('?', 1)[0]!;
+    const { authorization } = request.headers;
+    const key = bearer(authorization) ?? password(authorization);
+    if (keys.needed && (key === undefined || !keys.accept(key))) {
+      if (path === '/health') return send(200, 'application/json', '{"status":"ok"}\n');
+      response.setHeader('WWW-Authenticate', 'Basic realm="embedcore", charset="UTF-8"');
+      return send(401, text, 'This page has a key: send it as a password, or as Authorization: Bearer YOUR_KEY\n');
+    }
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('Allow', 'GET, HEAD');
       return send(405, text, 'Only GET and HEAD\n');
     }
-    const path = (request.url ?? '/').split('?', 1)[0]!;
     const file = page.get(path);
     if (file) return send(200, file.type, file.body);
     if (path === '/metrics') return send(200, PROMETHEUS_TYPE, live.prometheus());
     if (path === '/health') return send(200, 'application/json', `${JSON.stringify({ status: 'ok', ...live.health() })}\n`);
     if (path === '/snapshot') return send(200, 'application/json', live.snapshot());
     if (path !== '/events' || request.method === 'HEAD') return send(path === '/events' ? 200 : 404, text, path === '/events' ? '' : 'There is no such page\n');
+    if (readers.size >= MAX_READERS) {
+      response.setHeader('Retry-After', '10');
+      return send(503, text, `There are ${MAX_READERS} readers already: close one of their pages\n`);
+    }
     response.writeHead(200, { ...HEADERS, 'Content-Type': 'text/event-stream', 'X-Accel-Buffering': 'no' });
     // All that was before, at once: nothing can be missed between it and what follows.
     response.write(`retry: 1000\nevent: snapshot\ndata: ${live.snapshot()}\n\n`);
@@ -118,7 +145,7 @@ export async function serve(
     });
   };
 
-  const server = createServer((request, response) => {
+  const server = createServer({ headersTimeout: SILENT_MS, requestTimeout: SILENT_MS, connectionsCheckingInterval: SILENT_MS / 6 }, (request, response) => {
     try {
       answer(request, response);
     } catch (error) {
@@ -126,6 +153,9 @@ export async function serve(
       response.end(`${(error as Error).message}\n`);
     }
   });
+  server.maxConnections = MAX_CONNECTIONS;
+  // Ends those that have stopped reading, too.
+  server.setTimeout(SILENT_MS);
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => reject(cannotListen(cause, host, port)));
     server.listen(port, host, resolve);

@@ -15,9 +15,6 @@ const SMALLEST_ROOM = 1 << 12;
 /** How long an answer is left to a client that is still sending what is not wanted, before its connection ends. */
 const LINGER_MS = 1000;
 
-/** How long a client may take no more of its answer before it is let go. */
-const STALLED_MS = 30_000;
-
 /** Longer than load balancers keep idle connections: they must be the ones who close, or a request may be lost. */
 const KEEP_ALIVE_MS = 65_000;
 
@@ -32,13 +29,15 @@ interface Connection {
 
 /** How a {@link httpServer} is made. */
 export interface HttpServerOptions {
+  /** How long a body may take to arrive, and how long a client may take nothing of its answer. */
   bodyTimeoutMs: number;
+  maxConnections: number;
   /** Told the status of every answer, whoever gave it; 0 where a client went away before there was one. */
   answered: (status: number) => void;
 }
 
 /** A server for `handle`, which answers each request. What it throws is the answer. */
-export function httpServer(handle: (exchange: Exchange) => Promise<void>, { bodyTimeoutMs, answered }: HttpServerOptions): Server {
+export function httpServer(handle: (exchange: Exchange) => Promise<void>, { bodyTimeoutMs, maxConnections, answered }: HttpServerOptions): Server {
   const connections = new WeakMap<Socket, Connection>();
   const connectionOf = (socket: Socket): Connection => {
     let connection = connections.get(socket);
@@ -58,7 +57,7 @@ export function httpServer(handle: (exchange: Exchange) => Promise<void>, { body
     }
     setTimeout(() => socket.destroy(), LINGER_MS).unref();
   };
-  const begin = (request: IncomingMessage, response: ServerResponse, awaited: boolean, refusal = withoutHost(request)) => {
+  const begin = (request: IncomingMessage, response: ServerResponse, awaited: boolean, refusal = withWrongHost(request)) => {
     const connection = connectionOf(request.socket);
     const exchange = new Exchange(request, response, awaited);
     connection.exchanges.add(exchange);
@@ -82,6 +81,16 @@ export function httpServer(handle: (exchange: Exchange) => Promise<void>, { body
     requestTimeout: bodyTimeoutMs + 60_000,
     connectionsCheckingInterval: Math.min(Math.max(bodyTimeoutMs / 4, 50), 5000),
   });
+  server.maxConnections = maxConnections;
+  // A client that takes nothing of its answer holds the connection, and all that waits in it, for ever.
+  server.setTimeout(bodyTimeoutMs, (socket) => {
+    const connection = connections.get(socket);
+    // One that has asked for nothing yet gets an answer that says so, when the time for headers is over.
+    if (!connection) return;
+    const [first] = connection.exchanges;
+    // Nor is it the client who is slow while its answer is being made.
+    if (first === undefined || first.status !== 0) socket.destroy();
+  });
   server.on('request', (request: IncomingMessage, response: ServerResponse) => begin(request, response, false));
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => begin(request, response, true));
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
@@ -99,9 +108,11 @@ export function httpServer(handle: (exchange: Exchange) => Promise<void>, { body
   return server;
 }
 
-function withoutHost({ httpVersion, headers }: IncomingMessage): Refusal | undefined {
-  if (httpVersion !== '1.1' || headers.host !== undefined) return undefined;
-  return new Refusal(400, 'There is no header Host, which HTTP 1.1 demands', { code: 'invalid_http', headers: { Connection: 'close' } });
+function withWrongHost({ httpVersion, rawHeaders }: IncomingMessage): Refusal | undefined {
+  const hosts = rawHeaders.filter((name, at) => at % 2 === 0 && name.toLowerCase() === 'host').length;
+  // Of several, another program on the way may have believed another one.
+  const why = hosts > 1 ? 'There are several headers Host' : hosts === 0 && httpVersion === '1.1' ? 'There is no header Host, which HTTP 1.1 demands' : undefined;
+  return why === undefined ? undefined : new Refusal(400, why, { code: 'invalid_http', headers: { Connection: 'close' } });
 }
 
 /**
@@ -161,6 +172,7 @@ export class Exchange {
     request.on('error', () => {});
     response.on('error', () => {});
     response.on('close', () => this.#ended());
+    response.setHeader('X-Content-Type-Options', 'nosniff');
   }
 
   /** Aborted when nobody wants the answer any more. */
@@ -279,16 +291,7 @@ export class Exchange {
     this.whenOver(() => go());
     return () =>
       new Promise((resolve) => {
-        const stalled = () => {
-          // Behind others on the same connection it is not the client who is slow.
-          if (response.socket) response.destroy();
-          else timer.refresh();
-        };
-        const timer = setTimeout(stalled, STALLED_MS);
-        go = () => {
-          clearTimeout(timer);
-          resolve();
-        };
+        go = resolve;
         if (this.over) go();
       });
   }
@@ -345,6 +348,6 @@ function rawAnswer(refusal: Refusal): string {
   const body = refusal.toJson();
   return (
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\nContent-Type: ${JSON_TYPE}\r\n` +
-    `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`
+    `Content-Length: ${Buffer.byteLength(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`
   );
 }

@@ -1,4 +1,4 @@
-import { createHash, randomUUID, timingSafeEqual } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import type { Server } from 'node:http';
 import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
@@ -8,6 +8,7 @@ import { naming, optionReader, read, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
 import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
 import { answersTo, areHosts } from '../server/host-header';
+import { bearer, Keys } from '../server/keys';
 import { checkDimensions, Embedder, isGenerator } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
@@ -45,7 +46,12 @@ export interface EmbeddingServerOptions {
   maxQueuedRequests?: number | undefined;
   /** Most megabytes of all bodies and vectors together; the same. A request that is alone is always taken. Default 256. */
   maxQueuedMB?: number | undefined;
-  /** Longest time, in milliseconds, that a body may take to arrive (408). Default 30000. */
+  /** Most connections at a time; more are closed at once. Default 4096. */
+  maxConnections?: number | undefined;
+  /**
+   * Longest time, in milliseconds, that a body may take to arrive (408), and headers, for which it is never more than a
+   * minute; and that a client may take nothing of its answer before it is let go. Default 30000.
+   */
   bodyTimeoutMs?: number | undefined;
   /** Longest time, in milliseconds, that the texts of a request may take to be embedded (504). Default 120000. */
   timeoutMs?: number | undefined;
@@ -64,6 +70,7 @@ const NUMBERS = {
   maxBodyMB: [8, 0.001, 512],
   maxQueuedRequests: [512, 1, 100_000],
   maxQueuedMB: [256, 1, 1 << 20],
+  maxConnections: [4096, 1, 1_000_000],
   bodyTimeoutMs: [30_000, 1, 3_600_000],
   timeoutMs: [120_000, 1, 3_600_000],
   drainTimeoutMs: [8000, 0, 3_600_000],
@@ -85,6 +92,7 @@ const readOptions = optionReader<EmbeddingServerOptions>({
   maxBodyMB: true,
   maxQueuedRequests: true,
   maxQueuedMB: true,
+  maxConnections: true,
   bodyTimeoutMs: true,
   timeoutMs: true,
   drainTimeoutMs: true,
@@ -121,9 +129,6 @@ const LATEST = 0.1;
 /** What is left of the time that closing may take, for saying that it is over: a quarter of it, and at most so much. */
 const LAST_WORDS_MS = 250;
 
-/** Longest key, in characters: a header must have room for it. */
-const LONGEST_KEY = 8192;
-
 /** Longest that a client is asked to wait, in seconds. */
 const LONGEST_RETRY = 60;
 
@@ -143,8 +148,7 @@ export class EmbeddingServer implements AsyncDisposable {
   readonly #answersTo: (authority: string) => boolean;
   readonly #modelId: string | undefined;
   readonly #aliases: string[];
-  /** Hashes of the keys, so that all are equally long. */
-  readonly #keys: Buffer[];
+  readonly #keys: Keys;
   readonly #limits: Limits;
   #info: ModelInfo | undefined;
   #loadedAt = 0;
@@ -159,6 +163,8 @@ export class EmbeddingServer implements AsyncDisposable {
   /** Milliseconds that a request takes, of late. */
   #usualMs = 0;
   readonly #answers = new Map<number, number>();
+  /** Connections that were one too many. */
+  #dropped = 0;
   #texts = 0;
   #tokens = 0;
 
@@ -169,9 +175,7 @@ export class EmbeddingServer implements AsyncDisposable {
     if (typeof host !== 'string' || host === '') throw refused('host', `${show(host)} is not a name or an address`);
     if (modelId !== undefined && !isName(modelId)) throw refused('modelId', `${show(modelId)} is not a non-empty string`);
     if (!Array.isArray(aliases) || !aliases.every(isName)) throw refused('aliases', `${show(aliases)} is not an array of non-empty strings`);
-    const keys = apiKey === undefined ? [] : Array.isArray(apiKey) ? apiKey : [apiKey];
-    if (!keys.every(isName) || (apiKey !== undefined && keys.length === 0)) throw refused('apiKey', 'it is not a non-empty string, or an array of such');
-    for (const key of keys) checkKey(key);
+    this.#keys = new Keys(apiKey);
     if (!areHosts(allowedHosts)) throw refused('allowedHosts', `${show(allowedHosts)} is not an array of names or addresses, without scheme and port`);
     if (!isMonitor(monitor)) throw refused('monitor', `${show(monitor)} is not a PerformanceMonitor`);
     this.#limits = Object.fromEntries(Object.entries(NUMBERS).map(([name, bounds]) => [name, numberOf(name, given[name as keyof Limits], bounds)])) as Limits;
@@ -179,11 +183,11 @@ export class EmbeddingServer implements AsyncDisposable {
     this.#answersTo = answersTo(host, allowedHosts);
     this.#modelId = modelId;
     this.#aliases = aliases;
-    this.#keys = keys.map(digest);
     this.monitor = monitor;
     this.#embedder = naming((option) => `generator.${option}`, () => new Embedder(generator));
     const answered = (status: number) => this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
-    this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs, answered });
+    this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs, maxConnections: this.#limits.maxConnections, answered });
+    this.#server.on('drop', () => this.#dropped++);
   }
 
   /**
@@ -381,10 +385,9 @@ export class EmbeddingServer implements AsyncDisposable {
   }
 
   #authorize(authorization: string | undefined): void {
-    if (this.#keys.length === 0) return;
-    const [, key] = /^Bearer +(.*)$/i.exec(authorization ?? '') ?? [];
-    const given = digest(key ?? '');
-    if (key !== undefined && this.#keys.map((known) => timingSafeEqual(known, given)).includes(true)) return;
+    if (!this.#keys.needed) return;
+    const key = bearer(authorization);
+    if (key !== undefined && this.#keys.accept(key)) return;
     const message = key === undefined ? 'You did not provide an API key: send it as the header Authorization: Bearer YOUR_KEY' : 'Incorrect API key provided';
     throw new Refusal(401, message, { code: 'invalid_api_key', headers: { 'WWW-Authenticate': 'Bearer' } });
   }
@@ -442,6 +445,7 @@ export class EmbeddingServer implements AsyncDisposable {
     };
     const answers = [...this.#answers].sort(([a], [b]) => a - b).map(([status, count]): [string, number] => [`{status="${status || 'gone'}"}`, count]);
     if (answers.length > 0) family('requests_total', 'counter', 'Requests that are over, by the status of the answer.', answers);
+    family('dropped_connections_total', 'counter', 'Connections that were one too many.', [['', this.#dropped]]);
     family('texts_total', 'counter', 'Texts that were embedded or found in the cache.', [['', this.#texts]]);
     family('tokens_total', 'counter', 'Tokens of these.', [['', this.#tokens]]);
     family('queued_requests', 'gauge', 'Requests for embeddings that have arrived whole and are not yet answered.', [['', this.#queued]]);
@@ -535,15 +539,6 @@ async function within(ms: number, work: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Refuses a key that no client can send, or not every one, without repeating it. */
-function checkKey(key: string): void {
-  const why = /^\s|\s$/.test(key) ? 'it begins or ends with a blank or a line break, which clients cannot send in a header; remove that'
-    : !/^[ -~]+$/.test(key) ? 'it has a control character, or a letter that is not ASCII, which clients cannot send in a header: choose another key'
-    : key.length > LONGEST_KEY ? `it has ${key.length} characters, more than a header has room for: choose one of at most ${LONGEST_KEY}`
-    : undefined;
-  if (why !== undefined) throw refused('apiKey', `a key cannot be used: ${why}`);
-}
-
 function decoded(id: string): string {
   try {
     return decodeURIComponent(id);
@@ -563,8 +558,6 @@ function nameOf({ modelId, repository, remote }: ModelInfo): string {
   if (remote) return remote.model || modelId;
   return repository === null && modelId !== 'builtin' ? basename(resolve(modelId)) : modelId;
 }
-
-const digest = (key: string) => createHash('sha256').update(key).digest();
 
 const isName = (value: unknown) => typeof value === 'string' && value !== '';
 
