@@ -59,7 +59,7 @@ export interface CloseOptions {
 }
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
- * `/metrics` for those who run it.
+ * `/metrics` for those who run it. `/openapi.json` says all of it to programs.
  */
 export declare class EmbeddingServer implements AsyncDisposable {
 	#private;

@@ -12,6 +12,7 @@ import { bearer, Keys } from '../server/keys';
 import { checkDimensions, Embedder, isGenerator } from './embedder';
 import { httpServer, JSON_TYPE, type Exchange } from './http';
 import { Answer, readRequest, Refusal } from './openai';
+import { openApi } from './openapi';
 
 const { version } = require('../../package.json') as { version: string };
 
@@ -136,7 +137,7 @@ type Route = { methods: string[]; open?: true; answer: (exchange: Exchange, rest
 
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
- * `/metrics` for those who run it.
+ * `/metrics` for those who run it. `/openapi.json` says all of it to programs.
  */
 export class EmbeddingServer implements AsyncDisposable {
   /** What its requests took. */
@@ -306,6 +307,7 @@ export class EmbeddingServer implements AsyncDisposable {
     '/health/ready': { methods: READ, open: true, answer: (exchange) => this.#health(exchange) },
     '/health/live': { methods: READ, open: true, answer: (exchange) => json(exchange, 200, { status: 'ok' }) },
     '/info': { methods: READ, answer: (exchange) => json(exchange, 200, this.#about()) },
+    '/openapi.json': { methods: READ, answer: (exchange) => json(exchange, 200, this.#described()) },
     '/metrics': { methods: READ, answer: (exchange) => exchange.answer(200, 'text/plain; version=0.0.4; charset=utf-8', this.#prometheus()) },
   } satisfies Record<string, Route>);
 
@@ -435,6 +437,11 @@ export class EmbeddingServer implements AsyncDisposable {
       body_timeout_ms: bodyTimeoutMs,
       timeout_ms: timeoutMs,
     };
+  }
+
+  #described(): object {
+    const { maxBatchItems, maxBodyMB } = this.#limits;
+    return openApi({ version, models: this.models, dimensions: this.#info?.dimensions, maxBatchItems, maxBodyBytes: Math.floor(maxBodyMB * MB), keyed: this.#keys.needed });
   }
 
   #prometheus(): string {
