@@ -151,13 +151,18 @@ impl session::Session for OnnxSession {
     }
 
     fn run(&self, mut run: Run<'_>, read: &mut dyn FnMut(&Output<'_>)) -> Result<(), String> {
-        let shape = || run.shape.iter().map(|&size| size as i64).collect::<Vec<_>>();
+        let sizes = |shape: &[usize]| shape.iter().map(|&size| size as i64).collect::<Vec<_>>();
+        let shape = || sizes(&run.shape);
         let inputs = std::mem::take(&mut run.inputs);
         let tensors = inputs.into_iter().map(|cells| match cells {
             Cells::Wide(cells) => Tensor::from_array((shape(), cells)).map(Tensor::into_dyn),
             Cells::Narrow(cells) => Tensor::from_array((shape(), cells)).map(Tensor::into_dyn),
             Cells::Real(cells) => Tensor::from_array((shape(), cells)).map(Tensor::into_dyn),
             Cells::Half(cells) => Tensor::from_array((shape(), cells)).map(Tensor::into_dyn),
+            Cells::NoReals(shape) => Tensor::from_array((sizes(&shape), Vec::<f32>::new())).map(Tensor::into_dyn),
+            Cells::NoHalves(shape) => {
+                Tensor::from_array((sizes(&shape), Vec::<half::f16>::new())).map(Tensor::into_dyn)
+            }
         });
         let tensors: Vec<DynValue> = tensors.collect::<ort::Result<_>>().map_err(|error| error.to_string())?;
         let output = self.run_graph(&tensors, &run)?;
@@ -187,7 +192,14 @@ fn ports(outlets: &[Outlet]) -> Vec<Port> {
         Some(other) => Kind::Other(format!("{other:?}")),
         None => Kind::Other(format!("{:?}", outlet.dtype())),
     };
-    outlets.iter().map(|outlet| Port { name: outlet.name().to_owned(), kind: kind(outlet) }).collect()
+    let dims = |outlet: &Outlet| match outlet.dtype().tensor_shape() {
+        Some(shape) => shape.iter().map(|&size| usize::try_from(size).ok()).collect(),
+        None => Vec::new(),
+    };
+    outlets
+        .iter()
+        .map(|outlet| Port { name: outlet.name().to_owned(), kind: kind(outlet), dims: dims(outlet) })
+        .collect()
 }
 
 fn compile(

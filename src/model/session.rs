@@ -33,6 +33,8 @@ pub(super) struct About {
 pub(super) struct Port {
     pub name: String,
     pub kind: Kind,
+    /// Its sizes, where they are fixed.
+    pub dims: Vec<Option<usize>>,
 }
 
 /// The type of a tensor's elements.
@@ -50,7 +52,7 @@ pub(super) enum Kind {
 pub(super) struct Run<'a> {
     /// The elements of each input, row by row.
     pub inputs: Vec<Cells>,
-    /// The sizes of every input: texts and tokens of each, say.
+    /// The sizes of every input that has elements: texts and tokens of each, say.
     pub shape: Vec<usize>,
     /// Which of the outputs is read.
     pub output: usize,
@@ -65,6 +67,9 @@ pub(super) enum Cells {
     Narrow(Vec<i32>),
     Real(Vec<f32>),
     Half(Vec<half::f16>),
+    /// None at all, of numbers of 32 bits or of 16: these are its sizes, one of which is 0.
+    NoReals(Vec<usize>),
+    NoHalves(Vec<usize>),
 }
 
 /// What a run gave, as long as it may be looked at.

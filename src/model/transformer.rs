@@ -5,7 +5,7 @@ use super::gate::GATE;
 use super::memory_cost::MemoryCost;
 use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Port, Run, Session};
-use super::{Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Tokens};
 use crate::error::{Error, Result};
@@ -38,9 +38,11 @@ impl Feed {
     }
 }
 
-struct Input {
-    feed: Feed,
-    wide: bool,
+enum Input {
+    /// A number for each token.
+    Tokens { feed: Feed, wide: bool },
+    /// What a decoder has read before, which is nothing.
+    Cache { heads: usize, size: usize, half: bool },
 }
 
 /// See the module.
@@ -74,7 +76,7 @@ impl Transformer {
         }
         let inputs =
             session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
-        if !inputs.iter().any(|input| input.feed == Feed::Ids) {
+        if !inputs.iter().any(|input| matches!(input, Input::Tokens { feed: Feed::Ids, .. })) {
             return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
         }
         // An explicit pooling asks for the tokens' own vectors; otherwise what the graph pools itself is preferred.
@@ -133,7 +135,6 @@ impl Transformer {
         };
         let about = session.about();
         let mut model = Self {
-            inputs,
             output,
             output_dtype,
             head,
@@ -144,7 +145,10 @@ impl Transformer {
             info: ModelInfo {
                 model_id: id.to_owned(),
                 modality: Modality::Text,
-                architecture: Some(spec.architecture),
+                architecture: Some(match inputs.iter().any(|input| matches!(input, Input::Cache { .. })) {
+                    true => Architecture::Decoder,
+                    false => spec.architecture,
+                }),
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
@@ -161,6 +165,7 @@ impl Transformer {
                 remote: None,
                 fingerprint: Fingerprint::builder().finish(),
             },
+            inputs,
             session,
         };
         (model.width, model.info.dimensions) =
@@ -236,9 +241,11 @@ impl Transformer {
         };
         let cells =
             |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
-        let inputs = self.inputs.iter().map(|input| match input.wide {
-            true => Cells::Wide(cells(input.feed).map(i64::from).collect()),
-            false => Cells::Narrow(cells(input.feed).map(|cell| cell as i32).collect()),
+        let inputs = self.inputs.iter().map(|input| match *input {
+            Input::Tokens { feed, wide: true } => Cells::Wide(cells(feed).map(i64::from).collect()),
+            Input::Tokens { feed, wide: false } => Cells::Narrow(cells(feed).map(|cell| cell as i32).collect()),
+            Input::Cache { heads, size, half: false } => Cells::NoReals(vec![rows, heads, 0, size]),
+            Input::Cache { heads, size, half: true } => Cells::NoHalves(vec![rows, heads, 0, size]),
         });
         let shape = vec![rows, longest];
         let run = Run { inputs: inputs.collect(), shape, output: self.output, shrink, cancel };
@@ -323,15 +330,47 @@ fn extent(tokens: &Tokens) -> Extent {
 
 fn parse_input(input: &Port) -> Result<Input, String> {
     let name = &input.name;
+    if is_cache(name) {
+        return parse_cache(input);
+    }
     let feed = Feed::named(name).ok_or_else(|| {
-        format!("it needs an input named {name}; known are input_ids, attention_mask, token_type_ids and position_ids")
+        format!(
+            "it needs an input named {name}; known are input_ids, attention_mask, token_type_ids, position_ids, and past_key_values.N.key and .value"
+        )
     })?;
     let wide = match &input.kind {
         Kind::Int64 => true,
         Kind::Int32 => false,
         other => return Err(format!("its input {name} is {other:?}; int64 and int32 are supported")),
     };
-    Ok(Input { feed, wide })
+    Ok(Input::Tokens { feed, wide })
+}
+
+/// Whether an input is the keys or the values of a layer of a decoder that goes on where it was: `past_key_values.N.key`.
+fn is_cache(name: &str) -> bool {
+    let layer = name.strip_prefix("past_key_values.").and_then(|rest| rest.split_once('.'));
+    layer.is_some_and(|(layer, part)| layer.parse::<u32>().is_ok() && matches!(part, "key" | "value"))
+}
+
+fn parse_cache(Port { name, kind, dims }: &Port) -> Result<Input, String> {
+    let half = match kind {
+        Kind::Float32 => false,
+        Kind::Float16 => true,
+        other => return Err(format!("its input {name} is {other:?}; float32 and float16 are supported")),
+    };
+    match dims[..] {
+        [_, Some(heads), past, Some(size)] if heads > 0 && size > 0 && past.unwrap_or_default() == 0 => {
+            Ok(Input::Cache { heads, size, half })
+        }
+        _ => {
+            let shown: Vec<String> =
+                dims.iter().map(|size| size.map_or_else(|| "?".to_owned(), |size| size.to_string())).collect();
+            Err(format!(
+                "its input {name} has the shape [{}]: texts, heads, tokens read before and the size of a head were expected, of which heads and their size must be fixed and tokens must not: export it anew",
+                shown.join(", ")
+            ))
+        }
+    }
 }
 
 fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, output_dtype: &str) -> Fingerprint {
