@@ -24,6 +24,7 @@ fn pin_library() -> Result<(), String> {
     for (name, field) in [("EMBEDCORE_ORT_FILE", "file"), ("EMBEDCORE_ORT_SHA256", "sha256")] {
         println!("cargo:rustc-env={name}={}", pin[field].as_str().unwrap_or_default());
     }
+    println!("cargo:rustc-env=EMBEDCORE_ORT_VERSION={}", pins["version"].as_str().unwrap_or_default());
     Ok(())
 }
 

@@ -25,6 +25,7 @@ const COMMANDS = {
   serve: require('./commands/serve'),
   worker: require('./commands/worker'),
   dashboard: require('./commands/dashboard'),
+  doctor: require('./commands/doctor'),
 };
 
 const USAGE = `Semantic search in source code, offline; embeddings of files; a server for embeddings; workers of a queue; and a page that shows how a program performs.
@@ -40,6 +41,7 @@ const USAGE = `Semantic search in source code, offline; embeddings of files; a s
   embedcore serve                       serve a model to clients of OpenAI's embeddings: http://127.0.0.1:8080/v1
   embedcore worker --queue URL          embed what others have put into a queue, on any number of machines
   embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
+  embedcore doctor                      what this machine has for embedding, and what to install; exit code 1 if embedding does not work
 
 Options of index
   --rebuild        start over, whatever index is there: of another model or version, or damaged
@@ -75,6 +77,10 @@ Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)
   --json           answers as JSON
+Options of doctor
+  --model MODEL    try this one; it is not fetched
+  --cache FILE     look into a cache's file
+  --cache-dir DIR, --json: as those of models
 Options of serve
   --alias NAME     another name of the model; may be given several times
   --cache FILE     keep vectors in a file, which any number of servers on this machine may share

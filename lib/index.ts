@@ -17,6 +17,8 @@ export type { EntryOptions, Modality } from './cache/content';
 export type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheSample, CacheStats, ModalityStats } from './cache/report';
 export type { SharedOptions, SharedStats } from './cache/shared';
 export type { CachedEmbedding, CachedResult, CacheEntry, CacheEntryOptions, CacheLookup, CacheMatrix, SimilarEntry } from './cache/values';
+export { doctor } from './doctor/doctor';
+export type { DoctorAdvice, DoctorOptions, DoctorReport } from './doctor/doctor';
 export { PerformanceDashboard } from './dashboard/dashboard';
 export type {
   DashboardMetrics,

@@ -323,6 +323,8 @@ export interface NativeSampler {
 }
 
 export interface Addon {
+  /** See `src/binding/doctor.rs`. */
+  facts(options: object): Promise<string>;
   version(): string;
   NativeMonitor: { new (options: object): NativeMonitor; global(): NativeMonitor };
   mergeSnapshots(all: string[]): string;

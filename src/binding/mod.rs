@@ -7,6 +7,7 @@ mod answer;
 mod batch;
 mod cache;
 mod coherence;
+mod doctor;
 mod files;
 mod generator;
 mod index;

@@ -3,6 +3,7 @@
 mod cgroup;
 mod machine;
 mod monitor;
+mod processor;
 pub mod threads;
 
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use cgroup::Cgroup;
 pub use machine::{Machine, Memory, ProcessMemory, Resources, ThisMachine, machine_name, process_memory, trim};
 pub use monitor::Monitor;
+pub use processor::{Processor, processor};
 
 /// Cores that this process may use: affinity and the container's CPU quota counted in. At least 1.
 pub fn available_cores() -> usize {

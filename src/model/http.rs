@@ -422,8 +422,9 @@ fn roots() -> RootCerts {
     }
     if all.is_empty() { RootCerts::WebPki } else { RootCerts::new_with_certs(&all) }
 }
+
 /// The proxy that the environment names for the endpoint, if any.
-fn proxy(endpoint: &str) -> Result<Option<Proxy>> {
+pub(super) fn proxy(endpoint: &str) -> Result<Option<Proxy>> {
     let names: [&'static str; 4] = match endpoint.starts_with("https://") {
         true => ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"],
         // HTTP_PROXY in capitals may come from a request, where this runs as CGI.

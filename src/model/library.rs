@@ -18,6 +18,7 @@ const OVERRIDE: &str = "ORT_DYLIB_PATH";
 /// Name and SHA-256 of the library that is shipped beside the addon; empty where none is.
 const BUNDLED_FILE: &str = env!("EMBEDCORE_ORT_FILE");
 const BUNDLED_SHA256: &str = env!("EMBEDCORE_ORT_SHA256");
+const BUNDLED_VERSION: &str = env!("EMBEDCORE_ORT_VERSION");
 
 static ADDON_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
@@ -57,6 +58,21 @@ pub(super) fn find() -> Result<PathBuf> {
             format!("the bundled ONNX Runtime cannot be read ({error}): reinstall the package"),
         )),
     }
+}
+
+/// The version of the library at `path`: of the bundled one as it is pinned, of another one as its file is named.
+pub(super) fn version(path: &Path) -> Option<String> {
+    let of = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    if of(path).is_some_and(|name| name == BUNDLED_FILE) {
+        return Some(BUNDLED_VERSION.to_owned());
+    }
+    let name = of(&fs::canonicalize(path).ok()?)?;
+    let (_, version) = name.split_once(".so.").or_else(|| name.split_once("onnxruntime."))?;
+    let version = version.trim_end_matches(".dylib");
+    version
+        .split('.')
+        .all(|part| !part.is_empty() && part.bytes().all(|digit| digit.is_ascii_digit()))
+        .then(|| version.to_owned())
 }
 
 /// Refuses what would crash the dynamic linker instead of giving an error: an ELF library whose segments reach beyond

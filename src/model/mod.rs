@@ -41,9 +41,9 @@ pub use builtin::{BUILTIN, set_builtin_directory};
 pub use gate::close;
 pub use graph::Dtype;
 pub use http::Secret;
-pub use hub::{AddedModel, Fetched, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
+pub use hub::{AddedModel, Fetched, HubState, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
 pub use library::set_addon_directory;
-pub use onnx::await_load;
+pub use onnx::{RuntimeInfo, await_load, describe as describe_runtime};
 pub use pooling::Pooling;
 pub use remote::{Kind, RemoteOptions};
 

@@ -270,6 +270,23 @@ pub fn await_load() {
     drop(LOADING.lock());
 }
 
+/// What the library is, and what it offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeInfo {
+    /// Where it is.
+    pub library: PathBuf,
+    /// Its version, as far as it is known.
+    pub version: Option<String>,
+    /// The execution providers that it was built with.
+    pub providers: Vec<String>,
+}
+
+/// Loads the library, if it is not; says what it is.
+pub fn describe() -> Result<RuntimeInfo> {
+    let Runtime { library, providers, .. } = runtime()?;
+    Ok(RuntimeInfo { library: library.clone(), version: library::version(library), providers: providers.clone() })
+}
+
 /// Loads the library at the first call. A failure is not remembered: the user may mend it and try again.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();

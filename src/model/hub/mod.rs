@@ -7,6 +7,7 @@ mod cache;
 mod client;
 mod download;
 mod retry;
+mod state;
 mod store;
 
 use std::collections::HashSet;
@@ -30,6 +31,7 @@ use cache::{Known, Repo};
 use client::Client;
 use download::Delivery;
 
+pub use state::HubState;
 pub use store::{AddedModel, ModelStore, Problem, StoredModel, VerifiedModel};
 
 /// How far a download has come.
