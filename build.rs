@@ -1,14 +1,18 @@
-//! Tells the crate which ONNX Runtime it will find beside itself: `onnxruntime.json` pins it for every platform.
+//! Tells the crate which ONNX Runtime it will find beside itself, and which OpenVINO it may find in a package of its own:
+//! `onnxruntime.json` and `openvino.json` pin them for every platform.
 
 use std::{env, fs, process};
 
 const PINS: &str = "onnxruntime.json";
+const OPENVINO_PINS: &str = "openvino.json";
 
 fn main() {
-    println!("cargo:rerun-if-changed={PINS}");
-    if let Err(reason) = pin_library() {
-        eprintln!("{PINS}: {reason}");
-        process::exit(1);
+    for (pins, pin) in [(PINS, pin_library as fn(&str) -> Result<(), String>), (OPENVINO_PINS, pin_openvino)] {
+        println!("cargo:rerun-if-changed={pins}");
+        if let Err(reason) = pin(pins) {
+            eprintln!("{pins}: {reason}");
+            process::exit(1);
+        }
     }
     #[cfg(feature = "napi")]
     napi_build::setup();
@@ -16,16 +20,36 @@ fn main() {
 }
 
 /// Platforms without a pin build too: their users bring a library of their own.
-fn pin_library() -> Result<(), String> {
-    let text = fs::read_to_string(PINS).map_err(|error| error.to_string())?;
-    let pins: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let target = env::var("TARGET").map_err(|error| error.to_string())?;
-    let pin = &pins["platforms"][&target];
+fn pin_library(pins: &str) -> Result<(), String> {
+    let pin = &platform(&read(pins)?)?;
     for (name, field) in [("EMBEDCORE_ORT_FILE", "file"), ("EMBEDCORE_ORT_SHA256", "sha256")] {
         println!("cargo:rustc-env={name}={}", pin[field].as_str().unwrap_or_default());
     }
     println!("cargo:rustc-env=EMBEDCORE_ORT_VERSION={}", pins["version"].as_str().unwrap_or_default());
     Ok(())
+}
+
+/// The libraries of OpenVINO, the one that is loaded first: a line with name and SHA-256 for each. None on other platforms.
+fn pin_openvino(pins: &str) -> Result<(), String> {
+    let pins = read(pins)?;
+    let platform = platform(&pins)?;
+    let files = platform["files"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let lines = files.iter().map(|file| format!("{} {}", text(&file["sha256"]), text(&file["file"])));
+    println!("cargo:rustc-env=EMBEDCORE_OPENVINO_FILES={}", lines.collect::<Vec<_>>().join(","));
+    println!("cargo:rustc-env=EMBEDCORE_OPENVINO_PACKAGE={}", text(&platform["package"]));
+    Ok(())
+}
+
+fn read(pins: &str) -> Result<serde_json::Value, String> {
+    let text = fs::read_to_string(pins).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+/// What is pinned for the platform that is built for.
+fn platform(pins: &serde_json::Value) -> Result<serde_json::Value, String> {
+    let target = env::var("TARGET").map_err(|error| error.to_string())?;
+    Ok(pins["platforms"][&target].clone())
 }
 
 /// Functions that came out the same are kept once, where Rust brings a linker that can tell which of them may be.

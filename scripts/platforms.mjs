@@ -1,6 +1,6 @@
 // The platforms that have a package of their own, and the one version that everything has: that of package.json. From
 // these two come npm/<platform>/package.json and README.md, the optional dependencies in package.json and
-// package-lock.json, and the version in Cargo.toml and Cargo.lock.
+// package-lock.json, and the version in Cargo.toml and Cargo.lock; likewise npm/openvino-<platform>/ and the optional peers.
 //
 //   node scripts/platforms.mjs            writes all of it
 //   node scripts/platforms.mjs --check    fails where something says otherwise
@@ -46,6 +46,23 @@ export const platforms = [
   };
 });
 
+const openvino = readJson('openvino.json');
+
+/** Packages that bring OpenVINO, where its makers build it: whoever wants it installs it beside embedcore. */
+export const engines = Object.entries(openvino.platforms).map(([target, { package: name, files }]) => {
+  const [, os, cpu] = name.split('-');
+  return {
+    name,
+    target,
+    os,
+    cpu,
+    libc: os === 'linux' ? 'glibc' : undefined,
+    libraries: files.map(({ file }) => file),
+    folder: join(root, 'npm', name),
+    package: `embedcore-${name}`,
+  };
+});
+
 /** The platform of a Rust target; without one, of the target that this machine builds for. */
 export function platformOf(target) {
   const wanted = target ?? /host: (.*)/.exec(execFileSync('rustc', ['-vV'], { encoding: 'utf8' }))[1];
@@ -60,33 +77,45 @@ export function hostPlatform() {
   return platforms.find(({ os, cpu, libc: theirs }) => os === process.platform && cpu === process.arch && theirs === libc);
 }
 
+/** The licences that the wheel of OpenVINO brings; `scripts/fetch_openvino.py` names them. */
+const OPENVINO_NOTICES = ['LICENSE', 'ONEDNN_THIRD-PARTY-PROGRAMS', 'ONETBB_THIRD-PARTY-PROGRAMS', 'RUNTIME-THIRD-PARTY-PROGRAMS'].map((name) => `OPENVINO-${name}.txt`);
+
 /** What travels in a platform package, beside package.json and README.md. */
-export function contents({ addon, library }) {
+export function contents({ addon, library, libraries }) {
+  if (libraries) return [...libraries, ...OPENVINO_NOTICES];
   const runtimeFiles = library ? [library, 'ONNXRUNTIME-LICENSE', 'ONNXRUNTIME-NOTICES.txt'] : [];
   return [addon, ...runtimeFiles, 'LICENSE', 'THIRD-PARTY-NOTICES.txt'];
 }
 
 function manifest(platform) {
-  const { version, license, engines, repository } = readJson('package.json');
+  const { version, license, engines: wanted, repository } = readJson('package.json');
+  const { libraries } = platform;
   const brought = platform.library ? `, with ONNX Runtime ${runtime.version}` : '; ONNX Runtime is to be installed beside it';
+  const description = libraries
+    ? `OpenVINO ${openvino.version} for embedcore on ${platform.name.replace('openvino-', '')}: a faster engine where the processor has one`
+    : `The native part of embedcore for ${platform.name}${brought}`;
   return {
     name: platform.package,
     version,
-    description: `The native part of embedcore for ${platform.name}${brought}`,
-    license,
+    description,
+    license: libraries ? 'Apache-2.0' : license,
     ...(repository && { repository: { ...repository, directory: `npm/${platform.name}` } }),
-    engines: { node: engines.node },
+    engines: { node: wanted.node },
     os: [platform.os],
     cpu: [platform.cpu],
     ...(platform.libc && { libc: [platform.libc] }),
     // For Yarn's Plug'n'Play: libraries cannot be loaded from an archive.
     preferUnplugged: true,
-    main: platform.addon,
+    ...(platform.addon && { main: platform.addon }),
     files: contents(platform),
   };
 }
 
 function readme(platform) {
+  if (platform.libraries) {
+    const names = platform.libraries.map((name) => `\`${name}\``).join(', ');
+    return `# ${platform.package}\n\nOpenVINO ${openvino.version} for \`embedcore\`, which computes models faster with it where the processor can. Install it beside\n\`embedcore\`, in the same version: \`npm install embedcore ${platform.package}\`. Nothing else has to be said.\n\nThese are OpenVINO's libraries as its makers build them, as far as they compute ONNX models on the CPU${platform.os === 'linux' ? ', under names\nof their own' : ''}: ${names}.\nTheir licences are in \`OPENVINO-*.txt\`.\n`;
+  }
   const about = `# ${platform.package}\n\nThe native part of \`embedcore\` for ${platform.name}. Install \`embedcore\`: it brings this package where it is needed.\n`;
   if (platform.library) {
     return `${about}\n\`${platform.library}\` is ONNX Runtime ${runtime.version} as its makers build it, under another name: \`ONNXRUNTIME-LICENSE\`,\n\`ONNXRUNTIME-NOTICES.txt\`.\n`;
@@ -102,6 +131,10 @@ function withKeys(object, set, before) {
   const at = kept.findIndex(([key]) => key === before);
   return Object.fromEntries(kept.toSpliced(at < 0 ? kept.length : at, 0, ...fresh));
 }
+
+/** `others` without what is ours, and what is ours now, sorted. */
+const merged = (others, ours) =>
+  Object.fromEntries([...Object.entries(others ?? {}).filter(([name]) => !name.startsWith('embedcore-')), ...ours].sort());
 
 /** Every file that is written from here, or holds something that is, and what it must hold. */
 function generated() {
@@ -119,17 +152,21 @@ function generated() {
     // Linked, so that `npm ci` in a clone asks no registry for what is built here.
     entries.push([`node_modules/${name}`, { resolved: `npm/${platform.name}`, link: true }]);
   }
+  const peers = ({ peerDependencies: dependencies, peerDependenciesMeta: meta }) => ({
+    peerDependencies: merged(dependencies, engines.map(({ package: name }) => [name, version])),
+    peerDependenciesMeta: merged(meta, engines.map(({ package: name }) => [name, { optional: true }])),
+  });
   const sorted = Object.fromEntries(entries.sort(([one], [other]) => one.localeCompare(other, 'en')));
-  sorted[''] = withKeys({ ...sorted[''], version }, { optionalDependencies }, 'peerDependencies');
+  sorted[''] = withKeys({ ...sorted[''], version }, { optionalDependencies, ...peers(manifestOfRoot) }, 'peerDependencies');
 
   const json = (value) => `${JSON.stringify(value, null, 2)}\n`;
   const text = (name) => readFileSync(join(root, name), 'utf8');
   return [
-    ...platforms.flatMap((platform) => [
+    ...[...platforms, ...engines].flatMap((platform) => [
       [`npm/${platform.name}/package.json`, json(manifest(platform))],
       [`npm/${platform.name}/README.md`, readme(platform)],
     ]),
-    ['package.json', json(withKeys(manifestOfRoot, { optionalDependencies }, 'peerDependencies'))],
+    ['package.json', json(withKeys(manifestOfRoot, { optionalDependencies, ...peers(manifestOfRoot) }, 'peerDependencies'))],
     ['package-lock.json', json({ ...lock, version, packages: sorted })],
     ['Cargo.toml', text('Cargo.toml').replace(/^version = ".*"$/m, `version = "${version}"`)],
     ['Cargo.lock', text('Cargo.lock').replace(/(\nname = "embedcore"\nversion = ").*"/, `$1${version}"`)],
@@ -145,7 +182,7 @@ export function disagreements() {
     .filter(([name, text]) => !existsSync(join(root, name)) || !same(name, readFileSync(join(root, name), 'utf8'), text))
     .map(([name]) => `${name} does not say what package.json and scripts/platforms.mjs do: run \`node scripts/platforms.mjs\``);
   const folders = readdirSync(join(root, 'npm'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  for (const { name } of folders) if (!platforms.some((platform) => platform.name === name)) wrong.push(`npm/${name} is no platform`);
+  for (const { name } of folders) if (![...platforms, ...engines].some((platform) => platform.name === name)) wrong.push(`npm/${name} is no platform`);
   const known = /PUBLISHED = \[([^\]]*)\]/.exec(readFileSync(join(root, 'lib', 'native', 'platform.ts'), 'utf8'))?.[1].match(/[\w-]+/g) ?? [];
   if (!isDeepStrictEqual(known, platforms.map(({ name }) => name))) wrong.push('PUBLISHED in lib/native/platform.ts is not the list of platforms');
   return wrong;
