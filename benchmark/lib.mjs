@@ -166,7 +166,7 @@ export function readJson(file) {
 }
 
 /**
- * Measures one contender once, in a fresh process: `{ textsPerSecond, textsPerCpuSecond, peakRssMB, cosine, exit }`. A contender that
+ * Measures one contender once, in a fresh process: `{ textsPerSecond, textsPerCpuSecond, firstSeconds, peakRssMB, cosine, exit }`. A contender that
  * cannot run throws a PlainError with the last line of what it said.
  */
 export async function measure(contender, { model, texts, reference, python, workshop, laidOut }) {
@@ -195,10 +195,11 @@ export async function measure(contender, { model, texts, reference, python, work
   const { exit, stderr } = await run([...onTwoCores(), ...command]);
   if (!existsSync(resultFile)) throw new PlainError(whyItFailed(exit, stderr));
 
-  const { seconds, cpuSeconds, peakRssMB } = readJson(resultFile);
+  const { seconds, firstSeconds, cpuSeconds, peakRssMB } = readJson(resultFile);
   return {
     textsPerSecond: texts.length / seconds,
     textsPerCpuSecond: texts.length / cpuSeconds,
+    firstSeconds,
     peakRssMB,
     cosine: compareVectors(floats(readFileSync(vectorsFile)), reference),
     exit,

@@ -6,6 +6,7 @@ const columns = [
   ['min–max', (r) => `${r.textsPerSecond.min.toFixed(1)}–${r.textsPerSecond.max.toFixed(1)}`],
   ['embedcore is', (r) => (r.embedcoreRatio ? `${r.embedcoreRatio.toFixed(2)} ×` : '—')],
   ['texts/CPU s', (r) => r.textsPerCpuSecond.toFixed(1)],
+  ['first s', (r) => (typeof r.firstSeconds === 'number' ? r.firstSeconds.toFixed(2) : '—')],
   ['peak RSS MB', (r) => r.peakRssMB.toFixed(0)],
   ['cosine min', (r) => cosine(r.cosine?.min)],
   ['mean', (r) => cosine(r.cosine?.mean)],

@@ -101,6 +101,8 @@ function summarise({ name, label }, runs) {
     // Within each round first: two runs minutes apart on a shared machine say little about each other.
     embedcoreRatio: ours ? median(own.map((run, round) => ours[round].textsPerSecond / run.textsPerSecond)) : null,
     textsPerCpuSecond: median(own.map((run) => run.textsPerCpuSecond)),
+    // From the import to the vector of one text; those that are not ours to time have none.
+    firstSeconds: own[0].firstSeconds === undefined ? null : median(own.map((run) => run.firstSeconds)),
     peakRssMB: Math.max(...own.map((run) => run.peakRssMB)),
     cosine: compared.length
       ? { min: Math.min(...compared.map((c) => c.min)), mean: median(compared.map((c) => c.mean)) }

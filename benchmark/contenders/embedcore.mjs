@@ -1,11 +1,11 @@
-// Ours, as a user would call it: every default, one call with all texts.
+// Ours, as a user would call it: every default but the settings, one call with all texts.
 
 import { createRequire } from 'node:module';
 
 import { PlainError } from '../lib.mjs';
 
-export async function open({ modelDir }) {
-  const generator = await openGenerator({ modelPath: modelDir });
+export async function open({ modelDir, settings }) {
+  const generator = await openGenerator({ modelPath: modelDir, ...settings });
   return {
     embed: async (texts) => [(await generator.embed(texts)).data],
     close: () => generator.cleanup(),

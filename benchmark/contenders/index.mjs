@@ -2,7 +2,11 @@
 // arrays which, one after the other, are the rows in input order. `job` holds the contender's own `settings` too.
 
 export const contenders = [
+  // Every default: with OpenVINO's package beside it, whatever its trial finds.
   { name: 'embedcore', label: 'embedcore', file: 'embedcore.mjs' },
+  { name: 'embedcore-onnxruntime', label: 'embedcore, ONNX Runtime', file: 'embedcore.mjs', settings: { engine: 'onnxruntime' } },
+  { name: 'embedcore-openvino-fp32', label: 'embedcore, OpenVINO in fp32', file: 'embedcore.mjs', settings: { engine: 'openvino', precision: 'fp32' } },
+  { name: 'embedcore-openvino-bf16', label: 'embedcore, OpenVINO in bf16', file: 'embedcore.mjs', settings: { engine: 'openvino', precision: 'bf16' } },
 
   // Raw ONNX Runtime on ready-made inputs: what is left when everything around the model costs nothing.
   { name: 'floor-session2-1024', label: 'floor: 1 session × 2 threads, 1024 tokens', file: 'floor.py', settings: { sessionThreads: 2, callers: 1, budget: 1024 } },
