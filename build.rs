@@ -21,7 +21,8 @@ fn main() {
 
 /// Platforms without a pin build too: their users bring a library of their own.
 fn pin_library(pins: &str) -> Result<(), String> {
-    let pin = &platform(&read(pins)?)?;
+    let pins = read(pins)?;
+    let pin = platform(&pins)?;
     for (name, field) in [("EMBEDCORE_ORT_FILE", "file"), ("EMBEDCORE_ORT_SHA256", "sha256")] {
         println!("cargo:rustc-env={name}={}", pin[field].as_str().unwrap_or_default());
     }

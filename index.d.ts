@@ -1740,18 +1740,17 @@ export interface StreamOptions {
 	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
 	order?: "input" | "completion" | undefined;
 }
-/**
- * How the vectors of a text's tokens become one: their mean, the first one's, the last one's, their maximum value by value, their sum
- * divided by the square root of their number, or their mean in which the first counts once, the second twice, and so on.
- */
-export type Pooling = "mean" | "cls" | "last_token" | "max" | "mean_sqrt_len" | "weightedmean";
-/**
- * How a model makes a vector of what it reads. `'encoder'`: every part of it is seen in the light of all others; `'decoder'`: from its
- * beginning to its end, each part in the light of those before it; `'static'`: each token has a vector, whatever stands beside it.
- */
-export type Architecture = "encoder" | "decoder" | "static";
+/** How the vectors of a text's tokens become one. */
+export type Pooling = "mean" | "cls" | "last_token" | "max";
 /** What computes a model, where the ONNX Runtime in use was built for it. */
 export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
+/** A library that computes models: ONNX Runtime, which comes with the package, or OpenVINO, which has a package of its own. */
+export type Engine = "onnxruntime" | "openvino";
+/**
+ * How exactly a model is computed: as its graph says, which is in 32 bits for most; or with products of 16 bits and sums of
+ * 32, which is about twice as fast where the processor has AVX512-BF16 or AMX. The weights stay as they are.
+ */
+export type Precision = "fp32" | "bf16";
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
 	/**
@@ -1788,11 +1787,8 @@ export interface GeneratorOptions {
 	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
 	 */
 	dtype?: Dtype | undefined;
-	/**
-	 * How token vectors become one vector; a list: in each of these ways, joined in this order. Default: what `modules.json` or
-	 * `1_Pooling/config.json` says. Tables of vectors have no other than their mean.
-	 */
-	pooling?: Pooling | Pooling[] | undefined;
+	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
+	pooling?: Pooling | undefined;
 	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
 	normalize?: boolean | undefined;
 	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
@@ -1873,6 +1869,26 @@ export interface GeneratorOptions {
 	 */
 	executionProviders?: ExecutionProvider[] | undefined;
 	/**
+	 * What computes the model. `'auto'` (default): OpenVINO where its package is installed (`embedcore-openvino-linux-x64`,
+	 * say), if a short trial of this model on this machine finds it at least 1.1 times as fast as ONNX Runtime, and its vectors
+	 * of built-in texts agree with ONNX Runtime's to a cosine of at least 0.9999; else ONNX Runtime. The outcome is remembered
+	 * in `stateDir`. `'openvino'` fails with `MODEL_INIT_FAILED` where it is not installed or cannot compute the graph.
+	 * {@link ModelInfo.engineReason} tells why it is as it is. Models on servers and the built-in one have nothing to choose.
+	 */
+	engine?: "auto" | Engine | undefined;
+	/**
+	 * How exactly the model is computed. `'auto'` (default): in bf16 where the processor has it and the trial that `engine`
+	 * describes is in its favour; with `engine: 'openvino'`, against OpenVINO in fp32. `'bf16'` is refused with
+	 * `INVALID_CONFIG` with `engine: 'onnxruntime'`, and with `engine: 'openvino'` on a processor without it; with
+	 * `engine: 'auto'` it only says that OpenVINO is not tried in fp32.
+	 */
+	precision?: "auto" | Precision | undefined;
+	/**
+	 * Whether vectors of all engines and precisions may be one embedding space, with one fingerprint and one set of entries in
+	 * a cache. Default `false`: those of another engine or precision than ONNX Runtime in fp32 have a fingerprint of their own.
+	 */
+	mixPrecision?: boolean | undefined;
+	/**
 	 * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
 	 */
 	logger?: Logger | undefined;
@@ -1931,9 +1947,7 @@ export interface ModelInfo {
 	modelId: string;
 	/** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
 	modality: Modality;
-	/** How it reads; of transformers, by what their configuration says. `null` on a server. */
-	architecture: Architecture | null;
-	/** Its ONNX file, the file of its table (`model.safetensors`), or the address that is asked for vectors. */
+	/** Its ONNX file, or the address that is asked for vectors. */
 	modelPath: string;
 	/**
 	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
@@ -1944,19 +1958,16 @@ export interface ModelInfo {
 	revision: string | null;
 	/** Length of its vectors. */
 	dimensions: number;
-	/**
-	 * Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images; 1048576, as
-	 * many as a text can have, where it sees all of them.
-	 */
+	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images. */
 	maxLength: number;
-	/** How token vectors become one, a list where several ways are joined; `null` where the graph does it, or a server. */
-	pooling: Pooling | Pooling[] | null;
+	/** How token vectors become one; `null` where the graph does it, or a server. */
+	pooling: Pooling | null;
 	/** Whether vectors have length 1; of a server's, whether the first one had. */
 	normalize: boolean;
-	/** The output of the graph that is read; `null` where there is no graph, and on a server. */
+	/** The output of the graph that is read; `null` on a server. */
 	output: string | null;
-	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output; of a table, that of its numbers. `null` on a server. */
-	dtype: Dtype | "bf16" | null;
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. `null` on a server. */
+	dtype: Dtype | null;
 	/**
 	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
 	 * on the fly, so their texts are run one by one.
@@ -1966,11 +1977,14 @@ export interface ModelInfo {
 	intraOpThreads: number;
 	/** What computes, best first; empty on a server. */
 	executionProviders: ExecutionProvider[];
-	/**
-	 * How the ONNX Runtime in use describes itself; this package, where it looks up a table; the kind of the server, and its version where it
-	 * says so.
-	 */
+	/** How the engine in use describes itself; the kind of the server, and its version where it says so. */
 	runtime: string;
+	/** What computes it; `null` on a server. */
+	engine: Engine | null;
+	/** How exactly; `null` on a server. */
+	precision: Precision | null;
+	/** Why it is computed by this engine and in this precision, in words; `null` on a server. */
+	engineReason: string | null;
 	/** The server that it runs on, else `null`. */
 	remote: RemoteInfo | null;
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */

@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process';
 import { copyFileSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -7,18 +6,10 @@ import { Worker } from 'node:worker_threads';
 
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { distance, hasShared, host, miniLm, model, ready, root, texts, thorough } from './support';
+import { distance, hasShared, host, miniLm, model, ready, root, runProgram as run, texts, thorough } from './support';
 
 const program = (name: string) => join(root, '__test__', 'programs', name);
 const bert = model('bert-mean');
-
-function run(script: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<{ code: number | string; out: string; err: string }> {
-  return new Promise((resolve) => {
-    execFile(process.execPath, [script, ...args], { env: { ...process.env, ...env }, timeout: 120_000 }, (error, out, err) => {
-      resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
-    });
-  });
-}
 
 describe('the process ends cleanly', () => {
   const times = thorough ? 100 : 20;

@@ -1,3 +1,4 @@
+import { execFile } from 'node:child_process';
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -59,6 +60,15 @@ export async function failure(work: () => unknown): Promise<EmbeddingError> {
     return error as EmbeddingError;
   }
   return expect.fail('there was no error');
+}
+
+/** Runs a program in a process of its own. */
+export function runProgram(script: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<{ code: number | string; out: string; err: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [script, ...args], { env: { ...process.env, ...env }, timeout: 120_000 }, (error, out, err) => {
+      resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
+    });
+  });
 }
 
 /** The largest difference of two vectors' values. */

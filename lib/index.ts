@@ -58,12 +58,14 @@ export type {
   Architecture,
   BatchProcessOptions,
   CallOptions,
+  Engine,
   ExecutionProvider,
   GeneratorOptions,
   ImageCallOptions,
   InitializeOptions,
   ModelInfo,
   Pooling,
+  Precision,
   StreamCallOptions,
 } from './generator/options';
 export type { ImageInput } from './generator/images';

@@ -73,8 +73,9 @@ const MAY_USE: [(&str, &[&str]); 21] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 15] = [
+const ONLY_IN: [(&str, &[&str]); 16] = [
     ("ort::", &["model/onnx.rs"]),
+    ("libloading::", &["model/openvino/api.rs"]),
     (
         "napi",
         &[

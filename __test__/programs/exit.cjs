@@ -2,18 +2,19 @@
 const { Worker } = require('node:worker_threads');
 
 const { OptimizedEmbeddingGenerator } = require('../..');
-const [how, modelPath, afterMs] = process.argv.slice(2);
+const [how, modelPath, afterMs, more = '{}'] = process.argv.slice(2);
+const options = { modelPath, ...JSON.parse(more) };
 
 const texts = Array.from({ length: 5000 }, (_, i) => `text ${i} ${'reads a file and parses it '.repeat(10)}`);
 
 (async () => {
   if (how === 'exit-while-worker-initializes') {
     const entry = require.resolve('../..');
-    new Worker(`const { entry, modelPath } = require('node:worker_threads').workerData;
-      new (require(entry).OptimizedEmbeddingGenerator)({ modelPath }).initialize();`, { eval: true, workerData: { entry, modelPath } });
+    new Worker(`const { entry, options } = require('node:worker_threads').workerData;
+      new (require(entry).OptimizedEmbeddingGenerator)(options).initialize();`, { eval: true, workerData: { entry, options } });
     return setTimeout(() => process.exit(7), Number(afterMs));
   }
-  const generator = new OptimizedEmbeddingGenerator({ modelPath });
+  const generator = new OptimizedEmbeddingGenerator(options);
   const initialized = generator.initialize();
   if (how === 'exit-in-initialize') setTimeout(() => process.exit(7), Number(afterMs));
   await initialized;

@@ -29,6 +29,15 @@ export type Architecture = 'encoder' | 'decoder' | 'static';
 /** What computes a model, where the ONNX Runtime in use was built for it. */
 export type ExecutionProvider = 'cpu' | 'cuda' | 'coreml' | 'directml';
 
+/** A library that computes models: ONNX Runtime, which comes with the package, or OpenVINO, which has a package of its own. */
+export type Engine = 'onnxruntime' | 'openvino';
+
+/**
+ * How exactly a model is computed: as its graph says, which is in 32 bits for most; or with products of 16 bits and sums of
+ * 32, which is about twice as fast where the processor has AVX512-BF16 or AMX. The weights stay as they are.
+ */
+export type Precision = 'fp32' | 'bf16';
+
 /** Options of {@link OptimizedEmbeddingGenerator}. What is left out is read from the model's own files. */
 export interface GeneratorOptions {
   /**
@@ -147,6 +156,26 @@ export interface GeneratorOptions {
    */
   executionProviders?: ExecutionProvider[] | undefined;
   /**
+   * What computes the model. `'auto'` (default): OpenVINO where its package is installed (`embedcore-openvino-linux-x64`,
+   * say), if a short trial of this model on this machine finds it at least 1.1 times as fast as ONNX Runtime, and its vectors
+   * of built-in texts agree with ONNX Runtime's to a cosine of at least 0.9999; else ONNX Runtime. The outcome is remembered
+   * in `stateDir`. `'openvino'` fails with `MODEL_INIT_FAILED` where it is not installed or cannot compute the graph.
+   * {@link ModelInfo.engineReason} tells why it is as it is. Models on servers and the built-in one have nothing to choose.
+   */
+  engine?: 'auto' | Engine | undefined;
+  /**
+   * How exactly the model is computed. `'auto'` (default): in bf16 where the processor has it and the trial that `engine`
+   * describes is in its favour; with `engine: 'openvino'`, against OpenVINO in fp32. `'bf16'` is refused with
+   * `INVALID_CONFIG` with `engine: 'onnxruntime'`, and with `engine: 'openvino'` on a processor without it; with
+   * `engine: 'auto'` it only says that OpenVINO is not tried in fp32.
+   */
+  precision?: 'auto' | Precision | undefined;
+  /**
+   * Whether vectors of all engines and precisions may be one embedding space, with one fingerprint and one set of entries in
+   * a cache. Default `false`: those of another engine or precision than ONNX Runtime in fp32 have a fingerprint of their own.
+   */
+  mixPrecision?: boolean | undefined;
+  /**
    * Told what happens, the generator's own cache included: `console`, for example. Default: nobody; nothing is printed.
    */
   logger?: Logger | undefined;
@@ -181,6 +210,9 @@ export const GENERATOR: Names<GeneratorOptions> = {
   memoryLimit: true,
   intraOpThreads: true,
   executionProviders: true,
+  engine: true,
+  precision: true,
+  mixPrecision: true,
   logger: true,
 };
 
@@ -303,10 +335,16 @@ export interface ModelInfo {
   /** What computes, best first; empty on a server. */
   executionProviders: ExecutionProvider[];
   /**
-   * How the ONNX Runtime in use describes itself; this package, where it looks up a table; the kind of the server, and its version where it
+   * How the engine in use describes itself; this package, where it looks up a table; the kind of the server, and its version where it
    * says so.
    */
   runtime: string;
+  /** What computes it; `null` on a server, and for a table. */
+  engine: Engine | null;
+  /** How exactly; `null` where `engine` is. */
+  precision: Precision | null;
+  /** Why it is computed by this engine and in this precision, in words; `null` where `engine` is. */
+  engineReason: string | null;
   /** The server that it runs on, else `null`. */
   remote: RemoteInfo | null;
   /** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */

@@ -209,6 +209,7 @@ const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
   pooling: either('a name or a list of names', isString, isStrings), normalize: boolean, dimensions: number, maxLength: number,
   prompts: section({ document: string, query: string }), promptName: string, memoryLimit: number, stateDir: either('a path or false', isString, isFalse),
   intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: list(string),
+  engine: string, precision: string, mixPrecision: boolean,
   cache: partOrFalse(section(CACHE)), cacheConfig: section(CACHE), enableCaching: boolean,
   batchOptimizer: partOrFalse(section(BATCH)), batchConfig: section(BATCH), enableBatchOptimization: boolean,
   memoryProcessor: partOrFalse(section(MEMORY)), memoryConfig: section(MEMORY), enableMemoryAwareProcessing: boolean,

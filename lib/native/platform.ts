@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -58,7 +58,7 @@ function load(): Addon {
     );
   }
   addon.checkThreads();
-  addon.setDirectories(dirname(path), join(root, 'models', 'builtin'));
+  addon.setDirectories(dirname(path), join(root, 'models', 'builtin'), openvino());
   closeAtExit(path, addon);
   return addon;
 }
@@ -95,6 +95,18 @@ function find(name: string): string {
   for (const folder of [root, dirname(root)]) if (permission && !permission.has('fs.read', folder)) throw unreadable(folder);
   throw missing(name);
 }
+
+/** Where the package with OpenVINO lies, whatever is in it. */
+function openvino(): string | undefined {
+  const name = `openvino-${process.platform}-${process.arch}`;
+  // In a clone it lies where it is made; what stands there before that is its description alone.
+  const made = join(root, 'npm', name);
+  if (existsSync(join(made, 'package.json'))) return readdirSync(made).some((file) => LIBRARY.test(file)) ? made : undefined;
+  const manifest = usesGlibc() || process.platform !== 'linux' ? resolved(`embedcore-${name}/package.json`) : undefined;
+  return manifest && dirname(manifest);
+}
+
+const LIBRARY = /\.(so|dylib|dll)(\.|$)/;
 
 /** The permission model of Node.js, where it is in force. */
 const { permission } = process as { permission?: { has(scope: string, reference?: string): boolean } };

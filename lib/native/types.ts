@@ -361,7 +361,7 @@ export interface Addon {
   writeManyItems(items: NativeItems): Promise<Buffer>;
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
-  setDirectories(addon: string, builtinModel: string): void;
+  setDirectories(addon: string, builtinModel: string, openvino: string | undefined): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }

@@ -136,6 +136,9 @@ impl NativeGenerator {
         object.set("intraOpThreads", info.intra_op_threads as u32)?;
         let providers: Vec<&str> = info.providers.iter().map(|provider| provider.as_str()).collect();
         object.set("executionProviders", providers)?;
+        object.set("engine", info.compute.map(|compute| compute.engine.as_str()))?;
+        object.set("precision", info.compute.map(|compute| compute.precision.as_str()))?;
+        object.set("engineReason", self.inner.engine_reason().map_err(to_js)?)?;
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
         let remote = info.remote.map(|remote| {

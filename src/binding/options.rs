@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDir};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
-use crate::model::{Dtype, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions, Secret};
+use crate::model::{
+    self, Dtype, Engine, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions, Secret,
+};
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 
 /// Reads options one by one.
@@ -179,6 +181,11 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
                 read.count("intraOpThreads", 1024)?.map(|n| n as usize)
             },
             providers: providers(&read)?,
+            engine: read.one_of("engine", &or_auto(Engine::ALL.map(|engine| (engine.as_str(), engine))))?.flatten(),
+            precision: read
+                .one_of("precision", &or_auto(model::Precision::ALL.map(|precision| (precision.as_str(), precision))))?
+                .flatten(),
+            mix_precision: read.boolean("mixPrecision")?.unwrap_or_default(),
             remote,
         },
         memory_limit: read.megabytes("memoryLimit")?,
@@ -224,6 +231,12 @@ fn poolings(read: &Reader) -> Result<Vec<Pooling>> {
             read.wrong("pooling", &Value::Array(several.clone()), &format!("a list of {names}"))
         }
     }
+}
+
+/// Choices, and the one of none of them.
+fn or_auto<T: Copy, const N: usize>(choices: [(&'static str, T); N]) -> Vec<(&'static str, Option<T>)> {
+    let auto = std::iter::once(("auto", None));
+    auto.chain(choices.into_iter().map(|(name, choice)| (name, Some(choice)))).collect()
 }
 
 /// What is said about a server, and the name of the model.

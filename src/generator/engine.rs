@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Busy, Failure, Row};
+use super::choice::{Chosen, Loader, Memory};
 use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leases, TextLeaders, Watch, worthwhile};
@@ -29,7 +30,7 @@ use crate::host::{
 };
 use crate::images::{Image, ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelOptions, Prompts, Source, TableTokens, Unloaded};
+use crate::model::{Model, ModelFiles, ModelOptions, Prompts, Source, TableTokens, Unloaded};
 use crate::scheduler::Scheduler;
 use crate::text::{self, Prepared};
 use crate::tokens::{self, Rules, Tokenizer};
@@ -48,6 +49,8 @@ pub(super) struct Engine {
     /// See [`crate::model::Name::place`].
     pub place: PathBuf,
     pub model: Arc<dyn Model>,
+    /// Why it is computed as it is; `None` on a server.
+    pub engine_reason: Option<String>,
     learned: Option<Learned>,
     /// `None` where only the model itself knows its tokens.
     tokenizer: Option<Tokenizer>,
@@ -93,7 +96,9 @@ impl Engine {
             Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: id.clone(), need, limit },
             Refusal::Stopped(error) => error,
         };
-        governor.expect(unloaded.load_bytes()).map_err(too_large)?;
+        let path = cache.as_ref().and_then(|(cache, _)| cache.options().path.clone());
+        let cores = threads::for_computing(available);
+        let room = || governor.expect(unloaded.load_bytes()).map_err(too_large);
         let tokenizer = || {
             let file = unloaded.tokenizer()?;
             let of_model = Rules::of(file.max_length, file.truncate_left);
@@ -106,15 +111,15 @@ impl Engine {
             let tokenizer = Tokenizer::new(file.json, rules);
             Some(tokenizer.map_err(|reason| Error::model(file.path, format!("its tokenizer cannot be used: {reason}"))))
         };
-        let (model, tokenizer) = unloaded.load(&model_options, cancel, tokenizer);
-        let mut model = model?;
-        let tokenizer = tokenizer.transpose()?;
-        let cores = threads::for_computing(available);
+        let memory =
+            |files: &ModelFiles| Memory::new(files, &model_options, &options.state_dir, path.as_deref(), cancel);
+        let loader = Loader { unloaded: &unloaded, options: &model_options, room: &room, cores, cancel };
+        let (Chosen { mut model, compute, reason }, tokenizer) = loader.load(memory, tokenizer)?;
         let mut workers = Scheduler::new(model.parallel(cores))?;
         if options.measure_threads && cores > 1 && tokenizer.is_some() {
-            governor.expect(unloaded.load_bytes()).map_err(too_large)?;
+            room()?;
             let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
-            let (wide, one_worker) = (unloaded.load(&wide, cancel, || ()).0?, Scheduler::new(1)?);
+            let (wide, one_worker) = (unloaded.load(compute, &wide, cancel, || ()).0?, Scheduler::new(1)?);
             if threads::speed(&wide, &one_worker, cancel)? > threads::speed(&model, &workers, cancel)? {
                 (model, workers) = (wide, one_worker);
             }
@@ -130,7 +135,6 @@ impl Engine {
         governor.expect(model.bytes(1, 1)).map_err(too_large)?;
         let shrinks = Arc::downgrade(&model);
         governor.on_shortage(Box::new(move |_| shrinks.upgrade().map(|model| model.shrink()).is_some()));
-        let path = cache.as_ref().and_then(|(cache, _)| cache.options().path.clone());
         let store = Store::new(&options.state_dir, path.as_deref(), info, workers.count());
         let learned = store.map(|store| {
             let (overhead, batches) = store.read().unwrap_or_default();
@@ -142,6 +146,7 @@ impl Engine {
         Ok(Self {
             id,
             place,
+            engine_reason: unloaded.files().map(|_| reason),
             learned,
             tokenizer,
             prompts: unloaded.prompts().clone(),

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,7 +35,7 @@ pub enum StateDir {
 
 /// The file of one model on this machine.
 pub(super) struct Store {
-    path: PathBuf,
+    file: Kept,
     place: Place,
 }
 
@@ -54,7 +55,7 @@ struct Place {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Kept {
+struct State {
     place: Place,
     overhead: Overhead,
     batches: Value,
@@ -72,9 +73,30 @@ impl Store {
             workers,
             intra_op_threads: model.intra_op_threads,
         };
-        let hash = content_hash(serde_json::to_string(&place).unwrap_or_default().as_bytes());
+        Some(Self { file: Kept::new(directory, cache, "learned", &place)?, place })
+    }
+
+    /// What was kept, if it is for this model, machine and number of threads.
+    pub fn read(&self) -> Option<(Overhead, Value)> {
+        let state: State = self.file.read()?;
+        (state.place == self.place && state.overhead.is_sound()).then_some((state.overhead, state.batches))
+    }
+
+    /// Keeps it: whole, or as it was. Whether that worked; nothing depends on it.
+    pub fn write(&self, overhead: Overhead, batches: Value) -> bool {
+        self.file.write(&State { place: self.place.clone(), overhead, batches })
+    }
+}
+
+/// A file in which something is kept for the next process.
+pub(super) struct Kept(PathBuf);
+
+impl Kept {
+    /// The one of a kind for a place; `cache` is the file of the cache. `None` where nothing shall be kept.
+    pub fn new(directory: &StateDir, cache: Option<&Path>, kind: &str, place: &impl Serialize) -> Option<Self> {
+        let hash = content_hash(serde_json::to_string(place).unwrap_or_default().as_bytes());
         let id: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let name = format!("learned-{id}.json");
+        let name = format!("{kind}-{id}.json");
         let path = match (directory, cache) {
             (StateDir::Off, _) | (StateDir::BesideCache, None) => return None,
             (StateDir::At(directory), _) => directory.join(name),
@@ -84,24 +106,22 @@ impl Store {
                 path.into()
             }
         };
-        Some(Self { path, place })
+        Some(Self(path))
     }
 
-    /// What was kept, if it is for this model, machine and number of threads.
-    pub fn read(&self) -> Option<(Overhead, Value)> {
+    /// What is in it, if it can be read.
+    pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
         let mut bytes = Vec::new();
-        File::open(&self.path).ok()?.take(MOST_BYTES + 1).read_to_end(&mut bytes).ok()?;
+        File::open(&self.0).ok()?.take(MOST_BYTES + 1).read_to_end(&mut bytes).ok()?;
         if bytes.len() as u64 > MOST_BYTES {
             return None;
         }
-        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
-        (kept.place == self.place && kept.overhead.is_sound()).then_some((kept.overhead, kept.batches))
+        serde_json::from_slice(&bytes).ok()
     }
 
-    /// Keeps it: whole, or as it was. Whether that worked; nothing depends on it.
-    pub fn write(&self, overhead: Overhead, batches: Value) -> bool {
-        let kept = Kept { place: self.place.clone(), overhead, batches };
-        let directory = self.path.parent().is_none_or(|parent| fs::create_dir_all(parent).is_ok());
-        directory && serde_json::to_vec(&kept).is_ok_and(|bytes| metrics::write_whole(&self.path, &bytes).is_ok())
+    /// Writes it: whole, or as it was. Whether that worked.
+    pub fn write(&self, value: &impl Serialize) -> bool {
+        let directory = self.0.parent().is_none_or(|parent| fs::create_dir_all(parent).is_ok());
+        directory && serde_json::to_vec(value).is_ok_and(|bytes| metrics::write_whole(&self.0, &bytes).is_ok())
     }
 }

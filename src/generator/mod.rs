@@ -2,6 +2,7 @@
 
 mod answer;
 mod batches;
+mod choice;
 mod engine;
 mod forecast;
 mod learned;
@@ -444,6 +445,14 @@ impl Generator {
     /// What the loaded model is.
     pub fn model_info(&self) -> Result<ModelInfo> {
         Ok(self.engine()?.model.info().clone())
+    }
+
+    /// Why the loaded model is computed as it is; `None` on a server.
+    ///
+    /// # Errors
+    /// `NOT_INITIALIZED` or `CLOSED`.
+    pub fn engine_reason(&self) -> Result<Option<String>> {
+        Ok(self.engine()?.engine_reason.clone())
     }
 
     fn engine(&self) -> Result<Arc<Engine>> {

@@ -28,35 +28,74 @@ pub(super) fn for_computing(cores: usize) -> usize {
 
 /// Tokens per second of `model` on `workers`.
 pub(super) fn speed(model: &Arc<dyn Model>, workers: &Scheduler, cancel: &Cancel) -> Result<f64> {
-    let length = model.info().max_length.map_or(LENGTH, |longest| longest.min(LENGTH));
-    let row = Tokens { ids: vec![0; length], total: length, ..Tokens::default() };
-    let run = |count: usize| -> Result<f64> {
-        let (done, all) = mpsc::channel();
-        let trial = Trial { model: Arc::clone(model), row: row.clone(), left: AtomicUsize::new(count), done };
-        let started = Instant::now();
-        workers.submit(Arc::new(trial), workers.count());
-        let batches = all.iter().count();
-        cancel.check()?;
-        Ok((batches * ROWS * length) as f64 / started.elapsed().as_secs_f64())
-    };
-    run(WARM * workers.count())?;
-    run(TIMED * workers.count())
+    let trial = Trial::of(model);
+    trial.warm(workers, cancel)?;
+    trial.speed(workers, TIMED, cancel)
 }
 
-struct Trial {
+/// Batches of a model that only time it.
+pub(super) struct Trial {
     model: Arc<dyn Model>,
     row: Tokens,
-    left: AtomicUsize,
-    done: mpsc::Sender<()>,
 }
 
-impl Work for Trial {
+impl Trial {
+    pub fn of(model: &Arc<dyn Model>) -> Self {
+        let length = model.info().max_length.map_or(LENGTH, |longest| longest.min(LENGTH));
+        Self { model: Arc::clone(model), row: Tokens { ids: vec![0; length], total: length, ..Tokens::default() } }
+    }
+
+    /// Runs what is slower the first time.
+    pub fn warm(&self, workers: &Scheduler, cancel: &Cancel) -> Result<()> {
+        self.speed(workers, WARM, cancel).map(drop)
+    }
+
+    /// Seconds that one batch takes on this thread: the shortest of a few.
+    pub fn seconds(&self, cancel: &Cancel) -> Result<f64> {
+        let batch = self.batch();
+        let mut shortest = f64::INFINITY;
+        for _ in 0..=TIMED {
+            let started = Instant::now();
+            self.model.run(&batch, cancel).map_err(|failed| failed.error)?;
+            shortest = shortest.min(started.elapsed().as_secs_f64());
+        }
+        Ok(shortest)
+    }
+
+    fn batch(&self) -> Vec<&Tokens> {
+        vec![&self.row; ROWS.min(self.model.most_rows())]
+    }
+
+    /// Tokens per second, while each of `workers` runs so many batches.
+    pub fn speed(&self, workers: &Scheduler, each: usize, cancel: &Cancel) -> Result<f64> {
+        let rows = self.batch().len();
+        let (done, all) = mpsc::channel();
+        let left = AtomicUsize::new(each * workers.count());
+        let (model, row, cancelled) = (Arc::clone(&self.model), self.row.clone(), cancel.clone());
+        let started = Instant::now();
+        workers.submit(Arc::new(Timed { model, row, rows, left, done, cancelled }), workers.count());
+        let batches = all.iter().count();
+        cancel.check()?;
+        Ok((batches * rows * self.row.ids.len()) as f64 / started.elapsed().as_secs_f64())
+    }
+}
+
+struct Timed {
+    model: Arc<dyn Model>,
+    row: Tokens,
+    rows: usize,
+    left: AtomicUsize,
+    done: mpsc::Sender<()>,
+    cancelled: Cancel,
+}
+
+impl Work for Timed {
     fn run(&self) -> bool {
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
             return false;
         }
         // A batch that fails counts for nothing: then the other way is faster.
-        if self.model.run(&[&self.row; ROWS], &Cancel::default()).is_ok() {
+        if self.model.run(&vec![&self.row; self.rows], &self.cancelled).is_ok() {
             self.done.send(()).ok();
         }
         true

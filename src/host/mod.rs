@@ -20,6 +20,14 @@ pub fn available_cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Whether the processor multiplies numbers of 16 bits with the exponents of 32 (AVX512-BF16; whatever has AMX has that, too).
+pub fn has_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Runs both at once, the first on a thread of its own; one after the other where there can be none. For work that waits
 /// on files; what computes belongs to [`threads::in_parallel`].
 ///

@@ -1,13 +1,14 @@
-//! Which ONNX Runtime library is loaded, and whether it may be: nothing damaged ever reaches the dynamic linker.
+//! Which libraries of engines are loaded, and whether they may be: nothing damaged ever reaches the dynamic linker.
 
 use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use object::read::ReadCache;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+use rayon::prelude::*;
 
 use super::content;
 use crate::error::{Error, Result};
@@ -20,15 +21,73 @@ const BUNDLED_FILE: &str = env!("EMBEDCORE_ORT_FILE");
 const BUNDLED_SHA256: &str = env!("EMBEDCORE_ORT_SHA256");
 const BUNDLED_VERSION: &str = env!("EMBEDCORE_ORT_VERSION");
 
+/// SHA-256 and name of each library of OpenVINO, the one that is loaded first, and the package that holds them; empty where
+/// its makers build none.
+const OPENVINO_FILES: &str = env!("EMBEDCORE_OPENVINO_FILES");
+const OPENVINO_PACKAGE: &str = concat!("embedcore-", env!("EMBEDCORE_OPENVINO_PACKAGE"));
+
 static ADDON_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
+static OPENVINO_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Says where the addon lies: the bundled library is looked for beside it.
 pub fn set_addon_directory(directory: PathBuf) {
-    *ADDON_DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
+    *lock(&ADDON_DIRECTORY) = Some(directory);
 }
 
-/// The path of a library that is whole.
-pub(super) fn find() -> Result<PathBuf> {
+/// Says where the package with OpenVINO lies, if it is installed.
+pub fn set_openvino_directory(directory: Option<PathBuf>) {
+    *lock(&OPENVINO_DIRECTORY) = directory;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether there is a package with OpenVINO, whatever it is worth; else why not.
+pub(super) fn openvino_directory() -> Result<PathBuf> {
+    let missing = |reason: String| Err(Error::model("OpenVINO", reason));
+    if OPENVINO_FILES.is_empty() {
+        return missing(
+            "its makers build none for this platform: leave engine out, or pass engine: 'onnxruntime'".to_owned(),
+        );
+    }
+    let directory = lock(&OPENVINO_DIRECTORY).clone();
+    directory.map_or_else(
+        || {
+            missing(format!(
+                "the package {OPENVINO_PACKAGE} is not installed: install it beside embedcore, in the same version"
+            ))
+        },
+        Ok,
+    )
+}
+
+/// The path of the library of OpenVINO that is loaded first; it and all that it will load are whole. Blocks for tenths of a
+/// second: hashes all of them.
+pub(super) fn openvino() -> Result<PathBuf> {
+    let directory = openvino_directory()?;
+    let files: Vec<(&str, PathBuf)> = OPENVINO_FILES
+        .split(',')
+        .filter_map(|file| file.split_once(' '))
+        .map(|(sha256, name)| (sha256, directory.join(name)))
+        .collect();
+    files.par_iter().try_for_each(|(sha256, path)| {
+        let reinstall = format!("reinstall {OPENVINO_PACKAGE}, in the same version as embedcore");
+        match content::sha256(path).map(|hash| content::hexadecimal(&hash)) {
+            Ok(hash) if hash == *sha256 => Ok(()),
+            Ok(_) => {
+                let reason = "it is damaged or of another version (its SHA-256 is not the pinned one)";
+                Err(Error::model(path, format!("{reason}: {reinstall}")))
+            }
+            Err(error) => Err(Error::model(path, format!("it cannot be read ({error}): {reinstall}"))),
+        }
+    })?;
+    let first = files.into_iter().next().map(|(_, path)| path);
+    first.ok_or_else(|| Error::model("OpenVINO", "no library of it is pinned"))
+}
+
+/// The path of an ONNX Runtime that is whole.
+pub(super) fn onnxruntime() -> Result<PathBuf> {
     if let Some(path) = env::var_os(OVERRIDE).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         return match check_elf(&path) {
@@ -39,7 +98,7 @@ pub(super) fn find() -> Result<PathBuf> {
             )),
         };
     }
-    let directory = ADDON_DIRECTORY.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let directory = lock(&ADDON_DIRECTORY).clone();
     let bundled = directory.filter(|_| !BUNDLED_FILE.is_empty()).map(|directory| directory.join(BUNDLED_FILE));
     let Some(path) = bundled else {
         let reason = format!(

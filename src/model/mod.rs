@@ -4,6 +4,7 @@ mod builtin;
 mod config_files;
 mod content;
 mod directory;
+mod engine;
 mod gate;
 mod graph;
 mod http;
@@ -12,6 +13,7 @@ mod library;
 mod memory_cost;
 mod modules;
 mod onnx;
+mod openvino;
 mod pooling;
 mod remote;
 mod session;
@@ -23,7 +25,7 @@ mod vision;
 mod vocabulary;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::cancel::Cancel;
@@ -32,18 +34,20 @@ use crate::error::{Error, Result};
 use crate::host;
 use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxSession;
+use openvino::OpenVinoSession;
 use session::Session;
 use static_model::StaticModel;
 use transformer::Transformer;
 use vision::VisionModel;
 
 pub use builtin::{BUILTIN, set_builtin_directory};
+pub use engine::{Compute, Engine, Precision};
 pub use gate::close;
 pub use graph::Dtype;
 pub use http::Secret;
 pub use hub::{AddedModel, Fetched, HubState, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
-pub use library::set_addon_directory;
-pub use onnx::{RuntimeInfo, await_load, describe as describe_runtime};
+pub use library::{set_addon_directory, set_openvino_directory};
+pub use onnx::{RuntimeInfo, describe as describe_runtime};
 pub use pooling::Pooling;
 pub use remote::{Kind, RemoteOptions};
 
@@ -123,6 +127,12 @@ pub struct ModelOptions {
     pub intra_op_threads: Option<usize>,
     /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
     pub providers: Vec<Provider>,
+    /// What computes the graph. `None`: what is fastest and agrees with the reference.
+    pub engine: Option<Engine>,
+    /// In how many bits it is computed. `None`: as few as agree with the reference.
+    pub precision: Option<Precision>,
+    /// Whether vectors of all engines and precisions may be one space.
+    pub mix_precision: bool,
     /// The server that computes, where the model runs on one.
     pub remote: RemoteOptions,
 }
@@ -231,8 +241,10 @@ pub struct ModelInfo {
     pub intra_op_threads: usize,
     /// What computes, best first; nothing here where it is a server.
     pub providers: Vec<Provider>,
-    /// How the ONNX Runtime in use describes itself, or what the server is.
+    /// How the engine in use describes itself, or what the server is.
     pub runtime: String,
+    /// What computes its graph, and how; `None` on a server.
+    pub compute: Option<Compute>,
     /// Where it runs, if not here.
     pub remote: Option<RemoteInfo>,
     /// Identifies the embedding space: weights, tokenizer, configuration, prompts and everything in this struct that
@@ -367,6 +379,7 @@ pub struct ModelFiles {
     id: String,
     spec: ModelSpec,
     builtin: bool,
+    weights: OnceLock<HashedWeights>,
 }
 
 /// What makes tokens of texts.
@@ -406,7 +419,8 @@ impl Unloaded {
             spec.pooling = if spec.pooling.is_empty() { vec![pooling] } else { spec.pooling };
             spec.normalize = spec.normalize.or(Some(normalize));
         }
-        Ok(Self::Files(Box::new(ModelFiles { id: files.id.clone(), spec, builtin: files.id == BUILTIN })))
+        let builtin = files.id == BUILTIN;
+        Ok(Self::Files(Box::new(ModelFiles { id: files.id.clone(), spec, builtin, weights: OnceLock::new() })))
     }
 
     /// The model as the user named it.
@@ -462,24 +476,52 @@ impl Unloaded {
         }
     }
 
-    /// Makes the model ready to run, and does what else there is to do `meanwhile`. Blocks: hashes and compiles the
-    /// whole file, or asks the server.
+    /// Where its graph may be computed in other ways than the reference, so that there is something to choose.
+    pub fn files(&self) -> Option<&ModelFiles> {
+        match self {
+            Self::Files(files) => Some(files),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// Makes the model ready to run on `compute`, and does what else there is to do `meanwhile`. Blocks: hashes and compiles
+    /// the whole file, or asks the server.
     pub fn load<T: Send>(
         &self,
+        compute: Compute,
         options: &ModelOptions,
         cancel: &Cancel,
         meanwhile: impl FnOnce() -> T + Send,
     ) -> (Result<Arc<dyn Model>>, T) {
         match self {
-            Self::Files(files) => files.load(options, cancel, meanwhile),
+            Self::Files(files) => files.load(compute, options, cancel, meanwhile),
             Self::Remote(server) => (server.load(cancel), meanwhile()),
         }
     }
 }
 
 impl ModelFiles {
+    /// Whether it is the model that comes with the package.
+    pub fn is_builtin(&self) -> bool {
+        self.builtin
+    }
+
+    /// The hash of its weights. Blocks the first time: reads the whole file.
+    pub fn weights(&self, cancel: &Cancel) -> Result<[u8; 32]> {
+        self.hashed(cancel).map(|weights| weights.sha256)
+    }
+
+    fn hashed(&self, cancel: &Cancel) -> Result<&HashedWeights> {
+        if let Some(weights) = self.weights.get() {
+            return Ok(weights);
+        }
+        let weights = directory::hash_weights(&self.spec.onnx, cancel)?;
+        Ok(self.weights.get_or_init(|| weights))
+    }
+
     fn load<T: Send>(
         &self,
+        compute: Compute,
         options: &ModelOptions,
         cancel: &Cancel,
         meanwhile: impl FnOnce() -> T + Send,
@@ -490,15 +532,18 @@ impl ModelFiles {
             return (model.map(|model| Arc::new(model) as Arc<dyn Model>), meanwhile);
         }
         // One core loads and checks the runtime, then compiles: that takes longest. The other one does all the rest.
-        let compile = || self.compile(options, cancel);
-        let hash = || (directory::hash_weights(&self.spec.onnx, cancel), meanwhile());
+        let compile = || self.compile(compute, options, cancel);
+        let hash = || (self.hashed(cancel).map(drop), meanwhile());
         let ((weights, meanwhile), model) = host::join(hash, compile);
-        (self.finish(weights, model), meanwhile)
+        (weights.and_then(|()| self.finish(model, options, cancel)), meanwhile)
     }
 
-    fn compile(&self, options: &ModelOptions, cancel: &Cancel) -> Result<Compiled> {
+    fn compile(&self, compute: Compute, options: &ModelOptions, cancel: &Cancel) -> Result<Compiled> {
         let (id, spec) = (&self.id, &self.spec);
-        let session: Box<dyn Session> = Box::new(OnnxSession::compile(spec, options, cancel)?);
+        let session: Box<dyn Session> = match compute.engine {
+            Engine::OnnxRuntime => Box::new(OnnxSession::compile(spec, options, cancel)?),
+            Engine::OpenVino => Box::new(OpenVinoSession::compile(spec, compute, options, cancel)?),
+        };
         Ok(if vision::reads_images(&*session) {
             Compiled::Images(Box::new(VisionModel::new(id, spec, options, session, cancel)?))
         } else {
@@ -506,14 +551,15 @@ impl ModelFiles {
         })
     }
 
-    fn finish(&self, weights: Result<HashedWeights>, model: Result<Compiled>) -> Result<Arc<dyn Model>> {
-        let weights = weights?;
+    fn finish(&self, model: Result<Compiled>, options: &ModelOptions, cancel: &Cancel) -> Result<Arc<dyn Model>> {
+        let weights = self.hashed(cancel)?;
         if self.builtin {
-            builtin::check(&self.spec, &weights)?;
+            builtin::check(&self.spec, weights)?;
         }
+        let mix = options.mix_precision;
         Ok(match model? {
-            Compiled::Texts(model) => Arc::new(model.identified(&self.spec, &weights)),
-            Compiled::Images(model) => Arc::new(model.identified(&self.spec, &weights)),
+            Compiled::Texts(model) => Arc::new(model.identified(&self.spec, weights, mix)),
+            Compiled::Images(model) => Arc::new(model.identified(&self.spec, weights, mix)),
         })
     }
 }
@@ -522,4 +568,10 @@ impl ModelFiles {
 enum Compiled {
     Texts(Box<Transformer>),
     Images(Box<VisionModel>),
+}
+
+/// Waits until nobody loads a library. For a thread of JS that ends, as it does before its process may.
+pub fn await_load() {
+    onnx::await_load();
+    openvino::await_load();
 }

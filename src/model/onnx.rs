@@ -23,7 +23,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::ModelSpec;
 use super::gate::{self, GATE};
 use super::session::{self, About, Cells, Kind, Output, Port, Run, RunMemory};
-use super::{ModelOptions, Provider, library};
+use super::{Compute, ModelOptions, Provider, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -62,7 +62,7 @@ impl OnnxSession {
             output_names: names(&outputs)?,
             inputs,
             outputs,
-            about: About { build: runtime.build.clone(), providers, intra_op_threads },
+            about: About { compute: Compute::REFERENCE, build: runtime.build.clone(), providers, intra_op_threads },
         })
     }
 
@@ -294,7 +294,7 @@ fn runtime() -> Result<&'static Runtime> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let library = library::find()?;
+    let library = library::onnxruntime()?;
     let failed = |error: &dyn std::error::Error| {
         let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
         Error::model(&library, format!("ONNX Runtime could not be loaded: {error}{cause}"))

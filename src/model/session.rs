@@ -1,6 +1,6 @@
 //! A graph that an engine has compiled: what models ask of it, whichever engine it is.
 
-use super::Provider;
+use super::{Compute, Provider};
 use crate::cancel::Cancel;
 
 /// A compiled graph, by whichever engine. Safe to call from many threads at once.
@@ -23,6 +23,7 @@ pub(super) trait Session: Send + Sync {
 
 /// What computes a graph.
 pub(super) struct About {
+    pub compute: Compute,
     /// How the engine describes itself.
     pub build: String,
     pub providers: Vec<Provider>,

@@ -78,6 +78,7 @@ impl StaticModel {
             providers: vec![Provider::Cpu],
             runtime: concat!("embedcore ", env!("CARGO_PKG_VERSION")).to_owned(),
             remote: None,
+            compute: None,
             fingerprint: spec.with_config_files(fingerprint).finish(),
         };
         Ok(Self { table: Arc::clone(table), head, info })

@@ -161,6 +161,7 @@ impl Transformer {
                 batch_invariant: false,
                 intra_op_threads: about.intra_op_threads,
                 runtime: about.build.clone(),
+                compute: Some(about.compute),
                 providers: about.providers.clone(),
                 remote: None,
                 fingerprint: Fingerprint::builder().finish(),
@@ -174,10 +175,10 @@ impl Transformer {
         Ok(model)
     }
 
-    /// The model with what only the hashed weights tell.
-    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
+    /// The model with what only the hashed weights tell. `mix`: whether vectors of all precisions may be one space.
+    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights, mix: bool) -> Self {
         self.info.batch_invariant = !weights.dynamic_quantization;
-        self.info.fingerprint = fingerprint(spec, weights, &self.info, self.output_dtype);
+        self.info.fingerprint = fingerprint(spec, weights, &self.info, self.output_dtype, mix);
         self
     }
 
@@ -373,7 +374,13 @@ fn parse_cache(Port { name, kind, dims }: &Port) -> Result<Input, String> {
     }
 }
 
-fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, output_dtype: &str) -> Fingerprint {
+fn fingerprint(
+    spec: &ModelSpec,
+    weights: &HashedWeights,
+    info: &ModelInfo,
+    output_dtype: &str,
+    mix: bool,
+) -> Fingerprint {
     let number = |value: usize| (value as u64).to_le_bytes();
     let mut builder = Fingerprint::builder()
         .field("weights", weights.sha256)
@@ -388,6 +395,10 @@ fn fingerprint(spec: &ModelSpec, weights: &HashedWeights, info: &ModelInfo, outp
     // space have to be.
     for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
         builder = builder.field("provider", provider.as_str());
+    }
+    // So do other engines, and in fewer bits still where that is their precision.
+    if let Some(compute) = info.compute.filter(|_| !mix) {
+        builder = compute.identify(builder);
     }
     spec.with_config_files(builder).finish()
 }

@@ -126,6 +126,7 @@ impl VisionModel {
                 batch_invariant: false,
                 intra_op_threads: about.intra_op_threads,
                 runtime: about.build.clone(),
+                compute: Some(about.compute),
                 providers: about.providers.clone(),
                 remote: None,
                 fingerprint: Fingerprint::builder().finish(),
@@ -139,7 +140,7 @@ impl VisionModel {
     }
 
     /// The model with what only the hashed weights tell.
-    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights) -> Self {
+    pub fn identified(mut self, spec: &ModelSpec, weights: &HashedWeights, mix: bool) -> Self {
         let number = |value: usize| (value as u64).to_le_bytes();
         self.info.batch_invariant = !weights.dynamic_quantization;
         let info = &self.info;
@@ -158,6 +159,9 @@ impl VisionModel {
         }
         for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
             builder = builder.field("provider", provider.as_str());
+        }
+        if let Some(compute) = info.compute.filter(|_| !mix) {
+            builder = compute.identify(builder);
         }
         for (name, bytes) in &spec.config_files {
             builder = builder.field(name, bytes);

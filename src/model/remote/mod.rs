@@ -277,6 +277,9 @@ fn check_local_options(id: &str, options: &ModelOptions) -> Result<()> {
         ("promptName", options.prompts.name.is_some()),
         ("intraOpThreads", options.intra_op_threads.is_some()),
         ("executionProviders", !options.providers.is_empty()),
+        ("engine", options.engine.is_some()),
+        ("precision", options.precision.is_some()),
+        ("mixPrecision", options.mix_precision),
     ];
     match given.into_iter().find(|(_, given)| *given) {
         Some((option, _)) => {

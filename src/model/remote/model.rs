@@ -92,6 +92,7 @@ impl RemoteModel {
                 batch_invariant: true,
                 intra_op_threads: 0,
                 providers: Vec::new(),
+                compute: None,
                 runtime: told.version.as_ref().map_or_else(
                     || server.kind.as_str().to_owned(),
                     |version| format!("{} {version}", server.kind.as_str()),

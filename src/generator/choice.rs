@@ -1,0 +1,397 @@
+//! Which engine computes a model, and in how many bits: what was asked for, or else what is faster here and agrees with
+//! the reference.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::StateDir;
+use super::learned::Kept;
+use super::threads::Trial;
+use crate::cancel::Cancel;
+use crate::embedding::Tokens;
+use crate::error::{Error, Result};
+use crate::host;
+use crate::model::{Compute, Engine, Model, ModelFiles, ModelOptions, Precision, Provider, Unloaded};
+use crate::scheduler::Scheduler;
+use crate::tokens::Tokenizer;
+
+/// Raised when a trial means something else than before: other texts, another measure.
+const VERSION: u32 = 1;
+
+/// Least cosine of a probe text's vector to that of the reference.
+const LEAST_COSINE: f64 = 0.9999;
+
+/// How much faster than the reference another way has to be: what is left to chance must not decide about vectors.
+const LEAST_GAIN: f64 = 1.1;
+
+/// Times that each way is measured, in turns; the best one counts.
+const ROUNDS: usize = 2;
+
+/// Where the reference takes less for a batch, in seconds, calls spend their time elsewhere: nothing else is even loaded.
+const WORTH_TRYING: f64 = 0.01;
+
+/// What is embedded in both ways: words, prose, code and other scripts, from two tokens to some hundreds.
+const PROBES: [&str; 8] = [
+    "cache",
+    "How do I read a file line by line?",
+    "Signature: parseConfig(path: string): Config | Summary: Reads the file and checks every field of it.",
+    "Die Katze schläft auf dem Sofa, während draußen der Regen fällt. 東京は今日も晴れです。 Ça va très bien, merci !",
+    "SELECT id, name, created_at FROM users WHERE created_at > NOW() - INTERVAL '7 days' ORDER BY created_at DESC LIMIT 50;",
+    "The committee met on 14 March 2019 to discuss the budget for the coming year, which had grown by 3.5 % since the last \
+     meeting. After two hours of debate, members agreed to postpone the vote until more figures about the cost of the new \
+     building were available, and asked the treasurer for a report by the end of the month.",
+    "export async function retry<T>(work: () => Promise<T>, { attempts = 3, delayMs = 100 }: RetryOptions = {}): Promise<T> { \
+     for (let attempt = 1; ; attempt++) { try { return await work(); } catch (error) { if (attempt >= attempts) throw error; \
+     await new Promise((resolve) => setTimeout(resolve, delayMs * 2 ** attempt)); } } } // Doubles the delay with every \
+     attempt, and gives up with the last error. Callers that want another schedule pass a function instead of a number.",
+    "A hash table stores pairs of keys and values. The key is turned into a number by a hash function, and that number, taken \
+     modulo the size of the table, says in which slot the pair is kept. Two keys may fall into the same slot; then the \
+     table either keeps a list of pairs for each slot, or looks for the next slot that is free. As long as the table is \
+     not too full, a lookup takes the same time however many pairs there are. When more than about three quarters of the \
+     slots are in use, the table is made twice as large and all pairs are put into their new slots, which takes time in \
+     proportion to their number, but happens so rarely that the cost of each insertion is constant on the average. \
+     def insert(self, key, value): index = hash(key) % len(self.slots); self.slots[index].append((key, value)); self.count \
+     += 1; if self.count > 0.75 * len(self.slots): self.grow(). Ordered trees need more time for a lookup, but can give \
+     all pairs in the order of their keys, and the pairs between two keys; databases use them for their indexes.",
+];
+
+/// A model, and why it is computed as it is.
+pub(super) struct Chosen {
+    pub model: Arc<dyn Model>,
+    pub compute: Compute,
+    pub reason: String,
+}
+
+/// What may be chosen, before anything is loaded.
+#[derive(Debug, PartialEq)]
+enum Choice {
+    /// There is only this way.
+    Only(Compute, String),
+    /// This one, unless another is faster and agrees with it.
+    Trial(Compute),
+}
+
+const OPENVINO: fn(Precision) -> Compute = |precision| Compute { engine: Engine::OpenVino, precision };
+
+/// Why there is no bf16.
+const NO_BF16: &str = "this processor has neither AVX512-BF16 nor AMX";
+
+impl Choice {
+    /// What `options` leave open for a model that has these files.
+    ///
+    /// # Errors
+    /// `INVALID_CONFIG` for what contradicts itself, or cannot be had on this machine.
+    fn of(options: &ModelOptions, files: Option<&ModelFiles>) -> Result<Self> {
+        let only = |compute, reason: &str| Ok(Self::Only(compute, reason.to_owned()));
+        let Some(files) = files else { return only(Compute::REFERENCE, "a server computes it") };
+        let elsewhere = options.providers.iter().find(|provider| **provider != Provider::Cpu);
+        let automatic = options.engine.is_none();
+        match (options.engine, options.precision, elsewhere) {
+            (Some(Engine::OpenVino), _, Some(provider)) => {
+                let reason = format!(
+                    "'openvino' computes on the CPU, and executionProviders names '{}': leave one of the two out",
+                    provider.as_str()
+                );
+                return Err(Error::config("engine", reason));
+            }
+            (Some(Engine::OnnxRuntime), Some(Precision::Bf16), _) => {
+                let reason = "'bf16' is computed by the engine 'openvino' alone: leave one of the two options out";
+                return Err(Error::config("precision", reason));
+            }
+            (Some(Engine::OnnxRuntime), ..) => return only(Compute::REFERENCE, "the option engine asks for it"),
+            (None, _, Some(provider)) => {
+                return only(Compute::REFERENCE, &format!("executionProviders asks for '{}'", provider.as_str()));
+            }
+            (None, ..) if files.is_builtin() => {
+                return only(Compute::REFERENCE, "the time of the built-in model is that of its tokenizer");
+            }
+            _ => {}
+        }
+        if automatic {
+            return match Engine::OpenVino.installed() {
+                Ok(()) => Ok(Self::Trial(Compute::REFERENCE)),
+                Err(error) => only(Compute::REFERENCE, &error.to_string()),
+            };
+        }
+        match (options.precision, Engine::OpenVino.has_bf16()?) {
+            (Some(Precision::Bf16), false) => {
+                Err(Error::config("precision", format!("'bf16' cannot be had: {NO_BF16}; leave it out")))
+            }
+            (Some(precision), _) => only(OPENVINO(precision), "the options engine and precision ask for it"),
+            (None, true) => Ok(Self::Trial(OPENVINO(Precision::Fp32))),
+            (None, false) => only(OPENVINO(Precision::Fp32), &format!("the option engine asks for it; {NO_BF16}")),
+        }
+    }
+
+    /// What is loaded first.
+    fn first(&self) -> Compute {
+        match self {
+            Self::Only(compute, _) | Self::Trial(compute) => *compute,
+        }
+    }
+}
+
+/// What else `options` permit than `first`, best first; or why nothing.
+fn others(first: Compute, options: &ModelOptions) -> Result<Vec<Compute>, String> {
+    if first.engine == Engine::OpenVino {
+        return Ok(vec![OPENVINO(Precision::Bf16)]);
+    }
+    let bf16 = Engine::OpenVino.has_bf16().map_err(|error| error.to_string())?;
+    match options.precision {
+        Some(Precision::Bf16) if !bf16 => Err(NO_BF16.to_owned()),
+        Some(precision) => Ok(vec![OPENVINO(precision)]),
+        None if bf16 => Ok(vec![OPENVINO(Precision::Bf16), OPENVINO(Precision::Fp32)]),
+        None => Ok(vec![OPENVINO(Precision::Fp32)]),
+    }
+}
+
+/// What trials depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Place {
+    version: u32,
+    /// Of this package, which decides about the engines'.
+    package: String,
+    weights: String,
+    machine: String,
+    intra_op_threads: Option<usize>,
+    /// What was left open.
+    engine: Option<String>,
+    precision: Option<String>,
+}
+
+/// What a trial has found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Found {
+    place: Place,
+    way: String,
+    reason: String,
+}
+
+/// What trials have found in this process.
+static FOUND: Mutex<Option<HashMap<Place, Found>>> = Mutex::new(None);
+
+fn found() -> MutexGuard<'static, Option<HashMap<Place, Found>>> {
+    FOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where the outcome of a trial is remembered: in this process, and beside what else is learned about a model.
+pub(super) struct Memory {
+    place: Place,
+    file: Option<Kept>,
+}
+
+impl Memory {
+    /// For a trial that `options` ask for; `cache` is the file of the cache. Blocks: reads the model's weights.
+    pub fn new(
+        files: &ModelFiles,
+        options: &ModelOptions,
+        directory: &StateDir,
+        cache: Option<&Path>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let weights = files.weights(cancel)?;
+        let place = Place {
+            version: VERSION,
+            package: env!("CARGO_PKG_VERSION").to_owned(),
+            weights: weights.iter().map(|byte| format!("{byte:02x}")).collect(),
+            machine: host::machine_name(),
+            intra_op_threads: options.intra_op_threads,
+            engine: options.engine.map(|engine| engine.as_str().to_owned()),
+            precision: options.precision.map(|precision| precision.as_str().to_owned()),
+        };
+        let file = Kept::new(directory, cache, "engine", &place);
+        Ok(Self { place, file })
+    }
+
+    /// The way that was found before, and why.
+    fn recall(&self) -> Option<(Compute, String)> {
+        let here = found().as_ref().and_then(|found| found.get(&self.place).cloned());
+        let kept = || self.file.as_ref()?.read::<Found>().filter(|found| found.place == self.place);
+        let found = here.or_else(kept)?;
+        let all =
+            Engine::ALL.into_iter().flat_map(|engine| Precision::ALL.map(|precision| Compute { engine, precision }));
+        all.into_iter().find(|way| name(*way) == found.way).map(|way| (way, found.reason))
+    }
+
+    /// Remembers it. Whether that works; nothing depends on it.
+    fn keep(&self, way: Compute, reason: &str) {
+        let kept = Found { place: self.place.clone(), way: name(way), reason: reason.to_owned() };
+        if let Some(file) = &self.file {
+            file.write(&kept);
+        }
+        found().get_or_insert_default().insert(self.place.clone(), kept);
+    }
+}
+
+fn name(Compute { engine, precision }: Compute) -> String {
+    format!("{} {}", engine.as_str(), precision.as_str())
+}
+
+/// As a person says it.
+fn spoken(Compute { engine, precision }: Compute) -> String {
+    format!("{} in {}", engine.name(), precision.as_str())
+}
+
+/// Loads a model in the way that is chosen.
+pub(super) struct Loader<'a> {
+    pub unloaded: &'a Unloaded,
+    pub options: &'a ModelOptions,
+    /// Whether there is memory for one more.
+    pub room: &'a dyn Fn() -> Result<()>,
+    pub cores: usize,
+    pub cancel: &'a Cancel,
+}
+
+impl Loader<'_> {
+    /// The model, and what makes its tokens. `memory` remembers what trials have found.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the options or the model; and once it is stopped.
+    pub fn load(
+        &self,
+        memory: impl FnOnce(&ModelFiles) -> Result<Memory>,
+        tokenizer: impl FnOnce() -> Option<Result<Tokenizer>> + Send,
+    ) -> Result<(Chosen, Option<Tokenizer>)> {
+        let files = self.unloaded.files();
+        let choice = Choice::of(self.options, files)?;
+        let first = choice.first();
+        let memory = match (&choice, files) {
+            (Choice::Trial(_), Some(files)) => Some(memory(files)?),
+            _ => None,
+        };
+        let known = memory.as_ref().and_then(Memory::recall);
+        let begin = known.as_ref().map_or(first, |(way, _)| *way);
+        (self.room)()?;
+        let (mut loaded, tokenizer) = self.unloaded.load(begin, self.options, self.cancel, tokenizer);
+        let mut known = known.map(|(_, reason)| reason);
+        if loaded.is_err() && begin != first {
+            // What was found before holds no longer.
+            self.cancel.check()?;
+            (loaded, known) = (self.one(first), None);
+        }
+        let (model, tokenizer) = (loaded?, tokenizer.transpose()?);
+        let reason = match &choice {
+            Choice::Only(_, reason) => Some(reason.clone()),
+            Choice::Trial(_) => known,
+        };
+        if let Some(reason) = reason {
+            return Ok((Chosen { model, compute: begin, reason }, tokenizer));
+        }
+        let (chosen, lasting) = match &tokenizer {
+            Some(tokenizer) => self.trial(model, first, tokenizer)?,
+            None => {
+                let reason = "built-in texts say nothing about a model that reads images".to_owned();
+                (Chosen { model, compute: first, reason }, false)
+            }
+        };
+        if let Some(memory) = memory.filter(|_| lasting) {
+            memory.keep(chosen.compute, &chosen.reason);
+        }
+        Ok((chosen, tokenizer))
+    }
+
+    fn one(&self, way: Compute) -> Result<Arc<dyn Model>> {
+        self.unloaded.load(way, self.options, self.cancel, || ()).0
+    }
+
+    /// Which way is to be preferred to `compute`, in which `model` is loaded; and whether that would be found again.
+    fn trial(&self, model: Arc<dyn Model>, compute: Compute, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
+        let compared = self.compare(&model, compute, tokenizer);
+        self.cancel.check()?;
+        // A model may work for the texts of its user, and for none of those that are tried.
+        compared.or_else(|error| Ok((Chosen { model, compute, reason: format!("a trial failed: {error}") }, false)))
+    }
+
+    fn compare(&self, model: &Arc<dyn Model>, compute: Compute, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
+        let stays = |reason: String, lasting| Ok((Chosen { model: Arc::clone(model), compute, reason }, lasting));
+        let seconds = Trial::of(model).seconds(self.cancel)?;
+        if compute == Compute::REFERENCE && seconds < WORTH_TRYING {
+            let reason = format!("a batch takes it less than {} ms, which leaves nothing to gain", WORTH_TRYING * 1e3);
+            // Soon found again.
+            return stays(reason, false);
+        }
+        let others = match others(compute, self.options) {
+            Ok(others) => others,
+            Err(reason) => return stays(reason, false),
+        };
+        let probes: Vec<Tokens> = PROBES.iter().filter_map(|text| tokenizer.encode(0, text).ok()).collect();
+        let reference = vectors(model, &probes, self.cancel)?;
+        let (mut reasons, mut lasting) = (Vec::new(), true);
+        for other in others {
+            let candidate = (self.room)().and_then(|()| self.one(other));
+            let candidate = candidate.and_then(|other| Ok((vectors(&other, &probes, self.cancel)?, other)));
+            self.cancel.check()?;
+            let (vectors, candidate) = match candidate {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    lasting = false;
+                    reasons.push(format!("{}: {error}", spoken(other)));
+                    continue;
+                }
+            };
+            let cosines = reference.iter().zip(&vectors).map(|(one, other)| cosine(one, other));
+            // A cosine that is no number is none at all.
+            let least = cosines.fold(1.0, |least: f64, one| if one < least || one.is_nan() { one } else { least });
+            if least.is_nan() || least < LEAST_COSINE {
+                let found = floor(least);
+                let reason = format!("its vectors agree to a cosine of {found}, and {LEAST_COSINE} is needed");
+                reasons.push(format!("{}: {reason}", spoken(other)));
+                continue;
+            }
+            let gain = gain(model, &candidate, self.cores, self.cancel)?;
+            let figures = format!("{gain:.2} times as fast as {} here", spoken(compute));
+            if gain >= LEAST_GAIN {
+                let reason = format!("{} is {figures}, and agrees to a cosine of {}", spoken(other), floor(least));
+                return Ok((Chosen { model: candidate, compute: other, reason }, true));
+            }
+            reasons.push(format!("{} is {figures}, and {LEAST_GAIN} times is needed", spoken(other)));
+        }
+        stays(reasons.join("; "), lasting)
+    }
+}
+
+/// Five digits, never rounded up.
+fn floor(cosine: f64) -> f64 {
+    (cosine * 1e5).floor() / 1e5
+}
+
+/// The vectors of texts that run one by one.
+fn vectors(model: &Arc<dyn Model>, probes: &[Tokens], cancel: &Cancel) -> Result<Vec<Vec<f32>>> {
+    probes.iter().map(|tokens| model.run(&[tokens], cancel).map_err(|failed| failed.error)).collect()
+}
+
+fn cosine(one: &[f32], other: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let norms = (dot(one, one) * dot(other, other)).sqrt();
+    // Two vectors of zeros are the same.
+    if norms > 0.0 {
+        dot(one, other) / norms
+    } else if one == other {
+        1.0
+    } else {
+        0.0
+    }
+}
+
+/// How many times as fast `other` is as `one`.
+fn gain(one: &Arc<dyn Model>, other: &Arc<dyn Model>, cores: usize, cancel: &Cancel) -> Result<f64> {
+    let trials =
+        [one, other].map(|model| -> Result<_> { Ok((Trial::of(model), Scheduler::new(model.parallel(cores))?)) });
+    let [one, other] = trials;
+    let trials = [one?, other?];
+    let mut best = [0.0_f64; 2];
+    for (trial, workers) in &trials {
+        trial.warm(workers, cancel)?;
+    }
+    for _ in 0..ROUNDS {
+        for (best, (trial, workers)) in best.iter_mut().zip(&trials) {
+            *best = best.max(trial.speed(workers, 1, cancel)?);
+        }
+    }
+    Ok(if best[0] > 0.0 { best[1] / best[0] } else { 0.0 })
+}
