@@ -715,6 +715,119 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 export declare function getEmbeddingCache(options?: CacheOptions): IntelligentEmbeddingCache;
 /** Closes the shared cache; the next {@link getEmbeddingCache} makes a new one. */
 export declare function resetEmbeddingCache(): Promise<void>;
+/** Options of {@link doctor}. */
+export interface DoctorOptions {
+	/** The model to try, as for a generator; it is not fetched where it is not here. Default: the built-in one. */
+	modelPath?: string | undefined;
+	/** Where models from the hub are kept. Default: as for {@link GeneratorOptions.cacheDir}. */
+	cacheDir?: string | undefined;
+	/** A cache's file to look into, as a cache does; it is not made. Default: a new one is tried in the system's folder for temporary files. */
+	persistPath?: string | undefined;
+}
+/** Something that is missing, or that could be faster. */
+export interface DoctorAdvice {
+	/** What it is about. */
+	what: string;
+	/** What it costs that it is so. */
+	why: string;
+	/** What to do. */
+	advice: string;
+}
+/** What {@link doctor} has found. Unknown is `null`. */
+export interface DoctorReport {
+	/** Whether embedding works here. */
+	ok: boolean;
+	/** Of this package. */
+	version: string;
+	/** Of Node.js. */
+	node: string;
+	/** As Node.js names it: `linux-x64`. */
+	platform: string;
+	/** The native addon: why it cannot be loaded, if so. */
+	addon: {
+		error: string | null;
+	};
+	processor: {
+		/** As its maker calls it. */
+		name: string | null;
+		/** Instructions that engines look for, as Linux spells them: `avx2`, `avx512_bf16`, `amx_bf16`, `asimd`, … */
+		instructionSets: string[];
+		/** Cores that this process may use: affinity and the container's quota counted in. */
+		cores: number;
+		/** Cores of the machine. */
+		machineCores: number;
+	};
+	memory: {
+		/** Megabytes (of 1,048,576 bytes) that this process may use: of the container where it has a limit, else of the machine. */
+		totalMB: number;
+		availableMB: number | null;
+		machineMB: number;
+		/** Whether a container's limit counts. */
+		limited: boolean;
+	};
+	/** What computes models. */
+	engines: {
+		name: "onnxruntime" | "openvino";
+		version: string | null;
+		library: string | null;
+		error: string | null;
+	}[];
+	/** What ONNX Runtime computes on: the execution providers that the library has. */
+	providers: {
+		name: string;
+		version: string | null;
+		library: string | null;
+	}[];
+	/** Graphics processors, as far as the system names them. */
+	devices: {
+		name: string;
+		driver: string | null;
+	}[];
+	/** The model that was tried. */
+	model: {
+		modelPath: string;
+		dimensions: number | null;
+		/** Of the first load here, in milliseconds. */
+		loadMs: number | null;
+		/** Of one short text, in milliseconds. */
+		embedMs: number | null;
+		error: string | null;
+	};
+	/** The models that are kept on this machine. */
+	modelCache: {
+		directory: string | null;
+		writable: boolean;
+		models: number;
+		bytes: number;
+		error: string | null;
+	};
+	hub: {
+		endpoint: string | null;
+		/** `null`: it was not asked, because of `offline`. */
+		reachable: boolean | null;
+		/** The setting that forbids the network. */
+		offline: string | null;
+		/** Host and port of the proxy on the way there. */
+		proxy: string | null;
+		error: string | null;
+	};
+	/** The disk tier of caches. */
+	cache: {
+		path: string;
+		ok: boolean;
+		entries: number | null;
+		error: string | null;
+	};
+	/** What is missing, the most important first. */
+	missing: DoctorAdvice[];
+}
+/**
+ * Looks at this machine: processor and memory as a container allows them, engines, providers and devices, the models that are
+ * kept, the hub, the disk tier, and whether a text can be embedded. Fetches nothing; the one file that it makes, in the system's
+ * folder for temporary files, it removes again. The hub is asked for an answer, for five seconds at most.
+ * @throws {@link EmbeddingError} `INVALID_CONFIG` for an option. Whatever is wrong with the machine stands in the report.
+ */
+export declare function doctor(options?: DoctorOptions): Promise<DoctorReport>;
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */

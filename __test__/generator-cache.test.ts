@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { getEmbeddingCache, IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, resetEmbeddingCache, type Annotation } from 'embedcore';
-import { expect, onTestFinished, test } from 'vitest';
+import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { distance, failure, model, ready, root, texts } from './support';
 
@@ -234,4 +234,71 @@ test('a cache that is shared outlives the generator', async () => {
   await cache.close();
   const after = await ready({ ...demo, cache });
   expect([...(await after.embed(['a'])).fromCache]).toEqual([0]);
+});
+
+describe('a cache that was given to a generator answers for what that has kept', () => {
+  const files = () => ({ persistPath: join(directory(), 'cache.sqlite') });
+  for (const [name, options] of [['in memory', () => ({})], ['with a file', files]] as const) {
+    test(`${name}: annotations by themselves, and vectors by the ids of annotations`, async () => {
+      const cache = new IntelligentEmbeddingCache(options());
+      onTestFinished(() => cache.close());
+      const generator = await ready({ ...demo, cache });
+      const some = annotations.slice(1, 40);
+      expect(await cache.get(some[3]!)).toBeNull();
+      expect(await cache.has(some[3]!)).toBe(false);
+      const results = await generator.generateEmbeddings(some);
+      const { processingTime: _, ...expected } = { ...results[3]!, fromCache: true as const };
+      expect(await cache.get(some[3]!)).toEqual({ ...expected, processingTime: 0 });
+      expect(await cache.has(some[3]!)).toBe(true);
+      expect(await cache.get({ ...some[3]!, summary: 'Something else.' })).toBeNull();
+      const near = await cache.findSimilar(results[3]!.embedding, { limit: 3 });
+      expect(near).toHaveLength(3);
+      expect(near[0]).toMatchObject({ key: some[3]!.nodeId, modality: 'text', embedding: results[3]!.embedding });
+      expect(near[0]!.similarity).toBeCloseTo(1, 6);
+      await generator.cleanup();
+      expect((await cache.get(some[5]!))?.embedding).toEqual(results[5]!.embedding);
+    });
+  }
+
+  test('one that was set counts before it, and what is deleted or cleared is gone', async () => {
+    const cache = new IntelligentEmbeddingCache();
+    onTestFinished(() => cache.close());
+    const generator = await ready({ ...demo, cache });
+    const [first, second] = [annotations[0]!, annotations[1]!];
+    const [result] = await generator.generateEmbeddings([first, second]);
+    await cache.set(first, { ...result!, embedding: result!.embedding.map(() => 0.5) });
+    expect((await cache.get(first))!.embedding[0]).toBe(0.5);
+    expect(await cache.delete(first)).toBe(true);
+    expect(await cache.get(first)).toBeNull();
+    expect(await cache.delete(first)).toBe(false);
+    expect((await generator.generateEmbeddings([first]))[0]!.fromCache).toBe(false);
+    expect(await cache.has(second)).toBe(true);
+    await cache.clear();
+    expect([await cache.has(second), await cache.get(second)]).toEqual([false, null]);
+    expect(await cache.findSimilar(result!.embedding)).toEqual([]);
+  });
+
+  test('each lookup is counted once', async () => {
+    const cache = new IntelligentEmbeddingCache();
+    onTestFinished(() => cache.close());
+    const generator = await ready({ ...demo, cache });
+    await generator.generateEmbeddings([annotations[0]!]);
+    const before = cache.getStats();
+    await cache.get(annotations[0]!);
+    await cache.get(annotations[1]!);
+    const after = cache.getStats();
+    expect([after.totalRequests - before.totalRequests, after.hits - before.hits]).toEqual([2, 1]);
+  });
+
+  test('texts are found by their beginnings', async () => {
+    const cache = new IntelligentEmbeddingCache();
+    onTestFinished(() => cache.close());
+    const generator = await ready({ ...demo, cache });
+    const long = `é${'word '.repeat(200)}`;
+    const matrix = await generator.embed(['short', long]);
+    const [near] = await cache.findSimilar(matrix.row(1), { limit: 1 });
+    expect(long.startsWith(near!.key)).toBe(true);
+    expect(Buffer.byteLength(near!.key)).toBe(256);
+    expect((await cache.findSimilar(matrix.row(0), { limit: 1 }))[0]!.key).toBe('short');
+  });
 });

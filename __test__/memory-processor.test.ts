@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import {
+  DynamicBatchOptimizer,
   EmbeddingError,
   MemoryAwareProcessor,
   type MemoryMetrics,
@@ -480,4 +481,45 @@ test('thresholds are shares up to 1, and percentages above', async () => {
     return (await invented(() => 70, { strategies, cleanupThreshold, enableGcHints: false }).processWithMemoryAwareness(context)).stats.memoryCleanups;
   };
   expect([await cleanups(0.8), await cleanups(80), await cleanups(0.6), await cleanups(60)]).toEqual([0, 0, 2, 2]);
+});
+
+describe('batches', () => {
+  const sizes = async (options: ConstructorParameters<typeof MemoryAwareProcessor>[0], items = 400) => {
+    const processor = new MemoryAwareProcessor({ ...options, strategies: [{ name: 'all', maxBatchSize: 100, approach: 'sequential', memoryOverhead: 1, cpuOverhead: 1, cleanupFrequency: 10 }] });
+    const seen: number[] = [];
+    const done = await processor.processItems(Array.from({ length: items }, (_, i) => i), async (batch) => {
+      seen.push(batch.length);
+      await sleep(1);
+      return batch;
+    });
+    expect(done).toHaveLength(items);
+    return seen;
+  };
+
+  test('have no more items than batchSize, nor than the strategy allows', async () => {
+    expect(new Set(await sizes({ batchSize: 50 }))).toEqual(new Set([50]));
+    expect(new Set(await sizes({ batchSize: 500 }))).toEqual(new Set([100]));
+    for (const batchSize of [0, 1.5, '8', NaN]) {
+      expect(await failure(() => new MemoryAwareProcessor({ batchSize: batchSize as never }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'batchSize' } });
+    }
+  });
+
+  test('are as large as an optimizer says, which is told how they went', async () => {
+    const batchOptimizer = new DynamicBatchOptimizer(16, { minBatchSize: 4, maxBatchSize: 64 });
+    const seen = await sizes({ batchOptimizer, batchSize: 40 });
+    expect(seen[0]).toBe(16);
+    expect(Math.max(...seen)).toBeLessThanOrEqual(40);
+    expect(batchOptimizer.getPerformanceAnalytics().recentHistory.length).toBeGreaterThan(5);
+    expect(Math.max(...(await sizes({ batchOptimizer: { maxBatchSize: 8 } })))).toBeLessThanOrEqual(8);
+    const wrong = await failure(() => new MemoryAwareProcessor({ batchOptimizer: { maxBatchSize: -1 } }));
+    expect(wrong).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'batchOptimizer.maxBatchSize' } });
+    expect(await failure(() => new MemoryAwareProcessor({ batchOptimizer: true as never }))).toMatchObject({ code: 'INVALID_CONFIG' });
+  });
+
+  test('that fail are told, too', async () => {
+    const batchOptimizer = new DynamicBatchOptimizer(10);
+    const processor = new MemoryAwareProcessor({ batchOptimizer });
+    await processor.processItems([1, 2, 3], async () => { await sleep(1); throw new Error('no'); }, { onError: 'skip' });
+    expect(batchOptimizer.getPerformanceAnalytics().successRate).toBe(0);
+  });
 });

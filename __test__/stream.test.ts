@@ -60,6 +60,23 @@ test('texts give vectors', async () => {
   for (const i of [0, 31, 32, 287, 288, 599]) expect(Math.max(...vectors[i]!.map((value, k) => Math.abs(value - matrix.row(i)[k]!)))).toBeLessThan(1e-6);
 });
 
+test('with details, or as they are done, each tells which text it is', async () => {
+  const generator = await ready(demo);
+  const given = texts(700);
+  const matrix = await generator.embed(given);
+  for (const options of [{ details: true }, { order: 'completion' }, { details: false, order: 'completion' }] as const) {
+    const results = await all(generator.stream(given, options as { details: true }));
+    expect(results.map(({ index }) => index).sort((a, b) => a - b)).toEqual(given.map((_, index) => index));
+    for (const { index, embedding, truncated, tokenCount, fromCache } of results) {
+      expect(embedding).toEqual(matrix.row(index));
+      expect([truncated, tokenCount, fromCache]).toEqual([matrix.truncated[index] === 1, matrix.tokenCounts[index], true]);
+    }
+  }
+  const skipping = await all(generator.stream(['one', ' ', 'three'], { details: true, onError: 'skip' }));
+  expect(skipping.map(({ index, embedding, error }) => [index, embedding.length > 0, error?.code])).toEqual([[0, true, undefined], [1, false, 'INVALID_ARGUMENT'], [2, true, undefined]]);
+  expect(await failure(() => generator.stream(given, { details: 1 as never }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'details' } });
+});
+
 test('reads only so far ahead of what is taken', async () => {
   const generator = await ready(demo);
   const read = { count: 0 };

@@ -93,6 +93,7 @@ export type {
   MemoryMetrics,
   MemoryProcessorOptions,
   MemoryThresholds,
+  ProcessingBatches,
   ProcessingContext,
   ProcessingHooks,
   ProcessingRecommendations,
@@ -146,7 +147,7 @@ export type {
 } from './monitor/snapshot';
 export type { OpenTelemetryConnection, OpenTelemetryOptions } from './monitor/open-telemetry';
 export type { EmbeddingResult } from './call/result';
-export type { StreamOptions } from './generator/stream';
+export type { StreamedVector, StreamOptions } from './generator/stream';
 
 // The compiler makes getters of the exports above, which node:test and sinon cannot replace: they need plain properties.
 module.exports = Object.defineProperty({ ...module.exports }, '__esModule', { value: true });

@@ -11,7 +11,7 @@ use embedcore::batch::Budget;
 use embedcore::cache::{CacheOptions, EmbeddingCache};
 use embedcore::embedding::Space;
 use embedcore::error::Error;
-use embedcore::generator::{Batching, CallOptions, Generator, GeneratorOptions, Inputs, OnError};
+use embedcore::generator::{Batching, CallOptions, Generator, GeneratorCache, GeneratorOptions, Inputs, OnError};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_path_buf()
@@ -38,7 +38,7 @@ async fn ready_with(name: &str, budget: Budget, cached: bool) -> Arc<Generator> 
     let generator = Generator::new(options).unwrap();
     let cache = EmbeddingCache::open(CacheOptions::default()).unwrap();
     if cached {
-        generator.attach(Arc::new(cache), Space::builder().finish());
+        generator.attach(Arc::new(GeneratorCache::new(Arc::new(cache), Space::builder().finish())));
     }
     generator.initialize(None).await.unwrap();
     Arc::new(generator)

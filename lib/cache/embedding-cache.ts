@@ -146,7 +146,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
   /** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
   get(key: string, content?: string | Uint8Array, options?: EntryOptions): Promise<CachedEmbedding | null>;
-  /** The result of an annotation whose text is unchanged. What is no annotation has none. */
+  /**
+   * The result of an annotation whose text is unchanged: as it was set or, if it was not, as a generator has kept it that this
+   * cache was given to, now or before. What is no annotation has none.
+   */
   get(annotation: Annotation): Promise<CachedResult | null>;
   async get(
     target: string | Annotation,
@@ -164,10 +167,24 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       return null;
     }
     const { nodeId } = target;
+    const generated = await this.#generated(target, key);
+    if (generated) return { nodeId, ...generated };
     const found = await this.#get(NODE, key.key, this.#settings.validate ? key.content : undefined);
     if (!found) return null;
     const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
     return { nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
+  }
+
+  /** What a generator has kept for an annotation, where none was set for it. */
+  async #generated(annotation: Annotation, { key, content }: { key: string; content: string }): Promise<Omit<CachedResult, 'nodeId'> | undefined> {
+    if (!this.#native.servesGenerators()) return undefined;
+    const [nodeId, ...texts] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
+    if (await this.#has(NODE, key, this.#settings.validate ? content : undefined)) return undefined;
+    const found = await settle(async () => this.#order.read(key, () => this.#native.remembered(nodeId, ...texts)));
+    if (!found) return undefined;
+    const about = JSON.parse(found.about()) as Pick<EmbeddingResult, 'inputText' | 'modelUsed'>;
+    const vector = found.vector();
+    return { embedding: toNumbers(vector, vector.length), processingTime: 0, ...about, fromCache: true };
   }
 
   /**
@@ -366,11 +383,15 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       return this.#has(kind, target, content === undefined ? undefined : this.#contentOf(content, 'The content'));
     }
     const { key, content: text } = annotationKey(target, 'The annotation');
-    return this.#has(NODE, key, this.#settings.validate ? text : undefined);
+    const fields = annotationFields(target, 'The annotation') as [string, string, string, string];
+    if (await this.#has(NODE, key, this.#settings.validate ? text : undefined)) return true;
+    if (!this.#native.servesGenerators()) return false;
+    return settle(async () => this.#order.read(key, () => this.#native.remembers(...fields)));
   }
 
   /**
-   * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+   * Deletes an entry, and what generators have kept for the text of an annotation; whether there was one that {@link get} would have
+   * given. Gone from memory at once; resolves when the file knows.
    * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
    * seconds, or it has the entry and cannot be written. It goes from the file as soon as that is possible, if this cache is
    * still open then.
@@ -379,13 +400,15 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     const kind = typeof target === 'string' ? kindNamed(options) : NODE;
     const key = typeof target === 'string' ? target : annotationKey(target, 'The annotation').key;
+    const fields = typeof target === 'string' ? undefined : (annotationFields(target, 'The annotation') as [string, string, string, string]);
     // It is gone then: only who has asked for it waits until the file knows.
     const { deleted } = await settled(() =>
       this.#order.change(key, () => {
         this.#evictions.watch();
         const deleted = this.#native.delete(kind, key);
+        const forgot = fields && this.#native.servesGenerators() ? this.#native.forget(...fields) : false;
         this.#inFlight.overtake(flightOf(kind, key));
-        return { deleted };
+        return { deleted: isPromise(forgot) ? Promise.all([deleted, forgot]).then(([was, too]) => was || too) : deleted };
       }),
     );
     const was = await settled(() => deleted);
@@ -393,7 +416,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     return was;
   }
 
-  /** Deletes all entries of this namespace and model, or those of one modality, on disk, too. See {@link delete}. */
+  /**
+   * Deletes all entries of this namespace and model, those of generators that have had this cache included, or those of one
+   * modality, on disk, too. See {@link delete}.
+   */
   async clear(options: EntryOptions = {}): Promise<void> {
     this.#requireOpen();
     const { modality } = readEntryName(options);
@@ -414,7 +440,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /**
    * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
    * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any), among texts, or among
-   * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. The first call reads all
+   * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. What generators have
+   * kept that this cache was given to counts, too: the `key` is the id of the annotation, the path of the image or, of up to 256
+   * bytes, the text that was first embedded so. The first call reads all
    * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
    * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
    *

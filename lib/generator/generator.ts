@@ -6,6 +6,7 @@ import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Refused, type Taken } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { logOf, tellFailure, type Log } from '../call/logger';
+import { flag } from '../call/checks';
 import { crossing, naming, refused } from '../call/options';
 import { plainPath } from '../call/paths';
 import type { EmbeddingResult } from '../call/result';
@@ -17,7 +18,7 @@ import { Images, type ImageInput } from './images';
 import { convert, Matrix, RESULTS_PER_TURN, toNumbers, type EmbeddingMatrix } from './matrix';
 import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
 import { cacheSettings, nativeSettings, readCall, readGenerator, readImageCall, readInitialize, readStream, setting, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type ImageCallOptions, type InitializeOptions, type ModelInfo, type StreamCallOptions } from './options';
-import { Stream } from './stream';
+import { Stream, type StreamedVector } from './stream';
 
 /** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
 const PACK_STRINGS = 4096;
@@ -215,14 +216,20 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
    * included; so do `signal`, `timeoutMs` and `cleanup`, whatever the stream waits for.
    */
   stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
-  /** The same for texts: a vector for each. */
+  /** The same for texts: for each, its index, its vector, and what is known of its tokens. */
+  stream(
+    texts: Iterable<string> | AsyncIterable<string>,
+    options: StreamCallOptions & ({ details: true } | { order: 'completion' }),
+  ): AsyncGenerator<StreamedVector, void, undefined>;
+  /** The same for texts: a vector for each. With `details` or in the order of completion, a {@link StreamedVector} for each. */
   stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
   stream(
     inputs: Iterable<Annotation | string> | AsyncIterable<Annotation | string>,
     options: StreamCallOptions = {},
-  ): AsyncGenerator<EmbeddingResult | Float32Array, void, undefined> {
-    const { order = 'input', ...rest } = readStream(options);
+  ): AsyncGenerator<EmbeddingResult | Float32Array | StreamedVector, void, undefined> {
+    const { order = 'input', details = false, ...rest } = readStream(options);
     if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
+    const detailed = flag('details', details) || order === 'completion';
     const { onError = 'throw' } = rest;
     if (onError !== 'throw' && onError !== 'skip') throw refused('onError', `${show(onError)} is not 'throw' or 'skip'`);
     const { watch, plain } = toCall(rest);
@@ -234,7 +241,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
       return take(input, annotated ?? false, index);
     };
     const array = isArray(inputs);
-    return new Stream<Taken, EmbeddingResult | Float32Array>({
+    return new Stream<Taken, EmbeddingResult | Float32Array | StreamedVector>({
       inputs: array ? Array.from(inputs as unknown[], taking) : inputs,
       take: array ? (input) => input as Taken : taking,
       order,
@@ -243,7 +250,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
         const own = { watch: { signal }, plain: { ...plain, onError: 'skip' }, session, from };
         const kind = annotated ?? false;
         return this.#run(own, items, kind, async (answer, matrix, taken, check) => {
-          const given = kind ? await results(answer, matrix, taken, check) : vectors(matrix);
+          const given = kind ? await results(answer, matrix, taken, check) : detailed ? streamed(matrix, from) : vectors(matrix);
           if (onError === 'skip' || matrix.errors.size === 0) return given;
           // The first one ends the stream, where it is and not before.
           return given.map((result, index) => matrix.errors.get(index) ?? result);
@@ -478,6 +485,15 @@ function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, chec
 /** A vector of its own for each text; an empty one for each that has none. */
 function vectors(matrix: Matrix): Float32Array[] {
   return Array.from({ length: matrix.rows }, (_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
+}
+
+/** The same with what is known of each; `from`: the index of the first one. */
+function streamed(matrix: Matrix, from: number): StreamedVector[] {
+  return vectors(matrix).map((embedding, at) => {
+    const error = matrix.errors.get(at);
+    const known = { truncated: matrix.truncated[at] === 1, tokenCount: matrix.tokenCounts[at]!, fromCache: matrix.fromCache[at] === 1 };
+    return { index: from + at, embedding, ...known, ...(error && { error }) };
+  });
 }
 
 function closed(): EmbeddingError {

@@ -291,7 +291,7 @@ export const readImageCall = optionReader<ImageCallOptions>({ ...OF_IMAGES, maxP
 
 const { progressCallback: _, memoryLimit: __, ...STREAM } = CALL;
 
-export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true });
+export const readStream = optionReader<StreamCallOptions>({ ...STREAM, order: true, details: true });
 
 /** What a loaded model is. */
 export interface ModelInfo {

@@ -20,6 +20,24 @@ const LATE = Symbol('late');
 export interface StreamOptions {
   /** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
   order?: 'input' | 'completion' | undefined;
+  /** Of texts, give {@link StreamedVector}s and not vectors alone. Default `false`; with `order: 'completion'` always. */
+  details?: boolean | undefined;
+}
+
+/** The vector of a text of a stream, and which text that is. */
+export interface StreamedVector {
+  /** Of the text among all that the source gave, from 0. */
+  index: number;
+  /** Empty, where there is an `error`. */
+  embedding: Float32Array;
+  /** Whether the model did not see all of the text. */
+  truncated: boolean;
+  /** Tokens of the whole text, special tokens included; 0 where nobody knows, as on a server. */
+  tokenCount: number;
+  /** Whether this stream did not compute it. */
+  fromCache: boolean;
+  /** Why there is no vector, with `onError: 'skip'`. */
+  error?: EmbeddingError;
 }
 
 /** What a stream is made of. */

@@ -1,10 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { DynamicBatchOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
+import { whole } from '../call/checks';
 import { EmbeddingError, EmbeddingGenerationError, messageOf, toEmbeddingError } from '../call/errors';
 import { invalid, requireArray, show } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
-import { crossing, listOf, optionReader, refused, type Given, type Names } from '../call/options';
+import { crossing, instanceOr, listOf, naming, optionReader, refused, type Given, type Names } from '../call/options';
 import { call, native } from '../native/addon';
 import type { NativeMemoryProcessor } from '../native/types';
 
@@ -68,6 +70,17 @@ export interface MemoryMetrics {
   memoryUsagePercent: number;
   /** What is available less `memoryBuffer`. */
   availableForProcessing: number;
+}
+
+/** How large the batches of a {@link MemoryAwareProcessor} are, within what its strategies allow. */
+export interface ProcessingBatches {
+  /** Most items of one call, whatever the strategy allows: 1–100000. Default: what the strategy allows. */
+  batchSize?: number | undefined;
+  /**
+   * Asked before each call how many items are best, and told after it how it went: an optimizer, which others may use, too, or
+   * the options of one. Default: none; batches are as large as the strategy allows.
+   */
+  batchOptimizer?: DynamicBatchOptimizer | BatchOptimizerOptions | undefined;
 }
 
 /** How a caller follows processing. */
@@ -176,7 +189,12 @@ const OPTIONS: Names<MemoryProcessorOptions> = {
 /** Of a generator, which has a logger of its own. */
 export const readMemoryProcessor = optionReader(OPTIONS);
 
-const readOwnOptions = optionReader<MemoryProcessorOptions & Logging>({ ...OPTIONS, logger: true });
+const readOwnOptions = optionReader<MemoryProcessorOptions & ProcessingBatches & Logging>({
+  ...OPTIONS,
+  batchSize: true,
+  batchOptimizer: instanceOr(DynamicBatchOptimizer, readBatchOptimizer),
+  logger: true,
+});
 
 const HOOKS: Names<ProcessingHooks> = { onProgress: true, onStrategyChange: true, onMemoryWarning: true, signal: true, timeoutMs: true };
 
@@ -201,12 +219,16 @@ export class MemoryAwareProcessor {
   readonly #settings: Settings;
   #probe: Probe;
   #bytesPerItem = 0;
+  readonly #batchSize: number;
+  readonly #optimizer: DynamicBatchOptimizer | undefined;
   readonly #log: Log | undefined;
 
   /** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-  constructor(options: MemoryProcessorOptions & Logging = {}) {
-    const { logger, ...given } = readOwnOptions(options);
+  constructor(options: MemoryProcessorOptions & ProcessingBatches & Logging = {}) {
+    const { logger, batchSize, batchOptimizer, ...given } = readOwnOptions(options);
     this.#log = logOf(logger);
+    this.#batchSize = batchSize === undefined ? Infinity : whole('batchSize', batchSize, 1);
+    this.#optimizer = optimizerOf(batchOptimizer);
     const own = call(() => new (native().NativeMemoryProcessor)(crossing(given)));
     this.#native = own;
     this.#settings = JSON.parse(own.settings()) as Settings;
@@ -373,11 +395,12 @@ export class MemoryAwareProcessor {
       if (run.failure) throw run.failure;
       if (run.over) return;
       const { maxBatchSize, approach } = this.#look(run, false);
+      const size = Math.min(maxBatchSize, this.#batchSize, this.#optimizer?.getCurrentBatchSize() ?? Infinity);
       const room = approach === 'parallel' ? Math.max(1, this.#settings.cores) : 1;
       if (next < total && running.size < room) {
         const from = next;
-        next = Math.min(total, from + maxBatchSize);
-        const batch: Promise<void> = this.#batch(run, from, next, finished)
+        next = Math.min(total, from + size);
+        const batch: Promise<void> = this.#batch(run, from, next, size, finished)
           .catch((error: unknown) => run.fail(error))
           .finally(() => running.delete(batch));
         running.add(batch);
@@ -390,10 +413,12 @@ export class MemoryAwareProcessor {
     if (run.failure) throw run.failure;
   }
 
-  async #batch<T, R>(run: Run<T, R>, from: number, to: number, finished: (items: number) => void): Promise<void> {
-    const before = ownMemory().rss;
+  async #batch<T, R>(run: Run<T, R>, from: number, to: number, batchSize: number, finished: (items: number) => void): Promise<void> {
+    const [before, started] = [ownMemory().rss, performance.now()];
     const error = await run.call(from, to);
     if (run.over) return;
+    const processingTime = performance.now() - started;
+    if (processingTime > 0) this.#optimizer?.recordPerformance({ batchSize, processingTime, itemsProcessed: error ? 0 : to - from, success: !error });
     if (!error) {
       this.#after(run, to - from, before);
       finished(to - from);
@@ -458,6 +483,12 @@ export class MemoryAwareProcessor {
     }
     return after;
   }
+}
+
+function optimizerOf(given: DynamicBatchOptimizer | BatchOptimizerOptions | undefined): DynamicBatchOptimizer | undefined {
+  if (given === undefined || given instanceof DynamicBatchOptimizer) return given;
+  if (typeof given === 'boolean') throw refused('batchOptimizer', `${show(given)} is neither a DynamicBatchOptimizer nor options of one`);
+  return naming((option) => `batchOptimizer.${option}`, () => new DynamicBatchOptimizer(undefined, given));
 }
 
 /** One call: what it works on, as it was when the call was made, and how far it is. */

@@ -117,6 +117,10 @@ export interface NativeCache {
   reject(reason: string): void;
   stats(): string;
   samples(): number[];
+  servesGenerators(): boolean;
+  remembers(nodeId: string, ...texts: string[]): Promise<boolean>;
+  remembered(nodeId: string, ...texts: string[]): Promise<NativeRemembered | null>;
+  forget(nodeId: string, ...texts: string[]): Promise<boolean>;
   generated(model: NativeModelKey, texts: string[]): Promise<NativeGenerated>;
   keepGenerated(
     model: NativeModelKey, texts: string[], data: Float32Array, tokenCounts: Uint32Array, truncated: Uint8Array, confidences: Float64Array,
@@ -128,6 +132,11 @@ export interface NativeModelKey {
   fingerprint: string;
   dimensions: number;
   query: boolean;
+}
+
+export interface NativeRemembered {
+  vector(): Float32Array;
+  about(): string;
 }
 
 export interface NativeGenerated {

@@ -92,8 +92,7 @@ impl NativeGenerator {
     /// See `Generator::attach`.
     #[napi(catch_unwind)]
     pub fn attach(&self, cache: &NativeCache) {
-        let (cache, space) = cache.shared();
-        self.inner.attach(cache, space);
+        self.inner.attach(cache.of_generators());
     }
 
     /// A load that has its place in the order of calls, and has not begun yet.

@@ -15,14 +15,14 @@ use super::choice::{Chosen, Loader, Memory};
 use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leases, TextLeaders, Watch, worthwhile};
-use super::model_cache::{Known, ModelCache, TextLeader, TextWaiter};
+use super::model_cache::{GeneratorCache, Kept, Known, ModelCache, TextLeader, TextWaiter};
 use super::stage_metrics::{Answered, Stage, StageMetrics};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::sizing::BatchSizer;
 use crate::batch::{Budget, Plan};
-use crate::cache::{EmbeddingCache, Joined};
+use crate::cache::Joined;
 use crate::cancel::Cancel;
-use crate::embedding::{InputType, Key, Modality, Space, Tokens};
+use crate::embedding::{InputType, Key, Modality, Tokens};
 use crate::error::{Error, Result};
 use crate::host::{
     self,
@@ -30,7 +30,7 @@ use crate::host::{
 };
 use crate::images::{Image, ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelFiles, ModelOptions, Prompts, Source, TableTokens, Unloaded};
+use crate::model::{Model, ModelFiles, ModelInfo, ModelOptions, Prompts, Source, TableTokens, Unloaded};
 use crate::scheduler::Scheduler;
 use crate::text::{self, Prepared};
 use crate::tokens::{self, Rules, Tokenizer};
@@ -82,7 +82,7 @@ impl Engine {
         source: &Source,
         place: PathBuf,
         options: &GeneratorOptions,
-        cache: Option<(Arc<EmbeddingCache>, Space)>,
+        cache: Option<Arc<GeneratorCache>>,
         (governor, stage_metrics): (Arc<Governor>, Arc<StageMetrics>),
         cancel: &Cancel,
     ) -> Result<Self> {
@@ -141,8 +141,7 @@ impl Engine {
             sizer.restore(batches);
             Learned { store, overhead, kept: Mutex::new((sizer.samples(), Instant::now())) }
         });
-        let model_cache = cache
-            .map(|(cache, within)| ModelCache::new(cache, &within, &info.fingerprint, info.modality, info.dimensions));
+        let model_cache = cache.map(|cache| cache.part_of(info, max_chars(info)));
         Ok(Self {
             id,
             place,
@@ -156,7 +155,7 @@ impl Engine {
             stage_metrics,
             workers,
             lowercase: unloaded.lowercase(),
-            model_cache: model_cache.map(Arc::new),
+            model_cache,
             model,
         })
     }
@@ -243,8 +242,8 @@ impl Engine {
         cancel.check()?;
         self.check_modality(&inputs)?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
-        let max_length = self.model.info().max_length.unwrap_or(usize::MAX);
-        let max_chars = max_length.saturating_mul(text::CHARS_PER_TOKEN);
+        let max_chars = max_chars(self.model.info());
+        let names = Names::of(&inputs);
         let model_cache = self.model_cache.clone().filter(|_| !options.bypass_cache);
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, stage_metrics) = (model_cache.clone(), Arc::clone(&self.stage_metrics));
@@ -261,8 +260,17 @@ impl Engine {
         let prepared = blocking(move || in_parallel(prepare_all));
         let (contents, cut, distinct, keys) = cancel.or_else(prepared).await???;
         let (contents, stage_metrics) = (Arc::new(contents), &self.stage_metrics);
-        let call =
-            Call { contents, distinct: &distinct, cancel, options: &options, keys, model_cache, stage_metrics, busy };
+        let call = Call {
+            contents,
+            names,
+            distinct: &distinct,
+            cancel,
+            options: &options,
+            keys,
+            model_cache,
+            stage_metrics,
+            busy,
+        };
         let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
@@ -470,6 +478,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One call on its way.
 struct Call<'a> {
     contents: Arc<Contents>,
+    names: Names,
     distinct: &'a Distinct,
     cancel: Cancel,
     options: &'a CallOptions,
@@ -585,7 +594,11 @@ impl Call<'_> {
     async fn commit(&self, batch: Vec<(usize, Option<TextLeader>, Arc<Known>)>) {
         let Some(model_cache) = &self.model_cache else { return };
         let started = Instant::now();
-        model_cache.commit(batch.iter().map(|(slot, _, known)| (self.keys[*slot], Arc::clone(known))).collect()).await;
+        let kept = batch.iter().map(|(slot, _, known)| {
+            let name = self.names.name(self.distinct.first[*slot], &self.contents);
+            Kept { key: self.keys[*slot], known: Arc::clone(known), name }
+        });
+        model_cache.commit(kept.collect()).await;
         self.stage_metrics.done(Stage::Commit, started, batch.len());
         for (_, leader, known) in batch {
             leader.into_iter().for_each(|leader| leader.finish(Ok(Arc::clone(&known))));
@@ -619,6 +632,40 @@ async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output =
         Some(leases) => leases.during(work).await,
         None => Ok(work.await),
     }
+}
+
+/// What its inputs are called.
+enum Names {
+    /// Texts go by themselves.
+    Texts,
+    Others(Vec<String>),
+}
+
+impl Names {
+    fn of(inputs: &Inputs) -> Self {
+        match inputs {
+            Inputs::Texts(_) => Self::Texts,
+            Inputs::Annotations(annotations) => {
+                Self::Others(annotations.iter().map(|annotation| annotation.node_id.clone()).collect())
+            }
+            Inputs::Images(images) => {
+                Self::Others(images.iter().map(|image| image.path().unwrap_or_default()).collect())
+            }
+        }
+    }
+
+    fn name(&self, index: usize, contents: &Contents) -> String {
+        let name = match self {
+            Self::Texts => contents.texts().get(index),
+            Self::Others(names) => names.get(index),
+        };
+        name.cloned().unwrap_or_default()
+    }
+}
+
+/// What a model reads of an annotation.
+fn max_chars(info: &ModelInfo) -> usize {
+    info.max_length.unwrap_or(usize::MAX).saturating_mul(text::CHARS_PER_TOKEN)
 }
 
 /// What a call embeds.

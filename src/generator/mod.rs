@@ -19,9 +19,8 @@ use std::time::Duration;
 use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
 use crate::batch::sizing::{BatchSizer, Learned, Outlook, SizeChange};
-use crate::cache::EmbeddingCache;
 use crate::cancel::{Cancel, HookGuard};
-use crate::embedding::{EmbeddingMatrix, InputType, Space};
+use crate::embedding::{EmbeddingMatrix, InputType};
 use crate::error::{Error, Result};
 use crate::host::{self, threads::blocking};
 use crate::images::ImageSource;
@@ -34,7 +33,7 @@ use engine::Engine;
 pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
 use loaded::Loaded;
-pub use model_cache::{About, Known, ModelCache, Values};
+pub use model_cache::{About, GeneratorCache, Kept, Known, ModelCache, Remembered, Values, name_of};
 pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;
@@ -224,7 +223,7 @@ pub struct Generator {
 
 struct State {
     model: Option<Arc<Loaded>>,
-    cache: Option<(Arc<EmbeddingCache>, Space)>,
+    cache: Option<Arc<GeneratorCache>>,
     /// The model that was given last.
     named: Name,
     /// What was asked for last, for whatever comes next; and for calls, which do not wait for a generator that closes.
@@ -346,16 +345,15 @@ impl Generator {
         self.governor.relieve();
     }
 
-    /// Lets the models that are loaded from now on use a cache. `within` tells the entries of this generator apart from
-    /// others of the cache, beside their embedding space.
-    pub fn attach(&self, cache: Arc<EmbeddingCache>, within: Space) {
-        let spares = Arc::downgrade(&cache);
+    /// Lets the models that are loaded from now on use a cache.
+    pub fn attach(&self, cache: Arc<GeneratorCache>) {
+        let spares = Arc::downgrade(cache.cache());
         self.governor.on_shortage(Box::new(move |short| {
             let cache = spares.upgrade();
             cache.as_ref().filter(|_| short).into_iter().for_each(|cache| cache.give_back());
             cache.is_some()
         }));
-        self.state().cache = Some((cache, within));
+        self.state().cache = Some(cache);
     }
 
     /// Loads the model at `path`, or else the one that was given last. Does nothing when that model is loaded already;

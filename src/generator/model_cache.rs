@@ -1,7 +1,7 @@
 //! What a generator need not compute: texts that are in the cache, and texts that another call computes right now.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -10,6 +10,11 @@ use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, Probe, SingleFl
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Key, Modality, Space};
 use crate::error::{Error, Result};
+use crate::model::ModelInfo;
+use crate::text::{self, Annotation, Prepared};
+
+/// Longest name of an entry, in bytes: beyond, only its beginning is kept.
+const MOST_NAME: usize = 256;
 
 /// Texts that are looked up between two checks whether the call was stopped.
 const WINDOW: usize = 1024;
@@ -64,11 +69,14 @@ pub struct About {
 impl About {
     const BYTES: usize = 17;
 
-    fn to_note(self) -> [u8; Self::BYTES] {
-        let mut note = [0; Self::BYTES];
-        note[..8].copy_from_slice(&(self.token_count as u64).to_le_bytes());
-        note[8] = u8::from(self.truncated);
-        note[9..].copy_from_slice(&self.confidence.to_le_bytes());
+    /// With the name of the entry behind it.
+    fn to_note(self, name: &str) -> Vec<u8> {
+        let name = &name.as_bytes()[..name.floor_char_boundary(MOST_NAME)];
+        let mut note = Vec::with_capacity(Self::BYTES + name.len());
+        note.extend((self.token_count as u64).to_le_bytes());
+        note.push(u8::from(self.truncated));
+        note.extend(self.confidence.to_le_bytes());
+        note.extend(name);
         note
     }
 
@@ -78,8 +86,122 @@ impl About {
         Some(Self {
             token_count: u64::from_le_bytes(*count) as usize,
             truncated: *truncated != 0,
-            confidence: f64::from_le_bytes(rest.try_into().ok()?),
+            confidence: f64::from_le_bytes(*rest.first_chunk()?),
         })
+    }
+}
+
+/// What an entry of a generator is called: the id of its annotation, the path of its image, or else its text, of which the
+/// beginning is kept.
+pub fn name_of(note: &[u8]) -> &[u8] {
+    note.get(About::BYTES..).unwrap_or_default()
+}
+
+/// A vector on its way into the cache.
+pub struct Kept {
+    /// Its key.
+    pub key: Key,
+    /// What is kept.
+    pub known: Arc<Known>,
+    /// See [`name_of`].
+    pub name: String,
+}
+
+/// A cache as generators use it: each model has a part of its own in it, which is known from then on to those who ask the
+/// cache and no generator, however long that lives.
+pub struct GeneratorCache {
+    cache: Arc<EmbeddingCache>,
+    /// What else tells the entries of its generators apart, such as a namespace.
+    within: Space,
+    /// The latest one last.
+    models: Mutex<Vec<Arc<Writer>>>,
+}
+
+/// A model that has a part of a cache, and how it reads annotations.
+pub struct Writer {
+    model_id: String,
+    max_chars: usize,
+    part: Arc<ModelCache>,
+}
+
+/// What a generator has kept for an annotation.
+pub struct Remembered {
+    /// The vector, and what is said of the text.
+    pub known: Known,
+    /// The text that was embedded, and whether something was cut off before.
+    pub prepared: Prepared,
+    /// The model, as its user named it.
+    pub model_id: String,
+}
+
+impl GeneratorCache {
+    /// `within`: see there.
+    pub fn new(cache: Arc<EmbeddingCache>, within: Space) -> Self {
+        Self { cache, within, models: Mutex::default() }
+    }
+
+    /// The cache itself.
+    pub fn cache(&self) -> &Arc<EmbeddingCache> {
+        &self.cache
+    }
+
+    /// Whether a model has a part of it.
+    pub fn has_models(&self) -> bool {
+        !self.models.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// The part of a model, known from now on; `max_chars`: what it reads of an annotation.
+    pub(super) fn part_of(&self, info: &ModelInfo, max_chars: usize) -> Arc<ModelCache> {
+        let (cache, fingerprint) = (Arc::clone(&self.cache), &info.fingerprint);
+        let part = Arc::new(ModelCache::new(cache, &self.within, fingerprint, info.modality, info.dimensions));
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.retain(|known| known.part.space.id() != part.space.id());
+        models.push(Arc::new(Writer { model_id: info.model_id.clone(), max_chars, part: Arc::clone(&part) }));
+        part
+    }
+
+    fn writers(&self) -> Vec<Arc<Writer>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().map(Arc::clone).collect()
+    }
+
+    /// The parts of all models that read what `modality` says, the latest first.
+    pub fn spaces(&self, modality: Modality) -> Vec<Space> {
+        let of = |writer: &Arc<Writer>| (writer.part.space.modality() == modality).then(|| writer.part.space.clone());
+        self.writers().iter().filter_map(of).collect()
+    }
+
+    /// The keys of an annotation, one for each model that reads texts, the latest first.
+    pub fn keys_of(&self, annotation: &Annotation) -> Vec<Key> {
+        self.addressed(annotation).into_iter().map(|(_, _, key)| key).collect()
+    }
+
+    fn addressed(&self, annotation: &Annotation) -> Vec<(Arc<Writer>, Prepared, Key)> {
+        let readers = self.writers().into_iter().filter(|writer| writer.part.space.modality() == Modality::Text);
+        let address = |writer: Arc<Writer>| {
+            let prepared = text::prepare(annotation, writer.max_chars);
+            let key = writer.part.key(&prepared.text, InputType::Document);
+            (writer, prepared, key)
+        };
+        readers.map(address).collect()
+    }
+
+    /// Whether a generator has kept a vector for an annotation. In no statistics. Blocks for as long as the disk takes.
+    pub fn holds(&self, annotation: &Annotation) -> bool {
+        self.keys_of(annotation).into_iter().any(|key| self.cache.contains(key))
+    }
+
+    /// What the latest model has kept for an annotation, or else an earlier one. A miss is not counted. Blocks for as long as
+    /// the disk takes.
+    pub fn recall(&self, annotation: &Annotation) -> Result<Option<Remembered>> {
+        for (writer, prepared, key) in self.addressed(annotation) {
+            if !self.cache.contains(key) {
+                continue;
+            }
+            if let Some(known) = writer.part.recall(&[key], &Cancel::default())?.pop().flatten() {
+                return Ok(Some(Remembered { known, prepared, model_id: writer.model_id.clone() }));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -115,6 +237,10 @@ impl ModelCache {
     pub fn keys(&self, texts: &[String], first: &[usize], input_type: InputType) -> Vec<Key> {
         let begun = self.space.key().field("role", input_type.as_str());
         first.par_iter().with_min_len(64).map(|&index| begun.clone().field("text", &texts[index]).finish()).collect()
+    }
+
+    fn key(&self, text: &str, input_type: InputType) -> Key {
+        self.space.key().field("role", input_type.as_str()).field("text", text).finish()
     }
 
     /// The key of an image, by the hash of its content.
@@ -182,7 +308,7 @@ impl ModelCache {
     }
 
     /// Remembers what a batch has computed. A cache that cannot is no reason to fail.
-    pub(super) async fn commit(self: &Arc<Self>, batch: Vec<(Key, Arc<Known>)>) {
+    pub(super) async fn commit(self: &Arc<Self>, batch: Vec<Kept>) {
         self.put(&batch);
         if !self.cache.has_room() {
             let cache = Arc::clone(&self.cache);
@@ -194,13 +320,13 @@ impl ModelCache {
     ///
     /// # Errors
     /// See [`EmbeddingCache::commit_at_once`].
-    pub fn keep(&self, batch: &[(Key, Arc<Known>)]) -> Result<()> {
+    pub fn keep(&self, batch: &[Kept]) -> Result<()> {
         self.try_put(batch)?;
         self.cache.await_room();
         Ok(())
     }
 
-    fn put(&self, batch: &[(Key, Arc<Known>)]) {
+    fn put(&self, batch: &[Kept]) {
         if let Err(error) = self.try_put(batch)
             && !self.cache.is_closed()
         {
@@ -208,11 +334,11 @@ impl ModelCache {
         }
     }
 
-    fn try_put(&self, batch: &[(Key, Arc<Known>)]) -> Result<()> {
-        let notes: Vec<[u8; About::BYTES]> = batch.iter().map(|(_, known)| known.about.to_note()).collect();
-        let vectors: Vec<Cow<[f32]>> = batch.iter().map(|(_, known)| known.vector.get()).collect();
-        let drafts = batch.iter().zip(&vectors).zip(&notes).map(|(((key, _), vector), note)| {
-            (self.probe(*key), Draft { vector: Some(vector), note, fixed: true, ..Draft::default() })
+    fn try_put(&self, batch: &[Kept]) -> Result<()> {
+        let notes: Vec<Vec<u8>> = batch.iter().map(|kept| kept.known.about.to_note(&kept.name)).collect();
+        let vectors: Vec<Cow<[f32]>> = batch.iter().map(|kept| kept.known.vector.get()).collect();
+        let drafts = batch.iter().zip(&vectors).zip(&notes).map(|((kept, vector), note)| {
+            (self.probe(kept.key), Draft { vector: Some(vector), note, fixed: true, ..Draft::default() })
         });
         self.cache.commit_at_once(&self.space, drafts)
     }
@@ -231,9 +357,11 @@ mod tests {
     #[test]
     fn what_is_said_about_a_text_survives_storage() {
         let about = About { token_count: 70_000, truncated: true, confidence: 0.25 };
-        assert_eq!(About::from_note(&about.to_note()), Some(about));
+        let note = about.to_note("a name");
+        assert_eq!((About::from_note(&note), name_of(&note)), (Some(about), &b"a name"[..]));
         for end in 0..About::BYTES {
-            assert_eq!(About::from_note(&about.to_note()[..end]), None);
+            assert_eq!((About::from_note(&note[..end]), name_of(&note[..end])), (None, &b""[..]));
         }
+        assert_eq!(name_of(&about.to_note(&"é".repeat(MOST_NAME))), "é".repeat(MOST_NAME / 2).as_bytes());
     }
 }

@@ -12,6 +12,7 @@ use super::{Text, blocking, to_js};
 use crate::cache::{EmbeddingCache, Entry, InlineReads, Near, Open, Recall};
 use crate::embedding::{Modality, Space};
 use crate::error::Error;
+use crate::generator::name_of;
 
 /// What is kept beside a vector: the key as the user wrote it, and JSON.
 pub fn to_note(key: &[u8], metadata: &[u8]) -> Vec<u8> {
@@ -105,15 +106,19 @@ impl NativeEntry {
 #[napi]
 pub struct NativeNearest {
     nearest: Vec<Near>,
-    modalities: Vec<Modality>,
+    /// Of each, its modality and whether a generator has kept it.
+    kinds: Vec<(Modality, bool)>,
 }
 
 impl NativeNearest {
-    /// What was found in `spaces`.
-    pub fn new(nearest: Vec<Near>, spaces: &[Space]) -> Self {
-        let space_of = |near: &Near| spaces.iter().find(|space| space.id() == near.entry.space);
-        let modalities = nearest.iter().map(|near| space_of(near).map(Space::modality).unwrap_or_default()).collect();
-        Self { nearest, modalities }
+    /// What was found in `spaces`, of which all but the first `own` are those of generators.
+    pub fn new(nearest: Vec<Near>, spaces: &[Space], own: usize) -> Self {
+        let kind = |near: &Near| {
+            let at = spaces.iter().position(|space| space.id() == near.entry.space);
+            at.map(|at| (spaces[at].modality(), at >= own)).unwrap_or_default()
+        };
+        let kinds = nearest.iter().map(kind).collect();
+        Self { nearest, kinds }
     }
 }
 
@@ -128,13 +133,17 @@ impl NativeNearest {
     /// What each was made from.
     #[napi(catch_unwind)]
     pub fn modalities(&self) -> Vec<&'static str> {
-        self.modalities.iter().map(|modality| modality.as_str()).collect()
+        self.kinds.iter().map(|(modality, _)| modality.as_str()).collect()
     }
 
     /// The key of each, as the user wrote it, and its metadata as JSON, empty where there is none; in turn.
     #[napi(catch_unwind)]
     pub fn texts(&self) -> Vec<Text> {
-        let texts = self.nearest.iter().flat_map(|near| <[_; 2]>::from(from_note(&near.entry.note)));
+        let both = self.nearest.iter().zip(&self.kinds);
+        let texts = both.flat_map(|(near, (_, generated))| match generated {
+            true => [name_of(&near.entry.note), &[]],
+            false => from_note(&near.entry.note).into(),
+        });
         texts.map(|text| Text(text.to_vec())).collect()
     }
 

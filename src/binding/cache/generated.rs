@@ -6,12 +6,14 @@ use std::sync::Arc;
 use napi::bindgen_prelude::{Float32Array, Float64Array, PromiseRaw, Uint8Array, Uint32Array};
 use napi::{Env, Result};
 use napi_derive::napi;
+use serde_json::json;
 
 use super::{NativeCache, blocking, to_js};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Key, Modality};
 use crate::error::Error;
-use crate::generator::{About, Known, ModelCache, Values};
+use crate::generator::{About, Kept, Known, ModelCache, Remembered, Values};
+use crate::text::Annotation;
 
 /// What a text needs beside itself to be found.
 #[napi(object)]
@@ -40,6 +42,42 @@ impl NativeCache {
 fn keys(cache: &ModelCache, texts: &[String], query: bool) -> Vec<Key> {
     let all: Vec<usize> = (0..texts.len()).collect();
     cache.keys(texts, &all, if query { InputType::Query } else { InputType::Document })
+}
+
+/// What a generator has kept for an annotation.
+#[napi]
+pub struct NativeRemembered {
+    inner: Remembered,
+}
+
+#[napi]
+impl NativeRemembered {
+    /// The vector.
+    #[napi(catch_unwind)]
+    pub fn vector(&self) -> Float32Array {
+        self.inner.known.vector.clone().into()
+    }
+
+    /// What is said of it, as JSON: the fields of a result.
+    #[napi(catch_unwind)]
+    pub fn about(&self) -> String {
+        let Remembered { known, prepared, model_id } = &self.inner;
+        let About { token_count, truncated, confidence } = known.about;
+        let mut about = json!({ "inputText": prepared.text, "modelUsed": model_id });
+        // Where nobody counts tokens, nothing is known of them; but that something was cut off before is.
+        if token_count > 0 {
+            about["confidence"] = confidence.into();
+            about["tokenCount"] = token_count.into();
+        }
+        if token_count > 0 || prepared.cut {
+            about["truncated"] = (truncated || prepared.cut).into();
+        }
+        about.to_string()
+    }
+}
+
+fn annotation(node_id: String, signature: String, summary: String, source_snippet: String) -> Annotation {
+    Annotation { node_id, signature, summary, source_snippet }
 }
 
 /// Vectors of texts, in their order.
@@ -95,6 +133,67 @@ impl NativeGenerated {
 
 #[napi]
 impl NativeCache {
+    /// Whether it was given to a generator that has had a model.
+    #[napi(catch_unwind)]
+    pub fn serves_generators(&self) -> bool {
+        self.generators.has_models()
+    }
+
+    /// Whether a generator has kept a vector for an annotation.
+    #[napi(catch_unwind)]
+    pub fn remembers<'env>(
+        &self,
+        env: &'env Env,
+        node_id: String,
+        signature: String,
+        summary: String,
+        source_snippet: String,
+    ) -> Result<PromiseRaw<'env, bool>> {
+        let generators = self.of_generators();
+        let annotation = annotation(node_id, signature, summary, source_snippet);
+        blocking(env, move || Ok(generators.holds(&annotation)))
+    }
+
+    /// What a generator has kept for an annotation.
+    #[napi(catch_unwind)]
+    pub fn remembered<'env>(
+        &self,
+        env: &'env Env,
+        node_id: String,
+        signature: String,
+        summary: String,
+        source_snippet: String,
+    ) -> Result<PromiseRaw<'env, Option<NativeRemembered>>> {
+        let generators = self.of_generators();
+        let annotation = annotation(node_id, signature, summary, source_snippet);
+        blocking(env, move || {
+            let found = generators.recall(&annotation).map_err(to_js)?;
+            Ok(found.map(|inner| NativeRemembered { inner }))
+        })
+    }
+
+    /// Deletes what generators have kept for an annotation. See `delete`.
+    #[napi(catch_unwind)]
+    pub fn forget<'env>(
+        &self,
+        env: &'env Env,
+        node_id: String,
+        signature: String,
+        summary: String,
+        source_snippet: String,
+    ) -> Result<PromiseRaw<'env, bool>> {
+        let keys = self.generators.keys_of(&annotation(node_id, signature, summary, source_snippet));
+        let (cache, _) = self.shared();
+        let deletions: Vec<_> = keys.into_iter().map(|key| cache.begin_delete(key)).collect();
+        blocking(env, move || {
+            let mut count = 0;
+            for deletion in deletions {
+                count += cache.resolve(deletion).map_err(to_js)?;
+            }
+            Ok(count > 0)
+        })
+    }
+
     /// What is known of `texts`, as they are embedded.
     #[napi(catch_unwind)]
     pub fn generated<'env>(
@@ -141,7 +240,8 @@ impl NativeCache {
         let known: Vec<Arc<Known>> = known.collect();
         blocking(env, move || {
             let keys = keys(&cache, &texts, model.query);
-            cache.keep(&keys.into_iter().zip(known).collect::<Vec<_>>()).map_err(to_js)
+            let kept = keys.into_iter().zip(known).zip(texts).map(|((key, known), name)| Kept { key, known, name });
+            cache.keep(&kept.collect::<Vec<_>>()).map_err(to_js)
         })
     }
 }

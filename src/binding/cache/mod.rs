@@ -33,6 +33,7 @@ use crate::cache::{
 };
 use crate::embedding::{Modality, Space, digest_of_bytes};
 use crate::error::Error;
+use crate::generator::GeneratorCache;
 use crate::host::threads::begin_blocking;
 
 /// What `get` answers instead of a number of values.
@@ -68,6 +69,8 @@ pub struct NativeCache {
     inner: Arc<EmbeddingCache>,
     /// Of its own entries, by `Modality::ALL`.
     spaces: [Space; Modality::ALL.len()],
+    /// What the generators have to do with it that it was given to.
+    generators: Arc<GeneratorCache>,
     door: Rc<Door>,
 }
 
@@ -86,9 +89,16 @@ impl NativeCache {
         (Arc::clone(&self.inner), self.spaces[0].clone())
     }
 
-    /// Spaces that are asked for by their places in `Modality::ALL`.
+    /// The cache as generators use it.
+    pub(super) fn of_generators(&self) -> Arc<GeneratorCache> {
+        Arc::clone(&self.generators)
+    }
+
+    /// Spaces that are asked for by their places in `Modality::ALL`: its own, then those of generators.
     fn spaces(&self, modalities: &[u32]) -> Vec<Space> {
-        modalities.iter().filter_map(|&modality| self.spaces.get(modality as usize)).cloned().collect()
+        let own = modalities.iter().filter_map(|&modality| self.spaces.get(modality as usize));
+        let generated = own.clone().flat_map(|space| self.generators.spaces(space.modality()));
+        own.cloned().chain(generated).collect()
     }
 }
 
@@ -154,7 +164,8 @@ impl NativeCache {
         let names = names.map(|(space, field)| KeyHasher::new(space, field));
         let left = RefCell::default();
         let door = Rc::new(Door { cache: Arc::clone(&inner), names, left, inline_reads: Arc::default() });
-        Ok(Self { inner, spaces, door })
+        let generators = Arc::new(GeneratorCache::new(Arc::clone(&inner), spaces[0].clone()));
+        Ok(Self { inner, spaces, generators, door })
     }
 
     /// What the JavaScript side must know of the options, as JSON.
@@ -342,9 +353,10 @@ impl NativeCache {
         modalities: Vec<u32>,
     ) -> Result<PromiseRaw<'env, NativeNearest>> {
         let (cache, spaces, query) = (Arc::clone(&self.inner), self.spaces(&modalities), query.to_vec());
+        let own = modalities.len();
         blocking(env, move || {
             let nearest = cache.nearest_in(&spaces, &query, threshold as f32, limit as usize).map_err(to_js)?;
-            Ok(NativeNearest::new(nearest, &spaces))
+            Ok(NativeNearest::new(nearest, &spaces, own))
         })
     }
 
