@@ -645,7 +645,10 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	set(annotation: Annotation, result: EmbeddingResult): Promise<void>;
 	/** What `key` stands for, if its content is `content`. If it is not, the entry is gone. */
 	get(key: string, content?: string | Uint8Array, options?: EntryOptions): Promise<CachedEmbedding | null>;
-	/** The result of an annotation whose text is unchanged. What is no annotation has none. */
+	/**
+	 * The result of an annotation whose text is unchanged: as it was set or, if it was not, as a generator has kept it that this
+	 * cache was given to, now or before. What is no annotation has none.
+	 */
 	get(annotation: Annotation): Promise<CachedResult | null>;
 	/**
 	 * Looks many keys up, in one crossing to the native side: the fast path, without a number object per value. `options` are
@@ -671,18 +674,24 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	/** Whether {@link get} would answer. Counts in no statistics. */
 	has(target: string | Annotation, content?: string | Uint8Array, options?: EntryOptions): Promise<boolean>;
 	/**
-	 * Deletes an entry; whether there was one that {@link get} would have given. Gone from memory at once; resolves when the file knows.
+	 * Deletes an entry, and what generators have kept for the text of an annotation; whether there was one that {@link get} would have
+	 * given. Gone from memory at once; resolves when the file knows.
 	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED` when the file cannot be told: another program has held it for 8
 	 * seconds, or it has the entry and cannot be written. It goes from the file as soon as that is possible, if this cache is
 	 * still open then.
 	 */
 	delete(target: string | Annotation, options?: EntryOptions): Promise<boolean>;
-	/** Deletes all entries of this namespace and model, or those of one modality, on disk, too. See {@link delete}. */
+	/**
+	 * Deletes all entries of this namespace and model, those of generators that have had this cache included, or those of one
+	 * modality, on disk, too. See {@link delete}.
+	 */
 	clear(options?: EntryOptions): Promise<void>;
 	/**
 	 * The entries whose vectors point most nearly where `embedding` does, the nearest first; equally near ones always in the
 	 * same order. At most `limit` (10) of those whose cosine is at least `threshold` (-1, which is any), among texts, or among
-	 * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. The first call reads all
+	 * the `modality` or the `modalities` that are asked for: vectors of another length are near to nothing. What generators have
+	 * kept that this cache was given to counts, too: the `key` is the id of the annotation, the path of the image or, of up to 256
+	 * bytes, the text that was first embedded so. The first call reads all
 	 * entries for an index, which then follows every change, of other processes, too. It takes about 1.1 bytes a value and
 	 * 150 an entry, beyond `maxMemoryMB`. Up to 2000 entries in memory only are compared without it.
 	 *
@@ -828,6 +837,151 @@ export interface DoctorReport {
  * @throws {@link EmbeddingError} `INVALID_CONFIG` for an option. Whatever is wrong with the machine stands in the report.
  */
 export declare function doctor(options?: DoctorOptions): Promise<DoctorReport>;
+/** A part of a text. */
+export interface TextChunk {
+	/** `source.slice(start, end)`. */
+	text: string;
+	/** Where it begins in its source, in UTF-16 units, as strings count. */
+	start: number;
+	/** Where it ends. */
+	end: number;
+	/** The headings, or the names of the declarations, that it stands under: the outermost first. */
+	headings: string[];
+	/** Its first line in its source, from 1. */
+	line: number;
+}
+/** A part of a text that a model reads whole. */
+export interface Chunk extends TextChunk {
+	/** How many tokens it has as the model reads it, special tokens and prompt included. */
+	tokens: number;
+}
+/** How a text is read: what kinds of places it may be cut at. */
+export interface TextFormat {
+	/**
+	 * `'markdown'`: at headings, blocks, items and rows; `'code'`: at declarations and statements of the language, or else at blank
+	 * lines and lines; `'text'`: at paragraphs. All of them then at sentences, words, graphemes. Default `'auto'`: by `language` or
+	 * by the ending of `path`; without either, Markdown if there is a heading or a fence in it, else text.
+	 */
+	format?: "auto" | "text" | "markdown" | "code" | undefined;
+	/** The language of code: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`, or an ending of its files. */
+	language?: string | undefined;
+	/** Where the text is from; only its ending matters, and nothing is read. */
+	path?: string | undefined;
+}
+interface Stops {
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up after so many milliseconds; it rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.splitMany}. */
+export interface SplitManyOptions extends Omit<TextFormat, "path">, Stops {
+	/**
+	 * Most tokens of a chunk as the model reads it, special tokens and prompt included. Default, and where it is more: as many as
+	 * the model reads.
+	 */
+	maxTokens?: number | undefined;
+	/** Most tokens of a chunk that are repeated at the beginning of the next one. Default 0. */
+	overlap?: number | undefined;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.split}. */
+export interface SplitOptions extends SplitManyOptions, TextFormat {
+}
+/** Options of {@link splitText}. */
+export interface SplitTextOptions extends TextFormat, Stops {
+	/** Most characters of a chunk, as strings count them (UTF-16 units). Default 1000. */
+	maxCharacters?: number | undefined;
+	/** Most characters of a chunk that are repeated at the beginning of the next one. Default 0. */
+	overlap?: number | undefined;
+}
+/** A text to be split, and where it is from. */
+export interface SourceText {
+	text: string;
+	/** See {@link TextFormat.path}. */
+	path?: string | undefined;
+}
+/**
+ * Splits a text into chunks of at most so many characters, without a model: exact places, all of it but the white space between
+ * them, each chunk cut at the highest structure that fits. For a model's own tokens, see {@link OptimizedEmbeddingGenerator.split}.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no string; `INVALID_CONFIG` naming the option.
+ */
+export declare function splitText(text: string, options?: SplitTextOptions): Promise<TextChunk[]>;
+/** Options of a stream. */
+export interface StreamOptions {
+	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
+	order?: "input" | "completion" | undefined;
+	/** Of texts, give {@link StreamedVector}s and not vectors alone. Default `false`; with `order: 'completion'` always. */
+	details?: boolean | undefined;
+}
+/** The vector of a text of a stream, and which text that is. */
+export interface StreamedVector {
+	/** Of the text among all that the source gave, from 0. */
+	index: number;
+	/** Empty, where there is an `error`. */
+	embedding: Float32Array;
+	/** Whether the model did not see all of the text. */
+	truncated: boolean;
+	/** Tokens of the whole text, special tokens included; 0 where nobody knows, as on a server. */
+	tokenCount: number;
+	/** Whether this stream did not compute it. */
+	fromCache: boolean;
+	/** Why there is no vector, with `onError: 'skip'`. */
+	error?: EmbeddingError;
+}
+/** A document. */
+export interface TextDocument {
+	/** What you call it. Its ending tells what kind of text it is, unless `metadata.path` or an option does. */
+	id: string;
+	text: string;
+	/** Anything; given back with each chunk. */
+	metadata?: unknown;
+}
+/** A chunk of a document, and its vector. */
+export interface DocumentChunk {
+	/** The document's. */
+	id: string;
+	/** Which of the document's chunks it is, from 0. */
+	index: number;
+	chunk: Chunk;
+	embedding: Float32Array;
+	/** Whether the vector was known already. */
+	fromCache: boolean;
+	/** The document's, if it has any. */
+	metadata?: unknown;
+}
+/** Options of {@link OptimizedEmbeddingGenerator.streamDocuments}. */
+export interface DocumentOptions extends SplitManyOptions {
+	/** Neither ask the cache nor tell it. Default `false`. */
+	bypassCache?: boolean | undefined;
+}
+/**
+ * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
+ * holds plain arrays, and the errors as pairs.
+ */
+export declare class EmbeddingMatrix {
+	/** `rows × dimensions` values, row by row. */
+	readonly data: Float32Array;
+	readonly rows: number;
+	readonly dimensions: number;
+	/** Tokens of each whole text, special tokens included; 0 where nobody knows, as of vectors that came from elsewhere. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+	/** The vector at `index`, a view into `data`. */
+	readonly row: (index: number) => Float32Array;
+	/**
+	 * Vectors from elsewhere: `data` holds them one after the other, each of `dimensions` values, and is not copied.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no Float32Array, or not whole vectors.
+	 */
+	constructor(data: Float32Array, dimensions: number);
+	toJSON(): object;
+}
+/** An image: what its file holds, or the path of it, as a string or a file URL. PNG, JPEG, GIF, WebP or BMP. */
+export type ImageInput = Uint8Array | string | URL;
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */
@@ -1014,6 +1168,528 @@ export interface MonitorSnapshot {
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no snapshot, or does not add up.
  */
 export declare function mergeSnapshots(...snapshots: MonitorSnapshot[]): MonitorSnapshot;
+/** What was learned about batches of texts of like length. */
+export interface LearnedBatch {
+	/** The longest texts that it is about, in tokens; the shortest are half as long. */
+	maxTokens: number;
+	/** How many texts of that length run together now; of shorter ones, as many more as have the same number of tokens. */
+	batchSize: number;
+	/** Batches that were learned from. */
+	samples: number;
+}
+/** What a generator has done since it was made. Everything is measured; what was not is 0 or absent. */
+export interface PerformanceMetrics {
+	cache: CacheMetrics;
+	batchOptimizer: BatchMetrics;
+	/** The same. */
+	batchOptimization: BatchMetrics;
+	memoryProcessor: MemoryUseMetrics;
+	/** The same. */
+	memoryProcessing: MemoryUseMetrics;
+	overall: OverallMetrics;
+	/**
+	 * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
+	 * on several threads counts for each.
+	 */
+	stages: Partial<Record<StageName, OperationStats>>;
+	/** `overall.score`. */
+	overallScore: number;
+}
+/**
+ * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
+ * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the others for each batch.
+ */
+export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
+/** How the generator's cache does, since it was made. One that is shared counts for all who use it. */
+export interface CacheMetrics extends CacheStats {
+	/** Whether there is a cache. Without one, all numbers are 0. */
+	enabled: boolean;
+	/** `currentEntries`. */
+	entries: number;
+	/** `currentSizeBytes`. */
+	sizeBytes: number;
+	/** As {@link CachePerformanceMetrics} has it: bytes of vectors and metadata for each byte held, 0–1. */
+	memoryEfficiency: number;
+	/** As {@link CachePerformanceMetrics} has it, 0–1. */
+	performanceScore: number;
+}
+/** How the model was run. */
+export interface BatchMetrics {
+	/** Whether sizes are learned. */
+	enabled: boolean;
+	/** Texts that the next batch has if they are as long as those of the latest one, memory permitting; at least 1. */
+	currentBatchSize: number;
+	/** Texts of that length that are fastest, as far as it is known; the same where nothing is learned. */
+	recommendedBatchSize: number;
+	/** How sure that is, 0–1, as {@link OptimizationRecommendation} has it; 0 where nothing is learned. */
+	confidence: number;
+	/**
+	 * As {@link PerformanceAnalytics} of a {@link DynamicBatchOptimizer} that was told of the latest batches (so many as
+	 * `historyRetention` says, 1000 at most), each with CPU and memory of the machine when it ended: 0–1.
+	 */
+	optimizationScore: number;
+	/** Of the same: mean of CPU and memory usage while batches ran, 0–1. */
+	resourceUtilization: number;
+	/** Of the same: relative change of the latest five batches against the five before, in throughput. 0 before there are so many. */
+	throughputTrend: number;
+	/** In memory usage. */
+	memoryTrend: number;
+	/** In CPU usage. */
+	cpuTrend: number;
+	/** Runs of the model. */
+	batches: number;
+	failedBatches: number;
+	/** Texts in a run, on average. */
+	averageBatchSize: number;
+	/** Milliseconds of a run, on average. */
+	averageProcessingTime: number;
+	/** Texts that the model finished for each second in it, of all threads together. */
+	averageThroughput: number;
+	/** Share of runs that succeeded, 0–1. */
+	successRate: number;
+	/** Tokens of the texts that ran. */
+	tokens: number;
+	/** The same with padding: `tokens / paddedTokens` is the share that was of use. */
+	paddedTokens: number;
+	/** By length, as far as there are any. */
+	learned: LearnedBatch[];
+}
+/** How memory was kept below its ceiling. */
+export interface MemoryUseMetrics {
+	/** Whether strategies are in force. Without them, the ceiling holds alone. */
+	enabled: boolean;
+	/** The name of the strategy in use; `'none'` where strategies are off. */
+	currentStrategy: string;
+	strategyChanges: number;
+	/** Bytes that this process may hold: `memoryLimit`, or what it holds and the container or host has left. */
+	ceilingBytes: number;
+	/** Bytes of physical memory that it holds. */
+	processBytes: number;
+	/** The most that was seen. */
+	peakBytes: number;
+	/** Bytes that running batches were permitted. */
+	grantedBytes: number;
+	/** `processBytes` of `ceilingBytes`, 0–100. */
+	memoryUsage: number;
+	/** The same. */
+	memoryUsagePercent: number;
+	/** Bytes that the container, or the host, has available. */
+	availableMemory: number;
+	/** Share of the time of batches that was not spent waiting for memory, 0–1; 0 before the first one. */
+	efficiency: number;
+	/** What a person could do about memory as it is, in words; none where strategies are off. */
+	recommendations: string[];
+	/** Batches that waited for memory. */
+	waits: number;
+	/** Milliseconds that they waited, together. */
+	waitedMs: number;
+	/** Times that memory was given back. */
+	memoryCleanups: number;
+}
+/** How calls went. */
+export interface OverallMetrics {
+	calls: number;
+	failedCalls: number;
+	/** Texts that calls have answered, those from the cache included. */
+	totalEmbeddings: number;
+	/** Of these, texts that the call need not compute. */
+	fromCache: number;
+	/** Of these, texts without a vector. */
+	failed: number;
+	/** `totalEmbeddings`. */
+	itemsProcessed: number;
+	/** Milliseconds during which at least one call was under way. */
+	totalProcessingTime: number;
+	/** `totalProcessingTime` for each of `itemsProcessed`, in milliseconds. */
+	averageItemTime: number;
+	/**
+	 * Share of texts that got no vector, 0–1: those that were skipped, and those of calls that failed; but not those of calls
+	 * that were stopped.
+	 */
+	errorRate: number;
+	/** Milliseconds of a call for each of its texts, on average. */
+	averageProcessingTime: number;
+	/** Texts answered for each second spent in calls. Calls at the same time count each. */
+	throughput: number;
+	/** Share of texts that came from the cache or from another call, 0–1. */
+	cacheHitRatio: number;
+	/**
+	 * 0–1: the mean of the share of texts that got a vector, the share of computed tokens that are not padding, and the
+	 * share of the time of batches that was not spent waiting for memory; as far as there are any. 0 before the first call.
+	 */
+	score: number;
+}
+/** An expectation, and the interval in which it is in 95 of 100 cases if the machine stays as it was. */
+export interface Estimate {
+	expected: number;
+	low: number;
+	high: number;
+}
+/** See {@link OptimizedEmbeddingGenerator.predict}. */
+export interface Prediction {
+	/** Milliseconds of the call; `null` as long as nothing was measured of this model on this machine. */
+	time: Estimate | null;
+	/** Bytes: the vectors, and the working memory of the batches that run at a time. */
+	memory: Estimate;
+	/** Texts in a batch. */
+	batchSize: Estimate;
+}
+/** What {@link OptimizedEmbeddingGenerator.optimizePerformance} did. */
+export interface OptimizationReport {
+	/** What the cache's maintenance did; `null` without a cache. */
+	cache: CacheMaintenance | null;
+	/** Bytes of physical memory that the process holds less than before; 0 where it is not less. */
+	freedBytes: number;
+	/** What is known about batches. */
+	learned: LearnedBatch[];
+}
+/** What is published on the `diagnostics_channel` `embedcore:memory`. */
+export interface MemoryEvent {
+	type: "strategy-changed";
+	before: string;
+	after: string;
+	/** Share that is in use of what the ceiling leaves beyond the model and all else that the process holds anyway, 0–100. */
+	usagePercent: number;
+}
+/** One way to process items. */
+export interface ProcessingStrategy {
+	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
+	 * usage; others are ranked by size. */
+	name: string;
+	/** Most items of one call. */
+	maxBatchSize: number;
+	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
+	 * event loop turn between. */
+	approach: "sequential" | "parallel" | "streaming" | "chunked";
+	/** How much memory it takes, relative to others. For your information. */
+	memoryOverhead: number;
+	/** How much CPU it takes, relative to others. For your information. */
+	cpuOverhead: number;
+	/** Batches between two clean-ups while memory is short. */
+	cleanupFrequency: number;
+}
+/** Memory usages, in percent, at which strategies change, in falling order. */
+export interface MemoryThresholds {
+	/** One item at a time from here on. Default 85. */
+	critical: number;
+	/** Small batches and warnings from here on. Default 70. */
+	high: number;
+	/** Middling batches from here on, large ones below. Default 55. */
+	normal: number;
+	/** Recommendations say that there is room, below. Default 35. */
+	low: number;
+}
+/** Options of {@link MemoryAwareProcessor}. */
+export interface MemoryProcessorOptions {
+	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
+	strategies?: ProcessingStrategy[] | undefined;
+	memoryThresholds?: {
+		[Level in keyof MemoryThresholds]?: number | undefined;
+	} | undefined;
+	/** How often memory is looked at, in milliseconds. Default 1000. */
+	monitoringInterval?: number | undefined;
+	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
+	cleanupThreshold?: number | undefined;
+	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
+	gcThreshold?: number | undefined;
+	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
+	enableGcHints?: boolean | undefined;
+	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
+	emergencyCleanupThreshold?: number | undefined;
+	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
+	memoryBuffer?: number | undefined;
+}
+/** Memory of the container where it has a limit, else of the host. Bytes. */
+export interface MemoryMetrics {
+	totalMemory: number;
+	/** What can be had, caches that the kernel gives back included. */
+	availableMemory: number;
+	/** As `process.memoryUsage()`. */
+	processMemory: NodeJS.MemoryUsage;
+	/** 0–100. */
+	memoryUsagePercent: number;
+	/** What is available less `memoryBuffer`. */
+	availableForProcessing: number;
+}
+/** How large the batches of a {@link MemoryAwareProcessor} are, within what its strategies allow. */
+export interface ProcessingBatches {
+	/** Most items of one call, whatever the strategy allows: 1–100000. Default: what the strategy allows. */
+	batchSize?: number | undefined;
+	/**
+	 * Asked before each call how many items are best, and told after it how it went: an optimizer, which others may use, too, or
+	 * the options of one. Default: none; batches are as large as the strategy allows.
+	 */
+	batchOptimizer?: DynamicBatchOptimizer | BatchOptimizerOptions | undefined;
+}
+/** How a caller follows processing. */
+export interface ProcessingHooks {
+	/** Called as items are done; never goes back, ends with all. */
+	onProgress?: ((completed: number, total: number) => void) | undefined;
+	/** Called when memory makes another strategy necessary, or possible. */
+	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
+	/** Called while usage is at or above `high`, at most once for every sample of memory. */
+	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
+	/** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
+	signal?: AbortSignal | undefined;
+	/** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** Options of {@link MemoryAwareProcessor.processItems}. */
+export interface ProcessItemsOptions<T> extends ProcessingHooks {
+	/**
+	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
+	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
+	 * Default `'throw'`.
+	 */
+	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
+export interface ProcessingContext<T, R> extends ProcessingHooks {
+	items: readonly T[];
+	/** Gives a result for each item of the batch, in order. */
+	processor: (batch: T[]) => R[] | Promise<R[]>;
+	/** Told about each item that fails. */
+	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
+}
+/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
+export interface ProcessingResult<R> {
+	/** Results of the items that succeeded, in the order of the items. */
+	results: R[];
+	/** Items that failed, in order: those have no result. */
+	failures: {
+		index: number;
+		error: EmbeddingError;
+	}[];
+	stats: {
+		totalItems: number;
+		successfulItems: number;
+		failedItems: number;
+		/** Milliseconds. */
+		totalTime: number;
+		strategyChanges: number;
+		memoryCleanups: number;
+		/** Percent. */
+		peakMemoryUsage: number;
+		/** Percent. */
+		averageMemoryUsage: number;
+	};
+	/** Memory at the start and after each batch: the latest 1000. */
+	memoryHistory: MemoryMetrics[];
+}
+/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
+export interface ProcessingRecommendations {
+	currentStrategy: ProcessingStrategy;
+	memoryMetrics: MemoryMetrics;
+	recommendations: string[];
+	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
+	estimatedCapacity: number;
+}
+/**
+ * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
+ *
+ * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
+ * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
+ */
+export declare class MemoryAwareProcessor {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: MemoryProcessorOptions & ProcessingBatches & Logging);
+	/**
+	 * Gives what `process` gives for all items, in their order.
+	 *
+	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
+	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
+	 */
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
+		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
+	}): Promise<(R | undefined)[]>;
+	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
+	/** The same, with statistics. Items that fail are left out of the results, and reported. */
+	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
+	/** The strategy for some usage of memory, whatever came before. */
+	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
+	/** Memory as it is now. */
+	getCurrentMemoryMetrics(): MemoryMetrics;
+	/** What a person could do, and for how many items there is room. */
+	getProcessingRecommendations(): ProcessingRecommendations;
+	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
+	stop(): void;
+}
+/** What a server of models speaks: Ollama's API, OpenAI's (whoever offers it), that of text-embeddings-inference. */
+export type RemoteKind = "ollama" | "openai" | "tei";
+/**
+ * A model on a server. Its tokens are not known here: batches are as many texts as the server takes, results have no
+ * `tokenCount`, `truncated` and `confidence`, and the server cuts or refuses what is too long.
+ */
+export interface RemoteOptions {
+	/** What the server speaks. May be left out where `modelPath` begins with it. */
+	kind?: RemoteKind | undefined;
+	/**
+	 * Where the server is, without the path of the API: `'http://localhost:11434'`, `'https://api.example/v1'`. Default: for
+	 * `'ollama'` the environment's `OLLAMA_HOST`, else this machine; for `'openai'` `OPENAI_BASE_URL`, else OpenAI.
+	 */
+	url?: string | URL | undefined;
+	/** What the server calls the model. Of `'tei'`, which has but one: default, what it says. */
+	model?: string | undefined;
+	/**
+	 * Sent as `Authorization: Bearer …`, to this server only: not to one that it redirects to. In no message, log, metric or
+	 * file. Default: for `'openai'` the environment's `OPENAI_API_KEY`, else none.
+	 */
+	apiKey?: string | undefined;
+	/** Sent with every request, and kept as the key is. */
+	headers?: Record<string, string> | undefined;
+	/** The length of vectors that the server is asked for. Default: the model's own. */
+	dimensions?: number | undefined;
+	/** Most texts of a request, 1 to 1048576; what the server says (TEI) and refuses (413) counts, too. Default 32. */
+	maxBatchItems?: number | undefined;
+	/**
+	 * Most tokens of a request, counting one for three bytes of UTF-8. A text that has more goes alone. Default: what the
+	 * server says (TEI), else any number.
+	 */
+	maxBatchTokens?: number | undefined;
+	/** Most requests at a time, 1 to 256. Default 8. */
+	concurrency?: number | undefined;
+	/** Longest time in milliseconds that an answer may take, each attempt by itself. Default 60000. */
+	timeoutMs?: number | undefined;
+	/**
+	 * How often a request is made again, 0 to 100, where the server cannot be reached, takes too long, or answers 408, 425,
+	 * 429 or 5xx: after `Retry-After`, else after a random pause that grows. Default 3.
+	 */
+	retries?: number | undefined;
+	/**
+	 * What tells the vectors apart from those of other models in caches, instead of kind, address, name and digest: for a
+	 * server that moves, or two that serve the same. 64 hexadecimal digits are taken as the whole fingerprint, such as
+	 * {@link ModelInfo.fingerprint} has told.
+	 */
+	fingerprint?: string | undefined;
+}
+/** Where a loaded model runs, if not here. */
+export interface RemoteInfo {
+	kind: RemoteKind;
+	/** Without anything secret. */
+	url: string;
+	/** What the server calls the model; empty where nobody says. */
+	model: string;
+	/** What the server says the model's content is (Ollama: `digest`; TEI: `model_sha`); else `null`. */
+	digest: string | null;
+	/** Most texts of a request. */
+	maxBatchItems: number;
+	/** Most requests at a time. */
+	concurrency: number;
+}
+/** The variants in which models are published, by the type of their weights. */
+export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
+/** How much of a file of a model has been fetched. */
+export interface FetchProgress {
+	/** Its name in the model. */
+	file: string;
+	/** Bytes that are here, those of an earlier attempt included. */
+	loaded: number;
+	/** Bytes that it has. */
+	total: number;
+	/** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
+	progressTotal: number;
+}
+/** Options of {@link ModelStore}. */
+export interface ModelStoreOptions {
+	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
+	cacheDir?: string | undefined;
+}
+/** Options of {@link ModelStore.verify}. */
+export interface VerifyModelOptions {
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Told of files, some times a second. */
+	progressCallback?: ((progress: FetchProgress) => void) | undefined;
+}
+/** Options of {@link ModelStore.add}. */
+export interface AddModelOptions extends VerifyModelOptions {
+	/** A branch, a tag or a commit. Default `main`. */
+	revision?: string | undefined;
+	/** Which variant of the model, as {@link GeneratorOptions.dtype}. */
+	dtype?: Dtype | undefined;
+}
+/** A model in the store. */
+export interface StoredModel {
+	/** `owner/name`. */
+	id: string;
+	/** Its folder. */
+	path: string;
+	/** The commits of which files are there, and the branches and tags that stand for them. */
+	revisions: {
+		revision: string;
+		names: string[];
+	}[];
+	/** Files of all revisions. */
+	files: number;
+	/** Bytes of all content on the disk. */
+	bytes: number;
+	/** Bytes of downloads that are not finished, part of `bytes`. */
+	partialBytes: number;
+	/** When anything of it was written last. */
+	modified: Date;
+}
+/** A model that was added. */
+export interface AddedModel {
+	/** As the caller named it. */
+	id: string;
+	/** The repository that its files come from: a conversion where the model has no ONNX. */
+	repository: string;
+	/** The commit. */
+	revision: string;
+	/** The directory of its files. */
+	path: string;
+	/** Bytes of the files of that commit. */
+	bytes: number;
+}
+/** What a look at all files of a model has shown. */
+export interface VerifiedModel {
+	/** `owner/name`. */
+	id: string;
+	/** Contents that are what their names say. */
+	sound: number;
+	/** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
+	unchecked: number;
+	/** Bytes that were read. */
+	bytes: number;
+	/** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
+	problems: {
+		file: string;
+		path: string;
+		what: string;
+	}[];
+}
+/**
+ * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
+ * open.
+ */
+export declare class ModelStore {
+	#private;
+	/**
+	 * Reads nothing yet; the directory need not be there.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: ModelStoreOptions);
+	/** Where it is. */
+	get directory(): string;
+	/** All models that are there, by name. */
+	list(): Promise<StoredModel[]>;
+	/**
+	 * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
+	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
+	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
+	 */
+	add(id: string, options?: AddModelOptions): Promise<AddedModel>;
+	/**
+	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
+	 * fetches anew what is damaged.
+	 */
+	verify(id?: string, options?: VerifyModelOptions): Promise<VerifiedModel[]>;
+	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
+	remove(id: string): Promise<number>;
+}
 /** Options of {@link PerformanceMonitor.connectOpenTelemetry}. */
 export interface OpenTelemetryOptions {
 	/** Whether operations become spans, too, as children of the span that is active when they end. Default false. */
@@ -1234,625 +1910,6 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
-/** A cell of a table: text, a number, or nothing. */
-export type PanelCell = string | number | null;
-/** A table of a {@link DashboardPanel}. Rows beyond the first 100 are left out. */
-export interface PanelTable {
-	title: string;
-	columns: string[];
-	rows: PanelCell[][];
-}
-/** A part of a dashboard's page for something that a monitor does not record, as it is at one moment. */
-export interface DashboardPanel {
-	/** Its heading; two with the same one are one. */
-	title: string;
-	/** What its chart shows over time, by the name of the line: a value, and the bounds of its spread where there is one. */
-	values: Record<string, {
-		value: number;
-		low?: number | undefined;
-		high?: number | undefined;
-	}>;
-	tables: PanelTable[];
-}
-/** Options of {@link PerformanceDashboard.serve}. */
-export interface ServeOptions {
-	/** 0 (default): any that is free. */
-	port?: number | undefined;
-	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
-	host?: string | undefined;
-	/**
-	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
-	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
-	 * visits it; else any.
-	 */
-	allowedHosts?: string[] | undefined;
-	/**
-	 * What those who look have to know, or several of them: printable ASCII, no blank at either end. A browser asks for it as a
-	 * password (the name does not matter), programs send it as `Authorization: Bearer …`. Default: nothing. `/health` is open
-	 * to all, and tells those without a key that the page is there and no more.
-	 */
-	apiKey?: string | string[] | undefined;
-	/** Whether the process stays alive for it. Default false. */
-	keepAlive?: boolean | undefined;
-}
-/** A page that is being served. */
-export interface DashboardServer extends AsyncDisposable {
-	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
-	readonly url: string;
-	readonly port: number;
-	/** Ends all connections. */
-	close(): Promise<void>;
-}
-/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
-export interface DashboardSource {
-	/** Called once an interval. */
-	getPerformanceMetrics(): DashboardMetrics | object;
-}
-/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
-export interface DashboardMetrics {
-	/** Look-ups since the beginning, by tier. */
-	cache?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/** The same, as a cache calls it. */
-	stats?: {
-		memoryHits?: number;
-		diskHits?: number;
-		hits?: number;
-		misses?: number;
-	};
-	/**
-	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
-	 * the means of each interval are shown.
-	 */
-	batchOptimizer?: {
-		currentBatchSize?: number;
-		tokenBudget?: number;
-		batches?: number;
-		averageBatchSize?: number;
-		paddedTokens?: number;
-	};
-	/** How batches are made, and the most bytes of memory that this process may hold. */
-	memoryProcessor?: {
-		currentStrategy?: string | {
-			name: string;
-		} | null;
-		ceilingBytes?: number;
-	};
-}
-/** Options of {@link PerformanceDashboard}. */
-export interface DashboardOptions {
-	/** Default: the global one. */
-	monitor?: PerformanceMonitor | undefined;
-	generator?: DashboardSource | undefined;
-	/** Whose tiers are shown. Default: the generator's own. */
-	cache?: DashboardSource | undefined;
-	/**
-	 * Functions that each answer a part of the page of your own, called once an interval. Those of a `RealtimeEvaluator` that
-	 * reports to the same monitor are there without being named.
-	 */
-	panels?: (() => DashboardPanel)[] | undefined;
-	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
-	interval?: number | undefined;
-	/** Points that are kept. Default 900: a quarter of an hour. */
-	history?: number | undefined;
-	/** What the page is called. Default `embedcore`. */
-	title?: string | undefined;
-}
-/** What happened between two points. Durations in milliseconds. */
-export interface TimelinePoint {
-	/** When it ended, in milliseconds since 1970. */
-	at: number;
-	/** How long it was. */
-	seconds: number;
-	/** Those that ended, the 50 busiest where there are more. */
-	operations: {
-		name: string;
-		count: number;
-		errors: number;
-		items: number;
-		p50: number;
-		p95: number;
-		p99: number;
-		max: number;
-	}[];
-	caches: CacheTypeStats[];
-	/** Cycles that ended. */
-	cycles: number;
-	/** Cycles in progress at its end. */
-	active: number;
-	/** Look-ups in the tiers of caches; `null` where nobody knows. */
-	tiers: {
-		memory: number;
-		disk: number;
-		misses: number;
-	} | null;
-	/** That the next batch may have at its end; else, the mean of those that ran. */
-	batchSize: number | null;
-	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
-	tokenBudget: number | null;
-	/** At its end. */
-	strategy: string | null;
-	/** The values of each panel at its end, by title and name of the line. */
-	panels: Record<string, DashboardPanel["values"]>;
-	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
-	memory: {
-		process: number;
-		used: number;
-		limit: number;
-	};
-	/** Percent. */
-	cpu: number;
-}
-/** All that a dashboard knows. A snapshot of its monitor, and more. */
-export interface DashboardSnapshot extends MonitorSnapshot {
-	dashboard: {
-		title: string;
-		interval: number;
-		history: number;
-		timeline: TimelinePoint[];
-		panels: DashboardPanel[];
-	};
-}
-/**
- * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
- *
- * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
- * millisecond or less for each.
- */
-export declare class PerformanceDashboard implements AsyncDisposable {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: DashboardOptions);
-	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
-	snapshot(): DashboardSnapshot;
-	/** For a terminal, at most 80 columns wide. */
-	textSummary(): string;
-	/** Tables in Markdown. */
-	markdownReport(): string;
-	/**
-	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
-	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
-	 */
-	exportJson(path: string): Promise<void>;
-	/** Writes a table as CSV. */
-	exportCsv(path: string, table?: CsvTable): Promise<void>;
-	/**
-	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
-	 */
-	serve(options?: ServeOptions): Promise<DashboardServer>;
-	/**
-	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
-	 * file changes, so does the page.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
-	 */
-	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
-	/** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
-	close(): Promise<void>;
-	/** The same as {@link close}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/** One way to process items. */
-export interface ProcessingStrategy {
-	/** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
-	 * usage; others are ranked by size. */
-	name: string;
-	/** Most items of one call. */
-	maxBatchSize: number;
-	/** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
-	 * event loop turn between. */
-	approach: "sequential" | "parallel" | "streaming" | "chunked";
-	/** How much memory it takes, relative to others. For your information. */
-	memoryOverhead: number;
-	/** How much CPU it takes, relative to others. For your information. */
-	cpuOverhead: number;
-	/** Batches between two clean-ups while memory is short. */
-	cleanupFrequency: number;
-}
-/** Memory usages, in percent, at which strategies change, in falling order. */
-export interface MemoryThresholds {
-	/** One item at a time from here on. Default 85. */
-	critical: number;
-	/** Small batches and warnings from here on. Default 70. */
-	high: number;
-	/** Middling batches from here on, large ones below. Default 55. */
-	normal: number;
-	/** Recommendations say that there is room, below. Default 35. */
-	low: number;
-}
-/** Options of {@link MemoryAwareProcessor}. */
-export interface MemoryProcessorOptions {
-	/** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-	strategies?: ProcessingStrategy[] | undefined;
-	memoryThresholds?: {
-		[Level in keyof MemoryThresholds]?: number | undefined;
-	} | undefined;
-	/** How often memory is looked at, in milliseconds. Default 1000. */
-	monitoringInterval?: number | undefined;
-	/** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-	cleanupThreshold?: number | undefined;
-	/** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-	gcThreshold?: number | undefined;
-	/** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-	enableGcHints?: boolean | undefined;
-	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-	emergencyCleanupThreshold?: number | undefined;
-	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
-	memoryBuffer?: number | undefined;
-}
-/** Memory of the container where it has a limit, else of the host. Bytes. */
-export interface MemoryMetrics {
-	totalMemory: number;
-	/** What can be had, caches that the kernel gives back included. */
-	availableMemory: number;
-	/** As `process.memoryUsage()`. */
-	processMemory: NodeJS.MemoryUsage;
-	/** 0–100. */
-	memoryUsagePercent: number;
-	/** What is available less `memoryBuffer`. */
-	availableForProcessing: number;
-}
-/** How a caller follows processing. */
-export interface ProcessingHooks {
-	/** Called as items are done; never goes back, ends with all. */
-	onProgress?: ((completed: number, total: number) => void) | undefined;
-	/** Called when memory makes another strategy necessary, or possible. */
-	onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
-	/** Called while usage is at or above `high`, at most once for every sample of memory. */
-	onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-	/** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
-	signal?: AbortSignal | undefined;
-	/** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
-	timeoutMs?: number | undefined;
-}
-/** Options of {@link MemoryAwareProcessor.processItems}. */
-export interface ProcessItemsOptions<T> extends ProcessingHooks {
-	/**
-	 * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
-	 * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
-	 * Default `'throw'`.
-	 */
-	onError?: "throw" | "skip" | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
-export interface ProcessingContext<T, R> extends ProcessingHooks {
-	items: readonly T[];
-	/** Gives a result for each item of the batch, in order. */
-	processor: (batch: T[]) => R[] | Promise<R[]>;
-	/** Told about each item that fails. */
-	onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
-export interface ProcessingResult<R> {
-	/** Results of the items that succeeded, in the order of the items. */
-	results: R[];
-	/** Items that failed, in order: those have no result. */
-	failures: {
-		index: number;
-		error: EmbeddingError;
-	}[];
-	stats: {
-		totalItems: number;
-		successfulItems: number;
-		failedItems: number;
-		/** Milliseconds. */
-		totalTime: number;
-		strategyChanges: number;
-		memoryCleanups: number;
-		/** Percent. */
-		peakMemoryUsage: number;
-		/** Percent. */
-		averageMemoryUsage: number;
-	};
-	/** Memory at the start and after each batch: the latest 1000. */
-	memoryHistory: MemoryMetrics[];
-}
-/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
-export interface ProcessingRecommendations {
-	currentStrategy: ProcessingStrategy;
-	memoryMetrics: MemoryMetrics;
-	recommendations: string[];
-	/** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
-	estimatedCapacity: number;
-}
-/**
- * Runs a function over many items, with batches as large, and as many at a time, as memory allows.
- *
- * Every item is processed once and results come in the order of the items, whatever the strategy does meanwhile. The
- * next batch is only made when there is room for it, so there are never more of them than the strategy allows.
- */
-export declare class MemoryAwareProcessor {
-	#private;
-	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
-	constructor(options?: MemoryProcessorOptions & Logging);
-	/**
-	 * Gives what `process` gives for all items, in their order.
-	 *
-	 * @throws {@link EmbeddingError} What `process` throws, or a result for not just every item of a batch, is
-	 * `EMBEDDING_GENERATION_FAILED`, with the original as `cause`; see {@link ProcessItemsOptions.onError}.
-	 */
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options: ProcessItemsOptions<T> & {
-		onError: "skip" | ((error: EmbeddingError, item: T, index: number) => void);
-	}): Promise<(R | undefined)[]>;
-	processItems<T, R>(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, options?: ProcessItemsOptions<T>): Promise<R[]>;
-	/** The same, with statistics. Items that fail are left out of the results, and reported. */
-	processWithMemoryAwareness<T, R>(context: ProcessingContext<T, R>): Promise<ProcessingResult<R>>;
-	/** The strategy for some usage of memory, whatever came before. */
-	selectOptimalStrategy(metrics: Pick<MemoryMetrics, "memoryUsagePercent">): ProcessingStrategy;
-	/** Memory as it is now. */
-	getCurrentMemoryMetrics(): MemoryMetrics;
-	/** What a person could do, and for how many items there is room. */
-	getProcessingRecommendations(): ProcessingRecommendations;
-	/** Stops watching memory in the background. What still runs, or is started later, looks for itself. */
-	stop(): void;
-}
-/** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
-export interface CacheConfig extends Given<CacheOptions> {
-	maxEntries: number;
-	maxMemoryMB: number;
-	ttlSeconds: number;
-	enableContentValidation: boolean;
-	maintenanceInterval: number;
-}
-/** The defaults of {@link IntelligentEmbeddingCache}. */
-export declare const CacheConfig: Readonly<CacheConfig>;
-/** The same as {@link BatchOptimizerConfig}. */
-export type OptimizationConfig = BatchOptimizerConfig;
-/** The same as {@link BatchOptimizerConfig}. */
-export declare const OptimizationConfig: Readonly<OptimizationConfig>;
-/** {@link MemoryProcessorOptions} with all that the document names; `Partial<MemoryAwareConfig>` for some of it. As a value: the defaults. */
-export interface MemoryAwareConfig extends Given<MemoryProcessorOptions> {
-	strategies: ProcessingStrategy[];
-	memoryThresholds: MemoryThresholds;
-	monitoringInterval: number;
-	cleanupThreshold: number;
-	gcThreshold: number;
-}
-/** The same with all that the code names. As a value: the defaults. */
-export interface AdaptiveProcessingConfig extends Given<MemoryProcessorOptions> {
-	memoryThresholds: MemoryThresholds;
-	strategies: ProcessingStrategy[];
-	monitoringInterval: number;
-	enableGcHints: boolean;
-	emergencyCleanupThreshold: number;
-	memoryBuffer: number;
-}
-/** The defaults of {@link MemoryAwareProcessor}. */
-export declare const MemoryAwareConfig: Readonly<MemoryAwareConfig>;
-/** The defaults of {@link MemoryAwareProcessor}. */
-export declare const AdaptiveProcessingConfig: Readonly<AdaptiveProcessingConfig>;
-/**
- * The options of {@link OptimizedEmbeddingGenerator} as the code spells them; its constructor takes some of them. As a
- * value: the generator's defaults.
- */
-export interface PerformanceOptimizationConfig {
-	enableCaching: boolean;
-	enableBatchOptimization: boolean;
-	enableMemoryAwareProcessing: boolean;
-	cacheConfig?: Partial<CacheConfig>;
-	batchConfig?: Partial<BatchOptimizerConfig>;
-	memoryConfig?: Omit<Partial<AdaptiveProcessingConfig>, "memoryThresholds"> & {
-		memoryThresholds?: Partial<MemoryThresholds>;
-	};
-}
-/** The defaults of {@link OptimizedEmbeddingGenerator}: other ones than those of the classes that it is made of. */
-export declare const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimizationConfig>>;
-/** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
-export interface EmbeddingConfig {
-	/** The model's place. */
-	modelPath: string;
-	/** The model's name. */
-	modelName: string;
-	/** Texts in one run of the model to begin with, where they are short. */
-	defaultBatchSize: number;
-	/** Most texts in one run that are ever tried. */
-	maxBatchSize: number;
-	/** Memory, in MB, that the process may hold. */
-	memoryLimit: number;
-	/** Runs at a time. */
-	maxConcurrency: number;
-	/** Whether calls report their progress to who asks for it. */
-	enableProgressReporting: boolean;
-	/** Whether results have a confidence. */
-	enableConfidenceScoring: boolean;
-}
-/** See the interface. `memoryLimit` and `maxConcurrency` are measured when they are read. */
-export declare const EmbeddingConfig: Readonly<EmbeddingConfig>;
-/** Memory of this process. As a value, `MemoryUsage.now()` measures it. */
-export interface MemoryUsage {
-	/** Bytes of physical memory that it holds. */
-	usage: number;
-	/** Bytes that the container, or the host, has available. */
-	available: number;
-	/** Whether so much is in use that a {@link MemoryAwareProcessor} would clean up: from 80 %. */
-	shouldCleanup: boolean;
-}
-/** See the interface. */
-export declare const MemoryUsage: {
-	now(): MemoryUsage;
-};
-/** What a server of models speaks: Ollama's API, OpenAI's (whoever offers it), that of text-embeddings-inference. */
-export type RemoteKind = "ollama" | "openai" | "tei";
-/**
- * A model on a server. Its tokens are not known here: batches are as many texts as the server takes, results have no
- * `tokenCount`, `truncated` and `confidence`, and the server cuts or refuses what is too long.
- */
-export interface RemoteOptions {
-	/** What the server speaks. May be left out where `modelPath` begins with it. */
-	kind?: RemoteKind | undefined;
-	/**
-	 * Where the server is, without the path of the API: `'http://localhost:11434'`, `'https://api.example/v1'`. Default: for
-	 * `'ollama'` the environment's `OLLAMA_HOST`, else this machine; for `'openai'` `OPENAI_BASE_URL`, else OpenAI.
-	 */
-	url?: string | URL | undefined;
-	/** What the server calls the model. Of `'tei'`, which has but one: default, what it says. */
-	model?: string | undefined;
-	/**
-	 * Sent as `Authorization: Bearer …`, to this server only: not to one that it redirects to. In no message, log, metric or
-	 * file. Default: for `'openai'` the environment's `OPENAI_API_KEY`, else none.
-	 */
-	apiKey?: string | undefined;
-	/** Sent with every request, and kept as the key is. */
-	headers?: Record<string, string> | undefined;
-	/** The length of vectors that the server is asked for. Default: the model's own. */
-	dimensions?: number | undefined;
-	/** Most texts of a request, 1 to 1048576; what the server says (TEI) and refuses (413) counts, too. Default 32. */
-	maxBatchItems?: number | undefined;
-	/**
-	 * Most tokens of a request, counting one for three bytes of UTF-8. A text that has more goes alone. Default: what the
-	 * server says (TEI), else any number.
-	 */
-	maxBatchTokens?: number | undefined;
-	/** Most requests at a time, 1 to 256. Default 8. */
-	concurrency?: number | undefined;
-	/** Longest time in milliseconds that an answer may take, each attempt by itself. Default 60000. */
-	timeoutMs?: number | undefined;
-	/**
-	 * How often a request is made again, 0 to 100, where the server cannot be reached, takes too long, or answers 408, 425,
-	 * 429 or 5xx: after `Retry-After`, else after a random pause that grows. Default 3.
-	 */
-	retries?: number | undefined;
-	/**
-	 * What tells the vectors apart from those of other models in caches, instead of kind, address, name and digest: for a
-	 * server that moves, or two that serve the same. 64 hexadecimal digits are taken as the whole fingerprint, such as
-	 * {@link ModelInfo.fingerprint} has told.
-	 */
-	fingerprint?: string | undefined;
-}
-/** Where a loaded model runs, if not here. */
-export interface RemoteInfo {
-	kind: RemoteKind;
-	/** Without anything secret. */
-	url: string;
-	/** What the server calls the model; empty where nobody says. */
-	model: string;
-	/** What the server says the model's content is (Ollama: `digest`; TEI: `model_sha`); else `null`. */
-	digest: string | null;
-	/** Most texts of a request. */
-	maxBatchItems: number;
-	/** Most requests at a time. */
-	concurrency: number;
-}
-/** The variants in which models are published, by the type of their weights. */
-export type Dtype = "fp32" | "fp16" | "q8" | "int8" | "uint8" | "q4" | "q4f16" | "bnb4";
-/** How much of a file of a model has been fetched. */
-export interface FetchProgress {
-	/** Its name in the model. */
-	file: string;
-	/** Bytes that are here, those of an earlier attempt included. */
-	loaded: number;
-	/** Bytes that it has. */
-	total: number;
-	/** Percentage, 0 to 100, of all files of this load together. Never goes back, ends with 100. */
-	progressTotal: number;
-}
-/** Options of {@link ModelStore}. */
-export interface ModelStoreOptions {
-	/** Where it is. Default: as for {@link GeneratorOptions.cacheDir}. */
-	cacheDir?: string | undefined;
-}
-/** Options of {@link ModelStore.verify}. */
-export interface VerifyModelOptions {
-	/** Stops it; it rejects with `ABORTED`. */
-	signal?: AbortSignal | undefined;
-	/** Told of files, some times a second. */
-	progressCallback?: ((progress: FetchProgress) => void) | undefined;
-}
-/** Options of {@link ModelStore.add}. */
-export interface AddModelOptions extends VerifyModelOptions {
-	/** A branch, a tag or a commit. Default `main`. */
-	revision?: string | undefined;
-	/** Which variant of the model, as {@link GeneratorOptions.dtype}. */
-	dtype?: Dtype | undefined;
-}
-/** A model in the store. */
-export interface StoredModel {
-	/** `owner/name`. */
-	id: string;
-	/** Its folder. */
-	path: string;
-	/** The commits of which files are there, and the branches and tags that stand for them. */
-	revisions: {
-		revision: string;
-		names: string[];
-	}[];
-	/** Files of all revisions. */
-	files: number;
-	/** Bytes of all content on the disk. */
-	bytes: number;
-	/** Bytes of downloads that are not finished, part of `bytes`. */
-	partialBytes: number;
-	/** When anything of it was written last. */
-	modified: Date;
-}
-/** A model that was added. */
-export interface AddedModel {
-	/** As the caller named it. */
-	id: string;
-	/** The repository that its files come from: a conversion where the model has no ONNX. */
-	repository: string;
-	/** The commit. */
-	revision: string;
-	/** The directory of its files. */
-	path: string;
-	/** Bytes of the files of that commit. */
-	bytes: number;
-}
-/** What a look at all files of a model has shown. */
-export interface VerifiedModel {
-	/** `owner/name`. */
-	id: string;
-	/** Contents that are what their names say. */
-	sound: number;
-	/** Contents without a hash to compare them with: copies in place of links, and names of other kinds. */
-	unchecked: number;
-	/** Bytes that were read. */
-	bytes: number;
-	/** What is wrong: `damaged` (its hash is not its name), `missing` (a link without content) or `unreadable: …`. */
-	problems: {
-		file: string;
-		path: string;
-		what: string;
-	}[];
-}
-/**
- * The models from the hub that are kept on this machine, by this package and by other tools of the hub. Holds nothing
- * open.
- */
-export declare class ModelStore {
-	#private;
-	/**
-	 * Reads nothing yet; the directory need not be there.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
-	 */
-	constructor(options?: ModelStoreOptions);
-	/** Where it is. */
-	get directory(): string;
-	/** All models that are there, by name. */
-	list(): Promise<StoredModel[]>;
-	/**
-	 * Fetches what a generator with the same `dtype` and `revision` needs and is not there, damaged content included. A
-	 * branch (`main`, where nothing is said) is looked up anew: this is how a model is brought up to date.
-	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.initialize} does.
-	 */
-	add(id: string, options?: AddModelOptions): Promise<AddedModel>;
-	/**
-	 * Reads all content of a model, or of all, and compares it with its hash. Changes nothing: {@link ModelStore.add}
-	 * fetches anew what is damaged.
-	 */
-	verify(id?: string, options?: VerifyModelOptions): Promise<VerifiedModel[]>;
-	/** Removes all of a model, whatever tool put it there; gives the bytes that this frees. */
-	remove(id: string): Promise<number>;
-}
-/** Options of a stream. */
-export interface StreamOptions {
-	/** `'input'` (default): results in the order of their inputs. `'completion'`: as they are done. */
-	order?: "input" | "completion" | undefined;
-}
 /** How the vectors of a text's tokens become one. */
 export type Pooling = "mean" | "cls" | "last_token" | "max";
 /** What computes a model, where the ONNX Runtime in use was built for it. */
@@ -2073,6 +2130,11 @@ export interface ModelInfo {
 	dimensions: number;
 	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images. */
 	maxLength: number;
+	/**
+	 * What says so: `'maxLength'`, the option; `'sentence_bert_config.json'`, `'tokenizer_config.json'` or `'config.json'`, a file
+	 * of the model, the last one by its number of positions; or `'server'`. `null` where nobody does.
+	 */
+	maxLengthFrom: string | null;
 	/** How token vectors become one; `null` where the graph does it, or a server. */
 	pooling: Pooling | null;
 	/** Whether vectors have length 1; of a server's, whether the first one had. */
@@ -2103,6 +2165,601 @@ export interface ModelInfo {
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
 	fingerprint: string;
 }
+/** Options of {@link OptimizedEmbeddingGenerator.countTokens} and {@link OptimizedEmbeddingGenerator.tokenize}. */
+export interface CountOptions {
+	/** The role of the texts, whose prompt is counted. Default `'document'`. */
+	inputType?: "document" | "query" | undefined;
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up after so many milliseconds; it rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number | undefined;
+}
+/** What a model reads of a text. */
+export interface Tokens {
+	/** Of all tokens, special ones and those of the prompt included, before anything is cut off. */
+	ids: Uint32Array;
+	/** As the vocabulary spells them. */
+	tokens: string[];
+	/** Where each is in the text, in UTF-16 units: beginning and end; `[0, 0]` for what was put around it. */
+	offsets: [
+		start: number,
+		end: number
+	][];
+}
+/**
+ * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
+ * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
+ */
+export interface EmbeddingGenerator {
+	/** Loads the model. */
+	initialize(modelPath: string): Promise<void>;
+	/** A vector for each text, in order. */
+	generateEmbeddings(texts: string[]): Promise<number[][]>;
+	/** A result for each annotation, in order. */
+	batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
+	/** Stops what runs and frees the model. */
+	shutdown(): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+}
+/**
+ * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
+ * work runs on native threads and never blocks the event loop.
+ */
+export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
+	#private;
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: GeneratorOptions);
+	/**
+	 * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
+	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
+	 * wait for it, those made before have the model that they began with.
+	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
+	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
+	 * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
+	 */
+	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+	/**
+	 * What the loaded model is.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
+	 */
+	getModelInfo(): ModelInfo;
+	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
+	prepareText(annotation: Annotation): string;
+	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
+	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
+	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
+	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
+	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
+	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
+	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
+	/**
+	 * Embeds images with a model that reads them, into one matrix, in input order: each is what its file holds (PNG, JPEG, GIF,
+	 * WebP or BMP), or the path of it. Equal images are computed once, and kept in the cache by their content. See `docs/images.md`
+	 * for how they are prepared.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no image, or a damaged one, and where the model reads texts;
+	 * `INPUT_TOO_LONG` for one with more pixels than `maxPixels`.
+	 */
+	embedImages(images: readonly ImageInput[], options?: ImageCallOptions): Promise<EmbeddingMatrix>;
+	/** Embeds the words of a search. */
+	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
+	/**
+	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
+	 * inputs ahead of what is taken, so that it needs little memory however long the input is. An array is embedded as it is
+	 * now; all of it with the model of now. What was read before the source failed, or before an input that cannot be
+	 * embedded, is answered first. Leaving the loop early stops everything and closes the source, a stream of Node.js
+	 * included; so do `signal`, `timeoutMs` and `cleanup`, whatever the stream waits for.
+	 */
+	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
+	/** The same for texts: for each, its index, its vector, and what is known of its tokens. */
+	stream(texts: Iterable<string> | AsyncIterable<string>, options: StreamCallOptions & ({
+		details: true;
+	} | {
+		order: "completion";
+	})): AsyncGenerator<StreamedVector, void, undefined>;
+	/** The same for texts: a vector for each. With `details` or in the order of completion, a {@link StreamedVector} for each. */
+	stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
+	/**
+	 * How many tokens each text has as the model reads it: special tokens and the prompt included, before anything is cut off. What
+	 * is above `getModelInfo().maxLength` is cut when it is embedded.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where a server counts the tokens, or the model reads images;
+	 * `INPUT_TOO_LONG` for a text of more than 1 MB.
+	 */
+	countTokens(texts: readonly string[], options?: CountOptions): Promise<Uint32Array>;
+	/**
+	 * The tokens of a text as the model reads it: special tokens and the prompt included, before anything is cut off.
+	 * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.countTokens}.
+	 */
+	tokenize(text: string, options?: CountOptions): Promise<Tokens>;
+	/**
+	 * Splits a text into chunks that the model reads whole: exact places, all of the text but the white space between them, each
+	 * chunk cut at the highest structure that fits (heading or declaration, block, sentence, word, grapheme). What has begun inside a
+	 * section does not run on into the next one.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a limit that has no room beside special tokens and prompt, and as
+	 * {@link OptimizedEmbeddingGenerator.countTokens}.
+	 */
+	split(text: string, options?: SplitOptions): Promise<Chunk[]>;
+	/** The chunks of each of many texts, in order, split on all threads. See {@link OptimizedEmbeddingGenerator.split}. */
+	splitMany(sources: readonly (string | SourceText)[], options?: SplitManyOptions): Promise<Chunk[][]>;
+	/**
+	 * Splits documents and embeds their chunks, as they come: equal chunks once, those that are in the cache not at all. Reads some
+	 * documents ahead of what is taken. As with {@link OptimizedEmbeddingGenerator.stream}, leaving the loop early stops everything and
+	 * closes the source.
+	 */
+	streamDocuments(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options?: DocumentOptions): AsyncGenerator<DocumentChunk, void, undefined>;
+	/** What this generator has done since it was made. May be asked for at any time. */
+	getPerformanceMetrics(): PerformanceMetrics;
+	/**
+	 * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
+	 * before this one (`stateDir`). The formula is in `docs/memory.md`.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
+	 */
+	predict(items: number, tokensPerItem: number): Prediction;
+	/**
+	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
+	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
+	 */
+	optimizePerformance(): Promise<OptimizationReport>;
+	/**
+	 * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
+	 * `initialize` makes the generator usable again.
+	 */
+	cleanup(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
+	shutdown(): Promise<void>;
+	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** See the interface. */
+export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
+/**
+ * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
+ * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
+ * parts are left out; an annotation without any gives `Node: <nodeId>`.
+ */
+export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+/** Something that metadata holds. */
+export type MetadataValue = string | number | boolean | null | Date | readonly MetadataValue[] | {
+	readonly [name: string]: MetadataValue;
+};
+/** What a value has to be: all that is said of it. */
+export interface Condition {
+	/** Equal to it. */
+	eq?: MetadataValue | undefined;
+	/** Equal to none of what `eq` would be. */
+	ne?: MetadataValue | undefined;
+	/** Equal to one of them. */
+	in?: readonly MetadataValue[] | undefined;
+	/** Greater than a number, a date or, by its UTF-16 units, a string. */
+	gt?: number | string | Date | undefined;
+	/** Greater or equal. */
+	gte?: number | string | Date | undefined;
+	/** Less. */
+	lt?: number | string | Date | undefined;
+	/** Less or equal. */
+	lte?: number | string | Date | undefined;
+}
+/**
+ * A condition on metadata: `{ lang: 'en' }`, `{ year: { gte: 2020, lt: 2024 } }`, `{ tag: { in: ['a', 'b'] } }`, `{ 'author.name': 'x' }`,
+ * `{ and: [...] }`, `{ or: [...] }`, `{ not: {...} }`; of several in one object, all. What is not there equals `null`, and is in no range.
+ * Dates are their ISO strings, as in metadata.
+ */
+export interface Filter {
+	and?: readonly Filter[] | undefined;
+	or?: readonly Filter[] | undefined;
+	not?: Filter | undefined;
+	[field: string]: MetadataValue | Condition | Filter | readonly Filter[] | undefined;
+}
+/** Options of {@link EmbeddingCollection}. */
+export interface CollectionOptions {
+	/** A file of its own, in a directory that is made if need be. Default: in memory. */
+	path?: string | URL | undefined;
+	/**
+	 * What embeds texts: a generator, or the options of one that is closed with the collection. Without one, only vectors are kept and
+	 * asked for.
+	 */
+	generator?: OptimizedEmbeddingGenerator | GeneratorOptions | undefined;
+	/** Length of the vectors. Default: that of the model, or of the first vector. */
+	dimensions?: number | undefined;
+	/** What is near: `'cosine'`, the angle between two vectors. Default `'cosine'`. */
+	metric?: "cosine" | undefined;
+	/**
+	 * What becomes of a collection that another model has made. `'error'` (default): it is left as it is, and calls are refused.
+	 * `'rebuild'`: all texts are embedded anew, all or none.
+	 */
+	onModelChange?: "error" | "rebuild" | undefined;
+}
+/** What is known of an entry beside its text: a JSON object; dates become their ISO strings. */
+export type Metadata = {
+	[name: string]: unknown;
+};
+/** What is kept. */
+export interface CollectionDraft {
+	/** Its name, 1 to 1024 bytes; what had it before is replaced. */
+	id: string;
+	/** Embedded, unless a vector is given. */
+	text?: string | undefined;
+	/** Its vector, which is not computed then. */
+	embedding?: ArrayLike<number> | undefined;
+	metadata?: Metadata | undefined;
+}
+/** Where a chunk is from. */
+export interface ChunkSource {
+	/** The document's. */
+	id: string;
+	/** Which of its chunks, from 0, of how many. */
+	index: number;
+	count: number;
+	/** Where in its text, in UTF-16 units. */
+	start: number;
+	end: number;
+	/** Its first line, from 1. */
+	line: number;
+	headings: string[];
+}
+/** An entry, as it is kept. */
+export interface CollectionEntry {
+	id: string;
+	text?: string;
+	metadata?: Metadata;
+	embedding: Float32Array;
+	/** Of what {@link EmbeddingCollection.sync} has kept. */
+	source?: ChunkSource;
+}
+/** An answer. */
+export interface CollectionMatch extends Omit<CollectionEntry, "embedding"> {
+	/** Its cosine with what was asked for, -1–1. */
+	score: number;
+}
+/** Options of {@link EmbeddingCollection.query}. */
+export interface CollectionQuery {
+	/** Most answers. Default 10. */
+	limit?: number | undefined;
+	/** Least cosine of an answer, -1–1. Default -1: the best are answered. */
+	minScore?: number | undefined;
+	/** What answers have to be. Default: anything. */
+	filter?: Filter | undefined;
+}
+/** Options of {@link EmbeddingCollection.sync}. */
+export interface SyncOptions extends Omit<SplitManyOptions, "timeoutMs"> {
+	/** Whether documents are removed that did not come. Default true. */
+	remove?: boolean | undefined;
+	/** Told after each batch how many documents came so far. */
+	progressCallback?: ((documents: number) => void) | undefined;
+}
+/** What {@link EmbeddingCollection.sync} has done, in documents. */
+export interface SyncReport {
+	added: number;
+	changed: number;
+	removed: number;
+	unchanged: number;
+	/** Chunks that were embedded; those whose text was there already were not. */
+	embedded: number;
+}
+/**
+ * Texts or vectors that are kept, with metadata, until they are deleted, and found by what they mean. In a file of SQLite that
+ * survives a crash at any moment: a call is in it whole or not at all. Any number of processes on one machine may read it; writes wait
+ * for their turn, half a minute at most.
+ */
+export declare class EmbeddingCollection implements AsyncDisposable {
+	#private;
+	/**
+	 * Opens nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: CollectionOptions);
+	/** Keeps entries, all or none; of those with one id, the last. What they replace is gone. */
+	upsert(entries: readonly CollectionDraft[]): Promise<void>;
+	/** Deletes entries by id, or all that a filter admits; how many there were. */
+	delete(which: string | readonly string[] | Filter): Promise<number>;
+	/** The best answers to a text or a vector, the best first; of equally good ones, in the order of their ids. */
+	query(query: string | ArrayLike<number>, options?: CollectionQuery): Promise<CollectionMatch[]>;
+	/** The entry with this id, or `null`; of many, each. */
+	get(id: string): Promise<CollectionEntry | null>;
+	get(ids: readonly string[]): Promise<(CollectionEntry | null)[]>;
+	/** How many entries there are, or how many of them a filter admits. */
+	count(filter?: Filter): Promise<number>;
+	/** All entries, in the order in which they came first; those that are written meanwhile may be among them. */
+	export(): AsyncGenerator<CollectionEntry, void, undefined>;
+	/**
+	 * Makes the collection hold just these documents, beside what was upserted: those that are new or whose text or metadata has changed
+	 * are split into chunks and embedded, chunks that were there already are not, and documents that do not come are removed. What
+	 * was read before the source fails is kept, and nothing is removed then. A document of one chunk is an entry of its id, the chunks of
+	 * others are `id#0`, `id#1`, …
+	 */
+	sync(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options?: SyncOptions): Promise<SyncReport>;
+	/** Lets go of the file, after all calls that were made before. May be called any number of times. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** A cell of a table: text, a number, or nothing. */
+export type PanelCell = string | number | null;
+/** A table of a {@link DashboardPanel}. Rows beyond the first 100 are left out. */
+export interface PanelTable {
+	title: string;
+	columns: string[];
+	rows: PanelCell[][];
+}
+/** A part of a dashboard's page for something that a monitor does not record, as it is at one moment. */
+export interface DashboardPanel {
+	/** Its heading; two with the same one are one. */
+	title: string;
+	/** What its chart shows over time, by the name of the line: a value, and the bounds of its spread where there is one. */
+	values: Record<string, {
+		value: number;
+		low?: number | undefined;
+		high?: number | undefined;
+	}>;
+	tables: PanelTable[];
+}
+/** Options of {@link PerformanceDashboard.serve}. */
+export interface ServeOptions {
+	/** 0 (default): any that is free. */
+	port?: number | undefined;
+	/** Who may ask: `'127.0.0.1'` (default), this machine only; `'0.0.0.0'`, everybody. */
+	host?: string | undefined;
+	/**
+	 * Names, such as `'box.example'`, by which it may be asked for beside 127.0.0.1 and localhost; `'*'`: any. Default: none
+	 * where `host` is an address of this machine only, so that no other site can reach the page through the browser of who
+	 * visits it; else any.
+	 */
+	allowedHosts?: string[] | undefined;
+	/** Whether the process stays alive for it. Default false. */
+	keepAlive?: boolean | undefined;
+}
+/** A page that is being served. */
+export interface DashboardServer extends AsyncDisposable {
+	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+	readonly url: string;
+	readonly port: number;
+	/** Ends all connections. */
+	close(): Promise<void>;
+}
+/** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
+export interface DashboardSource {
+	/** Called once an interval. */
+	getPerformanceMetrics(): DashboardMetrics | object;
+}
+/** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
+export interface DashboardMetrics {
+	/** Look-ups since the beginning, by tier. */
+	cache?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/** The same, as a cache calls it. */
+	stats?: {
+		memoryHits?: number;
+		diskHits?: number;
+		hits?: number;
+		misses?: number;
+	};
+	/**
+	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
+	 * the means of each interval are shown.
+	 */
+	batchOptimizer?: {
+		currentBatchSize?: number;
+		tokenBudget?: number;
+		batches?: number;
+		averageBatchSize?: number;
+		paddedTokens?: number;
+	};
+	/** How batches are made, and the most bytes of memory that this process may hold. */
+	memoryProcessor?: {
+		currentStrategy?: string | {
+			name: string;
+		} | null;
+		ceilingBytes?: number;
+	};
+}
+/** Options of {@link PerformanceDashboard}. */
+export interface DashboardOptions {
+	/** Default: the global one. */
+	monitor?: PerformanceMonitor | undefined;
+	generator?: DashboardSource | undefined;
+	/** Whose tiers are shown. Default: the generator's own. */
+	cache?: DashboardSource | undefined;
+	/**
+	 * Functions that each answer a part of the page of your own, called once an interval. Those of a `RealtimeEvaluator` that
+	 * reports to the same monitor are there without being named.
+	 */
+	panels?: (() => DashboardPanel)[] | undefined;
+	/** Milliseconds from one point of the charts to the next: 100 to 3600000. Default 1000. */
+	interval?: number | undefined;
+	/** Points that are kept. Default 900: a quarter of an hour. */
+	history?: number | undefined;
+	/** What the page is called. Default `embedcore`. */
+	title?: string | undefined;
+}
+/** What happened between two points. Durations in milliseconds. */
+export interface TimelinePoint {
+	/** When it ended, in milliseconds since 1970. */
+	at: number;
+	/** How long it was. */
+	seconds: number;
+	/** Those that ended, the 50 busiest where there are more. */
+	operations: {
+		name: string;
+		count: number;
+		errors: number;
+		items: number;
+		p50: number;
+		p95: number;
+		p99: number;
+		max: number;
+	}[];
+	caches: CacheTypeStats[];
+	/** Cycles that ended. */
+	cycles: number;
+	/** Cycles in progress at its end. */
+	active: number;
+	/** Look-ups in the tiers of caches; `null` where nobody knows. */
+	tiers: {
+		memory: number;
+		disk: number;
+		misses: number;
+	} | null;
+	/** That the next batch may have at its end; else, the mean of those that ran. */
+	batchSize: number | null;
+	/** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
+	tokenBudget: number | null;
+	/** At its end. */
+	strategy: string | null;
+	/** The values of each panel at its end, by title and name of the line. */
+	panels: Record<string, DashboardPanel["values"]>;
+	/** Bytes. `limit`: the generator's, else that of the container or the machine. */
+	memory: {
+		process: number;
+		used: number;
+		limit: number;
+	};
+	/** Percent. */
+	cpu: number;
+}
+/** All that a dashboard knows. A snapshot of its monitor, and more. */
+export interface DashboardSnapshot extends MonitorSnapshot {
+	dashboard: {
+		title: string;
+		interval: number;
+		history: number;
+		timeline: TimelinePoint[];
+		panels: DashboardPanel[];
+	};
+}
+/**
+ * Shows what a monitor knows: as text, as a file, and on a page that follows it live.
+ *
+ * From its making on it keeps a point for every interval, so that charts have a past when somebody looks. This costs a
+ * millisecond or less for each.
+ */
+export declare class PerformanceDashboard implements AsyncDisposable {
+	#private;
+	/** @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option. */
+	constructor(options?: DashboardOptions);
+	/** All that it knows, as JSON can hold it: what {@link exportJson} writes and the page opens. */
+	snapshot(): DashboardSnapshot;
+	/** For a terminal, at most 80 columns wide. */
+	textSummary(): string;
+	/** Tables in Markdown. */
+	markdownReport(): string;
+	/**
+	 * Writes a snapshot: whole, or not at all. `npx embedcore dashboard PATH` shows it.
+	 * @throws {@link EmbeddingError} `CACHE_STORAGE_FAILED`, as {@link exportCsv}.
+	 */
+	exportJson(path: string): Promise<void>;
+	/** Writes a table as CSV. */
+	exportCsv(path: string, table?: CsvTable): Promise<void>;
+	/**
+	 * Serves the page, with `/metrics` and `/health`. It is there as long as the process is; it does not keep it alive.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+	 */
+	serve(options?: ServeOptions): Promise<DashboardServer>;
+	/**
+	 * Serves the page for a file that {@link exportJson} has written, or for a `snapshot()` of a monitor as JSON. When the
+	 * file changes, so does the page.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where the file is no snapshot; and as {@link serve}.
+	 */
+	static serveSnapshot(path: string, options?: ServeOptions): Promise<DashboardServer>;
+	/** Ends its servers, and takes no more points. Resolves when what was being written is on disk. */
+	close(): Promise<void>;
+	/** The same as {@link close}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
+export interface CacheConfig extends Given<CacheOptions> {
+	maxEntries: number;
+	maxMemoryMB: number;
+	ttlSeconds: number;
+	enableContentValidation: boolean;
+	maintenanceInterval: number;
+}
+/** The defaults of {@link IntelligentEmbeddingCache}. */
+export declare const CacheConfig: Readonly<CacheConfig>;
+/** The same as {@link BatchOptimizerConfig}. */
+export type OptimizationConfig = BatchOptimizerConfig;
+/** The same as {@link BatchOptimizerConfig}. */
+export declare const OptimizationConfig: Readonly<OptimizationConfig>;
+/** {@link MemoryProcessorOptions} with all that the document names; `Partial<MemoryAwareConfig>` for some of it. As a value: the defaults. */
+export interface MemoryAwareConfig extends Given<MemoryProcessorOptions> {
+	strategies: ProcessingStrategy[];
+	memoryThresholds: MemoryThresholds;
+	monitoringInterval: number;
+	cleanupThreshold: number;
+	gcThreshold: number;
+}
+/** The same with all that the code names. As a value: the defaults. */
+export interface AdaptiveProcessingConfig extends Given<MemoryProcessorOptions> {
+	memoryThresholds: MemoryThresholds;
+	strategies: ProcessingStrategy[];
+	monitoringInterval: number;
+	enableGcHints: boolean;
+	emergencyCleanupThreshold: number;
+	memoryBuffer: number;
+}
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const MemoryAwareConfig: Readonly<MemoryAwareConfig>;
+/** The defaults of {@link MemoryAwareProcessor}. */
+export declare const AdaptiveProcessingConfig: Readonly<AdaptiveProcessingConfig>;
+/**
+ * The options of {@link OptimizedEmbeddingGenerator} as the code spells them; its constructor takes some of them. As a
+ * value: the generator's defaults.
+ */
+export interface PerformanceOptimizationConfig {
+	enableCaching: boolean;
+	enableBatchOptimization: boolean;
+	enableMemoryAwareProcessing: boolean;
+	cacheConfig?: Partial<CacheConfig>;
+	batchConfig?: Partial<BatchOptimizerConfig>;
+	memoryConfig?: Omit<Partial<AdaptiveProcessingConfig>, "memoryThresholds"> & {
+		memoryThresholds?: Partial<MemoryThresholds>;
+	};
+}
+/** The defaults of {@link OptimizedEmbeddingGenerator}: other ones than those of the classes that it is made of. */
+export declare const PerformanceOptimizationConfig: Readonly<Required<PerformanceOptimizationConfig>>;
+/** Settings of embedding as a whole. As a value: what this package does by default, on this machine. */
+export interface EmbeddingConfig {
+	/** The model's place. */
+	modelPath: string;
+	/** The model's name. */
+	modelName: string;
+	/** Texts in one run of the model to begin with, where they are short. */
+	defaultBatchSize: number;
+	/** Most texts in one run that are ever tried. */
+	maxBatchSize: number;
+	/** Memory, in MB, that the process may hold. */
+	memoryLimit: number;
+	/** Runs at a time. */
+	maxConcurrency: number;
+	/** Whether calls report their progress to who asks for it. */
+	enableProgressReporting: boolean;
+	/** Whether results have a confidence. */
+	enableConfidenceScoring: boolean;
+}
+/** See the interface. `memoryLimit` and `maxConcurrency` are measured when they are read. */
+export declare const EmbeddingConfig: Readonly<EmbeddingConfig>;
+/** Memory of this process. As a value, `MemoryUsage.now()` measures it. */
+export interface MemoryUsage {
+	/** Bytes of physical memory that it holds. */
+	usage: number;
+	/** Bytes that the container, or the host, has available. */
+	available: number;
+	/** Whether so much is in use that a {@link MemoryAwareProcessor} would clean up: from 80 %. */
+	shouldCleanup: boolean;
+}
+/** See the interface. */
+export declare const MemoryUsage: {
+	now(): MemoryUsage;
+};
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */
@@ -2307,317 +2964,109 @@ export declare class CodeIndex implements AsyncDisposable {
 	/** The same as {@link CodeIndex.close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;
 }
-/** An image: what its file holds, or the path of it, as a string or a file URL. PNG, JPEG, GIF, WebP or BMP. */
-export type ImageInput = Uint8Array | string | URL;
-/**
- * Many vectors in one allocation. `structuredClone` and `postMessage` keep the values and leave the method behind; JSON
- * holds plain arrays, and the errors as pairs.
- */
-export interface EmbeddingMatrix {
-	/** `rows × dimensions` values, row by row. */
+/** Vectors of one length, one after the other: an {@link EmbeddingMatrix}, or what a cache or another thread has given. */
+export interface Vectors {
 	readonly data: Float32Array;
-	readonly rows: number;
 	readonly dimensions: number;
-	/** The vector at `index`, a view into `data`. */
-	row(index: number): Float32Array;
-	/** Tokens of each whole text, special tokens included. */
-	readonly tokenCounts: Uint32Array;
-	/** 1 for each text that the model did not see whole. */
-	readonly truncated: Uint8Array;
-	/** 1 for each text that this call did not compute. */
-	readonly fromCache: Uint8Array;
-	/** The inputs without a vector (their rows are zero), by index; only with `onError: 'skip'`. */
-	readonly errors: ReadonlyMap<number, EmbeddingError>;
 }
-/** What was learned about batches of texts of like length. */
-export interface LearnedBatch {
-	/** The longest texts that it is about, in tokens; the shortest are half as long. */
-	maxTokens: number;
-	/** How many texts of that length run together now; of shorter ones, as many more as have the same number of tokens. */
-	batchSize: number;
-	/** Batches that were learned from. */
-	samples: number;
+/** What stops work on many vectors. */
+export interface MatrixOptions {
+	/** Stops it; it rejects with `ABORTED`. */
+	signal?: AbortSignal | undefined;
+	/** Gives up after so many milliseconds; it rejects with `TIMED_OUT`. Default: never. */
+	timeoutMs?: number | undefined;
 }
-/** What a generator has done since it was made. Everything is measured; what was not is 0 or absent. */
-export interface PerformanceMetrics {
-	cache: CacheMetrics;
-	batchOptimizer: BatchMetrics;
-	/** The same. */
-	batchOptimization: BatchMetrics;
-	memoryProcessor: MemoryUseMetrics;
-	/** The same. */
-	memoryProcessing: MemoryUseMetrics;
-	overall: OverallMetrics;
-	/**
-	 * The stages that ran, with their times in milliseconds: those of the work itself, not of waiting for a thread. What runs
-	 * on several threads counts for each.
-	 */
-	stages: Partial<Record<StageName, OperationStats>>;
-	/** `overall.score`. */
-	overallScore: number;
+/** Options of {@link topK}. */
+export interface TopKOptions extends MatrixOptions {
+	/** Least cosine of an answer, -1–1. Default -1: the best are answered, however far they are. */
+	threshold?: number | undefined;
 }
-/**
- * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
- * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
- * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
- * the others for each batch.
- */
-export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
-/** How the generator's cache does, since it was made. One that is shared counts for all who use it. */
-export interface CacheMetrics extends CacheStats {
-	/** Whether there is a cache. Without one, all numbers are 0. */
-	enabled: boolean;
-	/** `currentEntries`. */
-	entries: number;
-	/** `currentSizeBytes`. */
-	sizeBytes: number;
-	/** As {@link CachePerformanceMetrics} has it: bytes of vectors and metadata for each byte held, 0–1. */
-	memoryEfficiency: number;
-	/** As {@link CachePerformanceMetrics} has it, 0–1. */
-	performanceScore: number;
+/** Options of {@link pairs} and {@link dedupe}. */
+export interface ThresholdOptions extends MatrixOptions {
+	/** Least cosine of two vectors that say the same, -1–1. Which one is right depends on the model: see docs/groups.md. */
+	threshold: number;
 }
-/** How the model was run. */
-export interface BatchMetrics {
-	/** Whether sizes are learned. */
-	enabled: boolean;
-	/** Texts that the next batch has if they are as long as those of the latest one, memory permitting; at least 1. */
-	currentBatchSize: number;
-	/** Texts of that length that are fastest, as far as it is known; the same where nothing is learned. */
-	recommendedBatchSize: number;
-	/** How sure that is, 0–1, as {@link OptimizationRecommendation} has it; 0 where nothing is learned. */
-	confidence: number;
-	/**
-	 * As {@link PerformanceAnalytics} of a {@link DynamicBatchOptimizer} that was told of the latest batches (so many as
-	 * `historyRetention` says, 1000 at most), each with CPU and memory of the machine when it ended: 0–1.
-	 */
-	optimizationScore: number;
-	/** Of the same: mean of CPU and memory usage while batches ran, 0–1. */
-	resourceUtilization: number;
-	/** Of the same: relative change of the latest five batches against the five before, in throughput. 0 before there are so many. */
-	throughputTrend: number;
-	/** In memory usage. */
-	memoryTrend: number;
-	/** In CPU usage. */
-	cpuTrend: number;
-	/** Runs of the model. */
-	batches: number;
-	failedBatches: number;
-	/** Texts in a run, on average. */
-	averageBatchSize: number;
-	/** Milliseconds of a run, on average. */
-	averageProcessingTime: number;
-	/** Texts that the model finished for each second in it, of all threads together. */
-	averageThroughput: number;
-	/** Share of runs that succeeded, 0–1. */
-	successRate: number;
-	/** Tokens of the texts that ran. */
-	tokens: number;
-	/** The same with padding: `tokens / paddedTokens` is the share that was of use. */
-	paddedTokens: number;
-	/** By length, as far as there are any. */
-	learned: LearnedBatch[];
+/** Options of {@link communities}. */
+export interface CommunityOptions extends ThresholdOptions {
+	/** Least number of vectors of a group. Default 2. */
+	minSize?: number | undefined;
 }
-/** How memory was kept below its ceiling. */
-export interface MemoryUseMetrics {
-	/** Whether strategies are in force. Without them, the ceiling holds alone. */
-	enabled: boolean;
-	/** The name of the strategy in use; `'none'` where strategies are off. */
-	currentStrategy: string;
-	strategyChanges: number;
-	/** Bytes that this process may hold: `memoryLimit`, or what it holds and the container or host has left. */
-	ceilingBytes: number;
-	/** Bytes of physical memory that it holds. */
-	processBytes: number;
-	/** The most that was seen. */
-	peakBytes: number;
-	/** Bytes that running batches were permitted. */
-	grantedBytes: number;
-	/** `processBytes` of `ceilingBytes`, 0–100. */
-	memoryUsage: number;
-	/** The same. */
-	memoryUsagePercent: number;
-	/** Bytes that the container, or the host, has available. */
-	availableMemory: number;
-	/** Share of the time of batches that was not spent waiting for memory, 0–1; 0 before the first one. */
-	efficiency: number;
-	/** What a person could do about memory as it is, in words; none where strategies are off. */
-	recommendations: string[];
-	/** Batches that waited for memory. */
-	waits: number;
-	/** Milliseconds that they waited, together. */
-	waitedMs: number;
-	/** Times that memory was given back. */
-	memoryCleanups: number;
+/** Options of {@link kMeans}. */
+export interface KMeansOptions extends MatrixOptions {
+	/** Where chance begins, a whole number from 0: the same seed gives the same groups on every machine. Default 0. */
+	seed?: number | undefined;
+	/** Most steps, 1–100000. Default 300; most need fewer, and end by themselves. */
+	maxIterations?: number | undefined;
 }
-/** How calls went. */
-export interface OverallMetrics {
-	calls: number;
-	failedCalls: number;
-	/** Texts that calls have answered, those from the cache included. */
-	totalEmbeddings: number;
-	/** Of these, texts that the call need not compute. */
-	fromCache: number;
-	/** Of these, texts without a vector. */
-	failed: number;
-	/** `totalEmbeddings`. */
-	itemsProcessed: number;
-	/** Milliseconds during which at least one call was under way. */
-	totalProcessingTime: number;
-	/** `totalProcessingTime` for each of `itemsProcessed`, in milliseconds. */
-	averageItemTime: number;
-	/**
-	 * Share of texts that got no vector, 0–1: those that were skipped, and those of calls that failed; but not those of calls
-	 * that were stopped.
-	 */
-	errorRate: number;
-	/** Milliseconds of a call for each of its texts, on average. */
-	averageProcessingTime: number;
-	/** Texts answered for each second spent in calls. Calls at the same time count each. */
-	throughput: number;
-	/** Share of texts that came from the cache or from another call, 0–1. */
-	cacheHitRatio: number;
-	/**
-	 * 0–1: the mean of the share of texts that got a vector, the share of computed tokens that are not padding, and the
-	 * share of the time of batches that was not spent waiting for memory; as far as there are any. 0 before the first call.
-	 */
+/** What {@link topK} has found. */
+export interface TopK {
+	/** Places of each query: `k`, or as many as there are vectors, if those are fewer. */
+	readonly k: number;
+	/** `queries × k` indices, query by query, the nearest first; -1 where a threshold has left places free. */
+	readonly indices: Int32Array;
+	/** The cosine of each; `-Infinity` where there is none. */
+	readonly scores: Float32Array;
+}
+/** Two vectors that are near: `a` comes before `b`. */
+export interface Pair {
+	a: number;
+	b: number;
+	/** Their cosine. */
 	score: number;
 }
-/** An expectation, and the interval in which it is in 95 of 100 cases if the machine stays as it was. */
-export interface Estimate {
-	expected: number;
-	low: number;
-	high: number;
+/** What {@link dedupe} has found. */
+export interface Deduplicated {
+	/** Indices of those that are kept, in order. */
+	readonly keep: Uint32Array;
+	/** For each the index of the kept one that it repeats; -1 where it is kept. */
+	readonly duplicateOf: Int32Array;
 }
-/** See {@link OptimizedEmbeddingGenerator.predict}. */
-export interface Prediction {
-	/** Milliseconds of the call; `null` as long as nothing was measured of this model on this machine. */
-	time: Estimate | null;
-	/** Bytes: the vectors, and the working memory of the batches that run at a time. */
-	memory: Estimate;
-	/** Texts in a batch. */
-	batchSize: Estimate;
-}
-/** What {@link OptimizedEmbeddingGenerator.optimizePerformance} did. */
-export interface OptimizationReport {
-	/** What the cache's maintenance did; `null` without a cache. */
-	cache: CacheMaintenance | null;
-	/** Bytes of physical memory that the process holds less than before; 0 where it is not less. */
-	freedBytes: number;
-	/** What is known about batches. */
-	learned: LearnedBatch[];
-}
-/** What is published on the `diagnostics_channel` `embedcore:memory`. */
-export interface MemoryEvent {
-	type: "strategy-changed";
-	before: string;
-	after: string;
-	/** Share that is in use of what the ceiling leaves beyond the model and all else that the process holds anyway, 0–100. */
-	usagePercent: number;
+/** What {@link kMeans} has found. */
+export interface Clusters {
+	/** The group of each vector, 0 to k − 1. */
+	readonly labels: Uint32Array;
+	/** The mean of each group. */
+	readonly centroids: EmbeddingMatrix;
+	/** The sum of the squared distances of all vectors to the centroids of their groups. */
+	readonly inertia: number;
+	/** Steps that were made. */
+	readonly iterations: number;
 }
 /**
- * What makes embeddings; {@link OptimizedEmbeddingGenerator} is one, and is this name's value, so that
- * `generator instanceof EmbeddingGenerator` and `new EmbeddingGenerator()` work.
+ * The cosine of the angle between two vectors, -1–1; 0 where one of them is all zeros.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for vectors of two lengths, or with values that are no finite numbers.
  */
-export interface EmbeddingGenerator {
-	/** Loads the model. */
-	initialize(modelPath: string): Promise<void>;
-	/** A vector for each text, in order. */
-	generateEmbeddings(texts: string[]): Promise<number[][]>;
-	/** A result for each annotation, in order. */
-	batchProcess(annotations: Annotation[], options?: Partial<BatchProcessOptions>): Promise<EmbeddingResult[]>;
-	/** Stops what runs and frees the model. */
-	shutdown(): Promise<void>;
-	/** Whether a model is loaded. */
-	isReady(): boolean;
-}
+export declare function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number;
+/** The dot product of two vectors. @throws as {@link cosine}. */
+export declare function dot(a: ArrayLike<number>, b: ArrayLike<number>): number;
+/** The cosine of `query` and each vector of `matrix`, in order; 0 where one of the two is all zeros. */
+export declare function similarities(query: ArrayLike<number>, matrix: Vectors, options?: MatrixOptions): Promise<Float32Array>;
 /**
- * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
- * work runs on native threads and never blocks the event loop.
+ * For each of `queries`, one vector or many, the `k` vectors of `matrix` with the highest cosine, the nearest first; of equally
+ * near ones, those that come first. Exact.
  */
-export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
-	#private;
-	/**
-	 * Loads nothing yet.
-	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
-	 */
-	constructor(options?: GeneratorOptions);
-	/**
-	 * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
-	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
-	 * wait for it, those made before have the model that they began with.
-	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
-	 * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
-	 */
-	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
-	/** Whether a model is loaded. */
-	isReady(): boolean;
-	/**
-	 * What the loaded model is.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
-	 */
-	getModelInfo(): ModelInfo;
-	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
-	prepareText(annotation: Annotation): string;
-	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
-	generateEmbeddings(annotations: readonly Annotation[], options?: CallOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts; a vector for each, in input order. With `onError: 'skip'`, `[]` for those that cannot be. */
-	generateEmbeddings(texts: readonly string[], options?: CallOptions): Promise<number[][]>;
-	/** The same as {@link OptimizedEmbeddingGenerator.generateEmbeddings} for annotations. */
-	batchProcess(annotations: readonly Annotation[], options?: BatchProcessOptions): Promise<EmbeddingResult[]>;
-	/** Embeds texts into one matrix, in input order: the fast path, without a number object per value. */
-	embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix>;
-	/**
-	 * Embeds images with a model that reads them, into one matrix, in input order: each is what its file holds (PNG, JPEG, GIF,
-	 * WebP or BMP), or the path of it. Equal images are computed once, and kept in the cache by their content. See `docs/images.md`
-	 * for how they are prepared.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for what is no image, or a damaged one, and where the model reads texts;
-	 * `INPUT_TOO_LONG` for one with more pixels than `maxPixels`.
-	 */
-	embedImages(images: readonly ImageInput[], options?: ImageCallOptions): Promise<EmbeddingMatrix>;
-	/** Embeds the words of a search. */
-	embedQuery(text: string, options?: CallOptions): Promise<Float32Array>;
-	/**
-	 * Embeds what an iterable or an async iterable gives, and gives results as they come. Reads no more than some hundred
-	 * inputs ahead of what is taken, so that it needs little memory however long the input is. An array is embedded as it is
-	 * now; all of it with the model of now. What was read before the source failed, or before an input that cannot be
-	 * embedded, is answered first. Leaving the loop early stops everything and closes the source, a stream of Node.js
-	 * included; so do `signal`, `timeoutMs` and `cleanup`, whatever the stream waits for.
-	 */
-	stream(annotations: Iterable<Annotation> | AsyncIterable<Annotation>, options?: StreamCallOptions): AsyncGenerator<EmbeddingResult, void, undefined>;
-	/** The same for texts: a vector for each. */
-	stream(texts: Iterable<string> | AsyncIterable<string>, options?: StreamCallOptions): AsyncGenerator<Float32Array, void, undefined>;
-	/** What this generator has done since it was made. May be asked for at any time. */
-	getPerformanceMetrics(): PerformanceMetrics;
-	/**
-	 * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
-	 * before this one (`stateDir`). The formula is in `docs/memory.md`.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
-	 */
-	predict(items: number, tokensPerItem: number): Prediction;
-	/**
-	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
-	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
-	 */
-	optimizePerformance(): Promise<OptimizationReport>;
-	/**
-	 * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
-	 * `initialize` makes the generator usable again.
-	 */
-	cleanup(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
-	shutdown(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
-}
-/** See the interface. */
-export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
+export declare function topK(queries: Vectors | ArrayLike<number>, matrix: Vectors, k: number, options?: TopKOptions): Promise<TopK>;
 /**
- * The text that is embedded for an annotation: `Signature: … | Summary: … | Code: …`, comments stripped from the code,
- * white space folded, cut to 8 characters for each of `maxTokens` (default 512) and never inside a code point. Empty
- * parts are left out; an annotation without any gives `Node: <nodeId>`.
+ * All pairs of vectors whose cosine is at least `threshold`, the nearest first.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where there are more than 16,777,216.
  */
-export declare function prepareText(annotation: Annotation, maxTokens?: number): string;
+export declare function pairs(matrix: Vectors, options: ThresholdOptions): Promise<Pair[]>;
+/**
+ * Which vectors say something new: in their order, each is kept unless its cosine with one that is kept already is at least
+ * `threshold`; then it repeats the nearest of those. Nothing is compared with what repeats, so that duplicates form no chains.
+ */
+export declare function dedupe(matrix: Vectors, options: ThresholdOptions): Promise<Deduplicated>;
+/**
+ * Groups of vectors that lie around one of them: indices, that one first, then those whose cosine with it is at least `threshold`,
+ * the nearest first. No vector is in two groups, those far from all others are in none; the largest group comes first.
+ */
+export declare function communities(matrix: Vectors, options: CommunityOptions): Promise<Uint32Array[]>;
+/**
+ * Groups all vectors around `k` means (k-means with the centres of greedy k-means++), by their squared distances. For vectors of
+ * length 1, that is by their cosines.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a `k` that is not from 1 to the number of vectors.
+ */
+export declare function kMeans(matrix: Vectors, k: number, options?: KMeansOptions): Promise<Clusters>;
 /** What makes vectors of prompts: an `OptimizedEmbeddingGenerator`, or a function. */
 export type SemanticEmbedder = ((texts: string[]) => SemanticVectors | Promise<SemanticVectors>) | {
 	embed(texts: readonly string[]): Promise<{

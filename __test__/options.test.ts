@@ -7,19 +7,28 @@ import { runInNewContext } from 'node:vm';
 
 import {
   CodeIndex,
+  communities,
+  dedupe,
   DynamicBatchOptimizer,
+  EmbeddingCollection,
   EmbeddingError,
+  EmbeddingMatrix,
   getEmbeddingCache,
   InferenceCache,
   IntelligentEmbeddingCache,
+  kMeans,
   MemoryAwareProcessor,
   ModelStore,
   monitored,
   OptimizedEmbeddingGenerator,
+  pairs,
   PerformanceDashboard,
   PerformanceMonitor,
   profiled,
   resetEmbeddingCache,
+  similarities,
+  splitText,
+  topK,
   type GeneratorOptions,
 } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
@@ -81,6 +90,7 @@ interface Place {
 }
 
 const entry = { key: 'k', content: 'x', embedding: [1, 2] };
+const vectors = new EmbeddingMatrix(Float32Array.of(1, 2, 3, 4), 2);
 const same = (batch: number[]) => batch;
 let ids = 0;
 /** In a cycle of its own. */
@@ -110,6 +120,22 @@ const PLACES: Record<string, Place> = {
   'batchProcess()': { type: 'BatchProcessOptions', give: (options) => generator.batchProcess([annotation], options) },
   'embedImages()': { type: 'ImageCallOptions', give: (options) => images.embedImages([], options) },
   'stream()': { type: 'StreamCallOptions', give: async (options) => { for await (const _ of generator.stream(['a'], options)); } },
+
+  'countTokens()': { type: 'CountOptions', give: (options) => generator.countTokens(['a'], options) },
+  'tokenize()': { type: 'CountOptions', give: (options) => generator.tokenize('a', options) },
+  'split()': { type: 'SplitOptions', give: (options) => generator.split('a', options) },
+  'splitMany()': { type: 'SplitManyOptions', give: (options) => generator.splitMany(['a'], options) },
+  'streamDocuments()': { type: 'DocumentOptions', give: async (options) => { for await (const _ of generator.streamDocuments([{ id: 'a', text: 'a' }], options)); } },
+  'splitText()': { type: 'SplitTextOptions', give: (options) => splitText('a', options) },
+  'similarities()': { type: 'MatrixOptions', give: (options) => similarities([1, 2], vectors, options) },
+  'topK()': { type: 'TopKOptions', give: (options) => topK([1, 2], vectors, 1, options) },
+  'pairs()': { type: 'ThresholdOptions', give: (options) => pairs(vectors, options), also: { threshold: 0.5 } },
+  'dedupe()': { type: 'ThresholdOptions', give: (options) => dedupe(vectors, options), also: { threshold: 0.5 } },
+  'communities()': { type: 'CommunityOptions', give: (options) => communities(vectors, options), also: { threshold: 0.5 } },
+  'kMeans()': { type: 'KMeansOptions', give: (options) => kMeans(vectors, 1, options) },
+  'new EmbeddingCollection()': { type: 'CollectionOptions', give: (options) => new EmbeddingCollection(options) },
+  'query() of a collection': { type: 'CollectionQuery', give: (options) => new EmbeddingCollection().query([1, 2], options) },
+  'sync() of a collection': { type: 'SyncOptions', give: (options) => new EmbeddingCollection().sync([], options) },
 
   'new IntelligentEmbeddingCache()': { type: 'CacheOptions', give: (options) => new IntelligentEmbeddingCache(options).close() },
   'getEmbeddingCache()': { type: 'CacheOptions', give: (options) => resetEmbeddingCache().then(() => getEmbeddingCache(options)) },
@@ -142,7 +168,7 @@ const PLACES: Record<string, Place> = {
   'recordPerformance()': {
     type: 'BatchRecord', give: (record) => optimizer.recordPerformance(record), also: { batchSize: 8, processingTime: 10, itemsProcessed: 8 },
   },
-  'new MemoryAwareProcessor()': { type: 'MemoryProcessorOptions', more: ['logger'], give: (options) => new MemoryAwareProcessor(options).stop() },
+  'new MemoryAwareProcessor()': { type: 'MemoryProcessorOptions', more: ['batchSize', 'batchOptimizer', 'logger'], give: (options) => new MemoryAwareProcessor(options).stop() },
   'strategies of a processor': {
     type: 'ProcessingStrategy', give: (strategy) => new MemoryAwareProcessor({ strategies: [strategy] }).stop(), also: { name: 'one', maxBatchSize: 1 }, within: 'strategies[0]',
   },

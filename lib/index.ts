@@ -19,6 +19,21 @@ export type { SharedOptions, SharedStats } from './cache/shared';
 export type { CachedEmbedding, CachedResult, CacheEntry, CacheEntryOptions, CacheLookup, CacheMatrix, SimilarEntry } from './cache/values';
 export { doctor } from './doctor/doctor';
 export type { DoctorAdvice, DoctorOptions, DoctorReport } from './doctor/doctor';
+export { splitText } from './chunks/chunks';
+export type { Chunk, SourceText, SplitManyOptions, SplitOptions, SplitTextOptions, TextChunk, TextFormat } from './chunks/chunks';
+export { EmbeddingCollection } from './collection/collection';
+export type {
+  ChunkSource,
+  CollectionDraft,
+  CollectionEntry,
+  CollectionMatch,
+  CollectionOptions,
+  CollectionQuery,
+  Metadata,
+  SyncOptions,
+  SyncReport,
+} from './collection/collection';
+export type { Condition, Filter, MetadataValue } from './collection/filter';
 export { PerformanceDashboard } from './dashboard/dashboard';
 export type {
   DashboardMetrics,
@@ -68,8 +83,23 @@ export type {
   Precision,
   StreamCallOptions,
 } from './generator/options';
+export type { DocumentChunk, DocumentOptions, TextDocument } from './generator/documents';
 export type { ImageInput } from './generator/images';
-export type { EmbeddingMatrix } from './generator/matrix';
+export type { CountOptions, Tokens } from './generator/tokens';
+export { EmbeddingMatrix } from './matrix/embedding-matrix';
+export { communities, cosine, dedupe, dot, kMeans, pairs, similarities, topK } from './matrix/functions';
+export type {
+  Clusters,
+  CommunityOptions,
+  Deduplicated,
+  KMeansOptions,
+  MatrixOptions,
+  Pair,
+  ThresholdOptions,
+  TopK,
+  TopKOptions,
+  Vectors,
+} from './matrix/functions';
 export { InferenceCache } from './results/inference-cache';
 export type { InferenceCacheOptions, InvalidateOptions } from './results/options';
 export type { SemanticEmbedder, SemanticOptions, SemanticVectors } from './results/prompt-vectors';

@@ -68,7 +68,7 @@ function layOut(index) {
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
   write('lib/generator/generator.d.ts', 'export declare const cacheOf: any;\n');
-  write('lib/generator/matrix.d.ts', 'export declare const toNumbers: any;\n');
+  write('lib/matrix/embedding-matrix.d.ts', 'export declare const toNumbers: any;\n');
   write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
   write('lib/cache/options.d.ts', 'export declare const readCache: any;\n');
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');

@@ -15,7 +15,13 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
-//! [`coherence`] measures answers by scores of their steps, and needs nothing of the above.
+//! [`coherence`] measures answers by scores of their steps, and [`matrix`] compares and groups vectors; both need nothing of the
+//! above.
+//!
+//! [`collection`] keeps texts and vectors until somebody deletes them; it shares [`sqlite`] with the index, and the quantised
+//! search of [`matrix`] with the cache.
+//!
+//! [`chunks`] splits what is too long for a model, source code by what [`syntax`] tells of it.
 //!
 //! What [`server`] reads comes in over HTTP, and what it writes goes out; what [`files`] reads and writes lies on disk.
 //!
@@ -31,7 +37,9 @@ pub mod batch;
 mod binding;
 pub mod cache;
 pub mod cancel;
+pub mod chunks;
 pub mod coherence;
+pub mod collection;
 pub mod embedding;
 pub mod error;
 pub mod files;
@@ -39,11 +47,14 @@ pub mod generator;
 pub mod host;
 pub mod images;
 pub mod index;
+pub mod matrix;
 pub mod memory;
 pub mod metrics;
 pub mod model;
 pub mod results;
 pub mod scheduler;
 pub mod server;
+pub mod sqlite;
+pub mod syntax;
 pub mod text;
 pub mod tokens;

@@ -1,6 +1,7 @@
 //! Text → token ids, with what was cut off reported.
 
 use std::fmt;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
 use serde::Deserialize;
@@ -30,6 +31,18 @@ pub struct Tokenizer {
     /// Most characters of a text of which tokens are kept.
     max_chars: usize,
     unknown_id: Option<u32>,
+    /// Whether it looks at words between white space one by one.
+    splits_at_space: bool,
+}
+
+/// The tokens of a text: ids, spellings, and where in the text each is, in bytes.
+pub struct Described {
+    /// Ids.
+    pub ids: Vec<u32>,
+    /// As the vocabulary spells them.
+    pub tokens: Vec<String>,
+    /// Bytes of the text; empty for what was put around it.
+    pub offsets: Vec<Range<usize>>,
 }
 
 /// How a tokenizer is used.
@@ -75,7 +88,8 @@ impl Tokenizer {
             None => direction,
         };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
-        let Described { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let Told { model, post_processor, pre_tokenizer } =
+            serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_templates(&post_processor)?;
         let [special, ..] = TRIED.map(|text| inner.encode_fast(text, adds_special).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
@@ -93,17 +107,59 @@ impl Tokenizer {
             false => usize::MAX,
         };
         let unknown_id = unknown_id(model, &inner);
-        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id })
+        let kind = |value: &Value| value.get("type").and_then(Value::as_str).map(str::to_owned);
+        // BERT's words end at white space, whatever is around it.
+        let splits_at_space = kind(&pre_tokenizer).is_some_and(|kind| kind == "BertPreTokenizer");
+        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id, splits_at_space })
+    }
+
+    /// Whether the tokens of texts with white space between them are those of each.
+    pub fn splits_at_space(&self) -> bool {
+        self.splits_at_space
+    }
+
+    /// How many tokens `text` has before it is cut, special ones included. `index` is its position in the call.
+    pub fn count(&self, index: usize, text: &str) -> Result<usize> {
+        check_length(index, text)?;
+        self.guarded(index, || {
+            let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
+            Ok(encoding.len() + self.special)
+        })
+    }
+
+    /// Where each token of a piece of text begins, in bytes; without special ones.
+    pub fn starts(&self, piece: &str) -> Result<Vec<usize>> {
+        self.guarded(0, || {
+            let encoding = self.inner.encode(piece, false).map_err(|error| error.to_string())?;
+            Ok(encoding.get_offsets().iter().map(|(start, _)| *start).collect())
+        })
+    }
+
+    /// All tokens of `text` before it is cut, special ones included.
+    pub fn describe(&self, text: &str) -> Result<Described> {
+        check_length(0, text)?;
+        self.guarded(0, || {
+            let encoding = self.inner.encode(text, self.adds_special).map_err(|error| error.to_string())?;
+            let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
+            Ok(Described {
+                ids: encoding.get_ids().to_vec(),
+                tokens: encoding.get_tokens().to_vec(),
+                offsets: offsets.collect(),
+            })
+        })
+    }
+
+    /// Some of what a file may say shows only with some texts.
+    fn guarded<T>(&self, index: usize, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
+        panic::catch_unwind(AssertUnwindSafe(work))
+            .unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
+            .map_err(|error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") })
     }
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
     pub fn encode(&self, index: usize, text: &str) -> Result<Tokens> {
         check_length(index, text)?;
-        let failed = |error: String| Error::Generation { index, reason: format!("its tokenizer failed: {error}") };
-        // Some of what a file may say shows only with some texts.
-        panic::catch_unwind(AssertUnwindSafe(|| self.tokens(text)))
-            .unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
-            .map_err(failed)
+        self.guarded(index, || self.tokens(text))
     }
 
     /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at
@@ -167,10 +223,12 @@ impl fmt::Debug for Tokenizer {
 
 /// What a `tokenizer.json` says beside the vocabulary, which takes long to read.
 #[derive(Deserialize)]
-struct Described {
+struct Told {
     model: UnknownToken,
     #[serde(default)]
     post_processor: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
 }
 
 #[derive(Deserialize)]

@@ -7,18 +7,22 @@ import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray,
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { logOf, tellFailure, type Log } from '../call/logger';
 import { flag } from '../call/checks';
-import { crossing, naming, refused } from '../call/options';
+import { crossing, naming, read, refused } from '../call/options';
 import { plainPath } from '../call/paths';
 import type { EmbeddingResult } from '../call/result';
+import { matrixOf, toNumbers, type EmbeddingMatrix } from '../matrix/embedding-matrix';
 import { ownMemory } from '../memory/processor';
+import { chunksOf, mostTokens, readSplit, readSplitMany, requireText, settingsOf, type Chunk, type SourceText, type SplitManyOptions, type SplitOptions } from '../chunks/chunks';
 import type { FetchProgress } from '../models/store';
 import { call, native, settle } from '../native/addon';
-import type { NativeAnswer, NativeCall, NativeGenerator, NativeSession } from '../native/types';
+import type { NativeAnswer, NativeCall, NativeGenerator, NativeSession, NativeSplit } from '../native/types';
+import { ChunkSource, mapped, readDocuments, type DocumentChunk, type DocumentOptions, type TextDocument } from './documents';
 import { Images, type ImageInput } from './images';
-import { convert, Matrix, RESULTS_PER_TURN, toNumbers, type EmbeddingMatrix } from './matrix';
+import { convert, RESULTS_PER_TURN } from './convert';
 import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
 import { cacheSettings, nativeSettings, readCall, readGenerator, readImageCall, readInitialize, readStream, setting, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type ImageCallOptions, type InitializeOptions, type ModelInfo, type StreamCallOptions } from './options';
 import { Stream, type StreamedVector } from './stream';
+import { readCount, type CountOptions, type Tokens } from './tokens';
 
 /** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
 const PACK_STRINGS = 4096;
@@ -266,6 +270,88 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     });
   }
 
+  /**
+   * How many tokens each text has as the model reads it: special tokens and the prompt included, before anything is cut off. What
+   * is above `getModelInfo().maxLength` is cut when it is embedded.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` where a server counts the tokens, or the model reads images;
+   * `INPUT_TOO_LONG` for a text of more than 1 MB.
+   */
+  async countTokens(texts: readonly string[], options: CountOptions = {}): Promise<Uint32Array> {
+    requireArray(texts, 'texts; for a single text pass [text]');
+    const { query, watch } = reading(readCount(options));
+    const inputs = takeAll(texts, false, false);
+    return this.#read(inputs, watch, async (running) => Uint32Array.from(await running.countTokens(query)));
+  }
+
+  /**
+   * The tokens of a text as the model reads it: special tokens and the prompt included, before anything is cut off.
+   * @throws {@link EmbeddingError} as {@link OptimizedEmbeddingGenerator.countTokens}.
+   */
+  async tokenize(text: string, options: CountOptions = {}): Promise<Tokens> {
+    if (typeof text !== 'string') throw invalid(`The text is ${show(text)}, not a string`);
+    const { query, watch } = reading(readCount(options));
+    return this.#read(takeAll([text], false, false), watch, async (running) => {
+      const { ids, tokens, offsets } = await running.tokenize(query);
+      const pairs = Array.from(tokens, (_, at): [number, number] => [offsets[2 * at]!, offsets[2 * at + 1]!]);
+      return { ids: Uint32Array.from(ids), tokens: Array.from(tokens), offsets: pairs };
+    });
+  }
+
+  /**
+   * Splits a text into chunks that the model reads whole: exact places, all of the text but the white space between them, each
+   * chunk cut at the highest structure that fits (heading or declaration, block, sentence, word, grapheme). What has begun inside a
+   * section does not run on into the next one.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a limit that has no room beside special tokens and prompt, and as
+   * {@link OptimizedEmbeddingGenerator.countTokens}.
+   */
+  async split(text: string, options: SplitOptions = {}): Promise<Chunk[]> {
+    const { path, ...given } = readSplit(options);
+    const [chunks] = await this.splitMany([{ text, path }], given);
+    return chunks!;
+  }
+
+  /** The chunks of each of many texts, in order, split on all threads. See {@link OptimizedEmbeddingGenerator.split}. */
+  async splitMany(sources: readonly (string | SourceText)[], options: SplitManyOptions = {}): Promise<Chunk[][]> {
+    requireArray(sources, 'texts or { text, path }');
+    const { maxTokens, ...given } = readSplitMany(options);
+    const most = mostTokens(maxTokens);
+    const { plain, watch } = settingsOf(given, most);
+    return this.#splitAll(sources.map(sourceOf), plain, watch, this.#native);
+  }
+
+  /**
+   * Splits documents and embeds their chunks, as they come: equal chunks once, those that are in the cache not at all. Reads some
+   * documents ahead of what is taken. As with {@link OptimizedEmbeddingGenerator.stream}, leaving the loop early stops everything and
+   * closes the source.
+   */
+  streamDocuments(
+    documents: Iterable<TextDocument> | AsyncIterable<TextDocument>,
+    options: DocumentOptions = {},
+  ): AsyncGenerator<DocumentChunk, void, undefined> {
+    const { maxTokens, bypassCache, signal, timeoutMs, ...given } = readDocuments(options);
+    const { plain, watch } = settingsOf({ ...given, signal }, mostTokens(maxTokens));
+    const session = call(() => this.#native.session());
+    const chunks = new ChunkSource(documents, (sources) => this.#splitAll(sources, plain, watch, session), () => session.release());
+    const stream = this.stream(chunks as AsyncIterable<string>, { details: true, bypassCache, signal, timeoutMs });
+    return mapped(stream, (vector) => chunks.taken(vector));
+  }
+
+  async #splitAll(sources: readonly SourceText[], plain: NativeSplit, watch: Watch<never>, on: Pick<NativeSession, 'call'>): Promise<Chunk[][]> {
+    // An empty path is none.
+    const inputs = takeAll(sources.flatMap(({ text, path = '' }) => [text, path]), false, false);
+    const found = await this.#read(inputs, watch, (running) => running.split(plain), on);
+    return found.map((each, at) => chunksOf(sources[at]!.text, each));
+  }
+
+  /** A call that makes no vectors. */
+  async #read<T>(inputs: Inputs, watch: Watch<never>, work: (running: NativeCall) => Promise<T>, on: Pick<NativeSession, 'call'> = this.#native): Promise<T> {
+    const running = call(() => on.call());
+    return watched(watch, () => running.cancel(), async (_, check) => {
+      await sendInputs(running, inputs, check);
+      return work(running);
+    });
+  }
+
   /** What this generator has done since it was made. May be asked for at any time. */
   getPerformanceMetrics(): PerformanceMetrics {
     const counted = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
@@ -341,7 +427,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     { watch, plain, session, from = 0 }: Call,
     given: readonly unknown[],
     annotated: boolean,
-    finish: (answer: NativeAnswer, matrix: Matrix, inputs: Inputs, check: () => void) => T | Promise<T>,
+    finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, inputs: Inputs, check: () => void) => T | Promise<T>,
   ): Promise<T> {
     return this.#embed(given.length, 'texts', watch, () => {
       const inputs = session ? collect(given as readonly Taken[], annotated) : takeAll(given, annotated, plain.onError === 'skip');
@@ -368,7 +454,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
         });
         const answer = await run(progress, check);
         check();
-        const matrix = await Matrix.of(answer, inputs.refused, check);
+        const matrix = await matrixOf(answer, inputs.refused, check);
         if (log) tellAnswer(log, what, matrix, performance.now() - started);
         const finished = await finish(answer, matrix, check);
         answer.release();
@@ -403,7 +489,7 @@ interface Running<T> {
   inputs: { readonly count: number; readonly refused: ReadonlyMap<number, Refused> };
   running: NativeCall;
   run: (progress: Progress, check: () => void) => Promise<NativeAnswer>;
-  finish: (answer: NativeAnswer, matrix: Matrix, check: () => void) => T | Promise<T>;
+  finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, check: () => void) => T | Promise<T>;
 }
 
 /** How a call is made. */
@@ -418,6 +504,23 @@ interface Call {
 
 function toCall({ signal, timeoutMs, progressCallback, ...others }: CallOptions | ImageCallOptions): Call {
   return { watch: checkWatch({ signal, timeoutMs, progressCallback }), plain: crossing(others) };
+}
+
+/** How a call is made that makes no vectors. */
+function reading({ inputType = 'document', signal, timeoutMs }: CountOptions): { query: boolean; watch: Watch<never> } {
+  if (inputType !== 'document' && inputType !== 'query') throw refused('inputType', `${show(inputType)} is not 'document' or 'query'`);
+  return { query: inputType === 'query', watch: checkWatch<never>({ signal, timeoutMs }) };
+}
+
+/** A text to be split, as it is now. */
+function sourceOf(given: unknown, index: number): SourceText {
+  const what = `The text of source ${index}`;
+  const isObject = typeof given === 'object' && given !== null;
+  const text = isObject ? read(given, 'text', what) : given;
+  const path = isObject ? read(given, 'path', `The path of source ${index}`) : undefined;
+  requireText(text, what);
+  if (path !== undefined && typeof path !== 'string') throw invalid(`The path of source ${index} is ${show(path)}, not a string`, { index });
+  return { text, path };
 }
 
 /** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
@@ -450,7 +553,7 @@ function collect(given: readonly Taken[], annotated: boolean): Inputs {
 }
 
 /** What became of each annotation. */
-function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, check: () => void): Promise<EmbeddingResult[]> {
+function results(answer: NativeAnswer, matrix: EmbeddingMatrix, { strings }: Inputs, check: () => void): Promise<EmbeddingResult[]> {
   const times = answer.processingTimes();
   const confidences = answer.confidences();
   // Without a count nothing is known of a text's tokens, as on a server; but that something was cut off before is.
@@ -483,12 +586,12 @@ function results(answer: NativeAnswer, matrix: Matrix, { strings }: Inputs, chec
 }
 
 /** A vector of its own for each text; an empty one for each that has none. */
-function vectors(matrix: Matrix): Float32Array[] {
+function vectors(matrix: EmbeddingMatrix): Float32Array[] {
   return Array.from({ length: matrix.rows }, (_, index) => (matrix.errors.has(index) ? new Float32Array() : matrix.row(index).slice()));
 }
 
 /** The same with what is known of each; `from`: the index of the first one. */
-function streamed(matrix: Matrix, from: number): StreamedVector[] {
+function streamed(matrix: EmbeddingMatrix, from: number): StreamedVector[] {
   return vectors(matrix).map((embedding, at) => {
     const error = matrix.errors.get(at);
     const known = { truncated: matrix.truncated[at] === 1, tokenCount: matrix.tokenCounts[at]!, fromCache: matrix.fromCache[at] === 1 };
@@ -516,7 +619,7 @@ function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | und
   };
 }
 
-function tellAnswer(log: Log, what: string, { rows, fromCache, truncated, errors }: Matrix, duration: number): void {
+function tellAnswer(log: Log, what: string, { rows, fromCache, truncated, errors }: EmbeddingMatrix, duration: number): void {
   const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
   const details = { event: 'call', [what]: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
   log.debug(`Embedded ${rows} ${what} in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);

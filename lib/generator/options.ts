@@ -317,6 +317,11 @@ export interface ModelInfo {
    * many as a text can have, where it sees all of them.
    */
   maxLength: number;
+  /**
+   * What says so: `'maxLength'`, the option; `'sentence_bert_config.json'`, `'tokenizer_config.json'`, `'tokenizer.json'` or `'config.json'`,
+   * a file of the model, the last one by its number of positions where it does not say more; or `'server'`. `null` where nobody does.
+   */
+  maxLengthFrom: string | null;
   /** How token vectors become one, a list where several ways are joined; `null` where the graph does it, or a server. */
   pooling: Pooling | Pooling[] | null;
   /** Whether vectors have length 1; of a server's, whether the first one had. */

@@ -53,6 +53,9 @@ export interface NativeCall {
   refuse(indices: Uint32Array): void;
   cancel(): void;
   runImages(options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+  countTokens(query: boolean): Promise<Uint32Array>;
+  tokenize(query: boolean): Promise<{ ids: Uint32Array; tokens: string[]; offsets: Uint32Array }>;
+  split(options: NativeSplit): Promise<NativeChunks[]>;
   run(annotated: boolean, first: number, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
 }
 
@@ -193,6 +196,80 @@ export interface NativeResults {
   close(): Promise<void>;
   stats(): string;
   evicted(): number[];
+}
+
+/** See `src/binding/chunks.rs`. */
+export interface NativeSplitter {
+  cancel(): void;
+  split(text: string, path: string | undefined, options: NativeSplit): Promise<NativeChunks>;
+}
+
+export interface NativeSplit {
+  most?: number;
+  overlap: number;
+  format: string;
+  language?: string;
+}
+
+export interface NativeChunks {
+  /** Of each chunk: beginning, end, size, line, number of headings. */
+  numbers: Uint32Array;
+  headings: string[];
+}
+
+/** See `src/binding/collection.rs`. */
+export interface NativeCollection {
+  open(made: NativeMadeWith): Promise<NativeMadeWith>;
+  put(drafts: NativeDraft[], data: Float32Array, documents: { id: string; hash: string }[], made: NativeMadeWith): Promise<void>;
+  query(vector: Float32Array, limit: number, minScore: number, filter: string | undefined, made: NativeMadeWith): Promise<NativeRecord[]>;
+  get(ids: string[]): Promise<(NativeRecord | null)[]>;
+  count(filter: string | undefined): Promise<number>;
+  delete(ids: string[], filter: string | undefined): Promise<number>;
+  page(after: number, limit: number): Promise<NativeRecord[]>;
+  documents(): Promise<[id: string, hash: string][]>;
+  ofDocument(id: string): Promise<NativeRecord[]>;
+  removeDocuments(ids: string[]): Promise<void>;
+  rebuild(made: NativeMadeWith, rows: number[], data: Float32Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface NativeMadeWith {
+  model: string;
+  fingerprint: string;
+  dimensions: number;
+}
+
+export interface NativeDraft {
+  id: string;
+  text?: string;
+  metadata: string;
+  document?: string;
+  place?: string;
+}
+
+export interface NativeRecord extends NativeDraft {
+  row: number;
+  vector: Float32Array;
+  score?: number;
+}
+
+/** See `src/binding/matrix.rs`. */
+export interface NativeMatrixWork {
+  cancel(): void;
+  similarities(query: Float32Array, data: Float32Array): Promise<Float32Array>;
+  topK(queries: Float32Array, data: Float32Array, dimensions: number, k: number, threshold: number): Promise<NativeRows>;
+  pairs(data: Float32Array, dimensions: number, threshold: number): Promise<NativeRows>;
+  dedupe(data: Float32Array, dimensions: number, threshold: number): Promise<{ keep: Uint32Array; duplicateOf: Int32Array }>;
+  communities(data: Float32Array, dimensions: number, threshold: number, minSize: number): Promise<Uint32Array[]>;
+  kMeans(
+    data: Float32Array, dimensions: number, k: number, seed: number, maxIterations: number,
+  ): Promise<{ labels: Uint32Array; centroids: Float32Array; inertia: number; iterations: number }>;
+}
+
+export interface NativeRows {
+  rows: Int32Array;
+  scores: Float32Array;
+  places: number;
 }
 
 /** See `src/binding/files.rs`. */
@@ -360,6 +437,9 @@ export interface Addon {
     monitor: NativeMonitor | undefined,
     onEvent: (json: string) => void,
   ) => NativeGenerator;
+  NativeCollection: new (path: string | undefined) => NativeCollection;
+  NativeMatrixWork: new () => NativeMatrixWork;
+  NativeSplitter: new () => NativeSplitter;
   NativeModelStore: new (options: object) => NativeModelStore;
   readFiles(paths: string[], root: string | undefined, maxBytes: number, room: Buffer): Promise<NativeFiles>;
   writeFiles(

@@ -3,7 +3,7 @@ import { invalid, isArray, refusal, take, type Refused, type Taken } from '../ca
 import { aborted, timedOut } from '../call/limits';
 import { isPromise } from '../call/order';
 import { END, openSource, sourceFailed, type Source } from '../call/source';
-import { toNumbers } from '../generator/matrix';
+import { toNumbers } from '../matrix/embedding-matrix';
 import type { EmbeddingResult } from '../index';
 import type { Channel, JobEvent } from './channel';
 import { failedOutcome, isAnswer, jobId, RELEASE, type InputType, type JobData, type Outcome, type WorkerModel } from './jobs';

@@ -14,10 +14,12 @@ use serde_json::{Map, Value, json};
 
 use super::batch::NativeBatchOptimizer;
 use super::cache::NativeCache;
+use super::chunks::{NativeChunks, NativeSplit, documents};
 use super::memory::NativeMemoryProcessor;
 use super::metrics::NativeMonitor;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
+use crate::embedding::InputType;
 use crate::error::Error;
 use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Progress, Session};
 use crate::host::threads::blocking;
@@ -122,6 +124,7 @@ impl NativeGenerator {
         object.set("revision", info.revision)?;
         object.set("dimensions", info.dimensions as u32)?;
         object.set("maxLength", info.max_length.unwrap_or_default() as u32)?;
+        object.set("maxLengthFrom", info.max_length_from)?;
         let poolings: Vec<&str> = info.pooling.iter().map(|pooling| pooling.as_str()).collect();
         match poolings[..] {
             [] => object.set("pooling", Null)?,
@@ -332,6 +335,21 @@ fn taken<T>(of: &Mutex<Option<T>>) -> Option<T> {
     of.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// See `Tokenized`.
+#[napi(object, object_from_js = false)]
+pub struct NativeTokens {
+    /// Ids.
+    pub ids: Uint32Array,
+    /// Spellings.
+    pub tokens: Vec<String>,
+    /// Beginning and end of each, in turn.
+    pub offsets: Uint32Array,
+}
+
+fn role(query: bool) -> InputType {
+    if query { InputType::Query } else { InputType::Document }
+}
+
 /// Some strings of a call, still in UTF-16: converting them is left to another thread.
 struct Pack {
     joined: Utf16String,
@@ -423,6 +441,46 @@ impl NativeCall {
         self.begin(env, move || Inputs::Images(images), 0, &options, on_progress)
     }
 
+    /// How many tokens each of the texts has that were pushed, before it is cut.
+    #[napi(catch_unwind)]
+    pub fn count_tokens<'env>(&self, env: &'env Env, query: bool) -> Result<PromiseRaw<'env, Uint32Array>> {
+        let (session, cancel, packs) = self.reading()?;
+        env.spawn_future(async move {
+            let counts = session.count_tokens(strings(packs), role(query), cancel).await.map_err(to_js)?;
+            Ok(counts.into())
+        })
+    }
+
+    /// The tokens of the text that was pushed.
+    #[napi(catch_unwind)]
+    pub fn tokenize<'env>(&self, env: &'env Env, query: bool) -> Result<PromiseRaw<'env, NativeTokens>> {
+        let (session, cancel, packs) = self.reading()?;
+        env.spawn_future(async move {
+            let text = strings(packs).pop().unwrap_or_default();
+            let found = session.tokenize(text, role(query), cancel).await.map_err(to_js)?;
+            let offsets: Vec<u32> =
+                found.offsets.iter().flat_map(|offset| [offset.start as u32, offset.end as u32]).collect();
+            Ok(NativeTokens { ids: found.ids.into(), tokens: found.tokens, offsets: offsets.into() })
+        })
+    }
+
+    /// The chunks of the documents that were pushed, as texts and paths in turn: see `Session::split`.
+    #[napi(catch_unwind)]
+    pub fn split<'env>(&self, env: &'env Env, options: NativeSplit) -> Result<PromiseRaw<'env, Vec<NativeChunks>>> {
+        let (session, cancel, packs) = self.reading()?;
+        env.spawn_future(async move {
+            let (most, options) = options.parsed();
+            let found = session.split(documents(strings(packs)), most, options, cancel).await.map_err(to_js)?;
+            Ok(found.into_iter().map(NativeChunks::from).collect())
+        })
+    }
+
+    /// What a call needs that makes no vectors.
+    fn reading(&self) -> Result<(Arc<Session>, Cancel, Vec<Pack>)> {
+        let session = taken(&self.session).ok_or_else(|| to_js(Error::Aborted))?;
+        Ok((session, self.cancel.clone(), std::mem::take(&mut self.fed().packs)))
+    }
+
     fn begin<'env>(
         &self,
         env: &'env Env,
@@ -458,7 +516,7 @@ fn narrowed(text: &[u16]) -> Option<String> {
 }
 
 /// Lone surrogates become U+FFFD, as everywhere in the web platform.
-fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
+fn strings(packs: Vec<Pack>) -> Vec<String> {
     let strings = packs.iter().flat_map(|pack| {
         let mut rest: &[u16] = &pack.joined;
         pack.lengths.iter().map(move |&length| {
@@ -467,10 +525,15 @@ fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
             narrowed(text).unwrap_or_else(|| String::from_utf16_lossy(text))
         })
     });
+    strings.collect()
+}
+
+fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
+    let strings = strings(packs);
     if !annotated {
-        return Inputs::Texts(strings.collect());
+        return Inputs::Texts(strings);
     }
-    let mut fields = strings;
+    let mut fields = strings.into_iter();
     let mut annotations = Vec::new();
     while let Some(node_id) = fields.next() {
         let mut field = || fields.next().unwrap_or_default();

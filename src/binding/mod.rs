@@ -6,11 +6,14 @@
 mod answer;
 mod batch;
 mod cache;
+mod chunks;
 mod coherence;
+mod collection;
 mod doctor;
 mod files;
 mod generator;
 mod index;
+mod matrix;
 mod memory;
 mod metrics;
 mod models;

@@ -12,7 +12,7 @@ mod inline_read;
 mod key_hash;
 mod lookup;
 mod memory;
-mod quantized;
+
 mod report;
 mod search;
 mod selection;

@@ -8,10 +8,10 @@ use super::disk::{Disk, OnDisk, Purpose};
 use super::entry::{Draft, Entry};
 use super::key_hash::Place;
 use super::memory::Now;
-use super::quantized::ROUNDING;
 use super::similarity::{Candidate, Handle, Index, Near, Nearest};
 use crate::embedding::{Key, Space};
 use crate::error::Result;
+use crate::matrix::quantized::ROUNDING;
 
 /// Entries in memory that are compared one by one when similar ones are asked for: a fraction of a millisecond.
 pub const SMALL: usize = 2000;

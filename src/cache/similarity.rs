@@ -13,8 +13,9 @@ use super::disk::Seen;
 use super::entry::{Entry, Vector};
 use super::key_hash::KeyHash;
 use super::lock;
-use super::quantized::QuantizedCodes;
 use crate::embedding::Key;
+use crate::matrix::exact::Query;
+use crate::matrix::quantized::QuantizedCodes;
 
 /// An entry and how near it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +46,7 @@ pub(super) enum Handle {
 pub(super) struct Candidate {
     pub handle: Handle,
     pub stamp: u64,
-    /// Cosine, within [`ROUNDING`](super::quantized::ROUNDING).
+    /// Cosine, within [`ROUNDING`](crate::matrix::quantized::ROUNDING).
     pub similarity: f32,
 }
 
@@ -194,8 +195,7 @@ impl Indexes {
 
 /// Collects the nearest of the entries that it is shown.
 pub(super) struct Nearest {
-    query: Vec<f64>,
-    norm: f64,
+    query: Query,
     threshold: f32,
     limit: usize,
     /// The last one on top.
@@ -207,9 +207,7 @@ struct Ranked(Near);
 
 impl Nearest {
     pub fn new(query: &[f32], threshold: f32, limit: usize) -> Self {
-        let query: Vec<f64> = query.iter().map(|value| f64::from(*value)).collect();
-        let norm = query.iter().map(|value| value * value).sum::<f64>().sqrt();
-        Self { unpacked: vec![0.0; query.len()], query, norm, threshold, limit, heap: BinaryHeap::new() }
+        Self { unpacked: vec![0.0; query.len()], query: Query::new(query), threshold, limit, heap: BinaryHeap::new() }
     }
 
     /// Whether one of this similarity could be among them.
@@ -242,50 +240,23 @@ impl Nearest {
         true
     }
 
-    /// The cosine, rounded to what can be told of values of this precision: that of a vector and itself is 1.
     fn similarity(&mut self, entry: &Entry) -> Option<f32> {
-        if entry.vector.len() != self.query.len() {
+        if entry.vector.len() != self.query.dimensions() {
             return None;
         }
-        let values = match &entry.vector {
-            Vector::F32(values) => values,
+        match &entry.vector {
+            Vector::F32(values) => self.query.cosine(values),
             packed @ Vector::F16(_) => {
                 packed.copy_to(&mut self.unpacked);
-                &self.unpacked[..]
+                self.query.cosine(&self.unpacked)
             }
-        };
-        let (dot, square) = products(&self.query, values);
-        let norms = self.norm * square.sqrt();
-        (norms > 0.0).then(|| (dot / norms).clamp(-1.0, 1.0) as f32)
+        }
     }
 
     /// The nearest first; equally near ones in the order of their notes.
     pub fn finish(self) -> Vec<Near> {
         self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.0).collect()
     }
-}
-
-/// The product of both, and of the values with themselves: in f64, which has room for those of any f32, large or small.
-/// Eight sums side by side: as wide as the widest registers, and more exact than one.
-fn products(query: &[f64], values: &[f32]) -> (f64, f64) {
-    const LANES: usize = 8;
-    let (query_chunks, query_rest) = query.as_chunks::<LANES>();
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let (mut dots, mut squares) = ([0.0f64; LANES], [0.0f64; LANES]);
-    for (query, values) in query_chunks.iter().zip(chunks) {
-        for lane in 0..LANES {
-            let value = f64::from(values[lane]);
-            dots[lane] += query[lane] * value;
-            squares[lane] += value * value;
-        }
-    }
-    let (mut dot, mut square) = (dots.iter().sum::<f64>(), squares.iter().sum::<f64>());
-    for (query, value) in query_rest.iter().zip(rest) {
-        let value = f64::from(*value);
-        dot += query * value;
-        square += value * value;
-    }
-    (dot, square)
 }
 
 impl Ord for Ranked {

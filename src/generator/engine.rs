@@ -1,6 +1,5 @@
 //! A loaded model, and the way of a call through it: every stage in turn.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,14 +52,14 @@ pub(super) struct Engine {
     pub engine_reason: Option<String>,
     learned: Option<Learned>,
     /// `None` where only the model itself knows its tokens.
-    tokenizer: Option<Tokenizer>,
-    prompts: Prompts,
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) prompts: Prompts,
     leaves_out_prompts: bool,
     pub sizer: Arc<BatchSizer>,
     governor: Arc<Governor>,
     stage_metrics: Arc<StageMetrics>,
     workers: Scheduler,
-    lowercase: bool,
+    pub(super) lowercase: bool,
     model_cache: Option<Arc<ModelCache>>,
 }
 
@@ -96,7 +95,7 @@ impl Engine {
             Refusal::TooLarge { need, limit } => Error::ModelTooLarge { model: id.clone(), need, limit },
             Refusal::Stopped(error) => error,
         };
-        let path = cache.as_ref().and_then(|(cache, _)| cache.options().path.clone());
+        let path = cache.as_ref().and_then(|cache| cache.cache().options().path.clone());
         let cores = threads::for_computing(available);
         let room = || governor.expect(unloaded.load_bytes()).map_err(too_large);
         let tokenizer = || {
@@ -427,14 +426,8 @@ impl Engine {
         if text.trim().is_empty() {
             return Err(Error::EmptyText { index });
         }
-        let mut text = Cow::Borrowed(text);
         let prompt = self.prompts.of(input_type);
-        if !prompt.is_empty() {
-            text = Cow::Owned(format!("{prompt}{text}"));
-        }
-        if self.lowercase {
-            text = Cow::Owned(text.to_lowercase());
-        }
+        let text = self.worded(input_type, text);
         let Some(tokenizer) = &self.tokenizer else { return tokens::untold(index, &text) };
         let mut tokens = tokenizer.encode(index, &text)?;
         if self.leaves_out_prompts && !prompt.is_empty() {

@@ -11,6 +11,7 @@ mod loaded;
 mod model_cache;
 mod session;
 mod stage_metrics;
+mod texts;
 mod threads;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,7 @@ pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;
 pub use stage_metrics::{Stage, Totals};
+pub use texts::Tokenized;
 
 /// What a generator is made with.
 #[derive(Debug, Clone, Default)]

@@ -4,10 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{RwLock, watch};
 
+use super::batches::Busy;
+use super::engine::Engine;
 use super::loaded::Loaded;
-use super::{CallOptions, Embedded, Inputs};
+use super::texts::Tokenized;
+use super::{CallOptions, Embedded, Inputs, blocking};
 use crate::cancel::{Cancel, HookGuard};
+use crate::chunks::{Chunk, Document, SplitOptions};
+use crate::embedding::InputType;
 use crate::error::{Error, Result};
+use crate::host::threads::in_parallel;
 
 /// A load or a close, in the order in which they were asked for: once it has ended, it tells which model there is.
 #[derive(Clone)]
@@ -98,23 +104,7 @@ impl Session {
     /// [`OnError`]: super::OnError
     pub async fn embed(&self, inputs: Inputs, options: CallOptions) -> Result<Embedded> {
         let (cancel, timeout) = (options.cancel.clone(), options.timeout);
-        let _stop = self.stop.on_cancel({
-            let cancel = cancel.clone();
-            move |reason| cancel.cancel(reason.clone())
-        });
-        // If the runtime drops this future, nothing of it goes on computing.
-        let _dropped = CancelOnDrop(cancel.clone());
-        let call = async {
-            cancel.check()?;
-            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let model = match turn {
-                Some(turn) => cancel.or_else(turn.model()).await?,
-                None => None,
-            };
-            let model = model.ok_or_else(|| self.without.clone())?;
-            let busy = Arc::new(cancel.or_else(Arc::clone(&self.calls).read_owned()).await?);
-            model.current(&cancel).await?.call(inputs, options, busy).await
-        };
+        let call = self.with_model(&cancel, |engine, busy| async move { engine.call(inputs, options, busy).await });
         let Some(limit) = timeout else { return call.await };
         tokio::pin!(call);
         match tokio::time::timeout(limit, &mut call).await {
@@ -124,6 +114,82 @@ impl Session {
                 call.await
             }
         }
+    }
+}
+
+impl Session {
+    /// How many tokens each of `texts` has as the model reads it, before it is cut.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` where nobody here can tell.
+    pub async fn count_tokens(&self, texts: Vec<String>, input_type: InputType, cancel: Cancel) -> Result<Vec<u32>> {
+        let work = move |engine: &Engine, cancel: &Cancel| engine.count_tokens(&texts, input_type, cancel);
+        self.reading(cancel, work).await
+    }
+
+    /// The tokens of a text as the model reads it, before it is cut.
+    ///
+    /// # Errors
+    /// See [`Session::count_tokens`].
+    pub async fn tokenize(&self, text: String, input_type: InputType, cancel: Cancel) -> Result<Tokenized> {
+        self.reading(cancel, move |engine: &Engine, _: &Cancel| engine.tokenize_text(&text, input_type)).await
+    }
+
+    /// The chunks of each of `documents` that the model reads whole: of `most` tokens, no more than it reads, all that is put
+    /// around them included.
+    ///
+    /// # Errors
+    /// See [`Session::count_tokens`] and [`split`](crate::chunks::split).
+    pub async fn split(
+        &self,
+        documents: Vec<Document>,
+        most: Option<usize>,
+        options: SplitOptions,
+        cancel: Cancel,
+    ) -> Result<Vec<Vec<Chunk>>> {
+        let work = move |engine: &Engine, cancel: &Cancel| engine.split(&documents, most, &options, cancel);
+        self.reading(cancel, work).await
+    }
+
+    /// Work that reads texts on other threads. Not waited for once it is stopped.
+    async fn reading<T: Send + 'static>(
+        &self,
+        cancel: Cancel,
+        work: impl FnOnce(&Engine, &Cancel) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let stop = cancel.clone();
+        let read = move |engine: Arc<Engine>, busy: Busy| async move {
+            let stopped = stop.clone();
+            let done = blocking(move || {
+                let _busy = busy;
+                in_parallel(|| work(&engine, &stop))
+            });
+            stopped.or_else(done).await???
+        };
+        self.with_model(&cancel, read).await
+    }
+
+    /// Does something with the model that was asked for last, until `cancel` or the end of the generator stops it.
+    async fn with_model<T, F: Future<Output = Result<T>>>(
+        &self,
+        cancel: &Cancel,
+        work: impl FnOnce(Arc<Engine>, Busy) -> F,
+    ) -> Result<T> {
+        let _stop = self.stop.on_cancel({
+            let cancel = cancel.clone();
+            move |reason| cancel.cancel(reason.clone())
+        });
+        // If the runtime drops this future, nothing of it goes on computing.
+        let _dropped = CancelOnDrop(cancel.clone());
+        cancel.check()?;
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let model = match turn {
+            Some(turn) => cancel.or_else(turn.model()).await?,
+            None => None,
+        };
+        let model = model.ok_or_else(|| self.without.clone())?;
+        let busy = Arc::new(cancel.or_else(Arc::clone(&self.calls).read_owned()).await?);
+        work(model.current(cancel).await?, busy).await
     }
 }
 

@@ -54,6 +54,8 @@ pub(super) struct ModelSpec {
     /// Whether the tokens of a prompt are not pooled.
     pub without_prompt: bool,
     pub max_length: usize,
+    /// What says so; `None` where nothing does.
+    pub max_length_from: Option<&'static str>,
     pub prompts: Prompts,
     pub truncate_left: Option<bool>,
     pub lowercase: bool,
@@ -187,10 +189,14 @@ fn read_table(
     let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, prefix, None)?;
     let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let truncation = truncation(&tokenizer_json).map_err(|reason| Error::model(&tokenizer_path, reason))?;
-    let (max_length, truncate_left) = match table.layout {
-        Layout::Model2Vec => (config.max_length.unwrap_or(Some(MODEL2VEC_TOKENS)), Some(false)),
-        Layout::SentenceTransformers => (truncation, None),
+    let (max_length, says, truncate_left) = match table.layout {
+        Layout::Model2Vec => {
+            let says = config.max_length.map(|_| "config.json");
+            (config.max_length.unwrap_or(Some(MODEL2VEC_TOKENS)), says, Some(false))
+        }
+        Layout::SentenceTransformers => (truncation, truncation.map(|_| "tokenizer.json"), None),
     };
+    let max_length_from = options.max_length.map(|_| "maxLength").or(says.filter(|_| max_length.is_some()));
     let after = match modules {
         Some([_, rest @ ..]) => After::read(&mut files, rest, true)?,
         _ => After::default(),
@@ -213,6 +219,7 @@ fn read_table(
         normalize: options.normalize.or(says).or(after.normalize),
         without_prompt: false,
         max_length: options.max_length.or(max_length).unwrap_or(MOST_TOKENS),
+        max_length_from,
         prompts: merged_prompts(&options.prompts, &prompts)?,
         truncate_left,
         lowercase: false,
@@ -259,10 +266,11 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let first_position = if roberta_like { pad_id.saturating_add(1) } else { 0 };
     let longest =
         config.max_position_embeddings.map(|all| all.saturating_sub(first_position as usize).min(MOST_TOKENS));
-    let max_length = if tokenizer_json.is_empty() {
-        0
+    let (max_length, max_length_from) = if tokenizer_json.is_empty() {
+        (0, None)
     } else {
-        max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?
+        let (most, from) = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
+        (most, Some(from))
     };
     let after = match modules.as_deref() {
         Some([first, rest @ ..])
@@ -289,6 +297,7 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         normalize: options.normalize.or(after.normalize),
         without_prompt: after.without_prompt,
         max_length,
+        max_length_from,
         prompts: merged_prompts(&options.prompts, &prompts)?,
         truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
         lowercase: sentence_bert.do_lower_case,
@@ -353,7 +362,7 @@ fn max_length(
     longest: Option<usize>,
     sentence_bert: &SentenceBertConfig,
     tokenizer: &TokenizerConfig,
-) -> Result<usize> {
+) -> Result<(usize, &'static str)> {
     if let (Some(option), Some(longest)) = (option, longest)
         && option > longest
     {
@@ -364,13 +373,22 @@ fn max_length(
     }
     // Above a million it stands for "no limit".
     let tokenizer = tokenizer.model_max_length.filter(|&max| (1.0..1e6).contains(&max)).map(|max| max as usize);
-    let said = option.or(sentence_bert.max_seq_length).or(tokenizer).or(longest).ok_or_else(|| {
+    let all = [
+        (option, "maxLength"),
+        (sentence_bert.max_seq_length, "sentence_bert_config.json"),
+        (tokenizer, "tokenizer_config.json"),
+        (longest, "config.json"),
+    ];
+    let said = all.into_iter().find_map(|(said, from)| Some((said?, from))).ok_or_else(|| {
         Error::model(
             root,
             "nothing in its files says how many tokens it reads: pass maxLength, for example maxLength: 512",
         )
     })?;
-    Ok(said.min(longest.unwrap_or(MOST_TOKENS)))
+    Ok(match longest {
+        Some(longest) if longest < said.0 => (longest, "config.json"),
+        _ => (said.0.min(MOST_TOKENS), said.1),
+    })
 }
 
 /// What the user says, then what the model names for the role, then its default. A prompt that the user chooses by its

@@ -225,6 +225,8 @@ pub struct ModelInfo {
     pub dimensions: usize,
     /// Most tokens of a text that it sees, special tokens included; `None` where nobody says.
     pub max_length: Option<usize>,
+    /// What says so: the option `maxLength`, a file of the model by its name, or `server`.
+    pub max_length_from: Option<&'static str>,
     /// How token vectors become one vector: in all of these ways, joined; none where the graph does it, or a server.
     pub pooling: Vec<Pooling>,
     /// Whether vectors have length 1.

@@ -64,6 +64,7 @@ impl StaticModel {
             revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
             dimensions,
             max_length: Some(spec.max_length),
+            max_length_from: spec.max_length_from,
             pooling: vec![Pooling::Mean],
             normalize: head.normalize,
             output: None,

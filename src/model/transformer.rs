@@ -154,6 +154,7 @@ impl Transformer {
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
                 dimensions: 0,
                 max_length: Some(spec.max_length),
+                max_length_from: spec.max_length_from,
                 pooling,
                 normalize,
                 output: Some(port.name.clone()),

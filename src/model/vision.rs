@@ -119,6 +119,7 @@ impl VisionModel {
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
                 dimensions: 0,
                 max_length: None,
+                max_length_from: None,
                 pooling,
                 normalize,
                 output: Some(output.name.clone()),

@@ -55,7 +55,7 @@ impl NativeRemembered {
     /// The vector.
     #[napi(catch_unwind)]
     pub fn vector(&self) -> Float32Array {
-        self.inner.known.vector.clone().into()
+        self.inner.known.vector.get().into_owned().into()
     }
 
     /// What is said of it, as JSON: the fields of a result.

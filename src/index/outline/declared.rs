@@ -2,8 +2,8 @@
 
 use tree_sitter::Node;
 
-use super::language::{Grammar, Kind};
 use super::{MAX_NAME, cut};
+use crate::syntax::{Grammar, Kind};
 
 /// Calls, casts and parentheses around a function that are looked through.
 const MAX_WRAPS: usize = 5;

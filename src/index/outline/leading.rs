@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use tree_sitter::Node;
 
-use super::language::Grammar;
 use super::prose::{cut, is_about_file, plain_comment};
+use crate::syntax::Grammar;
 
 /// Longest comment that is looked at, in bytes.
 const MAX_COMMENT: usize = 4096;

@@ -4,24 +4,23 @@
 //! from before, never by looking back.
 
 mod declared;
-mod language;
 mod leading;
 mod prose;
 #[cfg(test)]
 mod tests;
 
-use std::ops::{ControlFlow, Range};
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
-use tree_sitter::{Node, ParseOptions, Parser};
+use tree_sitter::Node;
 
 use crate::cancel::Cancel;
 use crate::error::Error;
+use crate::syntax::{Unparsed, parse};
 use declared::{Declared, declared};
 use leading::Leading;
 use prose::{cut, folded, plain_comment};
 
-pub use language::{Grammar, Kind, extensions, grammar, language};
+pub use crate::syntax::{Grammar, Kind, extensions, grammar, language};
 
 /// Longest part of a declaration's source that is embedded, in bytes. Twice as much ranks no better.
 const MAX_CODE: usize = 2000;
@@ -33,10 +32,6 @@ const MAX_SUMMARY: usize = 600;
 
 /// Longest source that a signature is made of, in bytes: with white space that is folded.
 const MAX_HEAD: usize = 4096;
-
-/// A file whose parse takes longer is made to hurt parsers: a megabyte of ordinary code takes half a second, the worst
-/// that is known takes two. Long enough that a busy machine leaves out nothing that an idle one takes.
-const MAX_PARSE: Duration = Duration::from_secs(20);
 
 /// How many nodes are looked at before somebody may stop it.
 const NODES: usize = 4096;
@@ -97,21 +92,11 @@ const NAMELESS: [&str; 6] = ["mod", "lib", "main", "index", "__init__", "package
 /// The declarations of `source`, in their order; those that can be told apart between syntax errors. The file itself is
 /// one, called by its `path`, if a comment describes it.
 pub fn outline(source: &str, path: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Vec<Declaration>, Unreadable> {
-    let mut parser = Parser::new();
-    // Fails only for a grammar of another version of the library, which a test rules out.
-    if parser.set_language(&(grammar.language)()).is_err() {
-        return Err(Unreadable::Syntax);
-    }
-    let bytes = source.as_bytes();
-    let started = Instant::now();
-    let mut stop = |_: &_| {
-        let goes_on = started.elapsed() <= MAX_PARSE && cancel.check().is_ok();
-        if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    };
-    let options = ParseOptions::new().progress_callback(&mut stop);
-    let tree = parser.parse_with_options(&mut |at, _| &bytes[at.min(bytes.len())..], None, Some(options));
-    cancel.check().map_err(Unreadable::Stopped)?;
-    let Some(tree) = tree else { return Err(Unreadable::Slow) };
+    let tree = parse(source, grammar, cancel).map_err(|unparsed| match unparsed {
+        Unparsed::Grammar => Unreadable::Syntax,
+        Unparsed::Slow => Unreadable::Slow,
+        Unparsed::Stopped(reason) => Unreadable::Stopped(reason),
+    })?;
     let mut walk = Walk { source, grammar, found: Vec::new(), scopes: Vec::new(), about_file: Leading::default() };
     walk.collect(tree.root_node(), cancel).map_err(Unreadable::Stopped)?;
     let Walk { mut found, about_file, .. } = walk;

@@ -1,5 +1,9 @@
 //! What is found in sources of every language.
 
+use std::time::Instant;
+
+use tree_sitter::Parser;
+
 use super::*;
 
 fn read(extension: &str, source: &str) -> Result<Vec<Declaration>, Unreadable> {

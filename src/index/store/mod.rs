@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::rank::Block;
 use super::tree::{Skip, Stamp};
 use crate::cancel::Cancel;
 use crate::embedding::Fingerprint;
 use crate::error::{Error, Result};
-use file::{APPLICATION_ID, Fault, Step, connect, explained, failed, mismatch, patiently, read_only, remove};
+use crate::sqlite::{self, Begun, Fault, Step, checksum, failed, patiently, read_only};
+use file::{APPLICATION_ID, BUSY, explained, mismatch, remove};
 
-pub use file::identity;
+pub use crate::sqlite::identity;
 
 /// Raised whenever what is stored, or how it is made, changes.
 const VERSION: i32 = 2;
@@ -177,7 +177,7 @@ impl Store {
         if rebuild {
             remove(path)?;
         }
-        let db = patiently(cancel, || connect(path)).map_err(|fault| explained(path, fault))?;
+        let db = patiently(BUSY, cancel, || sqlite::open(path)).map_err(|fault| explained(path, fault))?;
         let mut store = Self { cancel: cancel.clone(), ..Self::read(db, path)? };
         if store.meta.is_none() {
             store.start(made_with)?;
@@ -193,9 +193,9 @@ impl Store {
         }
         // Reading needs no right to write; where SQLite cannot even write its notes beside the file, the file stands
         // still, because nobody else can write it either.
-        let store = read_only(path, "")
-            .and_then(|db| Self::read(db, path))
-            .or_else(|error| read_only(path, "&immutable=1").and_then(|db| Self::read(db, path)).map_err(|_| error))?;
+        let read =
+            |more| read_only(path, more).map_err(|fault| explained(path, fault)).and_then(|db| Self::read(db, path));
+        let store = read("").or_else(|error| read("&immutable=1").map_err(|_| error))?;
         Ok(store.meta.is_some().then_some(store))
     }
 
@@ -478,12 +478,7 @@ impl Store {
 
     /// Changes whenever the index does, by whichever process.
     pub fn version(&self) -> Result<i64> {
-        // Both: one counts the others' commits, the other one this connection's.
-        let others: i64 = self
-            .db
-            .pragma_query_value(None, "data_version", |row| row.get(0))
-            .map_err(|error| self.failed(error.into()))?;
-        Ok((others << 32) + self.db.total_changes() as i64)
+        sqlite::version(&self.db).map_err(|fault| self.failed(fault))
     }
 
     /// Does all of `work`, which keeps the sums, or nothing.
@@ -492,7 +487,7 @@ impl Store {
         let failed = |fault| explained(&path, fault);
         let mut meta = self.meta.clone().ok_or_else(|| failed(Fault::Damaged))?;
         let Self { db, cancel, .. } = self;
-        patiently(cancel, || Ok(db.execute_batch("BEGIN IMMEDIATE")?)).map_err(failed)?;
+        patiently(BUSY, cancel, || Ok(db.execute_batch("BEGIN IMMEDIATE")?)).map_err(failed)?;
         let write = || {
             // Rolled back if it is not committed.
             let transaction = Begun(db);
@@ -514,17 +509,6 @@ impl Store {
 
     fn failed(&self, fault: Fault) -> Error {
         explained(&self.path, fault)
-    }
-}
-
-/// A transaction that is rolled back, if nobody has committed it.
-struct Begun<'a>(&'a Connection);
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if !self.0.is_autocommit() {
-            drop(self.0.execute_batch("ROLLBACK"));
-        }
     }
 }
 
@@ -571,16 +555,6 @@ impl<'a> VectorsRow<'a> {
 /// Checksum of what a hit shows.
 fn described(path: &str, entries: &str) -> i64 {
     checksum(&[], &[path.as_bytes(), entries.as_bytes()])
-}
-
-fn checksum(numbers: &[i64], texts: &[&[u8]]) -> i64 {
-    let mut hash = Xxh3Default::new();
-    numbers.iter().for_each(|number| hash.update(&number.to_le_bytes()));
-    for text in texts {
-        hash.update(&(text.len() as u64).to_le_bytes());
-        hash.update(text);
-    }
-    hash.digest() as i64
 }
 
 /// Removes the rows of a file.

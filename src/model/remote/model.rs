@@ -85,6 +85,7 @@ impl RemoteModel {
                 revision: None,
                 dimensions: 0,
                 max_length: server.max_length.or(told.max_length),
+                max_length_from: server.max_length.map(|_| "maxLength").or(told.max_length.map(|_| "server")),
                 pooling: Vec::new(),
                 normalize: false,
                 output: None,

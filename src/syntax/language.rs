@@ -173,3 +173,9 @@ pub fn grammar(extension: &str) -> Option<&'static Grammar> {
     let is = |(known, _): &(&str, &str)| known.eq_ignore_ascii_case(extension);
     GRAMMARS.iter().find(|grammar| grammar.extensions.iter().any(is))
 }
+
+/// The grammar of a language: by its name, or by an extension of its files.
+pub fn grammar_of(name: &str) -> Option<&'static Grammar> {
+    let is = |(_, known): &(&str, &str)| known.eq_ignore_ascii_case(name);
+    grammar(name).or_else(|| GRAMMARS.iter().find(|grammar| grammar.extensions.iter().any(is)))
+}

@@ -33,14 +33,14 @@ const LANES: usize = 16;
 const MANY: usize = 6;
 
 /// How far the cosine by bytes may be from the one by the values themselves: ten times the usual error at 384 values.
-pub(super) const ROUNDING: f32 = 0.004;
+pub const ROUNDING: f32 = 0.004;
 
 /// Bytes of a code stand for -1–1 of the largest value of the vector.
 const STEPS: f32 = 127.0;
 
 /// QuantizedCodes of vectors of one length, at places `0..len()`.
 #[derive(Debug, Default)]
-pub(super) struct QuantizedCodes {
+pub struct QuantizedCodes {
     dimensions: usize,
     /// `dimensions` for each.
     bytes: Vec<i8>,
@@ -54,14 +54,22 @@ pub(super) struct QuantizedCodes {
 }
 
 impl QuantizedCodes {
+    /// None yet, of so many values.
     pub fn new(dimensions: usize) -> Self {
         Self { dimensions, mean: vec![0.0; dimensions], ..Self::default() }
     }
 
+    /// How many there are.
     pub fn len(&self) -> usize {
         self.scales.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.scales.is_empty()
+    }
+
+    /// Values of each vector.
     pub fn dimensions(&self) -> usize {
         self.dimensions
     }
@@ -72,27 +80,47 @@ impl QuantizedCodes {
 
     /// Adds a vector at the end. It has [`QuantizedCodes::new`]'s length and is not zero.
     pub fn push(&mut self, vector: &[f32]) {
+        self.push_code(&Code::of(vector));
+    }
+
+    /// [`QuantizedCodes::push`] of what is known already.
+    pub fn push_code(&mut self, code: &Code) {
         let at = self.len();
         self.bytes.resize(self.bytes.len() + self.dimensions, 0);
         self.bits.resize(self.words() * (at / LANES + 1), [0; LANES]);
         self.scales.push(0.0);
-        self.set(at, vector);
+        self.set_code(at, code);
         if self.len() >= 2 * self.counted.max(CANDIDATES / 2) {
             self.settle();
         }
     }
 
+    /// [`QuantizedCodes::push_code`] of many, as their bytes, one after the other, and their scales.
+    pub fn extend(&mut self, bytes: &[i8], scales: &[f32]) {
+        if scales.is_empty() {
+            return;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.scales.extend_from_slice(scales);
+        self.bits.resize(self.words() * self.len().div_ceil(LANES), [0; LANES]);
+        self.settle();
+    }
+
     /// Puts another vector in the place of one.
     pub fn set(&mut self, at: usize, vector: &[f32]) {
-        let largest = vector.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        // Of the vector whose largest value is 1: the square of a value may be no f32.
-        let norm = vector.iter().map(|value| (value / largest).powi(2)).sum::<f32>().sqrt();
-        let bytes = &mut self.bytes[at * self.dimensions..][..self.dimensions];
-        for (byte, value) in bytes.iter_mut().zip(vector) {
-            *byte = (value / largest * STEPS).round() as i8;
-        }
-        self.scales[at] = 1.0 / STEPS / norm;
+        self.set_code(at, &Code::of(vector));
+    }
+
+    /// [`QuantizedCodes::set`] of what is known already.
+    pub fn set_code(&mut self, at: usize, code: &Code) {
+        self.bytes[at * self.dimensions..][..self.dimensions].copy_from_slice(&code.bytes);
+        self.scales[at] = code.scale;
         self.mark(at);
+    }
+
+    /// What is kept of one.
+    pub fn code(&self, at: usize) -> (&[i8], f32) {
+        (&self.bytes[at * self.dimensions..][..self.dimensions], self.scales[at])
     }
 
     /// Takes one away; the last one takes its place.
@@ -283,6 +311,26 @@ impl QuantizedCodes {
         let (shift, whole) = (mean - 2.0 * along, 1.0 + mean - 2.0 * along);
         let cosine = if whole > 0.0 { ((similarity + shift) / whole).clamp(-1.0, 1.0) } else { -1.0 };
         cosine.acos() / std::f32::consts::PI * self.dimensions as f32
+    }
+}
+
+/// What is kept of a vector, whatever the others are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Code {
+    /// One for each value.
+    pub bytes: Vec<i8>,
+    /// What a byte stands for.
+    pub scale: f32,
+}
+
+impl Code {
+    /// Of a vector that is not zero.
+    pub fn of(vector: &[f32]) -> Self {
+        let largest = vector.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        // Of the vector whose largest value is 1: the square of a value may be no f32.
+        let norm = vector.iter().map(|value| (value / largest).powi(2)).sum::<f32>().sqrt();
+        let bytes = vector.iter().map(|value| (value / largest * STEPS).round() as i8).collect();
+        Self { bytes, scale: 1.0 / STEPS / norm }
     }
 }
 

@@ -1,0 +1,278 @@
+//! Texts or vectors that are kept until somebody deletes them, and found by what they mean. JS class: `EmbeddingCollection`.
+
+mod filter;
+mod store;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::Value;
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::matrix::exact::Query;
+use crate::matrix::quantized::ROUNDING;
+use store::Store;
+
+pub use filter::Filter;
+pub use store::{Draft, MadeWith, Record};
+
+/// A collection.
+pub struct Collection {
+    path: Option<PathBuf>,
+    store: Mutex<Option<Store>>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Search {
+    /// Where answers point.
+    pub vector: Vec<f32>,
+    /// Most answers.
+    pub limit: usize,
+    /// Least cosine.
+    pub min_score: f32,
+    /// What answers have to be.
+    pub filter: Option<Filter>,
+}
+
+impl Collection {
+    /// Reads nothing yet. Without a `path`, in memory.
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self { path, store: Mutex::new(None) }
+    }
+
+    /// Opens it, or begins it; what it is of. Blocks, as all that follows.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] for a file that cannot be used, which is left as it is.
+    pub fn open(&self, made_with: &MadeWith, cancel: &Cancel) -> Result<MadeWith> {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = match &mut *store {
+            Some(store) => store,
+            none => none.insert(Store::open(self.path.as_deref(), made_with, cancel)?),
+        };
+        store.follow()?;
+        Ok(store.made_with().clone())
+    }
+
+    /// Keeps entries, all or none. See [`Store::put`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for vectors of another length, or with values that are not finite.
+    pub fn put(
+        &self,
+        drafts: &[Draft],
+        documents: &[(String, Vec<u8>)],
+        made_with: &MadeWith,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.with(|store| {
+            store.follow()?;
+            require(store, made_with)?;
+            let known = store.made_with().dimensions;
+            let length = if known > 0 { known } else { drafts.first().map_or(0, |draft| draft.vector.len()) };
+            for draft in drafts {
+                check(&draft.vector, length, &format!("The embedding of {:?}", shortened(&draft.id)))?;
+            }
+            store.put(drafts, documents, cancel)
+        })
+    }
+
+    /// The best answers, the best first; of equally good ones, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a vector of another length.
+    pub fn query(&self, search: &Search, made_with: &MadeWith, cancel: &Cancel) -> Result<Vec<(f32, Record)>> {
+        self.with(|store| {
+            store.follow()?;
+            require(store, made_with)?;
+            let dimensions = store.made_with().dimensions;
+            check(&search.vector, if dimensions > 0 { dimensions } else { search.vector.len() }, "The query")?;
+            let Search { vector, limit, min_score, filter } = search;
+            let query = Query::new(vector);
+            if store.codes().is_empty() || query.norm() == 0.0 {
+                return Ok(Vec::new());
+            }
+            let mut admitted: HashMap<i64, Option<(f32, Record)>> = HashMap::new();
+            let mut wanted = *limit;
+            loop {
+                let mut best: Vec<(f32, i64)> = Vec::new();
+                let mut passed_over = 0;
+                let candidates = store.codes().nearest(vector, wanted, *min_score);
+                for some in candidates.chunks(limit.saturating_add(2)) {
+                    cancel.check()?;
+                    let last = best.get(limit - 1).map_or(*min_score, |(score, _)| *score);
+                    if some[0].0 + ROUNDING < last {
+                        break;
+                    }
+                    for (_, place) in some {
+                        let row = store.row_of(*place);
+                        let known = match admitted.get(&row) {
+                            Some(known) => known,
+                            None => admitted.entry(row).or_insert(look(store, row, &query, filter.as_ref())?),
+                        };
+                        match known {
+                            Some((score, _)) if score >= min_score => best.push((*score, row)),
+                            Some(_) => {}
+                            None => passed_over += 1,
+                        }
+                    }
+                    let id = |row: &i64| admitted.get(row).and_then(Option::as_ref).map(|(_, record)| &record.draft.id);
+                    best.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| id(&a.1).cmp(&id(&b.1))));
+                    best.truncate(*limit);
+                }
+                if wanted >= store.codes().len() || limit.saturating_add(passed_over) <= wanted {
+                    let taken = best.into_iter().filter_map(|(_, row)| admitted.remove(&row).flatten());
+                    return Ok(taken.collect());
+                }
+                wanted = wanted.max(passed_over).saturating_mul(2);
+            }
+        })
+    }
+
+    /// The entries with these ids; `None` where there is none.
+    pub fn get(&self, ids: &[String]) -> Result<Vec<Option<Record>>> {
+        self.with(|store| {
+            store.follow()?;
+            let get = |id: &String| store.find(id)?.map_or(Ok(None), |row| store.record(row));
+            ids.iter().map(get).collect()
+        })
+    }
+
+    /// How many entries there are, or how many `filter` admits.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<usize> {
+        self.with(|store| {
+            store.follow()?;
+            match filter {
+                None => Ok(store.count()),
+                Some(filter) => Ok(admitted(store, filter)?.len()),
+            }
+        })
+    }
+
+    /// Forgets entries, all or none; how many there were.
+    pub fn delete(&self, ids: &[String], filter: Option<&Filter>, cancel: &Cancel) -> Result<usize> {
+        self.with(|store| {
+            store.follow()?;
+            let rows = match filter {
+                Some(filter) => admitted(store, filter)?,
+                None => ids.iter().filter_map(|id| store.find(id).transpose()).collect::<Result<Vec<_>>>()?,
+            };
+            if rows.is_empty() { Ok(0) } else { store.remove(&rows, cancel) }
+        })
+    }
+
+    /// Up to `limit` entries in the order of their rows, after that of `after`.
+    pub fn page(&self, after: i64, limit: usize) -> Result<Vec<Record>> {
+        self.with(|store| {
+            let mut rows = Vec::new();
+            store.scan(after, |row, _| {
+                rows.push(row);
+                rows.len() < limit
+            })?;
+            rows.into_iter().filter_map(|row| store.record(row).transpose()).collect()
+        })
+    }
+
+    /// The hash of each document, as it was put.
+    pub fn documents(&self) -> Result<HashMap<String, Vec<u8>>> {
+        self.with(|store| {
+            store.follow()?;
+            store.documents()
+        })
+    }
+
+    /// The chunks of a document.
+    pub fn of_document(&self, document: &str) -> Result<Vec<Record>> {
+        self.with(|store| store.of_document(document))
+    }
+
+    /// Forgets documents and their chunks, all or none.
+    pub fn remove_documents(&self, documents: &[String], cancel: &Cancel) -> Result<()> {
+        self.with(|store| store.remove_documents(documents, cancel))
+    }
+
+    /// Gives every entry another vector, and the collection another model: all of it, or nothing.
+    pub fn rebuild(&self, made_with: &MadeWith, vectors: &[(i64, Vec<f32>)], cancel: &Cancel) -> Result<()> {
+        self.with(|store| {
+            for (_, vector) in vectors {
+                check(vector, made_with.dimensions, "A vector of the model")?;
+            }
+            store.rebuild(made_with, vectors, cancel)
+        })
+    }
+
+    /// Lets go of the file.
+    pub fn close(&self) {
+        self.lock().take();
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+        self.lock().as_mut().map_or(Err(Error::Closed), work)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Store>> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Another process may have given it another model meanwhile.
+fn require(store: &Store, wanted: &MadeWith) -> Result<()> {
+    let found = store.made_with();
+    if found.fingerprint == wanted.fingerprint {
+        return Ok(());
+    }
+    let made_with =
+        if found.model.is_empty() { "vectors of no model".to_owned() } else { format!("the model {}", found.model) };
+    Err(Error::InvalidConfig {
+        option: "generator".to_owned(),
+        reason: format!("the collection was made with {made_with}: use that, or onModelChange: 'rebuild'"),
+    })
+}
+
+fn look(store: &Store, row: i64, query: &Query, filter: Option<&Filter>) -> Result<Option<(f32, Record)>> {
+    let Some(record) = store.record(row)? else { return Ok(None) };
+    if let Some(filter) = filter {
+        let metadata: Value = serde_json::from_str(&record.draft.metadata).unwrap_or_default();
+        if !filter.admits(&metadata) {
+            return Ok(None);
+        }
+    }
+    Ok(query.cosine(&record.draft.vector).map(|score| (score, record)))
+}
+
+fn admitted(store: &Store, filter: &Filter) -> Result<Vec<i64>> {
+    let mut rows = Vec::new();
+    store.scan(0, |row, metadata| {
+        if filter.admits(&serde_json::from_str(metadata).unwrap_or_default()) {
+            rows.push(row);
+        }
+        true
+    })?;
+    Ok(rows)
+}
+
+fn check(vector: &[f32], dimensions: usize, what: &str) -> Result<()> {
+    if vector.len() != dimensions || vector.is_empty() {
+        return Err(Error::InvalidArgument(format!(
+            "{what} has {} values, those of the collection have {dimensions}",
+            vector.len()
+        )));
+    }
+    match vector.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(Error::InvalidArgument(format!(
+            "{what} has {} at position {at}, not a finite number of 32 bits",
+            vector[at]
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn shortened(id: &str) -> &str {
+    &id[..id.floor_char_boundary(80)]
+}
+
+#[cfg(test)]
+mod tests;

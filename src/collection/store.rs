@@ -1,0 +1,632 @@
+//! The file of a collection: entries, and what a search looks at first.
+//!
+//! Every row bears a checksum. Codes lie in blocks of [`BLOCK`] entries, so that all of them are read at once, and few are
+//! written with an entry; each bears the number of the write that has changed it, so that whoever reads again reads what is new.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::cancel::Cancel;
+use crate::error::{Error, Result};
+use crate::matrix::quantized::{Code, QuantizedCodes};
+use crate::sqlite::{self, Begun, Fault, Step, checksum, failed, patiently, read_only};
+
+/// Marks the file as ours ("embc"), whatever it is called.
+const APPLICATION_ID: i32 = 0x656d_6263;
+
+/// Raised whenever what is stored, or how, changes.
+const VERSION: i32 = 1;
+
+/// Entries whose codes lie together.
+const BLOCK: i64 = 256;
+
+/// How long a write waits for the one of another process.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// What to do about damage.
+const MEND: &str = "restore it from a copy, or delete it and fill it again";
+
+const SCHEMA: &str = "
+    CREATE TABLE meta (
+        model TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        dimensions INTEGER NOT NULL,
+        -- How many writes there were.
+        clock INTEGER NOT NULL,
+        entries INTEGER NOT NULL,
+        -- Entries whose vectors have a direction.
+        coded INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE entries (
+        -- AUTOINCREMENT: the number of a row that is gone never means another entry.
+        row INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        -- The document that it is a chunk of, and which place it has there.
+        document TEXT,
+        place TEXT,
+        metadata TEXT NOT NULL,
+        text TEXT,
+        vector BLOB NOT NULL,
+        checksum INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX entries_by_document ON entries (document) WHERE document IS NOT NULL;
+    CREATE TABLE documents (
+        id TEXT PRIMARY KEY,
+        hash BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE codes (
+        block INTEGER PRIMARY KEY,
+        clock INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        codes BLOB NOT NULL
+    ) STRICT;
+";
+
+/// What a collection is of.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MadeWith {
+    /// The model as its user named it; empty where there is none.
+    pub model: String,
+    /// Its embedding space.
+    pub fingerprint: String,
+    /// Length of the vectors; 0 as long as there are none.
+    pub dimensions: usize,
+}
+
+/// What is to be kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Draft {
+    /// Its id.
+    pub id: String,
+    /// Its text, if it has any.
+    pub text: Option<String>,
+    /// A JSON object.
+    pub metadata: String,
+    /// See the schema.
+    pub document: Option<String>,
+    /// JSON, of what only JavaScript reads.
+    pub place: Option<String>,
+    /// Its vector.
+    pub vector: Vec<f32>,
+}
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    /// The number of its row.
+    pub row: i64,
+    /// The rest.
+    pub draft: Draft,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Meta {
+    made_with: MadeWith,
+    clock: i64,
+    entries: i64,
+    coded: i64,
+}
+
+impl Meta {
+    fn checksum(&self) -> i64 {
+        let Self { made_with: MadeWith { model, fingerprint, dimensions }, clock, entries, coded } = self;
+        checksum(&[*dimensions as i64, *clock, *entries, *coded], &[model.as_bytes(), fingerprint.as_bytes()])
+    }
+}
+
+/// An open collection.
+pub struct Store {
+    db: Connection,
+    path: std::path::PathBuf,
+    meta: Meta,
+    /// What the file said when it was read last.
+    version: i64,
+    codes: QuantizedCodes,
+    /// The row of each code.
+    rows: Vec<i64>,
+    places: HashMap<i64, usize>,
+    /// The rows of each block that have a code.
+    blocks: HashMap<i64, Vec<i64>>,
+}
+
+impl Store {
+    /// Opens the file at `path`, or begins it; without one, in memory. `cancel` ends waiting for others.
+    pub fn open(path: Option<&Path>, made_with: &MadeWith, cancel: &Cancel) -> Result<Self> {
+        let shown = path.unwrap_or(Path::new(":memory:"));
+        let explained = |fault| sqlite::explained(shown, fault, MEND);
+        let db = match path {
+            None => Connection::open_in_memory().map_err(|error| explained(error.into()))?,
+            Some(path) => {
+                if let Some(directory) = path.parent() {
+                    std::fs::create_dir_all(directory)
+                        .map_err(|error| failed(path, format!("its directory cannot be made: {error}")))?;
+                }
+                let writable = patiently(BUSY, cancel, || sqlite::open(path));
+                // Reading needs no right to write.
+                writable
+                    .or_else(|fault| {
+                        read_only(path, "").or_else(|_| read_only(path, "&immutable=1")).map_err(|_| fault)
+                    })
+                    .map_err(explained)?
+            }
+        };
+        let mut store = Self {
+            db,
+            path: shown.to_owned(),
+            meta: Meta::default(),
+            version: -1,
+            codes: QuantizedCodes::default(),
+            rows: Vec::new(),
+            places: HashMap::new(),
+            blocks: HashMap::new(),
+        };
+        store.begin(made_with, cancel)?;
+        store.follow()?;
+        Ok(store)
+    }
+
+    /// Makes what an empty file lacks.
+    fn begin(&mut self, made_with: &MadeWith, cancel: &Cancel) -> Result<()> {
+        let pragma = |db: &Connection, name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+        let begin = || -> Step<()> {
+            if pragma(&self.db, "application_id")? == APPLICATION_ID {
+                return Ok(());
+            }
+            self.db.execute_batch("BEGIN IMMEDIATE")?;
+            let transaction = Begun(&self.db);
+            // Another process may have begun it meanwhile.
+            let tables: i64 = self.db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+            if pragma(&self.db, "application_id")? == 0 && tables == 0 {
+                self.db.execute_batch(SCHEMA)?;
+                self.db.pragma_update(None, "application_id", APPLICATION_ID)?;
+                self.db.pragma_update(None, "user_version", VERSION)?;
+                let meta = Meta { made_with: made_with.clone(), ..Meta::default() };
+                let insert = "INSERT INTO meta VALUES (?, ?, ?, 0, 0, 0, ?)";
+                let MadeWith { model, fingerprint, dimensions } = made_with;
+                self.db.execute(insert, params![model, fingerprint, *dimensions as i64, meta.checksum()])?;
+                self.db.execute_batch("COMMIT")?;
+            }
+            drop(transaction);
+            Ok(())
+        };
+        patiently(BUSY, cancel, begin).map_err(|fault| self.failed(fault))?;
+        let read = |name| pragma(&self.db, name).map_err(|error| self.failed(error.into()));
+        if read("application_id")? != APPLICATION_ID {
+            return Err(failed(
+                &self.path,
+                "it is the database of another program, or a damaged collection: choose another path",
+            ));
+        }
+        match read("user_version")? {
+            VERSION => Ok(()),
+            other => Err(failed(
+                &self.path,
+                format!(
+                    "it is of version {other} of collections, this is version {VERSION}: use the release that made it"
+                ),
+            )),
+        }
+    }
+
+    /// What it is of.
+    pub fn made_with(&self) -> &MadeWith {
+        &self.meta.made_with
+    }
+
+    /// How many entries there are.
+    pub fn count(&self) -> usize {
+        self.meta.entries as usize
+    }
+
+    /// The codes of all entries.
+    pub fn codes(&self) -> &QuantizedCodes {
+        &self.codes
+    }
+
+    /// The row of a code.
+    pub fn row_of(&self, place: usize) -> i64 {
+        self.rows[place]
+    }
+
+    /// Reads what was written since, by whomever.
+    pub fn follow(&mut self) -> Result<()> {
+        let version = sqlite::version(&self.db).map_err(|fault| self.failed(fault))?;
+        if version == self.version {
+            return Ok(());
+        }
+        let follow = |store: &mut Self| -> Step<()> {
+            // One state of the file, whoever writes meanwhile.
+            let within = store.db.is_autocommit();
+            if within {
+                store.db.execute_batch("BEGIN")?;
+            }
+            let done = store.catch_up();
+            if within {
+                store.db.execute_batch("ROLLBACK")?;
+            }
+            done
+        };
+        follow(self).map_err(|fault| self.failed(fault))?;
+        self.version = version;
+        Ok(())
+    }
+
+    fn catch_up(&mut self) -> Step<()> {
+        let meta = self.read_meta()?;
+        let first = self.codes.is_empty();
+        if first || meta.made_with.dimensions != self.codes.dimensions() || meta.clock < self.meta.clock {
+            self.codes = QuantizedCodes::new(meta.made_with.dimensions);
+            (self.rows, self.places, self.blocks) = Default::default();
+            self.meta.clock = -1;
+        }
+        let (dimensions, whole) = (meta.made_with.dimensions, self.rows.is_empty());
+        let width = size_of::<i64>() + size_of::<f32>() + dimensions;
+        let mut changed: Vec<(i64, Vec<(i64, Code)>)> = Vec::new();
+        let (mut bytes, mut scales) = (Vec::new(), Vec::new());
+        {
+            let mut select = self
+                .db
+                .prepare_cached("SELECT block, clock, checksum, codes FROM codes WHERE clock > ? ORDER BY block")?;
+            let mut rows = select.query([self.meta.clock])?;
+            while let Some(row) = rows.next()? {
+                let (block, clock, sum): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let blob = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+                if checksum(&[block, clock], &[blob]) != sum || blob.len() % width != 0 {
+                    return Err(Fault::Damaged);
+                }
+                let mut members = Vec::with_capacity(blob.len() / width);
+                for code in blob.chunks_exact(width) {
+                    let (row, rest) = code.split_first_chunk().ok_or(Fault::Damaged)?;
+                    let (scale, values) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+                    let (row, scale) = (i64::from_le_bytes(*row), f32::from_le_bytes(*scale));
+                    let values = values.iter().map(|byte| *byte as i8);
+                    if whole {
+                        bytes.extend(values);
+                        scales.push(scale);
+                        self.places.insert(row, self.rows.len());
+                        self.rows.push(row);
+                        self.blocks.entry(block).or_default().push(row);
+                    } else {
+                        members.push((row, Code { bytes: values.collect(), scale }));
+                    }
+                }
+                changed.push((block, members));
+            }
+        }
+        if whole {
+            self.codes.extend(&bytes, &scales);
+        } else {
+            for (block, members) in changed {
+                self.put_block(block, members);
+            }
+        }
+        if self.rows.len() as i64 != meta.coded {
+            return Err(Fault::Damaged);
+        }
+        self.meta = meta;
+        Ok(())
+    }
+
+    /// A block is as it says now.
+    fn put_block(&mut self, block: i64, members: Vec<(i64, Code)>) {
+        let rows: Vec<i64> = members.iter().map(|(row, _)| *row).collect();
+        for gone in self.blocks.insert(block, rows.clone()).unwrap_or_default() {
+            if !rows.contains(&gone) {
+                self.remove_code(gone);
+            }
+        }
+        for (row, code) in members {
+            match self.places.get(&row) {
+                Some(&at) => self.codes.set_code(at, &code),
+                None => {
+                    self.places.insert(row, self.rows.len());
+                    self.rows.push(row);
+                    self.codes.push_code(&code);
+                }
+            }
+        }
+    }
+
+    fn remove_code(&mut self, row: i64) {
+        let Some(at) = self.places.remove(&row) else { return };
+        self.codes.swap_remove(at);
+        self.rows.swap_remove(at);
+        if let Some(moved) = self.rows.get(at) {
+            self.places.insert(*moved, at);
+        }
+    }
+
+    fn read_meta(&self) -> Step<Meta> {
+        let (meta, sum) = self.db.query_row("SELECT * FROM meta", [], |row| {
+            let made_with =
+                MadeWith { model: row.get(0)?, fingerprint: row.get(1)?, dimensions: row.get::<_, i64>(2)? as usize };
+            Ok((
+                Meta { made_with, clock: row.get(3)?, entries: row.get(4)?, coded: row.get(5)? },
+                row.get::<_, i64>(6)?,
+            ))
+        })?;
+        if meta.checksum() == sum { Ok(meta) } else { Err(Fault::Damaged) }
+    }
+
+    /// Keeps all of `drafts`, or none; of those with one id, the last. All have vectors of one length. `documents`: what documents
+    /// they are chunks of, with the hash of each; what those had before is gone.
+    pub fn put(&mut self, drafts: &[Draft], documents: &[(String, Vec<u8>)], cancel: &Cancel) -> Result<()> {
+        let Some(dimensions) = drafts.first().map(|draft| draft.vector.len()).or(Some(0)) else { return Ok(()) };
+        self.write(cancel, |db, change| {
+            if dimensions > 0 && change.meta.made_with.dimensions == 0 {
+                change.meta.made_with.dimensions = dimensions;
+            }
+            for (document, hash) in documents {
+                change.forget_document(db, document)?;
+                db.prepare_cached("INSERT INTO documents VALUES (?, ?)")?.execute(params![document, hash])?;
+            }
+            let mut find = db.prepare_cached("SELECT row FROM entries WHERE id = ?")?;
+            let mut insert = db.prepare_cached(
+                "INSERT INTO entries (row, id, document, place, metadata, text, vector, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            )?;
+            let mut update = db.prepare_cached(
+                "UPDATE entries SET document = ?3, place = ?4, metadata = ?5, text = ?6, vector = ?7, checksum = ?8 WHERE row = ?1 AND id = ?2",
+            )?;
+            let mut next: i64 = db.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'", [], |row| row.get(0))?;
+            for draft in drafts {
+                let found: Option<i64> = find.query_row([&draft.id], |row| row.get(0)).optional()?;
+                let row = found.unwrap_or_else(|| {
+                    next += 1;
+                    next
+                });
+                let vector = bytes_of(&draft.vector);
+                let Draft { id, text, metadata, document, place, .. } = draft;
+                let values = params![row, id, document, place, metadata, text, vector, draft.checksum(row, &vector)];
+                if found.is_some() {
+                    update.execute(values)?;
+                } else {
+                    insert.execute(values)?;
+                    change.meta.entries += 1;
+                }
+                let usable = draft.vector.iter().any(|value| *value != 0.0);
+                change.codes.insert(row, usable.then(|| Code::of(&draft.vector)));
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets entries, all or none. How many there were.
+    pub fn remove(&mut self, rows: &[i64], cancel: &Cancel) -> Result<usize> {
+        self.write(cancel, |db, change| {
+            let mut count = 0;
+            for row in rows {
+                count += change.forget(db, *row)?;
+            }
+            Ok(count)
+        })
+    }
+
+    /// Forgets documents and their chunks, all or none.
+    pub fn remove_documents(&mut self, documents: &[String], cancel: &Cancel) -> Result<()> {
+        self.write(cancel, |db, change| documents.iter().try_for_each(|document| change.forget_document(db, document)))
+    }
+
+    /// Gives every entry another vector, and the collection another model: all of it, or nothing.
+    pub fn rebuild(&mut self, made_with: &MadeWith, vectors: &[(i64, Vec<f32>)], cancel: &Cancel) -> Result<()> {
+        self.write(cancel, |db, change| {
+            if change.meta.entries != vectors.len() as i64 {
+                return Err(Fault::Stopped(Error::InvalidArgument(
+                    "The collection was changed while its vectors were computed anew: open it again".to_owned(),
+                )));
+            }
+            change.meta.made_with = made_with.clone();
+            change.whole = true;
+            db.execute("DELETE FROM codes", [])?;
+            let mut update = db.prepare_cached("UPDATE entries SET vector = ?, checksum = ? WHERE row = ?")?;
+            for (row, vector) in vectors {
+                let mut record = record_of(db, *row)?.ok_or(Fault::Damaged)?;
+                record.draft.vector.clone_from(vector);
+                let bytes = bytes_of(vector);
+                update.execute(params![bytes, record.draft.checksum(*row, &bytes), row])?;
+                change.codes.insert(*row, vector.iter().any(|value| *value != 0.0).then(|| Code::of(vector)));
+            }
+            Ok(())
+        })
+    }
+
+    /// Does all of `work`, or nothing; waits for its turn.
+    fn write<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&Connection, &mut Change) -> Step<T>) -> Result<T> {
+        patiently(BUSY, cancel, || Ok(self.db.execute_batch("BEGIN IMMEDIATE")?))
+            .map_err(|fault| self.failed(fault))?;
+        let written = self.follow().and_then(|()| self.change(work).map_err(|fault| self.failed(fault)));
+        if written.is_err() && !self.db.is_autocommit() {
+            drop(self.db.execute_batch("ROLLBACK"));
+        }
+        let (meta, blocks, whole, done) = written?;
+        if whole {
+            self.codes = QuantizedCodes::new(meta.made_with.dimensions);
+            (self.rows, self.places, self.blocks) = Default::default();
+        } else if self.codes.dimensions() != meta.made_with.dimensions {
+            self.codes = QuantizedCodes::new(meta.made_with.dimensions);
+        }
+        for (block, members) in blocks {
+            self.put_block(block, members);
+        }
+        self.meta = meta;
+        self.version = sqlite::version(&self.db).map_err(|fault| self.failed(fault))?;
+        Ok(done)
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Change) -> Step<T>,
+    ) -> Step<(Meta, Vec<(i64, Vec<(i64, Code)>)>, bool, T)> {
+        let mut change = Change { meta: self.meta.clone(), codes: BTreeMap::new(), whole: false };
+        let done = work(&self.db, &mut change)?;
+        let Change { mut meta, codes, whole } = change;
+        meta.clock += 1;
+        let mut blocks: BTreeMap<i64, BTreeMap<i64, Code>> = BTreeMap::new();
+        for (row, code) in codes {
+            let block = blocks.entry(row / BLOCK).or_insert_with(|| {
+                let known = self.blocks.get(&(row / BLOCK)).filter(|_| !whole).into_iter().flatten();
+                let code = |row: &i64| {
+                    let (bytes, scale) = self.codes.code(*self.places.get(row)?);
+                    Some((*row, Code { bytes: bytes.to_vec(), scale }))
+                };
+                known.filter_map(code).collect()
+            });
+            match code {
+                Some(code) => meta.coded += i64::from(block.insert(row, code).is_none()),
+                None => meta.coded -= i64::from(block.remove(&row).is_some()),
+            }
+        }
+        if whole {
+            meta.coded = blocks.values().map(|block| block.len() as i64).sum();
+        }
+        let mut put = self.db.prepare_cached("INSERT OR REPLACE INTO codes VALUES (?, ?, ?, ?)")?;
+        for (block, members) in &blocks {
+            let mut blob = Vec::new();
+            for (row, Code { bytes, scale }) in members {
+                blob.extend(row.to_le_bytes());
+                blob.extend(scale.to_le_bytes());
+                blob.extend(bytes.iter().map(|byte| *byte as u8));
+            }
+            put.execute(params![block, meta.clock, checksum(&[*block, meta.clock], &[&blob]), blob])?;
+        }
+        let MadeWith { model, fingerprint, dimensions } = &meta.made_with;
+        self.db.execute(
+            "UPDATE meta SET model = ?, fingerprint = ?, dimensions = ?, clock = ?, entries = ?, coded = ?, checksum = ?",
+            params![model, fingerprint, *dimensions as i64, meta.clock, meta.entries, meta.coded, meta.checksum()],
+        )?;
+        self.db.execute_batch("COMMIT")?;
+        let blocks = blocks.into_iter().map(|(block, members)| (block, members.into_iter().collect())).collect();
+        Ok((meta, blocks, whole, done))
+    }
+
+    /// The entry of a row.
+    pub fn record(&self, row: i64) -> Result<Option<Record>> {
+        record_of(&self.db, row).map_err(|fault| self.failed(fault))
+    }
+
+    /// The row of an entry.
+    pub fn find(&self, id: &str) -> Result<Option<i64>> {
+        let find = || {
+            Ok(self
+                .db
+                .prepare_cached("SELECT row FROM entries WHERE id = ?")?
+                .query_row([id], |row| row.get(0))
+                .optional()?)
+        };
+        find().map_err(|fault| self.failed(fault))
+    }
+
+    /// Shows the rows after `after` and their metadata, until `show` has seen enough.
+    pub fn scan(&self, after: i64, mut show: impl FnMut(i64, &str) -> bool) -> Result<()> {
+        let mut scan = || -> Step<()> {
+            let mut select = self.db.prepare_cached("SELECT row, metadata FROM entries WHERE row > ? ORDER BY row")?;
+            let mut rows = select.query([after])?;
+            while let Some(row) = rows.next()? {
+                if !show(row.get(0)?, row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        scan().map_err(|fault| self.failed(fault))
+    }
+
+    /// The hash of each document that is known.
+    pub fn documents(&self) -> Result<HashMap<String, Vec<u8>>> {
+        let read = || -> Step<_> {
+            let mut select = self.db.prepare_cached("SELECT id, hash FROM documents")?;
+            let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(found.collect::<rusqlite::Result<_>>()?)
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
+    /// The chunks of a document.
+    pub fn of_document(&self, document: &str) -> Result<Vec<Record>> {
+        let read = || -> Step<Vec<Record>> {
+            let mut select = self.db.prepare_cached("SELECT row FROM entries WHERE document = ? ORDER BY row")?;
+            let rows: Vec<i64> = select.query_map([document], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            rows.into_iter().map(|row| record_of(&self.db, row)?.ok_or(Fault::Damaged)).collect()
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
+    fn failed(&self, fault: Fault) -> Error {
+        sqlite::explained(&self.path, fault, MEND)
+    }
+}
+
+impl Draft {
+    fn checksum(&self, row: i64, vector: &[u8]) -> i64 {
+        let text = |text: &Option<String>| text.as_ref().map_or(-1, |text| text.len() as i64);
+        let numbers = [row, text(&self.text), text(&self.document), text(&self.place)];
+        let of = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+        let (own, document, place) = (of(&self.text), of(&self.document), of(&self.place));
+        let texts = [
+            self.id.as_bytes(),
+            self.metadata.as_bytes(),
+            own.as_bytes(),
+            document.as_bytes(),
+            place.as_bytes(),
+            vector,
+        ];
+        checksum(&numbers, &texts)
+    }
+}
+
+/// What a write changes.
+struct Change {
+    meta: Meta,
+    /// Of rows; `None` where there is none any more.
+    codes: BTreeMap<i64, Option<Code>>,
+    /// Whether no code is as it was.
+    whole: bool,
+}
+
+impl Change {
+    fn forget(&mut self, db: &Connection, row: i64) -> Step<usize> {
+        let count = db.prepare_cached("DELETE FROM entries WHERE row = ?")?.execute([row])?;
+        self.meta.entries -= count as i64;
+        self.codes.insert(row, None);
+        Ok(count)
+    }
+
+    fn forget_document(&mut self, db: &Connection, document: &str) -> Step<()> {
+        let mut select = db.prepare_cached("SELECT row FROM entries WHERE document = ?")?;
+        let rows: Vec<i64> = select.query_map([document], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        for row in rows {
+            self.forget(db, row)?;
+        }
+        db.prepare_cached("DELETE FROM documents WHERE id = ?")?.execute([document])?;
+        Ok(())
+    }
+}
+
+fn record_of(db: &Connection, row: i64) -> Step<Option<Record>> {
+    let mut select =
+        db.prepare_cached("SELECT id, text, metadata, document, place, vector, checksum FROM entries WHERE row = ?")?;
+    let mut rows = select.query([row])?;
+    let Some(found) = rows.next()? else { return Ok(None) };
+    let bytes = found.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?;
+    let vector = bytes.as_chunks().0.iter().map(|value| f32::from_le_bytes(*value)).collect();
+    let draft = Draft {
+        id: found.get(0)?,
+        text: found.get(1)?,
+        metadata: found.get(2)?,
+        document: found.get(3)?,
+        place: found.get(4)?,
+        vector,
+    };
+    if draft.checksum(row, bytes) != found.get::<_, i64>(6)? {
+        return Err(Fault::Damaged);
+    }
+    Ok(Some(Record { row, draft }))
+}
+
+fn bytes_of(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
