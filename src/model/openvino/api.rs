@@ -322,10 +322,12 @@ impl Request {
             let tensor = Owned::new(api, tensor, api.functions.ov_tensor_free)?;
             api.check((api.functions.ov_tensor_get_byte_size)(tensor.handle, &mut bytes))?;
             api.check((api.functions.ov_tensor_data)(tensor.handle, &mut data))?;
-            if data.is_null() || bytes != size_of_val(values) {
+            if bytes != size_of_val(values) || (data.is_null() && bytes > 0) {
                 return Err(format!("an input of {} bytes has a tensor of {bytes}", size_of_val(values)));
             }
-            ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), data.cast::<u8>(), bytes);
+            if bytes > 0 {
+                ptr::copy_nonoverlapping(values.as_ptr().cast::<u8>(), data.cast::<u8>(), bytes);
+            }
             api.check((api.functions.ov_infer_request_set_input_tensor_by_index)(self.0.handle, index, tensor.handle))
         }
     }

@@ -73,6 +73,8 @@ impl OpenVinoSession {
                 Cells::Narrow(cells) => request.set_input(index, Element::I32, &run.shape, cells)?,
                 Cells::Real(cells) => request.set_input(index, Element::F32, &run.shape, cells)?,
                 Cells::Half(cells) => request.set_input(index, Element::F16, &run.shape, cells)?,
+                Cells::NoReals(shape) => request.set_input::<f32>(index, Element::F32, shape, &[])?,
+                Cells::NoHalves(shape) => request.set_input::<half::f16>(index, Element::F16, shape, &[])?,
             }
         }
         request.start()?;
@@ -142,7 +144,8 @@ fn ports(ports: Vec<(String, Element)>) -> Vec<Port> {
         Element::F16 => Kind::Float16,
         Element(other) => Kind::Other(format!("type {other}")),
     };
-    ports.into_iter().map(|(name, element)| Port { name, kind: kind(element) }).collect()
+    // Which sizes are fixed is not asked: only decoders need it, and they are left to ONNX Runtime.
+    ports.into_iter().map(|(name, element)| Port { name, kind: kind(element), dims: Vec::new() }).collect()
 }
 
 /// The OpenVINO of this process.
