@@ -1,7 +1,7 @@
 // Servers of the shared tier: each test starts its own on a free port of this machine, and stops it.
 import { execFile, execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -94,6 +94,35 @@ export async function started(...options: string[]): Promise<RedisServer> {
   });
   await server.start();
   return server;
+}
+
+/** What is between one machine and a server, and can be cut. */
+export async function cable(to: number): Promise<{ url: string; cut(): void; mend(): void }> {
+  const ends = new Set<Socket>();
+  let whole = true;
+  const server = createServer((near) => {
+    if (!whole) return void near.destroy();
+    const far = connect(to, '127.0.0.1');
+    for (const [one, other] of [[near, far], [far, near]] as const) {
+      ends.add(one);
+      one.on('error', () => {});
+      one.on('close', () => {
+        ends.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+  const cut = () => {
+    whole = false;
+    for (const end of ends) end.destroy();
+  };
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => {
+    cut();
+    server.close();
+  });
+  return { url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`, cut, mend: () => void (whole = true) };
 }
 
 /** A cache on a machine of its own, as far as others can tell. */

@@ -142,6 +142,7 @@ const ONLY_IN: [(&str, &[&str]); 16] = [
     (
         "redis::",
         &[
+            "cache/shared/changes.rs",
             "cache/shared/leases.rs",
             "cache/shared/link.rs",
             "cache/shared/mod.rs",

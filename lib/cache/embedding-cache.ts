@@ -340,12 +340,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     { ttlMs, metadata }: { ttlMs: number; metadata: string },
     flight: Flight<Kind>,
   ): Promise<Computed> {
-    // For a key and its content: other contents of the key are other computations.
-    const leased = `${key.length}:${key}${typeof expected === 'object' ? nameOf(expected) : (expected ?? '')}`;
     const lease = this.#settings.shared
       ? await takeLease({
-          acquire: (lifetime) => settle(() => this.#native.acquire(kind, leased, lifetime)),
-          release: () => this.#native.release(kind, leased),
+          acquire: (lifetime) => settle(() => this.#native.acquire(kind, key, lifetime)),
+          release: () => this.#native.release(kind, key),
           there: async () => this.#has(kind, key, expected),
         })
       : undefined;

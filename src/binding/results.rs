@@ -451,7 +451,7 @@ struct OwnedResult {
     tags: Vec<String>,
     ttl: Option<Duration>,
     exact: bool,
-    age: Duration,
+    age: Option<Duration>,
 }
 
 impl OwnedResult {
@@ -467,7 +467,7 @@ impl OwnedResult {
             Either::A(text) => text.0,
             Either::B(bytes) => bytes.to_vec(),
         };
-        let age = began.map_or(Duration::ZERO, |began| results.age(began as u64));
+        let age = began.map(|began| results.age(began as u64));
         Ok(Self { kind, key: to_key(&key)?, format, value, metadata, tags, ttl, exact, age })
     }
 

@@ -147,8 +147,8 @@ pub struct Draft<'a> {
     pub ttl: Option<Duration>,
     /// Whether all values that its key ever has are the same: nothing older has to be kept from answering for it.
     pub fixed: bool,
-    /// How long ago the work on it began: what others have written since then stays.
-    pub age: Duration,
+    /// How long ago the work on it began, if it was computed: what others have written since then stays.
+    pub age: Option<Duration>,
 }
 
 impl Draft<'_> {

@@ -38,6 +38,8 @@ pub struct Open {
     answers: Vec<Option<Arc<Entry>>>,
     open: Vec<Unanswered>,
     started: Instant,
+    /// Changes of other machines that were known when it began.
+    followed: u64,
     /// Whether an answer is the server's.
     shared: bool,
 }
@@ -101,23 +103,20 @@ impl EmbeddingCache {
             }
             self.memory.get_some(&some, *now, &mut found);
             for (probe, found) in some.iter().zip(found.drain(..)) {
-                let answer = self.answer(found);
-                answers.push(match answer {
-                    Ok(entry) => {
-                        if probe.modality() != Modality::Text {
-                            others[probe.modality() as usize] += 1;
-                        }
-                        Some(entry)
-                    }
+                let answer = match self.answer(found) {
                     Err(why) if self.asks_below(1) => {
                         open.push(self.unanswered(probe, answers.len(), why));
-                        None
+                        answers.push(None);
+                        continue;
                     }
-                    Err((cause, _)) => {
-                        self.counters.missed(cause, probe.modality());
-                        None
-                    }
-                });
+                    answer => alone(answer),
+                };
+                match answer {
+                    Ok(_) if probe.modality() != Modality::Text => others[probe.modality() as usize] += 1,
+                    Ok(_) => {}
+                    Err(cause) => self.counters.missed(cause, probe.modality()),
+                }
+                answers.push(answer.ok());
             }
         }
     }
@@ -132,7 +131,7 @@ impl EmbeddingCache {
             self.counters.took(started.elapsed(), answers.len(), found, now.wall_ms);
             return Recall::Done(answers);
         }
-        Recall::AskDisk(Open { answers, open, started, shared: false })
+        Recall::AskDisk(self.opened(answers, open, started))
     }
 
     /// [`EmbeddingCache::recall`] for one: the answer, `None` for a miss, or a lookup to be settled.
@@ -147,9 +146,9 @@ impl EmbeddingCache {
         let answer = match self.answer(self.memory.get(probe, now)) {
             Err(why) if self.asks_below(1) => {
                 let open = vec![self.unanswered(probe, 0, why)];
-                return Err(Open { answers: vec![None], open, started, shared: false });
+                return Err(self.opened(vec![None], open, started));
             }
-            answer => answer.map_err(|(cause, _)| cause),
+            answer => alone(answer),
         };
         match answer {
             Ok(_) => {
@@ -160,6 +159,10 @@ impl EmbeddingCache {
         }
         self.counters.took(started.elapsed(), 1, usize::from(answer.is_ok()), now.wall_ms);
         Ok(answer)
+    }
+
+    fn opened(&self, answers: Vec<Option<Arc<Entry>>>, open: Vec<Unanswered>, started: Instant) -> Open {
+        Open { answers, open, started, followed: self.others.followed(), shared: false }
     }
 
     /// Whether a tier below can be asked. If there is one that cannot, counts what it is not asked.
@@ -195,8 +198,9 @@ impl EmbeddingCache {
     fn settle_all(&self, open: &mut Open) {
         let now = self.now();
         let asked: Vec<Asked> = open.open.iter().map(|unanswered| unanswered.asked).collect();
-        let mut found = self.disk.as_ref().map(|disk| disk.get(&asked, Purpose::Answer, now)).unwrap_or_default();
-        found.resize(asked.len(), OnDisk::Unread);
+        let disk = self.disk.as_ref();
+        let mut found = disk.map_or_else(Vec::new, |disk| disk.get(&asked, Purpose::Answer, now));
+        found.resize(asked.len(), OnDisk::Unwritten);
         let shared = self.ask_shared(open, &asked, &mut found, now);
         self.settled(open, found, shared, now);
     }
@@ -207,7 +211,7 @@ impl EmbeddingCache {
         // What memory has, and nobody can check, is newer than what the server has.
         let is_left = |at: &usize| match found[*at] {
             OnDisk::Hit(_) => false,
-            OnDisk::Unread | OnDisk::Unwritten => open.open[*at].stale.is_none(),
+            OnDisk::Unread | OnDisk::Unwritten => self.disk.is_none() || open.open[*at].stale.is_none(),
             _ => true,
         };
         let left: Vec<usize> = (0..asked.len()).filter(is_left).collect();
@@ -217,6 +221,14 @@ impl EmbeddingCache {
             match answer {
                 OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
                 OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
+                OnDisk::Unread | OnDisk::Absent if self.holds_alone(&answer) && open.open[at].stale.is_some() => {
+                    // It need not be compared again with a server that has lost what it had.
+                    if let (OnDisk::Absent, Unanswered { place, version, stale: Some(entry), .. }) =
+                        (answer, &open.open[at])
+                    {
+                        self.displaced(&self.memory.promote(*place, entry, now, *version));
+                    }
+                }
                 // The disk's reason is the better one.
                 answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread | OnDisk::Unwritten) => {
                     found[at] = answer
@@ -255,11 +267,17 @@ impl EmbeddingCache {
     }
 
     /// What the server has found is kept above, unless it was changed there meanwhile.
-    fn keep(&self, open: &[Unanswered], shared: &[(usize, Arc<Entry>)], now: Now) {
+    fn keep(&self, open: &[Unanswered], shared: &[(usize, Arc<Entry>)], followed: u64) {
         if shared.is_empty() {
             return;
         }
+        let now = self.now();
         let changing = lock(&self.changing);
+        // What another machine has changed meanwhile is in no list of names yet.
+        if self.others.followed() != followed {
+            return;
+        }
+        self.remember(shared.iter().map(|(at, _)| (open[*at].asked.0, open[*at].place.name)));
         let unchanged = |(at, _): &&(usize, Arc<Entry>)| self.memory.version(open[*at].place.name) == open[*at].version;
         if let Some(disk) = &self.disk {
             let age_ms = |entry: &Entry| now.wall_ms.saturating_sub(entry.created_ms);
@@ -276,9 +294,24 @@ impl EmbeddingCache {
         self.await_room();
     }
 
+    /// What the disk has found is kept in memory, unless it was changed meanwhile.
+    fn bring_up(&self, unanswered: &Unanswered, entry: &Arc<Entry>, followed: u64, now: Now) {
+        let Unanswered { place, version, asked: (key, _), .. } = *unanswered;
+        let following = self.shared.is_some().then(|| lock(&self.changing));
+        if following.is_some() {
+            if self.others.followed() != followed {
+                return;
+            }
+            self.remember([(key, place.name)].into_iter());
+        }
+        let displaced = self.memory.promote(place, entry, now, version);
+        drop(following);
+        self.displaced(&displaced);
+    }
+
     /// What the disk or the server has found is the answer; what is still open afterwards has none. `shared`: by place.
     fn settled(&self, open: &mut Open, found: Vec<OnDisk>, shared: Vec<(usize, Arc<Entry>)>, now: Now) {
-        self.keep(&open.open, &shared, now);
+        self.keep(&open.open, &shared, open.followed);
         self.counters.shared_hits.add(shared.len());
         open.shared = !shared.is_empty();
         let (mut found, mut bytes) = (found.into_iter().enumerate(), 0);
@@ -296,8 +329,7 @@ impl EmbeddingCache {
             }
             unanswered.cause = match found {
                 OnDisk::Hit(entry) => {
-                    let displaced = self.memory.promote(place, &entry, now, version);
-                    self.displaced(&displaced);
+                    self.bring_up(unanswered, &entry, open.followed, now);
                     bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
                     self.counters.hits_of(place.modality, 1);
@@ -358,25 +390,40 @@ impl EmbeddingCache {
         self.glance(probe).is_some()
     }
 
-    /// What a lookup would answer. Counts as no use and in no statistics. May wait for the disk.
+    /// What a lookup would answer. Counts as no use and in no statistics. May wait for the disk and the server.
     pub fn glance<'a>(&self, probe: impl Into<Probe<'a>>) -> Option<Arc<Entry>> {
-        let (probe, now) = (probe.into(), self.now());
-        let in_memory = self.memory.peek(&probe, now);
-        if in_memory.is_some() || !self.may_wait() {
-            return in_memory;
+        self.glance_many([probe]).pop().flatten()
+    }
+
+    /// [`EmbeddingCache::glance`] for many. Waits once for all.
+    pub fn glance_many<'a, P: Into<Probe<'a>>>(&self, probes: impl IntoIterator<Item = P>) -> Vec<Option<Arc<Entry>>> {
+        let (probes, now): (Vec<Probe>, Now) = (probes.into_iter().map(Into::into).collect(), self.now());
+        let mut found: Vec<_> = probes.iter().map(|probe| self.memory.peek(probe, now)).collect();
+        let left = |found: &[Option<Arc<Entry>>]| -> (Vec<usize>, Vec<Asked>) {
+            let left = (0..found.len()).filter(|at| found[*at].is_none());
+            left.map(|at| (at, (probes[at].key(), probes[at].content_hash()))).unzip()
+        };
+        if let Some(disk) = self.disk.as_ref().filter(|_| found.contains(&None)) {
+            let (places, asked) = left(&found);
+            for (at, answer) in places.into_iter().zip(disk.get(&asked, Purpose::Look, now)) {
+                found[at] = match answer {
+                    OnDisk::Hit(entry) => Some(entry),
+                    OnDisk::Unwritten => self.memory.peek_alone(&probes[at], now),
+                    _ => None,
+                };
+            }
         }
-        let asked = [(probe.key(), probe.content_hash())];
-        let on_disk = self.disk.as_ref().and_then(|disk| disk.get(&asked, Purpose::Look, now).pop());
-        let alone = match on_disk {
-            Some(OnDisk::Hit(entry)) => return Some(entry),
-            Some(OnDisk::Unwritten) => self.memory.peek_alone(&probe, now),
-            _ => None,
-        };
-        let shared = || match self.shared.as_ref()?.look(&asked, now).pop() {
-            Some(OnDisk::Hit(entry)) if self.is_of_length(&entry) => Some(entry),
-            _ => None,
-        };
-        alone.or_else(shared)
+        if let Some(shared) = &self.shared {
+            let (places, asked) = left(&found);
+            for (at, answer) in places.into_iter().zip(shared.look(&asked, now)) {
+                found[at] = match answer {
+                    OnDisk::Hit(entry) if self.is_of_length(&entry) => Some(entry),
+                    answer if self.holds_alone(&answer) => self.memory.peek_alone(&probes[at], now),
+                    _ => None,
+                };
+            }
+        }
+        found
     }
 
     /// Counts as a use of what memory has, and in no statistics; never waits.
@@ -386,4 +433,9 @@ impl EmbeddingCache {
             self.memory.get(&probe, now);
         }
     }
+}
+
+/// What memory says where nobody below can be asked: nor can anybody say that a copy is none any more.
+fn alone(answer: Result<Arc<Entry>, (MissCause, Option<Arc<Entry>>)>) -> Result<Arc<Entry>, MissCause> {
+    answer.or_else(|(cause, stale)| stale.ok_or(cause))
 }

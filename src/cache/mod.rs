@@ -12,7 +12,7 @@ mod inline_read;
 mod key_hash;
 mod lookup;
 mod memory;
-
+mod others;
 mod report;
 mod search;
 mod selection;
@@ -33,13 +33,14 @@ pub use inline_read::InlineReads;
 pub use key_hash::{KeyHasher, Probe};
 pub use lookup::{Open, Recall, Recalling};
 use memory::{Displaced, Memory, Now, Removed};
+use others::Others;
 use report::Counters;
 pub use report::{
     DiskStats, Event, EvictionCause, Listener, MissCause, ModalityStats, Sample, SharedState, SharedStats, Stats,
 };
 pub use search::SMALL;
 pub use selection::{Selection, label, unlabel};
-use shared::Shared;
+use shared::{Shared, Source};
 pub use shared::{SharedOptions, Target};
 use similarity::Indexes;
 pub use similarity::Near;
@@ -160,6 +161,8 @@ pub struct EmbeddingCache {
     indexes: Indexes,
     /// Length of the vectors of each space, and the state of the file ([`Disk::epoch`]) for which it is known.
     dimensions: RwLock<HashMap<i64, (usize, u32)>>,
+    /// What other machines have changed.
+    others: Others,
     /// Held while a change goes to the disk and then to memory: both see all changes in one order.
     changing: Mutex<()>,
     closed: AtomicBool,
@@ -198,6 +201,7 @@ impl EmbeddingCache {
             counters: Counters::default(),
             indexes: Indexes::default(),
             dimensions: RwLock::default(),
+            others: Others::default(),
             changing: Mutex::default(),
             closed: AtomicBool::new(false),
             options,
@@ -293,11 +297,18 @@ impl EmbeddingCache {
         let changing = lock(&self.changing);
         // From below: a lookup that reads there meanwhile must not bring the old value back into memory.
         if let Some(shared) = &self.shared {
-            let entries = entries.iter().zip(replaces);
-            shared.put(entries.filter_map(|((_, key, entry), replaces)| Some(((*key)?, Arc::clone(entry), replaces))));
+            self.remember(entries.iter().filter_map(|(place, key, _)| Some(((*key)?, place.name))));
+            let sources = replaces.into_iter().zip(&ages).map(|(replaces, age)| match age {
+                _ if !replaces => Source::Fixed,
+                None => Source::Set,
+                Some(_) => Source::Computed,
+            });
+            let entries = entries.iter().zip(sources);
+            shared.put(entries.filter_map(|((_, key, entry), source)| Some(((*key)?, Arc::clone(entry), source))));
         }
         if let Some(disk) = &self.disk {
-            let ages = ages.into_iter().map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
+            let ages = ages.into_iter().map(Option::unwrap_or_default);
+            let ages = ages.map(|age| age.as_millis().try_into().unwrap_or(u64::MAX));
             disk.put(
                 entries.iter().zip(ages).filter_map(|((_, key, entry), age)| Some(((*key)?, Arc::clone(entry), age))),
             );
@@ -413,12 +424,13 @@ impl EmbeddingCache {
 
     /// [`EmbeddingCache::delete_all`] that takes effect at once; [`EmbeddingCache::resolve`] waits for the file.
     pub fn begin_delete_all(&self, selection: Selection) -> Deletion {
+        let now = self.now();
         let changing = lock(&self.changing);
         // What has expired, the server deletes by itself.
         let shared = self.shared.as_ref().filter(|_| selection.expired_by_ms.is_none());
         let shared = shared.map(|shared| shared.clear(selection.clone()));
         let on_disk = self.disk.as_ref().map(|disk| disk.clear(selection.clone()));
-        let removed = self.memory.remove_all(self.now(), |entry| selection.covers(entry));
+        let removed = self.memory.remove_all(now, |entry| selection.covers(entry));
         self.indexes.forget(selection.space);
         if selection.is_whole() {
             let mut dimensions = self.dimensions.write().unwrap_or_else(PoisonError::into_inner);
@@ -582,11 +594,12 @@ impl EmbeddingCache {
     fn now(&self) -> Now {
         let clock = &self.options.clock;
         let now = Now { wall_ms: clock.wall_ms(), steady_ms: clock.steady_ms(), epoch: 0, verified: true };
-        let Some(disk) = &self.disk else { return now };
-        match disk.epoch(now) {
-            Some(epoch) => Now { epoch, ..now },
-            None => Now { epoch: disk.known_epoch(), verified: false, ..now },
-        }
+        self.follow_others(now);
+        // What was missed of other machines' changes counts like a change of the file.
+        let missed = self.others.missed();
+        let Some(disk) = &self.disk else { return Now { epoch: missed, ..now } };
+        let (epoch, verified) = disk.epoch(now).map_or_else(|| (disk.known_epoch(), false), |epoch| (epoch, true));
+        Now { epoch: epoch.wrapping_add(missed), verified, ..now }
     }
 
     fn displaced(&self, displaced: &Displaced) {

@@ -98,6 +98,18 @@ impl Selection {
         self
     }
 
+    /// What another machine understands.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let Self { space, kind, tags, expired_by_ms: _ } = self;
+        serde_json::json!([space, kind, tags]).to_string().into_bytes()
+    }
+
+    /// What [`Selection::to_bytes`] was made of.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (space, kind, tags) = serde_json::from_slice(bytes).ok()?;
+        Some(Self { space, kind, tags, expired_by_ms: None })
+    }
+
     /// Whether it is about whole spaces.
     pub(super) fn is_whole(&self) -> bool {
         self.kind.is_none() && self.tags.is_empty() && self.expired_by_ms.is_none()

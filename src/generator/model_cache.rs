@@ -285,12 +285,14 @@ impl ModelCache {
 
     /// Whether the cache knows any of `keys`. In no statistics. Blocks for as long as the disk takes.
     pub(super) fn holds_any(&self, keys: &[Key]) -> bool {
-        keys.iter().any(|key| self.cache.contains(*key))
+        self.cache.glance_many(keys.iter().copied()).iter().any(Option::is_some)
     }
 
     /// [`ModelCache::recall`] for what other processes may have computed meanwhile: only what there is, and no misses.
     pub(super) fn recall_held(&self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
-        let held: Vec<(usize, Key)> = wanted.iter().filter(|(_, key)| self.cache.contains(*key)).copied().collect();
+        let there = self.cache.glance_many(wanted.iter().map(|(_, key)| *key));
+        let held: Vec<(usize, Key)> =
+            wanted.iter().zip(there).filter(|(_, entry)| entry.is_some()).map(|(wanted, _)| *wanted).collect();
         let keys: Vec<Key> = held.iter().map(|(_, key)| *key).collect();
         let found = held.iter().zip(self.recall(&keys, cancel)?);
         Ok(found.filter_map(|((slot, _), known)| Some((*slot, known?))).collect())

@@ -101,7 +101,7 @@ pub struct Computed<'a> {
     /// Only its very content is to find it from now on, and no prompt that was attached before.
     pub exact: bool,
     /// See [`Draft::age`].
-    pub age: Duration,
+    pub age: Option<Duration>,
 }
 
 /// A lookup on its way to the disk. See [`Results::settle`].

@@ -280,7 +280,7 @@ impl NativeCache {
         let groups = strings.groups();
         let dimensions = data.len() / groups.len().max(1);
         let notes: Vec<_> = strings.groups().map(|[key, _, metadata]| to_note(key, metadata)).collect();
-        let age = began.map_or(Duration::ZERO, |began| self.inner.age(began as u64));
+        let age = began.map(|began| self.inner.age(began as u64));
         let settings = settings.as_chunks().0;
         let drafts =
             groups.zip(&notes).zip(settings).enumerate().map(|(at, (([key, content, _], note), [ms, kind]))| {

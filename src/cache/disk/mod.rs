@@ -65,7 +65,8 @@ pub(super) enum OnDisk {
     Damaged,
     /// The file could not be asked.
     Unread,
-    /// It is to be deleted from the file, or what was set could not be written: what memory has, if anything, is newer.
+    /// It is to be deleted from the file, or what was set could not be written, or there is no file: what memory has, if
+    /// anything, is newer.
     Unwritten,
 }
 
@@ -199,6 +200,16 @@ impl Disk {
             self.shared.enqueue(&mut queue, Op::Put(key, entry, now_ms.saturating_sub(age_ms)));
         }
         self.shared.wake(&mut queue);
+    }
+
+    /// Queues the deletion of what others have replaced or deleted at `at_ms`: what was written later stays.
+    pub fn delete_before(&self, key: Key, at_ms: u64) {
+        self.shared.queue_one(|_| Op::Delete(key, Told::default(), at_ms));
+    }
+
+    /// The same of all that a selection covers.
+    pub fn clear_before(&self, selection: Selection, at_ms: u64) {
+        self.shared.queue_one(|_| Op::Clear(selection.into(), Told::default(), at_ms));
     }
 
     /// Queues the deletion of a key.

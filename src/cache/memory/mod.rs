@@ -309,6 +309,11 @@ impl Memory {
         lru.peek(&name).filter(|slot| live(slot, now)).map(|slot| Arc::clone(&slot.entry))
     }
 
+    /// Whether there is anything of that name.
+    pub fn holds(&self, name: KeyHash) -> bool {
+        self.shard(name).lock().contains(&name)
+    }
+
     /// Counts the changes to an entry, and to some others that share the counter. What was read from elsewhere before
     /// a change must not be brought in after it.
     pub fn version(&self, name: KeyHash) -> u32 {

@@ -118,7 +118,8 @@ impl Link {
         !self.wires.is_empty()
     }
 
-    fn wire(&mut self, node: &Node, deadline: Instant) -> Result<&mut Wire, Trouble> {
+    /// The connection to a server.
+    pub fn wire(&mut self, node: &Node, deadline: Instant) -> Result<&mut Wire, Trouble> {
         if !self.wires.contains_key(node) {
             let servers = &self.servers;
             let known = lock(&servers.addresses).get(node).cloned();

@@ -5,6 +5,7 @@
 //! | `value` | an entry → the bytes that the server keeps, and back |
 //! | `queue` | what waits to be written, which is an answer already |
 //! | `worker` | the thread that connects, writes and clears |
+//! | `changes` | what other machines have changed |
 //! | `leases` | which machine computes what |
 //! | `link`, `wire` | connections, to one server or a cluster |
 //!
@@ -15,6 +16,7 @@
 //! What a server holds, it may lose at any moment: eviction and expiry are its own. What it gives is believed only if its
 //! checksum holds for the key that was asked for.
 
+mod changes;
 mod leases;
 mod link;
 mod queue;
@@ -39,7 +41,11 @@ use super::selection::Selection;
 use crate::embedding::Key;
 use crate::error;
 use crate::host::{Clock, threads};
+pub(super) use changes::Change;
+use changes::Inbox;
+use leases::Lease;
 use link::{Commands, Link, Servers};
+pub(super) use queue::Source;
 use queue::{Hidden, Known, NOT_YET, Op, Put, Queue, Told};
 use value::{Read, Times, decode};
 pub use wire::Target;
@@ -142,9 +148,19 @@ struct Inner {
     failing: AtomicBool,
     /// The same of changes, while it can be asked.
     refusing: AtomicBool,
-    /// The leases of this cache, and their tokens.
-    held: Mutex<HashMap<Key, Arc<str>>>,
+    /// The leases of this cache.
+    held: Mutex<HashMap<Key, Lease>>,
     owner: String,
+    inbox: Mutex<Inbox>,
+    /// Whether there is something in it.
+    heard: AtomicBool,
+    /// Whether changes of others are heard of, and whether they ever were.
+    listening: AtomicBool,
+    listened: AtomicBool,
+    /// Which run of the server was listened to last, as it says itself: one that is started anew may have lost everything.
+    run: Mutex<Option<Option<String>>>,
+    /// The connection on which they are, until somebody listens.
+    ear: Mutex<Option<Link>>,
     counters: Counters,
 }
 
@@ -202,16 +218,34 @@ impl Shared {
             refusing: AtomicBool::new(false),
             held: Mutex::default(),
             owner: leases::owner(),
+            inbox: Mutex::default(),
+            heard: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+            listened: AtomicBool::new(false),
+            run: Mutex::default(),
+            ear: Mutex::default(),
             counters: Counters::default(),
         });
         let serving = Arc::clone(&inner);
         threads::start("embedcore-shared".to_owned(), move || worker::serve(&serving))?;
+        let listening = Arc::clone(&inner);
+        threads::start("embedcore-changes".to_owned(), move || changes::listen(&listening))?;
         Ok(Self { inner })
     }
 
     /// Whether it would be asked, or waited for until it is known whether it can be. Never waits.
     pub fn asks(&self) -> bool {
         self.inner.state_now.load(Ordering::Acquire) != SharedState::Open as u8
+    }
+
+    /// What other machines have changed since the last time, by this machine's clock. Never waits.
+    pub fn changes(&self) -> Vec<Change> {
+        let heard = &self.inner.heard;
+        if heard.load(Ordering::Acquire) && heard.swap(false, Ordering::AcqRel) {
+            let times = self.inner.times();
+            return lock(&self.inner.inbox).take().into_iter().map(|change| change.at(|ms| times.here(ms))).collect();
+        }
+        Vec::new()
     }
 
     /// Counts lookups that it was not asked.
@@ -242,14 +276,14 @@ impl Shared {
         self.inner.get(asked, now).0
     }
 
-    /// Queues entries, and whether another value may have been kept for their key. Never waits.
-    pub fn put(&self, entries: impl IntoIterator<Item = (Key, Arc<Entry>, bool)>) {
+    /// Queues entries. Never waits.
+    pub fn put(&self, entries: impl IntoIterator<Item = (Key, Arc<Entry>, Source)>) {
         let now_ms = self.inner.clock.steady_ms();
         let mut state = self.inner.state();
         let mut dropped = 0;
-        for (key, entry, replaces) in entries {
-            let token = self.inner.token(&key);
-            dropped += state.push(Op::Put(Put { key, entry, replaces, token }), now_ms);
+        for (key, entry, source) in entries {
+            let token = self.inner.token(&key).filter(|_| source != Source::Set);
+            dropped += state.push(Op::Put(Put { key, entry, source, token }), now_ms);
         }
         drop(state);
         self.inner.counters.dropped.add(dropped);

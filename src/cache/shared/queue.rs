@@ -26,6 +26,24 @@ pub(super) type Told = Arc<AtomicUsize>;
 /// See [`Told`].
 pub(super) const NOT_YET: usize = usize::MAX;
 
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cache) enum Source {
+    /// All values that its key ever has are the same.
+    Fixed,
+    /// Somebody has set it: whoever computes one meanwhile is too late.
+    Set,
+    /// It was computed, under a lease if leases are taken.
+    Computed,
+}
+
+impl Put {
+    /// Whether a value that was there before may be another one.
+    pub fn replaces(&self) -> bool {
+        self.source != Source::Fixed
+    }
+}
+
 /// One change, in the order of the callers.
 #[derive(Clone)]
 pub(super) enum Op {
@@ -40,8 +58,7 @@ pub(super) enum Op {
 pub(super) struct Put {
     pub key: Key,
     pub entry: Arc<Entry>,
-    /// Whether a value that was there before is another one.
-    pub replaces: bool,
+    pub source: Source,
     /// The token of the lease under which it was made.
     pub token: Option<Arc<str>>,
 }
@@ -119,7 +136,7 @@ impl Queue {
     pub fn push(&mut self, op: Op, now_ms: u64) -> usize {
         let full = self.puts >= QUEUE_ENTRIES || self.bytes + op.bytes() > QUEUE_BYTES;
         let (op, dropped) = match op {
-            Op::Put(put) if full && put.replaces => (Op::Delete(put.key, Told::default()), 1),
+            Op::Put(put) if full && put.replaces() => (Op::Delete(put.key, Told::default()), 1),
             Op::Put(_) if full => return 1,
             op => (op, 0),
         };

@@ -38,7 +38,7 @@ pub(super) enum Read {
 }
 
 /// What time it is: here, and at the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Times {
     pub wall_ms: u64,
     pub server_ms: u64,
@@ -46,7 +46,7 @@ pub(super) struct Times {
 
 impl Times {
     /// What this machine calls a moment of the server's clock.
-    fn here(self, server_ms: u64) -> u64 {
+    pub fn here(self, server_ms: u64) -> u64 {
         match server_ms {
             NEVER.. => NEVER,
             _ => (self.wall_ms.saturating_add(server_ms)).saturating_sub(self.server_ms).min(NEVER - 1),
@@ -54,7 +54,7 @@ impl Times {
     }
 
     /// What the server calls a moment of this machine's clock.
-    fn there(self, wall_ms: u64) -> u64 {
+    pub fn there(self, wall_ms: u64) -> u64 {
         match wall_ms {
             NEVER.. => NEVER,
             _ => (self.server_ms.saturating_add(wall_ms)).saturating_sub(self.wall_ms).min(NEVER - 1),

@@ -147,6 +147,15 @@ impl Trust {
     }
 }
 
+/// What is heard on a connection that listens.
+pub(super) enum Message {
+    /// It does from now on.
+    Subscribed,
+    Said(Vec<u8>),
+    /// Nothing of interest.
+    Other,
+}
+
 /// A connection.
 pub(super) struct Wire {
     stream: Stream,
@@ -239,25 +248,43 @@ impl Wire {
     pub fn receive(&mut self, deadline: Instant) -> Result<Answer, Trouble> {
         loop {
             self.socket().begin(deadline);
-            let value = match &mut self.stream {
-                Stream::Plain(buffered) => self.parser.parse_value(buffered),
-                Stream::Tls(stream) => self.parser.parse_value(stream),
-            };
-            match value {
-                Ok(Value::Push { .. }) => {}
-                Ok(Value::Attribute { data, .. }) => return Ok(Ok(*data)),
-                Ok(Value::ServerError(error)) => {
+            match self.parse()? {
+                Value::Push { .. } => {}
+                Value::Attribute { data, .. } => return Ok(Ok(*data)),
+                Value::ServerError(error) => {
                     let elsewhere = matches!(error.code(), "MOVED" | "ASK");
                     let at = error.details().filter(|_| elsewhere).and_then(place);
                     return Ok(Err(Refusal { code: error.code().to_owned(), at }));
                 }
-                Ok(value) => return Ok(Ok(value)),
-                Err(error) => {
-                    let cause = error.to_string();
-                    return Err(self.trouble(&io::Error::other(cause)));
-                }
+                value => return Ok(Ok(value)),
             }
         }
+    }
+
+    /// What is heard next; `None`: nothing in time, and the connection is as good as before.
+    pub fn listen(&mut self, deadline: Instant) -> Result<Option<Message>, Trouble> {
+        self.socket().begin(deadline);
+        match self.parse() {
+            Ok(Value::Push { kind, data }) => Ok(Some(message(&kind.to_string(), &data))),
+            Ok(Value::Array(parts)) => {
+                let kind = parts.first().map(text).unwrap_or_default();
+                Ok(Some(message(&kind, &parts)))
+            }
+            Ok(Value::ServerError(error)) => {
+                Err(Trouble::Refused(Refusal { code: error.code().to_owned(), at: None }.reason()))
+            }
+            Ok(_) => Ok(Some(Message::Other)),
+            Err(Trouble::Late) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    fn parse(&mut self) -> Result<Value, Trouble> {
+        let value = match &mut self.stream {
+            Stream::Plain(buffered) => self.parser.parse_value(buffered),
+            Stream::Tls(stream) => self.parser.parse_value(stream),
+        };
+        value.map_err(|error| self.trouble(&io::Error::other(error.to_string())))
     }
 
     fn socket(&mut self) -> &mut Socket {
@@ -277,6 +304,15 @@ impl Wire {
             None if tls => Trouble::Refused(format!("TLS failed: {error}; does the port speak TLS?")),
             None => Trouble::Lost("what it sent is not Redis's protocol".to_owned()),
         }
+    }
+}
+
+/// The payload of a message, in either version of the protocol.
+fn message(kind: &str, data: &[Value]) -> Message {
+    match (kind, data.last()) {
+        ("message", Some(Value::BulkString(payload))) => Message::Said(payload.clone()),
+        ("subscribe", _) => Message::Subscribed,
+        _ => Message::Other,
     }
 }
 

@@ -7,9 +7,10 @@ use redis::{Cmd, Value, cmd};
 
 use super::super::entry::NEVER;
 use super::super::selection::Selection;
+use super::changes::{Change, subscribe};
 use super::leases;
 use super::link::{Commands, Link};
-use super::queue::{NOT_YET, Op, Put};
+use super::queue::{NOT_YET, Op, Put, Source};
 use super::value::{LABELLED, Times, covers, encode};
 use super::wire::{Answer, Node, Trouble, text};
 use super::{AFTER_LATE, AFTER_LOST, Inner, Phase};
@@ -99,6 +100,11 @@ fn next(inner: &Inner, connected: bool) -> Step {
 fn connect(inner: &Inner) -> Result<Link, Trouble> {
     let mut link = inner.servers.connect(Instant::now() + inner.options.connect_timeout)?;
     read_clock(inner, &mut link)?;
+    match subscribe(inner) {
+        // A user who may not listen hears of nothing.
+        Ok(()) | Err(Trouble::Refused(_)) => {}
+        Err(trouble) => return Err(trouble),
+    }
     inner.works();
     Ok(link)
 }
@@ -130,6 +136,7 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
     if let [(_, Op::Clear(selection, told))] = &batch[..] {
         let Some(count) = clear(inner, link, selection)? else { return Ok(()) };
         told.store(count, Ordering::Release);
+        announce(inner, link, &Change::Cleared((**selection).clone(), inner.times().server_ms))?;
         inner.state().queue.wrote(up_to, Vec::new());
         return Ok(());
     }
@@ -143,7 +150,11 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
             }
             Op::Delete(key, _) => {
                 let name = inner.name(key);
-                commands.push(name.as_bytes(), cmd("UNLINK").arg(&name));
+                if inner.options.leases {
+                    commands.push(name.as_bytes(), &leases::revoking_unlink(&inner.lease_name(key), &name));
+                } else {
+                    commands.push(name.as_bytes(), cmd("UNLINK").arg(&name));
+                }
                 about.push((op, *key));
             }
             Op::Release(keys) => {
@@ -157,13 +168,16 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
             Op::Clear(..) => {}
         }
     }
-    let mut after = After::default();
+    let mut after = After { times, ..After::default() };
     let started = Instant::now();
     if !about.is_empty() {
         link.run(&commands, deadline(inner), |at, answer| after.note(about[at], answer))?;
         inner.answered(started);
     }
-    let After { written, dropped, again, full, refused } = after;
+    let After { written, dropped, again, full, refused, changed, superseded, .. } = after;
+    if !changed.is_empty() {
+        announce(inner, link, &Change::Keys(changed))?;
+    }
     let now_ms = inner.clock.steady_ms();
     let mut state = inner.state();
     match refused {
@@ -179,6 +193,9 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
         }
         None => {
             state.queue.wrote(up_to, again);
+            if !superseded.is_empty() {
+                inner.hear(Change::Keys(superseded));
+            }
             state.refusals = 0;
             if full {
                 state.suspended_ms = now_ms + AFTER_FULL.as_millis() as u64;
@@ -197,6 +214,11 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
     Ok(())
 }
 
+/// Tells all other machines. One that does not take messages keeps nobody from writing.
+fn announce(inner: &Inner, link: &mut Link, change: &Change) -> Result<(), Trouble> {
+    link.ask(&inner.options.target.node(), &inner.announcement(change), deadline(inner)).map(drop)
+}
+
 /// What follows from the answers to a batch.
 #[derive(Default)]
 struct After {
@@ -207,21 +229,37 @@ struct After {
     full: bool,
     /// Why it takes no changes.
     refused: Option<String>,
+    /// Keys of which others may have another value, and up to which time of the server that is an old one.
+    changed: Vec<(Key, u64)>,
+    /// The same of keys of which others have a newer one.
+    superseded: Vec<(Key, u64)>,
+    times: Times,
 }
 
 impl After {
     fn note(&mut self, (op, key): (&Op, Key), answer: Answer) {
         match (op, answer) {
-            (Op::Put(_), Ok(Value::Okay | Value::Int(1))) => self.written += 1,
-            // Another machine has the lease by now.
+            (Op::Put(put), Ok(Value::Okay | Value::Int(1))) => {
+                self.written += 1;
+                // One of the same moment may be this one.
+                let before_ms = self.times.there(put.entry.created_ms).saturating_sub(1);
+                self.changed.extend(put.replaces().then_some((key, before_ms)));
+            }
+            // Another machine has the lease by now, or has had it: what it has made is to be the answer here, too.
+            (Op::Put(put), Ok(Value::Int(0))) if put.token.is_some() => {
+                self.dropped += 1;
+                self.superseded.push((key, self.times.there(put.entry.created_ms)));
+            }
+            // No answer to what was asked.
             (Op::Put(_), Ok(_)) => self.dropped += 1,
             (Op::Put(put), Err(refusal)) if refusal.code == "OOM" => {
                 self.dropped += 1;
                 self.full = true;
-                self.again.extend(put.replaces.then_some(key));
+                self.again.extend(put.replaces().then_some(key));
             }
             (Op::Delete(_, told), Ok(Value::Int(count))) => {
                 told.compare_exchange(NOT_YET, count as usize, Ordering::AcqRel, Ordering::Acquire).ok();
+                self.changed.push((key, self.times.server_ms));
             }
             // A lease ends by itself.
             (Op::Release(_), _) | (_, Ok(_)) => {}
@@ -232,7 +270,7 @@ impl After {
 
 /// The command that sets an entry.
 fn set(inner: &Inner, name: &str, put: &Put, times: Times) -> Cmd {
-    let Put { key, entry, token, .. } = put;
+    let Put { key, entry, source, token } = put;
     let own_ms = (entry.expires_ms < NEVER).then(|| entry.expires_ms.saturating_sub(times.wall_ms));
     let most_ms = inner.options.ttl.map(|ttl| (ttl.as_millis() as u64).max(1));
     let lifetime_ms = own_ms.into_iter().chain(most_ms).min();
@@ -245,6 +283,9 @@ fn set(inner: &Inner, name: &str, put: &Put, times: Times) -> Cmd {
     let value = encode(key, entry, times);
     if let Some(token) = token {
         return leases::fenced_set(&inner.lease_name(key), name, token, &value, lifetime_ms);
+    }
+    if inner.options.leases && *source == Source::Set {
+        return leases::revoking_set(&inner.lease_name(key), name, &value, lifetime_ms);
     }
     let mut set = cmd("SET");
     set.arg(name).arg(value);
