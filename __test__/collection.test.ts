@@ -176,7 +176,7 @@ describe('a file', () => {
       const child = writer(path, name, 1000);
       await new Promise<void>((resolve) => child.on('message', (n: number) => {
         told.push(n);
-        if (n === 5 + told.length % 7) resolve();
+        if (n >= 5) resolve();
       }));
       child.kill('SIGKILL');
       await once(child, 'exit');

@@ -85,8 +85,7 @@ impl Collection {
     /// # Errors
     /// [`Error::InvalidArgument`] for a vector of another length.
     pub fn query(&self, search: &Search, made_with: &MadeWith, cancel: &Cancel) -> Result<Vec<(f32, Record)>> {
-        self.with(|store| {
-            store.follow()?;
+        self.reading(|store| {
             require(store, made_with)?;
             let dimensions = store.made_with().dimensions;
             check(&search.vector, if dimensions > 0 { dimensions } else { search.vector.len() }, "The query")?;
@@ -134,8 +133,7 @@ impl Collection {
 
     /// The entries with these ids; `None` where there is none.
     pub fn get(&self, ids: &[String]) -> Result<Vec<Option<Record>>> {
-        self.with(|store| {
-            store.follow()?;
+        self.reading(|store| {
             let get = |id: &String| store.find(id)?.map_or(Ok(None), |row| store.record(row));
             ids.iter().map(get).collect()
         })
@@ -143,12 +141,9 @@ impl Collection {
 
     /// How many entries there are, or how many `filter` admits.
     pub fn count(&self, filter: Option<&Filter>) -> Result<usize> {
-        self.with(|store| {
-            store.follow()?;
-            match filter {
-                None => Ok(store.count()),
-                Some(filter) => Ok(admitted(store, filter)?.len()),
-            }
+        self.reading(|store| match filter {
+            None => Ok(store.count()),
+            Some(filter) => Ok(admitted(store, filter)?.len()),
         })
     }
 
@@ -166,7 +161,7 @@ impl Collection {
 
     /// Up to `limit` entries in the order of their rows, after that of `after`.
     pub fn page(&self, after: i64, limit: usize) -> Result<Vec<Record>> {
-        self.with(|store| {
+        self.reading(|store| {
             let mut rows = Vec::new();
             store.scan(after, |row, _| {
                 rows.push(row);
@@ -178,15 +173,12 @@ impl Collection {
 
     /// The hash of each document, as it was put.
     pub fn documents(&self) -> Result<HashMap<String, Vec<u8>>> {
-        self.with(|store| {
-            store.follow()?;
-            store.documents()
-        })
+        self.reading(|store| store.documents())
     }
 
     /// The chunks of a document.
     pub fn of_document(&self, document: &str) -> Result<Vec<Record>> {
-        self.with(|store| store.of_document(document))
+        self.reading(|store| store.of_document(document))
     }
 
     /// Forgets documents and their chunks, all or none.
@@ -213,6 +205,10 @@ impl Collection {
         self.lock().as_mut().map_or(Err(Error::Closed), work)
     }
 
+    fn reading<T>(&self, work: impl FnOnce(&mut Store) -> Result<T>) -> Result<T> {
+        self.with(|store| store.reading(work))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Store>> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,7 +229,7 @@ fn require(store: &Store, wanted: &MadeWith) -> Result<()> {
 }
 
 fn look(store: &Store, row: i64, query: &Query, filter: Option<&Filter>) -> Result<Option<(f32, Record)>> {
-    let Some(record) = store.record(row)? else { return Ok(None) };
+    let record = store.record(row)?.ok_or_else(|| store.damaged())?;
     if let Some(filter) = filter {
         let metadata: Value = serde_json::from_str(&record.draft.metadata).unwrap_or_default();
         if !filter.admits(&metadata) {

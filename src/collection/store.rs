@@ -232,6 +232,15 @@ impl Store {
         self.rows[place]
     }
 
+    /// Does what reads, of one state of the file, with all that was written before.
+    pub fn reading<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let sql = |store: &Self, sql: &str| store.db.execute_batch(sql).map_err(|error| store.failed(error.into()));
+        sql(self, "BEGIN")?;
+        let done = self.follow().and_then(|()| work(self));
+        let ended = sql(self, "ROLLBACK");
+        done.and_then(|done| ended.map(|()| done))
+    }
+
     /// Reads what was written since, by whomever.
     pub fn follow(&mut self) -> Result<()> {
         let version = sqlite::version(&self.db).map_err(|fault| self.failed(fault))?;
@@ -506,6 +515,11 @@ impl Store {
     /// The entry of a row.
     pub fn record(&self, row: i64) -> Result<Option<Record>> {
         record_of(&self.db, row).map_err(|fault| self.failed(fault))
+    }
+
+    /// What to say of a file that holds something else than what was written.
+    pub fn damaged(&self) -> Error {
+        self.failed(Fault::Damaged)
     }
 
     /// The row of an entry.
