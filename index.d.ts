@@ -1910,8 +1910,16 @@ export declare class PerformanceMonitor implements AsyncDisposable {
  * latest when they read it or end, and within a quarter of a second while they go on recording.
  */
 export declare function getGlobalMonitor(): PerformanceMonitor;
-/** How the vectors of a text's tokens become one. */
-export type Pooling = "mean" | "cls" | "last_token" | "max";
+/**
+ * How the vectors of a text's tokens become one: their mean, the first one's, the last one's, their maximum value by value, their sum
+ * divided by the square root of their number, or their mean in which the first counts once, the second twice, and so on.
+ */
+export type Pooling = "mean" | "cls" | "last_token" | "max" | "mean_sqrt_len" | "weightedmean";
+/**
+ * How a model makes a vector of what it reads. `'encoder'`: every part of it is seen in the light of all others; `'decoder'`: from its
+ * beginning to its end, each part in the light of those before it; `'static'`: each token has a vector, whatever stands beside it.
+ */
+export type Architecture = "encoder" | "decoder" | "static";
 /** What computes a model, where the ONNX Runtime in use was built for it. */
 export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
 /** A library that computes models: ONNX Runtime, which comes with the package, or OpenVINO, which has a package of its own. */
@@ -1957,8 +1965,11 @@ export interface GeneratorOptions {
 	 * `'q8'` `model_quantized.onnx`, and so on, in `onnx/` or beside the tokenizer. Default: `model.onnx`, whatever it holds.
 	 */
 	dtype?: Dtype | undefined;
-	/** How token vectors become one vector. Default: what `modules.json` or `1_Pooling/config.json` says. */
-	pooling?: Pooling | undefined;
+	/**
+	 * How token vectors become one vector; a list: in each of these ways, joined in this order. Default: what `modules.json` or
+	 * `1_Pooling/config.json` says. Tables of vectors have no other than their mean.
+	 */
+	pooling?: Pooling | Pooling[] | undefined;
 	/** Whether vectors are scaled to length 1. Default: what `modules.json` says. */
 	normalize?: boolean | undefined;
 	/** Keep the first so many values of each vector, for models trained for that (Matryoshka). Default: all. */
@@ -2117,7 +2128,9 @@ export interface ModelInfo {
 	modelId: string;
 	/** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
 	modality: Modality;
-	/** Its ONNX file, or the address that is asked for vectors. */
+	/** How it reads; of transformers, by what their configuration says. `null` on a server. */
+	architecture: Architecture | null;
+	/** Its ONNX file, the file of its table (`model.safetensors`), or the address that is asked for vectors. */
 	modelPath: string;
 	/**
 	 * The repository of the hub that its files come from, else `null`. Another one than the id says where that one has no
@@ -2128,21 +2141,24 @@ export interface ModelInfo {
 	revision: string | null;
 	/** Length of its vectors. */
 	dimensions: number;
-	/** Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images. */
+	/**
+	 * Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images; 1048576, as
+	 * many as a text can have, where it sees all of them.
+	 */
 	maxLength: number;
 	/**
-	 * What says so: `'maxLength'`, the option; `'sentence_bert_config.json'`, `'tokenizer_config.json'` or `'config.json'`, a file
-	 * of the model, the last one by its number of positions; or `'server'`. `null` where nobody does.
+	 * What says so: `'maxLength'`, the option; `'sentence_bert_config.json'`, `'tokenizer_config.json'`, `'tokenizer.json'` or `'config.json'`,
+	 * a file of the model, the last one by its number of positions where it does not say more; or `'server'`. `null` where nobody does.
 	 */
 	maxLengthFrom: string | null;
-	/** How token vectors become one; `null` where the graph does it, or a server. */
-	pooling: Pooling | null;
+	/** How token vectors become one, a list where several ways are joined; `null` where the graph does it, or a server. */
+	pooling: Pooling | Pooling[] | null;
 	/** Whether vectors have length 1; of a server's, whether the first one had. */
 	normalize: boolean;
-	/** The output of the graph that is read; `null` on a server. */
+	/** The output of the graph that is read; `null` where there is no graph, and on a server. */
 	output: string | null;
-	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output. `null` on a server. */
-	dtype: Dtype | null;
+	/** Type of the weights, where the file's name tells it, as `model_quantized.onnx` does; else of that output; of a table, that of its numbers. `null` on a server. */
+	dtype: Dtype | "bf16" | null;
 	/**
 	 * Whether a text's vector is independent of the batch that it runs in. It is not in graphs that quantise activations
 	 * on the fly, so their texts are run one by one.
@@ -2152,13 +2168,16 @@ export interface ModelInfo {
 	intraOpThreads: number;
 	/** What computes, best first; empty on a server. */
 	executionProviders: ExecutionProvider[];
-	/** How the engine in use describes itself; the kind of the server, and its version where it says so. */
+	/**
+	 * How the engine in use describes itself; this package, where it looks up a table; the kind of the server, and its version where it
+	 * says so.
+	 */
 	runtime: string;
-	/** What computes it; `null` on a server. */
+	/** What computes it; `null` on a server, and for a table. */
 	engine: Engine | null;
-	/** How exactly; `null` on a server. */
+	/** How exactly; `null` where `engine` is. */
 	precision: Precision | null;
-	/** Why it is computed by this engine and in this precision, in words; `null` on a server. */
+	/** Why it is computed by this engine and in this precision, in words; `null` where `engine` is. */
 	engineReason: string | null;
 	/** The server that it runs on, else `null`. */
 	remote: RemoteInfo | null;
@@ -2511,6 +2530,12 @@ export interface ServeOptions {
 	 * visits it; else any.
 	 */
 	allowedHosts?: string[] | undefined;
+	/**
+	 * What those who look have to know, or several of them: printable ASCII, no blank at either end. A browser asks for it as a
+	 * password (the name does not matter), programs send it as `Authorization: Bearer …`. Default: nothing. `/health` is open
+	 * to all, and tells those without a key that the page is there and no more.
+	 */
+	apiKey?: string | string[] | undefined;
 	/** Whether the process stays alive for it. Default false. */
 	keepAlive?: boolean | undefined;
 }

@@ -86,7 +86,7 @@ impl Choice {
     /// `INVALID_CONFIG` for what contradicts itself, or cannot be had on this machine.
     fn of(options: &ModelOptions, files: Option<&ModelFiles>) -> Result<Self> {
         let only = |compute, reason: &str| Ok(Self::Only(compute, reason.to_owned()));
-        let Some(files) = files else { return only(Compute::REFERENCE, "a server computes it") };
+        let Some(files) = files else { return only(Compute::REFERENCE, "it has no graph here") };
         let elsewhere = options.providers.iter().find(|provider| **provider != Provider::Cpu);
         let automatic = options.engine.is_none();
         match (options.engine, options.precision, elsewhere) {

@@ -481,7 +481,7 @@ impl Unloaded {
     /// Where its graph may be computed in other ways than the reference, so that there is something to choose.
     pub fn files(&self) -> Option<&ModelFiles> {
         match self {
-            Self::Files(files) => Some(files),
+            Self::Files(files) => Some(&**files).filter(|files| files.spec.table.is_none()),
             Self::Remote(_) => None,
         }
     }

@@ -6,7 +6,7 @@ use super::directory::ModelSpec;
 use super::pooling::Head;
 use super::table::Table;
 use super::tensors::Number;
-use super::{Architecture, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use super::{Architecture, Engine, Model, ModelInfo, ModelOptions, Pooling, Precision, Provider, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Tokens};
 use crate::error::{Error, Result};
@@ -34,6 +34,14 @@ impl StaticModel {
         if !options.pooling.is_empty() {
             let reason = format!("{id} is a table of vectors, and a text's is the mean of its tokens': leave it out");
             return Err(Error::config("pooling", reason));
+        }
+        let asked = [
+            ("engine", options.engine == Some(Engine::OpenVino)),
+            ("precision", options.precision == Some(Precision::Bf16)),
+        ];
+        if let Some((option, _)) = asked.into_iter().find(|(_, asked)| *asked) {
+            let reason = format!("{id} is a table of vectors, which no engine computes: leave it out");
+            return Err(Error::config(option, reason));
         }
         let head = Head {
             layers: spec.layers.clone(),
