@@ -11,13 +11,13 @@
 mod cut;
 mod markdown;
 mod outline;
+mod reading;
 
 use std::ops::Range;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cut::Cutter;
-use outline::Outline;
 
 /// How a text is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,7 +131,7 @@ pub fn split(document: &Document, options: &SplitOptions, sizer: &dyn Sizer, can
             options.most - around
         )));
     }
-    let outline = Outline::of(document, options, cancel)?;
+    let outline = reading::outline(document, options, cancel)?;
     Cutter::new(&document.text, &outline, options, around, sizer, cancel).all()
 }
 

@@ -1,9 +1,6 @@
 //! Where a text may be cut, and what it stands under.
 
-use super::{Document, Format, SplitOptions, markdown};
-use crate::cancel::Cancel;
-use crate::error::Result;
-use crate::syntax::{self, Unparsed};
+use crate::syntax;
 
 /// How good a place is to cut at, the best first: the sections of each depth, from 0, then these.
 pub type Level = u8;
@@ -14,9 +11,6 @@ pub const SECTIONS: Level = 6;
 pub const BLOCK: Level = 7;
 /// Lines that begin something.
 pub const LINE: Level = 8;
-
-/// Longest code that is parsed, in bytes: longer ones are no code that somebody wrote.
-const MOST_CODE: usize = 8 << 20;
 
 /// The structure of a text.
 #[derive(Debug, Default)]
@@ -39,45 +33,6 @@ struct Section {
 }
 
 impl Outline {
-    /// Reads a text as the options say, or its path, or itself.
-    ///
-    /// # Errors
-    /// What has stopped it.
-    pub fn of(document: &Document, options: &SplitOptions, cancel: &Cancel) -> Result<Self> {
-        let Document { text, path } = document;
-        let extension = path.as_deref().and_then(extension).unwrap_or_default();
-        let named = options.language.as_deref();
-        let markdown =
-            |name: &str| ["md", "markdown", "mdx", "mdown", "mkd"].iter().any(|known| known.eq_ignore_ascii_case(name));
-        let format = match options.format {
-            Format::Auto if named.is_some_and(markdown) => Format::Markdown,
-            Format::Auto if named.is_some() => Format::Code,
-            Format::Auto if markdown(extension) => Format::Markdown,
-            Format::Auto if syntax::grammar(extension).is_some() => Format::Code,
-            Format::Auto if extension.is_empty() && markdown::looks_like(text) => Format::Markdown,
-            Format::Auto => Format::Text,
-            format => format,
-        };
-        let mut builder = Builder { length: text.len(), ..Builder::default() };
-        match format {
-            Format::Markdown => markdown::read(text, &mut builder),
-            Format::Code => {
-                let grammar = named.and_then(syntax::grammar_of).or_else(|| syntax::grammar(extension));
-                lines(text, true, &mut builder);
-                if let Some(grammar) = grammar.filter(|_| text.len() <= MOST_CODE) {
-                    match syntax::sections(text, grammar, cancel) {
-                        Ok(sections) => builder.code(sections),
-                        Err(Unparsed::Stopped(reason)) => return Err(reason),
-                        // Then it is cut by its lines.
-                        Err(Unparsed::Grammar | Unparsed::Slow) => {}
-                    }
-                }
-            }
-            Format::Text | Format::Auto => lines(text, false, &mut builder),
-        }
-        Ok(builder.finish(format == Format::Markdown))
-    }
-
     /// The titles of the sections around a place, the outermost first.
     pub fn headings(&self, at: usize) -> Vec<String> {
         let mut titles = Vec::new();
@@ -94,24 +49,6 @@ impl Outline {
     }
 }
 
-/// Blocks between blank lines; with `each`, lines are something by themselves.
-fn lines(text: &str, each: bool, builder: &mut Builder) {
-    let (mut at, mut blank) = (0, true);
-    for line in text.split_inclusive('\n') {
-        let is_blank = line.trim().is_empty();
-        if !is_blank && (blank || each) {
-            builder.mark(at, if blank { BLOCK } else { LINE });
-        }
-        blank = is_blank;
-        at += line.len();
-    }
-}
-
-fn extension(path: &str) -> Option<&str> {
-    let name = path.rsplit(['/', '\\']).next()?;
-    name.rsplit_once('.').map(|(_, extension)| extension)
-}
-
 /// Collects an [`Outline`].
 #[derive(Debug, Default)]
 pub struct Builder {
@@ -123,6 +60,11 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// For a text of so many bytes.
+    pub fn new(length: usize) -> Self {
+        Self { length, ..Self::default() }
+    }
+
     /// The text may be cut here.
     pub fn mark(&mut self, at: usize, level: Level) {
         self.breaks.push((at, level));
@@ -142,7 +84,7 @@ impl Builder {
     }
 
     /// The parts of code.
-    fn code(&mut self, parts: Vec<syntax::Section>) {
+    pub fn code(&mut self, parts: Vec<syntax::Section>) {
         for syntax::Section { start, end, depth, name } in parts {
             self.mark(start, (depth as Level).min(SECTIONS));
             if let Some(title) = name {
@@ -154,7 +96,8 @@ impl Builder {
         }
     }
 
-    fn finish(self, wraps: bool) -> Outline {
+    /// What was collected.
+    pub fn finish(self, wraps: bool) -> Outline {
         let Self { mut breaks, sections, .. } = self;
         // Of several for one place, the best counts.
         breaks.sort_unstable();

@@ -29,7 +29,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// `what`: what the caller calls it. Call inside [`in_parallel`](crate::host::threads::in_parallel).
+    /// `what`: what the caller calls it. Call on the threads that compute.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] naming the row of a value that is not finite.
