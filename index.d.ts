@@ -3008,7 +3008,7 @@ export interface TopKOptions extends MatrixOptions {
 }
 /** Options of {@link pairs} and {@link dedupe}. */
 export interface ThresholdOptions extends MatrixOptions {
-	/** Least cosine of two vectors that say the same, -1–1. Which one is right depends on the model: see docs/groups.md. */
+	/** Least cosine of two vectors that say the same, -1–1. Which one is right depends on the model: try some on pairs that you know. */
 	threshold: number;
 }
 /** Options of {@link communities}. */

@@ -4,7 +4,17 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
-import { DynamicBatchOptimizer, InferenceCache, IntelligentEmbeddingCache, MemoryAwareProcessor, OptimizedEmbeddingGenerator, PerformanceMonitor } from 'embedcore';
+import {
+  DynamicBatchOptimizer,
+  EmbeddingCollection,
+  EmbeddingMatrix,
+  InferenceCache,
+  IntelligentEmbeddingCache,
+  MemoryAwareProcessor,
+  OptimizedEmbeddingGenerator,
+  PerformanceMonitor,
+  topK,
+} from 'embedcore';
 import { coherenceMetrics } from 'embedcore/coherence';
 import ts from 'typescript';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -254,6 +264,12 @@ const DEFAULTS: Record<string, () => unknown> = {
   'ImageCallOptions.maxPixels': constant('images/mod.rs', 'MOST_PIXELS'),
   'CoherenceMeasureOptions.weights': () => coherenceMetrics([[1]], { shrinkage: 0 }).CCI / 5,
   'SimilarOptions.limit': async () => (await (await near()).findSimilar([1, 0])).length,
+  'CollectionQuery.minScore': async () => {
+    await using collection = new EmbeddingCollection();
+    await collection.upsert([{ id: 'opposite', embedding: [-1, 0] }]);
+    return (await collection.query([1, 0]))[0]?.id === 'opposite' ? -1 : 'another';
+  },
+  'TopKOptions.threshold': async () => ((await topK([1, 0], new EmbeddingMatrix(Float32Array.of(-1, 0), 2), 1)).indices[0] === 0 ? -1 : 'another'),
   'SimilarOptions.threshold': async () => ((await (await near()).findSimilar([1, 0], { limit: 100 })).at(-1)?.key === 'opposite' ? -1 : 'another'),
 };
 

@@ -31,8 +31,6 @@ pub struct Tokenizer {
     /// Most characters of a text of which tokens are kept.
     max_chars: usize,
     unknown_id: Option<u32>,
-    /// Whether it looks at words between white space one by one.
-    splits_at_space: bool,
 }
 
 /// The tokens of a text: ids, spellings, and where in the text each is, in bytes.
@@ -88,8 +86,7 @@ impl Tokenizer {
             None => direction,
         };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
-        let Told { model, post_processor, pre_tokenizer } =
-            serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let Told { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_templates(&post_processor)?;
         let [special, ..] = TRIED.map(|text| inner.encode_fast(text, adds_special).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
@@ -107,15 +104,7 @@ impl Tokenizer {
             false => usize::MAX,
         };
         let unknown_id = unknown_id(model, &inner);
-        let kind = |value: &Value| value.get("type").and_then(Value::as_str).map(str::to_owned);
-        // BERT's words end at white space, whatever is around it.
-        let splits_at_space = kind(&pre_tokenizer).is_some_and(|kind| kind == "BertPreTokenizer");
-        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id, splits_at_space })
-    }
-
-    /// Whether the tokens of texts with white space between them are those of each.
-    pub fn splits_at_space(&self) -> bool {
-        self.splits_at_space
+        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id })
     }
 
     /// How many tokens `text` has before it is cut, special ones included. `index` is its position in the call.
@@ -227,8 +216,6 @@ struct Told {
     model: UnknownToken,
     #[serde(default)]
     post_processor: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
 }
 
 #[derive(Deserialize)]

@@ -1062,8 +1062,12 @@ fn a_copy_that_nobody_can_compare_with_the_file_is_no_answer() {
 /// Sets a note that was computed from what there was `age` ms ago.
 fn set_computed(cache: &EmbeddingCache, n: u32, note: &str, age: u64) {
     let vector = vector(n + 1, 8);
-    let draft =
-        Draft { vector: Some(&vector), note: note.as_bytes(), age: Duration::from_millis(age), ..Draft::default() };
+    let draft = Draft {
+        vector: Some(&vector),
+        note: note.as_bytes(),
+        age: Some(Duration::from_millis(age)),
+        ..Draft::default()
+    };
     cache.commit(&space(), key(n), &draft).unwrap();
 }
 
@@ -1084,7 +1088,7 @@ fn what_another_process_has_written_since_a_computation_began_stays() {
     // Begun before all of that, and after.
     (0..3).for_each(|n| set_computed(&ours, n, "computed", 600));
     (3..5).for_each(|n| set_computed(&ours, n, "computed", 400));
-    let of_a_kind = |kind| Draft { note: b"computed", kind, age: Duration::from_millis(600), ..Draft::default() };
+    let of_a_kind = |kind| Draft { note: b"computed", kind, age: Some(Duration::from_millis(600)), ..Draft::default() };
     ours.commit(&space(), key(6), &of_a_kind("a")).unwrap();
     ours.commit(&space(), key(7), &of_a_kind("b")).unwrap();
     ours.flush().unwrap();

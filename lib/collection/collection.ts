@@ -182,11 +182,11 @@ export class EmbeddingCollection implements AsyncDisposable {
   }
 
   /** Deletes entries by id, or all that a filter admits; how many there were. */
-  async delete(which: string | readonly string[] | Filter): Promise<number> {
-    const ids = typeof which === 'string' ? [which] : isArray(which) ? which : undefined;
+  async delete(target: string | readonly string[] | Filter): Promise<number> {
+    const ids = typeof target === 'string' ? [target] : isArray(target) ? target : undefined;
     ids?.forEach((id, index) => requireId(id, index));
     const copy = ids && ([...ids] as string[]);
-    const filter = ids ? undefined : filterJson(which ?? null);
+    const filter = ids ? undefined : filterJson(target ?? null);
     return this.#change(() => this.#native.delete(copy ?? [], filter));
   }
 
@@ -207,12 +207,12 @@ export class EmbeddingCollection implements AsyncDisposable {
   /** The entry with this id, or `null`; of many, each. */
   get(id: string): Promise<CollectionEntry | null>;
   get(ids: readonly string[]): Promise<(CollectionEntry | null)[]>;
-  async get(which: string | readonly string[]): Promise<CollectionEntry | null | (CollectionEntry | null)[]> {
-    const ids = isArray(which) ? ([...which] as string[]) : [which as string];
+  async get(target: string | readonly string[]): Promise<CollectionEntry | null | (CollectionEntry | null)[]> {
+    const ids = isArray(target) ? ([...target] as string[]) : [target as string];
     ids.forEach((id, index) => requireId(id, index));
     return this.#read(async () => {
       const found = (await this.#native.get(ids)).map((record) => (record ? withVector(record) : null));
-      return isArray(which) ? found : found[0]!;
+      return isArray(target) ? found : found[0]!;
     });
   }
 

@@ -6,7 +6,8 @@ import { dirname, join } from 'node:path';
 
 import { IntelligentEmbeddingCache } from '../cache/embedding-cache';
 import { toEmbeddingError } from '../call/errors';
-import { crossing, optionReader } from '../call/options';
+import { show } from '../call/input';
+import { crossing, optionReader, refused } from '../call/options';
 import { pathNow } from '../call/paths';
 import { OptimizedEmbeddingGenerator } from '../generator/generator';
 import { ModelStore } from '../models/store';
@@ -115,6 +116,9 @@ const readOptions = optionReader<DoctorOptions>({ modelPath: true, cacheDir: pat
  */
 export async function doctor(options: DoctorOptions = {}): Promise<DoctorReport> {
   const given = readOptions(options);
+  for (const [name, value] of Object.entries(given)) {
+    if (typeof value !== 'string' || value === '') throw refused(name, `${show(value)} is not a non-empty string`);
+  }
   const { version } = require('../../package.json') as { version: string };
   const here = { version, node: process.version, platform: `${process.platform}-${process.arch}` };
   let facts: Facts | undefined;

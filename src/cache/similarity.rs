@@ -77,7 +77,7 @@ impl Index {
     /// Adds an entry's vector, or sets it anew.
     pub fn set(&mut self, handle: Handle, entry: &Entry) {
         let vector = entry.vector.to_vec();
-        if self.codes.len() == 0 {
+        if self.codes.is_empty() {
             self.codes = QuantizedCodes::new(vector.len());
         }
         let usable = vector.len() == self.codes.dimensions() && vector.iter().any(|value| *value != 0.0);

@@ -139,15 +139,8 @@ impl<'a> Cutter<'a> {
             let cut = self.place(from, reach);
             let Some((start, end)) = self.trimmed(from, cut) else { return Ok(Some((cut, 0))) };
             let counted = self.counted(start, end);
-            let at_space = |at: usize| {
-                let (before, after) = (self.text[..at].chars().next_back(), self.text[at..].chars().next());
-                before.is_none_or(char::is_whitespace) || after.is_none_or(char::is_whitespace)
-            };
-            let size = if self.sizer.adds_up() && at_space(start) && at_space(end) {
-                counted + self.around
-            } else {
-                self.sizer.size(&self.text[start..end])?
-            };
+            // As a whole: the units of its pieces need not be its own.
+            let size = self.sizer.size(&self.text[start..end])?;
             if size <= self.options.most {
                 return Ok(Some((cut, size)));
             }

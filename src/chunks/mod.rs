@@ -6,7 +6,7 @@
 //! shorter if that is more than the pieces were. All of it takes time in proportion to the text.
 //!
 //! Why not the crate `text-splitter`: it measures what it tries again and again, takes the whole text for one piece, tells neither
-//! headings nor lines, and brings a dozen of crates; what it would save is [`markdown`] and half of this file.
+//! headings nor lines, and brings a dozen of crates; what it would save is `markdown` and half of this file.
 
 mod cut;
 mod markdown;
@@ -82,9 +82,6 @@ pub trait Sizer: Sync {
     /// Why nobody can tell.
     fn size(&self, chunk: &str) -> Result<usize>;
 
-    /// Whether chunks that end at white space have as many units as were counted in pieces, and [`Sizer::size`] of nothing.
-    fn adds_up(&self) -> bool;
-
     /// Longest chunk that can be measured, in bytes.
     fn most_bytes(&self) -> usize;
 }
@@ -99,10 +96,6 @@ impl Sizer for Characters {
 
     fn size(&self, chunk: &str) -> Result<usize> {
         Ok(chunk.chars().map(char::len_utf16).sum())
-    }
-
-    fn adds_up(&self) -> bool {
-        true
     }
 
     fn most_bytes(&self) -> usize {

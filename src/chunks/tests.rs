@@ -10,17 +10,13 @@ impl Sizer for Words {
         let mut word = false;
         let begins = |(at, c): (usize, char)| {
             let before = std::mem::replace(&mut word, c.is_alphanumeric());
-            (!c.is_whitespace() && !(before && word)).then_some(at)
+            (!(c.is_whitespace() || before && word)).then_some(at)
         };
         Ok(piece.char_indices().filter_map(begins).collect())
     }
 
     fn size(&self, chunk: &str) -> Result<usize> {
         Ok(self.units(chunk)?.len() + 2)
-    }
-
-    fn adds_up(&self) -> bool {
-        false
     }
 
     fn most_bytes(&self) -> usize {

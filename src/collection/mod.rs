@@ -57,7 +57,7 @@ impl Collection {
         Ok(store.made_with().clone())
     }
 
-    /// Keeps entries, all or none. See [`Store::put`].
+    /// Keeps entries, all or none. See `Store::put`.
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for vectors of another length, or with values that are not finite.

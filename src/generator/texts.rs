@@ -113,10 +113,6 @@ impl Sizer for ModelSizer<'_> {
         self.tokenizer.count(0, &self.engine.worded(InputType::Document, chunk))
     }
 
-    fn adds_up(&self) -> bool {
-        self.tokenizer.splits_at_space()
-    }
-
     fn most_bytes(&self) -> usize {
         // Room for the prompt, and for letters that are longer in lower case.
         MAX_TEXT_BYTES / 4

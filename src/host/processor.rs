@@ -12,7 +12,7 @@ pub struct Processor {
     pub name: String,
     /// As Rust spells it: `x86_64`, `aarch64`.
     pub architecture: &'static str,
-    /// Those of [`INSTRUCTIONS`] that it has, as Linux spells them.
+    /// Those that engines look for and it has, as Linux spells them.
     pub instructions: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! Many vectors against many: `similarities`, `topK`, `pairs`, `dedupe`, `communities`, `kMeans`. Knows nothing but numbers.
 //!
-//! All of it stands on one kernel ([`rows`]) that multiplies blocks of rows by blocks of rows in single precision, always in the
+//! All of it stands on one kernel (`rows`) that multiplies blocks of rows by blocks of rows in single precision, always in the
 //! same order, so that every processor and every number of threads gives the same bits. What may be an answer by that is
 //! compared exactly ([`exact`]), in double precision, as the caches compare.
 

@@ -5,7 +5,7 @@
 //! gives the best of these. That is no exact answer, but near to one: whoever asks compares the vectors themselves.
 //!
 //! How many differing bits are few enough, each search finds out by itself: those of the answers tell how many an
-//! equally near vector may have, and while the ranked ones do not reach [`SIGMAS`] beyond that, more are ranked, up to
+//! equally near vector may have, and while the ranked ones do not reach `SIGMAS` beyond that, more are ranked, up to
 //! all. Vectors of a model lie in heaps, and the first few hundred do; among random vectors, which are all about equally
 //! far from each other, it takes all bytes, more than ten times as long.
 //!

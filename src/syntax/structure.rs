@@ -62,7 +62,7 @@ impl Walk<'_> {
         let mut levels = vec![Level { from: usize::MAX, ..Level::default() }];
         loop {
             self.seen += 1;
-            if self.seen % NODES == 0 {
+            if self.seen.is_multiple_of(NODES) {
                 cancel.check()?;
             }
             let node = cursor.node();

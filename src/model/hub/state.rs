@@ -27,7 +27,7 @@ pub struct HubState {
 }
 
 impl HubState {
-    /// Reads the settings and asks the hub for anything. Blocks for [`PATIENCE`] at most; a server that answers is there,
+    /// Reads the settings and asks the hub for anything. Blocks for five seconds at most; a server that answers is there,
     /// whatever it says.
     ///
     /// # Errors
