@@ -17,8 +17,14 @@ function load(name: string): { texts: string[]; reference: Float32Array } {
 }
 
 describe.runIf(hasShared)('all-MiniLM-L6-v2', () => {
-  test.each(['annotations', 'mixed', 'short'])('5,000 texts of %s agree with the reference', { timeout: 600_000 }, async (name) => {
-    const generator = await ready({ modelPath: miniLm });
+  test.each([
+    ['annotations', 'onnxruntime', 1e-4, 0.99999],
+    ['mixed', 'onnxruntime', 1e-4, 0.99999],
+    ['short', 'onnxruntime', 1e-4, 0.99999],
+    // Whatever is fastest here, in 16 bits where the processor has them.
+    ['annotations', 'auto', 1e-2, 0.9999],
+  ] as const)('5,000 texts of %s agree with the reference: engine %s', { timeout: 600_000 }, async (name, engine, most, least) => {
+    const generator = await ready({ modelPath: miniLm, engine });
     const { texts, reference } = load(name);
     const matrix = await generator.embed(texts);
     expect(matrix).toMatchObject({ rows: 5000, dimensions: 384 });
@@ -29,8 +35,8 @@ describe.runIf(hasShared)('all-MiniLM-L6-v2', () => {
       largest = Math.max(largest, distance(a, b));
       lowest = Math.min(lowest, a.reduce((sum, value, k) => sum + value * b[k]!, 0));
     }
-    expect(largest).toBeLessThanOrEqual(1e-4);
-    expect(lowest).toBeGreaterThanOrEqual(0.99999);
+    expect(largest).toBeLessThanOrEqual(most);
+    expect(lowest).toBeGreaterThanOrEqual(least);
   });
 
   test('results of prompts that mean the same: no trap answers, and most paraphrases do', async () => {
