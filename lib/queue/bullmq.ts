@@ -52,7 +52,9 @@ export interface BullWorker extends Emitter {
   close(force?: boolean): Promise<void>;
 }
 
-export type BullEvents = Emitter;
+export interface BullEvents extends Emitter {
+  run(): Promise<void>;
+}
 
 interface Loaded {
   Queue: new (name: string, options: object) => BullQueue;

@@ -171,6 +171,18 @@ export class Channel {
     const link = new Link(this.#address);
     const options = { connection: link.client, prefix: this.#prefix, skipVersionCheck: true };
     let [ended, events]: [boolean, BullEvents | undefined] = [false, undefined];
+    /** Hears of jobs. A connection that is lost before its first answer never comes back: then there is another one. */
+    const listen = async (lastEventId: string) => {
+      while (!ended) {
+        const hearing = (events = quiet(new QueueEvents(this.#name, { ...options, autorun: false, lastEventId })));
+        hearing.on('completed', ({ jobId, returnvalue }: { jobId: string; returnvalue: unknown }) => this.#tell(jobId, { kind: 'completed', result: returnvalue }));
+        hearing.on('failed', ({ jobId, failedReason }: { jobId: string; failedReason: string }) => this.#tell(jobId, { kind: 'failed', reason: failedReason }));
+        await hearing.run().catch(() => {});
+        if (ended) return;
+        void hearing.close().catch(() => {});
+        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+      }
+    };
     const begin = async () => {
       await link.ready(this.#limits.connectTimeoutMs);
       await link.within(this.#limits.connectTimeoutMs, async () => {
@@ -180,9 +192,7 @@ export class Channel {
         const [seconds, microseconds] = await link.client.time();
         if (ended) return;
         open.queue = quiet(new Queue(this.#name, options));
-        events = quiet(new QueueEvents(this.#name, { ...options, lastEventId: `${Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000)}-0` }));
-        events.on('completed', ({ jobId, returnvalue }: { jobId: string; returnvalue: unknown }) => this.#tell(jobId, { kind: 'completed', result: returnvalue }));
-        events.on('failed', ({ jobId, failedReason }: { jobId: string; failedReason: string }) => this.#tell(jobId, { kind: 'failed', reason: failedReason }));
+        void listen(`${Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000)}-0`);
       });
     };
     const end = () => {
@@ -209,7 +219,7 @@ export class Channel {
 }
 
 /** What BullMQ says by events, as by an error of a connection, is seen by what does not work; without a listener it would be thrown. */
-function quiet<T extends BullEvents>(emitter: T): T {
+function quiet<T extends BullEvents | BullQueue>(emitter: T): T {
   emitter.on('error', () => {});
   return emitter;
 }
