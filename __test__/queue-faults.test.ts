@@ -1,6 +1,8 @@
 // What becomes of a queue's work when processes and servers end, hang and come back.
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
 import { prepareText, type Annotation } from 'embedcore';
@@ -183,6 +185,31 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(failed).toHaveLength(7);
     expect(failed[0]!.error).toMatchObject({ code: 'EMBEDDING_GENERATION_FAILED', message: expect.stringContaining('Workers ended again and again') });
     expectAll(results.filter(({ error }) => !error), given.slice(0, 14));
+  });
+
+  test('hears of its jobs although the connection for that was lost before its first answer', { timeout: 60_000 }, async () => {
+    const server = await started();
+    await new WorkerProcess({ connection: server.url }, 2).ready();
+    // The first connection of ioredis, which looks whether it is there by INFO, is for jobs, and the second for what becomes of them.
+    let seen = 0;
+    const proxy = createServer((socket) => {
+      const through = connect(Number(new URL(server.url).port), '127.0.0.1');
+      for (const end of [socket, through]) end.on('error', () => {}).on('close', () => (socket.destroy(), through.destroy()));
+      through.pipe(socket);
+      let looked = false;
+      socket.on('data', (data) => {
+        const looks = !looked && /\r\ninfo\r\n/i.test(data.toString('latin1'));
+        looked ||= looks;
+        if (looks && ++seen >= 2 && seen < 5) socket.destroy();
+        else through.write(data);
+      });
+    }).listen(0, '127.0.0.1');
+    await once(proxy, 'listening');
+    const { port } = proxy.address() as AddressInfo;
+    onTestFinished(() => void proxy.close());
+    const given = annotations(40);
+    expectAll(await collected(queueOf({ connection: `redis://127.0.0.1:${port}` }).addAnnotations(given, { chunkSize: 10 })), given);
+    expect(seen).toBeGreaterThan(2);
   });
 
   // EMBEDCORE_QUEUE_SECONDS=600: for ten minutes.
