@@ -68,6 +68,24 @@ test('filters choose by equality, ranges, in, and, or, not', async () => {
   expect(await collection.count()).toBe(25);
 });
 
+test('a filter that says nothing deletes nothing', async () => {
+  const collection = open();
+  await collection.upsert(points);
+  for (const filter of [{}, { tag: undefined }, { n: { lt: undefined } }]) {
+    expect(await failure(() => collection.delete(filter as never)), JSON.stringify(filter)).toMatchObject({ code: 'INVALID_ARGUMENT' });
+  }
+  expect(await collection.count()).toBe(50);
+});
+
+test('the file of another program is left as it is, and another path advised', async () => {
+  const path = join(directory(), 'notes.txt');
+  writeFileSync(path, 'my notes '.repeat(500));
+  const collection = new EmbeddingCollection({ path, dimensions: 2 });
+  expect(await failure(() => collection.upsert([{ id: 'a', embedding: [1, 2] }]))).toMatchObject({ code: 'CACHE_STORAGE_FAILED', message: expect.stringContaining('another path') });
+  await collection.close();
+  expect(readFileSync(path, 'utf8')).toBe('my notes '.repeat(500));
+});
+
 test('what is wrong is refused, and leaves no trace', async () => {
   const collection = open();
   await collection.upsert(points);

@@ -49,7 +49,7 @@ function installation(damage: (folder: string) => void, options: GeneratorOption
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   cpSync(join(root, 'dist'), join(directory, 'dist'), { recursive: true });
   copyFileSync(join(root, 'package.json'), join(directory, 'package.json'));
-  for (const [from, files] of [[host, readdirSync(join(root, 'npm', host))], [name, [...libraries, 'package.json']]] as const) {
+  for (const [from, files] of [[host, readdirSync(join(root, 'npm', host))], [name, installed ? [...libraries, 'package.json'] : []]] as const) {
     mkdirSync(join(directory, 'npm', from), { recursive: true });
     for (const file of files) cpSync(join(root, 'npm', from, file), join(directory, 'npm', from, file));
   }

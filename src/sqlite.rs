@@ -105,7 +105,9 @@ pub fn explained(path: &Path, fault: Fault, mend: &str) -> Error {
         Fault::Sql(error) => error,
     };
     let damaged = format!("it is damaged; {mend}");
+    let foreign = format!("it is another program's, and another path is to be chosen, or {damaged}");
     let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => &foreign,
         Some(ErrorCode::DiskFull) => "make room on the disk",
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             "check the permissions of the file and of its directory"

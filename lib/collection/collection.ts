@@ -15,7 +15,7 @@ import { OptimizedEmbeddingGenerator } from '../generator/generator';
 import { readGenerator, type GeneratorOptions } from '../generator/options';
 import { native, settle } from '../native/addon';
 import type { NativeCollection, NativeDraft, NativeMadeWith, NativeRecord } from '../native/types';
-import { filterJson, isPlain, type Filter } from './filter';
+import { admitsAll, filterJson, isPlain, type Filter } from './filter';
 
 /** Options of {@link EmbeddingCollection}. */
 export interface CollectionOptions {
@@ -181,12 +181,13 @@ export class EmbeddingCollection implements AsyncDisposable {
     });
   }
 
-  /** Deletes entries by id, or all that a filter admits; how many there were. */
+  /** Deletes entries by id, or all that a filter admits, which must say something; how many there were. */
   async delete(target: string | readonly string[] | Filter): Promise<number> {
     const ids = typeof target === 'string' ? [target] : isArray(target) ? target : undefined;
     ids?.forEach((id, index) => requireId(id, index));
     const copy = ids && ([...ids] as string[]);
     const filter = ids ? undefined : filterJson(target ?? null);
+    if (admitsAll(filter)) throw invalid('The filter says nothing of what is to be deleted, and would delete all entries: give a condition that is not undefined, or the ids');
     return this.#change(() => this.#native.delete(copy ?? [], filter));
   }
 

@@ -54,6 +54,9 @@ export function filterJson(filter: unknown): string | undefined {
   return filter === undefined ? undefined : JSON.stringify(nodeOf(filter, 'filter', 0));
 }
 
+/** Whether a filter admits everything, as `{}` does and what only has fields that are `undefined`. */
+export const admitsAll = (json: string | undefined): boolean => json === '{"op":"and","of":[]}';
+
 function nodeOf(filter: unknown, where: string, depth: number): Node {
   if (!isPlain(filter)) throw invalid(`${where} is ${show(filter)}, not an object such as { lang: 'en' }`);
   if (depth > MOST_DEPTH) throw invalid(`${where} is nested more than ${MOST_DEPTH} deep`);
