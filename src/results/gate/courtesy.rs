@@ -112,13 +112,15 @@ pub fn is_courtesy(tokens: &[Token]) -> bool {
 
 /// Without the courtesy that a comma sets apart, in front and at the end.
 pub fn without_asides(mut sentence: Vec<Token>) -> Vec<Token> {
-    while let Some(comma) = sentence.iter().take(MOST_WORDS).position(|token| token.comma)
-        && comma + 1 < sentence.len()
-        && is_courtesy(&sentence[..=comma])
+    let mut said = 0;
+    while let Some(comma) = sentence[said..].iter().take(MOST_WORDS).position(|token| token.comma)
+        && said + comma + 1 < sentence.len()
+        && is_courtesy(&sentence[said..=said + comma])
     {
-        let joined = sentence[comma + 1].is_in(&["but", "so"]) && comma + 2 < sentence.len();
-        sentence.drain(..comma + 1 + usize::from(joined));
+        said += comma + 1;
+        said += usize::from(sentence[said].is_in(&["but", "so"]) && said + 1 < sentence.len());
     }
+    sentence.drain(..said);
     if let Some(last) = sentence.iter().rposition(|token| token.comma)
         && is_courtesy(&sentence[last + 1..])
     {

@@ -321,17 +321,14 @@ mod tests {
     /// The least of some times that it takes to compare two prompts of this many repetitions.
     fn seconds(part: &str, times: usize) -> f64 {
         let (a, b) = (part.repeat(times), format!("{}?", part.repeat(times)));
-        let once = || {
-            let start = std::time::Instant::now();
-            std::hint::black_box(Question::of(&a).asks_the_same(&Question::of(&b)));
-            start.elapsed().as_secs_f64()
-        };
-        (0..3).map(|_| once()).fold(f64::INFINITY, f64::min)
+        let start = std::time::Instant::now();
+        std::hint::black_box(Question::of(&a).asks_the_same(&Question::of(&b)));
+        start.elapsed().as_secs_f64()
     }
 
     #[test]
     fn time_is_linear_in_the_length() {
-        // 32 times the text takes some 32 times the time, and by far not 1024 times.
+        // 32 times the text takes some 32 times the time, and by far not 1024 times. The least of a hundred runs says it on a busy machine, too.
         for part in [
             "word ",
             "please ",
@@ -370,8 +367,12 @@ mod tests {
             "keyword ",
             "GitHub ",
         ] {
-            let (short, long) = (seconds(part, 250), seconds(part, 8_000));
-            assert!(long < 256.0 * short + 0.1, "{part:?}: {short} s, then {long} s");
+            let (mut short, mut long) = (f64::INFINITY, f64::INFINITY);
+            let mut linear = || {
+                (short, long) = (short.min(seconds(part, 250)), long.min(seconds(part, 8_000)));
+                long < 64.0 * short
+            };
+            assert!((0..100).any(|_| linear()), "{part:?}: {short} s, then {long} s");
         }
     }
 
