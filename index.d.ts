@@ -2475,7 +2475,7 @@ export declare class EmbeddingCollection implements AsyncDisposable {
 	constructor(options?: CollectionOptions);
 	/** Keeps entries, all or none; of those with one id, the last. What they replace is gone. */
 	upsert(entries: readonly CollectionDraft[]): Promise<void>;
-	/** Deletes entries by id, or all that a filter admits; how many there were. */
+	/** Deletes entries by id, or all that a filter admits, which must say something; how many there were. */
 	delete(target: string | readonly string[] | Filter): Promise<number>;
 	/** The best answers to a text or a vector, the best first; of equally good ones, in the order of their ids. */
 	query(query: string | ArrayLike<number>, options?: CollectionQuery): Promise<CollectionMatch[]>;

@@ -46,6 +46,14 @@ impl Gate {
         Ok(GatePass(id))
     }
 
+    /// Waits until those that are inside now have left, as long as a process waits at exit.
+    pub fn await_leaving(&self) {
+        let inside = self.lock();
+        let now: Vec<u64> = inside.calls.keys().copied().collect();
+        let stay = |inside: &mut Inside| now.iter().any(|id| inside.calls.contains_key(id));
+        drop(self.left.wait_timeout_while(inside, EXIT_WAIT, stay));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }

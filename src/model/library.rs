@@ -62,9 +62,9 @@ pub(super) fn openvino_directory() -> Result<PathBuf> {
     )
 }
 
-/// The path of the library of OpenVINO that is loaded first; it and all that it will load are whole. Blocks for tenths of a
+/// The paths of OpenVINO's libraries, the one that is to be loaded first before the others; all are whole. Blocks for tenths of a
 /// second: hashes all of them.
-pub(super) fn openvino() -> Result<PathBuf> {
+pub(super) fn openvino() -> Result<Vec<PathBuf>> {
     let directory = openvino_directory()?;
     let files: Vec<(&str, PathBuf)> = OPENVINO_FILES
         .split(',')
@@ -82,8 +82,7 @@ pub(super) fn openvino() -> Result<PathBuf> {
             Err(error) => Err(Error::model(path, format!("it cannot be read ({error}): {reinstall}"))),
         }
     })?;
-    let first = files.into_iter().next().map(|(_, path)| path);
-    first.ok_or_else(|| Error::model("OpenVINO", "no library of it is pinned"))
+    Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
 /// The path of an ONNX Runtime that is whole.

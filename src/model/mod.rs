@@ -572,7 +572,8 @@ enum Compiled {
     Images(Box<VisionModel>),
 }
 
-/// Waits until nobody loads a library. For a thread of JS that ends, as it does before its process may.
+/// Waits until nobody loads a library, and what is inside OpenVINO now has left, ten seconds at most. For a thread of JS that ends,
+/// as it does before its process may.
 pub fn await_load() {
     onnx::await_load();
     openvino::await_load();

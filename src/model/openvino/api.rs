@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{ptr, slice};
 
@@ -96,32 +96,42 @@ functions! {
     ov_infer_request_free(Handle);
 }
 
-/// A library that is loaded, for as long as the process lives.
+/// Loads a library, for nobody else to see.
+fn open(path: &Path) -> Result<Library, String> {
+    let words = |error: libloading::Error| error.to_string();
+    #[cfg(unix)]
+    // SAFETY: the library is whole and the one that is pinned, and its initialisers do nothing but initialise.
+    return unsafe {
+        use libloading::os::unix;
+        unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL).map(Library::from).map_err(words)
+    };
+    #[cfg(windows)]
+    // SAFETY: as above; the libraries that it needs are looked for beside it.
+    return unsafe {
+        use libloading::os::windows;
+        windows::Library::load_with_flags(path, windows::LOAD_WITH_ALTERED_SEARCH_PATH)
+            .map(Library::from)
+            .map_err(words)
+    };
+}
+
+/// Libraries that are loaded, for as long as the process lives.
 pub(super) struct Api {
     functions: Functions,
-    /// Unloading it under threads of its own would crash.
-    _library: ManuallyDrop<Library>,
+    /// Unloading them under threads of their own would crash.
+    _libraries: ManuallyDrop<Vec<Library>>,
 }
 
 impl Api {
-    /// Loads the C interface at `path`, for nobody else to see.
-    pub fn load(path: &Path) -> Result<Arc<Self>, String> {
-        let words = |error: libloading::Error| error.to_string();
-        #[cfg(unix)]
-        // SAFETY: the library is whole and the one that is pinned, and its initialisers do nothing but initialise.
-        let library: Library = unsafe {
-            use libloading::os::unix;
-            unix::Library::open(Some(path), unix::RTLD_NOW | unix::RTLD_LOCAL).map_err(words)?.into()
-        };
-        #[cfg(windows)]
-        // SAFETY: as above; the libraries that it needs are looked for beside it.
-        let library: Library = unsafe {
-            use libloading::os::windows;
-            windows::Library::load_with_flags(path, windows::LOAD_WITH_ALTERED_SEARCH_PATH).map_err(words)?.into()
-        };
+    /// Loads the C interface, the first of `paths`, and then the others, for nobody else to see. All of them at once: what OpenVINO
+    /// loads by itself when it needs it has destructors that would run before the handler that waits for runs, at the end of the
+    /// process.
+    pub fn load(paths: &[PathBuf]) -> Result<Arc<Self>, String> {
+        let libraries = paths.iter().map(|path| open(path)).collect::<Result<Vec<_>, String>>()?;
+        let library = libraries.first().ok_or("no library of it is pinned")?;
         // SAFETY: it is the C interface of the version whose headers these types are from.
-        let functions = unsafe { Functions::read(&library) }.map_err(words)?;
-        Ok(Arc::new(Self { functions, _library: ManuallyDrop::new(library) }))
+        let functions = unsafe { Functions::read(library) }.map_err(|error| error.to_string())?;
+        Ok(Arc::new(Self { functions, _libraries: ManuallyDrop::new(libraries) }))
     }
 
     fn check(&self, status: Status) -> Result<(), String> {

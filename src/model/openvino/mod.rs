@@ -8,6 +8,7 @@
 mod api;
 
 use std::mem::ManuallyDrop;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::directory::ModelSpec;
@@ -159,9 +160,13 @@ static LOADING: Mutex<()> = Mutex::new(());
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 
-/// Waits until nobody loads the libraries.
+/// Waits until nobody loads the libraries, and what is inside them now has left: while they compile and compute, they make what has
+/// a destructor of its own, which would run before the handler that closes the gate.
 pub(super) fn await_load() {
     drop(LOADING.lock());
+    if RUNTIME.get().is_some() {
+        GATE.await_leaving();
+    }
 }
 
 /// Loads the libraries at the first call. A failure is not remembered: the user may mend it and try again.
@@ -170,11 +175,14 @@ fn runtime() -> Result<&'static Runtime> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let library = library::openvino()?;
+    let libraries = library::openvino()?;
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
     let _inside = GATE.enter(&Cancel::default())?;
-    let failed = |reason: String| Error::model(&library, format!("OpenVINO could not be loaded: {reason}"));
-    let api = Api::load(&library).map_err(failed)?;
+    let failed = |reason: String| {
+        let path = libraries.first().map(Path::new).unwrap_or(Path::new("OpenVINO"));
+        Error::model(path, format!("OpenVINO could not be loaded: {reason}"))
+    };
+    let api = Api::load(&libraries).map_err(failed)?;
     gate::close_at_exit();
     let core = api.core().map_err(failed)?;
     // Loads what computes on the CPU, so that it is there or fails here.
