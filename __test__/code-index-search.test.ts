@@ -1,6 +1,6 @@
 // Which answers a search gives, and what an index tells without a model.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
@@ -107,6 +107,32 @@ test('declarations are found by their names, the shortest first', async () => {
   expect(await index.symbols('push', { limit: 1 })).toEqual(symbols.slice(0, 1));
   for (const nothing of ['ush', 'Push', '"', '\\', '%', 'push"', '💥', 'x'.repeat(1 << 20)]) expect(await index.symbols(nothing), nothing.slice(0, 9)).toEqual([]);
   expect((await failure(() => index.symbols(' '))).code).toBe('INVALID_ARGUMENT');
+});
+
+test('a match whose file has changed since says so, and no other one', async () => {
+  const { directory, index } = await indexed();
+  const stale = async () => {
+    const of = (found: { file: string; stale?: true }[]) => [...new Set(found.filter((one) => one.stale).map(({ file }) => file))].sort();
+    const matches = of(await index.search('push', { limit: 100 }));
+    // No declaration of that file is called so.
+    expect(of(await index.symbols('push'))).toEqual(matches.filter((file) => file !== 'test/stack.test.js'));
+    return matches;
+  };
+  expect(await stale()).toEqual([]);
+  const file = join(directory, 'lib.rs');
+  const { atime, mtime } = statSync(file);
+  // A new time alone is no change; and another content is one, with the same time and size.
+  utimesSync(file, new Date(0), new Date(0));
+  expect(await stale()).toEqual([]);
+  writeFileSync(file, SOURCES['lib.rs'].replace('Pushes', 'Pulled'));
+  utimesSync(file, atime, mtime);
+  expect(await stale()).toEqual(['lib.rs']);
+  rmSync(join(directory, 'test', 'stack.test.js'));
+  rmSync(join(directory, 'src', 'stack.ts'));
+  mkdirSync(join(directory, 'src', 'stack.ts'));
+  expect(await stale()).toEqual(['lib.rs', 'src/stack.ts', 'test/stack.test.js']);
+  await index.update();
+  expect(await stale()).toEqual([]);
 });
 
 test('an index tells what is in it', async () => {

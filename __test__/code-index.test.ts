@@ -427,6 +427,10 @@ describe('the command', () => {
     const error = (await failure(() => embedcore(directory, 'search', 'x', '--json'))) as unknown as { stdout: string; stderr: string; code: number };
     expect(JSON.parse(error.stdout)).toMatchObject({ error: { code: 'NOT_INITIALIZED', message: expect.stringContaining('npx embedcore index') as string } });
     expect([error.code, error.stderr.startsWith('embedcore: ')]).toEqual([2, true]);
+    for (const args of [['search', '--json'], ['search', 'x', '--json', '--nonsense'], ['search', 'x', '--json', '--limit'], ['--json', 'search', 'x', '--rebuild']]) {
+      const { stdout } = (await failure(() => embedcore(directory, ...args))) as unknown as { stdout: string };
+      expect(JSON.parse(stdout), args.join(' ')).toMatchObject({ error: { code: 'INVALID_ARGUMENT', message: expect.any(String) as string } });
+    }
   });
 
   test('messages are one line of plain text', async () => {

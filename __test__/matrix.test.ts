@@ -105,7 +105,8 @@ test('what cannot be is refused', async () => {
     [() => topK(noise(5), matrix, 1), INVALID],
     [() => topK(new EmbeddingMatrix(noise(10), 5), matrix, 1), INVALID],
     [() => topK(matrix, matrix, 1, { threshold: 2 }), { code: 'INVALID_CONFIG', details: { option: 'threshold' } }],
-    [() => pairs(matrix, {} as never), { code: 'INVALID_CONFIG', details: { option: 'threshold' } }],
+    ...[pairs, dedupe, communities].flatMap((of) => [undefined, {}].map((options): [() => unknown, object] =>
+      [() => of(matrix, options as never), { code: 'INVALID_CONFIG', details: { option: 'threshold' } }])),
     [() => dedupe([[1, 2]] as never, { threshold: 1 }), INVALID],
     [() => communities(matrix, { threshold: 0.5, minSize: 0 }), { code: 'INVALID_CONFIG', details: { option: 'minSize' } }],
     [() => similarities([1, 2], nan), { ...INVALID, message: expect.stringContaining('Row 1 of the matrix has NaN at position 1') as string }],

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-// The command `embedcore`: semantic search in a directory of source code, embeddings of the lines of a file, the models
-// that are kept for it, a server for clients of OpenAI's embeddings, and the dashboard. A user of the public entry like
-// any other.
+// The command `embedcore`: semantic search in a directory of source code or texts, embeddings of the lines of a file, the
+// models that are kept for it, a server for clients of OpenAI's embeddings, and the dashboard. A user of the public entry
+// like any other.
 
 // CommonJS, because it starts faster.
 'use strict';
@@ -21,6 +21,9 @@ const COMMANDS = {
   search: require('./commands/search'),
   mcp: require('./commands/mcp'),
   embed: require('./commands/embed'),
+  split: require('./commands/split'),
+  collect: require('./commands/collect'),
+  query: require('./commands/query'),
   models: require('./commands/models'),
   serve: require('./commands/serve'),
   worker: require('./commands/worker'),
@@ -28,12 +31,15 @@ const COMMANDS = {
   doctor: require('./commands/doctor'),
 };
 
-const USAGE = `Semantic search in source code, offline; embeddings of files; a server for embeddings; workers of a queue; and a page that shows how a program performs.
+const USAGE = `Semantic search in source code and texts, offline; embeddings of files; a server for embeddings; workers of a queue; and a page that shows how a program performs.
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
   embedcore mcp [DIRECTORY]             the same for agents and editors: a Model Context Protocol server on standard input and output
   embedcore embed [FILE|-]              vectors of texts or annotations, a JSON line each, from FILE or standard input
+  embedcore split FILE…                 cut texts into chunks that the model reads whole; - is standard input
+  embedcore collect [DIR] --to FILE     keep the chunks of a directory's texts, with their vectors, in one file
+  embedcore query FILE "WORDS"          find those that answer best
   embedcore models list                 models from the hub that are kept on this machine
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
@@ -62,6 +68,27 @@ Options of embed
   --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
   --cache FILE     keep vectors in a file, so that the next run computes only what is new
   --queue URL      have the workers of a queue embed it; --fingerprint HEX: those with this model only
+Options of split and collect
+  --max-tokens N   most tokens of a chunk (as many as the model reads)
+  --overlap N      most tokens of a chunk that the next one repeats (0)
+Options of split
+  --format FORMAT  auto, text, markdown, code (auto: by the name of the file)
+  --language NAME  of code: typescript, javascript, python, rust, go, java
+  --json           { model, maxTokens, chunks: [{ file, text, start, end, tokens, headings, line }] }; start and end are
+                   UTF-16 units, as in JavaScript's strings
+Options of collect
+  --to FILE        the collection; run again, it embeds only what has changed, and forgets files that are gone
+  --glob PATTERN   which files ('**/*.md'); may be given several times, !PATTERN leaves out; hidden files and node_modules
+                   only where a pattern names them
+  --keep           keep what was collected before and is not among the files now
+  --rebuild        embed all anew, where another model made the collection
+  --verbose        name the files that were left out
+  --json           { root, path, files, added, changed, removed, unchanged, embedded, chunks, skipped, seconds }
+Options of query
+  --limit N        number of answers (10)
+  --min-score S    least cosine of an answer
+  --filter JSON    what the metadata of answers have to be: '{"year":{"gte":2020}}'
+  --json           { path, query, matches: [{ id, score, text, metadata, source }] }
 Options of worker, embed and dashboard
   --queue URL      the queue's server: redis://host:6379, rediss:// with TLS (worker: or EMBEDCORE_QUEUE, which ps does not show)
   --queue-name N   another queue on it than embedcore
@@ -70,7 +97,7 @@ Options of worker
   --concurrency N  chunks at a time (2)
   --cache FILE     keep vectors in a file of this machine, too
   --memory-limit MB, --drain-seconds N (30): as those of serve
-Options of index, search, mcp, embed, serve and worker
+Options of index, search, mcp, embed, split, collect, query, serve and worker
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model; or one on a server:
                    ollama:NAME, openai:NAME (OPENAI_API_KEY, OPENAI_BASE_URL), tei:URL
 Options of models
@@ -105,6 +132,8 @@ DIRECTORY is the current one by default; search also looks for an index above it
 const OPTIONS = { help: { type: 'boolean', short: 'h' }, version: { type: 'boolean' } };
 
 async function main(args) {
+  // Also where the rest of the line cannot be read.
+  asJson = args.includes('--json') && COMMANDS[args.find((word) => Object.hasOwn(COMMANDS, word))]?.options.json !== undefined;
   const { values, positionals } = parse(args);
   if (values.version) {
     return console.log(require('../package.json').version);
@@ -117,7 +146,6 @@ async function main(args) {
     const homes = Object.keys(COMMANDS).filter((other) => Object.hasOwn(COMMANDS[other].options, misplaced));
     throw new UsageError(`--${misplaced} is an option of ${homes.join(' and ')}`);
   }
-  asJson = values.json === true;
   return COMMANDS[command].run(rest, values);
 }
 

@@ -49,6 +49,10 @@ class Bar {
     if (total > 0) this.fill(done / total, `${Math.floor((done / total) * 100)} %  ${number.format(done)}/${plural(total, 'file')}  ${text}`);
   }
 
+  /** Told how the files of a model are fetched. */
+  loading = ({ file, loaded, total, progressTotal }) =>
+    this.fill(progressTotal / 100, `${Math.floor(progressTotal)} %  ${plain(file)}  ${size(loaded)} of ${size(total)}`);
+
   /** A bar of which `share`, 0 to 1, is done. */
   fill(share, figures) {
     if (!this.#stream.isTTY) return;

@@ -12,6 +12,17 @@ class UsageError extends Error {}
 /** The generator's options that commands share. */
 const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: model });
 
+/** How texts are split. */
+function splittingOf(values) {
+  const whole = (name, least) => {
+    if (values[name] === undefined) return undefined;
+    const given = numeric(name, values[name]);
+    if (Number.isInteger(given) && given >= least) return given;
+    throw new UsageError(`--${name} is ${values[name]}, not a whole number from ${least}`);
+  };
+  return { maxTokens: whole('max-tokens', 1), overlap: whole('overlap', 0) };
+}
+
 /** Where a queue is: its server, its name, the server of the shared tier, and the first as it may be shown. */
 function queueOf({ queue = process.env.EMBEDCORE_QUEUE, 'queue-name': name = 'embedcore', shared = process.env.EMBEDCORE_SHARED ?? queue }) {
   if (queue === undefined || queue === '') throw new UsageError('Where is the queue? --queue redis://host:6379, or EMBEDCORE_QUEUE, which ps does not show');
@@ -77,4 +88,11 @@ function explained(error, directory, values) {
   return help ? new UsageError(`${plain(error.message)}. Run: ${help}`, { cause: error }) : error;
 }
 
-module.exports = { hideKey, UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, queueOf };
+/** Says, where a collection was made with another model, what to do about it on the command line. */
+function ofAnotherModel(error, command) {
+  if (error.code !== 'INVALID_CONFIG' || !error.message.includes('was made with')) return error;
+  const [, made] = /was made with ([^:]*(?::\S+?)?): use that/.exec(error.message) ?? [];
+  return new UsageError(`The collection was made with ${plain(made ?? 'another model')}. Use that (--model), or run: ${command}`, { cause: error });
+}
+
+module.exports = { hideKey, UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, queueOf, splittingOf };

@@ -5,7 +5,7 @@ const { OptimizedEmbeddingGenerator } = require('embedcore');
 
 const { InputError, Lines } = require('../lines');
 const { OutputError, openOutput } = require('../output');
-const { Bar, number, paint, plain, plural, size } = require('../terminal');
+const { Bar, number, paint, plain, plural } = require('../terminal');
 const { UsageError, generatorOf, queueOf } = require('../usage');
 
 const options = {
@@ -46,9 +46,7 @@ async function embed(rest, values) {
   const embedder = values.queue === undefined ? here(values) : elsewhere(values);
   let output;
   try {
-    const progressCallback = ({ file, loaded, total, progressTotal }) =>
-      bar.fill(progressTotal / 100, `${Math.floor(progressTotal)} %  ${plain(file)}  ${size(loaded)} of ${size(total)}`);
-    await embedder.begin({ signal: stop.signal, progressCallback });
+    await embedder.begin({ signal: stop.signal, progressCallback: bar.loading });
     const open = async (dimensions) => (output = await openOutput(out, format, dimensions));
     const done = await write(embedder, lines, open, bar, stop.signal);
     await output.finish();

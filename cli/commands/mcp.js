@@ -156,8 +156,8 @@ class Served {
   async #search({ query, limit = 10, path, language, kind, min_score: minScore, ...others }) {
     none(others);
     const matches = await this.#read(() => this.#index.search(query, { limit, minScore, paths: path, languages: language, kinds: kind }));
-    const shown = matches.map(({ file, line, endLine, signature, summary, score }) =>
-      [`${file}:${line}-${endLine}  (${score.toFixed(2)})`, `  ${signature}`, ...(summary ? [`  ${summary}`] : [])].join('\n'));
+    const shown = matches.map(({ file, line, endLine, signature, summary, score, stale }) =>
+      [`${file}:${line}-${endLine}  (${score.toFixed(2)}${stale ? ', changed since it was indexed' : ''})`, `  ${signature}`, ...(summary ? [`  ${summary}`] : [])].join('\n'));
     return { text: shown.join('\n') || 'Nothing was found.', matches };
   }
 

@@ -64,8 +64,8 @@ async function search(rest, values) {
   // Lines are cut where they would wrap; what reads a pipe gets them whole.
   const width = process.stdout.isTTY && process.stdout.columns ? Math.max(10, process.stdout.columns - 8) : Infinity;
   for (const match of matches) {
-    const { file, line, signature, summary, score } = match;
-    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${shown(file)}:${line}`))}`);
+    const { file, line, signature, summary, score, stale } = match;
+    console.log(`${color('yellow', score.toFixed(3))}  ${color('cyan', plain(`${shown(file)}:${line}`))}${stale ? color('dim', '  (changed since it was indexed)') : ''}`);
     if (context === undefined) {
       console.log(`       ${color('bold', shortened(plain(signature), width))}`);
       if (summary) console.log(color('dim', `       ${shortened(plain(summary), width)}`));

@@ -88,8 +88,8 @@ export interface Clusters {
 const STOPS: Names<MatrixOptions> = { signal: true, timeoutMs: true };
 const readStops = optionReader<MatrixOptions>(STOPS);
 const readTopK = optionReader<TopKOptions>({ ...STOPS, threshold: true });
-const readThreshold = optionReader<ThresholdOptions>({ ...STOPS, threshold: true });
-const readCommunities = optionReader<CommunityOptions>({ ...STOPS, threshold: true, minSize: true });
+const readThreshold = demanding(optionReader<ThresholdOptions>({ ...STOPS, threshold: true }));
+const readCommunities = demanding(optionReader<CommunityOptions>({ ...STOPS, threshold: true, minSize: true }));
 const readKMeans = optionReader<KMeansOptions>({ ...STOPS, seed: true, maxIterations: true });
 
 /** Indices are 31 bits. */
@@ -203,6 +203,11 @@ export async function kMeans(matrix: Vectors, k: number, options: KMeansOptions 
     const { labels, centroids, inertia, iterations } = await work.kMeans(data, dimensions, groups, begin, steps);
     return { labels: Uint32Array.from(labels), centroids: new EmbeddingMatrix(Float32Array.from(centroids), dimensions), inertia, iterations };
   });
+}
+
+/** Reads options that have to be given: where none are, it is the one that has no default that is missing. */
+function demanding<Options>(reader: (options: unknown) => Options): (options: unknown) => Options {
+  return (options) => reader(options === undefined ? {} : options);
 }
 
 function run<T>(stops: MatrixOptions, work: (native: NativeMatrixWork) => Promise<T>): Promise<T> {

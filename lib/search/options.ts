@@ -133,6 +133,11 @@ export interface CodeSymbol {
   signature: string;
   /** Its documentation comment; may be empty. */
   summary: string;
+  /**
+   * There where the file has another content now than was indexed, or cannot be read any more: lines and all else are as they were
+   * then. {@link CodeIndex.update} reads it again.
+   */
+  stale?: true;
 }
 
 /** An answer to a search. */

@@ -78,7 +78,7 @@ impl NativeIndex {
         env.spawn_future(async move {
             let matches = index.search(words, limit as usize, filter).await.map_err(to_js)?;
             let shown = matches.iter().map(|found| {
-                let mut value = show_symbol(&found.file, found.language, &found.entry);
+                let mut value = show_symbol(&found.file, found.language, &found.entry, found.stale);
                 value["score"] = found.score.into();
                 value["similarity"] = found.similarity.into();
                 value
@@ -93,7 +93,9 @@ impl NativeIndex {
         let index = Arc::clone(&self.inner);
         env.spawn_future(async move {
             let found = blocking(move || index.symbols(&name, limit as usize)).await.flatten().map_err(to_js)?;
-            Ok(found.iter().map(|symbol| show_symbol(&symbol.file, symbol.language, &symbol.entry)).collect())
+            let shown =
+                found.iter().map(|symbol| show_symbol(&symbol.file, symbol.language, &symbol.entry, symbol.stale));
+            Ok(shown.collect())
         })
     }
 
@@ -254,8 +256,8 @@ fn show_report(report: &Report) -> Value {
     })
 }
 
-fn show_symbol(file: &str, language: &str, entry: &Entry) -> Value {
-    json!({
+fn show_symbol(file: &str, language: &str, entry: &Entry, stale: bool) -> Value {
+    let mut shown = json!({
         "file": file,
         "line": entry.line,
         "endLine": entry.end_line,
@@ -264,5 +266,9 @@ fn show_symbol(file: &str, language: &str, entry: &Entry) -> Value {
         "name": entry.name,
         "signature": entry.signature,
         "summary": entry.summary,
-    })
+    });
+    if stale {
+        shown["stale"] = true.into();
+    }
+    shown
 }

@@ -23,7 +23,7 @@ mod watch;
 mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ use crate::error::{Error, Result};
 use crate::generator::{CallOptions, Generator, Inputs};
 use crate::host::threads::blocking;
 use rank::{Block, Hit};
-use store::{MadeWith, Store};
+use sha2::{Digest, Sha256};
+use store::{Described, MadeWith, Store};
 
 pub use filter::Filter;
 pub use outline::extensions;
@@ -108,6 +109,8 @@ pub struct Match {
     pub score: f32,
     /// Cosine of the declaration's vector and the query's.
     pub similarity: f32,
+    /// Whether the file has another content now, or cannot be read any more.
+    pub stale: bool,
 }
 
 /// A declaration that was asked for by its name.
@@ -119,6 +122,8 @@ pub struct Symbol {
     pub language: &'static str,
     /// The declaration.
     pub entry: Entry,
+    /// Whether the file has another content now, or cannot be read any more.
+    pub stale: bool,
 }
 
 /// What is in an index.
@@ -203,17 +208,20 @@ impl CodeIndex {
         let quoted = serde_json::Value::from(name).to_string();
         let store = self.open_existing()?;
         let mut found = Vec::new();
-        for (file, entries) in store.declaring(&quoted[1..quoted.len() - 1])? {
+        for Described { path, hash, entries } in store.declaring(&quoted[1..quoted.len() - 1])? {
             let is = |entry: &Entry| {
                 entry.name.strip_suffix(name).is_some_and(|around| around.is_empty() || around.ends_with('.'))
             };
-            let language = language_of(&file);
+            let language = language_of(&path);
             let named = entries.into_iter().filter(is);
-            found.extend(named.map(|entry| Symbol { file: file.clone(), language, entry }));
+            let symbol = |entry| (hash, Symbol { file: path.clone(), language, entry, stale: false });
+            found.extend(named.map(symbol));
         }
-        found.sort_by_key(|symbol| symbol.entry.name.len());
+        found.sort_by_key(|(_, symbol)| symbol.entry.name.len());
         found.truncate(limit);
-        Ok(found)
+        let mut stale = Staleness::of(&self.root);
+        let told = found.into_iter().map(|(hash, symbol)| Symbol { stale: stale.has(&symbol.file, hash), ..symbol });
+        Ok(told.collect())
     }
 
     /// The source files in the index, sorted.
@@ -336,7 +344,8 @@ impl CodeIndex {
         self.with_loaded(|loaded| {
             // Another search may have read the index anew.
             let is_current = || Arc::ptr_eq(blocks, &loaded.blocks) && self.is_current(loaded);
-            let mut files: HashMap<i64, Option<(String, Vec<Entry>)>> = HashMap::new();
+            let mut stale = Staleness::of(&self.root);
+            let mut files: HashMap<i64, Option<Described>> = HashMap::new();
             let mut matches = Vec::with_capacity(hits.len().min(limit));
             for hit in hits {
                 if matches.len() == limit {
@@ -348,7 +357,7 @@ impl CodeIndex {
                         open.insert(loaded.store.describe(hit.file, hit.described)?)
                     }
                 };
-                let found = described.as_ref().and_then(|(file, entries)| Some((file, entries.get(hit.ordinal)?)));
+                let found = described.as_ref().and_then(|file| Some((file, file.entries.get(hit.ordinal)?)));
                 let Some((file, entry)) = found else {
                     // Replaced meanwhile, unless nobody has written anything.
                     if is_current() {
@@ -357,8 +366,10 @@ impl CodeIndex {
                     continue;
                 };
                 if filter.admits(&entry.kind) {
-                    let (file, language, entry) = (file.clone(), language_of(file), entry.clone());
-                    matches.push(Match { file, language, entry, score: hit.score, similarity: hit.similarity });
+                    let Hit { score, similarity, .. } = *hit;
+                    let (language, stale) = (language_of(&file.path), stale.has(&file.path, file.hash));
+                    let (file, entry) = (file.path.clone(), entry.clone());
+                    matches.push(Match { file, language, entry, score, similarity, stale });
                 }
             }
             Ok((matches, is_current()))
@@ -367,6 +378,28 @@ impl CodeIndex {
 
     fn loaded(&self) -> MutexGuard<'_, Option<Loaded>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which files have another content than was indexed; each is read once.
+struct Staleness<'a> {
+    root: &'a Path,
+    known: HashMap<String, bool>,
+}
+
+impl<'a> Staleness<'a> {
+    fn of(root: &'a Path) -> Self {
+        Self { root, known: HashMap::new() }
+    }
+
+    /// By content, whatever size and time say.
+    fn has(&mut self, path: &str, hash: [u8; 32]) -> bool {
+        if let Some(known) = self.known.get(path) {
+            return *known;
+        }
+        let stale = tree::read(self.root, path).map_or(true, |(bytes, _)| Sha256::digest(&bytes)[..] != hash);
+        self.known.insert(path.to_owned(), stale);
+        stale
     }
 }
 

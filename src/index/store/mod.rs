@@ -64,6 +64,13 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// Of a file, as [`StoredFile::read`] reads them.
+const COLUMNS: &str =
+    "id, path, size, modified, changed, inode, hash, encoding, skipped, count, declarations, described, checksum";
+
+/// Which of them is `described`.
+const DESCRIBED: usize = 11;
+
 /// What identifies the text that a vector was made of.
 pub type Key = [u8; 16];
 
@@ -122,6 +129,17 @@ pub struct FileRecord {
     pub vectors: Vec<f16>,
     /// The words of each, as written.
     pub bags: Vec<u8>,
+}
+
+/// What is shown of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Described {
+    /// Its path below the root.
+    pub path: String,
+    /// SHA-256 of the content that was indexed.
+    pub hash: [u8; 32],
+    /// Its declarations.
+    pub entries: Vec<Entry>,
 }
 
 /// The model that an index was made with.
@@ -261,34 +279,12 @@ impl Store {
         let read = || {
             let mut files = HashMap::new();
             let mut sum = 0i64;
-            let mut select = self.db.prepare_cached(
-                "SELECT id, path, size, modified, changed, inode, hash, encoding, skipped, count, declarations, described, checksum FROM files",
-            )?;
+            let mut select = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM files"))?;
             let mut rows = select.query([])?;
             while let Some(row) = rows.next()? {
-                let path: String = row.get(1)?;
-                let skipped: Option<String> = row.get(8)?;
-                let file = StoredFile {
-                    id: row.get(0)?,
-                    stamp: Stamp {
-                        size: row.get::<_, i64>(2)? as u64,
-                        modified: row.get(3)?,
-                        changed: row.get(4)?,
-                        inode: row.get::<_, i64>(5)? as u64,
-                    },
-                    hash: row.get(6)?,
-                    encoding: row.get(7)?,
-                    skipped: skipped.as_deref().and_then(Skip::parse),
-                    count: row.get::<_, i64>(9)? as usize,
-                    described: row.get(11)?,
-                    checksum: row.get(12)?,
-                };
-                let described = described(&path, row.get_ref(10)?.as_str().map_err(rusqlite::Error::from)?);
-                if described != file.described || file.checksum() != file.checksum {
-                    return Err(Fault::Damaged);
-                }
+                let (file, path, _) = StoredFile::read(row)?;
                 sum = sum.wrapping_add(file.checksum);
-                if files.insert(path, file).is_some() {
+                if files.insert(path.to_owned(), file).is_some() {
                     return Err(Fault::Damaged);
                 }
             }
@@ -420,17 +416,14 @@ impl Store {
         read().map_err(|fault| self.failed(fault))
     }
 
-    /// Path and declarations of a file; `None` if they are not those that have this checksum.
-    pub fn describe(&self, file: i64, expected: i64) -> Result<Option<(String, Vec<Entry>)>> {
+    /// What is shown of a file; `None` if its path and declarations are not those that have this checksum.
+    pub fn describe(&self, file: i64, expected: i64) -> Result<Option<Described>> {
         let read = || {
-            let mut select = self.db.prepare_cached("SELECT path, declarations FROM files WHERE id = ?")?;
-            let row = select.query_row([file], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)));
-            let Some((path, entries)) = row.optional()? else { return Ok(None) };
-            if described(&path, &entries) != expected {
-                return Ok(None);
-            }
-            let entries = serde_json::from_str(&entries).map_err(|_| Fault::Damaged)?;
-            Ok(Some((path, entries)))
+            let mut select = self.db.prepare_cached(&format!("SELECT {COLUMNS} FROM files WHERE id = ?"))?;
+            let mut rows = select.query([file])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let described: i64 = row.get(DESCRIBED)?;
+            if described == expected { Described::read(row).map(Some) } else { Ok(None) }
         };
         read().map_err(|fault| self.failed(fault))
     }
@@ -445,21 +438,15 @@ impl Store {
         read().map_err(|fault| self.failed(fault))
     }
 
-    /// The declarations of all files in which `text` occurs somewhere, by path.
-    pub fn declaring(&self, text: &str) -> Result<Vec<(String, Vec<Entry>)>> {
+    /// What is shown of all files in whose declarations `text` occurs somewhere, by path.
+    pub fn declaring(&self, text: &str) -> Result<Vec<Described>> {
         let read = || {
             let mut found = Vec::new();
-            let query =
-                "SELECT path, declarations, described FROM files WHERE instr(declarations, ?) > 0 ORDER BY path";
-            let mut select = self.db.prepare_cached(query)?;
+            let query = format!("SELECT {COLUMNS} FROM files WHERE instr(declarations, ?) > 0 ORDER BY path");
+            let mut select = self.db.prepare_cached(&query)?;
             let mut rows = select.query([text])?;
             while let Some(row) = rows.next()? {
-                let path: String = row.get(0)?;
-                let entries = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-                if described(&path, entries) != row.get::<_, i64>(2)? {
-                    return Err(Fault::Damaged);
-                }
-                found.push((path, serde_json::from_str(entries).map_err(|_| Fault::Damaged)?));
+                found.push(Described::read(row)?);
             }
             Ok(found)
         };
@@ -521,12 +508,44 @@ impl Meta {
 }
 
 impl StoredFile {
+    /// The file of a row of [`COLUMNS`], its path and its declarations.
+    fn read<'a>(row: &'a rusqlite::Row<'_>) -> Step<(Self, &'a str, &'a str)> {
+        let text = |at| Ok::<_, Fault>(row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)?);
+        let (path, entries) = (text(1)?, text(10)?);
+        let skipped: Option<String> = row.get(8)?;
+        let file = Self {
+            id: row.get(0)?,
+            stamp: Stamp {
+                size: row.get::<_, i64>(2)? as u64,
+                modified: row.get(3)?,
+                changed: row.get(4)?,
+                inode: row.get::<_, i64>(5)? as u64,
+            },
+            hash: row.get(6)?,
+            encoding: row.get(7)?,
+            skipped: skipped.as_deref().and_then(Skip::parse),
+            count: row.get::<_, i64>(9)? as usize,
+            described: row.get(DESCRIBED)?,
+            checksum: row.get(12)?,
+        };
+        let whole = described(path, entries) == file.described && file.checksum() == file.checksum;
+        if whole { Ok((file, path, entries)) } else { Err(Fault::Damaged) }
+    }
+
     fn checksum(&self) -> i64 {
         let Self { id, stamp, hash, encoding, skipped, count, described, checksum: _ } = self;
         let Stamp { size, modified, changed, inode } = *stamp;
         let numbers = [*id, size as i64, modified, changed, inode as i64, *count as i64, *described];
         let skipped = skipped.map(Skip::as_str).unwrap_or_default();
         checksum(&numbers, &[hash, encoding.as_deref().unwrap_or_default().as_bytes(), skipped.as_bytes()])
+    }
+}
+
+impl Described {
+    fn read(row: &rusqlite::Row<'_>) -> Step<Self> {
+        let (file, path, entries) = StoredFile::read(row)?;
+        let entries = serde_json::from_str(entries).map_err(|_| Fault::Damaged)?;
+        Ok(Self { path: path.to_owned(), hash: file.hash, entries })
     }
 }
 
