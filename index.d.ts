@@ -980,8 +980,6 @@ export declare class EmbeddingMatrix {
 	constructor(data: Float32Array, dimensions: number);
 	toJSON(): object;
 }
-/** An image: what its file holds, or the path of it, as a string or a file URL. PNG, JPEG, GIF, WebP or BMP. */
-export type ImageInput = Uint8Array | string | URL;
 /** Bytes that the process held around operations. */
 export interface OperationMemory {
 	/** When the latest operation began. */
@@ -2128,6 +2126,12 @@ export interface ModelInfo {
 	modelId: string;
 	/** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
 	modality: Modality;
+	/** What it is for, and so the class that takes it. */
+	task: "embedding" | "reranking" | "sparse" | "multi-vector";
+	/** What the scores of a pair are called, one for each of `dimensions`; empty where it gives none. */
+	labels: string[];
+	/** Whether its scores are meant to be numbers from 0 to 1, by the logistic function. */
+	sigmoid: boolean;
 	/** How it reads; of transformers, by what their configuration says. `null` on a server. */
 	architecture: Architecture | null;
 	/** Its ONNX file, the file of its table (`model.safetensors`), or the address that is asked for vectors. */
@@ -2139,7 +2143,7 @@ export interface ModelInfo {
 	repository: string | null;
 	/** The commit of that repository, else `null`. */
 	revision: string | null;
-	/** Length of its vectors. */
+	/** Length of its vectors; scores of a pair, where it gives those. */
 	dimensions: number;
 	/**
 	 * Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images; 1048576, as
@@ -2184,6 +2188,51 @@ export interface ModelInfo {
 	/** Identifies the embedding space: vectors may be compared only if theirs are equal. Hexadecimal. */
 	fingerprint: string;
 }
+declare abstract class Encoder implements AsyncDisposable {
+	#private;
+	/** `own`: what crosses to the native side beside the options that all have. */
+	protected constructor(all: Given<GeneratorOptions>, own?: Record<string, unknown>);
+	/**
+	 * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
+	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
+	 * wait for it, those made before have the model that they began with.
+	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
+	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
+	 * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. It stays usable.
+	 */
+	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
+	/** Whether a model is loaded. */
+	isReady(): boolean;
+	/**
+	 * What the loaded model is.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
+	 */
+	getModelInfo(): ModelInfo;
+	/** What was done since it was made. May be asked for at any time. */
+	getPerformanceMetrics(): PerformanceMetrics;
+	/**
+	 * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
+	 * before this one (`stateDir`). The formula is in `docs/memory.md`.
+	 * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
+	 */
+	predict(items: number, tokensPerItem: number): Prediction;
+	/**
+	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
+	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
+	 */
+	optimizePerformance(): Promise<OptimizationReport>;
+	/**
+	 * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
+	 * `initialize` makes it usable again.
+	 */
+	cleanup(): Promise<void>;
+	/** The same as {@link Encoder.cleanup}. */
+	shutdown(): Promise<void>;
+	/** The same as {@link Encoder.cleanup}, for `await using`. */
+	[Symbol.asyncDispose](): Promise<void>;
+}
+/** An image: what its file holds, or the path of it, as a string or a file URL. PNG, JPEG, GIF, WebP or BMP. */
+export type ImageInput = Uint8Array | string | URL;
 /** Options of {@link OptimizedEmbeddingGenerator.countTokens} and {@link OptimizedEmbeddingGenerator.tokenize}. */
 export interface CountOptions {
 	/** The role of the texts, whose prompt is counted. Default `'document'`. */
@@ -2225,29 +2274,13 @@ export interface EmbeddingGenerator {
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
  */
-export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
+export declare class OptimizedEmbeddingGenerator extends Encoder implements EmbeddingGenerator {
 	#private;
 	/**
 	 * Loads nothing yet.
 	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
 	 */
 	constructor(options?: GeneratorOptions);
-	/**
-	 * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
-	 * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
-	 * wait for it, those made before have the model that they began with.
-	 * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-	 * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
-	 * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
-	 */
-	initialize(modelPath?: string | URL, options?: InitializeOptions): Promise<void>;
-	/** Whether a model is loaded. */
-	isReady(): boolean;
-	/**
-	 * What the loaded model is.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
-	 */
-	getModelInfo(): ModelInfo;
 	/** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
 	prepareText(annotation: Annotation): string;
 	/** Embeds annotations; a result for each, in input order. Equal texts are computed once. */
@@ -2312,28 +2345,6 @@ export declare class OptimizedEmbeddingGenerator implements EmbeddingGenerator, 
 	 * closes the source.
 	 */
 	streamDocuments(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options?: DocumentOptions): AsyncGenerator<DocumentChunk, void, undefined>;
-	/** What this generator has done since it was made. May be asked for at any time. */
-	getPerformanceMetrics(): PerformanceMetrics;
-	/**
-	 * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
-	 * before this one (`stateDir`). The formula is in `docs/memory.md`.
-	 * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
-	 */
-	predict(items: number, tokensPerItem: number): Prediction;
-	/**
-	 * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
-	 * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
-	 */
-	optimizePerformance(): Promise<OptimizationReport>;
-	/**
-	 * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
-	 * `initialize` makes the generator usable again.
-	 */
-	cleanup(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
-	shutdown(): Promise<void>;
-	/** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
-	[Symbol.asyncDispose](): Promise<void>;
 }
 /** See the interface. */
 export declare const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator;
@@ -2785,6 +2796,201 @@ export interface MemoryUsage {
 export declare const MemoryUsage: {
 	now(): MemoryUsage;
 };
+type OfGenerators = "remote" | "fingerprint" | "pooling" | "normalize" | "dimensions" | "prompts" | "promptName";
+/** Options of all classes whose models give something else than one vector for each text; each is as it is with a generator. */
+export interface EncoderOptions extends Omit<GeneratorOptions, OfGenerators> {
+	/**
+	 * A model directory in Hugging Face layout, or an `.onnx` file in one; or the id of a model on the hub. May be given to
+	 * `initialize` instead.
+	 */
+	modelPath?: string | URL | undefined;
+}
+/** Options of {@link CrossEncoder}. */
+export interface CrossEncoderOptions extends EncoderOptions {
+	/** Most tokens of a pair that the model sees, special tokens included. Default: the model's own limit. */
+	maxLength?: number | undefined;
+	/**
+	 * What becomes of the model's scores. `'sigmoid'`: numbers from 0 to 1, by the logistic function. `'none'`: they stay what
+	 * they are. `'auto'` (default): what the model's files say, else `'sigmoid'` where it has one score and `'none'` where it has several.
+	 */
+	activation?: "auto" | "sigmoid" | "none" | undefined;
+	/** What documents are to be judged by, for models that are told. Default: what the model's files say. */
+	instruction?: string | undefined;
+}
+/** Options of {@link CrossEncoder.score}. */
+export interface ScoreOptions extends Omit<CallOptions, "inputType" | "onError"> {
+}
+/** Options of {@link CrossEncoder.rank}. */
+export interface RankOptions extends Omit<CallOptions, "inputType"> {
+	/** How many of the best are answered, from 1. Default: all. */
+	topK?: number | undefined;
+	/** Whether results carry their documents. Default `false`. */
+	returnDocuments?: boolean | undefined;
+}
+/** Options of {@link SparseEncoder}. */
+export interface SparseEncoderOptions extends EncoderOptions {
+	/**
+	 * `'bm25'`: no model at all, but words, counted as fastembed counts them for a vector database, which knows how rare each is
+	 * (`idf`). Else as with {@link EncoderOptions}.
+	 */
+	modelPath?: string | URL | undefined;
+	/** Text put before each document or query. Default: what the model's files say, else none. */
+	prompts?: {
+		document?: string | undefined;
+		query?: string | undefined;
+	} | undefined;
+	/** Of `'bm25'`: how soon more of a word counts no more, 0–1000. Default 1.2. */
+	k?: number | undefined;
+	/** Of `'bm25'`: how much the length of a text counts, 0–1. Default 0.75. */
+	b?: number | undefined;
+	/** Of `'bm25'`: words of a text of average length. Default 256. */
+	averageLength?: number | undefined;
+}
+/** Options of {@link MultiVectorEncoder}. */
+export interface MultiVectorEncoderOptions extends EncoderOptions {
+	/** Text put before each document or query. Default: what the model's files say, else none. */
+	prompts?: {
+		document?: string | undefined;
+		query?: string | undefined;
+	} | undefined;
+	/**
+	 * Keep one of so many vectors of a document, 1–1024: those that are alike become their mean. Default: what the model's files say, else
+	 * 1, which keeps all of them. It is part of the fingerprint.
+	 */
+	poolFactor?: number | undefined;
+}
+/** Options of one call of {@link SparseEncoder} or {@link MultiVectorEncoder}. */
+export interface EncodeOptions extends CallOptions {
+}
+/** Options of {@link maxSim}. */
+export interface MaxSimOptions {
+	/** How many of the best are answered, from 1. Default: all. */
+	topK?: number | undefined;
+}
+/** A document with its score. */
+export interface RankedDocument {
+	/** Its position in the call. */
+	index: number;
+	/** How well it answers the query; 0 where there is an error. */
+	score: number;
+	/** The document, with `returnDocuments`. */
+	document?: string;
+	/** Why it has no score; only with `onError: 'skip'`. */
+	error?: EmbeddingError;
+}
+/** Scores of pairs: one for each, or all labels of the first pair, then those of the second one. */
+export type Scores = Float32Array & {
+	/** What the scores of a pair are called; only where there are several. */
+	labels?: string[];
+};
+/**
+ * Scores how well a document answers a query, with a model that reads both together (a cross-encoder, or reranker): slower than
+ * comparing vectors, and better. Cache, batches, memory, threads, metrics and errors are those of {@link OptimizedEmbeddingGenerator}.
+ */
+export declare class CrossEncoder extends Encoder {
+	#private;
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: CrossEncoderOptions);
+	/**
+	 * The documents by how well they answer the query, best first; equal ones in the order in which they were given. Documents of no
+	 * words have a score like any other.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a query of nothing, and where the model has several scores for a pair.
+	 */
+	rank(query: string, documents: readonly string[], options?: RankOptions): Promise<RankedDocument[]>;
+	/** The scores of pairs of a query and a document, in their order. */
+	score(pairs: readonly (readonly [
+		query: string,
+		document: string
+	])[], options?: ScoreOptions): Promise<Scores>;
+}
+/** Vectors of the tokens of many texts in one allocation. */
+export interface MultiVectors {
+	/** All vectors, one after the other. */
+	readonly data: Float32Array;
+	/** Where the vectors of each text begin, counted in vectors; and where the last ones end. */
+	readonly offsets: Uint32Array;
+	/** Length of each vector. */
+	readonly dimensions: number;
+	/** Number of texts. */
+	readonly rows: number;
+	/** The vectors of the text at `index`, one after the other: a view into `data`. */
+	row(index: number): Float32Array;
+	/** Tokens of each whole text, special tokens included. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+	/** The inputs without vectors, by index; only with `onError: 'skip'`. */
+	readonly errors: ReadonlyMap<number, EmbeddingError>;
+}
+/** What {@link maxSim} compares: what `embed` gave, or vectors of one's own in the same layout. */
+export type MaxSimVectors = Pick<MultiVectors, "data" | "offsets" | "dimensions">;
+/** A document with its score. */
+export interface MaxSimMatch {
+	/** Its position among the documents. */
+	index: number;
+	/** The sum of the largest dot product for each of the query's vectors. */
+	score: number;
+}
+/**
+ * Makes a vector for each token of a text, which {@link maxSim} compares one by one (late interaction, ColBERT). Queries and documents
+ * are read differently: say which they are (`inputType`). Cache, batches, memory, threads, metrics and errors are those of
+ * {@link OptimizedEmbeddingGenerator}.
+ */
+export declare class MultiVectorEncoder extends Encoder {
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: MultiVectorEncoderOptions);
+	/** The vectors of each text, in input order. */
+	embed(texts: readonly string[], options?: EncodeOptions): Promise<MultiVectors>;
+	/** The same as the function {@link maxSim}. */
+	maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options?: MaxSimOptions): Promise<MaxSimMatch[]>;
+}
+/**
+ * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
+ * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
+ * `embed` gave for one text, or its vectors alone. The arrays are not copied: do not write to them before the promise is settled.
+ * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
+ */
+export declare function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options?: MaxSimOptions): Promise<MaxSimMatch[]>;
+/** Some of very many dimensions; the others are 0. */
+export interface SparseVector {
+	/** Which they are, in ascending order. */
+	indices: Uint32Array;
+	/** The value of each. */
+	values: Float32Array;
+	/** Why there is none; only with `onError: 'skip'`. */
+	error?: EmbeddingError;
+}
+/**
+ * Makes sparse vectors for inverted indexes: weights of the vocabulary's tokens by a model (SPLADE), or of words (`'bm25'`). Cache,
+ * batches, memory, threads, metrics and errors are those of {@link OptimizedEmbeddingGenerator}.
+ */
+export declare class SparseEncoder extends Encoder {
+	/**
+	 * Loads nothing yet.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+	 */
+	constructor(options?: SparseEncoderOptions);
+	/** A sparse vector for each text, in input order. A text of stop words alone has an empty one. */
+	embed(texts: readonly string[], options?: EncodeOptions): Promise<SparseVector[]>;
+	/**
+	 * The tokens that weigh most in a vector of this model, with their weights, heaviest first.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for `'bm25'`, whose indices are hashes; `NOT_INITIALIZED`.
+	 */
+	decode(vector: SparseVector, topK?: number): [
+		token: string,
+		value: number
+	][];
+	/** The dot product of two sparse vectors: how well a document answers a query. */
+	dot(a: SparseVector, b: SparseVector): number;
+}
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
 	/** The index' file; a relative path is taken from the working directory of now. Default: `.embedcore/index.sqlite` in the directory. */

@@ -8,6 +8,7 @@ import { runInNewContext } from 'node:vm';
 import {
   CodeIndex,
   communities,
+  CrossEncoder,
   dedupe,
   doctor,
   DynamicBatchOptimizer,
@@ -18,9 +19,11 @@ import {
   InferenceCache,
   IntelligentEmbeddingCache,
   kMeans,
+  maxSim,
   MemoryAwareProcessor,
   ModelStore,
   monitored,
+  MultiVectorEncoder,
   OptimizedEmbeddingGenerator,
   pairs,
   PerformanceDashboard,
@@ -28,6 +31,7 @@ import {
   profiled,
   resetEmbeddingCache,
   similarities,
+  SparseEncoder,
   splitText,
   topK,
   type GeneratorOptions,
@@ -47,6 +51,9 @@ const annotation = { nodeId: 'a', signature: 'fn a()', summary: '' };
 
 let generator: OptimizedEmbeddingGenerator;
 let images: OptimizedEmbeddingGenerator;
+const reranker = new CrossEncoder({ modelPath: model('cross-encoder') });
+const words = new SparseEncoder({ modelPath: 'bm25' });
+const late = new MultiVectorEncoder({ modelPath: model('colbert') });
 const cache = new IntelligentEmbeddingCache();
 const results = new InferenceCache();
 const optimizer = new DynamicBatchOptimizer();
@@ -65,11 +72,11 @@ const evaluator = new RealtimeEvaluator({ evaluate, monitor: false, outputDirect
 beforeAll(async () => {
   generator = new OptimizedEmbeddingGenerator(bert);
   images = new OptimizedEmbeddingGenerator({ modelPath: model('clip-vision'), cache: false });
-  await Promise.all([generator.initialize(), images.initialize()]);
+  await Promise.all([generator, images, reranker, words, late].map((one) => one.initialize()));
 });
 
 afterAll(async () => {
-  await Promise.all([generator, images, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, images, reranker, words, late, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
   processor.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -138,6 +145,16 @@ const PLACES: Record<string, Place> = {
   'new EmbeddingCollection()': { type: 'CollectionOptions', give: (options) => new EmbeddingCollection(options) },
   'query() of a collection': { type: 'CollectionQuery', give: (options) => new EmbeddingCollection().query([1, 2], options) },
   'sync() of a collection': { type: 'SyncOptions', give: (options) => new EmbeddingCollection().sync([], options) },
+  'new CrossEncoder()': { type: 'CrossEncoderOptions', give: (options) => new CrossEncoder(options) },
+  'rank()': { type: 'RankOptions', give: (options) => reranker.rank('a', ['b'], options) },
+  'score()': { type: 'ScoreOptions', give: (options) => reranker.score([['a', 'b']], options) },
+  'new SparseEncoder()': { type: 'SparseEncoderOptions', give: (options) => new SparseEncoder(options) },
+  'prompts of a sparse encoder': { type: 'SparseEncoderOptions.prompts', give: (prompts) => new SparseEncoder({ prompts }), within: 'prompts' },
+  'embed() of a sparse encoder': { type: 'EncodeOptions', give: (options) => words.embed(['a'], options) },
+  'new MultiVectorEncoder()': { type: 'MultiVectorEncoderOptions', give: (options) => new MultiVectorEncoder(options) },
+  'prompts of a multi-vector encoder': { type: 'MultiVectorEncoderOptions.prompts', give: (prompts) => new MultiVectorEncoder({ prompts }), within: 'prompts' },
+  'embed() of a multi-vector encoder': { type: 'EncodeOptions', give: (options) => late.embed(['a'], options) },
+  'maxSim()': { type: 'MaxSimOptions', give: (options) => maxSim(Float32Array.of(1), { data: Float32Array.of(1), offsets: Uint32Array.of(0, 1), dimensions: 1 }, options) },
 
   'new IntelligentEmbeddingCache()': { type: 'CacheOptions', give: (options) => new IntelligentEmbeddingCache(options).close() },
   'getEmbeddingCache()': { type: 'CacheOptions', give: (options) => resetEmbeddingCache().then(() => getEmbeddingCache(options)) },

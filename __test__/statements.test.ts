@@ -13,6 +13,7 @@ import {
   MemoryAwareProcessor,
   OptimizedEmbeddingGenerator,
   PerformanceMonitor,
+  SparseEncoder,
   topK,
 } from 'embedcore';
 import { coherenceMetrics } from 'embedcore/coherence';
@@ -211,6 +212,13 @@ const DEFAULTS: Record<string, () => unknown> = {
     const monitor = new PerformanceMonitor();
     monitor.record('name', 1);
     return /^# HELP (\w+?)_/m.exec(monitor.toPrometheus())![1] === 'embedcore' ? '`embedcore`' : 'another';
+  },
+  'SparseEncoderOptions.averageLength': async () => {
+    const encoder = new SparseEncoder({ modelPath: 'bm25' });
+    onTestFinished(() => encoder.shutdown());
+    await encoder.initialize();
+    const { values } = (await encoder.embed([`word ${'another '.repeat(255)}`]))[0]!;
+    return Math.abs(Math.min(...values) - 1) < 1e-6 ? 256 : 'another';
   },
   'GeneratorOptions.intraOpThreads': async () => (await ready({ modelPath: bert })).getModelInfo().intraOpThreads,
   'GeneratorOptions.executionProviders': async () => `\`${JSON.stringify((await ready({ modelPath: bert })).getModelInfo().executionProviders).replaceAll('"', "'")}\``,

@@ -53,6 +53,22 @@ export {
   OptimizationConfig,
   PerformanceOptimizationConfig,
 } from './generator/config-names';
+export { CrossEncoder } from './encoders/cross-encoder';
+export type { RankedDocument, Scores } from './encoders/cross-encoder';
+export { maxSim, MultiVectorEncoder } from './encoders/multi-vector-encoder';
+export type { MaxSimMatch, MaxSimVectors, MultiVectors } from './encoders/multi-vector-encoder';
+export type {
+  CrossEncoderOptions,
+  EncodeOptions,
+  EncoderOptions,
+  MaxSimOptions,
+  MultiVectorEncoderOptions,
+  RankOptions,
+  ScoreOptions,
+  SparseEncoderOptions,
+} from './encoders/options';
+export { SparseEncoder } from './encoders/sparse-encoder';
+export type { SparseVector } from './encoders/sparse-encoder';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './call/errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
 export { CodeIndex } from './search/code-index';

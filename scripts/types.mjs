@@ -67,7 +67,7 @@ function layOut(index) {
   };
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
-  write('lib/generator/generator.d.ts', 'export declare const cacheOf: any;\n');
+  write('lib/generator/encoder.d.ts', 'export declare const cacheOf: any;\n');
   write('lib/matrix/embedding-matrix.d.ts', 'export declare const toNumbers: any;\n');
   write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
   write('lib/cache/options.d.ts', 'export declare const readCache: any;\n');

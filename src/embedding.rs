@@ -38,6 +38,76 @@ impl EmbeddingMatrix {
     }
 }
 
+/// What a model is for, and so the kind of its values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// A vector for each input.
+    #[default]
+    Embedding,
+    /// Scores for each pair of texts.
+    Reranking,
+    /// A sparse vector for each text.
+    Sparse,
+    /// A vector for each token of a text.
+    MultiVector,
+}
+
+impl Task {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Embedding, Self::Reranking, Self::Sparse, Self::MultiVector];
+
+    /// The spelling in options and keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Reranking => "reranking",
+            Self::Sparse => "sparse",
+            Self::MultiVector => "multi-vector",
+        }
+    }
+}
+
+/// What a model makes of one input.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A vector, or a score for each label of a pair: as many values as the model has dimensions.
+    Dense(Vec<f32>),
+    /// Some of very many dimensions; the others are 0.
+    Sparse(SparseVector),
+    /// Vectors one after the other, one for each token that counts.
+    Tokens(Vec<f32>),
+}
+
+/// Some of very many dimensions; the others are 0.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SparseVector {
+    /// Which they are, in ascending order.
+    pub indices: Vec<u32>,
+    /// The value of each.
+    pub values: Vec<f32>,
+}
+
+impl Value {
+    /// The vectors of `rows`, all of one length.
+    pub fn dense(data: &[f32], dimensions: usize) -> Vec<Self> {
+        data.chunks_exact(dimensions.max(1)).map(|vector| Self::Dense(vector.to_vec())).collect()
+    }
+
+    /// All its numbers.
+    pub fn numbers(&self) -> &[f32] {
+        match self {
+            Self::Dense(values) | Self::Tokens(values) => values,
+            Self::Sparse(vector) => &vector.values,
+        }
+    }
+}
+
+impl Default for Value {
+    fn default() -> Self {
+        Self::Dense(Vec::new())
+    }
+}
+
 /// What an embedding was made from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Modality {
@@ -98,6 +168,12 @@ pub struct Tokens {
     pub ids: Vec<u32>,
     /// Segment ids, where they are not all zero.
     pub type_ids: Option<Vec<u32>>,
+    /// How many of `ids`, at the end, no other token attends to.
+    pub unattended: usize,
+    /// Which of `ids` have vectors that count, where not all do and each has one of its own.
+    pub counted: Option<Vec<u32>>,
+    /// Its role, for models that read the two differently.
+    pub input_type: InputType,
     /// Tokens of the whole text, special tokens included, before anything was cut off.
     pub total: usize,
     /// How many of `ids` the tokenizer adds to every text.
@@ -155,7 +231,7 @@ impl Tokens {
     /// Share of the text's own tokens that the model sees and knows, 0–1.
     pub fn confidence(&self) -> f64 {
         let all = self.total.saturating_sub(self.special);
-        let known = self.ids.len().saturating_sub(self.special + self.unknown);
+        let known = self.ids.len().min(self.total).saturating_sub(self.special + self.unknown);
         if all == 0 { 0.0 } else { known as f64 / all as f64 }
     }
 }

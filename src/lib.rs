@@ -15,8 +15,8 @@
 //!
 //! So does [`results`] above the cache: whatever an expensive call has answered, by what it was asked.
 //!
-//! [`coherence`] measures answers by scores of their steps, and [`matrix`] compares and groups vectors; both need nothing of the
-//! above.
+//! [`coherence`] measures answers by scores of their steps, [`matrix`] compares and groups vectors, and [`max_sim`] compares
+//! documents by the vectors of their tokens; they need nothing of the above.
 //!
 //! [`collection`] keeps texts and vectors until somebody deletes them; it shares [`sqlite`] with the index, and the quantised
 //! search of [`matrix`] with the cache.
@@ -48,6 +48,7 @@ pub mod host;
 pub mod images;
 pub mod index;
 pub mod matrix;
+pub mod max_sim;
 pub mod memory;
 pub mod metrics;
 pub mod model;

@@ -6,9 +6,10 @@ use std::panic::{self, AssertUnwindSafe};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::TruncationDirection;
+use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
 
-use crate::embedding::Tokens;
+use crate::embedding::{InputType, Tokens};
 use crate::error::{Error, Result};
 
 /// The longest text that is tokenised, in UTF-8 bytes: sixteen times what the longest-context models read. Tokenising a
@@ -18,20 +19,6 @@ pub const MAX_TEXT_BYTES: usize = 1 << 20;
 /// Texts of many kinds, for which a tokenizer is tried before it is used.
 const TRIED: [&str; 6] =
     ["", "a", "fn main() { println!(\"{}\", 1 + 2); }", "Größe 你好 🦀 ﷽", " \t\n ", "[CLS] </s> <mask> ##a ▁b"];
-
-/// A model's tokenizer. Never pads.
-pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
-    direction: TruncationDirection,
-    /// Most tokens that are kept, and how many of them are the model's special ones.
-    max_length: usize,
-    special: usize,
-    /// Whether they are added.
-    adds_special: bool,
-    /// Most characters of a text of which tokens are kept.
-    max_chars: usize,
-    unknown_id: Option<u32>,
-}
 
 /// The tokens of a text: ids, spellings, and where in the text each is, in bytes.
 pub struct Described {
@@ -43,26 +30,73 @@ pub struct Described {
     pub offsets: Vec<Range<usize>>,
 }
 
-/// How a tokenizer is used.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    /// Most tokens of a text that are kept, special ones included.
+/// How a model wants its texts to be read, beside what its tokenizer says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reading {
+    /// Most tokens of a text, special tokens included.
     pub max_length: usize,
-    /// Whether texts are cut at their beginning; as the file itself says by default.
+    /// Most tokens of a query, and of a document, where it is fewer.
+    pub by_role: [Option<usize>; 2],
+    /// Whether texts are cut at their beginning, where something says so; else as the tokenizer says.
     pub truncate_left: Option<bool>,
-    /// Whether the model's special tokens are added.
-    pub special: bool,
+    /// Which text of a pair is cut, where something says so; else as the tokenizer says.
+    pub pairs: Option<Cut>,
+    /// Beginnings of texts that are one token each, where the vocabulary has them.
+    pub markers: Vec<String>,
+    /// Whether queries have no special tokens, or no text has.
+    pub bare_queries: bool,
+    /// See there.
+    pub bare: bool,
     /// How many ids the model knows, where it has a table of them.
     pub ids: Option<usize>,
     /// Whether a text is cut before it is tokenised, too, at as many characters as `max_length` tokens have by the median.
     pub cuts_characters: bool,
+    /// What queries are filled up with.
+    pub expansion: Option<Expansion>,
+    /// Words whose vectors do not count, where the vocabulary has them.
+    pub skipped: Vec<String>,
+    /// Whether they do not count in queries either.
+    pub skipped_in_queries: bool,
 }
 
-impl Rules {
-    /// As most models are used.
-    pub fn of(max_length: usize, truncate_left: Option<bool>) -> Self {
-        Self { max_length, truncate_left, special: true, ids: None, cuts_characters: false }
-    }
+/// What is cut off a pair of texts that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The longer text, until both are equally long; then both.
+    Longest,
+    /// The query.
+    First,
+    /// The document.
+    Second,
+}
+
+/// What queries are filled up with.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Expansion {
+    /// Tokens of a query, at the least.
+    pub length: usize,
+    /// Whether it is all that a query has, however long.
+    pub fixed: bool,
+    /// Whether other tokens attend to it.
+    pub attended: bool,
+    /// The first of these that the vocabulary has.
+    pub tokens: Vec<String>,
+}
+
+/// A model's tokenizer. Never pads.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    direction: TruncationDirection,
+    reading: Reading,
+    /// How many special tokens the model adds to a text, and to a pair.
+    special: usize,
+    special_of_pairs: usize,
+    cut: TruncationStrategy,
+    /// Most characters of a text of which tokens are kept.
+    max_chars: usize,
+    unknown_id: Option<u32>,
+    expansion_id: Option<u32>,
+    skipped: Vec<u32>,
 }
 
 impl Tokenizer {
@@ -70,25 +104,32 @@ impl Tokenizer {
     ///
     /// # Errors
     /// A reason in plain words, without the file's name.
-    pub fn new(json: &[u8], rules: Rules) -> Result<Self, String> {
+    pub fn new(json: &[u8], reading: &Reading) -> Result<Self, String> {
         // The crate trusts its files: some of what they may say makes it panic.
-        let parse = || Self::parse(json, rules);
+        let parse = || Self::parse(json, reading.clone());
         panic::catch_unwind(parse).unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
     }
 
-    fn parse(json: &[u8], rules: Rules) -> Result<Self, String> {
-        let Rules { max_length, truncate_left, special: adds_special, .. } = rules;
+    fn parse(json: &[u8], reading: Reading) -> Result<Self, String> {
+        let max_length = reading.max_length;
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
-        let direction = inner.get_truncation().map_or(TruncationDirection::Right, |truncation| truncation.direction);
-        let direction = match truncate_left {
+        let own = inner.get_truncation().cloned().unwrap_or_default();
+        let direction = match reading.truncate_left {
             Some(true) => TruncationDirection::Left,
             Some(false) => TruncationDirection::Right,
-            None => direction,
+            None => own.direction,
+        };
+        let cut = match reading.pairs {
+            Some(Cut::Longest) => TruncationStrategy::LongestFirst,
+            Some(Cut::First) => TruncationStrategy::OnlyFirst,
+            Some(Cut::Second) => TruncationStrategy::OnlySecond,
+            None => own.strategy,
         };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
+        register(&mut inner, &reading.markers)?;
         let Told { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         check_templates(&post_processor)?;
-        let [special, ..] = TRIED.map(|text| inner.encode_fast(text, adds_special).map(|encoding| encoding.len()));
+        let [special, ..] = TRIED.map(|text| inner.encode_fast(text, !reading.bare).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
         if max_length <= special {
             return Err(format!(
@@ -96,15 +137,33 @@ impl Tokenizer {
             ));
         }
         let tokens = inner.get_vocab_size(true);
-        if let Some(ids) = rules.ids.filter(|&ids| ids < tokens) {
+        if let Some(ids) = reading.ids.filter(|&ids| ids < tokens) {
             return Err(format!("its vocabulary has {tokens} tokens, and the model has the vectors of {ids} only"));
         }
-        let max_chars = match rules.cuts_characters {
+        let max_chars = match reading.cuts_characters {
             true => max_length.saturating_mul(median_characters(&inner)),
             false => usize::MAX,
         };
+        let special_of_pairs = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
         let unknown_id = unknown_id(model, &inner);
-        Ok(Self { inner, direction, max_length, special, adds_special, max_chars, unknown_id })
+        let id_of = |token: &String| inner.token_to_id(token).filter(|id| Some(*id) != unknown_id);
+        let expansion_id = reading.expansion.as_ref().and_then(|expansion| expansion.tokens.iter().find_map(id_of));
+        if reading.expansion.is_some() && expansion_id.is_none() {
+            return Err("queries are to be filled up with a token for masked words, and it has none".to_owned());
+        }
+        let skipped = reading.skipped.iter().filter_map(id_of).collect();
+        Ok(Self {
+            inner,
+            direction,
+            special,
+            special_of_pairs,
+            cut,
+            max_chars,
+            unknown_id,
+            expansion_id,
+            skipped,
+            reading,
+        })
     }
 
     /// How many tokens `text` has before it is cut, special ones included. `index` is its position in the call.
@@ -128,7 +187,7 @@ impl Tokenizer {
     pub fn describe(&self, text: &str) -> Result<Described> {
         check_length(0, text)?;
         self.guarded(0, || {
-            let encoding = self.inner.encode(text, self.adds_special).map_err(|error| error.to_string())?;
+            let encoding = self.inner.encode(text, !self.reading.bare).map_err(|error| error.to_string())?;
             let offsets = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
             Ok(Described {
                 ids: encoding.get_ids().to_vec(),
@@ -146,16 +205,23 @@ impl Tokenizer {
     }
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
-    pub fn encode(&self, index: usize, text: &str) -> Result<Tokens> {
+    pub fn encode(&self, index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
         check_length(index, text)?;
-        self.guarded(index, || self.tokens(text))
+        self.guarded(index, || self.tokens(input_type, text))
+    }
+
+    /// The tokens of a query and a document, as one text.
+    pub fn encode_pair(&self, index: usize, query: &str, document: &str) -> Result<Tokens> {
+        check_length(index, query)?;
+        check_length(index, document)?;
+        self.guarded(index, || self.tokens_of_pair(query, document))
     }
 
     /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at
     /// its end, which stands behind the text then.
     pub fn prompt_tokens(&self, prompt: &str) -> usize {
         let count = || {
-            let encoding = self.inner.encode_fast(prompt, self.adds_special).ok()?;
+            let encoding = self.inner.encode_fast(prompt, !self.reading.bare).ok()?;
             let ends = encoding.get_special_tokens_mask().last() == Some(&1);
             Some(encoding.len() - usize::from(ends))
         };
@@ -163,38 +229,106 @@ impl Tokenizer {
         panic::catch_unwind(AssertUnwindSafe(count)).ok().flatten().unwrap_or_default()
     }
 
-    fn tokens(&self, text: &str) -> Result<Tokens, String> {
+    /// The token of an id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    fn tokens(&self, input_type: InputType, text: &str) -> Result<Tokens, String> {
+        let is_query = input_type == InputType::Query;
+        let special = if self.reading.bare_queries && is_query { 0 } else { self.special };
+        let longest = match (&self.reading.expansion, self.reading.by_role[usize::from(!is_query)]) {
+            (Some(expansion), _) if is_query && expansion.fixed => expansion.length,
+            (Some(expansion), Some(longest)) if is_query => longest.max(expansion.length),
+            (_, longest) => longest.unwrap_or(usize::MAX),
+        };
+        let longest = longest.min(self.reading.max_length);
         // Cut here and not by the tokenizer, which would not tell how much it cut off.
         let mut encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
-        let total = encoding.len() + self.special;
+        let total = encoding.len() + special;
         if text.len() > self.max_chars
             && let Some((end, _)) = text.char_indices().nth(self.max_chars)
         {
             encoding = self.inner.encode_fast(&text[..end], false).map_err(|error| error.to_string())?;
         }
-        encoding.truncate(self.max_length - self.special, 0, self.direction);
+        encoding.truncate(longest.saturating_sub(special).max(1), 0, self.direction);
         drop(encoding.take_overflowing());
-        let encoding = self.inner.post_process(encoding, None, self.adds_special).map_err(|error| error.to_string())?;
+        let encoding = self.inner.post_process(encoding, None, special > 0).map_err(|error| error.to_string())?;
+        let mut tokens = Tokens { input_type, ..self.tokens_of(&encoding, total, special) };
+        if let (Some(expansion), Some(id), true) = (&self.reading.expansion, self.expansion_id, is_query) {
+            let length = expansion.length.min(self.reading.max_length);
+            let missing = length.saturating_sub(tokens.ids.len());
+            tokens.ids.extend(std::iter::repeat_n(id, missing));
+            tokens.type_ids.iter_mut().for_each(|ids| ids.extend(std::iter::repeat_n(0, missing)));
+            tokens.unattended = if expansion.attended { 0 } else { missing };
+        }
+        if !self.skipped.is_empty() && (!is_query || self.reading.skipped_in_queries) {
+            let ids = (0..).zip(&tokens.ids);
+            tokens.counted = Some(ids.filter(|(_, id)| !self.skipped.contains(id)).map(|(at, _)| at).collect());
+        }
+        Ok(tokens)
+    }
+
+    fn tokens_of_pair(&self, query: &str, document: &str) -> Result<Tokens, String> {
+        let encode = |text: &str| self.inner.encode_fast(text, false).map_err(|error| error.to_string());
+        let (query, mut document) = (encode(query)?, encode(document)?);
+        // Where no template says otherwise.
+        document.set_type_ids(vec![1; document.len()]);
+        let special = self.special_of_pairs;
+        let total = query.len() + document.len() + special;
+        let room = self.reading.max_length.checked_sub(special).filter(|room| *room > 0);
+        let Some(room) = room else {
+            return Err(format!("{} tokens leave no room beside {special} special ones", self.reading.max_length));
+        };
+        let params =
+            TruncationParams { direction: self.direction, max_length: room, strategy: self.cut, ..Default::default() };
+        let long = [query.len(), document.len()];
+        let (mut query, document) = truncate_encodings(query, Some(document), &params).map_err(|_| {
+            format!("its query has {} tokens, its document {}, and only one of them may be cut to {room} in all: shorten the other", long[0], long[1])
+        })?;
+        drop(query.take_overflowing());
+        let document = document.map(|mut document| {
+            drop(document.take_overflowing());
+            document
+        });
+        let encoding = self.inner.post_process(query, document, true).map_err(|error| error.to_string())?;
+        Ok(self.tokens_of(&encoding, total, special))
+    }
+
+    fn tokens_of(&self, encoding: &Encoding, total: usize, special: usize) -> Tokens {
         let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
-        Ok(Tokens {
-            text: None,
-            image: None,
+        Tokens {
             ids: ids.to_vec(),
             type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
             total,
-            special: self.special,
-            unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
+            special,
             unknown_id: self.unknown_id,
-            prompt: 0,
-        })
+            unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
+            ..Tokens::default()
+        }
     }
 }
 
+/// Makes one token of each of `markers` that the vocabulary has, or else of its first word.
+fn register(tokenizer: &mut tokenizers::Tokenizer, markers: &[String]) -> Result<(), String> {
+    for marker in markers {
+        let first = marker.split_whitespace().next().unwrap_or_default();
+        let known = [marker.as_str(), first].into_iter().find(|word| tokenizer.token_to_id(word).is_some());
+        let Some(known) = known.filter(|word| !word.is_empty()) else { continue };
+        let encoding = tokenizer.encode(known, false).map_err(|error| error.to_string())?;
+        if encoding.get_tokens() != [known] {
+            let token = AddedToken::from(known, true).normalized(false);
+            tokenizer.add_special_tokens([token]).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
 /// The same of a model that tokenises by itself.
-pub fn untold(index: usize, text: &str) -> Result<Tokens> {
+pub fn untold(index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
     check_length(index, text)?;
-    Ok(Tokens::untold(text.to_owned()))
+    Ok(Tokens { input_type, ..Tokens::untold(text.to_owned()) })
 }
 
 fn check_length(index: usize, text: &str) -> Result<()> {

@@ -1,32 +1,19 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
-import { IntelligentEmbeddingCache, nativeOf, tellOperations } from '../cache/embedding-cache';
-import type { CacheOptions } from '../cache/options';
-import { EmbeddingError, toEmbeddingError } from '../call/errors';
-import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Refused, type Taken } from '../call/input';
+import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';
-import { logOf, tellFailure, type Log } from '../call/logger';
 import { flag } from '../call/checks';
-import { crossing, naming, read, refused } from '../call/options';
-import { plainPath } from '../call/paths';
+import { read, refused } from '../call/options';
 import type { EmbeddingResult } from '../call/result';
-import { matrixOf, toNumbers, type EmbeddingMatrix } from '../matrix/embedding-matrix';
-import { ownMemory } from '../memory/processor';
+import { toNumbers, type EmbeddingMatrix } from '../matrix/embedding-matrix';
 import { chunksOf, mostTokens, readSplit, readSplitMany, requireText, settingsOf, type Chunk, type SourceText, type SplitManyOptions, type SplitOptions } from '../chunks/chunks';
-import type { FetchProgress } from '../models/store';
-import { call, native, settle } from '../native/addon';
-import type { NativeAnswer, NativeCall, NativeGenerator, NativeSession, NativeSplit } from '../native/types';
+import { call, native } from '../native/addon';
+import type { NativeAnswer, NativeCall, NativeSession, NativeSplit } from '../native/types';
 import { ChunkSource, mapped, readDocuments, type DocumentChunk, type DocumentOptions, type TextDocument } from './documents';
+import { Encoder, nativeEncoder, noteStop, runOn, sendInputs, toCall, type Call, type Progress } from './encoder';
 import { Images, type ImageInput } from './images';
 import { convert, RESULTS_PER_TURN } from './convert';
-import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
-import { cacheSettings, nativeSettings, readCall, readGenerator, readImageCall, readInitialize, readStream, setting, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type ImageCallOptions, type InitializeOptions, type ModelInfo, type StreamCallOptions } from './options';
+import { readCall, readGenerator, readImageCall, readStream, type BatchProcessOptions, type CallOptions, type GeneratorOptions, type ImageCallOptions, type StreamCallOptions } from './options';
 import { Stream, type StreamedVector } from './stream';
 import { readCount, type CountOptions, type Tokens } from './tokens';
-
-/** A pack crosses in one piece on the event loop; these bounds keep that under a few milliseconds. */
-const PACK_STRINGS = 4096;
-const PACK_CHARACTERS = 1 << 20;
 
 /** Tokens assumed for {@link prepareText} as long as no model says otherwise. */
 const DEFAULT_MAX_TOKENS = 512;
@@ -51,105 +38,23 @@ export interface EmbeddingGenerator {
   isReady(): boolean;
 }
 
-/** The cache of a generator, if it has one. */
-export let cacheOf: (generator: OptimizedEmbeddingGenerator) => IntelligentEmbeddingCache | undefined;
-
 /**
  * Embeds texts and code annotations with one model. All methods may be called at once, from anywhere in the process;
  * work runs on native threads and never blocks the event loop.
  */
-export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDisposable {
+export class OptimizedEmbeddingGenerator extends Encoder implements EmbeddingGenerator {
   static {
-    cacheOf = (generator) => generator.#cache();
+    // Its own, too: tests of its users replace methods on its prototype.
+    const { constructor: _, ...inherited } = Object.getOwnPropertyDescriptors(Encoder.prototype);
+    Object.defineProperties(this.prototype, inherited);
   }
-
-  readonly #native: NativeGenerator;
-  readonly #cacheSettings: CacheOptions | IntelligentEmbeddingCache | false;
-  /** How the option is spelled that they come from. */
-  readonly #cacheName: string;
-  readonly #learning: boolean;
-  /** Ends the streams that are under way. */
-  readonly #streams = new Set<(reason: EmbeddingError) => void>();
-  /** Of its own; closed and made anew with the generator. */
-  #ownCache: IntelligentEmbeddingCache | undefined;
-  readonly #log: Log | undefined;
-  /** Clean-ups that the logger knows of. */
-  #cleanups = 0;
-  #closing: Promise<unknown> | undefined;
-  #closes = 0;
 
   /**
    * Loads nothing yet.
    * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
    */
   constructor(options: GeneratorOptions = {}) {
-    const { cache, enableCaching, cacheConfig, logger, ...given } = readGenerator(options);
-    const log = logOf(logger);
-    this.#log = log;
-    const kept = setting({ cache }, { enableCaching }, { cacheConfig });
-    this.#cacheName = kept.name;
-    this.#cacheSettings = cacheSettings(kept.value, logger);
-    const { plain, optimizer, processor, monitor, named } = nativeSettings(given);
-    this.#learning = plain.batchOptimizer !== false;
-    const onEvent = (json: string) => publishMemory(json, log);
-    this.#native = naming(named, () => call(() => new (native().NativeGenerator)(plain, optimizer, processor, monitor, onEvent)));
-    this.#attachCache();
-  }
-
-  /**
-   * Loads the model that is given, or else the one that was given last, and fetches it from the hub where that is its place.
-   * Does nothing when that model is loaded already; another one replaces it once it is ready. Calls that are made from now on
-   * wait for it, those made before have the model that they began with.
-   * @throws {@link ModelInitializationError} naming the file and what is wrong with it; {@link EmbeddingError}
-   * `BACKEND_UNAVAILABLE` or `RATE_LIMITED` where it could not be fetched now, or its server not be asked; `BACKEND_REJECTED`
-   * with the server's words, `TIMED_OUT` after `remote.timeoutMs`. The generator stays usable.
-   */
-  async initialize(modelPath?: string | URL, options: InitializeOptions = {}): Promise<void> {
-    const path = plainPath(modelPath, 'modelPath');
-    if (path !== undefined && (typeof path !== 'string' || path === '')) throw invalid(`modelPath is ${show(path)}, not a path or the id of a model`);
-    const watch = checkWatch<[FetchProgress]>(readInitialize(options));
-    const log = this.#log;
-    if (log) watch.progressCallback = tellFetches(log, watch.progressCallback);
-    const before = log && this.#modelInfo();
-    const started = performance.now();
-    const [load, closes] = [call(() => this.#native.load(path)), this.#closes];
-    try {
-      await watched(watch, () => load.cancel(), async (report, check) => {
-        // The cache's file is closed before it is opened again, and not opened for a load that comes to nothing.
-        if (this.#closing) await this.#closing;
-        check();
-        if (closes === this.#closes) this.#attachCache();
-        await load.run(report && ((file, loaded, total, progressTotal) => report({ file, loaded, total, progressTotal })));
-      });
-    } catch (thrown) {
-      tellFailure(log, 'No model was loaded', toEmbeddingError(thrown));
-      throw thrown;
-    }
-    const info = log && this.#modelInfo();
-    if (info && info.fingerprint !== before?.fingerprint) {
-      const { modelId, revision, dimensions, maxLength, fingerprint } = info;
-      const details = { event: 'model-loaded', modelId, revision, dimensions, maxLength, fingerprint, runtime: info.runtime };
-      const limit = maxLength === 0 ? '' : `, up to ${maxLength} tokens`;
-      log?.info(`Loaded the model ${modelId} in ${ms(performance.now() - started)}: ${dimensions} dimensions${limit}`, details);
-    }
-  }
-
-  /** `undefined` where no model is loaded. */
-  #modelInfo(): ModelInfo | undefined {
-    return this.isReady() ? this.getModelInfo() : undefined;
-  }
-
-  /** Whether a model is loaded. */
-  isReady(): boolean {
-    return this.#native.isReady();
-  }
-
-  /**
-   * What the loaded model is.
-   * @throws {@link EmbeddingError} `NOT_INITIALIZED` or `CLOSED`.
-   */
-  getModelInfo(): ModelInfo {
-    return call(() => ({ ...this.#native.modelInfo() }) as ModelInfo);
+    super(readGenerator(options));
   }
 
   /** What is embedded for an annotation: {@link prepareText} with the loaded model's token limit. */
@@ -195,9 +100,9 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   async embedImages(images: readonly ImageInput[], options: ImageCallOptions = {}): Promise<EmbeddingMatrix> {
     requireArray(images, 'paths or bytes of images; for a single image pass [image]');
     const { watch, plain } = toCall(readImageCall(options));
-    return this.#embed(images.length, 'images', watch, () => {
+    return runOn(this, images.length, 'images', watch, () => {
       const given = new Images(images, plain.onError === 'skip');
-      const running = call(() => this.#native.call());
+      const running = call(() => nativeEncoder(this).call());
       call(() => given.send(running));
       const run = async (progress: Progress) => running.runImages(plain, progress);
       return { inputs: given, running, run, finish: (_, matrix) => matrix };
@@ -237,7 +142,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     const { onError = 'throw' } = rest;
     if (onError !== 'throw' && onError !== 'skip') throw refused('onError', `${show(onError)} is not 'throw' or 'skip'`);
     const { watch, plain } = toCall(rest);
-    const session = call(() => this.#native.session());
+    const session = call(() => nativeEncoder(this).session());
     let annotated: boolean | undefined;
     const taking = (input: unknown, index: number): Taken => {
       // All are of one kind, and the first one that is of either decides.
@@ -261,9 +166,9 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
         });
       },
       begin: (stop) => {
-        this.#streams.add(stop);
+        const forget = noteStop(this, stop);
         return () => {
-          this.#streams.delete(stop);
+          forget();
           session.release();
         };
       },
@@ -316,7 +221,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     const { maxTokens, ...given } = readSplitMany(options);
     const most = mostTokens(maxTokens);
     const { plain, watch } = settingsOf(given, most);
-    return this.#splitAll(sources.map(sourceOf), plain, watch, this.#native);
+    return this.#splitAll(sources.map(sourceOf), plain, watch, nativeEncoder(this));
   }
 
   /**
@@ -330,7 +235,7 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   ): AsyncGenerator<DocumentChunk, void, undefined> {
     const { maxTokens, bypassCache, signal, timeoutMs, ...given } = readDocuments(options);
     const { plain, watch } = settingsOf({ ...given, signal }, mostTokens(maxTokens));
-    const session = call(() => this.#native.session());
+    const session = call(() => nativeEncoder(this).session());
     const chunks = new ChunkSource(documents, (sources) => this.#splitAll(sources, plain, watch, session), () => session.release());
     const stream = this.stream(chunks as AsyncIterable<string>, { details: true, bypassCache, signal, timeoutMs });
     return mapped(stream, (vector) => chunks.taken(vector));
@@ -344,82 +249,12 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
   }
 
   /** A call that makes no vectors. */
-  async #read<T>(inputs: Inputs, watch: Watch<never>, work: (running: NativeCall) => Promise<T>, on: Pick<NativeSession, 'call'> = this.#native): Promise<T> {
+  async #read<T>(inputs: Inputs, watch: Watch<never>, work: (running: NativeCall) => Promise<T>, on: Pick<NativeSession, 'call'> = nativeEncoder(this)): Promise<T> {
     const running = call(() => on.call());
     return watched(watch, () => running.cancel(), async (_, check) => {
       await sendInputs(running, inputs, check);
       return work(running);
     });
-  }
-
-  /** What this generator has done since it was made. May be asked for at any time. */
-  getPerformanceMetrics(): PerformanceMetrics {
-    const counted = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
-    return performanceOf(counted, this.#cache()?.getPerformanceMetrics(), this.#learning);
-  }
-
-  /**
-   * What a call for `items` texts with `tokensPerItem` tokens each will take, from what was learned so far, also in processes
-   * before this one (`stateDir`). The formula is in `docs/memory.md`.
-   * @throws {@link EmbeddingError} `NOT_INITIALIZED`, `CLOSED`; `INVALID_ARGUMENT` for what is not a whole number.
-   */
-  predict(items: number, tokensPerItem: number): Prediction {
-    for (const [name, value, least] of [['items', items, 0], ['tokensPerItem', tokensPerItem, 1]] as const) {
-      if (!Number.isSafeInteger(value) || value < least) throw invalid(`${name} is ${show(value)}, not a whole number from ${least}`, { name });
-    }
-    return JSON.parse(call(() => this.#native.predict(items, tokensPerItem))) as Prediction;
-  }
-
-  /**
-   * Tidies up: drops what has expired from the cache, decides anew how large batches are, and gives memory back that is
-   * kept for later. There is no need to call it: all that happens by itself. May be called at any time.
-   */
-  async optimizePerformance(): Promise<OptimizationReport> {
-    const before = ownMemory().rss;
-    const maintenance = await this.#cache()?.optimize();
-    await settle(() => this.#native.optimize());
-    const { learned } = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
-    const freedBytes = Math.max(0, before - ownMemory().rss);
-    return { cache: maintenance ?? null, freedBytes, learned };
-  }
-
-  /**
-   * Stops what was asked for before, streams and loads included (`CLOSED`), waits for what still runs, frees the model.
-   * `initialize` makes the generator usable again.
-   */
-  async cleanup(): Promise<void> {
-    this.#closes++;
-    for (const stop of this.#streams) stop(closed());
-    const cache = this.#ownCache;
-    this.#ownCache = undefined;
-    const closing = settle(() => this.#native.close()).finally(() => cache?.close());
-    this.#closing = Promise.allSettled([this.#closing, closing]);
-    await closing;
-  }
-
-  /** The same as {@link OptimizedEmbeddingGenerator.cleanup}. */
-  shutdown(): Promise<void> {
-    return this.cleanup();
-  }
-
-  /** The same as {@link OptimizedEmbeddingGenerator.cleanup}, for `await using`. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.cleanup();
-  }
-
-  #attachCache(): void {
-    if (this.#cacheSettings === false || this.#ownCache) return;
-    let cache = this.#cacheSettings;
-    if (!(cache instanceof IntelligentEmbeddingCache)) {
-      const options = cache;
-      cache = this.#ownCache = naming((option) => `${this.#cacheName}.${option}`, () => new IntelligentEmbeddingCache(options));
-    }
-    const handle = nativeOf(cache);
-    call(() => this.#native.attach(handle));
-  }
-
-  #cache(): IntelligentEmbeddingCache | undefined {
-    return this.#cacheSettings instanceof IntelligentEmbeddingCache ? this.#cacheSettings : this.#ownCache;
   }
 
   /** One call, from its inputs to what `finish` makes of the answer. */
@@ -429,9 +264,9 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
     annotated: boolean,
     finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, inputs: Inputs, check: () => void) => T | Promise<T>,
   ): Promise<T> {
-    return this.#embed(given.length, 'texts', watch, () => {
+    return runOn(this, given.length, 'texts', watch, () => {
       const inputs = session ? collect(given as readonly Taken[], annotated) : takeAll(given, annotated, plain.onError === 'skip');
-      const running = call(() => (session ?? this.#native).call());
+      const running = call(() => (session ?? nativeEncoder(this)).call());
       const run = async (progress: Progress, check: () => void) => {
         await sendInputs(running, inputs, check);
         return running.run(annotated, from, plain, progress);
@@ -439,72 +274,10 @@ export class OptimizedEmbeddingGenerator implements EmbeddingGenerator, AsyncDis
       return { inputs, running, run, finish: (answer, matrix, check) => finish(answer, matrix, inputs, check) };
     });
   }
-
-  /** Runs what `begin` has taken from its caller, and makes of the answer what it says. */
-  async #embed<T>(count: number, what: string, watch: Call['watch'], begin: () => Running<T>): Promise<T> {
-    const log = this.#log;
-    const started = performance.now();
-    try {
-      const { inputs, running, run, finish } = begin();
-      return await watched(watch, () => running.cancel(), async (report, check) => {
-        // Reports that never go back: native ones and the end of the call arrive on different paths.
-        let last = 0;
-        const progress = report && ((processed: number) => {
-          if (processed > last) report((last = processed), inputs.count);
-        });
-        const answer = await run(progress, check);
-        check();
-        const matrix = await matrixOf(answer, inputs.refused, check);
-        if (log) tellAnswer(log, what, matrix, performance.now() - started);
-        const finished = await finish(answer, matrix, check);
-        answer.release();
-        progress?.(inputs.count);
-        return finished;
-      });
-    } catch (thrown) {
-      const error = toEmbeddingError(thrown);
-      tellFailure(log, `A call for ${count} inputs failed`, error);
-      throw error;
-    } finally {
-      if (log) this.#tellNews(log);
-    }
-  }
-
-  /** What a call has changed, beside its answer. */
-  #tellNews(log: Log): void {
-    const cache = this.#cache();
-    if (cache) tellOperations(cache, log);
-    this.#cleanups = tellNews(log, call(() => this.#native.news()), this.#cleanups);
-  }
 }
 
 /** See the interface. */
 export const EmbeddingGenerator: typeof OptimizedEmbeddingGenerator = OptimizedEmbeddingGenerator;
-
-/** Told how many inputs are answered. */
-type Progress = ((processed: number) => void) | undefined;
-
-/** A call that has taken what its caller gave. */
-interface Running<T> {
-  inputs: { readonly count: number; readonly refused: ReadonlyMap<number, Refused> };
-  running: NativeCall;
-  run: (progress: Progress, check: () => void) => Promise<NativeAnswer>;
-  finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, check: () => void) => T | Promise<T>;
-}
-
-/** How a call is made. */
-interface Call {
-  watch: Watch<[processed: number, total: number]>;
-  /** What crosses to the native side. */
-  plain: Record<string, unknown>;
-  /** Where it is a part of something longer: what its calls are made on, and where in that it begins. */
-  session?: NativeSession;
-  from?: number;
-}
-
-function toCall({ signal, timeoutMs, progressCallback, ...others }: CallOptions | ImageCallOptions): Call {
-  return { watch: checkWatch({ signal, timeoutMs, progressCallback }), plain: crossing(others) };
-}
 
 /** How a call is made that makes no vectors. */
 function reading({ inputType = 'document', signal, timeoutMs }: CountOptions): { query: boolean; watch: Watch<never> } {
@@ -521,29 +294,6 @@ function sourceOf(given: unknown, index: number): SourceText {
   requireText(text, what);
   if (path !== undefined && typeof path !== 'string') throw invalid(`The path of source ${index} is ${show(path)}, not a string`, { index });
   return { text, path };
-}
-
-/** Hands the inputs to a call, in packs, and lets the event loop turn between them. `check` throws to end early. */
-async function sendInputs(call: NativeCall, { strings, refused }: Inputs, check: () => void): Promise<void> {
-  let begin = 0;
-  let characters = 0;
-  const push = (end: number) => {
-    const pack = begin === 0 && end === strings.length ? strings : strings.slice(begin, end);
-    const lengths = new Uint32Array(pack.length);
-    for (let i = 0; i < pack.length; i++) lengths[i] = pack[i]!.length;
-    call.push(pack.join(''), lengths);
-    [begin, characters] = [end, 0];
-  };
-  for (let index = 0; index < strings.length; index++) {
-    if (index - begin >= PACK_STRINGS || characters >= PACK_CHARACTERS) {
-      push(index);
-      await nextTurn();
-      check();
-    }
-    characters += strings[index]!.length;
-  }
-  push(strings.length);
-  if (refused.size > 0) call.refuse(Uint32Array.from(refused.keys()));
 }
 
 function collect(given: readonly Taken[], annotated: boolean): Inputs {
@@ -597,35 +347,6 @@ function streamed(matrix: EmbeddingMatrix, from: number): StreamedVector[] {
     const known = { truncated: matrix.truncated[at] === 1, tokenCount: matrix.tokenCounts[at]!, fromCache: matrix.fromCache[at] === 1 };
     return { index: from + at, embedding, ...known, ...(error && { error }) };
   });
-}
-
-function closed(): EmbeddingError {
-  return new EmbeddingError('CLOSED', 'The generator was closed: await initialize() to use it again');
-}
-
-/** A duration for a person. */
-const ms = (duration: number) => `${duration < 10 ? duration.toFixed(1) : Math.round(duration)} ms`;
-
-/** Reports as the caller wants them, and tells once of each file that is fetched. */
-function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | undefined): (progress: FetchProgress) => void {
-  const files = new Set<string>();
-  return (progress) => {
-    const { file, total, loaded } = progress;
-    if (!files.has(file)) {
-      files.add(file);
-      if (loaded < total) log.info(`Fetching ${file}, ${(total / 2 ** 20).toFixed(1)} MB`, { event: 'model-fetching', file, total });
-    }
-    report?.(progress);
-  };
-}
-
-function tellAnswer(log: Log, what: string, { rows, fromCache, truncated, errors }: EmbeddingMatrix, duration: number): void {
-  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
-  const details = { event: 'call', [what]: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
-  log.debug(`Embedded ${rows} ${what} in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
-  for (const [index, error] of errors) {
-    return log.warn(`${errors.size} of ${rows} ${what} were skipped; the first one is ${index}: ${error.message}`, { ...details, event: 'skipped', index, code: error.code });
-  }
 }
 
 /**

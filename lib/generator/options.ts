@@ -299,6 +299,12 @@ export interface ModelInfo {
   modelId: string;
   /** What it reads: `'image'` ones are called by {@link OptimizedEmbeddingGenerator.embedImages}. */
   modality: Modality;
+  /** What it is for, and so the class that takes it. */
+  task: 'embedding' | 'reranking' | 'sparse' | 'multi-vector';
+  /** What the scores of a pair are called, one for each of `dimensions`; empty where it gives none. */
+  labels: string[];
+  /** Whether its scores are meant to be numbers from 0 to 1, by the logistic function. */
+  sigmoid: boolean;
   /** How it reads; of transformers, by what their configuration says. `null` on a server. */
   architecture: Architecture | null;
   /** Its ONNX file, the file of its table (`model.safetensors`), or the address that is asked for vectors. */
@@ -310,7 +316,7 @@ export interface ModelInfo {
   repository: string | null;
   /** The commit of that repository, else `null`. */
   revision: string | null;
-  /** Length of its vectors. */
+  /** Length of its vectors; scores of a pair, where it gives those. */
   dimensions: number;
   /**
    * Most tokens of a text that it sees, special tokens included; 0 where a server does not say, and where it reads images; 1048576, as

@@ -16,6 +16,7 @@ export interface NativeGenerator {
   close(): Promise<void>;
   session(): NativeSession;
   call(): NativeCall;
+  tokens(ids: Uint32Array): string[];
 }
 
 /** Makes calls that all have the same model. */
@@ -52,6 +53,7 @@ export interface NativeCall {
   pushPath(path: string): void;
   refuse(indices: Uint32Array): void;
   cancel(): void;
+  runPairs(ranked: boolean, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   runImages(options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   countTokens(query: boolean): Promise<Uint32Array>;
   tokenize(query: boolean): Promise<{ ids: Uint32Array; tokens: string[]; offsets: Uint32Array }>;
@@ -62,7 +64,11 @@ export interface NativeCall {
 export interface NativeAnswer {
   readonly dimensions: number;
   readonly modelId: string;
+  readonly labels: string[];
+  readonly sigmoid: boolean;
   takeData(): Float32Array;
+  takeIndices(): Uint32Array;
+  ends(): Float64Array;
   processingTimes(): Float64Array;
   tokenCounts(): Uint32Array;
   truncated(): Uint8Array;
@@ -448,6 +454,7 @@ export interface Addon {
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   writeItems(items: NativeItems): Buffer;
   writeManyItems(items: NativeItems): Promise<Buffer>;
+  maxSim(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Promise<Float32Array>;
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
   setDirectories(addon: string, builtinModel: string, openvino: string | undefined): void;

@@ -6,7 +6,7 @@ import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { show } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { optionReader, read, refused, untouched } from '../call/options';
-import { cacheOf } from '../generator/generator';
+import { cacheOf } from '../generator/encoder';
 import { OptimizedEmbeddingGenerator, type Annotation, type CacheOptions, type EmbeddingMatrix, type EmbeddingResult, type IntelligentEmbeddingCache, type Logger, type PerformanceMonitor } from '../index';
 import { showPanel } from '../monitor/panels';
 import { load, type BullWorker, type Job } from './bullmq';

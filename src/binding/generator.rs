@@ -119,6 +119,9 @@ impl NativeGenerator {
         object.set("modelId", info.model_id)?;
         object.set("modality", info.modality.as_str())?;
         object.set("architecture", info.architecture.map(|architecture| architecture.as_str()))?;
+        object.set("task", info.task.as_str())?;
+        object.set("labels", info.labels)?;
+        object.set("sigmoid", info.sigmoid)?;
         object.set("modelPath", info.model_path)?;
         object.set("repository", info.repository)?;
         object.set("revision", info.revision)?;
@@ -266,6 +269,12 @@ impl NativeGenerator {
     #[napi(catch_unwind)]
     pub fn call(&self) -> NativeCall {
         NativeCall::on(Some(Arc::new(self.inner.session())))
+    }
+
+    /// See `Generator::tokens`.
+    #[napi(catch_unwind)]
+    pub fn tokens(&self, ids: &[u32]) -> Result<Vec<String>> {
+        self.inner.tokens(ids).map_err(to_js)
     }
 }
 
@@ -429,6 +438,19 @@ impl NativeCall {
         self.begin(env, move || unpack(packs, annotated), first, &options, on_progress)
     }
 
+    /// Scores the pairs that were pushed, one string after the other; or the first string with each of the others.
+    #[napi(catch_unwind)]
+    pub fn run_pairs<'env>(
+        &self,
+        env: &'env Env,
+        ranked: bool,
+        options: Map<String, Value>,
+        on_progress: Option<OnProgress>,
+    ) -> Result<PromiseRaw<'env, NativeAnswer>> {
+        let packs = std::mem::take(&mut self.fed().packs);
+        self.begin(env, move || Inputs::Pairs(pairs(&packs, ranked)), 0, &options, on_progress)
+    }
+
     /// Embeds the images that were pushed.
     #[napi(catch_unwind)]
     pub fn run_images<'env>(
@@ -446,7 +468,7 @@ impl NativeCall {
     pub fn count_tokens<'env>(&self, env: &'env Env, query: bool) -> Result<PromiseRaw<'env, Uint32Array>> {
         let (session, cancel, packs) = self.reading()?;
         env.spawn_future(async move {
-            let counts = session.count_tokens(strings(packs), role(query), cancel).await.map_err(to_js)?;
+            let counts = session.count_tokens(strings(&packs).collect(), role(query), cancel).await.map_err(to_js)?;
             Ok(counts.into())
         })
     }
@@ -456,7 +478,7 @@ impl NativeCall {
     pub fn tokenize<'env>(&self, env: &'env Env, query: bool) -> Result<PromiseRaw<'env, NativeTokens>> {
         let (session, cancel, packs) = self.reading()?;
         env.spawn_future(async move {
-            let text = strings(packs).pop().unwrap_or_default();
+            let text = strings(&packs).last().unwrap_or_default();
             let found = session.tokenize(text, role(query), cancel).await.map_err(to_js)?;
             let offsets: Vec<u32> =
                 found.offsets.iter().flat_map(|offset| [offset.start as u32, offset.end as u32]).collect();
@@ -470,7 +492,8 @@ impl NativeCall {
         let (session, cancel, packs) = self.reading()?;
         env.spawn_future(async move {
             let (most, options) = options.parsed();
-            let found = session.split(documents(strings(packs)), most, options, cancel).await.map_err(to_js)?;
+            let found =
+                session.split(documents(strings(&packs).collect()), most, options, cancel).await.map_err(to_js)?;
             Ok(found.into_iter().map(NativeChunks::from).collect())
         })
     }
@@ -516,30 +539,41 @@ fn narrowed(text: &[u16]) -> Option<String> {
 }
 
 /// Lone surrogates become U+FFFD, as everywhere in the web platform.
-fn strings(packs: Vec<Pack>) -> Vec<String> {
-    let strings = packs.iter().flat_map(|pack| {
+fn strings(packs: &[Pack]) -> impl Iterator<Item = String> {
+    packs.iter().flat_map(|pack| {
         let mut rest: &[u16] = &pack.joined;
         pack.lengths.iter().map(move |&length| {
             let (text, after) = rest.split_at((length as usize).min(rest.len()));
             rest = after;
             narrowed(text).unwrap_or_else(|| String::from_utf16_lossy(text))
         })
-    });
-    strings.collect()
+    })
 }
 
 fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
-    let strings = strings(packs);
+    let mut fields = strings(&packs);
     if !annotated {
-        return Inputs::Texts(strings);
+        return Inputs::Texts(fields.collect());
     }
-    let mut fields = strings.into_iter();
     let mut annotations = Vec::new();
     while let Some(node_id) = fields.next() {
         let mut field = || fields.next().unwrap_or_default();
         annotations.push(Annotation { node_id, signature: field(), summary: field(), source_snippet: field() });
     }
     Inputs::Annotations(annotations)
+}
+
+fn pairs(packs: &[Pack], ranked: bool) -> Vec<(Arc<str>, String)> {
+    let mut texts = strings(packs);
+    if ranked {
+        let query: Arc<str> = texts.next().unwrap_or_default().into();
+        return texts.map(|document| (Arc::clone(&query), document)).collect();
+    }
+    let mut pairs = Vec::new();
+    while let (Some(query), Some(document)) = (texts.next(), texts.next()) {
+        pairs.push((query.into(), document));
+    }
+    pairs
 }
 
 /// The answer to a call. Parts of it are taken when they are needed.
@@ -562,14 +596,39 @@ impl NativeAnswer {
         &self.embedded.model_id
     }
 
-    /// All vectors, row by row. The second call gives an empty array.
+    /// What the scores of a pair are called.
+    #[napi(getter, catch_unwind)]
+    pub fn labels(&self) -> Vec<&str> {
+        self.embedded.labels.iter().map(String::as_str).collect()
+    }
+
+    /// Whether scores are meant to be numbers from 0 to 1.
+    #[napi(getter, catch_unwind)]
+    pub fn sigmoid(&self) -> bool {
+        self.embedded.sigmoid
+    }
+
+    /// All values, row by row. The second call gives an empty array.
     #[napi(catch_unwind)]
     pub fn take_data(&mut self, env: Env) -> Result<Float32Array> {
-        let data = std::mem::take(&mut self.embedded.matrix.data);
+        let Embedded { matrix, ragged, .. } = &mut self.embedded;
+        let data = std::mem::take(if ragged.ends.is_empty() { &mut matrix.data } else { &mut ragged.data });
         if size_of_val(&data[..]) >= SHARE_ABOVE {
             return Ok(Float32Array::new(data));
         }
         napi::bindgen_prelude::Float32ArraySlice::copy_from(&env, &data)?.into_typed_array(&env)
+    }
+
+    /// Of sparse vectors, which dimension each value is of.
+    #[napi(catch_unwind)]
+    pub fn take_indices(&mut self) -> Uint32Array {
+        std::mem::take(&mut self.embedded.ragged.indices).into()
+    }
+
+    /// Where the values of each input end, where rows are not all of one length.
+    #[napi(catch_unwind)]
+    pub fn ends(&self) -> Float64Array {
+        self.embedded.ragged.ends.iter().map(|end| *end as f64).collect::<Vec<_>>().into()
     }
 
     /// Milliseconds spent on each input.

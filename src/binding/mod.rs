@@ -10,6 +10,7 @@ mod chunks;
 mod coherence;
 mod collection;
 mod doctor;
+mod encoders;
 mod files;
 mod generator;
 mod index;

@@ -10,13 +10,14 @@ use crate::batch::optimizer::OptimizerOptions;
 use crate::batch::sizing::BatchSizer;
 use crate::cache::{CacheOptions, Precision, SharedOptions, Target};
 use crate::coherence::{CoherenceOptions, ShrinkageTarget};
-use crate::embedding::InputType;
+use crate::embedding::{InputType, Task};
 use crate::error::{Error, Result};
 use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDir};
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{
-    self, Dtype, Engine, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions, Secret,
+    self, Bm25Options, Dtype, Engine, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions,
+    Secret,
 };
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 
@@ -164,6 +165,11 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
         measure_threads,
         model_path,
         model: ModelOptions {
+            // Said by the class, not by its user.
+            task: read.one_of("task", &Task::ALL.map(|task| (task.as_str(), task)))?.unwrap_or_default(),
+            pool_factor: read.count("poolFactor", 1 << 10)?.map(|factor| factor as usize),
+            instruction: read.string("instruction")?,
+            bm25: bm25(&read)?,
             hub: HubOptions {
                 revision: read.string("revision")?,
                 cache_dir: read.string("cacheDir")?.map(Into::into),
@@ -237,6 +243,16 @@ fn poolings(read: &Reader) -> Result<Vec<Pooling>> {
 fn or_auto<T: Copy, const N: usize>(choices: [(&'static str, T); N]) -> Vec<(&'static str, Option<T>)> {
     let auto = std::iter::once(("auto", None));
     auto.chain(choices.into_iter().map(|(name, choice)| (name, Some(choice)))).collect()
+}
+
+/// How BM25 weighs words.
+fn bm25(read: &Reader) -> Result<Bm25Options> {
+    let default = Bm25Options::default();
+    Ok(Bm25Options {
+        k: read.number("k", 0.0, 1e3)?.unwrap_or(default.k),
+        b: read.number("b", 0.0, 1.0)?.unwrap_or(default.b),
+        average_length: read.number("averageLength", 1e-3, 1e9)?.unwrap_or(default.average_length),
+    })
 }
 
 /// What is said about a server, and the name of the model.

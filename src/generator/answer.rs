@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use super::model_cache::Known;
+use super::model_cache::{Known, Shape};
 use super::{Embedded, Item, Progress};
-use crate::embedding::EmbeddingMatrix;
+use crate::embedding::{EmbeddingMatrix, SparseVector, Task, Value};
 use crate::error::{Error, Result};
 
 /// The distinct inputs of a call. Each has a slot; the vector of a slot answers all its inputs.
@@ -40,26 +40,34 @@ pub(super) struct Answer<'a> {
     distinct: &'a Distinct,
     cut: &'a [bool],
     embedded: Embedded,
+    /// What each input has that fits no matrix; empty where all do.
+    ragged: Vec<Option<Value>>,
     open: Vec<bool>,
     answered: usize,
     progress: Option<&'a Progress>,
 }
 
 impl<'a> Answer<'a> {
-    pub fn new(dimensions: usize, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Self {
+    pub fn new(shape: Shape, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Self {
+        let dense = matches!(shape.task, Task::Embedding | Task::Reranking);
+        let rows = if dense { distinct.total } else { 0 };
         let embedded = Embedded {
-            matrix: EmbeddingMatrix::zeros(distinct.total, dimensions),
+            matrix: EmbeddingMatrix::zeros(rows, shape.dimensions),
             items: vec![Item::default(); distinct.total],
             ..Embedded::default()
         };
-        Self { distinct, cut, embedded, open: vec![true; distinct.first.len()], answered: 0, progress }
+        let (ragged, open) = (vec![None; distinct.total - rows], vec![true; distinct.first.len()]);
+        Self { distinct, cut, embedded, ragged, open, answered: 0, progress }
     }
 
     pub fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {
         let (share, cut) = (ms / self.distinct.inputs[slot].len() as f64, self.cut);
-        self.each(slot, |index, row, item| {
-            known.vector.copy_to(row);
-            *item = Item {
+        for &index in &self.distinct.inputs[slot] {
+            match self.ragged.get_mut(index) {
+                Some(value) => *value = known.value.made().cloned(),
+                None => known.value.copy_to(self.embedded.matrix.row_mut(index)),
+            }
+            self.embedded.items[index] = Item {
                 processing_ms: share,
                 token_count: known.about.token_count,
                 truncated: known.about.truncated || cut[index],
@@ -67,22 +75,18 @@ impl<'a> Answer<'a> {
                 from_cache,
                 error: None,
             };
-        });
+        }
         self.close(slot);
     }
 
     pub fn fail(&mut self, slot: usize, error: &Error) {
-        self.each(slot, |index, _, item| *item = Item { error: Some(error.at(index)), ..Item::default() });
+        for &index in &self.distinct.inputs[slot] {
+            self.embedded.items[index] = Item { error: Some(error.at(index)), ..Item::default() };
+        }
         self.close(slot);
     }
 
-    pub fn each(&mut self, slot: usize, mut change: impl FnMut(usize, &mut [f32], &mut Item)) {
-        for &index in &self.distinct.inputs[slot] {
-            change(index, self.embedded.matrix.row_mut(index), &mut self.embedded.items[index]);
-        }
-    }
-
-    pub fn close(&mut self, slot: usize) {
+    fn close(&mut self, slot: usize) {
         if std::mem::take(&mut self.open[slot]) {
             self.answered += self.distinct.inputs[slot].len();
         }
@@ -98,6 +102,19 @@ impl<'a> Answer<'a> {
         if let Some(slot) = self.open.iter().position(|open| *open) {
             let index = self.distinct.first[slot];
             return Err(Error::Internal(format!("the batch of text {index} ended without an answer")));
+        }
+        for value in self.ragged {
+            let ragged = &mut self.embedded.ragged;
+            match value {
+                Some(Value::Sparse(SparseVector { indices, values })) => {
+                    ragged.indices.extend(indices);
+                    ragged.data.extend(values);
+                }
+                Some(Value::Dense(values) | Value::Tokens(values)) => ragged.data.extend(values),
+                // It has an error.
+                None => {}
+            }
+            ragged.ends.push(ragged.data.len());
         }
         self.embedded.texts = texts;
         self.embedded.model_id = model_id;

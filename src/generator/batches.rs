@@ -11,7 +11,7 @@ use super::stage_metrics::{Ran, Stage, StageMetrics};
 use crate::batch::Plan;
 use crate::batch::sizing::{BatchSizer, SizeChoice};
 use crate::cancel::Cancel;
-use crate::embedding::Tokens;
+use crate::embedding::{Tokens, Value};
 use crate::error::Error;
 use crate::memory::governor::{Governor, Permit, Refusal};
 use crate::model::{Model, RunError, Then};
@@ -104,14 +104,14 @@ impl Batches {
             Err((Refusal::Stopped(error), own)) => return self.failed(rows, &Failure { error, own }),
         };
         let started = Instant::now();
-        let vectors = self.model.run(&batch, &self.cancel);
+        let values = self.model.run(&batch, &self.cancel);
         let ended = Instant::now();
         drop(permits);
         let ms = (ended - started).as_secs_f64() * 1e3;
         let total: usize = batch.iter().map(|tokens| tokens.weight()).sum();
         let stopped = self.cancel.check().is_err();
         // What could not even be read says nothing about batches.
-        let ran = !matches!(&vectors, Err(RunError { then: Then::Without(_), .. }));
+        let ran = !matches!(&values, Err(RunError { then: Then::Without(_), .. }));
         if !stopped && ran {
             self.stage_metrics.batch(&Ran {
                 rows: rows.len(),
@@ -120,23 +120,21 @@ impl Batches {
                 known: batch.iter().all(|tokens| tokens.is_counted()),
                 waited: started - waiting,
                 took: ended - started,
-                success: vectors.is_ok(),
+                success: values.is_ok(),
                 machine: self.governor.machine(),
             });
             if let Some(choice) = choice {
                 let nth = self.nth.fetch_add(1, Ordering::Relaxed);
-                self.sizer.record(choice, rows.len(), total, ms, vectors.is_ok(), nth);
+                self.sizer.record(choice, rows.len(), total, ms, values.is_ok(), nth);
             }
         }
-        match vectors {
-            Ok(vectors) => {
-                let vectors = vectors.chunks_exact(self.model.info().dimensions);
-                let rows = rows.iter().zip(&batch).zip(vectors);
-                rows.map(|((&row, tokens), vector)| Row {
+        match values {
+            Ok(values) => {
+                let rows = rows.iter().zip(&batch).zip(values);
+                rows.map(|((&row, tokens), value)| Row {
                     slot: self.slots[row],
                     ms: ms * tokens.weight() as f64 / total.max(1) as f64,
-                    known: finite(vector)
-                        .map(|vector| Known { vector: Values::Computed(vector), about: about(tokens) }),
+                    known: finite(value).map(|value| Known { value: Values::Computed(value), about: about(tokens) }),
                 })
                 .collect()
             }
@@ -188,11 +186,12 @@ fn about(tokens: &Tokens) -> About {
     About { token_count: tokens.total, truncated: tokens.truncated(), confidence: tokens.confidence() }
 }
 
-fn finite(vector: &[f32]) -> Result<Vec<f32>, Failure> {
-    match vector.iter().position(|value| !value.is_finite()) {
-        None => Ok(vector.to_vec()),
+fn finite(value: Value) -> Result<Value, Failure> {
+    let numbers = value.numbers();
+    match numbers.iter().position(|number| !number.is_finite()) {
+        None => Ok(value),
         Some(at) => {
-            let reason = format!("the model gave {} at position {at} of its vector", vector[at]);
+            let reason = format!("the model gave {} at position {at} of its vector", numbers[at]);
             Err(Failure { error: Error::Generation { index: 0, reason }, own: false })
         }
     }

@@ -11,7 +11,7 @@ use super::StateDir;
 use super::learned::Kept;
 use super::threads::Trial;
 use crate::cancel::Cancel;
-use crate::embedding::Tokens;
+use crate::embedding::{InputType, Task, Tokens, Value};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::model::{Compute, Engine, Model, ModelFiles, ModelOptions, Precision, Provider, Unloaded};
@@ -89,6 +89,7 @@ impl Choice {
         let Some(files) = files else { return only(Compute::REFERENCE, "it has no graph here") };
         let elsewhere = options.providers.iter().find(|provider| **provider != Provider::Cpu);
         let automatic = options.engine.is_none();
+        let compared = options.task == Task::Embedding;
         match (options.engine, options.precision, elsewhere) {
             (Some(Engine::OpenVino), _, Some(provider)) => {
                 let reason = format!(
@@ -108,6 +109,9 @@ impl Choice {
             (None, ..) if files.is_builtin() => {
                 return only(Compute::REFERENCE, "the time of the built-in model is that of its tokenizer");
             }
+            (None, ..) if !compared => {
+                return only(Compute::REFERENCE, "a trial compares vectors of texts, and it gives something else");
+            }
             _ => {}
         }
         if automatic {
@@ -121,7 +125,10 @@ impl Choice {
                 Err(Error::config("precision", format!("'bf16' cannot be had: {NO_BF16}; leave it out")))
             }
             (Some(precision), _) => only(OPENVINO(precision), "the options engine and precision ask for it"),
-            (None, true) => Ok(Self::Trial(OPENVINO(Precision::Fp32))),
+            (None, true) if compared => Ok(Self::Trial(OPENVINO(Precision::Fp32))),
+            (None, true) => {
+                only(OPENVINO(Precision::Fp32), "the option engine asks for it; bf16 only where precision does")
+            }
             (None, false) => only(OPENVINO(Precision::Fp32), &format!("the option engine asks for it; {NO_BF16}")),
         }
     }
@@ -319,7 +326,8 @@ impl Loader<'_> {
             Ok(others) => others,
             Err(reason) => return stays(reason, false),
         };
-        let probes: Vec<Tokens> = PROBES.iter().filter_map(|text| tokenizer.encode(0, text).ok()).collect();
+        let probes: Vec<Tokens> =
+            PROBES.iter().filter_map(|text| tokenizer.encode(0, InputType::Document, text).ok()).collect();
         let reference = vectors(model, &probes, self.cancel)?;
         let (mut reasons, mut lasting) = (Vec::new(), true);
         for other in others {
@@ -362,7 +370,8 @@ fn floor(cosine: f64) -> f64 {
 
 /// The vectors of texts that run one by one.
 fn vectors(model: &Arc<dyn Model>, probes: &[Tokens], cancel: &Cancel) -> Result<Vec<Vec<f32>>> {
-    probes.iter().map(|tokens| model.run(&[tokens], cancel).map_err(|failed| failed.error)).collect()
+    let numbers = |values: Vec<Value>| values.iter().flat_map(|value| value.numbers()).copied().collect();
+    probes.iter().map(|tokens| model.run(&[tokens], cancel).map(numbers).map_err(|failed| failed.error)).collect()
 }
 
 fn cosine(one: &[f32], other: &[f32]) -> f64 {

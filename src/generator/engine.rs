@@ -11,28 +11,29 @@ use tokio::sync::mpsc;
 use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Busy, Failure, Row};
 use super::choice::{Chosen, Loader, Memory};
+use super::contents::{Contents, Names, prepare};
 use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leases, TextLeaders, Watch, worthwhile};
-use super::model_cache::{GeneratorCache, Kept, Known, ModelCache, TextLeader, TextWaiter};
+use super::model_cache::{GeneratorCache, Kept, Known, ModelCache, Shape, TextLeader, TextWaiter};
 use super::stage_metrics::{Answered, Stage, StageMetrics};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::sizing::BatchSizer;
 use crate::batch::{Budget, Plan};
 use crate::cache::Joined;
 use crate::cancel::Cancel;
-use crate::embedding::{InputType, Key, Modality, Tokens};
+use crate::embedding::{InputType, Key, Modality, Task, Tokens};
 use crate::error::{Error, Result};
 use crate::host::{
     self,
     threads::{begin_blocking, in_parallel},
 };
-use crate::images::{Image, ImageSource, MOST_PIXELS};
+use crate::images::{ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
-use crate::model::{Model, ModelFiles, ModelInfo, ModelOptions, Prompts, Source, TableTokens, Unloaded};
+use crate::model::{Model, ModelFiles, ModelInfo, ModelOptions, Prompts, Source, Unloaded};
 use crate::scheduler::Scheduler;
-use crate::text::{self, Prepared};
-use crate::tokens::{self, Rules, Tokenizer};
+use crate::text;
+use crate::tokens::{self, Tokenizer};
 
 /// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
 const WINDOW_TEXTS: usize = 1024;
@@ -100,14 +101,7 @@ impl Engine {
         let room = || governor.expect(unloaded.load_bytes()).map_err(too_large);
         let tokenizer = || {
             let file = unloaded.tokenizer()?;
-            let of_model = Rules::of(file.max_length, file.truncate_left);
-            let rules = match file.table {
-                None => of_model,
-                Some(TableTokens { ids, cuts_characters }) => {
-                    Rules { special: false, ids: Some(ids), cuts_characters, ..of_model }
-                }
-            };
-            let tokenizer = Tokenizer::new(file.json, rules);
+            let tokenizer = Tokenizer::new(file.json, file.reading);
             Some(tokenizer.map_err(|reason| Error::model(file.path, format!("its tokenizer cannot be used: {reason}"))))
         };
         let memory =
@@ -239,7 +233,7 @@ impl Engine {
     async fn answer(self: &Arc<Self>, inputs: Inputs, options: CallOptions, busy: Busy) -> Result<Embedded> {
         let cancel = options.cancel.clone();
         cancel.check()?;
-        self.check_modality(&inputs)?;
+        self.check_kind(&inputs)?;
         let annotated = matches!(inputs, Inputs::Annotations(_));
         let max_chars = max_chars(self.model.info());
         let names = Names::of(&inputs);
@@ -270,7 +264,7 @@ impl Engine {
             stage_metrics,
             busy,
         };
-        let mut answer = Answer::new(self.model.info().dimensions, &distinct, &cut, options.progress.as_ref());
+        let mut answer = Answer::new(Shape::of(self.model.info()), &distinct, &cut, options.progress.as_ref());
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
             let (leaders, waits) = call.recall(open, &mut answer).await?;
@@ -283,21 +277,33 @@ impl Engine {
             Err(contents) if annotated => contents.texts().to_vec(),
             _ => Vec::new(),
         };
-        answer.finish(texts, self.id.clone())
+        let info = self.model.info();
+        let embedded = answer.finish(texts, self.id.clone())?;
+        Ok(Embedded { labels: info.labels.clone(), sigmoid: info.sigmoid, ..embedded })
+    }
+
+    pub fn tokens(&self, ids: &[u32]) -> Result<Vec<String>> {
+        let Some(tokenizer) = &self.tokenizer else {
+            let reason = format!("{} has no vocabulary: its indices are hashes of words", self.id);
+            return Err(Error::InvalidArgument(reason));
+        };
+        Ok(ids.iter().map(|id| tokenizer.token(*id).unwrap_or_default()).collect())
     }
 
     /// Whether the model reads what a call has, or what the right call is.
-    fn check_modality(&self, inputs: &Inputs) -> Result<()> {
-        let id = &self.id;
-        let reason = match (inputs, self.model.info().modality) {
-            (Inputs::Images(_), Modality::Image) => return Ok(()),
-            (Inputs::Images(_), _) => format!(
+    fn check_kind(&self, inputs: &Inputs) -> Result<()> {
+        let (id, info) = (&self.id, self.model.info());
+        let reason = match (inputs, info.modality, info.task) {
+            (Inputs::Images(_), Modality::Image, _) | (Inputs::Pairs(_), _, Task::Reranking) => return Ok(()),
+            (Inputs::Images(_), ..) => format!(
                 "The model {id} reads texts, not images: call embed() with texts, or load a model that reads images"
             ),
-            (_, Modality::Image) => format!(
+            (_, Modality::Image, _) => format!(
                 "The model {id} reads images, not texts: call embedImages() with the bytes or the paths of images, or load \
                  a model that reads texts"
             ),
+            (Inputs::Pairs(_), ..) => format!("The model {id} scores no pairs of texts: load a cross-encoder"),
+            (_, _, Task::Reranking) => format!("The model {id} scores pairs of texts: call rank() or score()"),
             _ => return Ok(()),
         };
         Err(Error::InvalidArgument(reason))
@@ -406,6 +412,10 @@ impl Engine {
                 let started = Instant::now();
                 let read = |index| match &*contents {
                     Contents::Texts(texts) => engine.encode(index, input_type, &texts[index]),
+                    Contents::Pairs(pairs) => {
+                        let (query, document) = &pairs[index];
+                        engine.encode_pair(index, query, document)
+                    }
                     Contents::Images(images) => match &images[index] {
                         Ok(image) => Ok(Tokens::of_image(Arc::clone(image))),
                         Err(error) => Err(error.at(index)),
@@ -428,12 +438,23 @@ impl Engine {
         }
         let prompt = self.prompts.of(input_type);
         let text = self.worded(input_type, text);
-        let Some(tokenizer) = &self.tokenizer else { return tokens::untold(index, &text) };
-        let mut tokens = tokenizer.encode(index, &text)?;
+        let Some(tokenizer) = &self.tokenizer else { return tokens::untold(index, input_type, &text) };
+        let mut tokens = tokenizer.encode(index, input_type, &text)?;
         if self.leaves_out_prompts && !prompt.is_empty() {
             tokens.prompt = tokenizer.prompt_tokens(prompt);
         }
         Ok(tokens)
+    }
+
+    /// A query of nothing asks nothing; a document of nothing is a poor one.
+    fn encode_pair(&self, index: usize, query: &str, document: &str) -> Result<Tokens> {
+        if query.trim().is_empty() {
+            return Err(Error::EmptyText { index });
+        }
+        match &self.tokenizer {
+            Some(tokenizer) => tokenizer.encode_pair(index, query, document),
+            None => Err(Error::Internal(format!("the model {} has no tokenizer for pairs", self.id))),
+        }
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.
@@ -627,116 +648,7 @@ async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output =
     }
 }
 
-/// What its inputs are called.
-enum Names {
-    /// Texts go by themselves.
-    Texts,
-    Others(Vec<String>),
-}
-
-impl Names {
-    fn of(inputs: &Inputs) -> Self {
-        match inputs {
-            Inputs::Texts(_) => Self::Texts,
-            Inputs::Annotations(annotations) => {
-                Self::Others(annotations.iter().map(|annotation| annotation.node_id.clone()).collect())
-            }
-            Inputs::Images(images) => {
-                Self::Others(images.iter().map(|image| image.path().unwrap_or_default()).collect())
-            }
-        }
-    }
-
-    fn name(&self, index: usize, contents: &Contents) -> String {
-        let name = match self {
-            Self::Texts => contents.texts().get(index),
-            Self::Others(names) => names.get(index),
-        };
-        name.cloned().unwrap_or_default()
-    }
-}
-
 /// What a model reads of an annotation.
 fn max_chars(info: &ModelInfo) -> usize {
     info.max_length.unwrap_or(usize::MAX).saturating_mul(text::CHARS_PER_TOKEN)
-}
-
-/// What a call embeds.
-enum Contents {
-    Texts(Vec<String>),
-    Images(Vec<Result<Arc<Image>>>),
-}
-
-impl Contents {
-    fn texts(&self) -> &[String] {
-        match self {
-            Self::Texts(texts) => texts,
-            Self::Images(_) => &[],
-        }
-    }
-
-    /// Empties what stands for an input that was none.
-    fn clear(&mut self, index: usize) {
-        if let Self::Texts(texts) = self {
-            texts.get_mut(index).into_iter().for_each(String::clear);
-        }
-    }
-
-    /// Bytes of a text: how long it takes to find its tokens. Images have none.
-    fn bytes(&self, index: usize) -> usize {
-        self.texts().get(index).map_or(0, String::len)
-    }
-
-    fn distinct(&self) -> Distinct {
-        match self {
-            Self::Texts(texts) => Distinct::of(texts.iter()),
-            // What cannot be read is like nothing else.
-            Self::Images(images) => {
-                let name = |(index, image): (usize, &Result<Arc<Image>>)| match image {
-                    Ok(image) => (image.hash, None),
-                    Err(_) => ([0; 32], Some(index)),
-                };
-                Distinct::of(images.iter().enumerate().map(name))
-            }
-        }
-    }
-
-    /// The key of each slot.
-    fn keys(&self, model_cache: &ModelCache, distinct: &Distinct, input_type: InputType) -> Vec<Key> {
-        match self {
-            Self::Texts(texts) => model_cache.keys(texts, &distinct.first, input_type),
-            Self::Images(images) => {
-                let key = |&index: &usize| match &images[index] {
-                    Ok(image) => model_cache.key_of_image(&image.hash),
-                    Err(_) => model_cache.key_of_none(index),
-                };
-                distinct.first.iter().map(key).collect()
-            }
-        }
-    }
-}
-
-/// What is to be embedded, and for each whether something was cut off it.
-fn prepare(inputs: Inputs, max_chars: usize, most_pixels: u64, cancel: &Cancel) -> (Contents, Vec<bool>) {
-    match inputs {
-        Inputs::Texts(texts) => {
-            let cut = vec![false; texts.len()];
-            (Contents::Texts(texts), cut)
-        }
-        Inputs::Images(images) => {
-            let cut = vec![false; images.len()];
-            let examine = |image: ImageSource| cancel.check().and_then(|()| image.examine(most_pixels)).map(Arc::new);
-            (Contents::Images(images.into_par_iter().map(examine).collect()), cut)
-        }
-        Inputs::Annotations(annotations) => {
-            let prepare = |annotation| {
-                // Nobody looks at the texts of a call that was stopped.
-                let stopped = |_| Prepared { text: String::new(), cut: true };
-                let prepared = cancel.check().map_or_else(stopped, |()| text::prepare(annotation, max_chars));
-                (prepared.text, prepared.cut)
-            };
-            let (texts, cut) = annotations.par_iter().with_min_len(64).map(prepare).unzip();
-            (Contents::Texts(texts), cut)
-        }
-    }
 }

@@ -197,7 +197,8 @@ mod tests {
 
     use super::*;
     use crate::cache::{CacheOptions, EmbeddingCache};
-    use crate::embedding::{Fingerprint, InputType, Modality, Space};
+    use crate::embedding::{Fingerprint, InputType, Modality, Space, Task};
+    use crate::generator::Shape;
     use crate::host::Clock;
 
     /// A clock that the test sets; both of its readings are the same.
@@ -223,7 +224,8 @@ mod tests {
             let options = CacheOptions { path, clock: clock.clone() as Arc<dyn Clock>, ..CacheOptions::default() };
             let cache = Arc::new(EmbeddingCache::open(options).unwrap());
             let space = Space::builder().finish();
-            Arc::new(ModelCache::new(cache, &space, &Fingerprint::builder().finish(), Modality::Text, 2))
+            let shape = Shape { task: Task::Embedding, dimensions: 2 };
+            Arc::new(ModelCache::new(cache, &space, &Fingerprint::builder().finish(), Modality::Text, shape))
         };
         let (one, other) = (process(), process());
         let key = one.keys(&["a".to_owned()], &[0], InputType::Document)[0];

@@ -3,6 +3,7 @@
 mod answer;
 mod batches;
 mod choice;
+mod contents;
 mod engine;
 mod forecast;
 mod learned;
@@ -34,7 +35,7 @@ use engine::Engine;
 pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
 use loaded::Loaded;
-pub use model_cache::{About, GeneratorCache, Kept, Known, ModelCache, Remembered, Values, name_of};
+pub use model_cache::{About, GeneratorCache, Kept, Known, ModelCache, Remembered, Shape, Values, name_of};
 pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;
@@ -123,6 +124,8 @@ pub enum Inputs {
     Annotations(Vec<Annotation>),
     /// Images, for a model that reads them.
     Images(Vec<ImageSource>),
+    /// Queries, each with a document, for a model that scores such pairs.
+    Pairs(Vec<(Arc<str>, String)>),
 }
 
 impl Inputs {
@@ -132,6 +135,7 @@ impl Inputs {
             Self::Texts(texts) => texts.len(),
             Self::Annotations(annotations) => annotations.len(),
             Self::Images(images) => images.len(),
+            Self::Pairs(pairs) => pairs.len(),
         }
     }
 
@@ -186,14 +190,31 @@ pub struct CallOptions {
 /// The answer to a call.
 #[derive(Debug, Default)]
 pub struct Embedded {
-    /// A vector for each input, in input order.
+    /// A vector for each input, in input order; for pairs, their scores. Empty where the model makes something else.
     pub matrix: EmbeddingMatrix,
+    /// What a model makes of inputs that is not of one length.
+    pub ragged: Ragged,
     /// A report for each input, in input order.
     pub items: Vec<Item>,
     /// For annotations, what was embedded for each.
     pub texts: Vec<String>,
     /// The model that was used, as the user named it.
     pub model_id: String,
+    /// What the scores of a pair are called, one for each dimension.
+    pub labels: Vec<String>,
+    /// Whether scores are meant to be numbers from 0 to 1, by the logistic function.
+    pub sigmoid: bool,
+}
+
+/// Sparse vectors, or the vectors of tokens, of all inputs one after the other.
+#[derive(Debug, Default)]
+pub struct Ragged {
+    /// The values.
+    pub data: Vec<f32>,
+    /// Of sparse vectors, which dimension each value is of.
+    pub indices: Vec<u32>,
+    /// Where those of each input end in `data`.
+    pub ends: Vec<usize>,
 }
 
 /// What became of one input.
@@ -453,6 +474,14 @@ impl Generator {
     /// `NOT_INITIALIZED` or `CLOSED`.
     pub fn engine_reason(&self) -> Result<Option<String>> {
         Ok(self.engine()?.engine_reason.clone())
+    }
+
+    /// The tokens of `ids`, in the vocabulary of the loaded model; empty ones where it has none such.
+    ///
+    /// # Errors
+    /// `NOT_INITIALIZED` or `CLOSED`; and where the model has no vocabulary.
+    pub fn tokens(&self, ids: &[u32]) -> Result<Vec<String>> {
+        self.engine()?.tokens(ids)
     }
 
     fn engine(&self) -> Result<Arc<Engine>> {

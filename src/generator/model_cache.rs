@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, Probe, SingleFlight, Waiter};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Key, Modality, Space};
+use crate::embedding::{Fingerprint, InputType, Key, Modality, Space, SparseVector, Task, Value};
 use crate::error::{Error, Result};
 use crate::model::ModelInfo;
 use crate::text::{self, Annotation, Prepared};
@@ -19,38 +19,46 @@ const MOST_NAME: usize = 256;
 /// Texts that are looked up between two checks whether the call was stopped.
 const WINDOW: usize = 1024;
 
-/// A text's vector, with what results say about the text.
+/// What a model has made of an input, with what results say about the input.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// The vector.
-    pub vector: Values,
+    /// What it has made of it.
+    pub value: Values,
     /// The rest.
     pub about: About,
 }
 
-/// The values of a vector, where they are.
+/// What a model has made of an input, where it is.
 #[derive(Debug, Clone)]
 pub enum Values {
-    /// Computed for a call.
-    Computed(Vec<f32>),
-    /// In the cache.
+    /// Computed for a call, or made of what the cache has.
+    Computed(Value),
+    /// A vector, in the cache.
     Kept(Arc<Entry>),
 }
 
 impl Values {
-    /// Writes them to `out`, which is as long.
+    /// Writes a vector to `out`, which is as long.
     pub fn copy_to(&self, out: &mut [f32]) {
         match self {
-            Self::Computed(values) => out.copy_from_slice(values),
+            Self::Computed(value) => out.copy_from_slice(value.numbers()),
             Self::Kept(entry) => entry.vector.copy_to(out),
         }
     }
 
-    /// The values.
+    /// All its numbers.
     pub fn get(&self) -> Cow<'_, [f32]> {
         match self {
-            Self::Computed(values) => Cow::Borrowed(values),
+            Self::Computed(value) => Cow::Borrowed(value.numbers()),
             Self::Kept(entry) => Cow::Owned(entry.vector.to_vec()),
+        }
+    }
+
+    /// What is not a vector in the cache.
+    pub fn made(&self) -> Option<&Value> {
+        match self {
+            Self::Computed(value) => Some(value),
+            Self::Kept(_) => None,
         }
     }
 }
@@ -80,14 +88,64 @@ impl About {
         note
     }
 
-    fn from_note(note: &[u8]) -> Option<Self> {
+    /// What a note begins with, and the rest of it.
+    fn from_note(note: &[u8]) -> Option<(Self, &[u8])> {
         let (count, rest) = note.split_first_chunk()?;
         let (truncated, rest) = rest.split_first()?;
-        Some(Self {
+        let (confidence, rest) = rest.split_first_chunk()?;
+        let about = Self {
             token_count: u64::from_le_bytes(*count) as usize,
             truncated: *truncated != 0,
-            confidence: f64::from_le_bytes(*rest.first_chunk()?),
-        })
+            confidence: f64::from_le_bytes(*confidence),
+        };
+        Some((about, rest))
+    }
+}
+
+/// What kind of values a model has.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// What it is for.
+    pub task: Task,
+    /// How many values a vector has.
+    pub dimensions: usize,
+}
+
+impl Shape {
+    /// That of a model's values.
+    pub(super) fn of(info: &ModelInfo) -> Self {
+        Self { task: info.task, dimensions: info.dimensions.max(1) }
+    }
+
+    /// Adds a value to a note. A vector is none of it: the cache keeps those as what they are, to be searched.
+    fn write(self, value: &Value, note: &mut Vec<u8>) {
+        if self.task == Task::Embedding {
+            return;
+        }
+        if let Value::Sparse(vector) = value {
+            note.extend(vector.indices.iter().flat_map(|index| index.to_le_bytes()));
+        }
+        note.extend(value.numbers().iter().flat_map(|number| number.to_le_bytes()));
+    }
+
+    /// What [`Shape::write`] has added; `None` for anything else.
+    fn read(self, note: &[u8]) -> Option<Value> {
+        let words = || note.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let numbers = |skip: usize| -> Option<Vec<f32>> {
+            words().skip(skip).map(f32::from_bits).map(|number| number.is_finite().then_some(number)).collect()
+        };
+        let (count, whole) = (note.len() / 4, note.len().is_multiple_of(4));
+        match self.task {
+            Task::Reranking if whole && count == self.dimensions => numbers(0).map(Value::Dense),
+            Task::MultiVector if whole && count.is_multiple_of(self.dimensions) => numbers(0).map(Value::Tokens),
+            Task::Sparse if whole && count.is_multiple_of(2) => {
+                let indices: Vec<u32> = words().take(count / 2).collect();
+                let ascending = indices.is_sorted_by(|one, next| one < next);
+                let values = numbers(count / 2).filter(|_| ascending)?;
+                Some(Value::Sparse(SparseVector { indices, values }))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -150,10 +208,13 @@ impl GeneratorCache {
         !self.models.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// The part of a model, known from now on; `max_chars`: what it reads of an annotation.
+    /// The part of a model, known from now on where it makes embeddings; `max_chars`: what it reads of an annotation.
     pub(super) fn part_of(&self, info: &ModelInfo, max_chars: usize) -> Arc<ModelCache> {
         let (cache, fingerprint) = (Arc::clone(&self.cache), &info.fingerprint);
-        let part = Arc::new(ModelCache::new(cache, &self.within, fingerprint, info.modality, info.dimensions));
+        let part = Arc::new(ModelCache::new(cache, &self.within, fingerprint, info.modality, Shape::of(info)));
+        if info.task != Task::Embedding {
+            return part;
+        }
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|known| known.part.space.id() != part.space.id());
         models.push(Arc::new(Writer { model_id: info.model_id.clone(), max_chars, part: Arc::clone(&part) }));
@@ -215,7 +276,7 @@ pub(super) type TextWaiter = Waiter<Arc<Known>, Error>;
 pub struct ModelCache {
     cache: Arc<EmbeddingCache>,
     space: Space,
-    dimensions: usize,
+    shape: Shape,
     single_flight: SingleFlight<Key, Arc<Known>, Error>,
 }
 
@@ -226,11 +287,15 @@ impl ModelCache {
         within: &Space,
         fingerprint: &Fingerprint,
         modality: Modality,
-        dimensions: usize,
+        shape: Shape,
     ) -> Self {
-        let space: Space = within.inner().field("generator", fingerprint.as_bytes()).finish();
+        let space = within.inner().field("generator", fingerprint.as_bytes());
+        let space: Space = match shape.task {
+            Task::Embedding => space.finish(),
+            task => space.field("task", task.as_str()).finish(),
+        };
         let space = space.of(modality);
-        Self { cache, space, dimensions, single_flight: SingleFlight::default() }
+        Self { cache, space, shape, single_flight: SingleFlight::default() }
     }
 
     /// The keys of the texts at `first`: the embedding space, the role and the text itself.
@@ -241,6 +306,16 @@ impl ModelCache {
 
     fn key(&self, text: &str, input_type: InputType) -> Key {
         self.space.key().field("role", input_type.as_str()).field("text", text).finish()
+    }
+
+    /// The keys of the pairs of texts at `first`.
+    pub fn keys_of_pairs(&self, pairs: &[(Arc<str>, String)], first: &[usize]) -> Vec<Key> {
+        let begun = self.space.key().field("role", "pair");
+        let key = |&index: &usize| {
+            let (query, document) = &pairs[index];
+            begun.clone().field("query", query.as_bytes()).field("text", document).finish()
+        };
+        first.par_iter().with_min_len(64).map(key).collect()
     }
 
     /// The key of an image, by the hash of its content.
@@ -337,18 +412,41 @@ impl ModelCache {
     }
 
     fn try_put(&self, batch: &[Kept]) -> Result<()> {
-        let notes: Vec<Vec<u8>> = batch.iter().map(|kept| kept.known.about.to_note(&kept.name)).collect();
-        let vectors: Vec<Cow<[f32]>> = batch.iter().map(|kept| kept.known.vector.get()).collect();
-        let drafts = batch.iter().zip(&vectors).zip(&notes).map(|((kept, vector), note)| {
-            (self.probe(kept.key), Draft { vector: Some(vector), note, fixed: true, ..Draft::default() })
+        let notes: Vec<Vec<u8>> = batch.iter().map(|kept| self.note(kept)).collect();
+        let numbers: Vec<Cow<[f32]>> = batch.iter().map(|kept| kept.known.value.get()).collect();
+        let drafts = batch.iter().zip(&numbers).zip(&notes).map(|((kept, numbers), note)| {
+            let (vector, kind) = match self.shape.task {
+                Task::Embedding => (Some(&numbers[..]), ""),
+                task => (None, task.as_str()),
+            };
+            (self.probe(kept.key), Draft { vector, note, kind, fixed: true, ..Draft::default() })
         });
         self.cache.commit_at_once(&self.space, drafts)
     }
 
+    /// What is kept beside a vector; of a model that makes something else, all of it.
+    fn note(&self, Kept { known, name, .. }: &Kept) -> Vec<u8> {
+        match (self.shape.task, known.value.made()) {
+            (Task::Embedding, _) | (_, None) => known.about.to_note(name),
+            (_, Some(value)) => {
+                let mut note = known.about.to_note("");
+                self.shape.write(value, &mut note);
+                note
+            }
+        }
+    }
+
     /// An entry that is not what this generator writes is a miss.
     fn known(&self, entry: Arc<Entry>) -> Option<Known> {
-        let about = About::from_note(&entry.note)?;
-        (entry.vector.len() == self.dimensions).then_some(Known { vector: Values::Kept(entry), about })
+        let (about, rest) = About::from_note(&entry.note)?;
+        let value = match self.shape.task {
+            Task::Embedding => {
+                let whole = entry.vector.len() == self.shape.dimensions;
+                whole.then_some(Values::Kept(entry))?
+            }
+            _ => Values::Computed(self.shape.read(rest)?),
+        };
+        Some(Known { value, about })
     }
 }
 
@@ -360,10 +458,32 @@ mod tests {
     fn what_is_said_about_a_text_survives_storage() {
         let about = About { token_count: 70_000, truncated: true, confidence: 0.25 };
         let note = about.to_note("a name");
-        assert_eq!((About::from_note(&note), name_of(&note)), (Some(about), &b"a name"[..]));
+        assert_eq!((About::from_note(&note), name_of(&note)), (Some((about, &b"a name"[..])), &b"a name"[..]));
         for end in 0..About::BYTES {
             assert_eq!((About::from_note(&note[..end]), name_of(&note[..end])), (None, &b""[..]));
         }
         assert_eq!(name_of(&about.to_note(&"é".repeat(MOST_NAME))), "é".repeat(MOST_NAME / 2).as_bytes());
+    }
+
+    #[test]
+    fn values_survive_storage_and_are_never_read_as_another_kind() {
+        let shape = |task| Shape { task, dimensions: 3 };
+        let sparse = SparseVector { indices: vec![3, 9], values: vec![0.5, 2.0] };
+        let values = [
+            (Task::Reranking, Value::Dense(vec![1.0, -2.0, 0.5])),
+            (Task::Sparse, Value::Sparse(sparse)),
+            (Task::Sparse, Value::Sparse(SparseVector::default())),
+            (Task::MultiVector, Value::Tokens(vec![1.0; 6])),
+        ];
+        for (task, value) in values {
+            let mut note = Vec::new();
+            shape(task).write(&value, &mut note);
+            assert_eq!(shape(task).read(&note), Some(value));
+            note.push(0);
+            assert_eq!(shape(task).read(&note), None);
+            assert_eq!(shape(Task::Embedding).read(&note), None);
+        }
+        let descending = [9u32, 3, 0, 0].map(u32::to_le_bytes).concat();
+        assert_eq!(shape(Task::Sparse).read(&descending), None);
     }
 }

@@ -13,13 +13,15 @@ use sha2::{Digest, Sha256};
 use super::config_files::{ConfigFiles, PREPROCESSOR, read_file};
 use super::modules::{After, MODULES, Module};
 use super::pooling::Layer;
+use super::purpose::{self, Purpose};
 use super::table::{self, Layout, TABLE, Table};
 use super::{Architecture, ModelOptions, Pooling, PromptOptions, Prompts, content, graph, modules, vocabulary};
 use crate::cancel::Cancel;
-use crate::embedding::{FingerprintBuilder, InputType};
+use crate::embedding::{FingerprintBuilder, InputType, Task};
 use crate::error::{Error, Result};
 use crate::images::Preprocessing;
 use crate::text;
+use crate::tokens::Reading;
 
 /// The most tokens that any model is believed to read, as many as a text has at most.
 const MOST_TOKENS: usize = 1 << 20;
@@ -56,8 +58,10 @@ pub(super) struct ModelSpec {
     pub max_length: usize,
     /// What says so; `None` where nothing does.
     pub max_length_from: Option<&'static str>,
+    /// How texts are read.
+    pub reading: Reading,
+    pub purpose: Purpose,
     pub prompts: Prompts,
-    pub truncate_left: Option<bool>,
     pub lowercase: bool,
     pub pad_id: u32,
     /// The position of the first token: RoBERTa and its kin start after the padding id.
@@ -184,6 +188,9 @@ fn read_table(
         let reason = format!("it chooses one of several ONNX files, and {path} is a table of vectors: leave it out");
         return Err(Error::config("dtype", reason));
     }
+    if options.task != Task::Embedding {
+        return Err(purpose::wrong(&files.root, Task::Embedding));
+    }
     let table = Table::open(&files.root.join(format!("{prefix}{TABLE}")))?;
     let config: TableConfig = files.json(&format!("{prefix}config.json"))?.unwrap_or_default();
     let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, prefix, None)?;
@@ -203,6 +210,8 @@ fn read_table(
     };
     // The file of its own makers says more than what was written for other programs.
     let says = config.normalize.filter(|_| table.layout == Layout::Model2Vec);
+    let max_length = options.max_length.or(max_length).unwrap_or(MOST_TOKENS);
+    let tokens = table.tokens();
     Ok(ModelSpec {
         root: files.root.clone(),
         origin: None,
@@ -218,10 +227,18 @@ fn read_table(
         layers: after.layers,
         normalize: options.normalize.or(says).or(after.normalize),
         without_prompt: false,
-        max_length: options.max_length.or(max_length).unwrap_or(MOST_TOKENS),
+        max_length,
         max_length_from,
         prompts: merged_prompts(&options.prompts, &prompts)?,
-        truncate_left,
+        reading: Reading {
+            max_length,
+            truncate_left,
+            bare: true,
+            ids: Some(tokens.ids),
+            cuts_characters: tokens.cuts_characters,
+            ..Reading::default()
+        },
+        purpose: Purpose::Embedding,
         lowercase: false,
         pad_id: 0,
         first_position: 0,
@@ -255,8 +272,13 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     };
     let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
-    let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
+    let mut prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let modules: Option<Vec<Module>> = files.json(MODULES)?;
+    let described = purpose::read(&mut files, modules.as_deref(), options)?;
+    for (role, marker) in described.markers {
+        let prompt = prompts.prompts.entry(role.to_owned()).or_default().get_or_insert_default();
+        *prompt = format!("{marker}{}", prompt.strip_prefix(&marker).unwrap_or(prompt));
+    }
 
     let roberta_like = matches!(
         config.model_type.as_deref(),
@@ -273,6 +295,7 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         (most, Some(from))
     };
     let after = match modules.as_deref() {
+        _ if described.purpose != Purpose::Embedding => After::default(),
         Some([first, rest @ ..])
             if first.name() == "Transformer" && modules::prefix(&files.root, first)?.is_empty() =>
         {
@@ -299,7 +322,12 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         max_length,
         max_length_from,
         prompts: merged_prompts(&options.prompts, &prompts)?,
-        truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
+        reading: Reading {
+            max_length,
+            truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),
+            ..described.reading
+        },
+        purpose: described.purpose,
         lowercase: sentence_bert.do_lower_case,
         pad_id,
         first_position,

@@ -1,5 +1,6 @@
 //! The models: where their files are, how they run, how hidden states become one vector.
 
+mod bm25;
 mod builtin;
 mod config_files;
 mod content;
@@ -7,16 +8,20 @@ mod directory;
 mod engine;
 mod gate;
 mod graph;
+mod head;
 mod http;
 mod hub;
+mod late_interaction;
 mod library;
 mod memory_cost;
 mod modules;
 mod onnx;
 mod openvino;
 mod pooling;
+mod purpose;
 mod remote;
 mod session;
+mod splade;
 mod static_model;
 mod table;
 mod tensors;
@@ -29,9 +34,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Modality, Tokens};
+use crate::embedding::{Fingerprint, InputType, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
 use crate::host;
+use crate::tokens::Reading;
+use bm25::Bm25;
 use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxSession;
 use openvino::OpenVinoSession;
@@ -40,6 +47,7 @@ use static_model::StaticModel;
 use transformer::Transformer;
 use vision::VisionModel;
 
+pub use bm25::{BM25, Bm25Options};
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use engine::{Compute, Engine, Precision};
 pub use gate::close;
@@ -56,11 +64,11 @@ pub trait Model: Send + Sync {
     /// What the model is.
     fn info(&self) -> &ModelInfo;
 
-    /// Vectors of `batch`, row by row, each of `info().dimensions` values. Blocks for as long as the model computes.
+    /// What it makes of each row of `batch`, of the kind of `info().task`. Blocks for as long as the model computes.
     ///
     /// # Errors
     /// Why there are none. When `cancel` was raised meanwhile, the reason is of no interest.
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError>;
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError>;
 
     /// Bytes of memory that a run of so many rows takes beyond the weights, the longest row having a weight of `longest`.
     fn bytes(&self, rows: usize, longest: usize) -> u64;
@@ -109,6 +117,8 @@ pub enum Then {
 /// What the user may say about a model; what is `None` is read from the model's own files.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelOptions {
+    /// What the model has to be for.
+    pub task: Task,
     /// Where models come from that are named by an id.
     pub hub: HubOptions,
     /// Which variant of the graph is taken, where there are several. Default: the plain `model.onnx`.
@@ -123,6 +133,12 @@ pub struct ModelOptions {
     pub max_length: Option<usize>,
     /// Text put before each document or query.
     pub prompts: PromptOptions,
+    /// Keep one of so many vectors of a document's tokens.
+    pub pool_factor: Option<usize>,
+    /// What documents are to be judged by, for models that are told.
+    pub instruction: Option<String>,
+    /// How words are weighed, where it is BM25.
+    pub bm25: Bm25Options,
     /// Threads inside one run of the model. Runs go in parallel anyway, so the default is 1.
     pub intra_op_threads: Option<usize>,
     /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
@@ -213,6 +229,12 @@ pub struct ModelInfo {
     pub model_id: String,
     /// What it reads.
     pub modality: Modality,
+    /// What it is for.
+    pub task: Task,
+    /// What the scores of a pair are called; one for each dimension.
+    pub labels: Vec<String>,
+    /// Whether scores are meant to be numbers from 0 to 1, by the logistic function.
+    pub sigmoid: bool,
     /// How it reads; `None` where only a server knows.
     pub architecture: Option<Architecture>,
     /// The file of its graph or table, or the address that is asked.
@@ -327,6 +349,8 @@ pub enum Source {
     Files(Files),
     /// On a server.
     Remote(Box<remote::Server>),
+    /// Nowhere: it is arithmetic.
+    Bm25,
 }
 
 /// Where a model's files are on this machine.
@@ -342,8 +366,17 @@ impl Source {
     /// one, or else a model on the hub, whose files are fetched unless they are here. Blocks.
     pub fn find(name: &Name, options: &ModelOptions, cancel: &Cancel, progress: Option<&Progress>) -> Result<Self> {
         let id = name.id.clone();
+        if id == BM25 && options.task == Task::Sparse {
+            return Ok(Self::Bm25);
+        }
         if let Some(server) = remote::Server::named(&id, options)? {
-            return Ok(Self::Remote(Box::new(server)));
+            return match options.task {
+                Task::Embedding => Ok(Self::Remote(Box::new(server))),
+                _ => Err(Error::config(
+                    "modelPath",
+                    format!("{id} is on a server, and those give vectors only: use OptimizedEmbeddingGenerator"),
+                )),
+            };
         }
         if let Some(option) = options.remote.fingerprint.as_ref().map(|_| "fingerprint") {
             return Err(Error::config(option, format!("{id} runs here, and its files say what it is: leave it out")));
@@ -374,6 +407,8 @@ pub enum Unloaded {
     Files(Box<ModelFiles>),
     /// Its server has not been asked yet.
     Remote(Box<remote::Server>),
+    /// There is nothing to load.
+    Bm25(Prompts),
 }
 
 /// What the files of a model say.
@@ -390,12 +425,8 @@ pub struct TokenizerFile<'a> {
     pub json: &'a [u8],
     /// The name of that file, for errors.
     pub path: &'a str,
-    /// Most tokens of a text that the model sees.
-    pub max_length: usize,
-    /// Whether texts are cut at their beginning, where the files say so.
-    pub truncate_left: Option<bool>,
-    /// The table that the tokens are looked up in, where there is nothing else to a model.
-    pub table: Option<TableTokens>,
+    /// How texts are read.
+    pub reading: &'a Reading,
 }
 
 /// What a table of vectors asks of the tokens of a text: no special ones are added.
@@ -413,6 +444,7 @@ impl Unloaded {
         let files = match source {
             Source::Files(files) => files,
             Source::Remote(server) => return Ok(Self::Remote(server.clone())),
+            Source::Bm25 => return Ok(Self::Bm25(Prompts::default())),
         };
         let mut spec = directory::read(&files.path, options)?;
         spec.origin = files.origin.clone();
@@ -430,6 +462,7 @@ impl Unloaded {
         match self {
             Self::Files(files) => &files.id,
             Self::Remote(server) => server.id(),
+            Self::Bm25(_) => BM25,
         }
     }
 
@@ -440,13 +473,7 @@ impl Unloaded {
         if spec.tokenizer_json.is_empty() {
             return None;
         }
-        Some(TokenizerFile {
-            json: &spec.tokenizer_json,
-            path: &spec.tokenizer_path,
-            max_length: spec.max_length,
-            truncate_left: spec.truncate_left,
-            table: spec.table.as_ref().map(|table| table.tokens()),
-        })
+        Some(TokenizerFile { json: &spec.tokenizer_json, path: &spec.tokenizer_path, reading: &spec.reading })
     }
 
     /// Whether texts are to be written in lower case first.
@@ -464,6 +491,7 @@ impl Unloaded {
         match self {
             Self::Files(files) => &files.spec.prompts,
             Self::Remote(server) => server.prompts(),
+            Self::Bm25(prompts) => prompts,
         }
     }
 
@@ -474,7 +502,7 @@ impl Unloaded {
                 Some(table) => table.bytes(),
                 None => memory_cost::load_bytes(memory_cost::weight_bytes(&files.spec.onnx)),
             },
-            Self::Remote(_) => 0,
+            Self::Remote(_) | Self::Bm25(_) => 0,
         }
     }
 
@@ -482,7 +510,7 @@ impl Unloaded {
     pub fn files(&self) -> Option<&ModelFiles> {
         match self {
             Self::Files(files) => Some(&**files).filter(|files| files.spec.table.is_none()),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Bm25(_) => None,
         }
     }
 
@@ -498,6 +526,7 @@ impl Unloaded {
         match self {
             Self::Files(files) => files.load(compute, options, cancel, meanwhile),
             Self::Remote(server) => (server.load(cancel), meanwhile()),
+            Self::Bm25(_) => (Ok(Arc::new(Bm25::new(&options.bm25))), meanwhile()),
         }
     }
 }
@@ -546,7 +575,11 @@ impl ModelFiles {
             Engine::OnnxRuntime => Box::new(OnnxSession::compile(spec, options, cancel)?),
             Engine::OpenVino => Box::new(OpenVinoSession::compile(spec, compute, options, cancel)?),
         };
-        Ok(if vision::reads_images(&*session) {
+        let images = vision::reads_images(&*session);
+        if images && options.task != Task::Embedding {
+            return Err(purpose::wrong(&spec.root, Task::Embedding));
+        }
+        Ok(if images {
             Compiled::Images(Box::new(VisionModel::new(id, spec, options, session, cancel)?))
         } else {
             Compiled::Texts(Box::new(Transformer::new(id, spec, options, session, cancel)?))

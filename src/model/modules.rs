@@ -204,7 +204,7 @@ impl PoolingConfig {
 }
 
 #[derive(Deserialize)]
-struct DenseConfig {
+pub(super) struct DenseConfig {
     in_features: usize,
     out_features: usize,
     #[serde(default)]
@@ -220,7 +220,7 @@ struct LayerNormConfig {
     dimension: usize,
 }
 
-fn read_dense(files: &mut ConfigFiles, prefix: &str) -> Result<(DenseConfig, Dense)> {
+pub(super) fn read_dense(files: &mut ConfigFiles, prefix: &str) -> Result<(DenseConfig, Dense)> {
     let file = format!("{prefix}config.json");
     let config: DenseConfig = files.json(&file)?.ok_or_else(|| missing(&files.root, &file))?;
     let named = config.activation_function.as_deref().unwrap_or("Tanh");
@@ -261,6 +261,21 @@ fn read_layer_norm(files: &mut ConfigFiles, prefix: &str) -> Result<Layer> {
     })
 }
 
+/// The projection that ColBERT's makers keep beside the weights of the transformer.
+pub(super) fn projection(files: &mut ConfigFiles) -> Result<Option<Layer>> {
+    if !files.root.join("model.safetensors").is_file() {
+        return Ok(None);
+    }
+    let dense = weights(files, "", |tensors| {
+        let shape = tensors.find("linear.weight")?.map(|tensor| tensor.shape.to_vec()).unwrap_or_default();
+        let [outputs, inputs] = shape[..] else { return Err(format!("linear.weight has the shape {shape:?}")) };
+        let weight = tensors.floats("linear.weight", &[outputs, inputs])?;
+        let (bias, activation, residual) = (Vec::new(), Activation::Identity, Residual::None);
+        Ok(Dense { weight, bias, inputs, outputs, activation, residual })
+    })?;
+    Ok(Some(Layer::Dense(dense)))
+}
+
 /// What `read` makes of a module's weights, which are remembered like its configuration.
 fn weights<T>(
     files: &mut ConfigFiles,
@@ -285,7 +300,7 @@ pub(super) fn prefix(root: &Path, module: &Module) -> Result<String> {
         .ok_or_else(|| Error::model(root, format!("modules.json points outside the model: {:?}", module.path)))
 }
 
-fn missing(root: &Path, file: &str) -> Error {
+pub(super) fn missing(root: &Path, file: &str) -> Error {
     Error::model(root.join(file), "modules.json names this file, but it is not there")
 }
 

@@ -155,7 +155,7 @@ pub(super) enum Layer {
 }
 
 impl Layer {
-    fn apply(&self, vector: &mut Vec<f32>) {
+    pub fn apply(&self, vector: &mut Vec<f32>) {
         match self {
             Self::Dense(dense) => *vector = dense.apply(vector),
             Self::Standardize { weight, bias } => layer_norm(vector, weight, bias),
@@ -164,7 +164,7 @@ impl Layer {
     }
 
     /// The length of what it gives for vectors that are `width` long.
-    fn width(&self, width: usize) -> Result<usize, String> {
+    pub fn width(&self, width: usize) -> Result<usize, String> {
         match self {
             Self::Dense(dense) if dense.inputs != width => {
                 Err(format!("a Dense module expects {} values, but it is given {width}", dense.inputs))
@@ -254,7 +254,7 @@ impl Head {
 }
 
 /// Scales to length 1. The floor on the length is torch's `normalize`; a zero vector stays zero.
-fn normalize(vector: &mut [f32]) {
+pub(super) fn normalize(vector: &mut [f32]) {
     // In f64: the squares of large values would overflow and leave a zero vector behind.
     let length = vector.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt().max(1e-12);
     vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);

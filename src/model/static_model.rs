@@ -8,7 +8,7 @@ use super::table::Table;
 use super::tensors::Number;
 use super::{Architecture, Engine, Model, ModelInfo, ModelOptions, Pooling, Precision, Provider, RunError, Then};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
 
 /// Tokens of a run: more would leave cores without work.
@@ -66,6 +66,9 @@ impl StaticModel {
         let info = ModelInfo {
             model_id: id.to_owned(),
             modality: Modality::Text,
+            task: Task::Embedding,
+            labels: Vec::new(),
+            sigmoid: false,
             architecture: Some(Architecture::Static),
             model_path: table.path.display().to_string(),
             repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
@@ -99,15 +102,15 @@ impl Model for StaticModel {
         &self.info
     }
 
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         let failed = |reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone };
         let table = self.table.tensor().map_err(failed)?.bytes;
-        let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
+        let mut vectors = Vec::with_capacity(batch.len());
         for tokens in batch {
             cancel.check().map_err(|error| RunError { error, then: Then::Nothing })?;
             let mut vector = self.table.mean(table, tokens).map_err(failed)?;
             self.head.finish(&mut vector);
-            vectors.extend_from_slice(&vector);
+            vectors.push(Value::Dense(vector));
         }
         Ok(vectors)
     }

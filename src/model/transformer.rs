@@ -2,17 +2,14 @@
 
 use super::directory::{self, HashedWeights, ModelSpec};
 use super::gate::GATE;
+use super::head::Head;
 use super::memory_cost::MemoryCost;
-use super::pooling::{Extent, Head};
+use super::purpose::{Purpose, Scores};
 use super::session::{Cells, Kind, Port, Run, Session};
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
-
-/// Outputs that hold one vector per text, then those that hold one per token; best first.
-const SENTENCE_OUTPUTS: [&str; 1] = ["sentence_embedding"];
-const TOKEN_OUTPUTS: [&str; 2] = ["last_hidden_state", "token_embeddings"];
 
 /// Tokens of the text from which a model's price is learned: a run of tens of milliseconds.
 const PRICED_LENGTH: usize = 128;
@@ -79,22 +76,9 @@ impl Transformer {
         if !inputs.iter().any(|input| matches!(input, Input::Tokens { feed: Feed::Ids, .. })) {
             return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
         }
-        // An explicit pooling asks for the tokens' own vectors; otherwise what the graph pools itself is preferred.
-        let preferred: Vec<&str> = match options.pooling[..] {
-            [] => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
-            _ => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
-        };
         let outputs = session.outputs();
-        let output = preferred.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
-        let (output, port) = output.and_then(|at| Some((at, outputs.get(at)?))).ok_or_else(|| {
-            let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
-            let known: Vec<&str> = SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect();
-            bad(format!(
-                "it has no output to read vectors from: it has {}, one of {} is needed",
-                found.join(", "),
-                known.join(", ")
-            ))
-        })?;
+        let (output, head) = Head::of(spec, options, outputs)?;
+        let port = &outputs[output];
         let output_dtype = match &port.kind {
             Kind::Float32 => "fp32",
             Kind::Float16 => "fp16",
@@ -102,38 +86,11 @@ impl Transformer {
                 return Err(bad(format!("its output {} is {other:?}; float32 and float16 are supported", port.name)));
             }
         };
-        let pooled = SENTENCE_OUTPUTS.contains(&port.name.as_str());
-        if pooled && !options.pooling.is_empty() {
-            let reason =
-                format!("the graph pools by itself: it has {} but no output with a vector per token", port.name);
-            return Err(Error::config("pooling", reason));
-        }
-        let unsaid: Vec<&str> = [
-            (spec.pooling.is_empty() && !pooled).then_some("pooling: 'mean' | 'cls' | 'last_token' | 'max'"),
-            spec.normalize.is_none().then_some("normalize: true | false"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let (Some(normalize), true) = (spec.normalize, unsaid.is_empty()) else {
-            let reason = format!(
-                "nothing in its files says how its vectors are made (no modules.json): pass {}, as the model's authors describe it",
-                unsaid.join(" and ")
-            );
-            return Err(bad(reason));
+        let ((pooling, normalize), about) = (head.manner(), session.about());
+        let scores = match &spec.purpose {
+            Purpose::Reranking(scores) => scores.clone(),
+            _ => Scores::default(),
         };
-        let (dimensions, pooling) = (options.dimensions, if pooled { Vec::new() } else { spec.pooling.clone() });
-        let head = match pooled {
-            true => Head { dimensions, normalize, ..Head::default() },
-            false => Head {
-                tokens: spec.tokens.clone(),
-                pooling: pooling.clone(),
-                layers: spec.layers.clone(),
-                dimensions,
-                normalize,
-            },
-        };
-        let about = session.about();
         let mut model = Self {
             output,
             output_dtype,
@@ -149,6 +106,9 @@ impl Transformer {
                     true => Architecture::Decoder,
                     false => spec.architecture,
                 }),
+                task: spec.purpose.task(),
+                labels: Vec::new(),
+                sigmoid: false,
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
@@ -171,7 +131,14 @@ impl Transformer {
             session,
         };
         (model.width, model.info.dimensions) =
-            model.probe(options, cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+            model.probe(cancel).map_err(|reason| cancel.check().err().unwrap_or_else(|| bad(reason)))?;
+        if let Purpose::Reranking(_) = spec.purpose {
+            let count = model.info.dimensions;
+            let named = scores.labels.len() == count;
+            model.info.labels =
+                if named { scores.labels } else { (0..count).map(|label| format!("LABEL_{label}")).collect() };
+            model.info.sigmoid = scores.sigmoid.unwrap_or(count == 1);
+        }
         model.memory_cost = model.learn_memory_cost(cancel).unwrap_or_else(|| MemoryCost::guess(model.width));
         Ok(model)
     }
@@ -184,20 +151,16 @@ impl Transformer {
     }
 
     /// Runs one token through the graph and the head; gives the width of the graph's vectors and the length of ours.
-    fn probe(&self, options: &ModelOptions, cancel: &Cancel) -> Result<(usize, usize), String> {
+    fn probe(&self, cancel: &Cancel) -> Result<(usize, usize), String> {
         // The first token of any vocabulary; a padding id may lie outside the table.
         let token = Tokens { ids: vec![0], total: 1, ..Tokens::default() };
         let probe = |output: &[f32], width: usize| {
-            let full = self.head.full_width(width)?;
-            if let Some(dimensions) = options.dimensions.filter(|&dimensions| dimensions > full) {
-                return Err(format!("dimensions: {dimensions} is more than the {full} that the model has"));
-            }
-            let mut vector = Vec::new();
-            self.head.apply(output, width, [extent(&token)].into_iter(), &mut vector);
-            if vector.iter().any(|value| !value.is_finite()) {
+            let dimensions = self.head.dimensions(width)?;
+            let values = self.head.values(output, width, &[&token]);
+            if values.iter().any(|value| value.numbers().iter().any(|number| !number.is_finite())) {
                 return Err("its vectors are not finite numbers: the weights are damaged".to_owned());
             }
-            Ok((width, vector.len()))
+            Ok((width, dimensions))
         };
         self.infer(&[&token], cancel, probe).map_err(|reason| format!("a first run of the model failed: {reason}"))?
     }
@@ -236,7 +199,7 @@ impl Transformer {
         }
         let value = |feed: Feed, tokens: &Tokens, at: usize| match (feed, tokens.ids.get(at)) {
             (Feed::Ids, id) => *id.unwrap_or(&self.pad_id),
-            (Feed::Mask, id) => u32::from(id.is_some()),
+            (Feed::Mask, id) => u32::from(id.is_some() && at + tokens.unattended < tokens.ids.len()),
             (Feed::TypeIds, _) => tokens.type_ids.as_ref().and_then(|ids| ids.get(at)).copied().unwrap_or(0),
             (Feed::Positions, Some(_)) => self.first_position.saturating_add(at as u32),
             (Feed::Positions, None) => self.first_position.saturating_sub(1),
@@ -262,7 +225,7 @@ impl Transformer {
     /// The length of the vectors in an output, if it has the shape that it should have.
     fn width_of(&self, [rows, longest]: [usize; 2], dims: &[i64]) -> Result<usize, String> {
         let output = || self.info.output.as_deref().unwrap_or_default();
-        let expected = if self.head.pooling.is_empty() { 2 } else { 3 };
+        let expected = self.head.sizes();
         let width = match dims.last() {
             Some(&width)
                 if width > 0
@@ -291,14 +254,10 @@ impl Model for Transformer {
         &self.info
     }
 
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
-        let vectors = self.infer(batch, cancel, |output, width| {
-            let mut vectors = Vec::with_capacity(batch.len() * self.info.dimensions);
-            self.head.apply(output, width, batch.iter().map(|tokens| extent(tokens)), &mut vectors);
-            vectors
-        });
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
+        let values = self.infer(batch, cancel, |output, width| self.head.values(output, width, batch));
         // One unusable text must not take its neighbours with it.
-        vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
+        values.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
@@ -323,11 +282,6 @@ impl Model for Transformer {
         // There is nobody to tell of a failure, and nothing to do about it.
         drop(self.infer_and(&[&token], &Cancel::default(), true, |_, _| ()));
     }
-}
-
-/// Which of a text's vectors are pooled.
-fn extent(tokens: &Tokens) -> Extent {
-    Extent { tokens: tokens.ids.len(), unpooled: tokens.prompt }
 }
 
 fn parse_input(input: &Port) -> Result<Input, String> {
@@ -391,6 +345,12 @@ fn fingerprint(
         .field("normalize", [u8::from(info.normalize)])
         .field("dimensions", number(info.dimensions))
         .field("dtype", output_dtype);
+    if info.task != Task::Embedding {
+        builder = builder.field("task", info.task.as_str());
+    }
+    if let Purpose::MultiVector(late) = &spec.purpose {
+        builder = builder.field("pool factor", number(late.shrink.factor));
+    }
     builder = spec.identify(builder);
     // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one
     // space have to be.

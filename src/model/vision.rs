@@ -6,7 +6,7 @@ use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Run, Session};
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
 use crate::images::{self, CHANNELS, Preprocessing};
 
@@ -114,6 +114,9 @@ impl VisionModel {
                 model_id: id.to_owned(),
                 modality: Modality::Image,
                 architecture: Some(Architecture::Encoder),
+                task: Task::Embedding,
+                labels: Vec::new(),
+                sigmoid: false,
                 model_path: spec.onnx.display().to_string(),
                 repository: spec.origin.as_ref().map(|(repository, _)| repository.clone()),
                 revision: spec.origin.as_ref().map(|(_, commit)| commit.clone()),
@@ -235,7 +238,7 @@ impl Model for VisionModel {
         &self.info
     }
 
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         let length = self.preprocessing.count();
         let mut pixels = vec![0.0; batch.len() * length];
         let mut faulty = Vec::new();
@@ -253,7 +256,8 @@ impl Model for VisionModel {
             return Err(RunError { error: first.clone(), then: Then::Without(faulty) });
         }
         let vectors = self.infer(pixels, batch.len(), cancel, false);
-        let vectors = vectors.map(|(width, values)| self.vectors(&values, width, batch.len()));
+        let vectors = vectors
+            .map(|(width, values)| Value::dense(&self.vectors(&values, width, batch.len()), self.info.dimensions));
         // One unusable image must not take its neighbours with it.
         vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
     }

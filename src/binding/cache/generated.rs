@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::{NativeCache, blocking, to_js};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, InputType, Key, Modality};
+use crate::embedding::{Fingerprint, InputType, Key, Modality, Task, Value};
 use crate::error::Error;
-use crate::generator::{About, Kept, Known, ModelCache, Remembered, Values};
+use crate::generator::{About, Kept, Known, ModelCache, Remembered, Shape, Values};
 use crate::text::Annotation;
 
 /// What a text needs beside itself to be found.
@@ -35,7 +35,8 @@ impl NativeCache {
             )))
         })?;
         let (cache, within) = self.shared();
-        Ok(ModelCache::new(cache, &within, &fingerprint, Modality::Text, model.dimensions as usize))
+        let shape = Shape { task: Task::Embedding, dimensions: model.dimensions as usize };
+        Ok(ModelCache::new(cache, &within, &fingerprint, Modality::Text, shape))
     }
 }
 
@@ -55,7 +56,7 @@ impl NativeRemembered {
     /// The vector.
     #[napi(catch_unwind)]
     pub fn vector(&self) -> Float32Array {
-        self.inner.known.vector.get().into_owned().into()
+        self.inner.known.value.get().into_owned().into()
     }
 
     /// What is said of it, as JSON: the fields of a result.
@@ -101,7 +102,7 @@ impl NativeGenerated {
         let mut data = Vec::with_capacity(self.found.len() * self.dimensions);
         for known in &self.found {
             match known {
-                Some(known) => data.extend_from_slice(&known.vector.get()),
+                Some(known) => data.extend_from_slice(&known.value.get()),
                 None => data.resize(data.len() + self.dimensions, 0.0),
             }
         }
@@ -225,18 +226,17 @@ impl NativeCache {
     ) -> Result<PromiseRaw<'env, ()>> {
         let cache = self.model_cache(&model)?;
         // Copied now: the arrays are the caller's.
-        let vectors: Vec<Vec<f32>> =
-            data.chunks_exact((model.dimensions as usize).max(1)).map(<[f32]>::to_vec).collect();
+        let values = Value::dense(&data, model.dimensions as usize);
         let abouts = token_counts.iter().zip(truncated.iter()).zip(confidences.iter());
         let abouts = abouts.map(|((&token_count, &truncated), &confidence)| About {
             token_count: token_count as usize,
             truncated: truncated != 0,
             confidence,
         });
-        let known = vectors
+        let known = values
             .into_iter()
             .zip(abouts)
-            .map(|(vector, about)| Arc::new(Known { vector: Values::Computed(vector), about }));
+            .map(|(value, about)| Arc::new(Known { value: Values::Computed(value), about }));
         let known: Vec<Arc<Known>> = known.collect();
         blocking(env, move || {
             let keys = keys(&cache, &texts, model.query);

@@ -10,7 +10,7 @@ use super::api::{self, Manner, Told, Vectors};
 use super::client::Client;
 use super::{Kind, Server};
 use crate::cancel::Cancel;
-use crate::embedding::{Fingerprint, Modality, Tokens};
+use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value as Numbers};
 use crate::error::{Error, Fault, Result};
 use crate::model::http::clean;
 use crate::model::pooling::Head;
@@ -79,6 +79,9 @@ impl RemoteModel {
             info: ModelInfo {
                 modality: Modality::Text,
                 architecture: None,
+                task: Task::Embedding,
+                labels: Vec::new(),
+                sigmoid: false,
                 model_id: server.id.clone(),
                 model_path: url,
                 repository: None,
@@ -172,7 +175,7 @@ impl Model for RemoteModel {
         &self.info
     }
 
-    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<f32>, RunError> {
+    fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Numbers>, RunError> {
         let texts: Vec<&str> = batch.iter().map(|tokens| tokens.text.as_deref().unwrap_or_default()).collect();
         let rows = texts.len();
         let most = (rows * self.width) as u64 * BYTES_PER_VALUE + BYTES_BESIDE;
@@ -188,7 +191,7 @@ impl Model for RemoteModel {
         }
         let Vectors { values, width, .. } = vectors?;
         if self.head.dimensions.is_none() && !self.head.normalize {
-            return Ok(values);
+            return Ok(Numbers::dense(&values, width));
         }
         let mut changed = Vec::with_capacity(rows * self.info.dimensions);
         for vector in values.chunks_exact(width) {
@@ -196,7 +199,7 @@ impl Model for RemoteModel {
             self.head.finish(&mut vector);
             changed.extend_from_slice(&vector);
         }
-        Ok(changed)
+        Ok(Numbers::dense(&changed, self.info.dimensions))
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {

@@ -1,0 +1,333 @@
+// Models that give something else than one vector for each text: scores of pairs, sparse vectors, vectors of tokens.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import {
+  CrossEncoder,
+  IntelligentEmbeddingCache,
+  maxSim,
+  MultiVectorEncoder,
+  OptimizedEmbeddingGenerator,
+  SparseEncoder,
+  type RankedDocument,
+  type SparseVector,
+} from 'embedcore';
+import { describe, expect, onTestFinished, test } from 'vitest';
+
+import { directory } from './files';
+import { failure, model, root } from './support';
+
+interface Golden {
+  crossEncoders: { name: string; pairs: [string, string][]; labels: string[]; logits: number[][]; scores: number[][] }[];
+  sparse: { name: string; texts: string[]; tokens: string[]; vectors: { indices: number[]; values: number[] }[] }[];
+  multiVector: { name: string; dimensions: number; inputs: { inputType: 'query' | 'document'; text: string; vectors: number[][] }[] }[];
+  bm25: { text: string; indices: number[]; values: number[] }[];
+}
+
+const golden = JSON.parse(readFileSync(join(root, 'fixtures/golden-encoders.json'), 'utf8')) as Golden;
+
+/** Sums over a text's tokens are larger than 1, so differences count as shares of what they should be. */
+const near = (found: ArrayLike<number>, expected: readonly number[]) => {
+  expect(found.length).toBe(expected.length);
+  const off = expected.map((value, at) => Math.abs(found[at]! - value) / Math.max(1, Math.abs(value)));
+  expect(Math.max(0, ...off)).toBeLessThanOrEqual(1e-5);
+};
+
+async function loaded<T extends { initialize(): Promise<void>; shutdown(): Promise<void> }>(encoder: T): Promise<T> {
+  onTestFinished(() => encoder.shutdown());
+  await encoder.initialize();
+  return encoder;
+}
+
+const cross = (options: ConstructorParameters<typeof CrossEncoder>[0] = {}) => loaded(new CrossEncoder({ modelPath: model('cross-encoder'), ...options }));
+const sparse = (options: ConstructorParameters<typeof SparseEncoder>[0] = {}) => loaded(new SparseEncoder({ modelPath: model('splade'), ...options }));
+const multi = (options: ConstructorParameters<typeof MultiVectorEncoder>[0] = {}) => loaded(new MultiVectorEncoder({ modelPath: model('colbert'), ...options }));
+const indices = (ranked: RankedDocument[]) => ranked.map(({ index }) => index);
+
+describe.each(golden.crossEncoders)('the cross-encoder $name', ({ name, pairs, labels, logits, scores }) => {
+  test.each([false, {}])('scores pairs as the reference does, alone and together, cache: %o', async (cache) => {
+    const encoder = await cross({ modelPath: model(name), cache });
+    const [expected, raw] = [scores.flat(), await cross({ modelPath: model(name), activation: 'none', cache: false })];
+    near(await encoder.score(pairs), expected);
+    near(await raw.score(pairs), logits.flat());
+    for (const [at, pair] of pairs.entries()) near(await encoder.score([pair]), scores[at]!);
+    expect((await encoder.score(pairs)).labels).toEqual(labels.length > 1 ? labels : undefined);
+    expect(encoder.getModelInfo()).toMatchObject({ task: 'reranking', dimensions: labels.length, maxLength: 64 });
+  });
+
+  test('ranks documents by their scores', async () => {
+    const encoder = await cross({ modelPath: model(name) });
+    const query = pairs[0]![0];
+    const documents = pairs.filter((pair) => pair[0] === query).map((pair) => pair[1]);
+    if (labels.length > 1) {
+      await expect(encoder.rank(query, documents)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringContaining('score()') });
+      return;
+    }
+    const expected = documents.map((_, index) => index).sort((a, b) => scores[b]![0]! - scores[a]![0]! || a - b);
+    const ranked = await encoder.rank(query, documents, { returnDocuments: true });
+    expect(indices(ranked)).toEqual(expected);
+    for (const { index, document } of ranked) expect(document).toBe(documents[index]);
+    expect(indices(await encoder.rank(query, documents, { topK: 2 }))).toEqual(expected.slice(0, 2));
+  });
+});
+
+describe('a cross-encoder', () => {
+  const [query, documents] = ['parse a json string', golden.crossEncoders[0]!.pairs.slice(0, 6).map((pair) => pair[1])];
+
+  test('remembers pairs, not texts', async () => {
+    const encoder = await cross();
+    await encoder.rank(query, documents);
+    await encoder.rank(query, [...documents].reverse());
+    expect(encoder.getPerformanceMetrics().cache.hitRatio).toBeCloseTo(0.5);
+    // The same texts, parted elsewhere.
+    await encoder.score([['a b', 'c']]);
+    const misses = encoder.getPerformanceMetrics().cache.hitRatio;
+    await encoder.score([['a', 'b c']]);
+    expect(encoder.getPerformanceMetrics().cache.hitRatio).toBeLessThan(misses);
+  });
+
+  test('gives what it knows from a file in the next process', async () => {
+    const cache = { persistPath: join(directory(), 'cache.db') };
+    const first = await cross({ cache });
+    const scores = await first.score(documents.map((document) => [query, document]));
+    await first.shutdown();
+    const second = await cross({ cache });
+    expect(await second.score(documents.map((document) => [query, document]))).toEqual(scores);
+    expect(second.getPerformanceMetrics().cache.hitRatio).toBe(1);
+  });
+
+  test('has equal documents in their order', async () => {
+    const encoder = await cross();
+    expect(indices(await encoder.rank(query, ['b', 'b', 'b']))).toEqual([0, 1, 2]);
+  });
+
+  test('ranks no documents, and very many', async () => {
+    const encoder = await cross({ cache: false });
+    expect(await encoder.rank(query, [])).toEqual([]);
+    expect((await encoder.score([])).length).toBe(0);
+    const many = Array.from({ length: 3000 }, (_, index) => documents[index % 6]!);
+    expect(await encoder.rank(query, many, { topK: 1 })).toHaveLength(1);
+  });
+
+  test('skips what is no text, and says why', async () => {
+    const encoder = await cross();
+    const mixed = ['a', 7, 'b'] as string[];
+    expect((await failure(() => encoder.rank(query, mixed))).message).toBe('Document 1 is 7, not a string');
+    const ranked = await encoder.rank(query, mixed, { onError: 'skip', returnDocuments: true });
+    expect(ranked).toHaveLength(3);
+    expect(ranked[2]).toMatchObject({ index: 1, score: 0, error: { code: 'INVALID_ARGUMENT' } });
+    expect(ranked[2]).not.toHaveProperty('document');
+  });
+
+  test('is told when a call stops, by signal and by time', async () => {
+    const encoder = await cross();
+    expect((await failure(() => encoder.rank(query, documents, { signal: AbortSignal.abort() }))).code).toBe('ABORTED');
+    const progress: number[] = [];
+    await encoder.rank(query, documents, { progressCallback: (done) => progress.push(done) });
+    expect(progress.at(-1)).toBe(6);
+  });
+
+  test.each<[string, (encoder: CrossEncoder) => unknown]>([
+    ['The query is empty', (encoder) => encoder.rank('  ', ['a'])],
+    ['The query is 3, not a string', (encoder) => encoder.rank(3 as never, ['a'])],
+    ['not an array of documents', (encoder) => encoder.rank('a', 'b' as never)],
+    ['`topK`: 0', (encoder) => encoder.rank('a', ['b'], { topK: 0 })],
+    ['`returnDocuments`', (encoder) => encoder.rank('a', ['b'], { returnDocuments: 1 as never })],
+    ['Pair 0 is an array of 1', (encoder) => encoder.score([['a']] as never)],
+    ['The document of pair 0 is null', (encoder) => encoder.score([['a', null]] as never)],
+    ['no such option', (encoder) => encoder.score([], { topK: 1 } as never)],
+  ])('refuses what cannot be: %s', async (message, work) => {
+    const encoder = await cross();
+    const error = await failure(async () => work(encoder));
+    expect(error.message).toContain(message);
+    expect(error.code).toMatch(/^INVALID_(ARGUMENT|CONFIG)$/);
+  });
+
+  test('refuses options of generators, and values that are none', () => {
+    expect(() => new CrossEncoder({ pooling: 'mean' } as never)).toThrow('pooling');
+    expect(() => new CrossEncoder({ activation: 'tanh' as never })).toThrow("'auto', 'sigmoid' or 'none'");
+  });
+
+  test('is not ready before it is loaded', async () => {
+    const encoder = new CrossEncoder({ modelPath: model('cross-encoder') });
+    expect(encoder.isReady()).toBe(false);
+    expect((await failure(() => encoder.rank('a', ['b']))).code).toBe('NOT_INITIALIZED');
+  });
+});
+
+describe.each(golden.sparse)('the sparse encoder $name', ({ name, texts, tokens, vectors }) => {
+  test('weighs tokens as the reference does, alone, together and from the cache', async () => {
+    const encoder = await sparse({ modelPath: model(name) });
+    const alone = await sparse({ modelPath: model(name), cache: false });
+    const compare = (found: SparseVector, at: number) => {
+      // A weight next to 0 may be one here and none there.
+      const expected = new Map(vectors[at]!.indices.map((index, n) => [index, vectors[at]!.values[n]!]));
+      const all = [...new Set([...expected.keys(), ...found.indices])].sort((a, b) => a - b);
+      const values = new Map(Array.from(found.indices, (index, n) => [index, found.values[n]!]));
+      near(all.map((index) => values.get(index) ?? 0), all.map((index) => expected.get(index) ?? 0));
+      expect([...found.indices]).toEqual([...found.indices].sort((a, b) => a - b));
+    };
+    for (let round = 0; round < 2; round++) (await encoder.embed(texts)).forEach(compare);
+    expect(encoder.getPerformanceMetrics().cache.hitRatio).toBe(0.5);
+    for (const [at, text] of texts.entries()) compare((await alone.embed([text]))[0]!, at);
+    const [first] = await encoder.embed(texts);
+    const heaviest = Math.max(...vectors[0]!.values);
+    const [[token, value]] = encoder.decode(first!, 1) as [[string, number]];
+    expect(token).toBe(tokens[vectors[0]!.indices[vectors[0]!.values.indexOf(heaviest)]!]);
+    near([value], [heaviest]);
+  });
+});
+
+describe('a sparse encoder', () => {
+  test('multiplies what two vectors share', async () => {
+    const encoder = await sparse();
+    const vector = (indices: number[], values: number[]) => ({ indices: Uint32Array.from(indices), values: Float32Array.from(values) });
+    expect(encoder.dot(vector([1, 5, 9], [1, 2, 3]), vector([0, 5, 9, 10], [7, 10, 100, 7]))).toBe(320);
+    expect(encoder.dot(vector([], []), vector([1], [1]))).toBe(0);
+    expect(() => encoder.dot(vector([2, 1], [1, 1]), vector([], []))).toThrow('do not ascend');
+    expect(() => encoder.dot(vector([1], []), vector([], []))).toThrow('1 indices and 0 values');
+    expect(() => encoder.decode(null as never)).toThrow('The vector is null');
+  });
+
+  test('counts words as fastembed does', async () => {
+    const encoder = await sparse({ modelPath: 'bm25' });
+    for (const cached of [false, true]) {
+      (await encoder.embed(golden.bm25.map(({ text }) => text))).forEach((vector, at) => {
+        expect([...vector.indices]).toEqual(golden.bm25[at]!.indices);
+        near(vector.values, golden.bm25[at]!.values);
+      });
+      expect(encoder.getPerformanceMetrics().cache.hitRatio > 0).toBe(cached);
+    }
+    const [query, nothing] = await encoder.embed(['the running Runners', 'the and of'], { inputType: 'query' });
+    expect([...query!.values]).toEqual([1, 1]);
+    expect(nothing!.indices).toHaveLength(0);
+    expect(() => encoder.decode(query!)).toThrow('hashes of words');
+  });
+
+  test('weighs words by its parameters, which are part of its fingerprint', async () => {
+    const [usual, flat] = [await sparse({ modelPath: 'bm25' }), await sparse({ modelPath: 'bm25', b: 0, k: 2 })];
+    expect(flat.getModelInfo().fingerprint).not.toBe(usual.getModelInfo().fingerprint);
+    const [vector] = await flat.embed(['word word']);
+    near(vector!.values, [(2 * 3) / (2 + 2)]);
+    expect(() => new SparseEncoder({ modelPath: 'bm25', b: 2 })).toThrow('`b`');
+  });
+
+  test('answers all but what cannot be read', async () => {
+    const encoder = await sparse({ modelPath: 'bm25' });
+    const [good, bad, empty] = await encoder.embed(['word', 1 as never, ' '], { onError: 'skip' });
+    expect(good!.indices).toHaveLength(1);
+    expect(bad).toMatchObject({ error: { code: 'INVALID_ARGUMENT' } });
+    expect(empty!.error).toBeDefined();
+  });
+});
+
+describe.each(golden.multiVector)('the late interaction model $name', ({ name, dimensions, inputs }) => {
+  test.each(['query', 'document'] as const)('has a vector for each token of a %s as the reference does', async (inputType) => {
+    const of = inputs.filter((input) => input.inputType === inputType);
+    const encoder = await multi({ modelPath: model(name) });
+    const alone = await multi({ modelPath: model(name), cache: false });
+    for (let round = 0; round < 2; round++) {
+      const vectors = await encoder.embed(of.map(({ text }) => text), { inputType });
+      expect(vectors.dimensions).toBe(dimensions);
+      expect(vectors.offsets).toHaveLength(of.length + 1);
+      expect([...vectors.fromCache]).toEqual(of.map(() => round));
+      of.forEach((input, at) => near(vectors.row(at), input.vectors.flat()));
+    }
+    for (const input of of) near((await alone.embed([input.text], { inputType })).data, input.vectors.flat());
+  });
+});
+
+describe('late interaction', () => {
+  const documents = golden.multiVector[0]!.inputs.filter((input) => input.inputType === 'document').map(({ text }) => text);
+
+  test('ranks by the largest products of the query\'s vectors', async () => {
+    const encoder = await multi();
+    const query = await encoder.embed(['parse a json string'], { inputType: 'query' });
+    const all = await encoder.embed(documents);
+    const dot = (a: Float32Array, b: Float32Array) => a.reduce((sum, value, at) => sum + value * b[at]!, 0);
+    const tokens = (row: Float32Array) => Array.from({ length: row.length / 16 }, (_, at) => row.subarray(at * 16, at * 16 + 16));
+    const scores = documents.map((_, index) => tokens(query.row(0)).reduce((sum, one) => sum + Math.max(...tokens(all.row(index)).map((other) => dot(one, other))), 0));
+    const expected = documents.map((_, index) => index).sort((a, b) => scores[b]! - scores[a]!);
+    const found = await encoder.maxSim(query, all);
+    expect(found.map(({ index }) => index)).toEqual(expected);
+    near(found.map(({ score }) => score), expected.map((index) => scores[index]!));
+    expect(await maxSim(query.row(0), all, { topK: 1 })).toEqual(found.slice(0, 1));
+  });
+
+  test('keeps fewer vectors of documents where it shall, and all of queries', async () => {
+    const [all, few] = [await multi(), await multi({ poolFactor: 3 })];
+    expect(few.getModelInfo().fingerprint).not.toBe(all.getModelInfo().fingerprint);
+    const count = async (encoder: MultiVectorEncoder, inputType: 'query' | 'document') => (await encoder.embed([documents[0]!], { inputType })).offsets[1]!;
+    expect(await count(few, 'document')).toBe(1 + Math.floor(((await count(all, 'document')) - 1) / 3));
+    expect(await count(few, 'query')).toBe(await count(all, 'query'));
+  });
+
+  test('refuses sizes that contradict each other', async () => {
+    const vectors = (data: number[], offsets: number[], dimensions = 2) => ({ data: Float32Array.from(data), offsets: Uint32Array.from(offsets), dimensions });
+    const [query, all] = [vectors([1, 0], [0, 1]), vectors([1, 0, 0, 1], [0, 1, 2])];
+    expect(await maxSim(query, all)).toEqual([{ index: 0, score: 1 }, { index: 1, score: 0 }]);
+    expect(await maxSim(query, vectors([], [0]))).toEqual([]);
+    expect(await maxSim(query, vectors([1, 0], [0, 0, 1]))).toEqual([{ index: 1, score: 1 }, { index: 0, score: 0 }]);
+    for (const [work, message] of [
+      [() => maxSim(all, all), 'not of one'],
+      [() => maxSim(query, vectors([1, 0], [0, 2])), 'do not rise'],
+      [() => maxSim(query, vectors([1, 0], [1, 0])), 'do not rise'],
+      [() => maxSim(vectors([1], [0, 1], 1), all), 'take both from one model'],
+      [() => maxSim(Float32Array.of(1), all), 'no whole number'],
+      [() => maxSim(query, vectors([Number.NaN, 0], [0, 1])), 'not a finite number'],
+      [() => maxSim(query, 'all' as never), 'are "all"'],
+      [() => maxSim(query, all, { topK: -1 }), '`topK`'],
+    ] as const) {
+      const error = await failure(work);
+      expect(error.message).toContain(message);
+      expect(error.code).toMatch(/^INVALID_/);
+    }
+  });
+
+  test('leaves errors in place of what cannot be read', async () => {
+    const encoder = await multi();
+    const vectors = await encoder.embed(['a', ''], { onError: 'skip' });
+    expect([...vectors.errors.keys()]).toEqual([1]);
+    expect(vectors.row(1)).toHaveLength(0);
+    expect(() => vectors.row(2)).toThrow('Row 2 does not exist');
+    expect(structuredClone({ ...vectors, errors: 0 }).offsets).toEqual(vectors.offsets);
+  });
+});
+
+describe('kinds of models', () => {
+  const classes = { OptimizedEmbeddingGenerator, CrossEncoder, SparseEncoder, MultiVectorEncoder };
+
+  test.each([
+    ['bert-mean', 'OptimizedEmbeddingGenerator'],
+    ['cross-encoder', 'CrossEncoder'],
+    ['splade', 'SparseEncoder'],
+    ['colbert', 'MultiVectorEncoder'],
+    ['colbert-pylate', 'MultiVectorEncoder'],
+  ] as const)('%s is for %s, as every other class says', async (name, right) => {
+    for (const [wrong, type] of Object.entries(classes)) {
+      const encoder = new type({ modelPath: model(name) });
+      onTestFinished(() => encoder.shutdown());
+      if (wrong === right) await encoder.initialize();
+      else {
+        const error = await failure(() => encoder.initialize());
+        expect(error.code).toBe('MODEL_INIT_FAILED');
+        expect(error.message).toContain(right);
+      }
+    }
+  });
+
+  test('share a cache and never meet in it', async () => {
+    const cache = new IntelligentEmbeddingCache();
+    onTestFinished(() => cache.close());
+    const shared = { cache };
+    const [ranks, weighs, looks] = [await cross(shared), await sparse(shared), await multi(shared)];
+    const embeds = await loaded(new OptimizedEmbeddingGenerator({ modelPath: model('bert-mean'), ...shared }));
+    const all = () => Promise.all([ranks.score([['a', 'a']]), weighs.embed(['a']), looks.embed(['a']), embeds.embed(['a'])]);
+    const first = await all();
+    const again = await all();
+    expect(again[0]).toEqual(first[0]);
+    expect(again[1]).toEqual(first[1]);
+    expect(again[2].data).toEqual(first[2].data);
+    expect([...again[2].fromCache, ...again[3].fromCache]).toEqual([1, 1]);
+  });
+});

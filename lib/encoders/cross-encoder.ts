@@ -1,0 +1,145 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
+import type { EmbeddingError } from '../call/errors';
+import { invalid, isArray, refusal, requireArray, requireString, show, type Refused } from '../call/input';
+import { refused } from '../call/options';
+import { call } from '../native/addon';
+import { Encoder, nativeEncoder, runOn, sendInputs, toCall, type Progress } from '../generator/encoder';
+import { RESULTS_PER_TURN } from '../generator/convert';
+import type { EmbeddingMatrix } from '../matrix/embedding-matrix';
+import type { NativeAnswer } from '../native/types';
+import { apart, best, readCrossEncoder, readRank, readScore, type CrossEncoderOptions, type RankOptions, type ScoreOptions } from './options';
+
+/** A document with its score. */
+export interface RankedDocument {
+  /** Its position in the call. */
+  index: number;
+  /** How well it answers the query; 0 where there is an error. */
+  score: number;
+  /** The document, with `returnDocuments`. */
+  document?: string;
+  /** Why it has no score; only with `onError: 'skip'`. */
+  error?: EmbeddingError;
+}
+
+/** Scores of pairs: one for each, or all labels of the first pair, then those of the second one. */
+export type Scores = Float32Array & {
+  /** What the scores of a pair are called; only where there are several. */
+  labels?: string[];
+};
+
+/**
+ * Scores how well a document answers a query, with a model that reads both together (a cross-encoder, or reranker): slower than
+ * comparing vectors, and better. Cache, batches, memory, threads, metrics and errors are those of {@link OptimizedEmbeddingGenerator}.
+ */
+export class CrossEncoder extends Encoder {
+  readonly #activation: 'auto' | 'sigmoid' | 'none';
+
+  /**
+   * Loads nothing yet.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` naming the option.
+   */
+  constructor(options: CrossEncoderOptions = {}) {
+    const { activation = 'auto', ...given } = readCrossEncoder(options);
+    if (!['auto', 'sigmoid', 'none'].includes(activation)) throw refused('activation', `${show(activation)} is not 'auto', 'sigmoid' or 'none'`);
+    const [own, rest] = apart<CrossEncoderOptions, 'instruction'>(given, 'instruction');
+    super(rest, { ...own, task: 'reranking' });
+    this.#activation = activation;
+  }
+
+  /**
+   * The documents by how well they answer the query, best first; equal ones in the order in which they were given. Documents of no
+   * words have a score like any other.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for a query of nothing, and where the model has several scores for a pair.
+   */
+  async rank(query: string, documents: readonly string[], options: RankOptions = {}): Promise<RankedDocument[]> {
+    requireString('The query', query);
+    if (query.trim() === '') throw invalid('The query is empty: there is nothing to rank documents by');
+    requireArray(documents, 'documents');
+    const { topK, returnDocuments = false, ...rest } = readRank(options);
+    const most = best(topK);
+    if (typeof returnDocuments !== 'boolean') throw refused('returnDocuments', `${show(returnDocuments)} is not true or false`);
+    const taken = takeDocuments(documents, rest.onError === 'skip');
+    const strings = [query, ...taken.strings];
+    return this.#score(rest, { strings, refused: taken.refused, count: taken.count }, true, async (answer, matrix, check) => {
+      if (matrix.dimensions > 1) {
+        throw invalid(`The model ${answer.modelId} gives ${matrix.dimensions} scores (${answer.labels.join(', ')}): call score() and choose one`);
+      }
+      const scores = this.#activated(matrix.data, answer.sigmoid);
+      const order = Uint32Array.from(scores, (_, index) => index);
+      const failed = (index: number) => Number(matrix.errors.has(index));
+      order.sort((one, other) => failed(one) - failed(other) || scores[other]! - scores[one]! || one - other);
+      const ranked: RankedDocument[] = [];
+      for (const index of order.subarray(0, Math.min(most, order.length))) {
+        const error = matrix.errors.get(index);
+        ranked.push({
+          index,
+          score: error ? 0 : scores[index]!,
+          ...(returnDocuments && !taken.refused.has(index) && { document: taken.strings[index]! }),
+          ...(error && { error }),
+        });
+        if (ranked.length % RESULTS_PER_TURN === 0) {
+          await nextTurn();
+          check();
+        }
+      }
+      return ranked;
+    });
+  }
+
+  /** The scores of pairs of a query and a document, in their order. */
+  async score(pairs: readonly (readonly [query: string, document: string])[], options: ScoreOptions = {}): Promise<Scores> {
+    requireArray(pairs, 'pairs [query, document]');
+    const rest = readScore(options);
+    const strings: string[] = [];
+    for (let index = 0; index < pairs.length; index++) {
+      const pair = pairs[index] as unknown;
+      if (!isArray(pair) || pair.length !== 2) throw invalid(`Pair ${index} is ${show(pair)}, not an array of a query and a document`, { index });
+      strings.push(requireString(`The query of pair ${index}`, pair[0]), requireString(`The document of pair ${index}`, pair[1]));
+    }
+    return this.#score(rest, { strings, refused: new Map(), count: pairs.length }, false, (answer, matrix) => {
+      const scores = this.#activated(matrix.data, answer.sigmoid) as Scores;
+      if (matrix.dimensions > 1) Object.defineProperty(scores, 'labels', { value: answer.labels, enumerable: false });
+      return scores;
+    });
+  }
+
+  #score<T>(
+    options: ScoreOptions,
+    sent: { strings: string[]; refused: Map<number, Refused>; count: number },
+    ranked: boolean,
+    finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, check: () => void) => T | Promise<T>,
+  ): Promise<T> {
+    const { watch, plain } = toCall(options);
+    return runOn(this, sent.count, 'pairs', watch, () => {
+      const running = call(() => nativeEncoder(this).call());
+      const run = async (progress: Progress, check: () => void) => {
+        await sendInputs(running, sent, check);
+        return running.runPairs(ranked, plain, progress);
+      };
+      return { inputs: sent, running, run, finish };
+    });
+  }
+
+  #activated(scores: Float32Array, sigmoid: boolean): Float32Array {
+    const wanted = this.#activation === 'auto' ? sigmoid : this.#activation === 'sigmoid';
+    if (wanted) for (let i = 0; i < scores.length; i++) scores[i] = 1 / (1 + Math.exp(-scores[i]!));
+    return scores;
+  }
+}
+
+function takeDocuments(documents: readonly unknown[], skip: boolean): { strings: string[]; refused: Map<number, Refused>; count: number } {
+  const [strings, refusals] = [[] as string[], new Map<number, Refused>()];
+  for (let index = 0; index < documents.length; index++) {
+    const document = documents[index];
+    if (typeof document === 'string') {
+      strings.push(document);
+      continue;
+    }
+    const reason: Refused = { message: `Document ${index} is ${show(document)}, not a string`, details: { index } };
+    if (!skip) throw refusal(reason);
+    refusals.set(index, reason);
+    strings.push('');
+  }
+  return { strings, refused: refusals, count: documents.length };
+}

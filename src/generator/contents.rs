@@ -1,0 +1,138 @@
+//! What a call embeds, as it was when the call was made: which of it is the same, and what it is called in the cache.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::Inputs;
+use super::answer::Distinct;
+use super::model_cache::ModelCache;
+use crate::cancel::Cancel;
+use crate::embedding::{InputType, Key};
+use crate::error::Result;
+use crate::images::{Image, ImageSource};
+use crate::text::{self, Prepared};
+
+/// What a call embeds.
+pub(super) enum Contents {
+    Texts(Vec<String>),
+    Images(Vec<Result<Arc<Image>>>),
+    Pairs(Vec<(Arc<str>, String)>),
+}
+
+impl Contents {
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::Texts(texts) => texts,
+            Self::Images(_) | Self::Pairs(_) => &[],
+        }
+    }
+
+    /// Empties what stands for an input that was none.
+    pub fn clear(&mut self, index: usize) {
+        match self {
+            Self::Texts(texts) => texts.get_mut(index).into_iter().for_each(String::clear),
+            Self::Pairs(pairs) => pairs.get_mut(index).into_iter().for_each(|(query, _)| *query = "".into()),
+            Self::Images(_) => {}
+        }
+    }
+
+    /// Bytes of a text: how long it takes to find its tokens. Images have none.
+    pub fn bytes(&self, index: usize) -> usize {
+        match self {
+            Self::Texts(texts) => texts.get(index).map_or(0, String::len),
+            Self::Pairs(pairs) => pairs.get(index).map_or(0, |(query, document)| query.len() + document.len()),
+            Self::Images(_) => 0,
+        }
+    }
+
+    pub fn distinct(&self) -> Distinct {
+        match self {
+            Self::Texts(texts) => Distinct::of(texts.iter()),
+            Self::Pairs(pairs) => Distinct::of(pairs.iter()),
+            // What cannot be read is like nothing else.
+            Self::Images(images) => {
+                let name = |(index, image): (usize, &Result<Arc<Image>>)| match image {
+                    Ok(image) => (image.hash, None),
+                    Err(_) => ([0; 32], Some(index)),
+                };
+                Distinct::of(images.iter().enumerate().map(name))
+            }
+        }
+    }
+
+    /// The key of each slot.
+    pub fn keys(&self, model_cache: &ModelCache, distinct: &Distinct, input_type: InputType) -> Vec<Key> {
+        match self {
+            Self::Texts(texts) => model_cache.keys(texts, &distinct.first, input_type),
+            Self::Pairs(pairs) => model_cache.keys_of_pairs(pairs, &distinct.first),
+            Self::Images(images) => {
+                let key = |&index: &usize| match &images[index] {
+                    Ok(image) => model_cache.key_of_image(&image.hash),
+                    Err(_) => model_cache.key_of_none(index),
+                };
+                distinct.first.iter().map(key).collect()
+            }
+        }
+    }
+}
+
+/// What is to be embedded, and for each whether something was cut off it.
+pub(super) fn prepare(inputs: Inputs, max_chars: usize, most_pixels: u64, cancel: &Cancel) -> (Contents, Vec<bool>) {
+    match inputs {
+        Inputs::Texts(texts) => {
+            let cut = vec![false; texts.len()];
+            (Contents::Texts(texts), cut)
+        }
+        Inputs::Pairs(pairs) => {
+            let cut = vec![false; pairs.len()];
+            (Contents::Pairs(pairs), cut)
+        }
+        Inputs::Images(images) => {
+            let cut = vec![false; images.len()];
+            let examine = |image: ImageSource| cancel.check().and_then(|()| image.examine(most_pixels)).map(Arc::new);
+            (Contents::Images(images.into_par_iter().map(examine).collect()), cut)
+        }
+        Inputs::Annotations(annotations) => {
+            let prepare = |annotation| {
+                // Nobody looks at the texts of a call that was stopped.
+                let stopped = |_| Prepared { text: String::new(), cut: true };
+                let prepared = cancel.check().map_or_else(stopped, |()| text::prepare(annotation, max_chars));
+                (prepared.text, prepared.cut)
+            };
+            let (texts, cut) = annotations.par_iter().with_min_len(64).map(prepare).unzip();
+            (Contents::Texts(texts), cut)
+        }
+    }
+}
+
+/// What its inputs are called.
+pub(super) enum Names {
+    /// Texts go by themselves.
+    Texts,
+    Others(Vec<String>),
+}
+
+impl Names {
+    pub fn of(inputs: &Inputs) -> Self {
+        match inputs {
+            Inputs::Texts(_) => Self::Texts,
+            Inputs::Annotations(annotations) => {
+                Self::Others(annotations.iter().map(|annotation| annotation.node_id.clone()).collect())
+            }
+            Inputs::Images(images) => {
+                Self::Others(images.iter().map(|image| image.path().unwrap_or_default()).collect())
+            }
+            // Nobody looks for them by a name.
+            Inputs::Pairs(_) => Self::Others(Vec::new()),
+        }
+    }
+
+    pub fn name(&self, index: usize, contents: &Contents) -> String {
+        let name = match self {
+            Self::Texts => contents.texts().get(index),
+            Self::Others(names) => names.get(index),
+        };
+        name.cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,235 @@
+//! How well documents answer a query by late interaction: for each of the query's vectors the largest dot product with one of the
+//! document's, all of them summed (MaxSim). Exact. JS: `maxSim`.
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::host::threads::in_parallel;
+
+/// Vectors of tokens, `dimensions` values each.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenVectors<'a> {
+    /// All of them, one after the other.
+    pub data: &'a [f32],
+    /// Length of each.
+    pub dimensions: usize,
+}
+
+/// The score of each document. `ends`: where the vectors of each end, counted in vectors. A document without any has 0. Blocks.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for sizes that contradict each other, and for a document with a value that is no number.
+pub fn scores(query: TokenVectors, documents: TokenVectors, ends: &[usize]) -> Result<Vec<f32>> {
+    let invalid = |reason: String| Err(Error::InvalidArgument(reason));
+    let dimensions = documents.dimensions;
+    if query.dimensions != dimensions || dimensions == 0 {
+        return invalid(format!(
+            "The query's vectors have {} values and those of the documents {dimensions}: take both from one model",
+            query.dimensions
+        ));
+    }
+    let vectors = documents.data.len() / dimensions;
+    if !ends.is_sorted() || ends.last().is_some_and(|last| *last > vectors) {
+        return invalid(format!("The documents' offsets do not rise up to their {vectors} vectors"));
+    }
+    if !query.data.iter().all(|value| value.is_finite()) {
+        return invalid("The query has a value that is not a finite number".to_owned());
+    }
+    let score = best_way();
+    let begins = || std::iter::once(0).chain(ends.iter().copied());
+    let parts: Vec<&[f32]> =
+        begins().zip(ends).map(|(begin, end)| &documents.data[begin * dimensions..end * dimensions]).collect();
+    let scores: Vec<f32> = in_parallel(|| {
+        let laid = Laid::out(query);
+        parts.par_iter().with_min_len(4).map(|part| score(&laid, part)).collect()
+    })?;
+    match scores.iter().position(|score| !score.is_finite()) {
+        None => Ok(scores),
+        Some(index) => invalid(format!("Document {index} has a value that is not a finite number")),
+    }
+}
+
+/// The query's vectors side by side: the first values of `LANES` of them, then their second values, and so on.
+struct Laid {
+    data: Vec<f32>,
+    dimensions: usize,
+    vectors: usize,
+}
+
+/// Vectors of the query that are compared at a time.
+const LANES: usize = 32;
+
+impl Laid {
+    fn out(query: TokenVectors) -> Self {
+        let dimensions = query.dimensions;
+        let vectors = query.data.len() / dimensions;
+        let mut data = vec![0.0; vectors.next_multiple_of(LANES) * dimensions];
+        for (vector, values) in query.data.chunks_exact(dimensions).enumerate() {
+            let block = vector / LANES * LANES * dimensions;
+            for (at, value) in values.iter().enumerate() {
+                data[block + at * LANES + vector % LANES] = *value;
+            }
+        }
+        Self { data, dimensions, vectors }
+    }
+}
+
+/// The score of a document. `WIDTH` of the query's vectors and `TOKENS` of the document's are in registers at a time; `FUSED`:
+/// whether the processor multiplies and adds at once.
+#[inline(always)]
+fn score<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(query: &Laid, document: &[f32]) -> f32 {
+    let dimensions = query.dimensions;
+    if document.is_empty() {
+        return 0.0;
+    }
+    let (mut total, mut check) = (0.0_f64, 0.0_f32);
+    for (block, lanes) in query.data.chunks_exact(LANES * dimensions).enumerate() {
+        for part in 0..LANES / WIDTH {
+            let first = block * LANES + part * WIDTH;
+            if first >= query.vectors {
+                break;
+            }
+            let mut best = [f32::NEG_INFINITY; WIDTH];
+            let tiles = document.chunks_exact(TOKENS * dimensions);
+            let rest = tiles.remainder();
+            for tile in tiles {
+                let sums = dots::<WIDTH, TOKENS, FUSED>(lanes, part, tile, dimensions);
+                for sums in &sums {
+                    check += sums[0];
+                    best.iter_mut().zip(sums).for_each(|(best, sum)| *best = best.max(*sum));
+                }
+            }
+            for vector in rest.chunks_exact(dimensions) {
+                let [sums] = dots::<WIDTH, 1, FUSED>(lanes, part, vector, dimensions);
+                check += sums[0];
+                best.iter_mut().zip(&sums).for_each(|(best, sum)| *best = best.max(*sum));
+            }
+            let count = (query.vectors - first).min(WIDTH);
+            total += best[..count].iter().map(|best| f64::from(*best)).sum::<f64>();
+        }
+    }
+    // What is no number is in each of a vector's products.
+    if check.is_nan() { f32::NAN } else { total as f32 }
+}
+
+#[inline(always)]
+fn dots<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(
+    lanes: &[f32],
+    part: usize,
+    tile: &[f32],
+    dimensions: usize,
+) -> [[f32; WIDTH]; TOKENS] {
+    let mut sums = [[0.0_f32; WIDTH]; TOKENS];
+    let vectors: [&[f32]; TOKENS] = std::array::from_fn(|token| &tile[token * dimensions..][..dimensions]);
+    for (at, row) in lanes.chunks_exact(LANES).take(dimensions).enumerate() {
+        let row = &row[part * WIDTH..][..WIDTH];
+        for (sums, vector) in sums.iter_mut().zip(&vectors) {
+            let value = vector[at];
+            for (sum, lane) in sums.iter_mut().zip(row) {
+                *sum = if FUSED { value.mul_add(*lane, *sum) } else { value * lane + *sum };
+            }
+        }
+    }
+    sums
+}
+
+type Score = fn(&Laid, &[f32]) -> f32;
+
+fn plain(query: &Laid, document: &[f32]) -> f32 {
+    score::<8, 4, { cfg!(target_arch = "aarch64") }>(query, document)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn best_way() -> Score {
+    plain
+}
+
+#[cfg(target_arch = "x86_64")]
+use x86::best_way;
+
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86 {
+    use super::{Laid, Score, plain, score};
+
+    /// The fastest that this processor can.
+    pub fn best_way() -> Score {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has what the function was compiled for.
+            |query, document| unsafe { avx512(query, document) }
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: as above.
+            |query, document| unsafe { avx2(query, document) }
+        } else {
+            plain
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn avx512(query: &Laid, document: &[f32]) -> f32 {
+        score::<32, 8, true>(query, document)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2(query: &Laid, document: &[f32]) -> f32 {
+        score::<16, 6, true>(query, document)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn naive(query: &[f32], document: &[f32], dimensions: usize) -> f32 {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let best = |of: &[f32]| document.chunks_exact(dimensions).map(|token| dot(of, token)).fold(f64::MIN, f64::max);
+        if document.is_empty() { 0.0 } else { query.chunks_exact(dimensions).map(best).sum::<f64>() as f32 }
+    }
+
+    proptest! {
+        #[test]
+        fn scores_are_sums_of_largest_products(
+            dimensions in 1usize..20,
+            vectors in 0usize..70,
+            lengths in prop::collection::vec(0usize..20, 0..6),
+            seed in any::<u32>(),
+        ) {
+            let mut state = u64::from(seed) | 1;
+            let mut noise = |count: usize| -> Vec<f32> {
+                (0..count).map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+                }).collect()
+            };
+            let query = noise(vectors * dimensions);
+            let ends: Vec<usize> = lengths.iter().scan(0, |end, length| { *end += length; Some(*end) }).collect();
+            let data = noise(ends.last().copied().unwrap_or(0) * dimensions);
+            let laid = Laid::out(TokenVectors { data: &query, dimensions });
+            let found = scores(TokenVectors { data: &query, dimensions }, TokenVectors { data: &data, dimensions }, &ends).unwrap();
+            let mut begin = 0;
+            for (end, score) in ends.iter().zip(found) {
+                let document = &data[begin * dimensions..end * dimensions];
+                let expected = naive(&query, document, dimensions);
+                prop_assert!((score - expected).abs() < 1e-3, "{} {}", score, expected);
+                prop_assert!((plain(&laid, document) - expected).abs() < 1e-3);
+                begin = *end;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_told() {
+        let query = TokenVectors { data: &[1.0, 0.0], dimensions: 2 };
+        for bad in [f32::NAN, f32::INFINITY] {
+            let data = [[1.0; 18], [bad; 18]].concat();
+            let error = scores(query, TokenVectors { data: &data, dimensions: 2 }, &[9, 18]).unwrap_err();
+            assert!(error.to_string().contains("Document 1"), "{error}");
+        }
+        let documents = TokenVectors { data: &[1.0; 4], dimensions: 2 };
+        assert!(scores(query, documents, &[2, 1]).is_err());
+        assert!(scores(query, documents, &[3]).is_err());
+        assert!(scores(TokenVectors { data: &[1.0; 3], dimensions: 3 }, documents, &[2]).is_err());
+    }
+}
