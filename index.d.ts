@@ -372,8 +372,8 @@ export interface CacheOptions {
 	 */
 	persistPath?: string | undefined;
 	/**
-	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 * Most of that file, in MB; its log takes about half as much again, 16 MB at most, unless one entry is larger.
+	 * What has no room in it is not written, and evicts nothing: a `rejected` event tells. Default: no limit.
 	 */
 	maxDiskMB?: number | undefined;
 	/**
@@ -1196,7 +1196,7 @@ export interface PerformanceMetrics {
 /**
  * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
  * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
- * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for up to 1024 texts at a time,
  * the others for each batch.
  */
 export type StageName = "prepare" | "lookup" | "tokenize" | "plan" | "wait" | "infer" | "commit";
@@ -1396,7 +1396,7 @@ export interface MemoryProcessorOptions {
 	enableGcHints?: boolean | undefined;
 	/** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
 	emergencyCleanupThreshold?: number | undefined;
-	/** Share of the available memory that is left alone, 0–1. Default 0.1. */
+	/** Share of the available memory that is left alone, 0–0.99. Default 0.1. */
 	memoryBuffer?: number | undefined;
 }
 /** Memory of the container where it has a limit, else of the host. Bytes. */
@@ -3355,8 +3355,8 @@ export interface InferenceCacheOptions {
 	 */
 	persistPath?: string | undefined;
 	/**
-	 * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-	 * and evicts nothing: a `rejected` event tells. Default: no limit.
+	 * Most of that file, in MB; its log takes about half as much again, 16 MB at most, unless one entry is larger.
+	 * What has no room in it is not written, and evicts nothing: a `rejected` event tells. Default: no limit.
 	 */
 	maxDiskMB?: number | undefined;
 	/**

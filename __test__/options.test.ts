@@ -1,6 +1,8 @@
 // How options are read, of all classes and methods that take any: in the same way.
 import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runInNewContext } from 'node:vm';
@@ -37,12 +39,15 @@ import {
   type GeneratorOptions,
 } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
+import { cachedCall, HttpClient, LlmRouter, OllamaClient } from 'embedcore/llm';
+import { EmbeddingQueue, EmbeddingWorker } from 'embedcore/queue';
 import { CoherenceEngine, coherenceMetrics, ContentFusionAgent, DynamicSemanticCouncil, PromptAnalyzer } from 'embedcore/coherence';
 import { BatchFileProcessor, batchProcess, parallelMap, ParallelProcessor, ParallelValidator, RealtimeEvaluator } from 'embedcore/parallel';
 import { EmbeddingServer, serve } from 'embedcore/server';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
+import { limits } from './prose';
 import { cosine, failure, model, root } from './support';
 
 const bert = { modelPath: model('bert-mean') };
@@ -68,16 +73,24 @@ const files = new BatchFileProcessor({ monitor: false, root: folder });
 const evaluate = () => ({ score: 1 });
 const coherence = new CoherenceEngine({ monitor: false, evaluate: () => [1] });
 const evaluator = new RealtimeEvaluator({ evaluate, monitor: false, outputDirectory: join(folder, 'evaluation') });
+const ollama = createServer((_, response) => response.setHeader('Content-Type', 'application/json').end('{"model":"m","response":"r","done":true,"models":[]}'));
+const http = new HttpClient();
+const address = () => `http://127.0.0.1:${(ollama.address() as AddressInfo).port}`;
+const providers = [{ name: 'one', generate: () => 'text' }];
+const connection = 'redis://127.0.0.1:1';
+const queue = new EmbeddingQueue({ connection, monitor: false });
 
 beforeAll(async () => {
+  await new Promise<void>((resolve) => ollama.listen(0, '127.0.0.1', resolve));
   generator = new OptimizedEmbeddingGenerator(bert);
   images = new OptimizedEmbeddingGenerator({ modelPath: model('clip-vision'), cache: false });
   await Promise.all([generator, images, reranker, words, late].map((one) => one.initialize()));
 });
 
 afterAll(async () => {
-  await Promise.all([generator, images, reranker, words, late, cache, results, dashboard, index, server, pool, evaluator, coherence].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, images, reranker, words, late, cache, results, dashboard, index, server, pool, evaluator, coherence, http, queue].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
+  ollama.close();
   processor.stop();
   rmSync(folder, { recursive: true, force: true });
 });
@@ -110,6 +123,9 @@ const inCycle = (work: (id: string) => unknown) => {
 
 const PLACES: Record<string, Place> = {
   'new OptimizedEmbeddingGenerator()': { type: 'GeneratorOptions', give: (options) => new OptimizedEmbeddingGenerator(options) },
+  'remote of a generator': {
+    type: 'RemoteOptions', give: (remote) => new OptimizedEmbeddingGenerator({ remote }), also: { kind: 'openai', url: 'http://127.0.0.1:1', model: 'm' }, free: ['headers'], within: 'remote',
+  },
   'prompts of a generator': { type: 'GeneratorOptions.prompts', give: (prompts) => new OptimizedEmbeddingGenerator({ prompts }), within: 'prompts' },
   'cache of a generator': { type: 'CacheOptions', give: (options) => new OptimizedEmbeddingGenerator({ cache: options }), within: 'cache' },
   'cacheConfig of a generator': { type: 'CacheOptions', give: (options) => new OptimizedEmbeddingGenerator({ cacheConfig: options }), within: 'cacheConfig' },
@@ -260,6 +276,24 @@ const PLACES: Record<string, Place> = {
   'unrollTrajectories()': { type: 'CoherenceCallOptions', give: (options) => coherence.unrollTrajectories(['x'], 'x', () => 'y', options) },
   'selectBestCandidate()': { type: 'CoherenceCallOptions', give: (options) => coherence.selectBestCandidate(['x'], 'x', () => 'y', options) },
 
+  'new HttpClient()': { type: 'HttpClientOptions', give: (options) => new HttpClient(options).close(), free: ['tls'] },
+  'request() of a client': { type: 'RequestOptions', give: (options) => http.request(address(), options), free: ['headers'] },
+  'new OllamaClient()': { type: 'OllamaClientOptions', give: (options) => new OllamaClient(options).close() },
+  'http of Ollama': { type: 'HttpClientOptions', give: (options) => new OllamaClient({ http: options }).close(), free: ['tls'], within: 'http' },
+  'cache of Ollama': { type: 'InferenceCacheOptions', give: (options) => new OllamaClient({ cache: options }).close(), within: 'cache' },
+  'cache of a router': { type: 'InferenceCacheOptions', give: (options) => new LlmRouter({ providers, cache: options }).close(), within: 'cache' },
+  'cache of an engine': { type: 'InferenceCacheOptions', give: (options) => new CoherenceEngine({ cache: options }).close(), within: 'cache' },
+  'cache of a queue': { type: 'CacheOptions', give: (options) => new EmbeddingQueue({ connection, cache: options }).close(), also: { persistPath: join(folder, 'queue.sqlite') }, within: 'cache' },
+  'generator of a collection': { type: 'GeneratorOptions', give: (options) => new EmbeddingCollection({ generator: options }).close(), within: 'generator' },
+  'defaults of Ollama': { type: 'OllamaSettings', give: (defaults) => new OllamaClient({ defaults }).close(), within: 'defaults' },
+  'generate() of Ollama': { type: 'OllamaCallOptions', give: (options) => new OllamaClient({ http, baseUrl: address(), model: 'm', monitor: false }).generate('x', options) },
+  'list() of Ollama': { type: 'OllamaListOptions', give: (options) => new OllamaClient({ http, baseUrl: address(), monitor: false }).list(options) },
+  'new LlmRouter()': { type: 'LlmRouterOptions', give: (options) => new LlmRouter(options).close(), also: { providers } },
+  'cachedCall()': { type: 'CachedCallOptions', give: (options) => cachedCall(function named() { return 1; }, options) },
+  'new EmbeddingQueue()': { type: 'EmbeddingQueueOptions', give: (options) => new EmbeddingQueue(options).close(), also: { connection }, free: ['connection'] },
+  'addTexts() of a queue': { type: 'AddOptions', give: (options) => queue.addTexts([], options).cancel() },
+  'new EmbeddingWorker()': { type: 'EmbeddingWorkerOptions', give: (options) => new EmbeddingWorker(options).close(), free: ['connection'], also: { connection, generator: { isReady: () => true, initialize: async () => {}, getModelInfo: () => ({ modelId: 'm', fingerprint: 'f', dimensions: 1, maxLength: 1 }), batchProcess: async () => [] } } },
+
   'new EmbeddingServer()': { type: 'EmbeddingServerOptions', give: (options) => new EmbeddingServer(options) },
   'serve() of a server': { type: 'EmbeddingServerOptions', give: async (options) => (await serve(options)).close(), also: { port: 0, generator: bert } },
   'generator of a server': { type: 'GeneratorOptions', give: (options) => new EmbeddingServer({ generator: options }), within: 'generator' },
@@ -280,9 +314,9 @@ const PLACES: Record<string, Place> = {
   },
 };
 
-/** Names of the options of each interface, as the declarations have them. */
+/** The options of each interface, as the declarations have them; of numbers, what says how far they go. */
 const documented = (() => {
-  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts', 'parallel.d.ts', 'coherence.d.ts'].map((file) => join(root, file));
+  const files = ['index.d.ts', 'server.d.ts', 'ai-sdk.d.ts', 'parallel.d.ts', 'coherence.d.ts', 'llm.d.ts', 'queue.d.ts'].map((file) => join(root, file));
   const program = ts.createProgram(files, { module: ts.ModuleKind.NodeNext, noEmit: true, types: ['node'], paths: { embedcore: [files[0]!] } });
   const checker = program.getTypeChecker();
   const types = new Map<string, ts.Type>();
@@ -290,11 +324,15 @@ const documented = (() => {
     const module = checker.getSymbolAtLocation(program.getSourceFile(file)!)!;
     for (const symbol of checker.getExportsOfModule(module)) types.set(symbol.name, checker.getDeclaredTypeOfSymbol(symbol));
   }
-  return (name: string): string[] => {
+  return (name: string): { name: string; ends: string }[] => {
     const [type, ...path] = name.split('.');
     let found = types.get(type!) ?? expect.fail(`there is no type ${type}`);
     for (const property of path) found = checker.getNonNullableType(checker.getTypeOfSymbol(found.getProperty(property)!));
-    return found.getProperties().map((property) => property.name);
+    return found.getProperties().map((property) => {
+      const type = checker.getNonNullableType(checker.getTypeOfSymbol(property));
+      const number = (type.isUnion() ? type.types : [type]).some(({ flags }) => flags & ts.TypeFlags.NumberLike);
+      return { name: property.name, ends: number ? ts.displayPartsToString(property.getDocumentationComment(checker)) : '' };
+    });
   };
 })();
 
@@ -302,7 +340,8 @@ const place = (within: string | undefined, name: string) => (within === undefine
 
 describe.each(Object.entries(PLACES))('%s', (_, { type, more = [], give: take, also, free = [], within }) => {
   const give = async (options: unknown) => take(options as never);
-  const names = [...documented(type), ...more];
+  const options = documented(type);
+  const names = [...options.map(({ name }) => name), ...more];
 
   test('an unknown option is refused, with all that there are and the one that was probably meant', async () => {
     const typo = `${names[0]!.slice(0, -1)}_`;
@@ -371,10 +410,26 @@ describe.each(Object.entries(PLACES))('%s', (_, { type, more = [], give: take, a
     }
   });
 
+  test('a number is taken as far as its documentation says, and refused beyond', async () => {
+    for (const { name, ends } of options) {
+      const { taken, refused } = limits(ends);
+      const option = place(within, name);
+      for (const value of taken) {
+        const error = await failure(() => give({ ...also, [name]: value })).catch(() => undefined);
+        expect(error?.details?.['option'], `${option}: ${value}, ${error?.message}`).not.toBe(option);
+      }
+      for (const value of refused) {
+        const error = await failure(() => give({ ...also, [name]: value })).catch(() => undefined);
+        expect(error?.code, `${option}: ${value}, ${error?.message}`).toMatch(/^INVALID_(CONFIG|ARGUMENT)$/);
+        expect(error!.details['option'] ?? place(within, String(error!.details['name'])), `${option}: ${value}, ${error!.message}`).toBe(option);
+      }
+    }
+  });
+
   test('what is no object of options is refused', async () => {
     const others = [null, 5, 'fast', true, Symbol('s'), 1n, () => 1, [], new Map(), new Set(), new Date(), /x/, new Uint8Array(2), new Error('x'), Promise.resolve(), new InferenceCache(), monitor];
     for (const options of others) {
-      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && ['MonitoredOptions', 'ProfiledOptions'].includes(type)) || (options === null && type === 'EmbedcoreProviderOptions');
+      const allowed = (['CacheOptions', 'BatchOptimizerOptions', 'MemoryProcessorOptions'].includes(type) && within !== undefined && options === true) || (options === 'fast' && ['MonitoredOptions', 'ProfiledOptions'].includes(type)) || (options === null && type === 'EmbedcoreProviderOptions') || (type === 'InferenceCacheOptions' && within !== undefined && (options === true || options instanceof InferenceCache));
       if (allowed) continue;
       const error = await failure(() => give(options));
       expect(error, String(options)).toBeInstanceOf(EmbeddingError);

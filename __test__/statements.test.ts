@@ -17,11 +17,11 @@ import {
   topK,
 } from 'embedcore';
 import { coherenceMetrics } from 'embedcore/coherence';
-import ts from 'typescript';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { directory } from './files';
 import { startHub } from './hub-server';
+import { constant, defaults } from './prose';
 import { copyOf, failure, model, ready, root } from './support';
 
 const bert = model('bert-mean');
@@ -153,13 +153,6 @@ const cacheTypes = async () => {
   return types.join() === 'text_inference,vision_inference' ? "`'text_inference'`" : types.join();
 };
 
-/** What a constant of the core says, times in milliseconds. */
-const constant = (file: string, name: string) => () => {
-  const [, duration, number] = new RegExp(`const ${name}: \\w+ = (?:Duration::from_secs\\(([\\d_]+)\\)|([\\d_]+));`).exec(readFileSync(join(root, 'src', file), 'utf8')) ?? [];
-  const plain = (digits: string | undefined) => Number(digits?.replaceAll('_', ''));
-  return duration !== undefined ? plain(duration) * 1000 : plain(number);
-};
-
 /** What the shared tier takes where nothing is given; nobody sees it from outside. */
 const shared = (pattern: RegExp, as: (value: string) => string | number) => () =>
   as(pattern.exec(readFileSync(join(root, 'src', 'cache', 'shared', 'mod.rs'), 'utf8'))?.[1] ?? '');
@@ -169,9 +162,6 @@ const inOneProcess = () => {
   const read = /one_of\("singleFlight", &\[\("process", false\), \("cluster", true\)\]\)\?\.unwrap_or_default\(\)/;
   return read.test(readFileSync(join(root, 'src', 'binding', 'options.rs'), 'utf8')) ? "`'process'`" : 'another';
 };
-
-/** What a constant of the TypeScript says. */
-const written = (file: string, name: string) => () => new RegExp(`const ${name} = (\\w+);`).exec(readFileSync(join(root, 'lib', file), 'utf8'))?.[1]?.replaceAll('_', '');
 
 /** Defaults as they really are: what the statement begins with. */
 const DEFAULTS: Record<string, () => unknown> = {
@@ -252,15 +242,15 @@ const DEFAULTS: Record<string, () => unknown> = {
   },
   'OllamaSettings.cacheType': cacheTypes,
   'LlmGenerateOptions.cacheType': cacheTypes,
-  'RemoteOptions.maxBatchItems': constant('model/remote/mod.rs', 'BATCH_ITEMS'),
-  'RemoteOptions.concurrency': constant('model/remote/mod.rs', 'CONCURRENCY'),
-  'RemoteOptions.timeoutMs': constant('model/remote/mod.rs', 'TIMEOUT'),
-  'RemoteOptions.retries': constant('model/remote/mod.rs', 'RETRIES'),
+  'RemoteOptions.maxBatchItems': constant('src/model/remote/mod.rs', 'BATCH_ITEMS'),
+  'RemoteOptions.concurrency': constant('src/model/remote/mod.rs', 'CONCURRENCY'),
+  'RemoteOptions.timeoutMs': constant('src/model/remote/mod.rs', 'TIMEOUT'),
+  'RemoteOptions.retries': constant('src/model/remote/mod.rs', 'RETRIES'),
   'SharedOptions.keyPrefix': shared(/key_prefix: "(\w+:)"/, (prefix) => `\`'${prefix}'\``),
   'SharedOptions.connectTimeoutMs': shared(/connect_timeout: Duration::from_secs\((\d+)\)/, (seconds) => Number(seconds) * 1000),
   'SharedOptions.commandTimeoutMs': shared(/command_timeout: Duration::from_millis\((\d+)\)/, Number),
-  'IndexOptions.waitMs': written('search/code-index.ts', 'WAIT_MS'),
-  'WatchOptions.debounceMs': written('search/code-index.ts', 'DEBOUNCE_MS'),
+  'IndexOptions.waitMs': constant('lib/search/code-index.ts', 'WAIT_MS'),
+  'WatchOptions.debounceMs': constant('lib/search/code-index.ts', 'DEBOUNCE_MS'),
   'CacheOptions.singleFlight': inOneProcess,
   'InferenceCacheOptions.singleFlight': inOneProcess,
   'EntryOptions.modality': async () => {
@@ -269,7 +259,7 @@ const DEFAULTS: Record<string, () => unknown> = {
     return (await cache.get('bytes', Uint8Array.of(1), { modality: 'text' })) ? "`'text'`" : 'another';
   },
   'SimilarOptions.modality': async () => `\`'${[...new Set((await (await near()).findSimilar([1, 0])).map(({ modality }) => modality))].join()}'\``,
-  'ImageCallOptions.maxPixels': constant('images/mod.rs', 'MOST_PIXELS'),
+  'ImageCallOptions.maxPixels': constant('src/images/mod.rs', 'MOST_PIXELS'),
   'CoherenceMeasureOptions.weights': () => coherenceMetrics([[1]], { shrinkage: 0 }).CCI / 5,
   'SimilarOptions.limit': async () => (await (await near()).findSimilar([1, 0])).length,
   'CollectionQuery.minScore': async () => {
@@ -303,20 +293,7 @@ function isWritten(option: string, said: string): boolean {
 }
 
 test('every default in the types is as they say', async () => {
-  const stated = new Map<string, string>();
-  for (const file of readdirSync(root).filter((name) => name.endsWith('.d.ts'))) {
-    const source = ts.createSourceFile(file, readFileSync(join(root, file), 'utf8'), ts.ScriptTarget.Latest, true);
-    const visit = (node: ts.Node, owner: string | undefined): void => {
-      const inside = ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node) ? node.name.text : owner;
-      if (ts.isPropertySignature(node) && inside !== undefined) {
-        const docs = ts.getJSDocCommentsAndTags(node).map(({ comment }) => ts.getTextOfJSDocComment(comment as string) ?? '').join(' ').replace(/\s+/g, ' ');
-        const said = /\bDefault ([`\d'\[-].*|true.*|false.*)/.exec(docs)?.[1];
-        if (said !== undefined) stated.set(`${inside}.${node.name.getText()}`, said);
-      }
-      ts.forEachChild(node, (child) => visit(child, inside));
-    };
-    visit(source, undefined);
-  }
+  const stated = defaults();
   expect(stated.size).toBeGreaterThan(80);
   const wrong: string[] = [];
   for (const [name, said] of stated) {

@@ -71,6 +71,7 @@ function layOut(index) {
   write('lib/matrix/embedding-matrix.d.ts', 'export declare const toNumbers: any;\n');
   write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
   write('lib/cache/options.d.ts', 'export declare const readCache: any;\n');
+  write('lib/results/options.d.ts', 'export declare const readOptions: any;\n');
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\nexport type NativeGenerated = any;\nexport type NativeModelKey = any;\n');
   write('lib/results/prompt-vectors.d.ts', 'export declare class PromptVectors { constructor(...given: any[]); of(text: string): any }\n');

@@ -455,10 +455,10 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     const { threshold = -1, limit = 10, modality, modalities } = readSimilar(options);
     if (typeof threshold !== 'number' || !(threshold >= -1 && threshold <= 1)) {
-      throw invalid(`threshold is ${show(threshold)}, not a number from -1 to 1`);
+      throw invalid(`threshold is ${show(threshold)}, not a number from -1 to 1`, { option: 'threshold' });
     }
     if (!Number.isInteger(limit) || limit < 1 || limit > 2 ** 20) {
-      throw invalid(`limit is ${show(limit)}, not a whole number from 1 to ${2 ** 20}`);
+      throw invalid(`limit is ${show(limit)}, not a whole number from 1 to ${2 ** 20}`, { option: 'limit' });
     }
     const places = placesOf(modality, modalities, ['text']);
     const query = new Float32Array(vectorOf(embedding, 'The embedding').length);

@@ -34,8 +34,8 @@ export interface CacheOptions {
    */
   persistPath?: string | undefined;
   /**
-   * Most of that file, in MB; its log takes up to half as much again, 10 MB at most. What has no room in it is not written,
-   * and evicts nothing: a `rejected` event tells. Default: no limit.
+   * Most of that file, in MB; its log takes about half as much again, 16 MB at most, unless one entry is larger.
+   * What has no room in it is not written, and evicts nothing: a `rejected` event tells. Default: no limit.
    */
   maxDiskMB?: number | undefined;
   /**

@@ -3,9 +3,10 @@
 import { flag, functionOf, milliseconds, signalOf, whole } from '../call/checks';
 import { show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, optionReader, read, record, refused, untouched, type Given } from '../call/options';
+import { instanceOr, optionReader, read, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, type InferenceCacheOptions, type PerformanceMonitor, type SemanticEmbedder } from '../index';
 import { monitorOf } from '../parallel/options';
+import { readOptions as readCache } from '../results/options';
 import type { CandidateProvider } from './calls';
 import type { Evaluate } from './evaluation';
 import { coherenceMetrics, type CoherenceMeasureOptions } from './metrics';
@@ -75,7 +76,7 @@ export interface GenerateOptions extends CoherenceCallOptions {
 const readThresholds = optionReader<RiskThresholds>({ mid: true, high: true, critical: true });
 
 const readEngine = optionReader<CoherenceEngineOptions>({
-  k: true, h: true, threshold: true, adaptiveK: true, thresholds: readThresholds, maxParallel: true, cache: instanceOr(InferenceCache, record), model: true, evaluate: true,
+  k: true, h: true, threshold: true, adaptiveK: true, thresholds: readThresholds, maxParallel: true, cache: instanceOr(InferenceCache, readCache), model: true, evaluate: true,
   generator: untouched, continuation: true, fallbackResponse: true, callTimeoutMs: true, monitor: true, shrinkage: true, shrinkageTarget: true, weights: true,
 });
 

@@ -5,7 +5,7 @@ import { flag, signalOf, whole } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, requireArray, show } from '../call/input';
 import { aborted } from '../call/limits';
-import { instanceOr, optionReader, read, refused } from '../call/options';
+import { instanceOr, naming, optionReader, read, refused } from '../call/options';
 import { CallOrder } from '../call/order';
 import { pathNow } from '../call/paths';
 import { END, openSource, sourceFailed } from '../call/source';
@@ -164,7 +164,9 @@ export class EmbeddingCollection implements AsyncDisposable {
     this.#dimensions = dimensions === undefined ? 0 : whole('dimensions', dimensions, 1);
     this.#rebuilds = onModelChange === 'rebuild';
     this.#ownsGenerator = generator !== undefined && !(generator instanceof OptimizedEmbeddingGenerator);
-    this.#generator = generator instanceof OptimizedEmbeddingGenerator ? generator : generator && new OptimizedEmbeddingGenerator(generator);
+    this.#generator = generator instanceof OptimizedEmbeddingGenerator
+      ? generator
+      : generator && naming((option) => `generator.${option}`, () => new OptimizedEmbeddingGenerator(generator));
     this.#native = new (native().NativeCollection)(path);
   }
 

@@ -36,7 +36,7 @@ export interface PerformanceMetrics {
 /**
  * A stage of a call. `prepare` words annotations, finds equal texts and hashes keys; `lookup` asks the cache; `tokenize`
  * makes tokens; `plan` chooses the texts of a batch; `wait` is until memory permits it; `infer` runs the model; `commit` puts
- * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for some hundred texts at a time,
+ * the batch into the cache. Items are texts. The first two run once a call, `tokenize` for up to 1024 texts at a time,
  * the others for each batch.
  */
 export type StageName = 'prepare' | 'lookup' | 'tokenize' | 'plan' | 'wait' | 'infer' | 'commit';

@@ -70,7 +70,7 @@ export interface RequestOptions {
   retryAttempts?: number | undefined;
 }
 
-const readOptions = optionReader<HttpClientOptions>({
+export const readOptions = optionReader<HttpClientOptions>({
   maxConcurrentRequests: true,
   perHostLimit: true,
   connectTimeoutMs: true,

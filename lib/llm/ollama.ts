@@ -2,13 +2,14 @@ import { flag } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, optionReader, record, refused, untouched, type Given } from '../call/options';
+import { instanceOr, naming, optionReader, record, refused, untouched, type Given } from '../call/options';
 import { addressOf, type Address } from '../http/address';
-import { HttpClient, type HttpClientOptions } from '../http/client';
+import { HttpClient, readOptions as readHttp, type HttpClientOptions } from '../http/client';
 import { redactor } from '../http/secrets';
 import { InferenceCache, type InferenceCacheOptions, type InferenceSetOptions, type MonitorTimer, type PerformanceMonitor } from '../index';
 import { monitorOf } from '../parallel/options';
 import { canonicalJson } from '../results/canonical-json';
+import { readOptions as readCache } from '../results/options';
 import { limited, limitedStream } from './limited';
 import { piecesOf, resultOf, vectorsOf, type Kept, type OllamaChunk, type OllamaResult, type Source } from './ollama-answer';
 import {
@@ -76,8 +77,8 @@ const readOptions = optionReader<OllamaClientOptions>({
   baseUrl: true,
   model: true,
   useCache: true,
-  cache: instanceOr(InferenceCache, untouched),
-  http: instanceOr(HttpClient, untouched),
+  cache: instanceOr(InferenceCache, readCache),
+  http: instanceOr(HttpClient, readHttp),
   defaults: readSettings,
   headers: headersIn,
   monitor: true,
@@ -208,7 +209,7 @@ export class OllamaClient implements AsyncDisposable {
   #ownedOr<T extends { close(): Promise<void> }, O>(type: new (options: O) => T, name: string, given: T | O | undefined, make: (options: O | undefined) => T): T {
     if (given instanceof type) return given;
     if (typeof given === 'boolean') throw refused(name, `${show(given)} is neither an instance of ${type.name} nor its options`);
-    const own = make(given as O | undefined);
+    const own = naming((option) => `${name}.${option}`, () => make(given as O | undefined));
     this.#own.push(own);
     return own;
   }

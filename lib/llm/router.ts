@@ -2,9 +2,10 @@ import { flag, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, listOf, optionReader, read, record, refused, untouched, type Given } from '../call/options';
+import { instanceOr, listOf, naming, optionReader, read, record, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
 import { canonicalJson } from '../results/canonical-json';
+import { readOptions as readCache } from '../results/options';
 import { Breaker, type BreakerState, type Trial } from './breaker';
 import { limited } from './limited';
 import { SharedCalls } from './shared-calls';
@@ -106,7 +107,7 @@ export interface LlmRouterStatistics {
 const readOptions = optionReader<LlmRouterOptions>({
   providers: listOf((provider, path) => ({ provider, path })),
   fallbackOrder: true,
-  cache: instanceOr(InferenceCache, untouched),
+  cache: instanceOr(InferenceCache, readCache),
   enableCaching: true,
   failureThreshold: true,
   cooldownMs: true,
@@ -154,7 +155,7 @@ export class LlmRouter implements AsyncDisposable {
     this.#providers = ordered(knownOf(providers, breaker), fallbackOrder);
     if (typeof cache === 'boolean') throw refused('cache', `${show(cache)} is neither an InferenceCache nor its options; enableCaching: false goes without`);
     this.#ownCache = !(cache instanceof InferenceCache);
-    this.#cache = cache instanceof InferenceCache ? cache : new InferenceCache(cache);
+    this.#cache = cache instanceof InferenceCache ? cache : naming((option) => `cache.${option}`, () => new InferenceCache(cache));
   }
 
   /**

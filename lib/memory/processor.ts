@@ -55,7 +55,7 @@ export interface MemoryProcessorOptions {
   enableGcHints?: boolean | undefined;
   /** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
   emergencyCleanupThreshold?: number | undefined;
-  /** Share of the available memory that is left alone, 0–1. Default 0.1. */
+  /** Share of the available memory that is left alone, 0–0.99. Default 0.1. */
   memoryBuffer?: number | undefined;
 }
 

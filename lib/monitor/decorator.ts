@@ -78,7 +78,7 @@ export function monitored(nameOrOptions: string | MonitoredOptions = {}): Monito
 export function profiled(nameOrOptions: string | ProfiledOptions = {}): MonitoredDecorator {
   const { onProfile, slowMs = 0, ...given } = readProfiled(typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions);
   if (onProfile !== undefined && typeof onProfile !== 'function') throw invalid(`onProfile is ${show(onProfile)}, not a function of the profile`);
-  if (typeof slowMs !== 'number' || !(slowMs >= 0)) throw invalid(`slowMs is ${show(slowMs)}, not a number of milliseconds from 0`);
+  if (typeof slowMs !== 'number' || !(slowMs >= 0)) throw invalid(`slowMs is ${show(slowMs)}, not a number of milliseconds from 0`, { option: 'slowMs' });
   return decorator(given, (monitor, name) => {
     const [before, held] = [process.cpuUsage(), process.memoryUsage.rss()];
     return (duration, success) => {

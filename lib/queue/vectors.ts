@@ -1,7 +1,7 @@
 import { nativeOf } from '../cache/embedding-cache';
 import { readCache } from '../cache/options';
 import { EmbeddingError } from '../call/errors';
-import { instanceOr, refused } from '../call/options';
+import { instanceOr, naming, refused } from '../call/options';
 import { IntelligentEmbeddingCache, prepareText, type CacheOptions, type CacheStats } from '../index';
 import { settle } from '../native/addon';
 import type { NativeGenerated, NativeModelKey } from '../native/types';
@@ -58,7 +58,9 @@ export class SharedVectors {
     if (typeof given === 'boolean') throw refused('cache', 'vectors travel through it: pass the options of a cache, or one that workers and producers share');
     this.#own = !(given instanceof IntelligentEmbeddingCache);
     if (given === undefined && url === undefined) throw refused('cache', 'pass one with the URL of the server for vectors: { shared: { url } }');
-    this.cache = given instanceof IntelligentEmbeddingCache ? given : new IntelligentEmbeddingCache(given ?? { shared: { url: url!, commandTimeoutMs: COMMAND_MS }, ttlSeconds: 0 });
+    this.cache = given instanceof IntelligentEmbeddingCache
+      ? given
+      : naming((option) => `cache.${option}`, () => new IntelligentEmbeddingCache(given ?? { shared: { url: url!, commandTimeoutMs: COMMAND_MS }, ttlSeconds: 0 }));
     if (!isShared(this.cache)) throw refused('cache', 'nobody else sees what is in it: pass one with `shared: { url }` or, on one machine, with `persistPath`');
   }
 

@@ -140,7 +140,7 @@ export class CodeIndex implements AsyncDisposable {
     if (typeof words !== 'string') throw invalid('The words to search for are not a string');
     const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, signal, timeoutMs } = readSearch(options);
     checkLimit(limit);
-    if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`);
+    if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`, { option: 'minScore' });
     const filter = { minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
     const watch = checkWatch({ signal, timeoutMs });
     return this.#inOrder(() =>
@@ -207,5 +207,5 @@ function texts(option: string, given: unknown): string[] {
 }
 
 function checkLimit(limit: number): void {
-  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`);
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`, { option: 'limit' });
 }
