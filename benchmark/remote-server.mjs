@@ -29,7 +29,7 @@ function serve(dimensions, ms, batch) {
   const { port1, port2 } = new MessageChannel();
   new Worker(new URL(import.meta.url), { workerData: { port: port2, wake }, transferList: [port2] }).unref();
   const waiting = new Map();
-  let [requests, late, idsGiven] = [0, 0, 0];
+  let [requests, asked, late, idsGiven] = [0, 0, 0, 0];
   port1.on('message', (id) => {
     const { socket, answer, at } = waiting.get(id);
     waiting.delete(id);
@@ -63,13 +63,14 @@ function serve(dimensions, ms, batch) {
   const handle = (socket, method, path, body) => {
     if (method === 'GET' && path === '/cost') {
       const { user, system } = process.cpuUsage(begun);
-      say(socket, '200 OK', JSON.stringify({ requests, cpuMs: (user + system) / 1e3 / (requests || 1), lateMs: late / (requests || 1) }));
-      [requests, late, begun] = [0, 0, process.cpuUsage()];
+      say(socket, '200 OK', JSON.stringify({ requests, texts: asked, cpuMs: (user + system) / 1e3 / (requests || 1), lateMs: late / (requests || 1) }));
+      [requests, asked, late, begun] = [0, 0, 0, process.cpuUsage()];
       return;
     }
     if (method !== 'POST' || (path !== '/api/embed' && path !== '/v1/embeddings')) return say(socket, '404 Not Found', '{}');
     const { input, encoding_format: form = 'float' } = JSON.parse(body.toString());
     const texts = Array.isArray(input) ? input.length : 1;
+    asked += texts;
     const at = now() + ms * Math.ceil(texts / batch);
     const id = idsGiven++;
     waiting.set(id, { socket, answer: answerTo(path, texts, form), at });

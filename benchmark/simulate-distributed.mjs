@@ -2,7 +2,7 @@
 //
 // A chunk goes its way past stations, each of which serves one after the other: the producer reads and adds it, the queue's server
 // hands it out, a worker asks the shared tier, computes, writes and tells, the producer reads its vectors. How long each takes is
-// measured by benchmark/queue.mjs on one machine; a network is a delay for each round trip and a station for bytes.
+// measured by benchmark/shared.mjs on one machine; a network is a delay for each round trip and a station for bytes.
 
 import { parseArgs } from 'node:util';
 
@@ -14,7 +14,7 @@ const usage = `node benchmark/simulate-distributed.mjs [options]
   --chunk N       256           --dimensions N  384          --rate N         500, texts a second of a worker
   --producers N   1             --servers N     1, of the shared tier; the queue has one of its own with --apart
   --pending N     8192, chunks of all producers under way
-  --server-ms N, --producer-ms N, --worker-ms N: of a processor for a chunk of 128 and 384 values (benchmark/queue.mjs)
+  --server-ms N, --producer-ms N, --worker-ms N: of a processor for a chunk of 128 and 384 values (benchmark/shared.mjs --only growth)
   --gigabits N    10, of each server's network
   --sample N      20000, chunks that are simulated; the rest goes on as they do`;
 
