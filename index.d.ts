@@ -2511,7 +2511,7 @@ export declare class EmbeddingCollection implements AsyncDisposable {
 }
 /** A cell of a table: text, a number, or nothing. */
 export type PanelCell = string | number | null;
-/** A table of a {@link DashboardPanel}. Rows beyond the first 100 are left out. */
+/** A table of a {@link DashboardPanel}. Rows beyond the first 1000 are left out. */
 export interface PanelTable {
 	title: string;
 	columns: string[];
@@ -2569,15 +2569,19 @@ export interface DashboardMetrics {
 	cache?: {
 		memoryHits?: number;
 		diskHits?: number;
+		sharedHits?: number;
 		hits?: number;
 		misses?: number;
+		shared?: object | null;
 	};
 	/** The same, as a cache calls it. */
 	stats?: {
 		memoryHits?: number;
 		diskHits?: number;
+		sharedHits?: number;
 		hits?: number;
 		misses?: number;
+		shared?: object | null;
 	};
 	/**
 	 * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
@@ -2643,6 +2647,7 @@ export interface TimelinePoint {
 	tiers: {
 		memory: number;
 		disk: number;
+		shared: number;
 		misses: number;
 	} | null;
 	/** That the next batch may have at its end; else, the mean of those that ran. */

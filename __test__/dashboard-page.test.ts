@@ -89,7 +89,7 @@ describe.runIf(chromium)('the page', () => {
       caches: [{ type: 'text', hits: 5 + (i % 4), misses: 3, hitRatio: 0 }],
       cycles: 1,
       active: 0,
-      tiers: { memory: 5, disk: 2, misses: 1 },
+      tiers: { memory: 5, disk: 2, shared: 1, misses: 0 },
       batchSize: 32 + (i % 8),
       tokenBudget: 4096,
       panels: {},
@@ -150,7 +150,7 @@ describe.runIf(chromium)('the page', () => {
     expect((await tile(page, 'hits')).value).toBeCloseTo(snapshot.caches[0]!.hitRatio, 9);
     expect((await tile(page, 'memory')).value).toBe(snapshot.machine!.processMemory);
     const caches = await rows(page, 'caches');
-    expect(caches.map((row) => [row.Type!.text, Number(row.Hits!.value), Number(row.Misses!.value)])).toEqual([['text', 3333, 1667], ['Tier: memory', 500, 300], ['Tier: disk', 200, 600]]);
+    expect(caches.map((row) => [row.Type!.text, Number(row.Hits!.value), Number(row.Misses!.value)])).toEqual([['text', 3333, 1667], ['Tier: memory', 500, 300], ['Tier: disk', 200, 600], ['Tier: shared', 100, 700]]);
     const [cycle] = await rows(page, 'cycles');
     expect(cycle).toMatchObject({ Id: { text: 'nightly' }, Status: { text: 'succeeded' }, Calls: { value: '1' }, Cached: { value: '1' }, Validations: { value: '12' } });
     expect(Number(cycle!.Time!.value)).toBeCloseTo(snapshot.cycles.recent[0]!.duration!, 9);

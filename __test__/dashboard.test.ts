@@ -67,7 +67,7 @@ test('every interval is a point', async () => {
     caches: [{ type: 'text', hits: 1, misses: 0 }],
     cycles: 1,
     active: 0,
-    tiers: { memory: 7, disk: 0, misses: 0 },
+    tiers: { memory: 7, disk: 0, shared: 0, misses: 0 },
     batchSize: 64,
     tokenBudget: 4096,
     strategy: 'conservative',

@@ -1,7 +1,7 @@
 // The shared tier: what one machine has computed, the others find on a server.
 import { join } from 'node:path';
 
-import { IntelligentEmbeddingCache, OptimizedEmbeddingGenerator } from 'embedcore';
+import { IntelligentEmbeddingCache, OptimizedEmbeddingGenerator, PerformanceDashboard, PerformanceMonitor } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
 
 import { directory } from './files';
@@ -99,6 +99,21 @@ test('a generator finds what another machine has embedded', async (context) => {
   const another = await ready({ modelPath: model('bert-cls'), cache });
   await another.generateEmbeddings(TEXTS);
   expect(another.getPerformanceMetrics().cache).toMatchObject({ sharedHits: 0 });
+});
+
+test('a dashboard shows the tier, and what was found in it', async (context) => {
+  const server = await redis(context);
+  const one = machine(server);
+  await one.set('k', 'c', [1]);
+  await one.flush();
+  const other = machine(server);
+  const dashboard = new PerformanceDashboard({ monitor: new PerformanceMonitor(), cache: other, interval: 100 });
+  onTestFinished(() => dashboard.close());
+  expect(await other.get('k', 'c')).not.toBeNull();
+  await expect.poll(() => dashboard.snapshot().dashboard.timeline.reduce((sum, { tiers }) => sum + tiers!.shared, 0)).toBe(1);
+  const { panels, timeline } = dashboard.snapshot().dashboard;
+  expect(timeline.reduce((sum, { tiers }) => sum + tiers!.memory, 0)).toBe(0);
+  expect(panels.find(({ title }) => title === 'Shared tier')!.tables[0]!.rows).toEqual(expect.arrayContaining([['state', 'ready'], ['hits', 1]]));
 });
 
 test('options that cannot work are refused by name, and no message shows a password', async () => {

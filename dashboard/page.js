@@ -62,7 +62,7 @@ function whatIsKnown(json) {
   });
   const point = (one) => ({
     at: date(one.at), seconds: number(one.seconds, 1) || 1, operations: array(one.operations).map((each) => ({ name: text(each.name), ...numbers(each, 'count', 'errors', 'items', 'p50', 'p95', 'p99') })),
-    caches: array(one.caches).map(cache), tiers: one.tiers ? numbers(one.tiers, 'memory', 'disk', 'misses') : null,
+    caches: array(one.caches).map(cache), tiers: one.tiers ? numbers(one.tiers, 'memory', 'disk', 'shared', 'misses') : null,
     batchSize: one.batchSize ?? null, tokenBudget: one.tokenBudget ?? null, strategy: one.strategy == null ? null : text(one.strategy),
     memory: numbers(one.memory, 'process', 'used', 'limit'), panels: one.panels ?? {},
   });
@@ -143,7 +143,7 @@ function drawTiles() {
   const limit = latest?.memory.limit ?? machine?.totalMemory;
   // One operation's: an item that passes five of them would count five times.
   const busy = operations.find(({ name }) => name === chosen);
-  const all = hits + misses > 0 ? [hits, misses] : [tiers.memory + tiers.disk, tiers.misses];
+  const all = hits + misses > 0 ? [hits, misses] : [hitsOf(tiers), tiers.misses];
   const tiles = [
     busy && ['throughput', 'Items a second', busy.throughput.lastMinute, rate(busy.throughput.lastMinute), `${busy.name}, last minute`],
     busy && ['latency', '95 % take at most', busy.p95, time(busy.p95), busy.name],
@@ -237,10 +237,10 @@ function drawTables() {
   ], shown.operations, 'Nothing was recorded yet.');
 
   const tiers = tierTotals(shown.timeline);
-  const lookups = tiers.memory + tiers.disk + tiers.misses;
+  const lookups = hitsOf(tiers) + tiers.misses;
   const rows = shown.caches.map((one) => ({ ...one, ratio: one.hits + one.misses > 0 ? one.hits / (one.hits + one.misses) : 0 }));
   if (lookups > 0) {
-    for (const [type, hits] of [['Tier: memory', tiers.memory], ['Tier: disk', tiers.disk]]) rows.push({ type, hits, misses: lookups - hits, ratio: hits / lookups });
+    for (const [type, hits] of [['Tier: memory', tiers.memory], ['Tier: disk', tiers.disk], ...(tiers.shared > 0 ? [['Tier: shared', tiers.shared]] : [])]) rows.push({ type, hits, misses: lookups - hits, ratio: hits / lookups });
   }
   const bar = ({ ratio }) => {
     const inner = element('i');
@@ -284,10 +284,12 @@ function drawCycles() {
 }
 
 function tierTotals(timeline) {
-  const totals = { memory: 0, disk: 0, misses: 0 };
+  const totals = { memory: 0, disk: 0, shared: 0, misses: 0 };
   for (const { tiers } of timeline) if (tiers) for (const name in totals) totals[name] += tiers[name];
   return totals;
 }
+
+const hitsOf = ({ memory, disk, shared }) => memory + disk + shared;
 
 // ---- charts
 
@@ -439,9 +441,9 @@ function drawCharts() {
   const types = [...lookups.keys()].sort((a, b) => lookups.get(b) - lookups.get(a) || (a < b ? -1 : 1)).slice(0, 4).sort();
   const share = (part, all) => (all > 0 ? (part / all) * 100 : null);
   const ofType = (type) => timeline.map((point) => point.caches.find((one) => one.type === type)).map((one) => (one ? share(one.hits, one.hits + one.misses) : null));
-  const ofTier = (tier) => timeline.map(({ tiers }) => (tiers ? share(tiers[tier], tiers.memory + tiers.disk + tiers.misses) : null));
+  const ofTier = (tier) => timeline.map(({ tiers }) => (tiers ? share(tiers[tier], hitsOf(tiers) + tiers.misses) : null));
   plot('hits', {
-    series: [...types.map((type) => ({ label: type, values: ofType(type) })), { label: 'tier: memory', values: ofTier('memory'), dash: [6, 3] }, { label: 'tier: disk', values: ofTier('disk'), dash: [2, 3] }],
+    series: [...types.map((type) => ({ label: type, values: ofType(type) })), { label: 'tier: memory', values: ofTier('memory'), dash: [6, 3] }, { label: 'tier: disk', values: ofTier('disk'), dash: [2, 3] }, ...(timeline.some(({ tiers }) => tiers?.shared > 0) ? [{ label: 'tier: shared', values: ofTier('shared'), dash: [6, 2, 1, 2] }] : [])],
     format: (value) => `${digits(value)} %`, top: 100, empty: waiting ?? 'No look-up was counted yet.',
   });
 

@@ -75,7 +75,7 @@ function layOut(index) {
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
   write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\nexport type NativeGenerated = any;\nexport type NativeModelKey = any;\n');
   write('lib/results/prompt-vectors.d.ts', 'export declare class PromptVectors { constructor(...given: any[]); of(text: string): any }\n');
-  write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelTable = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\n');
+  write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelTable = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\nexport declare const sharedTable: any;\n');
   write('lib/call/errors.d.ts', `export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from 'embedcore';
 export declare const messageOf: (thrown: unknown) => string;
 export declare const errorOf: (error: any) => any;

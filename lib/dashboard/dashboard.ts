@@ -7,7 +7,7 @@ import { invalid, show } from '../call/input';
 import { isInstance, optionReader, read, refused, type Given } from '../call/options';
 import { argumentPath } from '../call/paths';
 import { getGlobalMonitor, insideOf, PerformanceMonitor } from '../monitor/monitor';
-import { panelSources, type DashboardPanel, type PanelCell } from '../monitor/panels';
+import { panelSources, sharedTable, type DashboardPanel, type PanelCell } from '../monitor/panels';
 import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } from '../monitor/reports';
 import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
 import { call, native, settle } from '../native/addon';
@@ -23,9 +23,9 @@ export interface DashboardSource {
 /** What a dashboard reads of a {@link DashboardSource}. All is optional, anything else is ignored. */
 export interface DashboardMetrics {
   /** Look-ups since the beginning, by tier. */
-  cache?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
+  cache?: { memoryHits?: number; diskHits?: number; sharedHits?: number; hits?: number; misses?: number; shared?: object | null };
   /** The same, as a cache calls it. */
-  stats?: { memoryHits?: number; diskHits?: number; hits?: number; misses?: number };
+  stats?: { memoryHits?: number; diskHits?: number; sharedHits?: number; hits?: number; misses?: number; shared?: object | null };
   /**
    * Items and tokens that the next batch may have; or, as a generator tells it, what ran since the beginning, of which
    * the means of each interval are shown.
@@ -69,7 +69,7 @@ export interface TimelinePoint {
   /** Cycles in progress at its end. */
   active: number;
   /** Look-ups in the tiers of caches; `null` where nobody knows. */
-  tiers: { memory: number; disk: number; misses: number } | null;
+  tiers: { memory: number; disk: number; shared: number; misses: number } | null;
   /** That the next batch may have at its end; else, the mean of those that ran. */
   batchSize: number | null;
   /** Tokens that the next batch may have at its end; else, the mean of those that ran, padding included. */
@@ -275,6 +275,7 @@ export class PerformanceDashboard implements AsyncDisposable {
       tiers: tiers && {
         memory: since(tiers.memory, before?.memory ?? 0),
         disk: since(tiers.disk, before?.disk ?? 0),
+        shared: since(tiers.shared, before?.shared ?? 0),
         misses: since(tiers.misses, before?.misses ?? 0),
       },
       batchSize: batchSize ?? mean('rows'),
@@ -292,7 +293,7 @@ export class PerformanceDashboard implements AsyncDisposable {
 
   /** Asks the sources. One that throws is left out, and its error kept among those of the monitor, once. */
   #readSources(): Sourced {
-    const all: Sourced = { tiers: null, batchSize: null, tokenBudget: null, strategy: null, limit: null, ran: null };
+    const all: Sourced = { tiers: null, shared: null, batchSize: null, tokenBudget: null, strategy: null, limit: null, ran: null };
     for (const source of this.#sources) {
       try {
         merge(all, source.getPerformanceMetrics() as Record<string, unknown>);
@@ -306,7 +307,9 @@ export class PerformanceDashboard implements AsyncDisposable {
   /** Asks those that have a panel; of two with the same title, the later one. */
   #readPanels(): DashboardPanel[] {
     const panels = new Map<string, DashboardPanel>();
-    for (const read of [...panelSources(this.#monitor).map((source) => () => source.panel()), ...this.#panels]) {
+    const { shared } = this.#sourced;
+    const own = shared ? [(): DashboardPanel => ({ title: 'Shared tier', values: {}, tables: [sharedTable(shared)] })] : [];
+    for (const read of [...own, ...panelSources(this.#monitor).map((source) => () => source.panel()), ...this.#panels]) {
       try {
         const panel = panelOf(read());
         panels.set(panel.title, panel);
@@ -343,7 +346,7 @@ function panelOf(given: DashboardPanel): DashboardPanel {
 
 /** Bounds of a panel: lines of its chart, rows of a table, characters of a cell. */
 const MOST_LINES = 20;
-const MOST_ROWS = 100;
+const MOST_ROWS = 1000;
 const LONGEST_CELL = 200;
 
 /** Operations, and types of caches, in a point. */
@@ -370,9 +373,10 @@ function merge(all: Sourced, metrics: Record<string, unknown> | null | undefined
   // A generator without a cache has zeros there: that is nothing known, not nothing found.
   const [hits, misses] = cache?.enabled === false ? [] : [number(cache?.hits), number(cache?.misses)];
   if (hits !== undefined && misses !== undefined) {
-    const disk = number(cache?.diskHits) ?? 0;
-    const memory = number(cache?.memoryHits) ?? Math.max(0, hits - disk);
-    all.tiers ??= { memory, disk, misses };
+    const [disk, shared] = [number(cache?.diskHits) ?? 0, number(cache?.sharedHits) ?? 0];
+    const memory = number(cache?.memoryHits) ?? Math.max(0, hits - disk - shared);
+    all.tiers ??= { memory, disk, shared, misses };
+    all.shared ??= (cache?.shared as Sourced['shared'] | undefined) ?? null;
   }
   const batch = object('batchOptimizer', 'batchOptimization');
   const [batches, rows, tokens] = [number(batch?.batches), number(batch?.averageBatchSize), number(batch?.paddedTokens)];

@@ -3,7 +3,7 @@
 /** A cell of a table: text, a number, or nothing. */
 export type PanelCell = string | number | null;
 
-/** A table of a {@link DashboardPanel}. Rows beyond the first 100 are left out. */
+/** A table of a {@link DashboardPanel}. Rows beyond the first 1000 are left out. */
 export interface PanelTable {
   title: string;
   columns: string[];
@@ -17,6 +17,14 @@ export interface DashboardPanel {
   /** What its chart shows over time, by the name of the line: a value, and the bounds of its spread where there is one. */
   values: Record<string, { value: number; low?: number | undefined; high?: number | undefined }>;
   tables: PanelTable[];
+}
+
+/** How the server does that caches share, by name, as one of them tells it. */
+export function sharedTable(told: object): PanelTable {
+  const { latencyMs, ...figures } = told as Record<string, unknown>;
+  const latencies = Object.entries(latencyMs ?? {}).map(([name, ms]): [string, unknown] => [`${name} of a round trip, ms`, ms]);
+  const rows = [...Object.entries(figures), ...latencies].map(([name, value]): PanelCell[] => [name, typeof value === 'number' ? value : String(value)]);
+  return { title: 'Shared tier, as this process sees it', columns: ['', 'Value'], rows };
 }
 
 /** Something that has a panel for as long as it lives. */

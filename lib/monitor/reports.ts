@@ -34,7 +34,9 @@ const QUANTILES = [
 /** What the sources of a dashboard say. */
 export interface Sourced {
   /** Look-ups since the beginning. */
-  tiers: { memory: number; disk: number; misses: number } | null;
+  tiers: { memory: number; disk: number; shared: number; misses: number } | null;
+  /** How the server does that caches share, as they tell it. */
+  shared: Record<string, unknown> | null;
   batchSize: number | null;
   tokenBudget: number | null;
   strategy: string | null;
@@ -94,6 +96,7 @@ export function prometheusOf(snapshot: MonitorSnapshot, options: PrometheusOptio
     family('cache_tier_hits_total', 'counter', 'Look-ups that a tier of the cache answered.', [
       { labels: { tier: 'memory' }, value: tiers.memory },
       { labels: { tier: 'disk' }, value: tiers.disk },
+      { labels: { tier: 'shared' }, value: tiers.shared },
     ]);
     family('cache_tier_misses_total', 'counter', 'Look-ups that no tier of the cache answered.', [{ labels: {}, value: tiers.misses }]);
   }

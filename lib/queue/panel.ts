@@ -1,7 +1,7 @@
 import { show } from '../call/input';
 import { refused } from '../call/options';
 import type { IntelligentEmbeddingCache } from '../index';
-import type { DashboardPanel, PanelSource, PanelTable } from '../monitor/panels';
+import { sharedTable, type DashboardPanel, type PanelSource, type PanelTable } from '../monitor/panels';
 import type { QueueDepth } from './channel';
 import type { QueueWorker } from './registry';
 
@@ -51,10 +51,8 @@ export class QueuePanel implements PanelSource {
   }
 
   #tier(): PanelTable {
-    const { stats } = this.#cache.getPerformanceMetrics();
-    const { latencyMs, ...tier } = stats.shared ?? { ...stats.disk, latencyMs: null };
-    const rows = [...Object.entries(tier), ...Object.entries(latencyMs ?? {}).map(([name, ms]): [string, number] => [`${name} of a round trip, ms`, ms])];
-    return { title: 'Shared tier, as this process sees it', columns: ['', 'Value'], rows: rows.map(([name, value]) => [name, typeof value === 'boolean' ? String(value) : value]) };
+    const { shared, disk } = this.#cache.getPerformanceMetrics().stats;
+    return sharedTable(shared ?? disk ?? {});
   }
 
   #refresh(): void {
