@@ -6,6 +6,7 @@ import { join } from 'node:path';
 
 import { expect, onTestFinished, test } from 'vitest';
 
+import { atAnotherTime } from './files';
 import { root } from './support';
 
 const program = join(root, '__test__', 'programs', 'cache-faults.cjs');
@@ -113,13 +114,8 @@ test.skipIf(process.platform === 'win32')('a file that is deleted while it is op
 
 test('a clock that is set forth and back brings nothing back, and keeps nothing', (context) => {
   const home = directory();
-  const library = join(home, 'clock.so');
-  const source = join(root, '__test__', 'programs', 'clock.c');
-  if (process.platform !== 'linux' || !can('cc', '-shared', '-fPIC', '-o', library, source)) {
-    context.skip('needs a C compiler and a loader that puts a library before others');
-  }
   const run = (offset: number, ...set: string[]) => {
-    const env = { ...process.env, LD_PRELOAD: library, CLOCK_OFFSET_SECONDS: String(offset) };
+    const env = atAnotherTime(context, offset);
     const args = [join(root, '__test__', 'programs', 'clock.cjs'), join(home, 'cache.db'), ...set];
     const { stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', env });
     expect(stderr).toBe('');

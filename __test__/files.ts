@@ -47,6 +47,14 @@ export async function holding(context: TestContext, how: 'write' | 'lock', path:
   return { release };
 }
 
+/** The environment of a process on a machine whose clock is off by `seconds`. */
+export function atAnotherTime(context: TestContext, seconds: number): NodeJS.ProcessEnv {
+  const library = join(directory(), 'clock.so');
+  const made = process.platform === 'linux' && spawnSync('cc', ['-shared', '-fPIC', '-o', library, join(root, '__test__', 'programs', 'clock.c')]).status === 0;
+  if (!made) context.skip('needs a C compiler and a loader that puts a library before others');
+  return { ...process.env, LD_PRELOAD: library, CLOCK_OFFSET_SECONDS: String(seconds) };
+}
+
 /** How many milliseconds something takes. */
 export async function timed(work: () => Promise<unknown>): Promise<number> {
   const began = performance.now();

@@ -9,7 +9,8 @@ import { prepareText, type Annotation } from 'embedcore';
 import { EmbeddingQueue, type EmbeddingQueueOptions, type QueueResult } from 'embedcore/queue';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { hasRedis, started } from './redis';
+import { atAnotherTime } from './files';
+import { cable, hasRedis, started } from './redis';
 import { root, thorough } from './support';
 
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -26,9 +27,9 @@ class WorkerProcess {
   readonly ended: Promise<void>;
 
   /** `ms`: how long a text takes. */
-  constructor(options: object, ms: number) {
+  constructor(options: object, ms: number, env = process.env) {
     const settings = { lockDurationMs: 1000, ...options };
-    this.process = spawn(process.execPath, [join(root, '__test__', 'programs', 'queue-worker.cjs'), JSON.stringify(settings), root, `${ms}`], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.process = spawn(process.execPath, [join(root, '__test__', 'programs', 'queue-worker.cjs'), JSON.stringify(settings), root, `${ms}`], { stdio: ['ignore', 'pipe', 'inherit'], env });
     let rest = '';
     this.process.stdout!.on('data', (data: Buffer) => {
       const lines = (rest + data.toString()).split('\n');
@@ -129,6 +130,70 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     await sleep(thorough ? 10_000 : 2000);
     server.signal('SIGCONT');
     expectAll(await results, given);
+  });
+
+  test('waits for a server that is full', { timeout: 120_000 }, async () => {
+    const server = await started('--maxmemory-policy', 'noeviction');
+    const options = { connection: server.url };
+    await new WorkerProcess(options, 2).ready();
+    const given = annotations(1000);
+    const run = queueOf(options).addAnnotations(given, { chunkSize: 20, maxPendingChunks: 16 });
+    const results = collected(run);
+    await expect.poll(() => run.progress.processed).toBeGreaterThan(100);
+    await server.ask('CONFIG', 'SET', 'maxmemory', '1');
+    await sleep(1500);
+    expect(run.progress.processed).toBeLessThan(1000);
+    await server.ask('CONFIG', 'SET', 'maxmemory', '0');
+    expectAll(await results, given);
+  });
+
+  test('goes on with the replica that takes over from its server', { timeout: 120_000 }, async () => {
+    const [primary, replica] = [await started(), await started()];
+    await replica.ask('REPLICAOF', '127.0.0.1', `${primary.port}`);
+    await expect.poll(() => replica.ask('INFO', 'replication')).toContain('master_link_status:up');
+    const way = await cable(primary.port);
+    const options = { connection: way.url };
+    await Promise.all([new WorkerProcess(options, 2).ready(), new WorkerProcess(options, 2).ready()]);
+    const given = annotations(2000);
+    const run = queueOf(options).addAnnotations(given, { chunkSize: 20, maxPendingChunks: 16 });
+    const results = collected(run);
+    await expect.poll(() => run.progress.processed).toBeGreaterThan(200);
+    await primary.kill();
+    // Until somebody makes it the primary, it refuses what would change something.
+    way.lead(replica.port);
+    await sleep(500);
+    await replica.ask('REPLICAOF', 'NO', 'ONE');
+    expectAll(await results, given);
+  });
+
+  test('makes vectors again that were damaged, or written over by another program', { timeout: 60_000 }, async () => {
+    const server = await started();
+    const options = { connection: server.url };
+    const worker = await new WorkerProcess(options, 0).ready();
+    const given = annotations(60);
+    const run = queueOf(options).addAnnotations(given, { chunkSize: 20 });
+    expect(await run.finished()).toMatchObject({ processed: 60, failed: 0 });
+    const [flipped, foreign, other] = await server.keys('embedcore:{*');
+    await server.ask('SETRANGE', flipped!, '70', '\u0001');
+    await server.ask('SET', foreign!, "another program's");
+    await server.ask('DEL', other!);
+    await server.ask('LPUSH', other!, 'a list');
+    expectAll(await collected(run), given);
+    // What the worker still has, it does not compute again.
+    expect(worker.computed).toHaveLength(60);
+    expect(run.progress.requeued).toBeGreaterThan(0);
+  });
+
+  test('is answered by workers whose clocks are an hour ahead and an hour behind', { timeout: 60_000 }, async (context) => {
+    const server = await started();
+    const options = { connection: server.url };
+    const workers = await Promise.all([3600, -3600].map((seconds) => new WorkerProcess(options, 5, atAnotherTime(context, seconds)).ready()));
+    const given = annotations(800);
+    const queue = queueOf(options);
+    expectAll(await collected(queue.addAnnotations(given, { chunkSize: 20 })), given);
+    for (const { computed } of workers) expect(computed.length).toBeGreaterThan(0);
+    expect(workers.flatMap(({ computed }) => computed)).toHaveLength(800);
+    expect((await queue.getStats()).workers).toHaveLength(2);
   });
 
   test('gives the chunks of a worker that hangs to others, and counts no answer twice when it wakes up', { timeout: 120_000 }, async () => {

@@ -96,8 +96,8 @@ export async function started(...options: string[]): Promise<RedisServer> {
   return server;
 }
 
-/** What is between one machine and a server, and can be cut. */
-export async function cable(to: number): Promise<{ url: string; cut(): void; mend(): void }> {
+/** What is between one machine and a server, and can be cut, or led to another one. */
+export async function cable(to: number): Promise<{ url: string; cut(): void; mend(): void; lead(to: number): void }> {
   const ends = new Set<Socket>();
   let whole = true;
   const server = createServer((near) => {
@@ -122,7 +122,13 @@ export async function cable(to: number): Promise<{ url: string; cut(): void; men
     cut();
     server.close();
   });
-  return { url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`, cut, mend: () => void (whole = true) };
+  const mend = () => void (whole = true);
+  const lead = (there: number) => {
+    cut();
+    to = there;
+    mend();
+  };
+  return { url: `redis://127.0.0.1:${(server.address() as AddressInfo).port}`, cut, mend, lead };
 }
 
 /** A cache on a machine of its own, as far as others can tell. */

@@ -1,15 +1,17 @@
 // What a server of the shared tier may do: nothing of it fails a call, or has one wait for long.
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
+import { promisify } from 'node:util';
 
 import { IntelligentEmbeddingCache } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { directory, elsewhere, timed, until } from './files';
+import { atAnotherTime, directory, elsewhere, timed, until } from './files';
 import { freePort, machine, redis, results } from './redis';
+import { root, thorough } from './support';
 
 /** Where nothing waits longer than for one answer: for slow machines. */
 const SOON = 4000;
@@ -264,7 +266,7 @@ test('a server that is killed and comes back is used again, and lost nothing tha
   await cache.close();
 });
 
-test('a server that stands still costs one time-out, and ends no process late', { timeout: 60_000 }, async (context) => {
+test('a server that stands still costs one time-out, ends no process late, and is used again', { timeout: 90_000 }, async (context) => {
   const server = await redis(context);
   const cache = machine(server);
   await cache.setMany(ENTRIES);
@@ -280,8 +282,12 @@ test('a server that stands still costs one time-out, and ends no process late', 
     server.url,
   );
   expect(ended.code).toBe(0);
+  const other = machine(server);
   expect(await timed(() => cache.close())).toBeLessThan(SOON);
+  if (thorough) await new Promise((resolve) => setTimeout(resolve, 10_000));
   server.signal('SIGCONT');
+  await until(() => other.getStats().shared!.state === 'ready');
+  expect((await other.get('k1', 'c1'))!.embedding).toEqual([1, 1]);
 });
 
 test('a replica takes no changes and gives answers, and takes them once it is the primary', { timeout: 60_000 }, async (context) => {
@@ -308,17 +314,23 @@ test('results live as long as they should by the clock of the server', { timeout
   await one.set('a', 1, { type: 'api', ttlSeconds: 600 });
   await one.set('b', 1, { type: 'api' });
   await one.flush();
-  // A machine whose clock is an hour ahead, and one whose clock is an hour behind.
+  // A machine whose clock is an hour ahead, and one whose clock is an hour behind: they see the same, and so do others of what they set.
   for (const hours of [1, -1]) {
-    const { out } = await elsewhere(
-      `const now = Date.now; Date.now = () => now() + ${hours} * 3600e3;
-       const { InferenceCache } = await import('embedcore');
-       const cache = new InferenceCache({ shared: { url: process.argv[1] } });
-       console.log(JSON.stringify([await cache.get('a', { type: 'api' }), await cache.get('b', { type: 'api' })].map((found) => found?.value ?? null)));
-       await cache.close();`,
-      server.url,
-    );
-    expect(out).toContain('[1,1]');
+    const { stdout } = await promisify(execFile)(process.execPath, [
+      '-e',
+      `const { InferenceCache } = require(${JSON.stringify(root)});
+       (async () => {
+         const cache = new InferenceCache({ shared: { url: ${JSON.stringify(server.url)} } });
+         const found = [await cache.get('a', { type: 'api' }), await cache.get('b', { type: 'api' })];
+         await cache.set('at ${hours}', 2, { type: 'api', ttlSeconds: 600 });
+         await cache.close();
+         console.log(JSON.stringify([...found.map((each) => each?.value ?? null), Date.now()]));
+       })();`,
+    ], { env: atAnotherTime(context, hours * 3600) });
+    const [a, b, now] = JSON.parse(stdout) as number[];
+    expect([a, b, Math.round((now! - Date.now()) / 3_600_000)]).toEqual([1, 1, hours]);
+    expect((await results(server).get(`at ${hours}`, { type: 'api' }))?.value).toBe(2);
+    await one.delete(`at ${hours}`, { type: 'api' });
   }
   const keys = await server.keys('embedcore:{*');
   const left = await Promise.all(keys.map(async (key) => Number(await server.ask('PTTL', key))));
