@@ -89,6 +89,64 @@ test('a machine that was cut off answers nothing that was deleted or set meanwhi
   expect(await all()).toEqual([null, 2, 1]);
 });
 
+test('what a file has from before is compared with the server, once it is there', { timeout: 60_000 }, async (context) => {
+  const server = await redis(context);
+  const wire = await cable(server.port);
+  const persistPath = join(directory(), 'cache.db');
+  const keys = ['k', 'l', 'm'];
+  const one = machine(server);
+  const answers = async (cache: IntelligentEmbeddingCache) => Promise.all(keys.map(async (key) => (await cache.get(key, 'c'))?.embedding[0] ?? null));
+  const other = machine(wire, {}, { persistPath });
+  await other.setMany(keys.map((key) => ({ key, content: 'c', embedding: [1] })));
+  await other.flush();
+  // While it was cut off.
+  wire.cut();
+  await until(async () => (await other.get('x', 'c')) ?? other.getStats().shared!.state === 'open');
+  expect(await one.delete('k')).toBe(true);
+  await one.set('l', 'c', [2]);
+  await one.flush();
+  expect(await answers(other)).toEqual([1, 1, 1]);
+  wire.mend();
+  await until(() => other.getStats().shared!.state === 'ready');
+  await pause(SEEN);
+  expect([await other.has('k', 'c'), await other.has('l', 'c')]).toEqual([false, true]);
+  expect(await answers(other)).toEqual([null, 2, 1]);
+  await other.flush();
+  await other.close();
+  const alone = new IntelligentEmbeddingCache({ persistPath });
+  expect(await answers(alone)).toEqual([null, 2, 1]);
+  await alone.close();
+  // While it did not run.
+  await one.set('l', 'c', [3]);
+  await one.flush();
+  const again = machine(wire, {}, { persistPath });
+  expect(await answers(again)).toEqual([null, 3, 1]);
+  await again.close();
+  // What the server has let go of stays an answer, and so does all where it is not there.
+  await server.ask('FLUSHALL');
+  const later = machine(wire, {}, { persistPath });
+  expect(await answers(later)).toEqual([null, 3, 1]);
+  expect(later.getStats().shared).toMatchObject({ state: 'ready' });
+  await later.close();
+  await server.kill();
+  expect(await answers(machine(wire, {}, { persistPath }))).toEqual([null, 3, 1]);
+});
+
+test('vectors of a generator, which are always the same, are found in its file without the server', async (context) => {
+  const server = await redis(context);
+  const cache = { persistPath: join(directory(), 'cache.db'), shared: { url: server.url } };
+  const embed = async () => {
+    const generator = new OptimizedEmbeddingGenerator({ modelPath: model('bert-mean'), cache });
+    await generator.initialize();
+    await generator.generateEmbeddings(['one', 'two']);
+    const { hits, sharedHits } = generator.getPerformanceMetrics().cache;
+    await generator.cleanup();
+    return { hits, sharedHits };
+  };
+  await embed();
+  expect(await embed()).toEqual({ hits: 2, sharedHits: 0 });
+});
+
 /** Embeds texts in a process of its own, with the fixture's model made slow, and says how many it has computed. */
 const WORKER = (server: { url: string }) => `
   const { OptimizedEmbeddingGenerator } = await import('embedcore');

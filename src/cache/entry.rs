@@ -145,8 +145,6 @@ pub struct Draft<'a> {
     pub kind: &'a str,
     /// How long it is an answer; `None` takes the cache's default.
     pub ttl: Option<Duration>,
-    /// Whether all values that its key ever has are the same: nothing older has to be kept from answering for it.
-    pub fixed: bool,
     /// How long ago the work on it began, if it was computed: what others have written since then stays.
     pub age: Option<Duration>,
 }

@@ -84,6 +84,7 @@ impl KeyHasher {
             name: KeyHash::of(self.entries.clone(), key),
             content: content.map(|content| KeyHash::of(self.contents.clone(), content)),
             modality: self.space.modality(),
+            fixed: false,
             source: Source::Text { names: self, key, content },
         }
     }
@@ -98,6 +99,7 @@ pub struct Probe<'a> {
     name: KeyHash,
     content: Option<KeyHash>,
     modality: Modality,
+    fixed: bool,
     source: Source<'a>,
 }
 
@@ -129,6 +131,7 @@ impl From<(Key, Option<[u8; 32]>)> for Probe<'_> {
             name: name(key.as_bytes()),
             content: content.as_ref().map(name),
             modality: Modality::Text,
+            fixed: false,
             source: Source::Hashed(key, content),
         }
     }
@@ -139,6 +142,16 @@ impl Probe<'_> {
     #[must_use]
     pub fn of(self, modality: Modality) -> Self {
         Self { modality, ..self }
+    }
+
+    /// Says that all values that its key ever has are the same: nothing older has to be kept from answering for it.
+    #[must_use]
+    pub fn fixed(self) -> Self {
+        Self { fixed: true, ..self }
+    }
+
+    pub(super) fn is_fixed(&self) -> bool {
+        self.fixed
     }
 
     pub(super) fn modality(&self) -> Modality {

@@ -1,5 +1,6 @@
 //! Lookups: memory first, then the disk for what memory does not have, then the server for what that does not have either.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -51,6 +52,7 @@ struct Unanswered {
     place: Place,
     version: u32,
     asked: Asked,
+    fixed: bool,
     /// What memory has, which is an answer only where the file has nothing newer.
     stale: Option<Arc<Entry>>,
 }
@@ -178,7 +180,8 @@ impl EmbeddingCache {
     fn unanswered(&self, probe: &Probe, at: usize, (cause, stale): (MissCause, Option<Arc<Entry>>)) -> Unanswered {
         let asked = (probe.key(), probe.content_hash());
         let place = probe.place();
-        Unanswered { at, cause, place, version: self.memory.version(place.name), asked, stale }
+        let version = self.memory.version(place.name);
+        Unanswered { at, cause, place, version, asked, fixed: probe.is_fixed(), stale }
     }
 
     /// Answers what memory could not. Waits for the disk and the server.
@@ -201,13 +204,28 @@ impl EmbeddingCache {
         let disk = self.disk.as_ref();
         let mut found = disk.map_or_else(Vec::new, |disk| disk.get(&asked, Purpose::Answer, now));
         found.resize(asked.len(), OnDisk::Unwritten);
-        let shared = self.ask_shared(open, &asked, &mut found, now);
-        self.settled(open, found, shared, now);
+        let shared = self.ask_shared(open, &asked, &mut found, now, |shared, wanted| Some(shared.get(wanted, now)));
+        self.settled(open, found, shared.unwrap_or_default(), now);
+        // What the server had is on its way to the file.
+        if open.shared {
+            self.await_room();
+        }
     }
 
     /// Asks the server for what the disk does not have: the answers by their place in `asked`. In `found`, they are misses.
-    fn ask_shared(&self, open: &Open, asked: &[Asked], found: &mut [OnDisk], now: Now) -> Vec<(usize, Arc<Entry>)> {
-        let Some(shared) = &self.shared else { return Vec::new() };
+    /// `None`: it was not asked, or in vain.
+    fn ask_shared(
+        &self,
+        open: &Open,
+        asked: &[Asked],
+        found: &mut [OnDisk],
+        now: Now,
+        ask: impl FnOnce(&Shared, &[Asked]) -> Option<Vec<OnDisk>>,
+    ) -> Option<Vec<(usize, Arc<Entry>)>> {
+        let shared = self.shared.as_ref()?;
+        for (found, _) in found.iter_mut().zip(&open.open).filter(|(_, unanswered)| unanswered.fixed) {
+            believe(found);
+        }
         // What memory has, and nobody can check, is newer than what the server has.
         let is_left = |at: &usize| match found[*at] {
             OnDisk::Hit(_) => false,
@@ -217,8 +235,13 @@ impl EmbeddingCache {
         let left: Vec<usize> = (0..asked.len()).filter(is_left).collect();
         let wanted: Vec<Asked> = left.iter().map(|&at| asked[at]).collect();
         let mut answers = Vec::new();
-        for (at, answer) in left.into_iter().zip(shared.get(&wanted, now)) {
+        for (at, answer) in left.into_iter().zip(ask(shared, &wanted)?) {
             match answer {
+                OnDisk::Unread | OnDisk::Absent
+                    if matches!(found[at], OnDisk::Doubtful(_)) && self.says_nothing(&answer) =>
+                {
+                    believe(&mut found[at]);
+                }
                 OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
                 OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
                 OnDisk::Unread | OnDisk::Absent if self.holds_alone(&answer) && open.open[at].stale.is_some() => {
@@ -229,14 +252,21 @@ impl EmbeddingCache {
                         self.displaced(&self.memory.promote(*place, entry, now, *version));
                     }
                 }
+                OnDisk::Absent if matches!(found[at], OnDisk::Doubtful(_)) => {
+                    // Deleted elsewhere; what was set here since then stays.
+                    if let Some(disk) = &self.disk {
+                        disk.delete_before(asked[at].0, now.wall_ms.saturating_sub(1));
+                    }
+                    found[at] = answer;
+                }
                 // The disk's reason is the better one.
-                answer if matches!(found[at], OnDisk::Absent | OnDisk::Unread | OnDisk::Unwritten) => {
-                    found[at] = answer
+                answer if !matches!(found[at], OnDisk::Expired | OnDisk::Changed | OnDisk::Damaged) => {
+                    found[at] = answer;
                 }
                 _ => {}
             }
         }
-        answers
+        Some(answers)
     }
 
     /// Whether a vector is as long as all others of its space, as far as that is known.
@@ -247,23 +277,26 @@ impl EmbeddingCache {
     }
 
     /// [`EmbeddingCache::settle`] for a lookup of one, if that is possible without waiting for another thread or
-    /// process: only for the file's pages, where the system does not have them at hand.
+    /// process: only for the file's pages, where the system does not have them at hand, and for a server that is near.
     pub fn settle_now(&self, mut open: Open) -> Result<Option<Arc<Entry>>, Open> {
         let now = self.now();
-        let found = match (&self.disk, &open.open[..]) {
-            (Some(disk), [unanswered]) => disk.get_now(&unanswered.asked, now),
-            _ => None,
-        };
-        // The server is asked elsewhere.
-        let asks = || self.shared.as_ref().is_some_and(Shared::asks);
-        match found.filter(|found| matches!(found, OnDisk::Hit(_)) || !asks()) {
-            Some(found) => {
-                self.shared.iter().for_each(|shared| shared.skip(usize::from(!matches!(found, OnDisk::Hit(_)))));
-                self.settled(&mut open, vec![found], Vec::new(), now);
-                Ok(open.answers.pop().flatten())
+        let [unanswered] = &open.open[..] else { return Err(open) };
+        let asked = [unanswered.asked];
+        let found = self.disk.as_ref().map_or(Some(OnDisk::Unwritten), |disk| disk.get_now(&asked[0], now));
+        let Some(found) = found.filter(|_| self.shared.is_none() || self.has_room()) else { return Err(open) };
+        let mut found = vec![found];
+        let shared = match self.shared {
+            None => Vec::new(),
+            Some(_) => {
+                let ask = |shared: &Shared, wanted: &[Asked]| shared.get_now(wanted, now);
+                match self.ask_shared(&open, &asked, &mut found, now, ask) {
+                    Some(shared) => shared,
+                    None => return Err(open),
+                }
             }
-            None => Err(open),
-        }
+        };
+        self.settled(&mut open, found, shared, now);
+        Ok(open.answers.pop().flatten())
     }
 
     /// What the server has found is kept above, unless it was changed there meanwhile.
@@ -291,7 +324,6 @@ impl EmbeddingCache {
         let displaced: Vec<_> = shared.iter().map(promote).collect();
         drop(changing);
         displaced.iter().for_each(|displaced| self.displaced(displaced));
-        self.await_room();
     }
 
     /// What the disk has found is kept in memory, unless it was changed meanwhile.
@@ -328,7 +360,7 @@ impl EmbeddingCache {
                 self.memory.remove_stale(place.name, version);
             }
             unanswered.cause = match found {
-                OnDisk::Hit(entry) => {
+                OnDisk::Hit(entry) | OnDisk::Doubtful(entry) => {
                     self.bring_up(unanswered, &entry, open.followed, now);
                     bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
@@ -403,11 +435,16 @@ impl EmbeddingCache {
             let left = (0..found.len()).filter(|at| found[*at].is_none());
             left.map(|at| (at, (probes[at].key(), probes[at].content_hash()))).unzip()
         };
+        let mut doubtful = HashMap::new();
         if let Some(disk) = self.disk.as_ref().filter(|_| found.contains(&None)) {
             let (places, asked) = left(&found);
             for (at, answer) in places.into_iter().zip(disk.get(&asked, Purpose::Look, now)) {
                 found[at] = match answer {
-                    OnDisk::Hit(entry) => Some(entry),
+                    OnDisk::Doubtful(entry) if self.shared.is_some() && !probes[at].is_fixed() => {
+                        doubtful.insert(at, entry);
+                        None
+                    }
+                    OnDisk::Hit(entry) | OnDisk::Doubtful(entry) => Some(entry),
                     OnDisk::Unwritten => self.memory.peek_alone(&probes[at], now),
                     _ => None,
                 };
@@ -418,6 +455,7 @@ impl EmbeddingCache {
             for (at, answer) in places.into_iter().zip(shared.look(&asked, now)) {
                 found[at] = match answer {
                     OnDisk::Hit(entry) if self.is_of_length(&entry) => Some(entry),
+                    answer if doubtful.contains_key(&at) && self.says_nothing(&answer) => doubtful.remove(&at),
                     answer if self.holds_alone(&answer) => self.memory.peek_alone(&probes[at], now),
                     _ => None,
                 };
@@ -432,6 +470,13 @@ impl EmbeddingCache {
         if self.memory.peek(&probe, now).is_some() {
             self.memory.get(&probe, now);
         }
+    }
+}
+
+/// A row that nobody knows anything newer of is an answer.
+fn believe(found: &mut OnDisk) {
+    if let OnDisk::Doubtful(entry) = found {
+        *found = OnDisk::Hit(Arc::clone(entry));
     }
 }
 

@@ -194,6 +194,10 @@ impl EmbeddingCache {
         let shared = shared
             .map(|shared| Shared::new(shared, Arc::clone(&options.clock), options.listener.clone()))
             .transpose()?;
+        // Nobody knows what others have changed while this process did not run.
+        if let (Some(disk), Some(_)) = (&disk, &shared) {
+            disk.doubt();
+        }
         Ok(Self {
             memory: Memory::new(options.max_entries, options.max_bytes - pages),
             disk,
@@ -277,7 +281,7 @@ impl EmbeddingCache {
                 return Err(too_large(&entry, self.memory.max_bytes()).in_entry(at, many));
             }
             entries.push((probe.place(), key, Arc::new(entry)));
-            replaces.push(!draft.fixed);
+            replaces.push(!probe.is_fixed());
             ages.push(draft.age);
         }
         for Written { space, length, .. } in &spaces {

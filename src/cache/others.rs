@@ -12,15 +12,26 @@ use super::{EmbeddingCache, SMALL, lock};
 use crate::embedding::Key;
 
 /// What a cache knows of them.
-#[derive(Default)]
 pub(super) struct Others {
     /// What memory calls the entries of keys that others may change.
     names: Mutex<HashMap<u64, KeyHash>>,
     /// Changes that were taken notice of, and how often some were missed.
     followed: AtomicU64,
     missed: AtomicU32,
-    /// Whether that was because the server had lost what it had: then it says nothing about what it does not have.
+    /// Whether the server may have lost what it had, meanwhile: then it says nothing about what it does not have.
     server_lost: AtomicBool,
+}
+
+impl Default for Others {
+    fn default() -> Self {
+        Self {
+            names: Mutex::default(),
+            followed: AtomicU64::default(),
+            missed: AtomicU32::default(),
+            // As far as anybody knows who has just come.
+            server_lost: AtomicBool::new(true),
+        }
+    }
 }
 
 impl Others {
@@ -67,6 +78,9 @@ impl EmbeddingCache {
             Change::Unknown { lost } => {
                 self.others.server_lost.store(lost, Ordering::Release);
                 self.others.missed.fetch_add(1, Ordering::AcqRel);
+                if let Some(disk) = &self.disk {
+                    disk.doubt();
+                }
                 Removed::default()
             }
         };
@@ -86,7 +100,12 @@ impl EmbeddingCache {
 
     /// Whether a copy in memory is an answer although the server has given none: it was not asked, or it has lost what it had.
     pub(super) fn holds_alone(&self, answer: &OnDisk) -> bool {
+        self.disk.is_none() && self.says_nothing(answer)
+    }
+
+    /// Whether the server's answer says nothing about a copy: it was not asked, or may have lost what it had.
+    pub(super) fn says_nothing(&self, answer: &OnDisk) -> bool {
         let lost = || self.others.server_lost.load(Ordering::Acquire);
-        self.disk.is_none() && (*answer == OnDisk::Unread || *answer == OnDisk::Absent && lost())
+        *answer == OnDisk::Unread || *answer == OnDisk::Absent && lost()
     }
 }

@@ -145,7 +145,7 @@ impl EmbeddingCache {
         });
         let found = disk.get(&asked.collect::<Vec<_>>(), Purpose::Look, now).into_iter();
         let answer = |found| match found {
-            OnDisk::Hit(entry) => Ok(Some(entry)),
+            OnDisk::Hit(entry) | OnDisk::Doubtful(entry) => Ok(Some(entry)),
             OnDisk::Unread => Err(()),
             _ => Ok(None),
         };

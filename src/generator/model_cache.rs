@@ -329,7 +329,7 @@ impl ModelCache {
     }
 
     fn probe(&self, key: Key) -> Probe<'static> {
-        Probe::from(key).of(self.space.modality())
+        Probe::from(key).of(self.space.modality()).fixed()
     }
 
     /// What the cache knows, in the order of `keys`. Blocks for as long as the disk takes.
@@ -419,7 +419,7 @@ impl ModelCache {
                 Task::Embedding => (Some(&numbers[..]), ""),
                 task => (None, task.as_str()),
             };
-            (self.probe(kept.key), Draft { vector, note, kind, fixed: true, ..Draft::default() })
+            (self.probe(kept.key), Draft { vector, note, kind, ..Draft::default() })
         });
         self.cache.commit_at_once(&self.space, drafts)
     }

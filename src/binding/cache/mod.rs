@@ -289,7 +289,7 @@ impl NativeCache {
                 let ttl = (!ms.is_nan()).then(lives);
                 let names = self.door.names(*kind as Kind);
                 let probe = names.probe(key, validate.then_some(content));
-                (names.space(), probe, Draft { vector: Some(vector), note, kind: "", ttl, age, ..Draft::default() })
+                (names.space(), probe, Draft { vector: Some(vector), note, kind: "", ttl, age })
             });
         self.inner.commit_in_spaces(drafts).map_err(to_js)?;
         if self.inner.has_room() {

@@ -59,6 +59,8 @@ pub(super) struct DiskOptions {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum OnDisk {
     Hit(Arc<Entry>),
+    /// An answer unless the server knows better: its row is older than what was missed of other machines' changes.
+    Doubtful(Arc<Entry>),
     Absent,
     Expired,
     Changed,
@@ -112,6 +114,9 @@ struct Shared {
     others: AtomicU64,
     /// Nobody can look whether others change the file, and whoever has it open for writing does not know that yet.
     unwatched: AtomicBool,
+    /// Whether rows are doubtful that are older than now, and which ones are.
+    doubted: AtomicBool,
+    doubt: Mutex<Option<Seen>>,
     /// Whether it was told that the file cannot be used, and not yet that it can.
     failing: AtomicBool,
     /// Whether leases were taken.
@@ -166,6 +171,8 @@ impl Disk {
             own: OwnTransactions::default(),
             others: AtomicU64::new(0),
             unwatched: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            doubt: Mutex::default(),
             failing: AtomicBool::new(false),
             leased: AtomicBool::new(false),
             noted_ms: AtomicU64::new(0),
@@ -210,6 +217,11 @@ impl Disk {
     /// The same of all that a selection covers.
     pub fn clear_before(&self, selection: Selection, at_ms: u64) {
         self.shared.queue_one(|_| Op::Clear(selection.into(), Told::default(), at_ms));
+    }
+
+    /// Says that changes were missed which other machines have made of what the file has now.
+    pub fn doubt(&self) {
+        self.shared.doubted.store(true, Ordering::Release);
     }
 
     /// Queues the deletion of a key.

@@ -104,6 +104,7 @@ impl Disk {
     ) -> Result<(), Fault> {
         let mut rows = asked.iter();
         let mut after = After::default();
+        let doubtful = self.shared.doubtful(reader)?;
         let outcome = reader.get(asked.iter().map(|&at| &probes[at].0), |row| {
             let Some(&at) = rows.next() else { return };
             let (key, content) = &probes[at];
@@ -127,7 +128,10 @@ impl Disk {
                         OnDisk::Expired => after.expired = true,
                         _ => {}
                     }
-                    verdict
+                    match verdict {
+                        OnDisk::Hit(entry) if id <= doubtful => OnDisk::Doubtful(entry),
+                        verdict => verdict,
+                    }
                 }
             };
         });
@@ -276,6 +280,19 @@ impl Shared {
             self.work.notify_one();
         }
         glance
+    }
+
+    /// The last of the rows that are doubtful. Those of another file all are.
+    fn doubtful(&self, reader: &Reader) -> Result<i64, Fault> {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::Acquire);
+        let again =
+            self.doubted.swap(false, Ordering::AcqRel) || doubt.is_some_and(|seen| seen.generation != generation);
+        if again {
+            let row = reader.last().inspect_err(|_| self.doubted.store(true, Ordering::Release))?;
+            *doubt = Some(Seen { generation, row });
+        }
+        Ok(doubt.map_or(0, |seen| seen.row))
     }
 
     pub(super) fn read<T>(&self, work: impl FnOnce(&Reader) -> Result<T, Fault>) -> Result<T, Fault> {

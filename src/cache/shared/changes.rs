@@ -1,7 +1,7 @@
 //! What other machines have changed: each tells all others which keys it has set or deleted, and what it has cleared, once the
 //! server knows of it (`PUBLISH`). Whoever has a copy lets go of it. What a key has only one value for is not told.
 //!
-//! Whoever was cut off has missed something: then every copy in memory is compared with the server once.
+//! Whoever was cut off has missed something: then every copy, in memory and in a file, is compared with the server once.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -164,10 +164,11 @@ pub(super) fn subscribe(inner: &Inner) -> Result<(), Trouble> {
             None => return Err(Trouble::Late),
         }
     }
-    // Whoever has listened before has missed something since.
+    // Whoever has listened before has missed something since, and so has who went on without the server.
     let before = super::lock(&inner.run).replace(run.clone());
-    if let Some(before) = before {
-        inner.hear(Change::Unknown { lost: run.is_none() || run != before });
+    if before.is_some() || inner.failing.load(Ordering::Acquire) {
+        let same = run.is_some() && before.is_some_and(|before| before == run);
+        inner.hear(Change::Unknown { lost: !same });
     }
     inner.listened.store(true, Ordering::Release);
     inner.listening.store(true, Ordering::Release);

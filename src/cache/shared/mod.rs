@@ -63,6 +63,9 @@ const WINDOW: usize = 512;
 /// Connections that are kept for lookups.
 const LINKS: usize = 4;
 
+/// How long an event loop waits for an answer itself: for one that is under way already.
+const BRIEF: Duration = Duration::from_millis(1);
+
 /// How long a call waits that asked for nothing but that the server knows.
 const LONG: Duration = Duration::from_secs(8);
 
@@ -256,8 +259,16 @@ impl Shared {
 
     /// Looks keys up. Waits for the server, for as long as an answer may take.
     pub fn get(&self, asked: &[Asked], now: Now) -> Vec<OnDisk> {
+        self.count(self.inner.get(asked, now))
+    }
+
+    /// The same, if there is an answer within about [`BRIEF`].
+    pub fn get_now(&self, asked: &[Asked], now: Now) -> Option<Vec<OnDisk>> {
+        Some(self.count(self.inner.get_now(asked, now)?))
+    }
+
+    fn count(&self, (found, unasked): (Vec<OnDisk>, usize)) -> Vec<OnDisk> {
         let inner = &*self.inner;
-        let (found, unasked) = inner.get(asked, now);
         let count = |which: fn(&OnDisk) -> bool| found.iter().filter(|found| which(found)).count();
         let (hits, damaged) =
             (count(|found| matches!(found, OnDisk::Hit(_))), count(|found| *found == OnDisk::Damaged));
@@ -467,6 +478,26 @@ impl Inner {
         (found, 0)
     }
 
+    /// [`Inner::get`], on a connection that is there already, of one server. `None`: no answer soon.
+    fn get_now(&self, asked: &[Asked], now: Now) -> Option<(Vec<OnDisk>, usize)> {
+        let (mut found, open, hidden) = self.glance(asked, now);
+        let state = self.state_now.load(Ordering::Acquire);
+        if open.is_empty() || state == SharedState::Open as u8 {
+            return Some((found, open.len()));
+        }
+        if state != SharedState::Ready as u8 || self.servers.target.cluster || open.len() > 1 {
+            return None;
+        }
+        let mut link = self.links().pop()?;
+        let wanted: Vec<&Asked> = open.iter().map(|&at| &asked[at]).collect();
+        let (commands, mut read) = (self.lookups(&wanted), self.reading(&wanted, &hidden));
+        let started = Instant::now();
+        // What is late is asked anew, on another connection, by somebody who can wait.
+        link.run(&commands, started + BRIEF, |at, answer| found[open[at]] = read(at, answer)).ok()?;
+        self.answered(started, link);
+        Some((found, 0))
+    }
+
     /// Whether the server can be asked. Waits until that is known, for as long as an answer may take: then nobody waits
     /// again.
     fn usable(&self) -> bool {
@@ -486,14 +517,27 @@ impl Inner {
 
     /// What the server has for keys.
     fn fetch(&self, asked: &[&Asked], hidden: &Hidden) -> Result<Vec<OnDisk>, Trouble> {
+        self.exchange(&self.lookups(asked), OnDisk::Unread, self.reading(asked, hidden))
+    }
+
+    fn lookups(&self, asked: &[&Asked]) -> Commands {
         let mut commands = Commands::default();
         for (key, _) in asked {
             let name = self.name(key);
             commands.push(name.as_bytes(), cmd("GET").arg(&name));
         }
+        commands
+    }
+
+    /// What the answers to lookups mean.
+    fn reading<'a>(
+        &'a self,
+        asked: &'a [&Asked],
+        hidden: &'a Hidden,
+    ) -> impl FnMut(usize, wire::Answer) -> OnDisk + 'a {
         let times = self.times();
         let steady_ms = self.clock.steady_ms();
-        self.exchange(&commands, OnDisk::Unread, |at, answer| {
+        move |at, answer| {
             let (key, content) = asked[at];
             let value = match answer {
                 Ok(Value::BulkString(value)) => value,
@@ -517,7 +561,7 @@ impl Inner {
                     judge(Arc::new(entry), content.as_ref(), times.wall_ms)
                 }
             }
-        })
+        }
     }
 
     /// Sends commands from this thread, and gives what `read` makes of their answers. A connection that the server has closed
@@ -540,16 +584,20 @@ impl Inner {
                 Err(trouble) => return Err(trouble),
             }
         }
-        self.answered(started);
+        self.answered(started, link);
+        Ok(answers)
+    }
+
+    /// The server has answered on a connection, which is kept.
+    fn answered(&self, started: Instant, link: Link) {
+        self.took(started);
         let mut links = self.links();
         if links.len() < LINKS {
             links.push(link);
         }
-        Ok(answers)
     }
 
-    /// The server has answered.
-    fn answered(&self, started: Instant) {
+    fn took(&self, started: Instant) {
         let (at, latencies) = &mut *lock(&self.counters.latencies);
         let ms = started.elapsed().as_secs_f64() * 1e3;
         match latencies.get_mut(*at) {

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -184,7 +185,7 @@ impl Wire {
             let client = client.map_err(|error| Trouble::Refused(format!("TLS cannot be used: {error}")))?;
             Stream::Tls(Box::new(StreamOwned::new(client, socket)))
         } else {
-            Stream::Plain(Buffered { socket, buffer: Vec::new(), from: 0 })
+            Stream::Plain(Buffered { socket, buffer: vec![0; AT_ONCE].into(), rest: 0..0 })
         };
         let mut wire = Self { stream, parser: Parser::new() };
         wire.greet(target, deadline)?;
@@ -471,23 +472,20 @@ impl Write for Socket {
 /// A socket that is read in large pieces: the parser asks for small ones.
 struct Buffered {
     socket: Socket,
-    buffer: Vec<u8>,
-    from: usize,
+    buffer: Box<[u8]>,
+    /// What was read and not yet given.
+    rest: Range<usize>,
 }
 
 impl Read for Buffered {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        if self.from == self.buffer.len() {
-            self.buffer.resize(AT_ONCE, 0);
-            self.from = 0;
-            let read = self.socket.read(&mut self.buffer);
-            self.buffer.truncate(*read.as_ref().unwrap_or(&0));
-            read?;
+        if self.rest.is_empty() {
+            self.rest = 0..self.socket.read(&mut self.buffer)?;
         }
-        let rest = &self.buffer[self.from..];
+        let rest = &self.buffer[self.rest.clone()];
         let count = rest.len().min(bytes.len());
         bytes[..count].copy_from_slice(&rest[..count]);
-        self.from += count;
+        self.rest.start += count;
         Ok(count)
     }
 }

@@ -172,7 +172,7 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
     let started = Instant::now();
     if !about.is_empty() {
         link.run(&commands, deadline(inner), |at, answer| after.note(about[at], answer))?;
-        inner.answered(started);
+        inner.took(started);
     }
     let After { written, dropped, again, full, refused, changed, superseded, .. } = after;
     if !changed.is_empty() {

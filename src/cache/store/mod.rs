@@ -201,10 +201,15 @@ impl Reader {
         Ok(true)
     }
 
+    /// The row that was written last.
+    pub fn last(&self) -> Result<i64> {
+        let last = self.connection.prepare_cached("SELECT max(id) FROM entries")?.query_row([], |row| row.get(0));
+        Ok(last.map(Option::unwrap_or_default)?)
+    }
+
     /// Calls `each` with every whole row of a space after the row `after`. Gives the last row of all.
     pub fn scan(&self, space: i64, after: i64, mut each: impl FnMut(Key, Stored)) -> Result<i64> {
-        let last = self.connection.prepare_cached("SELECT max(id) FROM entries")?.query_row([], |row| row.get(0));
-        let last: i64 = last.map(Option::unwrap_or_default)?;
+        let last = self.last()?;
         if last <= after {
             return Ok(last);
         }
