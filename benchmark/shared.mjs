@@ -15,7 +15,7 @@ const usage = `node benchmark/shared.mjs [--only NAMES] [options]
 On a Redis server of its own; contenders in turns, medians of --rounds (3). --only names some, by commas:
 
   lookups     getMany of 1000 vectors that only the server has, and 1000 one by one, against ioredis
-  generators  --rows (4000) texts by a generator with --model (../shared/models/minilm beside the repository, else the built-in one):
+  generators  --rows (2000) texts by a generator with --model (../shared/models/minilm beside the repository, else the built-in one):
               computed, found on the server by a second machine, and with a server that cannot be reached
   growth      --annotations (20000) through a queue by 1, 2 and 4 worker processes, whose model is on a server and takes --ms (1) for a
               text, in chunks of --chunk (128); what a chunk costs beside its model. The figures of simulate-distributed.mjs.
@@ -24,7 +24,7 @@ On a Redis server of its own; contenders in turns, medians of --rounds (3). --on
 --dimensions (384) of vectors, where no model says so.`;
 
 const PARTS = { lookups, generators, growth, kills };
-const NUMBERS = { rounds: 3, rows: 4000, annotations: 20_000, ms: 1, chunk: 128, kills: 50, dimensions: 384 };
+const NUMBERS = { rounds: 3, rows: 2000, annotations: 20_000, ms: 1, chunk: 128, kills: 50, dimensions: 384 };
 
 /** What is printed at the end, and whether the goals were met. */
 class Table {

@@ -109,7 +109,7 @@ impl SharedOptions {
 /// Whether the server is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Nobody knows yet: calls wait, for as long as an answer may take.
+    /// Nobody knows yet: calls wait, for as long as an answer may take from when it was begun to connect.
     Connecting,
     Ready,
     /// Not before so many steady ms, and then in the background.
@@ -137,6 +137,7 @@ struct Inner {
     servers: Arc<Servers>,
     clock: Arc<dyn Clock>,
     listener: Option<Listener>,
+    began: Instant,
     state: Mutex<State>,
     /// There is something to do.
     work: Condvar,
@@ -211,6 +212,7 @@ impl Shared {
             options,
             clock,
             listener,
+            began: Instant::now(),
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -498,13 +500,12 @@ impl Inner {
         Some((found, 0))
     }
 
-    /// Whether the server can be asked. Waits until that is known, for as long as an answer may take: then nobody waits
-    /// again.
+    /// Whether the server can be asked. Waits until that is known, for as long as an answer may take since it was begun to
+    /// connect: then nobody waits again.
     fn usable(&self) -> bool {
-        let began = Instant::now();
         let mut state = self.state();
         while state.phase == Phase::Connecting && !state.ended {
-            let left = self.options.command_timeout.saturating_sub(began.elapsed());
+            let left = self.options.command_timeout.saturating_sub(self.began.elapsed());
             if left.is_zero() {
                 drop(state);
                 self.failed(&Trouble::Late);
