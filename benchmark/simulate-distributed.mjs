@@ -23,7 +23,7 @@ const NUMBERS = {
   'server-ms': 1.85, 'producer-ms': 4.3, 'worker-ms': 5.9, gigabits: 10, sample: 20_000,
 };
 
-/** The share of the server's time that is the queue's (scripts of BullMQ, events), by INFO commandstats; the rest reads and writes vectors. */
+/** The share of the server's time that is the queue's (scripts of BullMQ, events), by INFO commandstats; the rest reads and writes vectors (benchmark/shared.mjs). */
 const QUEUE_SHARE = 0.33;
 /** Chunk of the measurement. */
 const MEASURED_CHUNK = 128;
@@ -94,7 +94,7 @@ await main(async () => {
   const entry = given.dimensions * 4 + ENTRY_BYTES;
   console.log(`${(given.vectors / 1e6).toFixed(0)} million vectors, ${given.workers} workers: ${hours.toFixed(2)} h, ${Math.round(rate).toLocaleString('en-US')} texts/s of ${(given.workers * given.rate).toLocaleString('en-US')} that the workers could do`);
   for (const [station, share] of Object.entries(utilization)) console.log(`  ${station.padEnd(28)} ${(share * 100).toFixed(0).padStart(3)} % busy${station === name ? '  ← saturates first' : ''}`);
-  console.log(`  the shared tier holds ${((given.vectors * entry) / 2 ** 30 / given.servers).toFixed(0)} GB on each of ${given.servers}, ${((given.vectors * (entry - given.dimensions * 2)) / 2 ** 30 / given.servers).toFixed(0)} GB with vectorPrecision: 'f16'`);
+  console.log(`  the shared tier holds ${((given.vectors * entry) / 1e9 / given.servers).toFixed(0)} GB on each of ${given.servers}, about half of it with vectorPrecision: 'f16'`);
 });
 
 function simulate({ vectors, workers, concurrency, chunk, dimensions, rate, producers, servers, pending, 'server-ms': serverMs, 'producer-ms': producerMs, 'worker-ms': workerMs, gigabits, sample }, apart) {

@@ -59,12 +59,12 @@ async function run(server, model, { rows, chunk, workers, concurrency }) {
   const answered = await take(queue.addAnnotations(given, { chunkSize: chunk }));
   const ms = performance.now() - began;
   const { user, system } = process.cpuUsage(own);
-  const [serverMs, tierMs, queueMs] = [(await server.cpuMs()) - cpu, await server.commandMs(/^(get|set|publish)$/), await server.commandMs(/^(?!get$|set$|publish$|config|info)/)];
+  const [serverMs, queueMs] = [(await server.cpuMs()) - cpu, await server.commandMs(/^(?!get$|set$|publish$|config|info)/)];
   const bytes = (await server.usedBytes()) - empty;
   if (answered.size !== rows) throw new Error(`${answered.size} of ${rows} were answered`);
   const workerMs = (await Promise.all(all.map(endWorker))).reduce((sum, each) => sum + each, 0);
   await queue.close();
-  return { ms, serverMs, queueShare: queueMs / (tierMs + queueMs), producerMs: (user + system) / 1000, workerMs, bytes };
+  return { ms, serverMs, queueShare: queueMs / serverMs, producerMs: (user + system) / 1000, workerMs, bytes };
 }
 
 /** How often each input was answered. */
@@ -97,7 +97,7 @@ export async function growth(server, table, { annotations: rows, rounds, chunk, 
   table.add('a chunk from end to end, one at a time, no model', `${of((each) => each.ms).toFixed(2)} ms`, 'of processors, with HTTP', of((each) => each.ms), 'ms');
   const taken = { server: 'serverMs', producer: 'producerMs', worker: 'workerMs' };
   for (const [who, name] of Object.entries(taken)) table.note(`  of processors for that chunk: ${who} ${of((each) => each[name]).toFixed(2)} ms`);
-  table.note(`  of the server's time the queue's: ${(median(costs.map(({ queueShare }) => queueShare)) * 100).toFixed(0)} %; bytes of a vector of ${dimensions} values there: ${Math.round(median(costs.map(({ bytes }) => bytes)) / rows)}`);
+  table.note(`  of the server's time in commands of the queue: ${(median(costs.map(({ queueShare }) => queueShare)) * 100).toFixed(0)} %; bytes of a vector of ${dimensions} values there: ${Math.round(median(costs.map(({ bytes }) => bytes)) / rows)}`);
 }
 
 /** Workers are killed at random: what is lost, answered twice, computed again. */
