@@ -352,7 +352,7 @@ describe.skipIf(!hasRedis)('a queue', () => {
     expect(await failure(() => workerOf({ connection: server.url, cache, name: 'old', generator: stub() }))).toMatchObject(refused);
   });
 
-  test('says what is wrong with a server: unreachable, a wrong password, too old', async () => {
+  test('says what is wrong with a server: unreachable, a wrong password, no TLS, of a cluster, too old', { timeout: 30_000 }, async () => {
     const cache = sharedFile();
     const port = await freePort();
     const options = { cache, connectTimeoutMs: 500 };
@@ -370,6 +370,10 @@ describe.skipIf(!hasRedis)('a queue', () => {
       expect(JSON.stringify(error)).not.toContain('wrong-one');
     }
     for (const error of await reached(locked.url)) expect(error).toMatchObject({ code: 'BACKEND_REJECTED', message: expect.stringContaining('NOAUTH') });
+    for (const error of await reached(`rediss://127.0.0.1:${locked.port}`)) expect(error).toMatchObject({ code: 'BACKEND_UNAVAILABLE', message: expect.stringContaining('does the port speak TLS?') });
+    for (const error of await reached('redis://no-such-host.invalid')) expect(error).toMatchObject({ code: 'BACKEND_UNAVAILABLE', message: expect.stringMatching(/no-such-host\.invalid.*could not be reached/) });
+    const node = await started('--cluster-enabled', 'yes', '--cluster-port', `${await freePort()}`);
+    for (const error of await reached(node.url)) expect(error).toMatchObject({ code: 'BACKEND_REJECTED', message: expect.stringContaining('is one of a cluster: a queue has one server') });
     const old = createServer((socket) => {
       socket.on('error', () => {});
       socket.on('data', (bytes) => {

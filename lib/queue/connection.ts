@@ -103,6 +103,7 @@ function address(options: Record<string, unknown>, path = 'connection'): Address
 export class Link {
   readonly client: Client;
   readonly #shown: string;
+  readonly #tls: boolean;
   readonly #waiting = new Set<(reason: EmbeddingError) => void>();
   #closed = false;
   #connections = 0;
@@ -113,6 +114,7 @@ export class Link {
   constructor({ options, shown }: Address) {
     const { Redis } = load();
     this.#shown = shown;
+    this.#tls = options.tls != null;
     this.client = new Redis({
       ...options,
       lazyConnect: true,
@@ -148,7 +150,12 @@ export class Link {
     await this.within(timeoutMs, async () => {
       if (this.client.status === 'wait') await this.client.connect().catch(() => {});
       // Waits while it connects.
-      const version = versionOf(await this.client.info('server').catch(() => ''));
+      const info = await this.client.info('server').catch(() => '');
+      if (told(info, 'redis_mode') === 'cluster') {
+        const message = `The Redis server at ${this.#shown} is one of a cluster: a queue has one server; only the tier for vectors may be a cluster (cache: { shared: { url, cluster: true } })`;
+        throw new EmbeddingError('BACKEND_REJECTED', message, { details: { address: this.#shown } });
+      }
+      const version = told(info, 'redis_version');
       if (version !== undefined && Number.parseInt(version, 10) < OLDEST) {
         const message = `The Redis server at ${this.#shown} is of release ${version}: a queue needs ${OLDEST} or later, or Valkey`;
         throw new EmbeddingError('BACKEND_REJECTED', message, { details: { address: this.#shown, version } });
@@ -175,7 +182,8 @@ export class Link {
 
   /** The error of whoever has waited for the server long enough. */
   unavailable(waitedMs: number): EmbeddingError {
-    const reason = this.#lastError === undefined ? 'it does not answer' : messageOf(this.#lastError);
+    const silent = this.#tls ? 'it does not answer; does the port speak TLS?' : 'it does not answer';
+    const reason = this.#lastError === undefined ? silent : messageOf(this.#lastError);
     const message = `The Redis server at ${this.#shown} could not be reached within ${Math.round(waitedMs)} ms: ${reason}`;
     return new EmbeddingError('BACKEND_UNAVAILABLE', message, { retryable: true, cause: this.#lastError, details: { address: this.#shown } });
   }
@@ -202,7 +210,7 @@ export class Link {
   }
 }
 
-/** The release of Redis that a server says it is; `undefined` where it does not say, as Valkey may not. */
-function versionOf(info: string): string | undefined {
-  return /^redis_version:(\S+)/m.exec(info)?.[1];
+/** What a server says of itself; `undefined` where it does not say, as Valkey may not. */
+function told(info: string, name: 'redis_version' | 'redis_mode'): string | undefined {
+  return new RegExp(`^${name}:(\\S+)`, 'm').exec(info)?.[1];
 }
