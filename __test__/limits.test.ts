@@ -300,7 +300,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['`toText()` (80 columns)', 'at most 80 columns wide'], () => wide() <= 80, true],
   [['0.7 × hit ratio + 0.3 × share'], source('lib/cache/embedding-cache.ts', /0\.7 \* stats\.hitRatio \+ 0\.3 \* kept/), true],
   [['within a quarter of a second while they go on recording'], constant('lib/monitor/monitor.ts', 'WAIT_MS'), 250],
-  [['Rows beyond the first 100 are left out'], constant('lib/dashboard/dashboard.ts', 'MOST_ROWS'), 100],
+  [['Rows beyond the first 1000 are left out'], constant('lib/dashboard/dashboard.ts', 'MOST_ROWS'), 1000],
   [['the 50 busiest'], constant('lib/dashboard/dashboard.ts', 'BUSIEST'), 50],
   // Parallel work
   [['Idle workers end after two seconds', 'They end by themselves two seconds after the last run'], constant('lib/parallel/pool.ts', 'IDLE_MS'), 2000],
