@@ -15,6 +15,7 @@ const alias = {
 const realm = '__test__/realm.test.ts';
 const shared = '__test__/shared.test.ts';
 const interfaces = '__test__/interfaces/**';
+const stores = '__test__/stores/**';
 
 export default defineConfig({
   test: {
@@ -26,11 +27,12 @@ export default defineConfig({
     // Many wait for processes, locks and clocks: four keep two cores busy.
     maxWorkers: 4,
     projects: [
-      { extends: true, resolve: { alias }, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm, shared, interfaces] } },
+      { extends: true, resolve: { alias }, test: { name: 'forks', include: ['__test__/**/*.test.ts'], exclude: [realm, shared, interfaces, stores] } },
       { extends: true, resolve: { alias }, test: { name: 'shared', include: [shared] } },
       { extends: true, resolve: { alias }, test: { name: 'realms', include: [realm], pool: 'vmThreads' } },
       // As installed: found by its name, not by the alias.
       { extends: true, test: { name: 'interfaces', include: [`${interfaces}/*.test.ts`], globalSetup: '__test__/interfaces/setup.ts' } },
+      { extends: true, test: { name: 'stores', include: [`${stores}/*.test.ts`], exclude: ['**/node_modules/**'] } },
     ],
   },
 });

@@ -53,6 +53,38 @@ declare global {
 }`;
 
 const PEERS = `
+declare module '@lancedb/lancedb' {
+  type Row = Record<string, any>;
+  interface Merge { whenMatchedUpdateAll(options?: { where: string }): Merge; whenNotMatchedInsertAll(): Merge; whenNotMatchedBySourceDelete(): Merge; execute(rows: Row[]): Promise<object> }
+  interface Search { distanceType(type: 'cosine'): Search; limit(count: number): Search; toArray(): Promise<Row[]> }
+  interface Table { mergeInsert(on: string): Merge; vectorSearch(vector: number[]): Search }
+  interface Connection { tableNames(): Promise<string[]>; openTable(name: string): Promise<Table>; createTable(name: string, rows: Row[]): Promise<Table>; close(): void }
+  export function connect(path: string): Promise<Connection>;
+}
+declare module 'better-sqlite3' {
+  export interface Statement { run(...values: unknown[]): object; get(...values: unknown[]): unknown; all(...values: unknown[]): unknown[]; pluck(): Statement }
+  export default class Database { constructor(path: string); exec(sql: string): void; prepare(sql: string): Statement; close(): void; loadExtension(path: string): void }
+}
+declare module 'sqlite-vec' {
+  export function load(db: { loadExtension(path: string): void }): void;
+}
+declare module '@qdrant/js-client-rest' {
+  interface Point { id: string; payload?: Record<string, unknown> | null; score: number }
+  export class QdrantClient {
+    constructor(options: { url: string; checkCompatibility?: boolean });
+    collectionExists(name: string): Promise<{ exists: boolean }>;
+    createCollection(name: string, options: { vectors: { size: number; distance: 'Cosine' } }): Promise<boolean>;
+    retrieve(name: string, options: { ids: string[]; with_payload?: boolean }): Promise<{ id: string | number }[]>;
+    upsert(name: string, options: { wait: boolean; points: object[] }): Promise<object>;
+    delete(name: string, options: { wait: boolean; filter: object }): Promise<object>;
+    query(name: string, options: { query: number[]; limit: number; with_payload: boolean }): Promise<{ points: Point[] }>;
+  }
+}
+declare module 'pg' {
+  class Client { constructor(url?: string); connect(): Promise<void>; query(sql: string, values?: unknown[]): Promise<{ rows: object[] }>; end(): Promise<void> }
+  const pg: { Client: typeof Client };
+  export default pg;
+}
 declare module 'ai' {
   export function embed(options: { model: object; value: string; providerOptions?: object }): Promise<{ embedding: number[] }>;
   export function embedMany(options: { model: object; values: string[] }): Promise<{ embeddings: number[][]; usage: object }>;

@@ -120,6 +120,25 @@ function cosine(a, b) {
   return dot / Math.sqrt(aa * bb);
 }
 
+/** Makers of vectors, the same ones every time: random ones, and such as a model makes. */
+export function vectors(dimensions) {
+  let seed = 1;
+  const uniform = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
+  const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+  const random = () => Float32Array.from({ length: dimensions }, normal);
+  /** Like embeddings: around a thousand topics of different width, all of them shifted to one side. */
+  const clusters = () => {
+    const shift = random();
+    const centers = Array.from({ length: 1000 }, random);
+    return () => {
+      const center = centers[Math.floor(uniform() * centers.length)];
+      const width = 0.3 + 0.5 * uniform();
+      return center.map((value, i) => value + 0.7 * shift[i] + width * normal());
+    };
+  };
+  return { clusters, random };
+}
+
 export function median(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b);
   const middle = sorted.length >> 1;

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { count, main } from './lib.mjs';
+import { count, main, vectors } from './lib.mjs';
 
 const usage = `node benchmark/near.mjs [--entries N] [--queries N] [--disk]
 
@@ -16,21 +16,7 @@ const usage = `node benchmark/near.mjs [--entries N] [--queries N] [--disk]
 const DIMENSIONS = 384;
 const LIMIT = 10;
 
-let seed = 1;
-const uniform = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
-const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
-const random = () => Float32Array.from({ length: DIMENSIONS }, normal);
-
-/** Like embeddings: around a thousand topics of different width, all of them shifted to one side. */
-function clusters() {
-  const shift = random();
-  const centers = Array.from({ length: 1000 }, random);
-  return () => {
-    const center = centers[Math.floor(uniform() * centers.length)];
-    const width = 0.3 + 0.5 * uniform();
-    return center.map((value, i) => value + 0.7 * shift[i] + width * normal());
-  };
-}
+const { clusters, random } = vectors(DIMENSIONS);
 
 function normalized(vector) {
   const norm = Math.hypot(...vector);
