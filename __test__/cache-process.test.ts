@@ -54,6 +54,23 @@ test('two processes read what the other writes', async () => {
   }
 });
 
+test('a computation keeps its lease whatever becomes of another one of its key, with another content', async () => {
+  const path = file();
+  const [ours, theirs] = [new IntelligentEmbeddingCache({ persistPath: path }), new IntelligentEmbeddingCache({ persistPath: path })];
+  let release: ((embedding: number[]) => void) | undefined;
+  const computed = ours.getOrCompute('key', 'one', () => new Promise<number[]>((resolve) => (release = resolve)));
+  await expect.poll(() => release).toBeDefined();
+  await expect(ours.getOrCompute('key', 'two', () => Promise.reject(new Error('mine')))).rejects.toThrow('mine');
+  let again = 0;
+  const joined = theirs.getOrCompute('key', 'one', () => [++again]);
+  await sleep(200);
+  release!([1, 2]);
+  expect([(await computed).embedding, (await joined).embedding, again]).toEqual([[1, 2], [1, 2], 0]);
+  // Who was last has let go of it.
+  await expect(theirs.getOrCompute('key', 'three', () => [3, 4])).resolves.toMatchObject({ embedding: [3, 4] });
+  await Promise.all([ours.close(), theirs.close()]);
+});
+
 test('what another instance has set, deleted or cleared since a computation began is newer than it', async () => {
   for (const change of ['set', 'delete', 'clear'] as const) {
     const path = file();

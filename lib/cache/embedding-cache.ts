@@ -10,7 +10,7 @@ import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
 import { Contents, MODALITIES, NODE, TEXT, flightOf, isContent, kindOf, nameOf, placesOf, readEntryName, type Content, type EntryOptions, type Kind } from './content';
-import { Evictions, maintain, takeLease } from './maintenance';
+import { Evictions, Leases, maintain } from './maintenance';
 import { OperationLog, events, publish } from './operations';
 import { readCache, readSimilar, type CacheOptions, type SimilarOptions } from './options';
 import type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheStats } from './report';
@@ -92,6 +92,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   readonly #order = new CallOrder();
   /** About the kind of their entries. */
   readonly #inFlight = new SingleFlight<Computed, Kind>();
+  /** Of keys: contents of one key, which are computed apart, have the same. */
+  readonly #leases = new Leases();
   readonly #evictions: Evictions;
   readonly #timer: NodeJS.Timeout;
   readonly #lookup: ReturnType<NativeCache['getter']>;
@@ -341,7 +343,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     flight: Flight<Kind>,
   ): Promise<Computed> {
     const lease = this.#settings.shared
-      ? await takeLease({
+      ? await this.#leases.take(flightOf(kind, key), {
           acquire: (lifetime) => settle(() => this.#native.acquire(kind, key, lifetime)),
           release: () => this.#native.release(kind, key),
           there: async () => this.#has(kind, key, expected),

@@ -36,6 +36,37 @@ export async function takeLease(leased: Leased): Promise<{ release(): void } | '
   return wanted ? { release } : 'there';
 }
 
+/** Leases of which one cache may want the same several times at once: who is the last lets go of it. */
+export class Leases {
+  /** How many want it, or have it. */
+  readonly #wanted = new Map<string, number>();
+
+  /** The same as {@link takeLease}, of the lease that is called so. */
+  async take(name: string, leased: Leased): Promise<{ release(): void } | 'there'> {
+    this.#wanted.set(name, (this.#wanted.get(name) ?? 0) + 1);
+    let here = true;
+    /** Whether nobody else wants it. */
+    const leave = () => {
+      if (!here) return false;
+      here = false;
+      const others = this.#wanted.get(name)! - 1;
+      if (others > 0) this.#wanted.set(name, others);
+      else this.#wanted.delete(name);
+      return others === 0;
+    };
+    const release = () => {
+      if (leave()) leased.release();
+    };
+    let taken: { release(): void } | 'there' = 'there';
+    try {
+      taken = await takeLease({ ...leased, release });
+    } finally {
+      if (taken === 'there') leave();
+    }
+    return taken;
+  }
+}
+
 /** Resolves when `work` does, whatever becomes of it, or after so many milliseconds. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
