@@ -1,8 +1,9 @@
 // What the guides and the types state of limits, waits and counts, each shown once: a new number is red until something shows it.
-import { createServer } from 'node:http';
+import { createServer, maxHeaderSize } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 import {
+  CacheConfig,
   DynamicBatchOptimizer,
   EmbeddingCollection,
   InferenceCache,
@@ -218,6 +219,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['reject with `CACHE_STORAGE_FAILED` after eight', 'another program has held the file for 8 seconds', 'another program has held it for 8 seconds'], constant('src/cache/disk/queue.rs', 'LONG'), 8000],
   [['for two milliseconds at most'], constant('src/cache/inline_read.rs', 'MOST_AT_ONCE'), 2],
   [['`embedding` live 30 days, all others 24 hours', 'both 30 days'], () => Promise.all(['text_inference', 'vision_inference', 'audio_inference', 'embedding', 'mine'].map(days)), [30, 30, 30, 30, 1]],
+  [['an answer for an hour where there is memory only'], () => CacheConfig.ttlSeconds, 3600],
   [['With a file, an eighth of it, 16 MB at most'], source('src/cache/mod.rs', /\(max_bytes \/ 8\)\.min\(16 << 20\)/), true],
   [['its log takes about half as much again, 16 MB at most'], () => Math.round((constant('src/cache/store/file.rs', 'LOG_PAGES')() * constant('src/cache/store/file.rs', 'PAGE_BYTES')() + constant('src/cache/disk/writing.rs', 'BATCH_BYTES')()) / 2 ** 20), 16],
   [['with a relative error up to 2⁻¹¹'], async () => (await halves()) <= 1.001, true],
@@ -299,6 +301,8 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['More than 10,000 at a time are not kept'], cycles, 1],
   [['`toText()` (80 columns)', 'at most 80 columns wide'], () => wide() <= 80, true],
   [['0.7 × hit ratio + 0.3 × share'], source('lib/cache/embedding-cache.ts', /0\.7 \* stats\.hitRatio \+ 0\.3 \* kept/), true],
+  [['At most a second old', 'at most a second old'], () => ['batch', 'metrics'].map((name) => constant(`src/binding/${name}.rs`, 'INTERVAL')()), [1000, 1000]],
+  [['it begins within a second after one was set'], constant('lib/monitor/open-telemetry.ts', 'LOOK_MS'), 1000],
   [['within a quarter of a second while they go on recording'], constant('lib/monitor/monitor.ts', 'WAIT_MS'), 250],
   [['Rows beyond the first 1000 are left out'], constant('lib/dashboard/dashboard.ts', 'MOST_ROWS'), 1000],
   [['the 50 busiest'], constant('lib/dashboard/dashboard.ts', 'BUSIEST'), 50],
@@ -319,6 +323,10 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['`INVALID_ARGUMENT` where there are more than 16,777,216'], constant('src/matrix/nearest.rs', 'MOST_PAIRS'), 16_777_216],
   [['Its name, 1 to 1024 bytes'], ids, ['INVALID_ARGUMENT', 'INVALID_ARGUMENT']],
   [['writes wait for their turn, half a minute at most'], constant('src/collection/store.rs', 'BUSY'), 30_000],
+  [['less than 3 MB of sources or 768 files behind'], () => {
+    const [bytes, files, ahead] = ['CHUNK_BYTES', 'CHUNK_FILES', 'EMBEDDING'].map((name) => constant('src/index/update.rs', name)());
+    return [bytes! * (ahead! + 1), files! * (ahead! + 1)];
+  }, [3 * 2 ** 20, 768]],
   // Answers and plans
   [['there is 1 below 0.5, 2 from 0.5 (`thresholds.mid`), 3 from 0.7 (`high`), 4 from 0.8 (`critical`)', 'From which risk on there are 2, 3 and 4 candidates', 'more are asked for, up to 4'], candidates, [1, 1, 2, 2, 3, 3, 4, 4]],
   [['(1 − 0.6 l)(1 − 0.5 q)(1 − 0.8 a)`', 'one half at 120 words, 1.5 question marks, and two such words'], risks, [half(0, 0), half(0, 3, 117), half(2, 0)]],
@@ -335,6 +343,9 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['by words, up to 1000'], constant('lib/coherence/gestalt.ts', 'BY_WORDS'), 1000],
   [['Exact by characters up to 500 of them'], constant('lib/coherence/gestalt.ts', 'BY_CHARACTERS'), 500],
   // Serving
+  [['(the dashboard: 256, and 64 readers of events)'], () => [constant('lib/dashboard/server.ts', 'MAX_CONNECTIONS')(), constant('lib/dashboard/server.ts', 'MAX_READERS')()], [256, 64]],
+  [['16 kB of headers'], () => maxHeaderSize, 16_384],
+  [['for which it is never more than a minute'], source('lib/interfaces/http.ts', /headersTimeout: Math\.min\(bodyTimeoutMs, 60_000\)/), true],
   [['give or take a quarter of a second'], constant('lib/interfaces/server.ts', 'LAST_WORDS_MS'), 250],
   [['half a minute (`bodyTimeoutMs`)'], () => defaults().get('EmbeddingServerOptions.bodyTimeoutMs'), '30000.'],
   [['a connection beyond `--max-connections` (4096)'], () => defaults().get('EmbeddingServerOptions.maxConnections'), '4096.'],
@@ -345,6 +356,8 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
 const MEASURED = /^(How fast|How it scales|What it costs|Event loop and memory|What it chooses, and what it cannot see|Work on it|TypeScript)/;
 const TOLD = [
   /node benchmark\/|npm run test:|cargo test|on a small cloud machine|had looked at what they miss/i, /^\| `near-\w+\.json`/, /^- \*\*(Node\.js|Bun|Deno|Jest)/, /\*\*What was tried\.\*\*/,
+  // Rows of figures, and what is only advised.
+  /^\|[^|]*\|(\s*\**[\d.,–]+( [%×]| \w+)?\**\s*\|){2,}/, /^Begin with/,
 ];
 const NO_LIMIT = [
   // Versions, names, formats, addresses, statuses, parts of formulas that are shown elsewhere.
@@ -355,10 +368,10 @@ const NO_LIMIT = [
   /since 1970|1024 × 1024 bytes|1,048,576 bytes|Over 1, 5 and 15 minutes|0–100|0 to 100, of all|ends with 100|at 100 %|0\.1 for 10 %|\(2 for the command itself, 130 after|spread \/ 2|· 4 for the vectors/g,
   /(?<![\w.,])[-−]?[01](?![\w.,]*\d|\.\d)/g, /^\d\. | \d\. (?=`|Every)/g,
   // Figures of size and speed.
-  /about \d[\d.,]* (µs|MB|bytes)[^.;]*|10 MB, no download, more than 150 ×|56 MB installed|10,000 of 5 × 5[^.]*840|about 0\.05 µs|some 0\.6 KB for each of 384|some 0\.1 ms for 1000|99 of 100|Among 100,000|half, 95 and 99 of a hundred|more than ten times|Of 60 labelled[^.]*|three times and running|has a Valkey, two workers|How alike two texts/g,
+  /about \d[\d.,]* (µs|MB|bytes)[^.;]*|10 MB, no download, more than 150 ×|56 MB installed|10,000 of 5 × 5[^.]*840|about 0\.05 µs|some 0\.6 KB for each of 384|some 0\.1 ms for 1000|some 50 ms|80 MB once|\(256 for all-|99 of 100|Among 100,000|half, 95 and 99 of a hundred|more than ten times|Of 60 labelled[^.]*|three times and running|a second engine|(?:items?|tokens|samples|answered in|times) a second|answer within a week|32 random|about a millisecond|takes less than a millisecond|costs a millisecond|some (?:hundredths|tenths) of a second|has a Valkey, two workers|How alike two texts/gi,
 ];
 const UNIT = 'inputs|milliseconds?|seconds?|minutes?|hours?|days?|times|tries|attempts|workers|threads|runs|processes|bytes|steps|texts|tokens|items|batches|columns|in a row|at least|at most|of a second|of a minute';
-const NUMBER = new RegExp(`(?<![\\w/])\\d[\\d,.]*|\\b(?:half|third|quarter|tenth|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|hundred|thousand|million)\\b(?= ?(?:an? |other |more |good )?(?:${UNIT}))`, 'gi');
+const NUMBER = new RegExp(`(?<![\\w/])\\d[\\d,.]*|\\b(?:half|third|quarter|tenth|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|hundred|thousand|million)\\b(?= ?(?:an? |other |more |good )?(?:${UNIT}))|\\b(?:an?|one) (?=(?:milli)?second\\b|minute|hour|day|week)`, 'gi');
 
 /** Defaults that are repeated: `name` (1000), `name` (15 s), (`name`: 100), `name`, 0.5,; beside the tables of options. */
 const REPEATED = /`(\w+)`(?: \(|: |, )(\d[\d.]*\d|\d)( s)?(?=[),])/g;

@@ -21,7 +21,7 @@ const folded = (text: string) => text.replace(/\s+/g, ' ').trim();
 export const textOf = (file: string) => readFileSync(join(root, file), 'utf8');
 
 /** Pages for users. What was measured, and how, is not among what they promise. */
-export const PAGES = ['README.md', ...readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md') && !['speed.md', 'trust.md'].includes(name)).map((name) => `docs/${name}`)];
+export const PAGES = ['README.md', 'SECURITY.md', ...readdirSync(join(root, 'docs')).filter((name) => name.endsWith('.md') && !['speed.md', 'trust.md'].includes(name)).map((name) => `docs/${name}`)];
 
 /** What the pages say outside of their code, by paragraphs and rows, without the sections whose heading is one of `without`. */
 export function guides(without: RegExp): Statement[] {
