@@ -31,7 +31,7 @@ export interface WriteResult {
 
 /** Options of {@link BatchFileProcessor}. */
 export interface BatchFileProcessorOptions {
-  /** Threads that read and write, from 1. Default: as many as there are cores for this process, at least 2. */
+  /** Threads that read and write, from 1. Default: twice as many as there are cores for this process, at least 4: what some have read is handed out while others read on. */
   concurrency?: number | undefined;
   /** Files that a thread takes at once, from 1. Default 64. */
   batchSize?: number | undefined;
@@ -100,7 +100,7 @@ export class BatchFileProcessor {
 
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
   constructor(options: BatchFileProcessorOptions = {}) {
-    const { concurrency = Math.max(2, cores()), batchSize = 64, maxFileMB = 64, root, monitor } = readOptions(options);
+    const { concurrency = Math.max(4, 2 * cores()), batchSize = 64, maxFileMB = 64, root, monitor } = readOptions(options);
     this.#concurrency = whole('concurrency', concurrency, 1);
     this.#batchSize = whole('batchSize', batchSize, 1);
     if (typeof maxFileMB !== 'number' || !(maxFileMB > 0 && maxFileMB <= 2047)) throw refused('maxFileMB', `${show(maxFileMB)} is not a number of MB above 0 and up to 2047`);
