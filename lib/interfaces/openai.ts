@@ -36,7 +36,7 @@ export interface EmbeddingsRequest {
 }
 
 /**
- * Reads the body of a request, on a thread of the addon: see `src/request.rs`.
+ * Reads the body of a request, on a thread of the addon: see `src/server/request.rs`.
  * @throws {@link Refusal} 400, naming the parameter.
  */
 export async function readRequest(body: Buffer, maxItems: number): Promise<EmbeddingsRequest> {
@@ -61,7 +61,7 @@ const VALUE = { float: 11.5, base64: 5.4 };
 /** Bytes that are written at once: it takes less time than to ask another thread. */
 const AT_ONCE = 1 << 16;
 
-/** The answer to a request, in chunks of JSON, which threads of the addon write: see `src/answer.rs`. */
+/** The answer to a request, in chunks of JSON, which threads of the addon write: see `src/server/response.rs`. */
 export class Answer {
   /** Tokens of the texts, special tokens included. */
   readonly tokens: number;
