@@ -118,7 +118,7 @@ const ONLY_IN: [(&str, &[&str]); 16] = [
     ),
     ("image::", &["images/decode.rs"]),
     ("hdrhistogram::", &["metrics/distribution.rs"]),
-    ("tokenizers::", &["tokens.rs"]),
+    ("tokenizers::", &["tokens/mod.rs", "tokens/wordpiece.rs"]),
     (
         "rusqlite::",
         &[

@@ -1,5 +1,7 @@
 //! Text → token ids, with what was cut off reported.
 
+mod wordpiece;
+
 use std::fmt;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
@@ -8,6 +10,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
+
+use wordpiece::WordPiece;
 
 use crate::embedding::{InputType, Tokens};
 use crate::error::{Error, Result};
@@ -86,6 +90,8 @@ pub struct Expansion {
 /// A model's tokenizer. Never pads.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The short way, if there is one.
+    short: Option<WordPiece>,
     direction: TruncationDirection,
     reading: Reading,
     /// How many special tokens the model adds to a text, and to a pair.
@@ -127,8 +133,8 @@ impl Tokenizer {
         };
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         register(&mut inner, &reading.markers)?;
-        let Told { model, post_processor } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        check_templates(&post_processor)?;
+        let told: Told = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        check_templates(&told.post_processor)?;
         let [special, ..] = TRIED.map(|text| inner.encode_fast(text, !reading.bare).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
         if max_length <= special {
@@ -145,15 +151,17 @@ impl Tokenizer {
             false => usize::MAX,
         };
         let special_of_pairs = inner.get_post_processor().map_or(0, |processor| processor.added_tokens(true));
-        let unknown_id = unknown_id(model, &inner);
+        let unknown_id = unknown_id(&told.model, &inner);
         let id_of = |token: &String| inner.token_to_id(token).filter(|id| Some(*id) != unknown_id);
         let expansion_id = reading.expansion.as_ref().and_then(|expansion| expansion.tokens.iter().find_map(id_of));
         if reading.expansion.is_some() && expansion_id.is_none() {
             return Err("queries are to be filled up with a token for masked words, and it has none".to_owned());
         }
         let skipped = reading.skipped.iter().filter_map(id_of).collect();
+        let short = WordPiece::of(&told, &inner, &TRIED);
         Ok(Self {
             inner,
+            short,
             direction,
             special,
             special_of_pairs,
@@ -170,6 +178,9 @@ impl Tokenizer {
     pub fn count(&self, index: usize, text: &str) -> Result<usize> {
         check_length(index, text)?;
         self.guarded(index, || {
+            if let Some(ids) = self.short.as_ref().and_then(|short| short.ids(&self.inner, text)) {
+                return Ok(ids.len() + self.special);
+            }
             let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
             Ok(encoding.len() + self.special)
         })
@@ -243,18 +254,10 @@ impl Tokenizer {
             (_, longest) => longest.unwrap_or(usize::MAX),
         };
         let longest = longest.min(self.reading.max_length);
-        // Cut here and not by the tokenizer, which would not tell how much it cut off.
-        let mut encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
-        let total = encoding.len() + special;
-        if text.len() > self.max_chars
-            && let Some((end, _)) = text.char_indices().nth(self.max_chars)
-        {
-            encoding = self.inner.encode_fast(&text[..end], false).map_err(|error| error.to_string())?;
-        }
-        encoding.truncate(longest.saturating_sub(special).max(1), 0, self.direction);
-        drop(encoding.take_overflowing());
-        let encoding = self.inner.post_process(encoding, None, special > 0).map_err(|error| error.to_string())?;
-        let mut tokens = Tokens { input_type, ..self.tokens_of(&encoding, total, special) };
+        let room = longest.saturating_sub(special).max(1);
+        let short = self.short.as_ref().and_then(|short| self.short_tokens(short, text, special, room));
+        let mut tokens = short.map_or_else(|| self.long_tokens(text, special, room), Ok)?;
+        tokens.input_type = input_type;
         if let (Some(expansion), Some(id), true) = (&self.reading.expansion, self.expansion_id, is_query) {
             let length = expansion.length.min(self.reading.max_length);
             let missing = length.saturating_sub(tokens.ids.len());
@@ -267,6 +270,36 @@ impl Tokenizer {
             tokens.counted = Some(ids.filter(|(_, id)| !self.skipped.contains(id)).map(|(at, _)| at).collect());
         }
         Ok(tokens)
+    }
+
+    /// Those of a text, cut to `room` of them beside `special` ones.
+    fn long_tokens(&self, text: &str, special: usize, room: usize) -> Result<Tokens, String> {
+        // Cut here and not by the tokenizer, which would not tell how much it cut off.
+        let mut encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
+        let total = encoding.len() + special;
+        if text.len() > self.max_chars
+            && let Some((end, _)) = text.char_indices().nth(self.max_chars)
+        {
+            encoding = self.inner.encode_fast(&text[..end], false).map_err(|error| error.to_string())?;
+        }
+        encoding.truncate(room, 0, self.direction);
+        drop(encoding.take_overflowing());
+        let encoding = self.inner.post_process(encoding, None, special > 0).map_err(|error| error.to_string())?;
+        Ok(self.tokens_of(&encoding, total, special))
+    }
+
+    /// The same the short way, where that takes the text.
+    fn short_tokens(&self, short: &WordPiece, text: &str, special: usize, room: usize) -> Option<Tokens> {
+        let mut ids = short.ids(&self.inner, text)?;
+        let total = ids.len() + special;
+        if text.len() > self.max_chars {
+            ids = short.ids(&self.inner, &text[..self.max_chars])?;
+        }
+        match self.direction {
+            TruncationDirection::Right => ids.truncate(room),
+            TruncationDirection::Left => drop(ids.drain(..ids.len().saturating_sub(room))),
+        }
+        Some(self.told(if special > 0 { short.around(&ids) } else { ids }, None, total, special))
     }
 
     fn tokens_of_pair(&self, query: &str, document: &str) -> Result<Tokens, String> {
@@ -296,17 +329,14 @@ impl Tokenizer {
     }
 
     fn tokens_of(&self, encoding: &Encoding, total: usize, special: usize) -> Tokens {
-        let ids = encoding.get_ids();
         let type_ids = encoding.get_type_ids();
-        Tokens {
-            ids: ids.to_vec(),
-            type_ids: type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec()),
-            total,
-            special,
-            unknown_id: self.unknown_id,
-            unknown: self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count()),
-            ..Tokens::default()
-        }
+        let type_ids = type_ids.iter().any(|&id| id != 0).then(|| type_ids.to_vec());
+        self.told(encoding.get_ids().to_vec(), type_ids, total, special)
+    }
+
+    fn told(&self, ids: Vec<u32>, type_ids: Option<Vec<u32>>, total: usize, special: usize) -> Tokens {
+        let unknown = self.unknown_id.map_or(0, |unknown| ids.iter().filter(|&&id| id == unknown).count());
+        Tokens { ids, type_ids, total, special, unknown_id: self.unknown_id, unknown, ..Tokens::default() }
     }
 }
 
@@ -347,17 +377,25 @@ impl fmt::Debug for Tokenizer {
 /// What a `tokenizer.json` says beside the vocabulary, which takes long to read.
 #[derive(Deserialize)]
 struct Told {
-    model: UnknownToken,
+    model: ToldModel,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
 }
 
 #[derive(Deserialize)]
-struct UnknownToken {
+struct ToldModel {
     #[serde(default)]
     unk_token: Value,
     #[serde(default)]
     unk_id: Value,
+    #[serde(default)]
+    continuing_subword_prefix: Value,
+    #[serde(default)]
+    max_input_chars_per_word: Value,
 }
 
 /// How many characters its tokens have, by the median.
@@ -371,9 +409,9 @@ fn median_characters(tokenizer: &tokenizers::Tokenizer) -> usize {
 }
 
 /// The id of `[UNK]`: named by most kinds of `tokenizer.json`, numbered by Unigram, absent in byte-level ones.
-fn unknown_id(model: UnknownToken, tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
-    match (model.unk_token, model.unk_id) {
-        (Value::String(token), _) => tokenizer.token_to_id(&token),
+fn unknown_id(model: &ToldModel, tokenizer: &tokenizers::Tokenizer) -> Option<u32> {
+    match (&model.unk_token, &model.unk_id) {
+        (Value::String(token), _) => tokenizer.token_to_id(token),
         (_, Value::Number(id)) => u32::try_from(id.as_u64()?).ok(),
         _ => None,
     }
