@@ -11,7 +11,7 @@ import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
 import { Contents, MODALITIES, NODE, TEXT, flightOf, isContent, kindOf, nameOf, placesOf, readEntryName, type Content, type EntryOptions, type Kind } from './content';
 import { Evictions, Leases, maintain } from './maintenance';
-import { OperationLog, events, publish } from './operations';
+import { OperationLog, events, publish, publisher } from './operations';
 import { readCache, readSimilar, type CacheOptions, type SimilarOptions } from './options';
 import type { CacheEvent, CacheMaintenance, CachePerformanceMetrics, CacheStats } from './report';
 import {
@@ -110,9 +110,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   constructor(options: CacheOptions = {}) {
     const { logger, ...rest } = readCache(options);
     const log = logOf(logger);
-    // Holds the logger but not the cache, so that a forgotten one can be collected.
-    const onEvent = (json: string) => publish(JSON.parse(json) as CacheEvent, log);
-    this.#native = call(() => new (native().NativeCache)(crossing(rest), onEvent));
+    this.#native = call(() => new (native().NativeCache)(crossing(rest), publisher(log)));
     this.#lookup = this.#native.getter(this.#scratch);
     this.#look = this.#native.looker();
     this.#push = this.#native.pusher();

@@ -15,6 +15,11 @@ export function publish(event: CacheEvent, log?: Log): void {
   events.publish(event);
 }
 
+/** What the core tells its events to. Keeps no cache alive, which a function made in its constructor would: it would share what those beside it hold. */
+export function publisher(log?: Log): (json: string) => void {
+  return (json) => publish(JSON.parse(json) as CacheEvent, log);
+}
+
 /** Requests after which a hit ratio says something. */
 const ENOUGH_REQUESTS = 100;
 

@@ -10,7 +10,7 @@ import type { Log } from '../call/logger';
 import type { InferenceCacheEvent } from './values';
 
 /** What happens to the file. */
-export type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' }>;
+type StorageEvent = Exclude<CacheEvent, { type: 'hit-ratio-low' }>;
 
 /** Where events of result caches are published. */
 export const events = channel('embedcore:results');
@@ -23,6 +23,11 @@ export function publish(event: InferenceCacheEvent, log?: Log): void {
     log[level](describe(event), { event: type, ...details });
   }
   events.publish(event);
+}
+
+/** What the core tells its events to. Keeps no cache alive, which a function made in its constructor would: it would share what those beside it hold. */
+export function publisher(log?: Log): (json: string) => void {
+  return (json) => publish(JSON.parse(json) as StorageEvent, log);
 }
 
 function describe(event: InferenceCacheEvent): string {

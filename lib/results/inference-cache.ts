@@ -8,7 +8,7 @@ import { CallOrder, follow } from '../call/order';
 import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativePrompt, NativeResults, NativeStored } from '../native/types';
-import { errorOf, events, publish, type StorageEvent } from './events';
+import { errorOf, events, publish, publisher } from './events';
 import { isMonitor, readInvalidate, readOptions, type InferenceCacheOptions, type InvalidateOptions } from './options';
 import { PromptVectors } from './prompt-vectors';
 import {
@@ -115,9 +115,7 @@ export class InferenceCache implements AsyncDisposable {
     this.#vectors = semantic === undefined ? undefined : new PromptVectors(semantic);
     const log = logOf(logger);
     this.#log = log;
-    // It must not keep the cache alive, so it may not know it.
-    const onEvent = (json: string) => publish(JSON.parse(json) as StorageEvent, log);
-    this.#native = call(() => new (native().NativeResults)(crossing(rest), onEvent));
+    this.#native = call(() => new (native().NativeResults)(crossing(rest), publisher(log)));
     this.#settings = JSON.parse(this.#native.settings()) as Settings;
     this.#evictions = new Evictions(events, () => this.#native.evicted(), publish);
     this.#timer = maintain(new WeakRef(this), this.#settings.maintenanceInterval);
