@@ -158,7 +158,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   ): Promise<CachedEmbedding | CachedResult | null> {
     this.#requireOpen();
     this.#log.tellSoon();
-    if (typeof target === 'string') return this.#get(kindNamed(options), target, this.#contentOf(content, 'The content'));
+    if (typeof target === 'string') return this.#get(kindNamed(options), target, this.#contentOf(content));
     let key: { key: string; content: string };
     try {
       key = annotationKey(target, 'The annotation');
@@ -217,7 +217,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
         const { content, modality: own = modality } = entry as CacheLookup;
         kinds.push(own === undefined ? TEXT : kindOf(own, ` of entry ${at}`));
-        const stands = this.#contentOf(content, `The content of entry ${at}`, contents, ` of entry ${at}`) ?? '';
+        const stands = this.#contentOf(content, contents, at) ?? '';
         strings.push(key, isPromise(stands) ? '' : stands);
         if (isPromise(stands)) hashes.push(stands.then((digest) => (strings[2 * at + 1] = digest)));
         else characters += key.length + stands.length;
@@ -314,7 +314,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     const { ttlSeconds, metadata, modality } = readEntryOptions(options);
     const kind = kindOf(modality);
     const setting = { ttlMs: ttlOf(ttlSeconds, ''), metadata: metadata === undefined ? '' : toJson(metadata, '') };
-    const given = this.#contentOf(content, 'The content');
+    const given = this.#contentOf(content);
     const begun = await this.#order.read(key, () =>
       follow(given, (expected) =>
         follow(this.#find(kind, key, expected), (found): { found: CachedEmbedding } | { landing: Promise<Computed> } => {
@@ -378,7 +378,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     if (typeof target === 'string') {
       const kind = kindNamed(options);
-      return this.#has(kind, target, content === undefined ? undefined : this.#contentOf(content, 'The content'));
+      return this.#has(kind, target, content === undefined ? undefined : this.#contentOf(content));
     }
     const { key, content: text } = annotationKey(target, 'The annotation');
     const fields = annotationFields(target, 'The annotation') as [string, string, string, string];
@@ -528,13 +528,14 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The cache is closed: make a new one');
   }
 
-  /** What stands for a content, where contents matter. `contents`, `where`: of a call with many. */
-  #contentOf(content: unknown, what: string, contents?: Contents, where = ''): Content | Promise<Content> | undefined {
+  /** What stands for a content, where contents matter. `contents`, `at`: of a call with many, and which of them. */
+  #contentOf(content: unknown, contents?: Contents, at?: number): Content | Promise<Content> | undefined {
     const { validate } = this.#settings;
     if (typeof content === 'string') return validate ? content : undefined;
     if (!validate && isContent(content)) return undefined;
+    const where = at === undefined ? '' : ` of entry ${at}`;
     const stands = validate ? (contents ?? new Contents()).of(content, where) : undefined;
-    if (stands === undefined) throw noContent(what);
+    if (stands === undefined) throw noContent(`The content${where}`);
     return stands;
   }
 
