@@ -1,11 +1,13 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
+import { CrossEncoder, EmbeddingError, EmbeddingErrorCode, GeneratorOptions, OptimizedEmbeddingGenerator } from './index.js';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
 export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, "modelPath"> {
 	/** One that you have, and that you clean up; instead of options of one. It has one model, so every id stands for that. */
 	generator?: OptimizedEmbeddingGenerator | undefined;
+	/** The same for reranking models: one that you have, and that you clean up. Every id of one stands for that. */
+	reranker?: CrossEncoder | undefined;
 }
 /** What `providerOptions: { embedcore: … }` of a call may hold. */
 export interface EmbedcoreProviderOptions {
@@ -56,6 +58,45 @@ export interface EmbedcoreEmbeddingModel {
 		};
 	}>;
 }
+/** What `providerOptions: { embedcore: … }` of a call for a ranking may hold. */
+export interface EmbedcoreRerankingOptions {
+	/** See {@link EmbedcoreProviderOptions.bypassCache}. */
+	bypassCache?: boolean | undefined;
+	/** See {@link EmbedcoreProviderOptions.timeoutMs}. */
+	timeoutMs?: number | undefined;
+}
+/** A reranking model for `rerank` of the package `ai`, in version 3 of its specification. */
+export interface EmbedcoreRerankingModel {
+	readonly specificationVersion: "v3";
+	readonly provider: "embedcore";
+	readonly modelId: string;
+	doRerank(options: {
+		/** Objects are read as JSON. */
+		documents: {
+			type: "text";
+			values: string[];
+		} | {
+			type: "object";
+			values: object[];
+		};
+		query: string;
+		topN?: number | undefined;
+		abortSignal?: AbortSignal | undefined;
+		providerOptions?: Record<string, Record<string, unknown>> | undefined;
+		/** Nothing is sent anywhere, so they are not used. */
+		headers?: Record<string, string | undefined> | undefined;
+	}): Promise<{
+		/** Best first. */
+		ranking: {
+			index: number;
+			relevanceScore: number;
+		}[];
+		warnings: never[];
+		response: {
+			modelId: string;
+		};
+	}>;
+}
 /** Makes models. {@link embedcore} is one without options. */
 export interface EmbedcoreProvider extends AsyncDisposable {
 	/** The same as {@link embeddingModel}. */
@@ -69,6 +110,10 @@ export interface EmbedcoreProvider extends AsyncDisposable {
 	embedding(modelId?: string): EmbedcoreEmbeddingModel;
 	/** The same as {@link embeddingModel}. */
 	textEmbedding(modelId?: string): EmbedcoreEmbeddingModel;
+	/** `modelId`: a model directory, an `.onnx` file or an id of the hub, of a cross-encoder. Loaded with the first call. */
+	rerankingModel(modelId?: string): EmbedcoreRerankingModel;
+	/** The same as {@link rerankingModel}. */
+	reranking(modelId?: string): EmbedcoreRerankingModel;
 	/** There are none: throws. */
 	languageModel(modelId: string): never;
 	/** There are none: throws. */

@@ -2824,9 +2824,13 @@ export interface CrossEncoderOptions extends EncoderOptions {
 }
 /** Options of {@link CrossEncoder.score}. */
 export interface ScoreOptions extends Omit<CallOptions, "inputType" | "onError"> {
+	/** What becomes of the scores of this call. Default: as the class was told. */
+	activation?: CrossEncoderOptions["activation"];
 }
 /** Options of {@link CrossEncoder.rank}. */
 export interface RankOptions extends Omit<CallOptions, "inputType"> {
+	/** See {@link ScoreOptions.activation}. */
+	activation?: CrossEncoderOptions["activation"];
 	/** How many of the best are answered, from 1. Default: all. */
 	topK?: number | undefined;
 	/** Whether results carry their documents. Default `false`. */
@@ -2887,6 +2891,12 @@ export interface RankedDocument {
 export type Scores = Float32Array & {
 	/** What the scores of a pair are called; only where there are several. */
 	labels?: string[];
+	/** Tokens of each whole pair, special tokens included. */
+	tokenCounts: Uint32Array;
+	/** 1 for each pair that the model did not see whole. */
+	truncated: Uint8Array;
+	/** 1 for each pair that this call did not compute. */
+	fromCache: Uint8Array;
 };
 /**
  * Scores how well a document answers a query, with a model that reads both together (a cross-encoder, or reranker): slower than
@@ -3032,6 +3042,12 @@ export interface SearchOptions {
 	languages?: string | readonly string[] | undefined;
 	/** Only declarations of these kinds. Default: all. */
 	kinds?: CodeSymbol["kind"] | readonly CodeSymbol["kind"][] | undefined;
+	/**
+	 * Looks again at the best answers, 50 or `limit` if that is more, with a model that reads query and source together: a
+	 * {@link CrossEncoder} that you have, and that is loaded if it is not; or the path or hub id of a model, which the index loads when it
+	 * is first needed and frees in `close()`. `score` is what that model says then, as a number from 0 to 1. Default: none.
+	 */
+	rerank?: CrossEncoder | string | URL | undefined;
 	/** Stops the call; it rejects with `ABORTED`. */
 	signal?: AbortSignal | undefined;
 	/** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
@@ -3129,7 +3145,7 @@ export interface CodeSymbol {
 /** An answer to a search. */
 export interface CodeMatch extends CodeSymbol {
 	/**
-	 * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
+	 * What answers are ranked by, 0 to 1, and the same whatever else is in the index; with `rerank`, what that model says. Else
 	 * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
 	 * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
 	 * weighs less than others.
@@ -3181,7 +3197,8 @@ export declare class CodeIndex implements AsyncDisposable {
 	/**
 	 * The declarations that answer `words` best, best first.
 	 * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-	 * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`.
+	 * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`;
+	 * with `rerank`, `MODEL_INIT_FAILED` if its model cannot be loaded.
 	 */
 	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
 	/**

@@ -185,7 +185,7 @@ export interface WriteResult {
 }
 /** Options of {@link BatchFileProcessor}. */
 export interface BatchFileProcessorOptions {
-	/** Threads that read and write, from 1. Default: as many as there are cores for this process, at least 2. */
+	/** Threads that read and write, from 1. Default: twice as many as there are cores for this process, at least 4: what some have read is handed out while others read on. */
 	concurrency?: number | undefined;
 	/** Files that a thread takes at once, from 1. Default 64. */
 	batchSize?: number | undefined;

@@ -1,11 +1,15 @@
 // Generated from lib/ by `npm run types`; do not edit.
 
-import { EmbeddingError, EmbeddingErrorCode, GeneratorOptions, InitializeOptions, OptimizedEmbeddingGenerator, PerformanceMonitor } from './index.js';
+import { CrossEncoder, EmbeddingError, EmbeddingErrorCode, GeneratorOptions, InitializeOptions, MultiVectorEncoder, OptimizedEmbeddingGenerator, PerformanceMonitor, SparseEncoder } from './index.js';
 
 /** Options of {@link EmbeddingServer} and {@link serve}. */
 export interface EmbeddingServerOptions {
-	/** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
-	generator?: GeneratorOptions | OptimizedEmbeddingGenerator | undefined;
+	/**
+	 * Options of a generator, or one that you have, and that you clean up. Default: the built-in model. A {@link CrossEncoder},
+	 * {@link SparseEncoder} or {@link MultiVectorEncoder} is served, too; where options name a model for one of those, that class is made
+	 * of them.
+	 */
+	generator?: GeneratorOptions | OptimizedEmbeddingGenerator | CrossEncoder | SparseEncoder | MultiVectorEncoder | undefined;
 	/** What clients call the model. Default: its id; of a path, the last part; of one on a server, what that calls it. */
 	modelId?: string | undefined;
 	/** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
@@ -59,7 +63,8 @@ export interface CloseOptions {
 }
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
- * `/metrics` for those who run it. `/openapi.json` says all of it to programs.
+ * `/metrics` for those who run it. `/openapi.json` says all of it to programs. Models of other kinds have `POST /rerank` (as
+ * text-embeddings-inference, Cohere and Jina have it; also at `/v1/rerank` and `/v2/rerank`), `/embed_sparse` or `/embed_all` instead.
  */
 export declare class EmbeddingServer implements AsyncDisposable {
 	#private;

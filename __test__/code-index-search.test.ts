@@ -4,10 +4,10 @@ import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } f
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
-import { CodeIndex } from 'embedcore';
+import { CodeIndex, CrossEncoder, prepareText } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { failure } from './support';
+import { failure, model } from './support';
 
 const SOURCES = {
   'src/stack.ts': '/** A stack. */\nexport class Stack {\n  /** Puts an element on top. */\n  push(element: number): void {}\n}\n',
@@ -144,4 +144,43 @@ test('an index tells what is in it', async () => {
   });
   const empty = new CodeIndex(join(directory, 'src'));
   for (const ask of [() => empty.status(), () => empty.files(), () => empty.symbols('push')]) expect((await failure(ask)).code).toBe('NOT_INITIALIZED');
+});
+
+test('a cross-encoder looks again at the best, and its scores count', async () => {
+  const { directory, index } = await indexed();
+  const encoder = new CrossEncoder({ modelPath: model('cross-encoder') });
+  onTestFinished(() => encoder.cleanup());
+  const words = 'put an element on top';
+  const all = await index.search(words, { limit: 100 });
+  // It is loaded if it is not.
+  const ranked = await index.search(words, { limit: 100, rerank: encoder });
+  expect(encoder.isReady()).toBe(true);
+  const sources = Object.entries(SOURCES);
+  const documents = all.map(({ file, line, endLine, name, signature, summary }) => {
+    const sourceSnippet = sources.find(([known]) => known === file)![1].split('\n').slice(line - 1, endLine).join('\n');
+    return prepareText({ nodeId: name, signature, summary, sourceSnippet });
+  });
+  const scores = await encoder.score(documents.map((document) => [words, document] as const), { activation: 'sigmoid' });
+  const order = [...scores.keys()].sort((one, other) => scores[other]! - scores[one]! || one - other);
+  expect(ranked).toEqual(order.map((at) => ({ ...all[at], score: scores[at] })));
+  // Of all that are looked at, the best are answered, and none below the least score.
+  expect(await index.search(words, { limit: 2, rerank: encoder })).toEqual(ranked.slice(0, 2));
+  expect(await index.search(words, { limit: 100, minScore: ranked[1]!.score, rerank: encoder })).toEqual(ranked.filter(({ score }) => score >= ranked[1]!.score));
+  // A model that is named is the index' own, and goes with it.
+  expect(await index.search(words, { limit: 100, rerank: model('cross-encoder') })).toEqual(ranked);
+  await index.close();
+  expect(await index.search(words, { limit: 100, rerank: model('cross-encoder') })).toEqual(ranked);
+  // What is gone from the disk is judged by what the index knows.
+  rmSync(join(directory, 'lib.rs'));
+  expect(await index.search(words, { limit: 100, rerank: encoder })).toHaveLength(ranked.length);
+});
+
+test('a search with a reranker stops, and says what is wrong with it', async () => {
+  const { index } = await indexed();
+  const encoder = new CrossEncoder({ modelPath: model('cross-encoder') });
+  onTestFinished(() => encoder.cleanup());
+  expect(await failure(() => index.search('a', { rerank: encoder, signal: AbortSignal.abort() }))).toMatchObject({ code: 'ABORTED' });
+  for (const rerank of [true, 1, '', {}, null]) expect(await failure(() => index.search('a', { rerank: rerank as never })), String(rerank)).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'rerank' } });
+  expect(await failure(() => index.search('a', { rerank: model('bert-mean') }))).toMatchObject({ code: 'MODEL_INIT_FAILED', message: expect.stringContaining('OptimizedEmbeddingGenerator') });
+  expect(await failure(() => index.search('a', { rerank: model('cross-encoder-labels') }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
 });

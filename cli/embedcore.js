@@ -40,11 +40,12 @@ const USAGE = `Semantic search in source code and texts, offline; embeddings of 
   embedcore split FILE…                 cut texts into chunks that the model reads whole; - is standard input
   embedcore collect [DIR] --to FILE     keep the chunks of a directory's texts, with their vectors, in one file
   embedcore query FILE "WORDS"          find those that answer best
+  embedcore models                      models on the hub that are known to work, of each kind, with size and licence
   embedcore models list                 models from the hub that are kept on this machine
   embedcore models add OWNER/NAME       fetch one, or bring it up to date; OWNER/NAME@REVISION for another than main
   embedcore models verify [OWNER/NAME]  compare all content with its hash; exit code 1 if anything is damaged
   embedcore models remove OWNER/NAME    remove one
-  embedcore serve                       serve a model to clients of OpenAI's embeddings: http://127.0.0.1:8080/v1
+  embedcore serve                       serve a model to clients of OpenAI's embeddings: http://127.0.0.1:8080/v1; rerankers at /rerank
   embedcore worker --queue URL          embed what others have put into a queue, on any number of machines
   embedcore dashboard [SNAPSHOT.json]   show what PerformanceDashboard.exportJson has written
   embedcore doctor                      what this machine has for embedding, and what to install; exit code 1 if embedding does not work
@@ -100,6 +101,8 @@ Options of worker
 Options of index, search, mcp, embed, split, collect, query, serve and worker
   --model MODEL    a model directory, .onnx file or hub id instead of the built-in model; or one on a server:
                    ollama:NAME, openai:NAME (OPENAI_API_KEY, OPENAI_BASE_URL), tei:URL
+Options of search and mcp
+  --rerank MODEL   look again at the best answers with a cross-encoder, which reads words and source together: its score counts then
 Options of models
   --dtype DTYPE    the variant to add: fp32, fp16, q8, int8, uint8, q4, q4f16, bnb4
   --cache-dir DIR  where models are kept (HF_HUB_CACHE, else hub in HF_HOME, else ~/.cache/huggingface/hub)

@@ -61,12 +61,16 @@ function layOut(index) {
     mkdirSync(dirname(join(scratch, path)), { recursive: true });
     writeFileSync(join(scratch, path), text);
   };
-  const module = (name, entry, types) => {
-    write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports: { [entry]: { types: './types.d.ts' } } }));
-    write(`node_modules/${name}/types.d.ts`, types);
+  /** `entries`: the types of each. */
+  const module = (name, entries) => {
+    const files = Object.entries(entries).map(([entry, types], at) => ({ entry, types, file: `types-${at}.d.ts` }));
+    const exports = Object.fromEntries(files.map(({ entry, file }) => [entry, { types: `./${file}` }]));
+    write(`node_modules/${name}/package.json`, JSON.stringify({ name, version: '0.0.0', exports }));
+    for (const { types, file } of files) write(`node_modules/${name}/${file}`, types);
   };
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
+  write('lib/encoders/options.d.ts', 'export declare const CROSS_ENCODER: any;\n');
   write('lib/generator/encoder.d.ts', 'export declare const cacheOf: any;\n');
   write('lib/matrix/embedding-matrix.d.ts', 'export declare const toNumbers: any;\n');
   write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
@@ -87,10 +91,10 @@ export declare const toEmbeddingError: (thrown: unknown) => import('embedcore').
   for (const file of [...files, ...PARTS]) write(`lib/${file}`, readFileSync(join(root, 'lib', file), 'utf8').replaceAll("'../index'", "'embedcore'"));
   write('package.json', JSON.stringify({ name: 'interfaces' }));
   write('tsconfig.json', readFileSync(join(root, 'tsconfig.json')));
-  module('embedcore', '.', index);
+  module('embedcore', { '.': index });
   const ambient = join(scratch, 'lib', 'interfaces', 'langchain-core.d.ts');
-  const [, name, entry, body] = /declare module '(@[^/]+\/[^/]+)\/(.*?)' \{\n(.*)\n\}/s.exec(readFileSync(ambient, 'utf8'));
-  module(name, `./${entry}`, body);
+  const modules = [...readFileSync(ambient, 'utf8').matchAll(/declare module '(@[^/]+\/[^/]+)\/(.*?)' \{\n(.*?)\n\}/gs)];
+  module(modules[0][1], Object.fromEntries(modules.map(([, , entry, body]) => [`./${entry}`, body])));
   rmSync(ambient);
   symlinkSync(join(root, 'node_modules', '@types'), join(scratch, 'node_modules', '@types'), 'junction');
   symlinkSync(join(root, 'node_modules', 'undici-types'), join(scratch, 'node_modules', 'undici-types'), 'junction');

@@ -45,6 +45,8 @@ pub enum Error {
         path: String,
         /// What is wrong with it and what to do.
         reason: String,
+        /// What the model is for, where another class than the one that was asked takes it.
+        task: Option<&'static str>,
     },
     /// A file of a model could not be had from the hub.
     #[error("Could not get {file} from {url}: {reason}")]
@@ -298,6 +300,7 @@ impl Error {
         match self {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
             Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
+            Self::ModelInit { path, task: Some(task), .. } => json!({ "path": path, "task": task }),
             Self::ModelInit { path, .. }
             | Self::Storage { path, .. }
             | Self::IndexMismatch { path, .. }
@@ -368,7 +371,7 @@ impl Error {
 
     /// A model that cannot be used because of `path`.
     pub(crate) fn model(path: impl AsRef<std::path::Path>, reason: impl Into<String>) -> Self {
-        Self::ModelInit { path: path.as_ref().display().to_string(), reason: reason.into() }
+        Self::ModelInit { path: path.as_ref().display().to_string(), reason: reason.into(), task: None }
     }
 
     /// An option that cannot be used.

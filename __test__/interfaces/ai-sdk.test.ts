@@ -1,6 +1,8 @@
-import { createProviderRegistry, embed, embedMany, type EmbeddingModel } from 'ai';
-import { OptimizedEmbeddingGenerator } from 'embedcore';
+import { createProviderRegistry, embed, embedMany, rerank, type EmbeddingModel } from 'ai';
+import { CrossEncoder, OptimizedEmbeddingGenerator } from 'embedcore';
 import { createEmbedcore, embedcore, type EmbedcoreProviderSettings } from 'embedcore/ai-sdk';
+import { fileURLToPath } from 'node:url';
+
 import { afterAll, expect, onTestFinished, test } from 'vitest';
 
 afterAll(() => embedcore.close());
@@ -96,4 +98,24 @@ test('bad input says what is wrong', async () => {
   expect(() => made.embeddingModel('')).toThrow(/`modelId`/);
   await expect(embed({ model: made('/no/such/model'), value: 'a' })).rejects.toMatchObject({ code: 'MODEL_INIT_FAILED' });
   await expect(embedMany({ model: made(), values: ['a', ''] })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', details: { index: 1 } });
+});
+
+test('rerank gives the ranking of the cross-encoder', async () => {
+  const modelPath = fileURLToPath(new URL('../../fixtures/models/cross-encoder', import.meta.url));
+  const encoder = new CrossEncoder({ modelPath });
+  onTestFinished(() => encoder.cleanup());
+  await encoder.initialize();
+  const [query, documents] = ['parse json', ['a cat', 'JSON is parsed here', 'parse', '']];
+  const direct = await encoder.rank(query, documents);
+  const made = provider({ cache: false, pooling: 'mean' });
+  const registry = createProviderRegistry({ embedcore: provider({ reranker: encoder }) });
+  for (const model of [made.rerankingModel(modelPath), made.reranking(modelPath), registry.rerankingModel('embedcore:any')]) {
+    const { ranking } = await rerank({ model, query, documents });
+    expect(ranking.map(({ originalIndex, score }) => ({ index: originalIndex, score }))).toEqual(direct);
+  }
+  const { ranking } = await rerank({ model: made.rerankingModel(modelPath), query, documents, topN: 2 });
+  expect(ranking.map(({ originalIndex }) => originalIndex)).toEqual(direct.slice(0, 2).map(({ index }) => index));
+  const objects = await rerank({ model: made.rerankingModel(modelPath), query, documents: [{ a: 1 }, { b: 'json' }] });
+  expect(objects.ranking).toHaveLength(2);
+  expect(() => made.rerankingModel()).toThrow(/modelId/);
 });

@@ -1,10 +1,12 @@
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
 
 import { Document } from '@langchain/core/documents';
 import { Embeddings } from '@langchain/core/embeddings';
+import { BaseDocumentCompressor } from '@langchain/core/retrievers/document_compressors';
 import { VectorStore } from '@langchain/core/vectorstores';
-import { EmbeddingError, OptimizedEmbeddingGenerator, type GeneratorOptions } from 'embedcore';
-import { EmbedcoreEmbeddings } from 'embedcore/langchain';
+import { CrossEncoder, EmbeddingError, OptimizedEmbeddingGenerator, type GeneratorOptions } from 'embedcore';
+import { EmbedcoreEmbeddings, EmbedcoreRerank } from 'embedcore/langchain';
 import { expect, onTestFinished, test } from 'vitest';
 
 function embeddings(params?: ConstructorParameters<typeof EmbedcoreEmbeddings>[0]): EmbedcoreEmbeddings {
@@ -186,4 +188,28 @@ test('in CommonJS, it is of the class that CommonJS has', async () => {
   onTestFinished(() => made.close());
   expect(made).toBeInstanceOf(Base);
   expect(await made.embedQuery('a')).toEqual(await embeddings().embedQuery('a'));
+});
+
+test('a document compressor keeps the best documents, with their scores', async () => {
+  const modelPath = fileURLToPath(new URL('../../fixtures/models/cross-encoder', import.meta.url));
+  const encoder = new CrossEncoder({ modelPath });
+  onTestFinished(() => encoder.cleanup());
+  await encoder.initialize();
+  const texts = ['a cat', 'JSON is parsed here', 'parse', ''];
+  const documents = texts.map((pageContent, at) => new Document({ pageContent, id: String(at), metadata: { at } }));
+  const direct = await encoder.rank('parse json', texts);
+  for (const made of [new EmbedcoreRerank(encoder), new EmbedcoreRerank({ encoder }), new EmbedcoreRerank({ model: modelPath, cache: false })]) {
+    onTestFinished(() => made.close());
+    expect(made).toBeInstanceOf(BaseDocumentCompressor);
+    const kept = await made.compressDocuments(documents, 'parse json');
+    expect(kept.map(({ id, metadata }) => [id, metadata])).toEqual(direct.map(({ index, score }) => [String(index), { at: index, relevanceScore: score }]));
+    expect(kept[0]).toBeInstanceOf(Document);
+    expect(await made.rerank(texts, 'parse json', { topN: 1 })).toEqual([{ index: direct[0]!.index, relevanceScore: direct[0]!.score }]);
+  }
+  expect(documents[0]!.metadata).toEqual({ at: 0 });
+  const two = new EmbedcoreRerank({ encoder, topN: 2 });
+  expect(await two.compressDocuments(documents, 'parse json')).toHaveLength(2);
+  expect(() => new EmbedcoreRerank({ encoder, modelPath })).toThrow(/modelPath/);
+  const required = createRequire(import.meta.url)('embedcore/langchain') as { EmbedcoreRerank: typeof EmbedcoreRerank };
+  expect(await new required.EmbedcoreRerank(encoder).rerank(texts, 'parse json')).toHaveLength(4);
 });

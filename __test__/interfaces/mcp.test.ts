@@ -92,3 +92,17 @@ test('what is wrong is told, and the server goes on', async () => {
   await expect(client.callTool({ name: 'nothing', arguments: {} })).rejects.toThrow(/no tool nothing/);
   expect((await call('search_code', { query: 'push' })).isError).toBe(false);
 });
+
+test('a model looks again at what was found, where one is given', async () => {
+  const reranker = fileURLToPath(new URL('../../fixtures/models/cross-encoder', import.meta.url));
+  const scores = (answer: { structured: { matches: object[] } }) => (answer.structured.matches as { score: number }[]).map(({ score }) => score);
+  const { call } = await served('--rerank', reranker);
+  const query = 'put an element on top';
+  const [ranked, plain] = [await call('search_code', { query }), await call('search_code', { query, rerank: false })];
+  expect(scores(ranked)).toEqual([...scores(ranked)].sort((one, other) => other - one));
+  expect(scores(ranked)).not.toEqual(scores(plain));
+  expect((await call('search_code', { query, rerank: true })).structured).toEqual(ranked.structured);
+  const { call: bare } = await served();
+  expect(await bare('search_code', { query, rerank: true })).toMatchObject({ isError: true, text: expect.stringContaining('--rerank') as string });
+  expect((await bare('search_code', { query, rerank: reranker })).structured.matches).toHaveLength(3);
+});

@@ -10,7 +10,7 @@ const { CodeIndex } = require('embedcore');
 const { UsageError, directoryOf, explained, generatorOf, here } = require('../usage');
 const { Texts } = require('./search');
 
-const options = { model: { type: 'string' } };
+const options = { model: { type: 'string' }, rerank: { type: 'string' } };
 
 const SDK = '@modelcontextprotocol/sdk';
 
@@ -39,6 +39,12 @@ const TOOLS = [
         language: strings('Only in these languages: typescript, javascript, python, rust, go, java'),
         kind: strings('Only these kinds: function, method, class, type, constant, file'),
         min_score: { type: 'number', minimum: 0, maximum: 1, description: 'Least score of an answer' },
+        rerank: {
+          description:
+            'Look again at the best answers with a model that reads query and source together: better and slower. true: with the model that the ' +
+            'server was started with; or the path or id of one',
+          anyOf: [{ type: 'boolean' }, { type: 'string', minLength: 1 }],
+        },
       },
       required: ['query'],
       additionalProperties: false,
@@ -123,6 +129,8 @@ async function mcp(rest, values) {
 class Served {
   #directory;
   #index;
+  /** What reranks where nothing else is said. */
+  #reranker;
   /** The first update, and what it failed with. */
   #first;
   #state = 'updating';
@@ -130,6 +138,7 @@ class Served {
 
   constructor(directory, values) {
     this.#directory = directory;
+    this.#reranker = values.rerank;
     this.#index = new CodeIndex(directory, { generator: generatorOf(values) });
     this.#first = this.#index
       .watch({
@@ -153,12 +162,22 @@ class Served {
     return { search_code: () => this.#search(given), get_symbol: () => this.#symbol(given), index_status: () => this.#status() }[tool]();
   }
 
-  async #search({ query, limit = 10, path, language, kind, min_score: minScore, ...others }) {
+  async #search({ query, limit = 10, path, language, kind, min_score: minScore, rerank, ...others }) {
     none(others);
-    const matches = await this.#read(() => this.#index.search(query, { limit, minScore, paths: path, languages: language, kinds: kind }));
+    const reranker = this.#rerankerOf(rerank);
+    const matches = await this.#read(() => this.#index.search(query, { limit, minScore, paths: path, languages: language, kinds: kind, rerank: reranker }));
     const shown = matches.map(({ file, line, endLine, signature, summary, score, stale }) =>
       [`${file}:${line}-${endLine}  (${score.toFixed(2)}${stale ? ', changed since it was indexed' : ''})`, `  ${signature}`, ...(summary ? [`  ${summary}`] : [])].join('\n'));
     return { text: shown.join('\n') || 'Nothing was found.', matches };
+  }
+
+  /** The model for a call: by default the one that the server was started with, if any. */
+  #rerankerOf(asked = this.#reranker !== undefined) {
+    if (asked === false) return undefined;
+    if (typeof asked === 'string') return asked;
+    if (asked !== true) throw new UsageError('rerank is neither true, false nor the path or id of a model');
+    if (this.#reranker === undefined) throw new UsageError('The server was started without a model for that: give its path or id as rerank, or start it with --rerank MODEL');
+    return this.#reranker;
   }
 
   async #symbol({ name, limit = 10, ...others }) {

@@ -2,6 +2,7 @@
 
 const { ModelStore } = require('embedcore');
 
+const { KINDS, known } = require('../known-models');
 const { Bar, number, paint, plain, plural, size } = require('../terminal');
 const { UsageError } = require('../usage');
 
@@ -11,10 +12,8 @@ const options = { dtype: { type: 'string' }, 'cache-dir': { type: 'string' }, js
 const MODEL_COMMANDS = { list: listModels, add: addModel, verify: verifyModels, remove: removeModel };
 
 async function models([command, ...ids], values) {
-  if (!Object.hasOwn(MODEL_COMMANDS, command ?? '')) {
-    const known = Object.keys(MODEL_COMMANDS).join(', ');
-    throw new UsageError(command === undefined ? `models: ${known}` : `There is no command models ${command}; known are ${known}`);
-  }
+  if (command === undefined) return listKnown(values);
+  if (!Object.hasOwn(MODEL_COMMANDS, command)) throw new UsageError(`There is no command models ${command}; known are ${Object.keys(MODEL_COMMANDS).join(', ')}`);
   const [least, most] = { list: [0, 0], add: [1, 1], verify: [0, 1], remove: [1, 1] }[command];
   if (ids.length < least) throw new UsageError(`Which model? embedcore models ${command} OWNER/NAME`);
   if (ids.length > most) throw new UsageError(`models ${command} takes ${most === 0 ? 'no model' : 'one model'}, got ${ids.join(' ')}`);
@@ -24,6 +23,23 @@ async function models([command, ...ids], values) {
 }
 
 const printed = (value) => console.log(JSON.stringify(value, null, 2));
+
+/** Models that are known to work, by kind. */
+function listKnown({ json, dtype, 'cache-dir': directory }) {
+  if (dtype !== undefined) throw new UsageError('--dtype is an option of models add');
+  if (directory !== undefined) throw new UsageError('--cache-dir is an option of models list, add, verify and remove');
+  if (json) return printed({ models: known });
+  const color = paint(process.stdout);
+  const width = Math.max(...known.map(({ id }) => id.length));
+  for (const [kind, { title, class: name, none }] of Object.entries(KINDS)) {
+    console.log(`${color('bold', title)} (${name})`);
+    for (const { id, bytes, licence } of known.filter((model) => model.kind === kind)) {
+      console.log(`  ${id.padEnd(width)}  ${(bytes === 0 ? 'included' : size(bytes)).padStart(9)}  ${color('dim', licence)}`);
+    }
+    if (none) console.log(color('dim', `  ${none}`));
+  }
+  console.log(`Any other model of these kinds works, too. Fetch one: ${color('cyan', 'npx embedcore models add OWNER/NAME')}`);
+}
 
 async function listModels(store, _, { json }) {
   const models = await store.list();

@@ -17,6 +17,7 @@ const options = {
   context: { type: 'string' },
   source: { type: 'boolean' },
   json: { type: 'boolean' },
+  rerank: { type: 'string' },
   model: { type: 'string' },
 };
 
@@ -32,7 +33,7 @@ function indexed() {
 }
 
 async function search(rest, values) {
-  const { limit = '10', json, path: paths, lang: languages, kind: kinds } = values;
+  const { limit = '10', json, path: paths, lang: languages, kind: kinds, rerank } = values;
   const [words, ...others] = rest;
   if (words === undefined) throw new UsageError('What shall be searched for? embedcore search "open a file"');
   const directory = directoryOf(others, '; put the words in quotes') ?? indexed();
@@ -47,7 +48,7 @@ async function search(rest, values) {
   const index = new CodeIndex(directory, { generator: generatorOf(values) });
   let matches;
   try {
-    matches = await index.search(words, { limit: Number(limit), minScore, paths, languages, kinds });
+    matches = await index.search(words, { limit: Number(limit), minScore, paths, languages, kinds, rerank });
   } catch (error) {
     throw explained(error, directory, values);
   }

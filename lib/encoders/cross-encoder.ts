@@ -8,7 +8,7 @@ import { Encoder, nativeEncoder, runOn, sendInputs, toCall, type Progress } from
 import { RESULTS_PER_TURN } from '../generator/convert';
 import type { EmbeddingMatrix } from '../matrix/embedding-matrix';
 import type { NativeAnswer } from '../native/types';
-import { apart, best, readCrossEncoder, readRank, readScore, type CrossEncoderOptions, type RankOptions, type ScoreOptions } from './options';
+import { activationOf, apart, best, readCrossEncoder, readRank, readScore, type Activation, type CrossEncoderOptions, type RankOptions, type ScoreOptions } from './options';
 
 /** A document with its score. */
 export interface RankedDocument {
@@ -26,6 +26,12 @@ export interface RankedDocument {
 export type Scores = Float32Array & {
   /** What the scores of a pair are called; only where there are several. */
   labels?: string[];
+  /** Tokens of each whole pair, special tokens included. */
+  tokenCounts: Uint32Array;
+  /** 1 for each pair that the model did not see whole. */
+  truncated: Uint8Array;
+  /** 1 for each pair that this call did not compute. */
+  fromCache: Uint8Array;
 };
 
 /**
@@ -33,7 +39,7 @@ export type Scores = Float32Array & {
  * comparing vectors, and better. Cache, batches, memory, threads, metrics and errors are those of {@link OptimizedEmbeddingGenerator}.
  */
 export class CrossEncoder extends Encoder {
-  readonly #activation: 'auto' | 'sigmoid' | 'none';
+  readonly #activation: Activation;
 
   /**
    * Loads nothing yet.
@@ -41,10 +47,10 @@ export class CrossEncoder extends Encoder {
    */
   constructor(options: CrossEncoderOptions = {}) {
     const { activation = 'auto', ...given } = readCrossEncoder(options);
-    if (!['auto', 'sigmoid', 'none'].includes(activation)) throw refused('activation', `${show(activation)} is not 'auto', 'sigmoid' or 'none'`);
+    const kept = activationOf(activation);
     const [own, rest] = apart<CrossEncoderOptions, 'instruction'>(given, 'instruction');
     super(rest, { ...own, task: 'reranking' });
-    this.#activation = activation;
+    this.#activation = kept;
   }
 
   /**
@@ -56,7 +62,8 @@ export class CrossEncoder extends Encoder {
     requireString('The query', query);
     if (query.trim() === '') throw invalid('The query is empty: there is nothing to rank documents by');
     requireArray(documents, 'documents');
-    const { topK, returnDocuments = false, ...rest } = readRank(options);
+    const { topK, returnDocuments = false, activation = this.#activation, ...rest } = readRank(options);
+    const wanted = activationOf(activation);
     const most = best(topK);
     if (typeof returnDocuments !== 'boolean') throw refused('returnDocuments', `${show(returnDocuments)} is not true or false`);
     const taken = takeDocuments(documents, rest.onError === 'skip');
@@ -65,7 +72,7 @@ export class CrossEncoder extends Encoder {
       if (matrix.dimensions > 1) {
         throw invalid(`The model ${answer.modelId} gives ${matrix.dimensions} scores (${answer.labels.join(', ')}): call score() and choose one`);
       }
-      const scores = this.#activated(matrix.data, answer.sigmoid);
+      const scores = activated(matrix.data, wanted, answer.sigmoid);
       const order = Uint32Array.from(scores, (_, index) => index);
       const failed = (index: number) => Number(matrix.errors.has(index));
       order.sort((one, other) => failed(one) - failed(other) || scores[other]! - scores[one]! || one - other);
@@ -90,7 +97,8 @@ export class CrossEncoder extends Encoder {
   /** The scores of pairs of a query and a document, in their order. */
   async score(pairs: readonly (readonly [query: string, document: string])[], options: ScoreOptions = {}): Promise<Scores> {
     requireArray(pairs, 'pairs [query, document]');
-    const rest = readScore(options);
+    const { activation = this.#activation, ...rest } = readScore(options);
+    const wanted = activationOf(activation);
     const strings: string[] = [];
     for (let index = 0; index < pairs.length; index++) {
       const pair = pairs[index] as unknown;
@@ -98,8 +106,11 @@ export class CrossEncoder extends Encoder {
       strings.push(requireString(`The query of pair ${index}`, pair[0]), requireString(`The document of pair ${index}`, pair[1]));
     }
     return this.#score(rest, { strings, refused: new Map(), count: pairs.length }, false, (answer, matrix) => {
-      const scores = this.#activated(matrix.data, answer.sigmoid) as Scores;
-      if (matrix.dimensions > 1) Object.defineProperty(scores, 'labels', { value: answer.labels, enumerable: false });
+      const scores = activated(matrix.data, wanted, answer.sigmoid) as Scores;
+      const { tokenCounts, truncated, fromCache } = matrix;
+      const about = { tokenCounts, truncated, fromCache, ...(matrix.dimensions > 1 && { labels: answer.labels }) };
+      // Not enumerable: what goes through the values meets nothing else.
+      for (const [name, value] of Object.entries(about)) Object.defineProperty(scores, name, { value });
       return scores;
     });
   }
@@ -120,12 +131,11 @@ export class CrossEncoder extends Encoder {
       return { inputs: sent, running, run, finish };
     });
   }
+}
 
-  #activated(scores: Float32Array, sigmoid: boolean): Float32Array {
-    const wanted = this.#activation === 'auto' ? sigmoid : this.#activation === 'sigmoid';
-    if (wanted) for (let i = 0; i < scores.length; i++) scores[i] = 1 / (1 + Math.exp(-scores[i]!));
-    return scores;
-  }
+function activated(scores: Float32Array, wanted: Activation, sigmoid: boolean): Float32Array {
+  if (wanted === 'auto' ? sigmoid : wanted === 'sigmoid') for (let i = 0; i < scores.length; i++) scores[i] = 1 / (1 + Math.exp(-scores[i]!));
+  return scores;
 }
 
 function takeDocuments(documents: readonly unknown[], skip: boolean): { strings: string[]; refused: Map<number, Refused>; count: number } {

@@ -17,7 +17,10 @@ export interface EncoderOptions extends Omit<GeneratorOptions, OfGenerators> {
 const { remote: _r, fingerprint: _f, pooling: _p, normalize: _n, dimensions: _d, prompts: _pr, promptName: _pn, ...REST } = GENERATOR;
 
 /** The options, and what reads those that are no plain value. */
-export const ENCODER: Names<EncoderOptions> = REST;
+const ENCODER: Names<EncoderOptions> = REST;
+
+/** What becomes of a model's scores: see {@link CrossEncoderOptions.activation}. */
+export type Activation = 'auto' | 'sigmoid' | 'none';
 
 /** Options of {@link CrossEncoder}. */
 export interface CrossEncoderOptions extends EncoderOptions {
@@ -32,20 +35,35 @@ export interface CrossEncoderOptions extends EncoderOptions {
   instruction?: string | undefined;
 }
 
-export const readCrossEncoder = optionReader<CrossEncoderOptions>({ ...ENCODER, activation: true, instruction: true });
+/** The same of a cross-encoder. */
+export const CROSS_ENCODER: Names<CrossEncoderOptions> = { ...ENCODER, activation: true, instruction: true };
+
+export const readCrossEncoder = optionReader<CrossEncoderOptions>(CROSS_ENCODER);
 
 /** Options of {@link CrossEncoder.score}. */
-export interface ScoreOptions extends Omit<CallOptions, 'inputType' | 'onError'> {}
+export interface ScoreOptions extends Omit<CallOptions, 'inputType' | 'onError'> {
+  /** What becomes of the scores of this call. Default: as the class was told. */
+  activation?: CrossEncoderOptions['activation'];
+}
 
 /** Options of {@link CrossEncoder.rank}. */
 export interface RankOptions extends Omit<CallOptions, 'inputType'> {
+  /** See {@link ScoreOptions.activation}. */
+  activation?: CrossEncoderOptions['activation'];
   /** How many of the best are answered, from 1. Default: all. */
   topK?: number | undefined;
   /** Whether results carry their documents. Default `false`. */
   returnDocuments?: boolean | undefined;
 }
 
+/** What may become of scores. */
+export function activationOf(given: unknown): Activation {
+  if (given === 'auto' || given === 'sigmoid' || given === 'none') return given;
+  throw refused('activation', `${show(given)} is not 'auto', 'sigmoid' or 'none'`);
+}
+
 const CALL: Names<ScoreOptions> = {
+  activation: true,
   signal: true,
   timeoutMs: true,
   progressCallback: true,

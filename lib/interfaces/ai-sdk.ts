@@ -1,13 +1,16 @@
 import { show } from '../call/input';
 import { optionReader, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
-import { EmbeddingError, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
-import { checkDimensions, Embedder, isGenerator, plainVectors, shortened, sum, withinLimit } from './embedder';
+import { CROSS_ENCODER } from '../encoders/options';
+import { EmbeddingError, type CrossEncoder, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
+import { checkDimensions, Embedder, isCrossEncoder, isGenerator, plainVectors, Reranker, shortened, sum, withinLimit } from './embedder';
 
 /** Options of {@link createEmbedcore}: those of the generators that it makes, or one generator that it uses. */
 export interface EmbedcoreProviderSettings extends Omit<GeneratorOptions, 'modelPath'> {
   /** One that you have, and that you clean up; instead of options of one. It has one model, so every id stands for that. */
   generator?: OptimizedEmbeddingGenerator | undefined;
+  /** The same for reranking models: one that you have, and that you clean up. Every id of one stands for that. */
+  reranker?: CrossEncoder | undefined;
 }
 
 /** What `providerOptions: { embedcore: … }` of a call may hold. */
@@ -59,6 +62,36 @@ export interface EmbedcoreEmbeddingModel {
   }>;
 }
 
+/** What `providerOptions: { embedcore: … }` of a call for a ranking may hold. */
+export interface EmbedcoreRerankingOptions {
+  /** See {@link EmbedcoreProviderOptions.bypassCache}. */
+  bypassCache?: boolean | undefined;
+  /** See {@link EmbedcoreProviderOptions.timeoutMs}. */
+  timeoutMs?: number | undefined;
+}
+
+/** A reranking model for `rerank` of the package `ai`, in version 3 of its specification. */
+export interface EmbedcoreRerankingModel {
+  readonly specificationVersion: 'v3';
+  readonly provider: 'embedcore';
+  readonly modelId: string;
+  doRerank(options: {
+    /** Objects are read as JSON. */
+    documents: { type: 'text'; values: string[] } | { type: 'object'; values: object[] };
+    query: string;
+    topN?: number | undefined;
+    abortSignal?: AbortSignal | undefined;
+    providerOptions?: Record<string, Record<string, unknown>> | undefined;
+    /** Nothing is sent anywhere, so they are not used. */
+    headers?: Record<string, string | undefined> | undefined;
+  }): Promise<{
+    /** Best first. */
+    ranking: { index: number; relevanceScore: number }[];
+    warnings: never[];
+    response: { modelId: string };
+  }>;
+}
+
 /** Makes models. {@link embedcore} is one without options. */
 export interface EmbedcoreProvider extends AsyncDisposable {
   /** The same as {@link embeddingModel}. */
@@ -72,6 +105,10 @@ export interface EmbedcoreProvider extends AsyncDisposable {
   embedding(modelId?: string): EmbedcoreEmbeddingModel;
   /** The same as {@link embeddingModel}. */
   textEmbedding(modelId?: string): EmbedcoreEmbeddingModel;
+  /** `modelId`: a model directory, an `.onnx` file or an id of the hub, of a cross-encoder. Loaded with the first call. */
+  rerankingModel(modelId?: string): EmbedcoreRerankingModel;
+  /** The same as {@link rerankingModel}. */
+  reranking(modelId?: string): EmbedcoreRerankingModel;
   /** There are none: throws. */
   languageModel(modelId: string): never;
   /** There are none: throws. */
@@ -82,7 +119,9 @@ export interface EmbedcoreProvider extends AsyncDisposable {
 
 const { modelPath: _, ...SETTINGS } = GENERATOR;
 
-const readSettings = optionReader<EmbedcoreProviderSettings>({ ...SETTINGS, generator: true });
+const readSettings = optionReader<EmbedcoreProviderSettings>({ ...SETTINGS, generator: true, reranker: true });
+
+const readReranking = optionReader<EmbedcoreRerankingOptions>({ bypassCache: true, timeoutMs: true });
 
 const readCall = optionReader<EmbedcoreProviderOptions>({ inputType: true, dimensions: true, bypassCache: true, timeoutMs: true });
 
@@ -93,8 +132,9 @@ const readCall = optionReader<EmbedcoreProviderOptions>({ inputType: true, dimen
  * @throws `EmbeddingError` `INVALID_CONFIG` naming the option.
  */
 export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): EmbedcoreProvider {
-  const { generator, ...options } = readSettings(settings);
+  const { generator, reranker, ...options } = readSettings(settings);
   if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
+  if (reranker !== undefined && !isCrossEncoder(reranker)) throw refused('reranker', `${show(reranker)} is not a CrossEncoder`);
   const [extra] = Object.keys(options);
   if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
 
@@ -108,11 +148,20 @@ export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): Embed
     if (!embedder) embedders.set(modelId, (embedder = new Embedder(modelId === own ? options : { ...options, modelPath: modelId })));
     return modelOf(embedder, modelId);
   };
+  const rerankers = new Map<string, Reranker>();
+  // What is said about vectors alone is nothing to a cross-encoder.
+  const shared = Object.fromEntries(Object.entries(options).filter(([name]) => name in CROSS_ENCODER));
+  const rerankingModel = (modelId?: string): EmbedcoreRerankingModel => {
+    const id = modelId ?? (reranker && 'reranker');
+    if (typeof id !== 'string' || id === '') throw refused('modelId', `${show(modelId)} is not a name: pass an id of the hub or a path of a cross-encoder`);
+    if (!rerankers.has(id)) rerankers.set(id, new Reranker(reranker ?? { ...shared, modelPath: id }));
+    return rerankerOf(rerankers.get(id)!, id);
+  };
   const none = (kind: string) => (modelId: string) => {
-    throw new EmbeddingError('INVALID_ARGUMENT', `There is no ${kind} ${JSON.stringify(modelId)}: embedcore has embedding models only`);
+    throw new EmbeddingError('INVALID_ARGUMENT', `There is no ${kind} ${JSON.stringify(modelId)}: embedcore has reranking and embedding models only`);
   };
   const close = async () => {
-    await Promise.all([...embedders.values()].map((embedder) => embedder.close()));
+    await Promise.all([...embedders.values(), ...rerankers.values()].map((each) => each.close()));
   };
   return Object.assign((modelId?: string) => embeddingModel(modelId), {
     specificationVersion: 'v3' as const,
@@ -120,6 +169,8 @@ export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): Embed
     textEmbeddingModel: embeddingModel,
     embedding: embeddingModel,
     textEmbedding: embeddingModel,
+    rerankingModel,
+    reranking: rerankingModel,
     languageModel: none('language model'),
     imageModel: none('image model'),
     close,
@@ -161,8 +212,30 @@ function modelOf(embedder: Embedder, modelId: string): EmbedcoreEmbeddingModel {
   };
 }
 
+/** The same for a cross-encoder. */
+function rerankerOf(reranker: Reranker, modelId: string): EmbedcoreRerankingModel {
+  return {
+    specificationVersion: 'v3',
+    provider: 'embedcore',
+    modelId,
+    doRerank: async ({ documents, query, topN, abortSignal, providerOptions }) => {
+      const { timeoutMs, ...rest } = said(readReranking(providerOptions?.embedcore ?? {}, 'providerOptions.embedcore'));
+      const signal = abortSignal ? { signal: abortSignal } : {};
+      const texts = documents.type === 'text' ? [...documents.values] : documents.values.map((value) => JSON.stringify(value));
+      return withinLimit(timeoutMs, async (left) => {
+        await reranker.ready(signal);
+        const ms = left();
+        const limits = { ...signal, ...(ms !== undefined && { timeoutMs: ms }), ...(topN != null && { topK: topN }) };
+        const ranked = await reranker.encoder.rank(query, texts, { ...rest, ...limits });
+        return { ranking: ranked.map(({ index, score }) => ({ index, relevanceScore: score })), warnings: [], response: { modelId } };
+      });
+    },
+  };
+}
+
+const callOptions = (given: unknown): EmbedcoreProviderOptions => said(readCall(given ?? {}, 'providerOptions.embedcore'));
+
 /** JSON has no undefined: `null` is left out, too. */
-function callOptions(given: unknown): EmbedcoreProviderOptions {
-  const read = readCall(given ?? {}, 'providerOptions.embedcore');
-  return Object.fromEntries(Object.entries(read).filter(([, value]) => value !== null));
+function said<T extends object>(read: T): T {
+  return Object.fromEntries(Object.entries(read).filter(([, value]) => value !== null)) as T;
 }

@@ -2,8 +2,10 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { read } from '../call/options';
 import {
+  CrossEncoder,
   EmbeddingError,
   OptimizedEmbeddingGenerator,
+  type CrossEncoderOptions,
   type EmbeddingMatrix,
   type GeneratorOptions,
   type InitializeOptions,
@@ -13,16 +15,23 @@ import {
 /** Vectors converted between two turns of the event loop: about a millisecond of work. */
 const ROWS_PER_TURN = 256;
 
-/** The generator behind an interface: loaded when it is first needed, and closed only by the one who made it. */
-export class Embedder {
-  readonly generator: OptimizedEmbeddingGenerator;
+/** What is loaded, by any class that has a model. */
+interface Loadable {
+  isReady(): boolean;
+  initialize(modelPath?: undefined, options?: InitializeOptions): Promise<void>;
+  getModelInfo(): ModelInfo;
+  cleanup(): Promise<void>;
+}
+
+/** A model behind an interface: loaded when it is first needed, and closed only by the one who made it. */
+class OnDemand<Model extends Loadable> {
+  protected readonly model: Model;
   readonly #own: boolean;
   #loading: Promise<void> | undefined;
 
-  /** `source`: the options of a generator of its own, or one that is there. */
-  constructor(source: GeneratorOptions | OptimizedEmbeddingGenerator = {}) {
-    this.#own = !isGenerator(source);
-    this.generator = isGenerator(source) ? source : new OptimizedEmbeddingGenerator(source);
+  protected constructor(model: Model, own: boolean) {
+    this.model = model;
+    this.#own = own;
   }
 
   /**
@@ -31,16 +40,40 @@ export class Embedder {
    */
   async ready({ signal, progressCallback }: InitializeOptions = {}): Promise<ModelInfo> {
     if (signal?.aborted) throw aborted(signal);
-    if (!this.generator.isReady()) {
-      this.#loading ??= this.generator.initialize(undefined, progressCallback && { progressCallback }).finally(() => (this.#loading = undefined));
+    if (!this.model.isReady()) {
+      this.#loading ??= this.model.initialize(undefined, progressCallback && { progressCallback }).finally(() => (this.#loading = undefined));
       await (signal ? unlessAborted(this.#loading, signal) : this.#loading);
     }
-    return this.generator.getModelInfo();
+    return this.model.getModelInfo();
   }
 
   /** Frees the model, unless it is somebody else's. It is loaded again when it is needed again. */
   async close(): Promise<void> {
-    if (this.#own) await this.generator.cleanup();
+    if (this.#own) await this.model.cleanup();
+  }
+}
+
+/** A generator. */
+export class Embedder extends OnDemand<OptimizedEmbeddingGenerator> {
+  /** `source`: the options of one of its own, or one that is there. */
+  constructor(source: GeneratorOptions | OptimizedEmbeddingGenerator = {}) {
+    super(isGenerator(source) ? source : new OptimizedEmbeddingGenerator(source), !isGenerator(source));
+  }
+
+  get generator(): OptimizedEmbeddingGenerator {
+    return this.model;
+  }
+}
+
+/** A cross-encoder. */
+export class Reranker extends OnDemand<CrossEncoder> {
+  /** See {@link Embedder}. */
+  constructor(source: CrossEncoderOptions | CrossEncoder) {
+    super(isCrossEncoder(source) ? source : new CrossEncoder(source), !isCrossEncoder(source));
+  }
+
+  get encoder(): CrossEncoder {
+    return this.model;
   }
 }
 
@@ -104,8 +137,18 @@ export async function withinLimit<T>(timeoutMs: number | undefined, work: (left:
 
 /** Whether it has what is needed of a generator: of this copy of the package, of another, or one that stands in for it. */
 export function isGenerator(value: unknown): value is OptimizedEmbeddingGenerator {
+  return has(value, 'generator', 'embed', 'initialize');
+}
+
+/** The same of a cross-encoder. */
+export function isCrossEncoder(value: unknown): value is CrossEncoder {
+  return has(value, 'encoder', 'score', 'rank', 'initialize');
+}
+
+/** Whether it has these methods; `path`: the option that it is. */
+export function has(value: unknown, path: string, ...methods: string[]): boolean {
   if (typeof value !== 'object' || value === null) return false;
-  return (['embed', 'initialize'] as const).every((name) => typeof read(value, name, `generator.${name}`) === 'function');
+  return methods.every((name) => typeof read(value, name, `${path}.${name}`) === 'function');
 }
 
 /**

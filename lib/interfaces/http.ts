@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 
@@ -350,4 +351,20 @@ function rawAnswer(refusal: Refusal): string {
     `HTTP/1.1 ${refusal.status} ${STATUS_CODES[refusal.status]}\r\nContent-Type: ${JSON_TYPE}\r\n` +
     `Content-Length: ${Buffer.byteLength(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`
   );
+}
+
+/** The host, where the whole address is asked for as of a proxy, and the path, without what follows and slashes at its end. */
+export function targetOf(url: string): [authority: string | undefined, path: string] {
+  const [, authority] = /^https?:\/\/([^/?]*)/i.exec(url) ?? [];
+  let path = authority === undefined ? url : url.slice(url.indexOf('//') + 2 + authority.length);
+  const query = path.indexOf('?');
+  if (query >= 0) path = path.slice(0, query);
+  let end = path.length;
+  while (end > 1 && path[end - 1] === '/') end--;
+  return [authority, path.slice(0, end)];
+}
+
+/** The client's own, so that it can be found in both logs. */
+export function requestId(given: string | string[] | undefined): string {
+  return typeof given === 'string' && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID();
 }

@@ -15,3 +15,19 @@ declare module '@langchain/core/embeddings' {
     abstract embedQuery(document: string): Promise<number[]>;
   }
 }
+
+declare module '@langchain/core/retrievers/document_compressors' {
+  import type { DocumentInterface } from '@langchain/core/documents';
+
+  export abstract class BaseDocumentCompressor {
+    abstract compressDocuments(documents: DocumentInterface[], query: string, callbacks?: any): Promise<DocumentInterface[]>;
+  }
+}
+
+declare module '@langchain/core/documents' {
+  export interface DocumentInterface<Metadata extends Record<string, any> = Record<string, any>> {
+    pageContent: string;
+    metadata: Metadata;
+    id?: string;
+  }
+}

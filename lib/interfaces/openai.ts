@@ -40,16 +40,56 @@ export interface EmbeddingsRequest {
  * @throws {@link Refusal} 400, naming the parameter.
  */
 export async function readRequest(body: Buffer, maxItems: number): Promise<EmbeddingsRequest> {
-  const read = await settle(() => native().readRequest(body, maxItems));
-  if ('message' in read) {
-    const { message, param = null, code = null } = read;
-    throw new Refusal(400, message, { param, code });
-  }
-  const { model, text, lengths, base64, dimensions, query } = read;
+  const { model, text, lengths, base64, dimensions, query } = accepted(await settle(() => native().readRequest(body, maxItems)));
+  return { model, input: apart(text, lengths), format: base64 ? 'base64' : 'float', dimensions: dimensions ?? undefined, inputType: query ? 'query' : 'document' };
+}
+
+/** What a client asks of a model that scores pairs. */
+export interface RerankRequest {
+  model: string | undefined;
+  query: string;
+  texts: string[];
+  /** Whether texts were called documents, as Cohere and Jina do. */
+  documents: boolean;
+  /** Scores as the model gives them, not as numbers from 0 to 1. */
+  raw: boolean;
+  withTexts: boolean;
+  /** How many of the best. */
+  most: number;
+}
+
+/** What a client asks of a model that embeds texts in another way. */
+export interface InputsRequest {
+  inputs: string[];
+  inputType: 'document' | 'query';
+}
+
+/**
+ * Reads the body of a request for scores, on a thread of the addon: see `src/server/request.rs`.
+ * @throws {@link Refusal} 400, naming the parameter.
+ */
+export async function readRerank(body: Buffer, maxItems: number): Promise<RerankRequest> {
+  const { model, query, text, lengths, documents, raw, withTexts, most } = accepted(await settle(() => native().readRerankRequest(body, maxItems)));
+  return { model: model ?? undefined, query, texts: apart(text, lengths), documents, raw, withTexts, most: most ?? Infinity };
+}
+
+/** The same of a request for vectors of another kind. */
+export async function readInputs(body: Buffer, maxItems: number): Promise<InputsRequest> {
+  const { text, lengths, query } = accepted(await settle(() => native().readInputsRequest(body, maxItems)));
+  return { inputs: apart(text, lengths), inputType: query ? 'query' : 'document' };
+}
+
+/** What was read, if it is what it has to be. */
+function accepted<T extends object>(read: T | { message: string; param?: string; code?: string }): T {
+  if (!('message' in read)) return read;
+  const { message, param = null, code = null } = read;
+  throw new Refusal(400, message, { param, code });
+}
+
+/** The texts that came in one piece. */
+function apart(text: string, lengths: Uint32Array): string[] {
   let end = 0;
-  const input: string[] = [];
-  for (let at = 0; at < lengths.length; at++) input.push(text.slice(end, (end += lengths[at]!)));
-  return { model, input, format: base64 ? 'base64' : 'float', dimensions: dimensions ?? undefined, inputType: query ? 'query' : 'document' };
+  return Array.from(lengths, (length) => text.slice(end, (end += length)));
 }
 
 /** Bytes of an answer that are written at a time. */

@@ -3,6 +3,8 @@
 /** What differs between servers. */
 export interface Described {
   version: string;
+  /** What the model is for. */
+  task: 'embedding' | 'reranking' | 'sparse' | 'multi-vector';
   /** Names of the model; none before it is loaded. */
   models: string[];
   /** Values of its vectors, where they are known. */
@@ -25,6 +27,11 @@ const orNull = (schema: Schema): Schema => ({ anyOf: [schema, { type: 'null' }] 
 const text: Schema = { type: 'string' };
 const count: Schema = { type: 'integer', minimum: 0 };
 const someText: Schema = { type: 'string', pattern: '\\S', description: 'Not blank. Cut to what the model reads.' };
+
+const flag: Schema = orNull({ type: 'boolean' });
+const document: Schema = { anyOf: [text, { type: 'object', properties: { text }, required: ['text'] }] };
+/** Texts are always cut, and where the model's files say. */
+const CUT: Record<string, Schema> = { truncate: orNull({ const: true }), truncation_direction: orNull({ const: 'Right' }) };
 
 const REQUEST_ID = { 'X-Request-Id': { description: 'That of the request, or a new one.', schema: text } };
 const RETRY_AFTER = { 'Retry-After': { description: 'Seconds.', schema: { type: 'integer', minimum: 1 } } };
@@ -56,8 +63,25 @@ function refusals(...statuses: number[]): Record<string, object> {
   }]));
 }
 
+const RERANK = { summary: 'Documents by how well they answer a query, best first', request: 'RerankRequest', answer: 'Reranked', description: 'An array where texts were sent, as of text-embeddings-inference; an object where documents were, as of Cohere and Jina.' };
+
+/** What a model of each kind is asked for. */
+const OPERATIONS: Record<Described['task'], { path: string; id: string; summary: string; request: string; answer: string; description: string }[]> = {
+  embedding: [{ path: '/v1/embeddings', id: 'createEmbeddings', summary: 'The vectors of texts', request: 'EmbeddingsRequest', answer: 'Embeddings', description: 'A vector for each text, in order.' }],
+  reranking: [{ path: '/rerank', id: 'rerank', ...RERANK }, { path: '/v1/rerank', id: 'rerankV1', ...RERANK }, { path: '/v2/rerank', id: 'rerankV2', ...RERANK }],
+  sparse: [{ path: '/embed_sparse', id: 'embedSparse', summary: 'The sparse vectors of texts', request: 'InputsRequest', answer: 'SparseVectors', description: 'A vector for each text, in order.' }],
+  'multi-vector': [{ path: '/embed_all', id: 'embedAll', summary: 'The vectors of the tokens of texts', request: 'InputsRequest', answer: 'TokenVectors', description: 'Vectors for each text, in order.' }],
+};
+
+/** Schemas that requests and answers of a kind alone have. */
+function schemasOf(task: Described['task'], schemas: Record<string, Schema>): Record<string, Schema> {
+  const own = new Set(Object.values(OPERATIONS).flat().flatMap(({ request, answer }) => [request, answer]).concat('Embedding'));
+  const needed = new Set(OPERATIONS[task].flatMap(({ request, answer }) => [request, answer]).concat(task === 'embedding' ? ['Embedding'] : []));
+  return Object.fromEntries(Object.entries(schemas).filter(([name]) => !own.has(name) || needed.has(name)));
+}
+
 /** The document, for a server that has all of this. */
-export function openApi({ version, models, dimensions, maxBatchItems, maxBodyBytes, keyed }: Described): object {
+export function openApi({ version, task, models, dimensions, maxBatchItems, maxBodyBytes, keyed }: Described): object {
   const locked = keyed ? [401] : [];
   const read = (id: string, summary: string, answers: Record<string, object>, { open = false, parameters }: { open?: boolean; parameters?: object[] } = {}) => {
     const responses: Record<string, object> = { ...answers, ...refusals(400, ...(open ? [] : locked), 403, 405, 408, 417, 431) };
@@ -74,14 +98,14 @@ export function openApi({ version, models, dimensions, maxBatchItems, maxBodyByt
     servers: [{ url: '/' }],
     ...(keyed && { security: [{ key: [] }] }),
     paths: {
-      '/v1/embeddings': {
+      ...Object.fromEntries(OPERATIONS[task].map(({ path, id, summary, request, answer, description }) => [path, {
         post: {
-          operationId: 'createEmbeddings',
-          summary: 'The vectors of texts',
-          requestBody: { required: true, content: json('EmbeddingsRequest') },
-          responses: { ...ok('Embeddings', 'A vector for each text, in order.'), ...refusals(400, ...locked, 403, 404, 405, 408, 413, 415, 417, 429, 431, 500, 502, 503, 504) },
+          operationId: id,
+          summary,
+          requestBody: { required: true, content: json(request) },
+          responses: { ...ok(answer, description), ...refusals(400, ...locked, 403, 404, 405, 408, 413, 415, 417, 429, 431, 500, 502, 503, 504) },
         },
-      },
+      }])),
       '/v1/models': read('listModels', 'The model, under each of its names', ok('Models')),
       '/v1/models/{id}': read('getModel', 'The model, under one of them', { ...ok('Model'), ...refusals(404) }, {
         parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string', minLength: 1 }, description: 'Percent-encoded.' }],
@@ -95,7 +119,7 @@ export function openApi({ version, models, dimensions, maxBatchItems, maxBodyByt
     },
     components: {
       ...(keyed && { securitySchemes: { key: { type: 'http', scheme: 'bearer' } } }),
-      schemas: {
+      schemas: schemasOf(task, {
         EmbeddingsRequest: object({
           model: name,
           input: { anyOf: [someText, { type: 'array', items: someText, minItems: 1, maxItems: maxBatchItems }] },
@@ -131,7 +155,7 @@ export function openApi({ version, models, dimensions, maxBatchItems, maxBodyByt
           aliases: { type: 'array', items: text },
           model_sha: orNull(text),
           model_dtype: text,
-          model_type: object({ embedding: object({ pooling: text }) }),
+          model_type: { anyOf: [object({ embedding: object({ pooling: text }) }), object({ reranker: object({ id2label: { type: 'object' }, label2id: { type: 'object' } }) })] },
           dimensions: { type: 'integer', minimum: 1 },
           normalize: { type: 'boolean' },
           max_input_length: orNull({ type: 'integer', minimum: 1 }),
@@ -153,7 +177,40 @@ export function openApi({ version, models, dimensions, maxBatchItems, maxBodyByt
             code: orNull(text),
           }),
         }),
-      },
+        RerankRequest: {
+          ...object({
+            query: { type: 'string', pattern: '\\S' },
+            texts: { type: 'array', items: document, minItems: 1, maxItems: maxBatchItems },
+            documents: { type: 'array', items: document, minItems: 1, maxItems: maxBatchItems, description: 'Another name of texts; the answer is another one, too.' },
+            model: orNull(name),
+            raw_scores: orNull({ type: 'boolean', description: 'Scores as the model gives them, not from 0 to 1.' }),
+            return_text: flag,
+            return_documents: flag,
+            top_n: orNull({ type: 'integer', minimum: 1 }),
+            ...CUT,
+          }, ['texts', 'documents', 'model', 'raw_scores', 'return_text', 'return_documents', 'top_n', ...Object.keys(CUT)]),
+          oneOf: [{ required: ['texts'] }, { required: ['documents'] }],
+        },
+        Reranked: {
+          anyOf: [
+            { type: 'array', items: object({ index: count, score: { type: 'number' }, text }, ['text']) },
+            object({
+              id: text,
+              object: { const: 'list' },
+              model: name,
+              results: { type: 'array', items: object({ index: count, relevance_score: { type: 'number' }, document: object({ text }) }, ['document']) },
+              usage: object({ prompt_tokens: count, total_tokens: count }),
+            }),
+          ],
+        },
+        InputsRequest: object({
+          inputs: { anyOf: [someText, { type: 'array', items: someText, minItems: 1, maxItems: maxBatchItems }] },
+          prompt_name: orNull({ type: 'string', enum: ['document', 'query'] }),
+          ...CUT,
+        }, ['prompt_name', ...Object.keys(CUT)]),
+        SparseVectors: { type: 'array', items: { type: 'array', items: object({ index: count, value: { type: 'number' } }) } },
+        TokenVectors: { type: 'array', items: { type: 'array', items: { type: 'array', items: { type: 'number' } } } },
+      }),
     },
   };
 }

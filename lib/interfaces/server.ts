@@ -6,20 +6,27 @@ import { basename, resolve } from 'node:path';
 import { show } from '../call/input';
 import { naming, optionReader, read, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
-import { EmbeddingError, PerformanceMonitor, type EmbeddingErrorCode, type GeneratorOptions, type InitializeOptions, type ModelInfo, type OptimizedEmbeddingGenerator } from '../index';
+import { EmbeddingError, PerformanceMonitor, type CrossEncoder, type GeneratorOptions, type InitializeOptions, type ModelInfo, type MultiVectorEncoder, type OptimizedEmbeddingGenerator, type SparseEncoder } from '../index';
 import { answersTo, areHosts } from '../server/host-header';
 import { bearer, Keys } from '../server/keys';
-import { checkDimensions, Embedder, isGenerator } from './embedder';
-import { httpServer, JSON_TYPE, type Exchange } from './http';
-import { Answer, readRequest, Refusal } from './openai';
+import { checkDimensions, sum } from './embedder';
+import { httpServer, JSON_TYPE, requestId, targetOf, type Exchange } from './http';
+import { Answer, readInputs, readRequest, readRerank, Refusal } from './openai';
 import { openApi } from './openapi';
+import { checked, mustBeJson, noRoute, otherHost, refusalOf, shuttingDown } from './refusals';
+import { isEncoder, ServedModel, type AnyEncoder, type Task } from './served-model';
+import { rerankAnswer, sparseChunks, tokenChunks } from './tei';
 
 const { version } = require('../../package.json') as { version: string };
 
 /** Options of {@link EmbeddingServer} and {@link serve}. */
 export interface EmbeddingServerOptions {
-  /** Options of a generator, or one that you have, and that you clean up. Default: the built-in model. */
-  generator?: GeneratorOptions | OptimizedEmbeddingGenerator | undefined;
+  /**
+   * Options of a generator, or one that you have, and that you clean up. Default: the built-in model. A {@link CrossEncoder},
+   * {@link SparseEncoder} or {@link MultiVectorEncoder} is served, too; where options name a model for one of those, that class is made
+   * of them.
+   */
+  generator?: GeneratorOptions | OptimizedEmbeddingGenerator | CrossEncoder | SparseEncoder | MultiVectorEncoder | undefined;
   /** What clients call the model. Default: its id; of a path, the last part; of one on a server, what that calls it. */
   modelId?: string | undefined;
   /** Other names of it, such as `'text-embedding-3-small'` for clients that cannot be told another one. */
@@ -82,7 +89,7 @@ type Limits = Record<keyof typeof NUMBERS, number>;
 const readGenerator = optionReader(GENERATOR);
 
 const readOptions = optionReader<EmbeddingServerOptions>({
-  generator: (value, path) => (isGenerator(value) ? value : readGenerator(value, path)),
+  generator: (value, path) => (isEncoder(value) ? value : readGenerator(value, path)),
   modelId: true,
   aliases: true,
   port: true,
@@ -121,9 +128,6 @@ const READ = ['GET', 'HEAD'];
 /** What comes before the id of a model. */
 const MODEL_PREFIX = '/v1/models/';
 
-/** The name of the operation in the monitor. */
-const OPERATION = 'POST /v1/embeddings';
-
 /** How much the latest request counts in the time that one takes. */
 const LATEST = 0.1;
 
@@ -133,16 +137,26 @@ const LAST_WORDS_MS = 250;
 /** Longest that a client is asked to wait, in seconds. */
 const LONGEST_RETRY = 60;
 
-type Route = { methods: string[]; open?: true; answer: (exchange: Exchange, rest: string) => void | Promise<void> };
+/** `task`: the kind of model that it needs. */
+type Route = { methods: string[]; open?: true; task?: Task; answer: (exchange: Exchange, rest: string) => void | Promise<void> };
+
+/** What a model of each kind is asked for. */
+const ASKED_FOR: Record<Task, string> = {
+  embedding: 'gives a vector for each text: POST /v1/embeddings',
+  reranking: 'scores documents for a query: POST /rerank',
+  sparse: 'gives sparse vectors: POST /embed_sparse',
+  'multi-vector': 'gives a vector for each token: POST /embed_all',
+};
 
 /**
  * Serves a model to clients of OpenAI's embeddings: `POST /v1/embeddings`, `GET /v1/models`; and `/health`, `/info` and
- * `/metrics` for those who run it. `/openapi.json` says all of it to programs.
+ * `/metrics` for those who run it. `/openapi.json` says all of it to programs. Models of other kinds have `POST /rerank` (as
+ * text-embeddings-inference, Cohere and Jina have it; also at `/v1/rerank` and `/v2/rerank`), `/embed_sparse` or `/embed_all` instead.
  */
 export class EmbeddingServer implements AsyncDisposable {
   /** What its requests took. */
   readonly monitor: PerformanceMonitor;
-  readonly #embedder: Embedder;
+  readonly #model: ServedModel;
   readonly #server: Server;
   readonly #host: string;
   /** Whether a request for such a host is answered. */
@@ -185,7 +199,7 @@ export class EmbeddingServer implements AsyncDisposable {
     this.#modelId = modelId;
     this.#aliases = aliases;
     this.monitor = monitor;
-    this.#embedder = naming((option) => `generator.${option}`, () => new Embedder(generator));
+    this.#model = naming((option) => `generator.${option}`, () => new ServedModel(generator as GeneratorOptions | AnyEncoder));
     const answered = (status: number) => this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
     this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs, maxConnections: this.#limits.maxConnections, answered });
     this.#server.on('drop', () => this.#dropped++);
@@ -207,7 +221,7 @@ export class EmbeddingServer implements AsyncDisposable {
       });
       // An error while connections are accepted concerns one of them.
       this.#server.on('error', () => {});
-      const info = await this.#embedder.ready(progressCallback && { progressCallback });
+      const info = await this.#model.ready(progressCallback && { progressCallback });
       if (this.#state !== 'loading') throw new EmbeddingError('CLOSED', 'The server was closed while it loaded the model');
       this.#info = info;
       this.#loadedAt = Date.now();
@@ -263,7 +277,7 @@ export class EmbeddingServer implements AsyncDisposable {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeAllConnections();
     await closed;
-    await within(Math.max(end - performance.now(), LAST_WORDS_MS), this.#embedder.close());
+    await within(Math.max(end - performance.now(), LAST_WORDS_MS), this.#model.close());
   }
 
   #drained(timeoutMs: number): Promise<void> {
@@ -289,9 +303,10 @@ export class EmbeddingServer implements AsyncDisposable {
     for (const asked of [request.headers.host, authority]) if (asked !== undefined && !this.#answersTo(asked)) throw otherHost(asked);
     const [name, rest] = path.startsWith(MODEL_PREFIX) ? [MODEL_PREFIX, path.slice(MODEL_PREFIX.length)] : [path, ''];
     const route = this.#routes[name];
-    if (!route) throw noRoute(request.method, path, Object.keys(this.#routes));
+    if (!route) throw noRoute(request.method, path, Object.keys(this.#routes).filter((known) => this.#has(this.#routes[known]!)));
     // Before all else: a key must not be guessed by what is refused first.
     if (!route.open) this.#authorize(request.headers.authorization);
+    if (!this.#has(route)) throw new Refusal(404, `The model of this server ${ASKED_FOR[this.#task()]}, not ${path}`, { code: 'unknown_url' });
     if (!route.methods.includes(request.method ?? '')) {
       const hint = `Only ${route.methods.join(' and ')} ${route.methods.length > 1 ? 'go' : 'goes'} with ${path}, not ${request.method}`;
       throw new Refusal(405, hint, { code: 'method_not_supported', headers: { Allow: route.methods.join(', ') } });
@@ -300,9 +315,14 @@ export class EmbeddingServer implements AsyncDisposable {
   }
 
   readonly #routes: Record<string, Route> = Object.assign(Object.create(null) as object, {
-    '/v1/embeddings': { methods: ['POST'], answer: (exchange) => this.#embeddings(exchange) },
-    '/v1/models': { methods: READ, answer: (exchange) => json(exchange, 200, { object: 'list', data: this.models.map((id) => this.#model(id)) }) },
-    [MODEL_PREFIX]: { methods: READ, answer: (exchange, id) => json(exchange, 200, this.#model(this.#known(decoded(id)))) },
+    '/v1/embeddings': { methods: ['POST'], task: 'embedding', answer: (exchange) => this.#embeddings(exchange) },
+    '/rerank': { methods: ['POST'], task: 'reranking', answer: (exchange) => this.#rerank(exchange) },
+    '/v1/rerank': { methods: ['POST'], task: 'reranking', answer: (exchange) => this.#rerank(exchange) },
+    '/v2/rerank': { methods: ['POST'], task: 'reranking', answer: (exchange) => this.#rerank(exchange) },
+    '/embed_sparse': { methods: ['POST'], task: 'sparse', answer: (exchange) => this.#sparse(exchange) },
+    '/embed_all': { methods: ['POST'], task: 'multi-vector', answer: (exchange) => this.#tokenVectors(exchange) },
+    '/v1/models': { methods: READ, answer: (exchange) => json(exchange, 200, { object: 'list', data: this.models.map((id) => this.#named(id)) }) },
+    [MODEL_PREFIX]: { methods: READ, answer: (exchange, id) => json(exchange, 200, this.#named(this.#known(decoded(id)))) },
     '/health': { methods: READ, open: true, answer: (exchange) => this.#health(exchange) },
     '/health/ready': { methods: READ, open: true, answer: (exchange) => this.#health(exchange) },
     '/health/live': { methods: READ, open: true, answer: (exchange) => json(exchange, 200, { status: 'ok' }) },
@@ -311,7 +331,78 @@ export class EmbeddingServer implements AsyncDisposable {
     '/metrics': { methods: READ, answer: (exchange) => exchange.answer(200, 'text/plain; version=0.0.4; charset=utf-8', this.#prometheus()) },
   } satisfies Record<string, Route>);
 
+  /** What its model is for, as long as that is known. */
+  #task(): Task {
+    // One that stands in for a generator may say nothing of it.
+    return this.#info?.task ?? 'embedding';
+  }
+
+  #has({ task }: Route): boolean {
+    return task === undefined || task === this.#task();
+  }
+
   async #embeddings(exchange: Exchange): Promise<void> {
+    await this.#answer(exchange, 'POST /v1/embeddings', 'input', async (body, hold, work) => {
+      const request = await readRequest(body, this.#limits.maxBatchItems);
+      if (exchange.over) return;
+      this.#known(request.model);
+      const info = this.#info!;
+      if (request.dimensions !== undefined) checked(() => checkDimensions(request.dimensions, info), 'dimensions');
+      hold(request.input.length * info.dimensions * Float32Array.BYTES_PER_ELEMENT);
+      const matrix = await work(request.input.length, (limits) => (this.#model.encoder as OptimizedEmbeddingGenerator).embed(request.input, { inputType: request.inputType, ...limits }));
+      const answer = new Answer(matrix, request, info);
+      this.#count(matrix.fromCache, answer.tokens);
+      await exchange.stream(JSON_TYPE, () => answer.next());
+    });
+  }
+
+  async #rerank(exchange: Exchange): Promise<void> {
+    await this.#answer(exchange, 'POST /rerank', 'texts', async (body, _, work) => {
+      const request = await readRerank(body, this.#limits.maxBatchItems);
+      if (exchange.over) return;
+      const { model, query, texts, raw } = request;
+      if (model !== undefined) this.#known(model);
+      const info = this.#info!;
+      if (info.dimensions > 1) throw new Refusal(400, `The model gives ${info.dimensions} scores for a pair (${info.labels.join(', ')}), which rank nothing`, { code: 'invalid_argument' });
+      const pairs = texts.map((text) => [query, text] as const);
+      const scores = await work(texts.length, (limits) => (this.#model.encoder as CrossEncoder).score(pairs, { activation: raw ? 'none' : 'sigmoid', ...limits }));
+      const tokens = sum(scores.tokenCounts);
+      this.#count(scores.fromCache, tokens);
+      json(exchange, 200, rerankAnswer(request, scores, { id: randomUUID(), served: this.models[0]!, tokens }));
+    });
+  }
+
+  async #sparse(exchange: Exchange): Promise<void> {
+    await this.#answer(exchange, 'POST /embed_sparse', 'inputs', async (body, _, work) => {
+      const { inputs, inputType } = await readInputs(body, this.#limits.maxBatchItems);
+      if (exchange.over) return;
+      const vectors = await work(inputs.length, (limits) => (this.#model.encoder as SparseEncoder).embed(inputs, { inputType, ...limits }));
+      this.#texts += vectors.length;
+      await exchange.stream(JSON_TYPE, sparseChunks(vectors));
+    });
+  }
+
+  async #tokenVectors(exchange: Exchange): Promise<void> {
+    await this.#answer(exchange, 'POST /embed_all', 'inputs', async (body, hold, work) => {
+      const { inputs, inputType } = await readInputs(body, this.#limits.maxBatchItems);
+      if (exchange.over) return;
+      const vectors = await work(inputs.length, (limits) => (this.#model.encoder as MultiVectorEncoder).embed(inputs, { inputType, ...limits }));
+      hold(vectors.data.byteLength);
+      this.#count(vectors.fromCache, sum(vectors.tokenCounts));
+      await exchange.stream(JSON_TYPE, tokenChunks(vectors));
+    });
+  }
+
+  /**
+   * Takes the body of a request if there is room for it, and answers it with `make`, which holds room for what it makes, and has the
+   * model's work for so many texts done within the limits of a request.
+   */
+  async #answer(
+    exchange: Exchange,
+    operation: string,
+    param: string,
+    make: (body: Buffer, hold: (bytes: number) => void, work: <T>(texts: number, call: (limits: { timeoutMs: number; signal: AbortSignal }) => Promise<T>) => Promise<T>) => Promise<void>,
+  ): Promise<void> {
     if (this.#state === 'loading') throw new Refusal(503, 'The model is being loaded: try again soon', { code: 'not_ready', headers: { 'Retry-After': '1' } });
     if (this.#state !== 'ready') throw shuttingDown();
     mustBeJson(exchange.request.headers);
@@ -324,7 +415,7 @@ export class EmbeddingServer implements AsyncDisposable {
       this.#queuedBytes -= heldBytes;
       const ms = performance.now() - exchange.started;
       const success = exchange.status === 200;
-      this.monitor.record(OPERATION, ms, { batchSize: texts, success });
+      this.monitor.record(operation, ms, { batchSize: texts, success });
       if (success) this.#usualMs = this.#usualMs === 0 ? ms : this.#usualMs + LATEST * (ms - this.#usualMs);
     });
     const hold = (bytes: number) => {
@@ -333,26 +424,19 @@ export class EmbeddingServer implements AsyncDisposable {
       heldBytes += bytes;
       this.#queuedBytes += bytes;
     };
-    const { maxBodyMB, bodyTimeoutMs, maxBatchItems, timeoutMs } = this.#limits;
+    const { maxBodyMB, bodyTimeoutMs, timeoutMs } = this.#limits;
     const body = await exchange.body({ maxBytes: Math.floor(maxBodyMB * MB), timeoutMs: bodyTimeoutMs, received: hold });
     if (exchange.over) return;
     this.#mustHaveRoom(0, heldBytes);
     queued = 1;
     this.#queued++;
-    const request = await readRequest(body, maxBatchItems);
-    if (exchange.over) return;
-    this.#known(request.model);
-    const info = this.#info!;
-    if (request.dimensions !== undefined) checked(() => checkDimensions(request.dimensions, info), 'dimensions');
-    hold(request.input.length * info.dimensions * Float32Array.BYTES_PER_ELEMENT);
     const { signal } = exchange;
-    const matrix = await this.#embedder.generator.embed(request.input, { inputType: request.inputType, timeoutMs, signal }).catch((error: unknown) => {
-      throw this.#refusalOf(error);
+    await make(body, hold, (count, call) => {
+      texts = count;
+      return call({ timeoutMs, signal }).catch((error: unknown) => {
+        throw refusalOf(error, this.#limits, () => this.#retryLater(), param);
+      });
     });
-    texts = matrix.rows;
-    const answer = new Answer(matrix, request, info);
-    this.#count(matrix.fromCache, answer.tokens);
-    await exchange.stream(JSON_TYPE, () => answer.next());
   }
 
   #count(fromCache: Uint8Array, tokens: number): void {
@@ -376,16 +460,6 @@ export class EmbeddingServer implements AsyncDisposable {
     return { 'Retry-After': String(Math.min(Math.max(Math.ceil(this.#usualMs / 1000), 1), LONGEST_RETRY)) };
   }
 
-  #refusalOf(error: unknown): Refusal {
-    const { code, message, retryable, details } = error as EmbeddingError;
-    if (code === 'ABORTED' || code === 'CLOSED') return shuttingDown();
-    const status = (retryable && RETRYABLE_STATUS[code]) || STATUS[code] || 500;
-    const param = status === 400 || status === 413 ? 'input' : null;
-    // Messages speak to who runs the generator, and clients have none of its options.
-    const told = FOR_CLIENTS[code]?.(details ?? {}, this.#limits) ?? message;
-    return new Refusal(status, told, { param, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? this.#retryLater() : {} });
-  }
-
   #authorize(authorization: string | undefined): void {
     if (!this.#keys.needed) return;
     const key = bearer(authorization);
@@ -401,7 +475,7 @@ export class EmbeddingServer implements AsyncDisposable {
     throw new Refusal(404, message, { param: 'model', code: 'model_not_found' });
   }
 
-  #model(id: string): object {
+  #named(id: string): object {
     return { id, object: 'model', created: Math.floor(this.#loadedAt / 1000), owned_by: 'embedcore' };
   }
 
@@ -422,7 +496,7 @@ export class EmbeddingServer implements AsyncDisposable {
       ...(info && {
         model_sha: info.revision,
         model_dtype: info.dtype,
-        model_type: { embedding: { pooling: info.pooling } },
+        model_type: typeOf(info),
         dimensions: info.dimensions,
         normalize: info.normalize,
         max_input_length: info.maxLength || null,
@@ -441,7 +515,7 @@ export class EmbeddingServer implements AsyncDisposable {
 
   #described(): object {
     const { maxBatchItems, maxBodyMB } = this.#limits;
-    return openApi({ version, models: this.models, dimensions: this.#info?.dimensions, maxBatchItems, maxBodyBytes: Math.floor(maxBodyMB * MB), keyed: this.#keys.needed });
+    return openApi({ version, task: this.#task(), models: this.models, dimensions: this.#info?.dimensions, maxBatchItems, maxBodyBytes: Math.floor(maxBodyMB * MB), keyed: this.#keys.needed });
   }
 
   #prometheus(): string {
@@ -467,76 +541,8 @@ export async function serve(options: EmbeddingServerOptions = {}): Promise<Embed
   return new EmbeddingServer(options).listen();
 }
 
-/** What the errors of a generator are in HTTP. */
-const STATUS: Partial<Record<EmbeddingErrorCode, number>> = {
-  INVALID_ARGUMENT: 400,
-  INPUT_TOO_LONG: 400,
-  MEMORY_LIMIT_EXCEEDED: 413,
-  NOT_INITIALIZED: 503,
-  OVERLOADED: 429,
-  RATE_LIMITED: 429,
-  BACKEND_UNAVAILABLE: 503,
-  BACKEND_REJECTED: 502,
-  TIMED_OUT: 504,
-};
-
-/** What clients are told of errors whose messages give advice that they cannot follow. */
-const FOR_CLIENTS: Partial<Record<EmbeddingErrorCode, (details: Record<string, unknown>, limits: Limits) => string>> = {
-  MEMORY_LIMIT_EXCEEDED: ({ index }) => `The server has too little memory for ${index === undefined ? 'this request' : `input[${String(index)}]`}: send shorter texts`,
-  TIMED_OUT: (_, { timeoutMs }) => `The texts were not embedded within ${timeoutMs} ms: send fewer of them in a request, or try again`,
-};
-
-/** The same, where it may be another time. */
-const RETRYABLE_STATUS: Partial<Record<EmbeddingErrorCode, number>> = { MEMORY_LIMIT_EXCEEDED: 503, EMBEDDING_GENERATION_FAILED: 503 };
-
 function json(exchange: Exchange, status: number, body: object): void {
   exchange.answer(status, JSON_TYPE, `${JSON.stringify(body)}\n`);
-}
-
-/** A web page of another site can send all other types without being asked first. */
-function mustBeJson(headers: NodeJS.Dict<string | string[]>): void {
-  const [type, encoding] = [String(headers['content-type'] ?? ''), String(headers['content-encoding'] ?? 'identity')];
-  if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type)) {
-    const given = type === '' ? 'There is no Content-Type' : `Content-Type is ${type.slice(0, 80)}`;
-    throw new Refusal(415, `${given}: send Content-Type: application/json`, { code: 'unsupported_media_type' });
-  }
-  if (encoding.toLowerCase() !== 'identity') {
-    throw new Refusal(415, `Content-Encoding is ${encoding.slice(0, 80)}: send the body as it is`, { code: 'unsupported_media_type', headers: { 'Accept-Encoding': 'identity' } });
-  }
-}
-
-function noRoute(method: string | undefined, path: string, routes: string[]): Refusal {
-  const near = routes.find((route) => route === `/v1${path}`);
-  const hint = near ? `did you mean ${near}?` : `there are ${routes.map((route) => (route === MODEL_PREFIX ? `${route}{id}` : route)).join(', ')}`;
-  return new Refusal(404, `Unknown request URL: ${method} ${path.slice(0, 200)}: ${hint}`, { code: 'unknown_url' });
-}
-
-function otherHost(asked: string): Refusal {
-  const message = `This server does not answer to the host ${JSON.stringify(asked.slice(0, 200))}: ask for 127.0.0.1 or localhost, or have it allowed (allowedHosts, --allow-host)`;
-  return new Refusal(403, message, { code: 'host_not_allowed' });
-}
-
-function shuttingDown(): Refusal {
-  return new Refusal(503, 'The server is shutting down: ask another one, or try again', { code: 'shutting_down', headers: { 'Retry-After': '1', Connection: 'close' } });
-}
-
-function checked(check: () => void, param: string): void {
-  try {
-    check();
-  } catch (error) {
-    throw new Refusal(400, (error as Error).message, { param });
-  }
-}
-
-/** The host, where the whole address is asked for as of a proxy, and the path, without what follows and slashes at its end. */
-function targetOf(url: string): [authority: string | undefined, path: string] {
-  const [, authority] = /^https?:\/\/([^/?]*)/i.exec(url) ?? [];
-  let path = authority === undefined ? url : url.slice(url.indexOf('//') + 2 + authority.length);
-  const query = path.indexOf('?');
-  if (query >= 0) path = path.slice(0, query);
-  let end = path.length;
-  while (end > 1 && path[end - 1] === '/') end--;
-  return [authority, path.slice(0, end)];
 }
 
 /** Waits for `work`, but not for ever. */
@@ -554,9 +560,10 @@ function decoded(id: string): string {
   }
 }
 
-/** The client's own, so that it can be found in both logs. */
-function requestId(given: string | string[] | undefined): string {
-  return typeof given === 'string' && /^[\w.:/+=-]{1,128}$/.test(given) ? given : randomUUID();
+/** What kind of model it is, as text-embeddings-inference says it. */
+function typeOf({ task, labels, pooling }: ModelInfo): object {
+  if (task === 'reranking') return { reranker: { id2label: Object.fromEntries(labels.entries()), label2id: Object.fromEntries(labels.map((label, id) => [label, id])) } };
+  return { embedding: { pooling: task === 'sparse' ? 'splade' : task === 'multi-vector' ? 'none' : pooling } };
 }
 
 /** The model as clients know it: where it lies on this machine is none of their business. */

@@ -304,6 +304,23 @@ export interface NativeRequest {
   query: boolean;
 }
 
+export interface NativeRerank {
+  model?: string;
+  query: string;
+  text: string;
+  lengths: Uint32Array;
+  documents: boolean;
+  raw: boolean;
+  withTexts: boolean;
+  most?: number;
+}
+
+export interface NativeInputs {
+  text: string;
+  lengths: Uint32Array;
+  query: boolean;
+}
+
 export interface NativeRefusal {
   param?: string;
   code?: string;
@@ -452,6 +469,8 @@ export interface Addon {
     paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
   ): Promise<NativeFileFailure[]>;
   readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
+  readRerankRequest(body: Buffer, mostTexts: number): Promise<NativeRerank | NativeRefusal>;
+  readInputsRequest(body: Buffer, mostTexts: number): Promise<NativeInputs | NativeRefusal>;
   writeItems(items: NativeItems): Buffer;
   writeManyItems(items: NativeItems): Promise<Buffer>;
   maxSim(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Promise<Float32Array>;

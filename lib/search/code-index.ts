@@ -21,6 +21,7 @@ import {
   type SymbolOptions,
   type WatchOptions,
 } from './options';
+import { candidatesFor, reranked, Rerankers } from './reranking';
 import { DirectoryWatcher, type CodeWatcher } from './watcher';
 
 /** How long an update waits for another process, and that of a watcher, in milliseconds. */
@@ -41,6 +42,8 @@ const DEFAULT_LIMIT = 10;
  */
 export class CodeIndex implements AsyncDisposable {
   readonly #native: NativeIndex;
+  readonly #root: string;
+  readonly #rerankers = new Rerankers();
   readonly #watchers = new Set<DirectoryWatcher>();
   /** What was called and is not done. */
   readonly #running = new Set<Promise<unknown>>();
@@ -56,6 +59,7 @@ export class CodeIndex implements AsyncDisposable {
     if (path !== undefined && (typeof path !== 'string' || path === '')) throw refused('path', `${show(path)} is not a non-empty string`);
     const root = argumentPath('The directory', directory);
     if (root === undefined) throw invalid('The directory is not a non-empty string');
+    this.#root = root;
     const file = path;
     this.#native = naming((option) => `generator.${option}`, () => {
       const { plain, optimizer, processor, monitor, named } = nativeSettings(generator);
@@ -134,17 +138,27 @@ export class CodeIndex implements AsyncDisposable {
   /**
    * The declarations that answer `words` best, best first.
    * @throws {@link EmbeddingError} `NOT_INITIALIZED` if there is no index yet, `INVALID_CONFIG` if another model or
-   * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`.
+   * version made it, `INVALID_ARGUMENT` if the words are empty or an option is none that there is, `ABORTED`, `TIMED_OUT`;
+   * with `rerank`, `MODEL_INIT_FAILED` if its model cannot be loaded.
    */
   async search(words: string, options: SearchOptions = {}): Promise<CodeMatch[]> {
     if (typeof words !== 'string') throw invalid('The words to search for are not a string');
-    const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, signal, timeoutMs } = readSearch(options);
+    const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, rerank, signal, timeoutMs } = readSearch(options);
     checkLimit(limit);
     if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`, { option: 'minScore' });
-    const filter = { minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
+    const encoder = rerank && this.#rerankers.of(rerank as Exclude<typeof rerank, URL>);
+    const filter = { minScore: encoder ? 0 : minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
     const watch = checkWatch({ signal, timeoutMs });
+    const find = async (most: number) => (await settle(() => this.#native.search(words, most, filter))) as CodeMatch[];
+    const stop = new AbortController();
     return this.#inOrder(() =>
-      watched(watch, () => {}, async () => (await settle(() => this.#native.search(words, limit, filter))) as CodeMatch[]),
+      watched(watch, () => stop.abort(), async (_, check) => {
+        if (!encoder) return find(limit);
+        const matches = await find(candidatesFor(limit));
+        check();
+        const best = await reranked(encoder, words, matches, limit, this.#root, stop.signal);
+        return best.filter(({ score }) => score >= minScore);
+      }),
     );
   }
 
@@ -180,7 +194,9 @@ export class CodeIndex implements AsyncDisposable {
   async close(): Promise<void> {
     const before = [this.#closed, ...this.#running, ...[...this.#watchers].map((watcher) => watcher.close())];
 
-    this.#closed = Promise.allSettled(before).then(() => settle(() => this.#native.close()));
+    this.#closed = Promise.allSettled(before)
+      .then(() => this.#rerankers.close())
+      .then(() => settle(() => this.#native.close()));
     await this.#closed;
   }
 

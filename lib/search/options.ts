@@ -1,8 +1,10 @@
 // What an index of code takes and gives: options, reports, matches; and how options are read.
 
 import type { EmbeddingError } from '../call/errors';
-import { optionReader } from '../call/options';
-import { pathNow } from '../call/paths';
+import { show } from '../call/input';
+import { isInstance, optionReader, refused } from '../call/options';
+import { pathNow, plainPath } from '../call/paths';
+import { CrossEncoder } from '../encoders/cross-encoder';
 import { GENERATOR, type GeneratorOptions } from '../generator/options';
 
 /** Options of {@link CodeIndex}. */
@@ -43,6 +45,12 @@ export interface SearchOptions {
   languages?: string | readonly string[] | undefined;
   /** Only declarations of these kinds. Default: all. */
   kinds?: CodeSymbol['kind'] | readonly CodeSymbol['kind'][] | undefined;
+  /**
+   * Looks again at the best answers, 50 or `limit` if that is more, with a model that reads query and source together: a
+   * {@link CrossEncoder} that you have, and that is loaded if it is not; or the path or hub id of a model, which the index loads when it
+   * is first needed and frees in `close()`. `score` is what that model says then, as a number from 0 to 1. Default: none.
+   */
+  rerank?: CrossEncoder | string | URL | undefined;
   /** Stops the call; it rejects with `ABORTED`. */
   signal?: AbortSignal | undefined;
   /** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
@@ -143,7 +151,7 @@ export interface CodeSymbol {
 /** An answer to a search. */
 export interface CodeMatch extends CodeSymbol {
   /**
-   * What answers are ranked by, 0 to 1, and the same whatever else is in the index:
+   * What answers are ranked by, 0 to 1, and the same whatever else is in the index; with `rerank`, what that model says. Else
    * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
    * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
    * weighs less than others.
@@ -161,12 +169,21 @@ export const readUpdate = optionReader<IndexOptions>({ rebuild: true, waitMs: tr
 
 export const readWatch = optionReader<WatchOptions>({ debounceMs: true, onUpdate: true, onError: true, signal: true });
 
+/** A {@link CrossEncoder}, or what names a model for one. */
+function readRerank(value: unknown, path: string): CrossEncoder | string {
+  if (isInstance(value, CrossEncoder, path)) return value as CrossEncoder;
+  const named = plainPath(value, path);
+  if (typeof named === 'string' && named !== '') return named;
+  throw refused(path, `${show(value)} is neither a CrossEncoder nor the path or id of a model for one`);
+}
+
 export const readSearch = optionReader<SearchOptions>({
   limit: true,
   minScore: true,
   paths: true,
   languages: true,
   kinds: true,
+  rerank: readRerank,
   signal: true,
   timeoutMs: true,
 });

@@ -216,7 +216,8 @@ pub(super) fn wrong(root: &Path, task: Task) -> Error {
         Task::Sparse => "it gives sparse vectors: use SparseEncoder",
         Task::MultiVector => "it gives a vector for each token (late interaction): use MultiVectorEncoder",
     };
-    Error::model(root, reason)
+    let path = root.display().to_string();
+    Error::ModelInit { path, reason: reason.to_owned(), task: Some(task.as_str()) }
 }
 
 fn scores(config: &Config, whole: &Whole) -> Scores {

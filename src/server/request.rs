@@ -1,4 +1,5 @@
-//! The body of a request for embeddings, as clients of OpenAI's send it. JS class: `EmbeddingServer`.
+//! The body of a request: for embeddings as clients of OpenAI's send it, for scores and other vectors as those of
+//! text-embeddings-inference, Cohere and Jina do. JS class: `EmbeddingServer`.
 //!
 //! Read on a thread of its own, and no deeper than such a body goes: brackets, white space or one text of megabytes hold
 //! up nobody else.
@@ -10,7 +11,20 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// What a body may have.
-const PARAMETERS: [&str; 6] = ["model", "input", "encoding_format", "dimensions", "user", "input_type"];
+const EMBEDDINGS: [&str; 6] = ["model", "input", "encoding_format", "dimensions", "user", "input_type"];
+const RERANK: [&str; 10] = [
+    "query",
+    "texts",
+    "documents",
+    "model",
+    "raw_scores",
+    "return_text",
+    "return_documents",
+    "top_n",
+    "truncate",
+    "truncation_direction",
+];
+const INPUTS: [&str; 4] = ["inputs", "prompt_name", "truncate", "truncation_direction"];
 
 /// Longest name or value that an error repeats, in characters.
 const LONGEST_SHOWN: usize = 40;
@@ -27,6 +41,34 @@ pub struct Request {
     /// How many values a vector is to have: a whole number from 1.
     pub dimensions: Option<f64>,
     /// Whether the texts are queries, and not documents.
+    pub query: bool,
+}
+
+/// What a client asks of a model that scores pairs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rerank {
+    /// What it calls the model, where it does.
+    pub model: Option<String>,
+    /// Not blank.
+    pub query: String,
+    /// At least one; they may be blank.
+    pub texts: Vec<String>,
+    /// Whether it called them documents, as Cohere and Jina do.
+    pub documents: bool,
+    /// Whether scores stay what the model gives.
+    pub raw: bool,
+    /// Whether the answer repeats the texts.
+    pub with_texts: bool,
+    /// How many of the best are wanted: a whole number from 1.
+    pub most: Option<f64>,
+}
+
+/// What a client asks of a model that embeds texts in another way.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inputs {
+    /// At least one, none of them blank.
+    pub texts: Vec<String>,
+    /// Whether they are queries, and not documents.
     pub query: bool,
 }
 
@@ -48,50 +90,17 @@ type Result<T> = std::result::Result<T, Wrong>;
 /// # Errors
 /// What is wrong with it, naming the parameter.
 pub fn read(body: &[u8], most_texts: usize) -> Result<Request> {
-    if body.is_empty() {
-        return Err(wrong(None, None, "The body is empty: send JSON such as {\"model\": \"…\", \"input\": \"…\"}"));
-    }
-    let text = std::str::from_utf8(body).map_err(|error| malformed(format_args!("it is not UTF-8: {error}")))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut json = serde_json::Deserializer::from_str(text);
-    let members = json.deserialize_map(Members).and_then(|members| json.end().map(|()| members));
-    let members = members.map_err(|error| {
-        if !error.is_data() {
-            return malformed(error);
-        }
-        let kind = Kind::of(text.trim_start());
-        let message = format!("The body is {kind}, not a JSON object such as {{\"model\": \"…\", \"input\": \"…\"}}");
-        wrong(None, None, message)
-    })?;
-    let mut values: [Option<&RawValue>; PARAMETERS.len()] = [None; PARAMETERS.len()];
-    for (name, value) in members {
-        let Some(at) = PARAMETERS.iter().position(|known| *known == name) else {
-            let (name, known) = (shown(&name), PARAMETERS.join(", "));
-            let message = format!("Unknown parameter: {name:?}. Known are {known}");
-            return Err(wrong(Some(name.as_ref()), Some("unknown_parameter"), message));
-        };
-        if values[at].replace(value).is_some() {
-            return Err(wrong(Some(&name), None, format!("{name} is there twice")));
-        }
-    }
     // Null is as good as nothing, but for the texts.
-    let [model, input, format, dimensions, user, input_type] = values;
-    let missing = Some("missing_required_parameter");
+    let example = "{\"model\": \"…\", \"input\": \"…\"}";
+    let [model, input, format, dimensions, user, input_type] = members(body, &EMBEDDINGS, example)?;
     let Some(model) = given(model) else {
         let message = "You must provide a model parameter: GET /v1/models lists what there is";
-        return Err(wrong(Some("model"), missing, message));
+        return Err(wrong(Some("model"), MISSING, message));
     };
     let model = string(model).ok_or_else(|| unfit("model", model, "a string"))?;
-    let Some(input) = input else {
-        let message = "You must provide an input parameter: a string, or an array of strings";
-        return Err(wrong(Some("input"), missing, message));
-    };
-    let texts = texts(input.get(), most_texts)?;
+    let texts = Texts { param: "input", most: most_texts, documents: false }.read(input)?;
     let base64 = one_of("encoding_format", given(format), ["float", "base64"])?;
-    let whole = |json: &str| serde_json::from_str(json).ok().filter(|n: &f64| n.fract() == 0.0 && *n >= 1.0);
-    let dimensions = given(dimensions)
-        .map(|json| whole(json).ok_or_else(|| unfit("dimensions", json, "a whole number from 1")))
-        .transpose()?;
+    let dimensions = whole("dimensions", given(dimensions))?;
     if let Some(user) = given(user)
         && Kind::of(user) != Kind::String
     {
@@ -99,6 +108,113 @@ pub fn read(body: &[u8], most_texts: usize) -> Result<Request> {
     }
     let query = one_of("input_type", given(input_type), ["document", "query"])?;
     Ok(Request { model, texts, base64, dimensions, query })
+}
+
+/// The same of a request for scores.
+///
+/// # Errors
+/// See [`read`].
+pub fn read_rerank(body: &[u8], most_texts: usize) -> Result<Rerank> {
+    let example = "{\"query\": \"…\", \"texts\": [\"…\"]}";
+    let [query, texts, documents, model, raw, with_text, with_documents, most, truncate, direction] =
+        members(body, &RERANK, example)?;
+    let Some(query) = query.map(RawValue::get) else {
+        return Err(wrong(Some("query"), MISSING, "You must provide a query parameter: a string"));
+    };
+    let query = string(query).ok_or_else(|| unfit("query", query, "a string"))?;
+    let query = checked(query, "query", "query", "there is nothing to rank by")?;
+    let (param, list) = match (texts, documents) {
+        (Some(_), Some(_)) => {
+            let message = "texts and documents are two names of the same: send one of them";
+            return Err(wrong(Some("documents"), None, message));
+        }
+        (None, Some(documents)) => ("documents", Some(documents)),
+        (texts, None) => ("texts", texts),
+    };
+    let model = given(model).map(|json| string(json).ok_or_else(|| unfit("model", json, "a string"))).transpose()?;
+    truncated(given(truncate), given(direction))?;
+    Ok(Rerank {
+        model,
+        query,
+        texts: Texts { param, most: most_texts, documents: true }.read(list)?,
+        documents: param == "documents",
+        raw: flag("raw_scores", given(raw))?,
+        with_texts: flag("return_text", given(with_text))? | flag("return_documents", given(with_documents))?,
+        most: whole("top_n", given(most))?,
+    })
+}
+
+/// The same of a request for vectors of another kind.
+///
+/// # Errors
+/// See [`read`].
+pub fn read_inputs(body: &[u8], most_texts: usize) -> Result<Inputs> {
+    let [inputs, prompt, truncate, direction] = members(body, &INPUTS, "{\"inputs\": \"…\"}")?;
+    truncated(given(truncate), given(direction))?;
+    let texts = Texts { param: "inputs", most: most_texts, documents: false }.read(inputs)?;
+    Ok(Inputs { texts, query: one_of("prompt_name", given(prompt), ["document", "query"])? })
+}
+
+/// For programs: there is no such parameter, and there has to be.
+const MISSING: Option<&str> = Some("missing_required_parameter");
+
+/// The values of the members that a body may have, in the order of `known`.
+fn members<'a, const N: usize>(body: &'a [u8], known: &[&str; N], example: &str) -> Result<[Option<&'a RawValue>; N]> {
+    if body.is_empty() {
+        return Err(wrong(None, None, format!("The body is empty: send JSON such as {example}")));
+    }
+    let text = std::str::from_utf8(body).map_err(|error| malformed(format_args!("it is not UTF-8: {error}")))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut json = serde_json::Deserializer::from_str(text);
+    let members = json.deserialize_map(Members { most: N }).and_then(|members| json.end().map(|()| members));
+    let members = members.map_err(|error| {
+        if !error.is_data() {
+            return malformed(error);
+        }
+        let kind = Kind::of(text.trim_start());
+        wrong(None, None, format!("The body is {kind}, not a JSON object such as {example}"))
+    })?;
+    let mut values = [None; N];
+    for (name, value) in members {
+        let Some(at) = known.iter().position(|known| *known == name) else {
+            let (name, known) = (shown(&name), known.join(", "));
+            let message = format!("Unknown parameter: {name:?}. Known are {known}");
+            return Err(wrong(Some(name.as_ref()), Some("unknown_parameter"), message));
+        };
+        if values[at].replace(value).is_some() {
+            return Err(wrong(Some(&name), None, format!("{name} is there twice")));
+        }
+    }
+    Ok(values)
+}
+
+/// A whole number from 1.
+fn whole(param: &str, given: Option<&str>) -> Result<Option<f64>> {
+    let Some(json) = given else { return Ok(None) };
+    let number = serde_json::from_str(json).ok().filter(|n: &f64| n.fract() == 0.0 && *n >= 1.0);
+    number.map(Some).ok_or_else(|| unfit(param, json, "a whole number from 1"))
+}
+
+fn flag(param: &str, given: Option<&str>) -> Result<bool> {
+    let Some(json) = given else { return Ok(false) };
+    serde_json::from_str(json).map_err(|_| unfit(param, json, "true or false"))
+}
+
+/// What is too long is cut at its end, whatever a client says: it may say that alone.
+fn truncated(truncate: Option<&str>, direction: Option<&str>) -> Result<()> {
+    if let Some(json) = truncate
+        && !flag("truncate", Some(json))?
+    {
+        let message = "truncate is false, and what is longer than the model reads is always cut here: leave it out";
+        return Err(wrong(Some("truncate"), None, message));
+    }
+    match one_of("truncation_direction", direction, ["Right", "Left"])? {
+        false => Ok(()),
+        true => {
+            let message = "truncation_direction is \"Left\", and texts are cut as the model's files say: leave it out";
+            Err(wrong(Some("truncation_direction"), None, message))
+        }
+    }
 }
 
 /// The JSON of a value that says something.
@@ -113,45 +229,89 @@ fn one_of(param: &str, given: Option<&str>, words: [&str; 2]) -> Result<bool> {
     word.map(|at| at == 1).ok_or_else(|| unfit(param, json, &format!("\"{}\" or \"{}\"", words[0], words[1])))
 }
 
-fn texts(json: &str, most: usize) -> Result<Vec<String>> {
-    let input = |code, message: String| wrong(Some("input"), code, message);
-    let kind = Kind::of(json);
-    if let Some(text) = string(json) {
-        return checked(text, "input").map(|text| vec![text]);
-    }
-    if kind != Kind::Array {
-        return Err(input(None, format!("input is {kind}, not a string or an array of strings")));
-    }
-    let elements = serde_json::Deserializer::from_str(json).deserialize_seq(Elements { most }).map_err(malformed)?;
-    if elements.is_empty() {
-        let message = "input is an empty array: send at least one text";
-        return Err(input(Some("empty_array"), message.to_owned()));
-    }
-    let text = |(at, json): (usize, &RawValue)| match (Kind::of(json.get()), string(json.get())) {
-        _ if at == most => {
-            let message = format!("input has more than {most} texts, which is the limit of one request: send several");
-            Err(input(Some("array_above_max_length"), message))
-        }
-        (_, Some(text)) => checked(text, &format!("input[{at}]")),
-        (kind @ (Kind::Number | Kind::Array), None) => Err(input(
-            None,
-            format!(
-                "input[{at}] is {kind}, as token ids are: send the text itself, the model has a tokenizer of its own \
-                 (LangChain for Python: check_embedding_ctx_length=False)"
-            ),
-        )),
-        (kind, None) => Err(input(None, format!("input[{at}] is {kind}, not a string"))),
-    };
-    elements.into_iter().enumerate().map(text).collect()
+/// How texts are read.
+struct Texts {
+    /// What they are called.
+    param: &'static str,
+    most: usize,
+    /// Whether they may be blank, or objects with a text, and have to be a list.
+    documents: bool,
 }
 
-fn checked(text: String, place: &str) -> Result<String> {
+impl Texts {
+    fn read(&self, given: Option<&RawValue>) -> Result<Vec<String>> {
+        let param = self.param;
+        let a_list = if self.documents { "an array of strings" } else { "a string, or an array of strings" };
+        let Some(json) = given.map(RawValue::get) else {
+            let a = if param.starts_with('i') { "an" } else { "a" };
+            return Err(wrong(Some(param), MISSING, format!("You must provide {a} {param} parameter: {a_list}")));
+        };
+        if let Some(text) = string(json).filter(|_| !self.documents) {
+            return self.checked(text, param).map(|text| vec![text]);
+        }
+        let kind = Kind::of(json);
+        if kind != Kind::Array {
+            let wanted = if self.documents { "an array of strings" } else { "a string or an array of strings" };
+            return Err(wrong(Some(param), None, format!("{param} is {kind}, not {wanted}")));
+        }
+        let elements = Elements { most: self.most };
+        let elements = serde_json::Deserializer::from_str(json).deserialize_seq(elements).map_err(malformed)?;
+        if elements.is_empty() {
+            let message = format!("{param} is an empty array: send at least one text");
+            return Err(wrong(Some(param), Some("empty_array"), message));
+        }
+        elements.into_iter().enumerate().map(|(at, json)| self.element(at, json.get())).collect()
+    }
+
+    fn element(&self, at: usize, json: &str) -> Result<String> {
+        let Self { param, most, .. } = self;
+        if at == *most {
+            let message =
+                format!("{param} has more than {most} texts, which is the limit of one request: send several");
+            return Err(wrong(Some(param), Some("array_above_max_length"), message));
+        }
+        let place = format!("{param}[{at}]");
+        let text = string(json).or_else(|| if self.documents { text_of(json) } else { None });
+        match (text, Kind::of(json)) {
+            (Some(text), _) => self.checked(text, &place),
+            (None, kind @ (Kind::Number | Kind::Array)) if !self.documents => Err(wrong(
+                Some(param),
+                None,
+                format!(
+                    "{place} is {kind}, as token ids are: send the text itself, the model has a tokenizer of its own \
+                     (LangChain for Python: check_embedding_ctx_length=False)"
+                ),
+            )),
+            (None, kind) => {
+                let wanted = if self.documents { "a string, or an object with a text" } else { "a string" };
+                Err(wrong(Some(param), None, format!("{place} is {kind}, not {wanted}")))
+            }
+        }
+    }
+
+    fn checked(&self, text: String, place: &str) -> Result<String> {
+        if self.documents { Ok(text) } else { checked(text, self.param, place, "which has no embedding: leave it out") }
+    }
+}
+
+/// The text of a document that is an object, which may have more.
+fn text_of(json: &str) -> Option<String> {
+    if Kind::of(json) != Kind::Object {
+        return None;
+    }
+    let members = serde_json::Deserializer::from_str(json).deserialize_map(Members { most: MOST_FIELDS }).ok()?;
+    members.into_iter().find(|(name, _)| name == "text").and_then(|(_, value)| string(value.get()))
+}
+
+/// Fields of a document among which its text is looked for.
+const MOST_FIELDS: usize = 32;
+
+fn checked(text: String, param: &str, place: &str, why: &str) -> Result<String> {
     if !text.trim().is_empty() {
         return Ok(text);
     }
     let blank = if text.is_empty() { "" } else { " but for white space" };
-    let message = format!("{place} is an empty string{blank}, which has no embedding: leave it out");
-    Err(wrong(Some("input"), None, message))
+    Err(wrong(Some(param), None, format!("{place} is an empty string{blank}, {why}")))
 }
 
 /// The string that a value is, if it is one. It is JSON already.
@@ -204,7 +364,9 @@ impl fmt::Display for Kind {
 }
 
 /// The members of an object, one more than there may be at most. What they hold is checked, and not made.
-struct Members;
+struct Members {
+    most: usize,
+}
 
 impl<'de> Visitor<'de> for Members {
     type Value = Vec<(String, &'de RawValue)>;
@@ -215,7 +377,7 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while members.len() <= PARAMETERS.len()
+        while members.len() <= self.most
             && let Some(member) = map.next_entry()?
         {
             members.push(member);
@@ -336,6 +498,44 @@ mod tests {
         assert_eq!(read(deep.as_bytes(), 3).unwrap_err().code, Some("invalid_json"));
         let members = format!("{{{}\"b\":1}}", "\"a\":1,".repeat(100_000));
         assert_eq!(read(members.as_bytes(), 3).unwrap_err().param.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn documents_have_two_names_and_may_be_objects() {
+        let tei = br#"{"query":"q","texts":["a",""],"raw_scores":true,"return_text":true,"truncate":true}"#;
+        let texts = vec!["a".to_owned(), String::new()];
+        let query = "q".to_owned();
+        let expected = Rerank { query: query.clone(), texts, raw: true, with_texts: true, ..Rerank::default() };
+        assert_eq!(read_rerank(tei, 3), Ok(expected));
+        let jina =
+            br#"{"model":"m","query":"q","documents":["a",{"id":1,"text":"b"}],"top_n":1,"return_documents":false}"#;
+        let texts = vec!["a".to_owned(), "b".to_owned()];
+        let model = Some("m".to_owned());
+        let expected = Rerank { model, query, texts, documents: true, most: Some(1.0), ..Rerank::default() };
+        assert_eq!(read_rerank(jina, 3), Ok(expected));
+        let inputs = read_inputs(br#"{"inputs":"a","prompt_name":"query"}"#, 3);
+        assert_eq!(inputs, Ok(Inputs { texts: vec!["a".to_owned()], query: true }));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_request_for_scores_is_named() {
+        let param = |body: &str| read_rerank(body.as_bytes(), 2).unwrap_err().param;
+        for (body, wrong) in [
+            (r#"{"texts":["a"]}"#, "query"),
+            (r#"{"query":" ","texts":["a"]}"#, "query"),
+            (r#"{"query":"q"}"#, "texts"),
+            (r#"{"query":"q","texts":"a"}"#, "texts"),
+            (r#"{"query":"q","texts":[]}"#, "texts"),
+            (r#"{"query":"q","texts":["a","b","c"]}"#, "texts"),
+            (r#"{"query":"q","documents":[{"txt":"a"}]}"#, "documents"),
+            (r#"{"query":"q","texts":["a"],"documents":["a"]}"#, "documents"),
+            (r#"{"query":"q","texts":["a"],"top_n":0}"#, "top_n"),
+            (r#"{"query":"q","texts":["a"],"truncate":false}"#, "truncate"),
+            (r#"{"query":"q","texts":["a"],"raw_scores":1}"#, "raw_scores"),
+            (r#"{"query":"q","texts":["a"],"rank":1}"#, "rank"),
+        ] {
+            assert_eq!(param(body).as_deref(), Some(wrong), "{body}");
+        }
     }
 
     proptest! {

@@ -293,10 +293,10 @@ impl Search<'_> {
             (Err(Failure::NoGraph(error)), Some(conversions)) if revision.is_none() => {
                 self.converted(conversions, error)
             }
-            (Err(Failure::NoGraph(Error::ModelInit { path, reason })), Some([conversion, ..])) => {
+            (Err(Failure::NoGraph(Error::ModelInit { path, reason, task })), Some([conversion, ..])) => {
                 let reason =
                     format!("{reason}; or load its conversion, '{conversion}', which has revisions of its own");
-                Err(Error::ModelInit { path, reason })
+                Err(Error::ModelInit { path, reason, task })
             }
             (Err(Failure::NoGraph(error) | Failure::Other(error)), _) => Err(error),
         }

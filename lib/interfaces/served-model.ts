@@ -1,0 +1,76 @@
+import {
+  CrossEncoder,
+  MultiVectorEncoder,
+  OptimizedEmbeddingGenerator,
+  SparseEncoder,
+  type EmbeddingError,
+  type GeneratorOptions,
+  type InitializeOptions,
+  type ModelInfo,
+} from '../index';
+import { has } from './embedder';
+
+/** A model of any kind. */
+export type AnyEncoder = OptimizedEmbeddingGenerator | CrossEncoder | SparseEncoder | MultiVectorEncoder;
+
+/** What a model is for. */
+export type Task = ModelInfo['task'];
+
+/** The class of each kind that is no generator. */
+const CLASSES: Partial<Record<Task, (options: GeneratorOptions) => AnyEncoder>> = {
+  reranking: (options) => new CrossEncoder(options),
+  sparse: (options) => new SparseEncoder(options),
+  'multi-vector': (options) => new MultiVectorEncoder(options),
+};
+
+/** Words, and no model at all. */
+const BM25 = 'bm25';
+
+/** The model behind a server: one that somebody has, or one of its own, of the class that the model's files ask for. */
+export class ServedModel {
+  #encoder: AnyEncoder;
+  /** Of one of its own. */
+  readonly #options: GeneratorOptions | undefined;
+
+  constructor(source: GeneratorOptions | AnyEncoder) {
+    if (isEncoder(source)) {
+      this.#encoder = source;
+      return;
+    }
+    this.#options = source;
+    this.#encoder = source.modelPath === BM25 ? new SparseEncoder(source) : new OptimizedEmbeddingGenerator(source);
+  }
+
+  get encoder(): AnyEncoder {
+    return this.#encoder;
+  }
+
+  /** What the model is, which is loaded if it is not. */
+  async ready(options?: InitializeOptions): Promise<ModelInfo> {
+    if (!this.#encoder.isReady()) await this.#load(options);
+    return this.#encoder.getModelInfo();
+  }
+
+  async #load(options?: InitializeOptions): Promise<void> {
+    try {
+      await this.#encoder.initialize(undefined, options);
+    } catch (error) {
+      const make = this.#options && CLASSES[(error as EmbeddingError).details?.task as Task];
+      if (!make) throw error;
+      const wrong = this.#encoder;
+      this.#encoder = make(this.#options!);
+      await wrong.cleanup();
+      await this.#encoder.initialize(undefined, options);
+    }
+  }
+
+  /** Frees it, unless it is somebody else's. */
+  async close(): Promise<void> {
+    if (this.#options) await this.#encoder.cleanup();
+  }
+}
+
+/** Whether it has what is needed: of this copy of the package, of another, or one that stands in for it. */
+export function isEncoder(value: unknown): value is AnyEncoder {
+  return has(value, 'generator', 'initialize') && (has(value, 'generator', 'embed') || has(value, 'generator', 'score'));
+}
