@@ -27,7 +27,7 @@ const printed = (value) => console.log(JSON.stringify(value, null, 2));
 /** Models that are known to work, by kind. */
 function listKnown({ json, dtype, 'cache-dir': directory }) {
   if (dtype !== undefined) throw new UsageError('--dtype is an option of models add');
-  if (directory !== undefined) throw new UsageError('--cache-dir is an option of models list, add, verify and remove');
+  if (directory !== undefined) throw new UsageError('--cache-dir is an option of models list, add, verify, remove');
   if (json) return printed({ models: known });
   const color = paint(process.stdout);
   const width = Math.max(...known.map(({ id }) => id.length));
