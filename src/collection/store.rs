@@ -450,7 +450,7 @@ impl Store {
         if written.is_err() && !self.db.is_autocommit() {
             drop(self.db.execute_batch("ROLLBACK"));
         }
-        let (meta, blocks, whole, done) = written?;
+        let (meta, version, blocks, whole, done) = written?;
         if whole {
             self.codes = QuantizedCodes::new(meta.made_with.dimensions);
             (self.rows, self.places, self.blocks) = Default::default();
@@ -461,7 +461,7 @@ impl Store {
             self.put_block(block, members);
         }
         self.meta = meta;
-        self.version = sqlite::version(&self.db).map_err(|fault| self.failed(fault))?;
+        self.version = version;
         Ok(done)
     }
 
@@ -469,7 +469,7 @@ impl Store {
     fn change<T>(
         &self,
         work: impl FnOnce(&Connection, &mut Change) -> Step<T>,
-    ) -> Step<(Meta, Vec<(i64, Vec<(i64, Code)>)>, bool, T)> {
+    ) -> Step<(Meta, i64, Vec<(i64, Vec<(i64, Code)>)>, bool, T)> {
         let mut change = Change { meta: self.meta.clone(), codes: BTreeMap::new(), whole: false };
         let done = work(&self.db, &mut change)?;
         let Change { mut meta, codes, whole } = change;
@@ -507,9 +507,11 @@ impl Store {
             "UPDATE meta SET model = ?, fingerprint = ?, dimensions = ?, clock = ?, entries = ?, coded = ?, checksum = ?",
             params![model, fingerprint, *dimensions as i64, meta.clock, meta.entries, meta.coded, meta.checksum()],
         )?;
+        // Now, while nobody else can write: a moment after the commit, others may have.
+        let version = sqlite::version(&self.db)?;
         self.db.execute_batch("COMMIT")?;
         let blocks = blocks.into_iter().map(|(block, members)| (block, members.into_iter().collect())).collect();
-        Ok((meta, blocks, whole, done))
+        Ok((meta, version, blocks, whole, done))
     }
 
     /// The entry of a row.
