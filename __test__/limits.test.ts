@@ -310,7 +310,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['Idle workers end after two seconds', 'They end by themselves two seconds after the last run'], constant('lib/parallel/pool.ts', 'IDLE_MS'), 2000],
   [['the newest 20 samples'], constant('lib/parallel/evaluator.ts', 'NEWEST'), 20],
   [['percentiles within 1 %', 'Percentiles are within 1 % of the value'], () => constant('lib/parallel/statistics.ts', 'GAMMA')() <= 1.02, true],
-  [['cores for this process, at least 2'], source('lib/parallel/files.ts', /Math\.max\(2, /), true],
+  [['twice as many as there are cores for this process, at least 4'], source('lib/parallel/files.ts', /Math\.max\(4, 2 \* cores\(\)\)/), true],
   // Search and collections
   [['`0.85 × max(0, similarity) + 0.15 × words`'], () => constant('src/index/rank.rs', 'WORDS_SHARE')(), 0.15],
   [['`n / (n + 1.5 (0.25 + 0.75 length / 60))`', '(k₁ 1.5, b 0.75, for a usual length of 60 words)'], () => ['K1', 'B', 'USUAL_LENGTH'].map((name) => constant('src/index/rank.rs', name)()), [1.5, 0.75, 60]],
