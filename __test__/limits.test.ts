@@ -317,6 +317,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['again 0.2 s after files have changed'], constant('lib/search/code-index.ts', 'DEBOUNCE_MS'), 200],
   [['at least every 2 s', 'at most ten times as long after the first change'], () => constant('lib/search/watcher.ts', 'LONGEST_DEBOUNCE')() * constant('lib/search/code-index.ts', 'DEBOUNCE_MS')(), 2000],
   [['an update waits up to 5 s for its turn'], constant('lib/search/code-index.ts', 'WAIT_MS'), 5000],
+  [['looks again at the best 50, or `limit`', 'Looks again at the best answers, 50 or `limit` if that is more'], constant('lib/search/reranking.ts', 'CANDIDATES'), 50],
   [['after a second at first and after half a minute at last'], () => [constant('lib/search/watcher.ts', 'FIRST_RETRY_MS')(), constant('lib/search/watcher.ts', 'LAST_RETRY_MS')()], [1000, 30_000]],
   [['Up to 100 of them, without those in other languages'], source('src/index/tree/mod.rs', /const EXAMPLES: usize = 100;/), true],
   [['files above 1 MB'], constant('src/index/tree/mod.rs', 'MAX_FILE_BYTES'), 2 ** 20],
