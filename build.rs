@@ -1,5 +1,8 @@
 //! Tells the crate which ONNX Runtime it will find beside itself, and which OpenVINO it may find in a package of its own:
-//! `onnxruntime.json` and `openvino.json` pin them for every platform.
+//! `onnxruntime.json` and `openvino.json` pin them for every platform. Compiles the grammars of programming languages.
+
+#[path = "build/grammars.rs"]
+mod grammars;
 
 use std::{env, fs, process};
 
@@ -13,6 +16,11 @@ fn main() {
             eprintln!("{pins}: {reason}");
             process::exit(1);
         }
+    }
+    println!("cargo:rerun-if-changed=build/grammars.rs");
+    if let Err(reason) = grammars::compile() {
+        eprintln!("{reason}");
+        process::exit(1);
     }
     #[cfg(feature = "napi")]
     napi_build::setup();

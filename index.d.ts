@@ -863,7 +863,10 @@ export interface TextFormat {
 	 * by the ending of `path`; without either, Markdown if there is a heading or a fence in it, else text.
 	 */
 	format?: "auto" | "text" | "markdown" | "code" | undefined;
-	/** The language of code: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`, or an ending of its files. */
+	/**
+	 * The language of code: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'php'`, `'python'`,
+	 * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, or an ending of its files.
+	 */
 	language?: string | undefined;
 	/** Where the text is from; only its ending matters, and nothing is read. */
 	path?: string | undefined;
@@ -3126,9 +3129,15 @@ export interface CodeSymbol {
 	/** First line, from 1. */
 	line: number;
 	endLine: number;
-	/** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
-	kind: "function" | "method" | "class" | "type" | "constant" | "file";
-	/** Of the file: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`. */
+	/**
+	 * A `constant` has a comment that documents it, as have functions of C and C++ whose body is elsewhere; a `file` is found by
+	 * what is written about it as a whole; a `section` of Markdown is what stands under a heading, up to the next one.
+	 */
+	kind: "function" | "method" | "class" | "type" | "constant" | "file" | "section";
+	/**
+	 * Of the file: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'markdown'`, `'php'`,
+	 * `'python'`, `'ruby'`, `'rust'`, `'scala'`, `'sql'`, `'svelte'`, `'swift'`, `'typescript'`, `'vue'`. A header `.h` is `'c'`.
+	 */
 	language: string;
 	/** Its name, after those of the declarations and modules around it: `Stack.push`. */
 	name: string;
@@ -3160,8 +3169,9 @@ export interface CodeWatcher extends AsyncDisposable {
 	close(): Promise<void>;
 }
 /**
- * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
- * classes, types, documented constants and described files are found by what they do (vectors) and by their words (BM25).
+ * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go, Java, Kotlin, Scala,
+ * Swift, C, C++, C#, PHP, Ruby, Bash, the scripts of Vue and Svelte, SQL and Markdown. Functions, methods, classes, types,
+ * documented constants, described files and the sections of Markdown are found by what they do (vectors) and by their words (BM25).
  *
  * All methods may be called at once: updates run one after the other, a search answers from what is in the index while
  * one runs, and `close()` waits for what was called before it. Another process may search while this one updates.

@@ -1,13 +1,13 @@
 // Which answers a search gives, and what an index tells without a model.
 
-import { mkdirSync, mkdtempSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
 import { CodeIndex, CrossEncoder, prepareText } from 'embedcore';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { failure, model } from './support';
+import { failure, model, root } from './support';
 
 const SOURCES = {
   'src/stack.ts': '/** A stack. */\nexport class Stack {\n  /** Puts an element on top. */\n  push(element: number): void {}\n}\n',
@@ -57,6 +57,24 @@ test('answers are limited to paths, languages and kinds, and keep their scores',
   expect(await index.search('put an element on top', { limit: 1, kinds: 'class' })).toEqual(only(({ kind }) => kind === 'class').slice(0, 1));
 });
 
+test('finds what the hard cases of every language declare', async () => {
+  const hard = join(root, 'fixtures', 'outline');
+  const { index } = await indexed(Object.fromEntries(readdirSync(hard).map((file) => [file, readFileSync(join(hard, file), 'utf8')])));
+  const { languages, files } = await index.status();
+  expect(Object.keys(languages)).toEqual(['bash', 'c', 'cpp', 'csharp', 'kotlin', 'markdown', 'php', 'ruby', 'scala', 'sql', 'svelte', 'swift', 'vue']);
+  expect(files).toBe(13);
+  const best = async (words: string, options: object) => {
+    const [match] = await index.search(words, options);
+    return match && `${match.kind} ${match.name} ${match.file}:${match.line}`;
+  };
+  expect(await best('put an item on top of the stack', { languages: 'cpp', kinds: 'method' })).toBe('method store.detail.Stack.push hard.cpp:12');
+  expect(await best('find a user by its number', { languages: 'php' })).toBe('method User.find hard.php:23');
+  expect(await best('run it twice', { kinds: 'section' })).toBe('section Guide.Usage hard.md:19');
+  expect(await best('save what was typed', { languages: 'vue' })).toBe('function save hard.vue:13');
+  expect(await index.symbols('Invoice', { limit: 10 })).toHaveLength(4);
+  expect((await index.symbols('pay'))[0]).toMatchObject({ language: 'sql', file: 'hard.sql', line: 26, endLine: 31 });
+});
+
 test('filters are read when the call is made', async () => {
   const { index } = await indexed();
   const paths = ['lib.rs'];
@@ -68,7 +86,7 @@ test('filters are read when the call is made', async () => {
 test('filters that nothing can pass are refused, by name', async () => {
   const { index } = await indexed();
   for (const [options, words] of [
-    [{ languages: 'cobol' }, 'languages has "cobol"; known are go, java, javascript, python, rust, typescript'],
+    [{ languages: 'cobol' }, 'languages has "cobol"; known are bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, typescript, vue'],
     [{ kinds: 'klass' }, 'kinds has "klass"; known are function, method, class, type, constant, file'],
     [{ paths: '' }, 'A pattern in paths is empty'],
     [{ paths: 'a\nb' }, 'A pattern in paths has more than one line'],

@@ -129,7 +129,7 @@ describe('the index', () => {
       'bad/empty.ts': '',
       'bad/folder.ts/inner.txt': 'a directory with the name of a file',
       'bad/deep.js': `${'('.repeat(200_000)}${')'.repeat(200_000)}`,
-      'notes.md': '# Notes',
+      'notes.txt': 'Notes',
     });
     symlinkSync('..', join(directory, 'bad', 'loop'));
     symlinkSync('broken.ts', join(directory, 'bad', 'link.ts'));

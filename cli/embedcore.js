@@ -58,8 +58,9 @@ Options of search
   --limit N        number of answers (10)
   --min-score S    least score, 0 to 1 (0)
   --path PATTERN   only in such files, as in .gitignore: src/, '*.test.ts', '!fixtures/'; may be given several times
-  --lang NAME      only in this language: typescript, javascript, python, rust, go, java; several times
-  --kind KIND      only a function, method, class, type, constant or file; several times
+  --lang NAME      only in this language; several times: bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php,
+                   python, ruby, rust, scala, sql, svelte, swift, typescript, vue
+  --kind KIND      only a function, method, class, type, constant, file or section; several times
   --context N      print N lines of the source around the beginning of each answer
   --json           answers as JSON: { root, query, matches: [{ file, line, endLine, kind, language, name, signature,
                    summary, score, similarity }] }; files are named from root
@@ -74,7 +75,7 @@ Options of split and collect
   --overlap N      most tokens of a chunk that the next one repeats (0)
 Options of split
   --format FORMAT  auto, text, markdown, code (auto: by the name of the file)
-  --language NAME  of code: typescript, javascript, python, rust, go, java
+  --language NAME  of code: one of those of search, but markdown, sql, svelte and vue
   --json           { model, maxTokens, chunks: [{ file, text, start, end, tokens, headings, line }] }; start and end are
                    UTF-16 units, as in JavaScript's strings
 Options of collect

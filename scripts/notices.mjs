@@ -54,11 +54,12 @@ function grouped(text) {
   return `${head.trim()}\n\n${shown.join('\n')}`;
 }
 
-/** Every crate that is linked into an addon for any platform, as `name version`. */
+/** Every crate that is linked into an addon for any platform, and the grammars, whose sources are, as `name version`. */
 function linked() {
   const targets = platforms.flatMap(({ target }) => ['--target', target]);
-  const tree = cargo('tree', '--locked', '--features', 'napi', '--edges', 'normal,no-proc-macro', '--prefix', 'none', ...targets);
-  const crates = tree.split('\n').map((line) => /^(\S+) v(\S+)/.exec(line)).filter(Boolean).map(([, name, version]) => `${name} ${version}`);
+  const tree = (edges, ...more) => cargo('tree', '--locked', '--features', 'napi', '--edges', edges, '--prefix', 'none', ...more, ...targets).split('\n');
+  const all = [...tree('normal,no-proc-macro'), ...tree('build', '--depth', '1').filter((line) => line.startsWith('tree-sitter-'))];
+  const crates = all.map((line) => /^(\S+) v(\S+)/.exec(line)).filter(Boolean).map(([, name, version]) => `${name} ${version}`);
   return [...new Set(crates)].filter((crate) => !crate.startsWith('embedcore ')).sort();
 }
 

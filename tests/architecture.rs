@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "tokens",
         ],
     ),
-    ("index", &["cancel", "embedding", "error", "generator", "host", "sqlite", "syntax", "text"]),
+    ("index", &["cancel", "chunks", "embedding", "error", "generator", "host", "sqlite", "syntax", "text"]),
     // Lies above the cache, as `index` does above the generator, and shares all of it with the embeddings.
     ("results", &["cache", "embedding", "error"]),
     (
@@ -135,10 +135,12 @@ const ONLY_IN: [(&str, &[&str]); 16] = [
         "tree_sitter",
         &[
             "index/outline/mod.rs",
+            "index/outline/declarator.rs",
             "index/outline/declared.rs",
             "index/outline/leading.rs",
             "syntax/language.rs",
             "syntax/mod.rs",
+            "syntax/packed.rs",
             "syntax/structure.rs",
         ],
     ),

@@ -36,8 +36,8 @@ const TOOLS = [
         query: { type: 'string', description: 'What the code does, or its name: "open a file and read its lines"' },
         limit,
         path: strings('Only in such files, as in .gitignore: "src/", "*.test.ts", "!fixtures/"'),
-        language: strings('Only in these languages: typescript, javascript, python, rust, go, java'),
-        kind: strings('Only these kinds: function, method, class, type, constant, file'),
+        language: strings('Only in these languages: bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, typescript, vue'),
+        kind: strings('Only these kinds: function, method, class, type, constant, file, section (of Markdown)'),
         min_score: { type: 'number', minimum: 0, maximum: 1, description: 'Least score of an answer' },
         rerank: {
           description:

@@ -33,7 +33,10 @@ export interface TextFormat {
    * by the ending of `path`; without either, Markdown if there is a heading or a fence in it, else text.
    */
   format?: 'auto' | 'text' | 'markdown' | 'code' | undefined;
-  /** The language of code: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`, or an ending of its files. */
+  /**
+   * The language of code: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'php'`, `'python'`,
+   * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, or an ending of its files.
+   */
   language?: string | undefined;
   /** Where the text is from; only its ending matters, and nothing is read. */
   path?: string | undefined;

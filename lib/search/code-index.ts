@@ -34,8 +34,9 @@ const DEBOUNCE_MS = 200;
 const DEFAULT_LIMIT = 10;
 
 /**
- * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go and Java. Functions, methods,
- * classes, types, documented constants and described files are found by what they do (vectors) and by their words (BM25).
+ * Semantic search in a directory of source code: TypeScript, JavaScript, Python, Rust, Go, Java, Kotlin, Scala,
+ * Swift, C, C++, C#, PHP, Ruby, Bash, the scripts of Vue and Svelte, SQL and Markdown. Functions, methods, classes, types,
+ * documented constants, described files and the sections of Markdown are found by what they do (vectors) and by their words (BM25).
  *
  * All methods may be called at once: updates run one after the other, a search answers from what is in the index while
  * one runs, and `close()` waits for what was called before it. Another process may search while this one updates.

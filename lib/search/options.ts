@@ -131,9 +131,15 @@ export interface CodeSymbol {
   /** First line, from 1. */
   line: number;
   endLine: number;
-  /** A `constant` has a comment that documents it; a `file` is found by what is written about it as a whole. */
-  kind: 'function' | 'method' | 'class' | 'type' | 'constant' | 'file';
-  /** Of the file: `'typescript'`, `'javascript'`, `'python'`, `'rust'`, `'go'`, `'java'`. */
+  /**
+   * A `constant` has a comment that documents it, as have functions of C and C++ whose body is elsewhere; a `file` is found by
+   * what is written about it as a whole; a `section` of Markdown is what stands under a heading, up to the next one.
+   */
+  kind: 'function' | 'method' | 'class' | 'type' | 'constant' | 'file' | 'section';
+  /**
+   * Of the file: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'markdown'`, `'php'`,
+   * `'python'`, `'ruby'`, `'rust'`, `'scala'`, `'sql'`, `'svelte'`, `'swift'`, `'typescript'`, `'vue'`. A header `.h` is `'c'`.
+   */
   language: string;
   /** Its name, after those of the declarations and modules around it: `Stack.push`. */
   name: string;

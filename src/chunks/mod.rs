@@ -19,6 +19,23 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use cut::Cutter;
 
+/// A heading of a text in Markdown.
+pub struct Heading {
+    /// Where it begins, in bytes.
+    pub start: usize,
+    /// Its title.
+    pub title: String,
+    /// Which heading before it, by its place among them, it stands under.
+    pub around: Option<usize>,
+}
+
+/// The headings of a text in Markdown.
+pub fn headings(text: &str) -> Vec<Heading> {
+    let mut builder = outline::Builder::new(text.len());
+    markdown::read(text, &mut builder);
+    builder.finish(true).titles()
+}
+
 /// How a text is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {

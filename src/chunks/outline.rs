@@ -1,5 +1,6 @@
 //! Where a text may be cut, and what it stands under.
 
+use super::Heading;
 use crate::syntax;
 
 /// How good a place is to cut at, the best first: the sections of each depth, from 0, then these.
@@ -33,6 +34,12 @@ struct Section {
 }
 
 impl Outline {
+    /// The titles of its sections, in order.
+    pub fn titles(self) -> Vec<Heading> {
+        let heading = |Section { start, title, around, .. }| Heading { start, title, around };
+        self.sections.into_iter().map(heading).collect()
+    }
+
     /// The titles of the sections around a place, the outermost first.
     pub fn headings(&self, at: usize) -> Vec<String> {
         let mut titles = Vec::new();

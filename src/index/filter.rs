@@ -120,7 +120,7 @@ mod tests {
             wrong(Filter { kinds: vec!["klass".into()], ..Filter::default() }).contains("known are function, method")
         );
         assert!(
-            wrong(Filter { languages: vec!["cobol".into()], ..Filter::default() }).contains("go, java, javascript")
+            wrong(Filter { languages: vec!["cobol".into()], ..Filter::default() }).contains("known are bash, c, cpp")
         );
         assert!(wrong(Filter { min_score: f32::NAN, ..Filter::default() }).contains("NaN"));
         assert!(wrong(Filter { paths: vec![String::new()], ..Filter::default() }).contains("empty"));

@@ -245,10 +245,10 @@ impl CodeIndex {
                 state.stamp = stamp;
                 state.hash = Sha256::digest(&bytes).into();
                 let extension = path.rsplit('.').next().unwrap_or_default();
-                match (tree::decode(bytes), outline::grammar(extension)) {
-                    (Some((source, encoding)), Some(grammar)) => {
+                match (tree::decode(bytes), outline::reader(extension)) {
+                    (Some((source, encoding)), Some(reader)) => {
                         state.encoding = encoding.map(str::to_owned);
-                        match outline::outline(&source, &path, grammar, cancel) {
+                        match outline::outline(&source, &path, reader, cancel) {
                             Ok(declarations) => {
                                 let items = declarations.into_iter().map(|declaration| {
                                     cancel.check()?;

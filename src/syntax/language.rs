@@ -2,6 +2,8 @@
 
 use tree_sitter::Language;
 
+use super::packed;
+
 /// What a declaration declares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -17,11 +19,14 @@ pub enum Kind {
     Constant,
     /// The file itself.
     File,
+    /// What stands under a heading.
+    Section,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Function, Self::Method, Self::Class, Self::Type, Self::Constant, Self::File];
+    pub const ALL: [Self; 7] =
+        [Self::Function, Self::Method, Self::Class, Self::Type, Self::Constant, Self::File, Self::Section];
 
     /// The spelling in results.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +37,7 @@ impl Kind {
             Self::Type => "type",
             Self::Constant => "constant",
             Self::File => "file",
+            Self::Section => "section",
         }
     }
 }
@@ -41,14 +47,26 @@ pub struct Grammar {
     /// File name extensions, each with the language that is written in such files.
     extensions: &'static [(&'static str, &'static str)],
     /// Its grammar.
-    pub language: fn() -> Language,
+    pub language: fn() -> Option<Language>,
     /// Node kinds that declare something.
     pub declares: &'static [(&'static str, Kind)],
     /// Whether a string at the beginning of a body documents it.
     pub docstrings: bool,
     /// How comments begin that document, where the language tells them from others.
     pub documents: &'static [&'static str],
+    /// Whether names stand inside declarators, which tell what is declared: `int *(*f)(int)`.
+    pub declarators: bool,
 }
+
+/// What most grammars are.
+const GRAMMAR: Grammar = Grammar {
+    extensions: &[],
+    language: || None,
+    declares: &[],
+    docstrings: false,
+    documents: &[],
+    declarators: false,
+};
 
 const ECMASCRIPT: &[(&str, Kind)] = &[
     ("function_declaration", Kind::Function),
@@ -69,14 +87,26 @@ const ECMASCRIPT: &[(&str, Kind)] = &[
     ("field_definition", Kind::Method),
 ];
 
+const C: &[(&str, Kind)] = &[
+    ("function_definition", Kind::Function),
+    ("struct_specifier", Kind::Type),
+    ("union_specifier", Kind::Type),
+    ("enum_specifier", Kind::Type),
+    ("type_definition", Kind::Type),
+    ("preproc_function_def", Kind::Function),
+    ("preproc_def", Kind::Constant),
+    // Declares a function or a constant, by its declarator.
+    ("declaration", Kind::Constant),
+];
+
 /// All languages.
 static GRAMMARS: &[Grammar] = &[
     Grammar {
         extensions: &[("ts", "typescript"), ("mts", "typescript"), ("cts", "typescript")],
-        language: || tree_sitter_typescript::LANGUAGE_TYPESCRIPT.into(),
+        language: packed::typescript,
         declares: ECMASCRIPT,
-        docstrings: false,
         documents: &["/**"],
+        ..GRAMMAR
     },
     // JavaScript is nearly part of TypeScript with JSX. Over 2,800 files of packages, 999 of 1,000 declarations come out
     // the same as with a grammar of its own, which would be a third of a megabyte more.
@@ -88,14 +118,14 @@ static GRAMMARS: &[Grammar] = &[
             ("cjs", "javascript"),
             ("jsx", "javascript"),
         ],
-        language: || tree_sitter_typescript::LANGUAGE_TSX.into(),
+        language: packed::tsx,
         declares: ECMASCRIPT,
-        docstrings: false,
         documents: &["/**"],
+        ..GRAMMAR
     },
     Grammar {
         extensions: &[("py", "python"), ("pyi", "python")],
-        language: || tree_sitter_python::LANGUAGE.into(),
+        language: packed::python,
         declares: &[
             ("function_definition", Kind::Function),
             ("class_definition", Kind::Class),
@@ -104,11 +134,11 @@ static GRAMMARS: &[Grammar] = &[
             ("assignment", Kind::Function),
         ],
         docstrings: true,
-        documents: &[],
+        ..GRAMMAR
     },
     Grammar {
         extensions: &[("rs", "rust")],
-        language: || tree_sitter_rust::LANGUAGE.into(),
+        language: packed::rust,
         declares: &[
             ("function_item", Kind::Function),
             ("function_signature_item", Kind::Function),
@@ -121,12 +151,12 @@ static GRAMMARS: &[Grammar] = &[
             ("const_item", Kind::Constant),
             ("static_item", Kind::Constant),
         ],
-        docstrings: false,
         documents: &["///", "/**"],
+        ..GRAMMAR
     },
     Grammar {
         extensions: &[("go", "go")],
-        language: || tree_sitter_go::LANGUAGE.into(),
+        language: packed::go,
         declares: &[
             ("function_declaration", Kind::Function),
             ("method_declaration", Kind::Method),
@@ -135,12 +165,11 @@ static GRAMMARS: &[Grammar] = &[
             ("const_spec", Kind::Constant),
             ("var_spec", Kind::Constant),
         ],
-        docstrings: false,
-        documents: &[],
+        ..GRAMMAR
     },
     Grammar {
         extensions: &[("java", "java")],
-        language: || tree_sitter_java::LANGUAGE.into(),
+        language: packed::java,
         declares: &[
             ("method_declaration", Kind::Method),
             ("constructor_declaration", Kind::Method),
@@ -153,19 +182,169 @@ static GRAMMARS: &[Grammar] = &[
             ("field_declaration", Kind::Constant),
             ("constant_declaration", Kind::Constant),
         ],
-        docstrings: false,
         documents: &["/**"],
+        ..GRAMMAR
+    },
+    Grammar { extensions: &[("c", "c")], language: packed::c, declares: C, declarators: true, ..GRAMMAR },
+    Grammar {
+        extensions: &[
+            // Headers of both: nearly all of C is C++.
+            ("h", "c"),
+            ("cpp", "cpp"),
+            ("cc", "cpp"),
+            ("cxx", "cpp"),
+            ("c++", "cpp"),
+            ("hpp", "cpp"),
+            ("hh", "cpp"),
+            ("hxx", "cpp"),
+            ("h++", "cpp"),
+            ("ipp", "cpp"),
+            ("inl", "cpp"),
+            ("tpp", "cpp"),
+            ("cu", "cpp"),
+            ("cuh", "cpp"),
+        ],
+        language: packed::cpp,
+        declares: &[
+            ("function_definition", Kind::Function),
+            ("class_specifier", Kind::Class),
+            ("struct_specifier", Kind::Type),
+            ("union_specifier", Kind::Type),
+            ("enum_specifier", Kind::Type),
+            ("type_definition", Kind::Type),
+            ("alias_declaration", Kind::Type),
+            ("concept_definition", Kind::Type),
+            ("preproc_function_def", Kind::Function),
+            ("preproc_def", Kind::Constant),
+            ("declaration", Kind::Constant),
+            ("field_declaration", Kind::Constant),
+        ],
+        declarators: true,
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("cs", "csharp"), ("csx", "csharp")],
+        language: packed::c_sharp,
+        declares: &[
+            ("class_declaration", Kind::Class),
+            ("record_declaration", Kind::Class),
+            ("struct_declaration", Kind::Type),
+            ("interface_declaration", Kind::Type),
+            ("enum_declaration", Kind::Type),
+            ("delegate_declaration", Kind::Type),
+            ("method_declaration", Kind::Method),
+            ("local_function_statement", Kind::Function),
+            ("constructor_declaration", Kind::Method),
+            ("destructor_declaration", Kind::Method),
+            ("operator_declaration", Kind::Method),
+            ("conversion_operator_declaration", Kind::Method),
+            ("indexer_declaration", Kind::Method),
+            // A method, if it computes something.
+            ("property_declaration", Kind::Constant),
+            ("field_declaration", Kind::Constant),
+            ("event_field_declaration", Kind::Constant),
+        ],
+        documents: &["///", "/**"],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("php", "php"), ("phtml", "php")],
+        language: packed::php,
+        declares: &[
+            ("function_definition", Kind::Function),
+            ("method_declaration", Kind::Method),
+            ("class_declaration", Kind::Class),
+            ("interface_declaration", Kind::Type),
+            ("trait_declaration", Kind::Type),
+            ("enum_declaration", Kind::Type),
+            ("const_declaration", Kind::Constant),
+            ("assignment_expression", Kind::Function),
+        ],
+        documents: &["/**"],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("rb", "ruby"), ("rake", "ruby"), ("gemspec", "ruby"), ("ru", "ruby")],
+        language: packed::ruby,
+        declares: &[
+            ("method", Kind::Function),
+            ("singleton_method", Kind::Function),
+            ("class", Kind::Class),
+            ("module", Kind::Type),
+            // Declares a method if it calls `define_method`.
+            ("call", Kind::Function),
+            ("assignment", Kind::Function),
+        ],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("sh", "bash"), ("bash", "bash")],
+        language: packed::bash,
+        declares: &[
+            ("function_definition", Kind::Function),
+            ("declaration_command", Kind::Constant),
+            ("variable_assignment", Kind::Constant),
+        ],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("kt", "kotlin"), ("kts", "kotlin")],
+        language: packed::kotlin,
+        declares: &[
+            ("function_declaration", Kind::Function),
+            ("secondary_constructor", Kind::Method),
+            ("class_declaration", Kind::Class),
+            ("object_declaration", Kind::Class),
+            ("type_alias", Kind::Type),
+            // A function, if its value is one, or if it computes something.
+            ("property_declaration", Kind::Constant),
+        ],
+        documents: &["/**"],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("swift", "swift")],
+        language: packed::swift,
+        declares: &[
+            ("function_declaration", Kind::Function),
+            ("protocol_function_declaration", Kind::Method),
+            ("init_declaration", Kind::Method),
+            ("deinit_declaration", Kind::Method),
+            ("subscript_declaration", Kind::Method),
+            ("macro_declaration", Kind::Function),
+            // Of classes, actors, structs, enums and extensions.
+            ("class_declaration", Kind::Class),
+            ("protocol_declaration", Kind::Type),
+            ("typealias_declaration", Kind::Type),
+            ("associatedtype_declaration", Kind::Type),
+            ("property_declaration", Kind::Constant),
+            ("protocol_property_declaration", Kind::Constant),
+        ],
+        documents: &["///", "/**"],
+        ..GRAMMAR
+    },
+    Grammar {
+        extensions: &[("scala", "scala"), ("sc", "scala"), ("sbt", "scala")],
+        language: packed::scala,
+        declares: &[
+            ("function_definition", Kind::Function),
+            ("function_declaration", Kind::Function),
+            ("class_definition", Kind::Class),
+            ("object_definition", Kind::Class),
+            ("given_definition", Kind::Class),
+            ("trait_definition", Kind::Type),
+            ("enum_definition", Kind::Type),
+            ("type_definition", Kind::Type),
+            ("val_definition", Kind::Constant),
+        ],
+        documents: &["/**"],
+        ..GRAMMAR
     },
 ];
 
-/// The file name extensions that are read, each with its language.
+/// The file name extensions that grammars read, each with its language.
 pub fn extensions() -> impl Iterator<Item = (&'static str, &'static str)> {
     GRAMMARS.iter().flat_map(|grammar| grammar.extensions).copied()
-}
-
-/// The language of files with this extension.
-pub fn language(extension: &str) -> Option<&'static str> {
-    extensions().find(|(known, _)| known.eq_ignore_ascii_case(extension)).map(|(_, language)| language)
 }
 
 /// The grammar for a file name extension.

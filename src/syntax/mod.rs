@@ -1,6 +1,7 @@
 //! Source code → syntax trees, and what they tell about where code begins and ends.
 
 mod language;
+mod packed;
 mod structure;
 
 use std::ops::ControlFlow;
@@ -11,7 +12,7 @@ use tree_sitter::{ParseOptions, Parser, Tree};
 use crate::cancel::Cancel;
 use crate::error::Error;
 
-pub use language::{Grammar, Kind, extensions, grammar, grammar_of, language};
+pub use language::{Grammar, Kind, extensions, grammar, grammar_of};
 pub use structure::{Section, sections};
 
 /// A file whose parse takes longer is made to hurt parsers: a megabyte of ordinary code takes half a second, the worst
@@ -32,9 +33,8 @@ pub enum Unparsed {
 /// The syntax tree of `source`, errors in it included. Takes time in proportion to the source.
 pub fn parse(source: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Tree, Unparsed> {
     let mut parser = Parser::new();
-    if parser.set_language(&(grammar.language)()).is_err() {
-        return Err(Unparsed::Grammar);
-    }
+    let language = (grammar.language)().ok_or(Unparsed::Grammar)?;
+    parser.set_language(&language).map_err(|_| Unparsed::Grammar)?;
     let bytes = source.as_bytes();
     let started = Instant::now();
     let mut stop = |_: &_| {

@@ -3,9 +3,15 @@
 //! All of it takes time in proportion to the source, whatever that holds: a node is looked at with what the walk has kept
 //! from before, never by looking back.
 
+mod declarator;
 mod declared;
+mod definitions;
+mod headings;
+#[cfg(test)]
+mod languages;
 mod leading;
 mod prose;
+mod scripts;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +21,52 @@ use tree_sitter::Node;
 
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::syntax::{Unparsed, parse};
-use declared::{Declared, declared};
+use crate::syntax::{self, Unparsed, parse};
+use declared::declared;
 use leading::Leading;
 use prose::{cut, folded, plain_comment};
 
-pub use crate::syntax::{Grammar, Kind, extensions, grammar, language};
+pub use crate::syntax::{Grammar, Kind};
+
+/// How files of a language are read.
+#[derive(Clone, Copy)]
+pub enum Reader {
+    /// By its grammar.
+    Code(&'static Grammar),
+    /// By the scripts in it.
+    Scripts,
+    /// By its headings.
+    Headings,
+    /// By what its statements create.
+    Definitions,
+}
+
+/// What is read without a grammar of its own: extension, language, and how.
+const OTHERS: [(&str, &str, Reader); 7] = [
+    ("vue", "vue", Reader::Scripts),
+    ("svelte", "svelte", Reader::Scripts),
+    ("md", "markdown", Reader::Headings),
+    ("markdown", "markdown", Reader::Headings),
+    ("mdx", "markdown", Reader::Headings),
+    ("sql", "sql", Reader::Definitions),
+    ("ddl", "sql", Reader::Definitions),
+];
+
+/// The file name extensions that are read, each with its language.
+pub fn extensions() -> impl Iterator<Item = (&'static str, &'static str)> {
+    syntax::extensions().chain(OTHERS.iter().map(|(extension, language, _)| (*extension, *language)))
+}
+
+/// The language of files with this extension.
+pub fn language(extension: &str) -> Option<&'static str> {
+    extensions().find(|(known, _)| known.eq_ignore_ascii_case(extension)).map(|(_, language)| language)
+}
+
+/// How files with this extension are read.
+pub fn reader(extension: &str) -> Option<Reader> {
+    let other = || OTHERS.iter().find(|(known, ..)| known.eq_ignore_ascii_case(extension));
+    syntax::grammar(extension).map(Reader::Code).or_else(|| other().map(|(_, _, reader)| *reader))
+}
 
 /// Longest part of a declaration's source that is embedded, in bytes. Twice as much ranks no better.
 const MAX_CODE: usize = 2000;
@@ -56,6 +102,40 @@ pub struct Declaration {
     pub code: String,
 }
 
+/// What a node declares.
+enum Declared<'tree, 'source> {
+    /// Nothing.
+    Nothing,
+    /// Nothing by itself, but what is inside bears its name.
+    Scope {
+        /// The name.
+        name: &'source str,
+        /// Whether functions in it are methods.
+        holds_methods: bool,
+    },
+    /// Something.
+    Something {
+        /// What it is.
+        kind: Kind,
+        /// What it is called, its owner first.
+        name: String,
+        /// The node that has the body: the value, where a name is given to a function.
+        with_body: Node<'tree>,
+        /// Whether what is inside bears its name, too.
+        holds: bool,
+        /// Whether its body is elsewhere: then it is worth something only where it is described.
+        elsewhere: bool,
+    },
+}
+
+impl<'tree> Declared<'tree, '_> {
+    /// Something with its body.
+    fn of(kind: Kind, name: impl Into<String>, with_body: Node<'tree>) -> Self {
+        let described = kind == Kind::Constant;
+        Self::Something { kind, name: name.into(), with_body, holds: !described, elsewhere: described }
+    }
+}
+
 /// Why a file has no outline.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unreadable {
@@ -68,7 +148,7 @@ pub enum Unreadable {
 }
 
 /// Nodes between a declaration and the comment above it that belong to the declaration.
-const WRAPPERS: [&str; 9] = [
+const WRAPPERS: [&str; 16] = [
     "export_statement",
     "decorated_definition",
     "lexical_declaration",
@@ -78,6 +158,14 @@ const WRAPPERS: [&str; 9] = [
     "const_declaration",
     "var_declaration",
     "ambient_declaration",
+    "template_declaration",
+    "linkage_specification",
+    "friend_declaration",
+    "declaration",
+    "field_declaration",
+    // Ruby's `private def f`.
+    "call",
+    "argument_list",
 ];
 
 /// How many of them may be around each other.
@@ -91,7 +179,19 @@ const NAMELESS: [&str; 6] = ["mod", "lib", "main", "index", "__init__", "package
 
 /// The declarations of `source`, in their order; those that can be told apart between syntax errors. The file itself is
 /// one, called by its `path`, if a comment describes it.
-pub fn outline(source: &str, path: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Vec<Declaration>, Unreadable> {
+pub fn outline(source: &str, path: &str, reader: Reader, cancel: &Cancel) -> Result<Vec<Declaration>, Unreadable> {
+    match reader {
+        Reader::Code(grammar) => code(source, path, grammar, cancel),
+        Reader::Scripts => {
+            let (scripts, extension) = scripts::scripts(source);
+            syntax::grammar(extension).map_or(Ok(Vec::new()), |grammar| code(&scripts, path, grammar, cancel))
+        }
+        Reader::Headings => Ok(headings::sections(source)),
+        Reader::Definitions => definitions::definitions(source, cancel).map_err(Unreadable::Stopped),
+    }
+}
+
+fn code(source: &str, path: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Vec<Declaration>, Unreadable> {
     let tree = parse(source, grammar, cancel).map_err(|unparsed| match unparsed {
         Unparsed::Grammar => Unreadable::Syntax,
         Unparsed::Slow => Unreadable::Slow,
@@ -200,8 +300,8 @@ impl<'source> Walk<'source> {
             }
             // What is inside comments and attributes declares nothing.
             if !aside && node.named_child_count() > 0 && cursor.goto_first_child() {
-                if node.kind() == "block" {
-                    // In Python, the comment before the first statement stands before the block.
+                if matches!(node.kind(), "block" | "body_statement") {
+                    // In Python and Ruby, the comment before the first statement stands before the block.
                     leading = above.last_mut().and_then(|step| step.leading.take());
                 }
                 continue;
@@ -232,19 +332,21 @@ impl<'source> Walk<'source> {
         let around = self.scopes.last();
         let in_function = around.is_some_and(|scope| scope.in_function);
         let parent = above.last().map(|step| step.node);
-        let (kind, name, with_body) = match declared(node, parent, self.source, self.grammar) {
+        let (kind, name, with_body, holds, elsewhere) = match declared(node, parent, self.source, self.grammar) {
             Declared::Nothing => return None,
             Declared::Scope { name, holds_methods } => {
-                let path = path(around, name);
+                let path = path(around, &name.replace("::", "."));
                 return Some(Scope { depth: 0, path, holds_methods, in_function });
             }
-            Declared::Something { kind, name, with_body } => (kind, name, with_body),
+            Declared::Something { kind, name, with_body, holds, elsewhere } => {
+                (kind, name, with_body, holds, elsewhere)
+            }
         };
         let kind = match around {
             Some(scope) if kind == Kind::Function && scope.holds_methods => Kind::Method,
             _ => kind,
         };
-        if kind == Kind::Constant && in_function {
+        if elsewhere && in_function {
             return None;
         }
         let is_function = matches!(kind, Kind::Function | Kind::Method);
@@ -262,9 +364,9 @@ impl<'source> Walk<'source> {
         // Little helpers inside a function are part of it.
         let little = lines.end - lines.start < 2 && in_function;
         if little || name.is_empty() || name.len() > MAX_NAME {
-            return (kind != Kind::Constant).then_some(scope);
+            return holds.then_some(scope);
         }
-        let body = with_body.child_by_field_name("body");
+        let body = body(with_body);
         let slice = |range: Range<usize>| self.source.get(range).unwrap_or_default();
         let (start, end) = (outer_node.start_byte(), with_body.end_byte());
         let docstring =
@@ -281,8 +383,8 @@ impl<'source> Walk<'source> {
                 })
             }
         };
-        // Constants are many; those that somebody has described are looked for.
-        if kind == Kind::Constant && summary.is_empty() {
+        // Constants, and declarations of what is written elsewhere, are many; those that somebody has described are looked for.
+        if elsewhere && summary.is_empty() {
             return None;
         }
         let head = cut(slice(start..head_end(with_body, body, self.source)), MAX_HEAD);
@@ -294,8 +396,23 @@ impl<'source> Walk<'source> {
         };
         let code = cut(slice(start..end), MAX_CODE).to_owned();
         self.found.push(Declaration { kind, name: path, lines, signature, summary, code });
-        (kind != Kind::Constant).then_some(scope)
+        holds.then_some(scope)
     }
+}
+
+/// Children that are looked at for a body which no field names.
+const MAX_PARTS: usize = 32;
+
+/// The body of a declaration.
+fn body(node: Node<'_>) -> Option<Node<'_>> {
+    let mut cursor = node.walk();
+    let fields = ["body", "accessors", "computed_value"];
+    fields.iter().find_map(|field| node.child_by_field_name(field)).or_else(|| {
+        let is_body = |child: &Node<'_>| {
+            child.kind().ends_with("_body") || matches!(child.kind(), "getter" | "computed_property")
+        };
+        node.named_children(&mut cursor).take(MAX_PARTS).find(is_body)
+    })
 }
 
 /// A name after those around it, the innermost as far as there is room.
@@ -329,6 +446,14 @@ fn head_end(node: Node<'_>, body: Option<Node<'_>>, source: &str) -> usize {
             let parts = ["name", "parameters", "superclasses", "return_type"];
             let ends = parts.iter().filter_map(|part| node.child_by_field_name(part)).map(|part| part.end_byte());
             ends.max().unwrap_or(body.start_byte())
+        }
+        // In Ruby, what is empty has no body, and a comment may stand before one.
+        body if matches!(node.kind(), "method" | "singleton_method" | "class" | "module")
+            && body.is_none_or(|body| body.kind() == "body_statement") =>
+        {
+            let parts = ["name", "parameters", "superclass"];
+            let ends = parts.iter().filter_map(|part| node.child_by_field_name(part)).map(|part| part.end_byte());
+            ends.max().unwrap_or(node.end_byte())
         }
         Some(body) => body.start_byte(),
         None => node.end_byte(),

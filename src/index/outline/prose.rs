@@ -1,7 +1,8 @@
 //! Comments and signatures → one line of words.
 
 /// Words that speak to tools wherever a line of a comment begins with them.
-const DIRECTIVES: [&str; 17] = [
+const DIRECTIVES: [&str; 18] = [
+    ":nodoc:",
     "eslint-disable",
     "eslint-disable-line",
     "eslint-disable-next-line",
@@ -33,7 +34,11 @@ const COVERAGE_VERBS: [&str; 3] = ["ignore", "disable", "enable"];
 const CONFIGURED: [&str; 3] = ["eslint", "jshint", "jslint"];
 
 /// How lines begin that speak of a part.
-const TAGS: [&str; 7] = ["@", ":param", ":arg", ":return", ":rtype", ":raise", ":type"];
+const TAGS: [&str; 11] =
+    ["@", "\\", ":param", ":arg", ":return", ":rtype", ":raise", ":type", "- Parameter", "- Returns:", "- Throws:"];
+
+/// How lines begin that describe the whole, in Doxygen's words.
+const BRIEFS: [&str; 4] = ["@brief ", "\\brief ", "@short ", "\\short "];
 
 /// Where a comment begins to speak of parts.
 const SECTIONS: [&str; 9] =
@@ -70,6 +75,8 @@ fn speaks_to_tools(raw: &str, line: &str) -> bool {
 
 /// The words of a comment or docstring, without its markers, up to its first tag.
 pub fn plain_comment(comment: &str, limit: usize) -> String {
+    let unmarked = comment.contains("<summary>").then(|| summary_element(comment));
+    let comment = unmarked.as_deref().unwrap_or(comment);
     let unquoted = comment.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     let comment = if unquoted.starts_with(['"', '\'']) { unquoted.trim_matches(['"', '\'']) } else { comment };
     let mut words = String::new();
@@ -85,6 +92,7 @@ pub fn plain_comment(comment: &str, limit: usize) -> String {
             let (tag, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
             line = if FILE_TAGS.contains(&tag) { rest } else { "" };
         }
+        line = BRIEFS.iter().find_map(|brief| line.strip_prefix(brief)).unwrap_or(line).trim_start();
         // Tags and sections describe parts, not the whole.
         if TAGS.iter().any(|tag| line.starts_with(tag)) || SECTIONS.contains(&line.trim_end_matches(':')) {
             break;
@@ -96,6 +104,21 @@ pub fn plain_comment(comment: &str, limit: usize) -> String {
         }
     }
     folded(&words, limit)
+}
+
+/// What C#'s `<summary>` holds, its elements replaced by what they name: `<see cref="Stack.Push"/>`.
+fn summary_element(comment: &str) -> String {
+    let inside = comment.split_once("<summary>").map_or("", |(_, inside)| inside);
+    let inside = inside.split("</summary>").next().unwrap_or_default();
+    let mut pieces = inside.split('<');
+    let mut plain = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (element, text) = piece.split_once('>').unwrap_or((piece, ""));
+        let mut quoted = element.split('"');
+        plain.push_str(quoted.nth(1).map(|named| named.rsplit(':').next().unwrap_or(named)).unwrap_or_default());
+        plain.push_str(text);
+    }
+    plain
 }
 
 /// `text` with runs of white space made one space, cut to `limit` bytes.

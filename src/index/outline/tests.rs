@@ -7,10 +7,10 @@ use tree_sitter::Parser;
 use super::*;
 
 fn read(extension: &str, source: &str) -> Result<Vec<Declaration>, Unreadable> {
-    outline(source, &format!("src/a.{extension}"), grammar(extension).unwrap(), &Cancel::default())
+    outline(source, &format!("src/a.{extension}"), reader(extension).unwrap(), &Cancel::default())
 }
 
-fn of(extension: &str, source: &str) -> Vec<Declaration> {
+pub fn of(extension: &str, source: &str) -> Vec<Declaration> {
     read(extension, source).unwrap()
 }
 
@@ -24,9 +24,9 @@ fn is(kind: Kind, name: &str) -> (Kind, String) {
 
 #[test]
 fn every_grammar_fits_the_library() {
-    for (extension, _) in extensions() {
+    for (extension, _) in syntax::extensions() {
         let mut parser = Parser::new();
-        parser.set_language(&(grammar(extension).unwrap().language)()).unwrap();
+        parser.set_language(&(syntax::grammar(extension).unwrap().language)().unwrap()).unwrap();
     }
 }
 
@@ -250,7 +250,7 @@ fn deep_nesting_and_long_lists_end() {
 
 #[test]
 fn never_cuts_inside_a_character() {
-    for extension in ["ts", "py", "rs", "go", "java"] {
+    for (extension, _) in extensions() {
         for filler in [399, 400, 401, 1998, 1999, 2000] {
             let source = format!("function a{}(ä) {{ '{}' }}", "ö".repeat(filler), "ü".repeat(3000));
             drop(read(extension, &source));
@@ -310,6 +310,35 @@ fn hostile(n: usize) -> Vec<(&'static str, &'static str, String)> {
         ("nested classes", "java", nested("class A { /** x */ static final int B = 1; ", "}")),
         ("annotations", "java", format!("class A {{ {} void f() {{}} }}", repeated("@B "))),
         ("comments in a class", "java", format!("class A {{ {} void f() {{}} }}", repeated("/** x */ "))),
+        ("functions on one line", "c", numbered(&|i| format!("/* {i} */ int f{i}(void) {{ return 1; }} "))),
+        ("nested pointers", "c", format!("int {}f{} {{}}\n", repeated("(*"), repeated(")(int)"))),
+        ("macros", "c", numbered(&|i| format!("/* x */\n#define A{i}(x) x\n"))),
+        ("one declaration of many", "c", format!("/* x */ int a{};", numbered(&|i| format!(", *a{i}")))),
+        ("nested namespaces", "cpp", nested("namespace a { /// x\nint f() { return 1; }\n", "}")),
+        ("a long qualified name", "cpp", format!("int {}f() {{ return 1; }}", repeated("a::"))),
+        ("methods", "cpp", format!("class A {{ {} }};", numbered(&|i| format!("/// x\nvoid f{i}();\n")))),
+        ("properties", "cs", format!("class A {{ {} }}", numbered(&|i| format!("/// x\nint P{i} {{ get; set; }}\n")))),
+        ("nested classes", "cs", nested("class A { /// <summary>x</summary>\nvoid F() {} ", "}")),
+        ("a long summary", "cs", format!("/// <summary>{}</summary>\nclass A {{}}", repeated("<see cref=\"x\"/> "))),
+        (
+            "methods",
+            "php",
+            format!("<?php class A {{ {} }}", numbered(&|i| format!("/** x */ function f{i}() {{}}\n"))),
+        ),
+        ("tags", "php", repeated("<?php function f() {} ?>\n")),
+        ("calls", "rb", repeated("define_method(:a) { |x| x }\n")),
+        ("nested modules", "rb", format!("{}{}", repeated("module A\n# x\ndef f; end\n"), repeated("end\n"))),
+        ("functions", "sh", numbered(&|i| format!("# x\nf{i}() {{ :; }}\n"))),
+        ("functions", "kt", numbered(&|i| format!("/** x */\nfun String.f{i}() = 1\n"))),
+        ("functions", "swift", numbered(&|i| format!("/// x\nfunc f{i}() {{ }}\n"))),
+        ("functions", "scala", numbered(&|i| format!("/** x */\ndef f{i}() = 1\n"))),
+        ("statements on one line", "sql", numbered(&|i| format!("CREATE TABLE a{i} (x int); "))),
+        ("comments before a statement", "sql", format!("{}CREATE TABLE a (x int);", repeated("-- x\n"))),
+        ("beginnings", "sql", repeated("CREATE FUNCTION a() BEGIN ")),
+        ("quotes that end nowhere", "sql", repeated("$a CREATE ")),
+        ("headings below a long one", "md", format!("# {}\n{}", repeated("a long title "), repeated("## x\ny\n"))),
+        ("scripts", "vue", repeated("<script>function f() {}</script>")),
+        ("tags that never end", "vue", repeated("<a b=\"")),
     ]
 }
 
@@ -342,7 +371,7 @@ fn a_run_that_is_stopped_reads_no_further() {
     let cancel = Cancel::default();
     cancel.cancel(Error::Aborted);
     let source = "function f() {}\n".repeat(50_000);
-    let stopped = outline(&source, "a.js", grammar("js").unwrap(), &cancel);
+    let stopped = outline(&source, "a.js", reader("js").unwrap(), &cancel);
     assert_eq!(stopped, Err(Unreadable::Stopped(Error::Aborted)));
 }
 

@@ -381,7 +381,7 @@ fn look_at(entry: &DirEntry, kind: fs::FileType, path: &Path) -> Option<Result<S
         return Some(Err(Skip::Link));
     }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    if outline::grammar(extension).is_none() {
+    if outline::reader(extension).is_none() {
         return Some(Err(Skip::Language));
     }
     if path.to_str().is_none() {
