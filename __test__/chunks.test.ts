@@ -146,8 +146,19 @@ test('splitText needs no model', async () => {
   }
   const code = await splitText('function a() {\n  one();\n}\n\nfunction b() {\n  two();\n}\n', { maxCharacters: 30, path: 'a.ts' });
   expect(code.map(({ headings }) => headings)).toEqual([['a'], ['b']]);
+  const marked = await splitText('\ufeff---\ntitle: x\n---\n\n# Title\n\nText.\n\n# Other\n\nMore.\n', { maxCharacters: 40, path: 'a.md' });
+  expect(marked.map(({ headings }) => headings)).toEqual([[], ['Other']]);
+  expect((await splitText('\ufeff# Title\n\nText.'))[0]).toMatchObject({ start: 0, headings: ['Title'] });
   expect(await failure(() => splitText('🦀', { maxCharacters: 1 }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
   expect(await failure(() => splitText('a', { maxCharacters: 0 }))).toMatchObject({ code: 'INVALID_CONFIG' });
+});
+
+test('a long text takes time in proportion, also one word of it', { timeout: 120_000 }, async () => {
+  for (const text of ['x'.repeat(3e7), 'Some words of a text, one after the other. '.repeat(5e5), '\n'.repeat(3e7), `${' '.repeat(1e7)}x`]) {
+    const chunks = await splitText(text, { maxCharacters: 1000 });
+    expect(chunks.reduce((sum, { start, end }) => sum + end - start, 0)).toBeLessThanOrEqual(text.length);
+    expect(chunks.at(-1)?.end ?? 0).toBe(text.trimEnd().length);
+  }
 });
 
 describe('streamDocuments', () => {

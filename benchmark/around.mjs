@@ -410,7 +410,7 @@ async function questions(settings) {
     for (const [name, chunks] of Object.entries(contenders)) {
       const mrr = await meanReciprocalRank({ embedcore, generator }, chunks, asked, right);
       base ??= mrr;
-      const better = name === 'chunks of one length' ? {} : { goal: 'better', good: mrr > base };
+      const better = name === 'chunks by structure' ? { goal: 'better', good: mrr > base } : {};
       note(`${work}: MRR@${K} of ${what}`, `${name} (${chunks.length})`, `${mrr.toFixed(3)}${mrr === base ? '' : ` (${mrr > base ? '+' : ''}${(100 * (mrr / base - 1)).toFixed(1)} %)`}`, better);
     }
   }

@@ -56,9 +56,11 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 pub fn open(path: &Path) -> Step<Connection> {
     let db = Connection::open(path)?;
     db.busy_timeout(BUSY_STEP)?;
-    db.execute_batch(
-        "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
-    )?;
+    // To say so of a file that has pages already changes nothing, and waits for whoever writes to it.
+    if db.pragma_query_value(None, "page_count", |row| row.get::<_, i64>(0))? == 0 {
+        db.execute_batch("PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL;")?;
+    }
+    db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
     Ok(db)
 }
 

@@ -294,8 +294,9 @@ impl<'a> Cutter<'a> {
             return None;
         }
         // The first line keeps its indentation.
-        let line = self.text[..begin].rfind('\n').map_or(0, |at| at + 1);
-        let start = if self.text[line..begin].trim().is_empty() { line.max(from) } else { begin };
+        let indented = |c: char| c.is_whitespace() && c != '\n';
+        let before = self.text[..begin].trim_end_matches(indented);
+        let start = if before.is_empty() || before.ends_with('\n') { before.len().max(from) } else { begin };
         Some((start, end))
     }
 

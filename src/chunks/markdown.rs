@@ -4,7 +4,7 @@ use super::outline::{BLOCK, Builder, LINE};
 
 /// Whether a text without a name looks like Markdown: it has a heading or a fence.
 pub fn looks_like(text: &str) -> bool {
-    text.lines().take(1000).any(|line| heading(line).is_some() || fence(line).is_some())
+    unmarked(text).lines().take(1000).any(|line| heading(line).is_some() || fence(line).is_some())
 }
 
 /// Notes what is in a text.
@@ -17,12 +17,12 @@ pub fn read(text: &str, builder: &mut Builder) {
     let mut blank = true;
     // What comes right after a heading stays with it.
     let mut headed = false;
-    let mut front = text.lines().next().is_some_and(|line| line.trim_end() == "---")
+    let mut front = unmarked(text).lines().next().is_some_and(|line| line.trim_end() == "---")
         && text.lines().skip(1).any(|line| matches!(line.trim_end(), "---" | "..."));
     for line in text.split_inclusive('\n') {
         let begins = at;
         at += line.len();
-        let line = line.trim_end();
+        let line = if begins == 0 { unmarked(line) } else { line }.trim_end();
         if front {
             builder.mark(begins, if begins == 0 { BLOCK } else { LINE });
             front = begins == 0 || !matches!(line, "---" | "...");
@@ -70,6 +70,11 @@ pub fn read(text: &str, builder: &mut Builder) {
         paragraph = (blank && !begins_item(line)).then_some(begins);
         blank = false;
     }
+}
+
+/// Without the byte order mark that some editors put before a text.
+fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 /// The level and the title of a line that is a heading.

@@ -23,6 +23,9 @@ const VERSION: i32 = 1;
 /// Entries whose codes lie together.
 const BLOCK: i64 = 256;
 
+/// Codes that room is made for at once, when a file is read first.
+const MOST_ROOM: usize = 1 << 20;
+
 /// How long a write waits for the one of another process.
 const BUSY: Duration = Duration::from_secs(30);
 
@@ -275,7 +278,9 @@ impl Store {
         let (dimensions, whole) = (meta.made_with.dimensions, self.rows.is_empty());
         let width = size_of::<i64>() + size_of::<f32>() + dimensions;
         let mut changed: Vec<(i64, Vec<(i64, Code)>)> = Vec::new();
-        let (mut bytes, mut scales) = (Vec::new(), Vec::new());
+        let room = if whole { (meta.coded as usize).min(MOST_ROOM) } else { 0 };
+        let (mut bytes, mut scales) = (Vec::with_capacity(room * dimensions), Vec::with_capacity(room));
+        self.places.reserve(room);
         {
             let mut select = self
                 .db
@@ -287,7 +292,8 @@ impl Store {
                 if checksum(&[block, clock], &[blob]) != sum || blob.len() % width != 0 {
                     return Err(Fault::Damaged);
                 }
-                let mut members = Vec::with_capacity(blob.len() / width);
+                let first = self.rows.len();
+                let mut members = Vec::new();
                 for code in blob.chunks_exact(width) {
                     let (row, rest) = code.split_first_chunk().ok_or(Fault::Damaged)?;
                     let (scale, values) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
@@ -298,16 +304,19 @@ impl Store {
                         scales.push(scale);
                         self.places.insert(row, self.rows.len());
                         self.rows.push(row);
-                        self.blocks.entry(block).or_default().push(row);
                     } else {
                         members.push((row, Code { bytes: values.collect(), scale }));
                     }
                 }
-                changed.push((block, members));
+                if whole {
+                    self.blocks.insert(block, self.rows[first..].to_vec());
+                } else {
+                    changed.push((block, members));
+                }
             }
         }
         if whole {
-            self.codes.extend(&bytes, &scales);
+            self.codes = QuantizedCodes::of(dimensions, bytes, scales);
         } else {
             for (block, members) in changed {
                 self.put_block(block, members);

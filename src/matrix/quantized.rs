@@ -38,7 +38,7 @@ pub const ROUNDING: f32 = 0.004;
 /// Bytes of a code stand for -1–1 of the largest value of the vector.
 const STEPS: f32 = 127.0;
 
-/// QuantizedCodes of vectors of one length, at places `0..len()`.
+/// Codes of vectors of one length, at places `0..len()`.
 #[derive(Debug, Default)]
 pub struct QuantizedCodes {
     dimensions: usize,
@@ -57,6 +57,16 @@ impl QuantizedCodes {
     /// None yet, of so many values.
     pub fn new(dimensions: usize) -> Self {
         Self { dimensions, mean: vec![0.0; dimensions], ..Self::default() }
+    }
+
+    /// Of what is known already: the bytes of all, one after the other, and the scale of each.
+    pub fn of(dimensions: usize, bytes: Vec<i8>, scales: Vec<f32>) -> Self {
+        let mut codes = Self { bytes, scales, ..Self::new(dimensions) };
+        codes.bits.resize(codes.words() * codes.len().div_ceil(LANES), [0; LANES]);
+        if !codes.is_empty() {
+            codes.settle();
+        }
+        codes
     }
 
     /// How many there are.
@@ -93,17 +103,6 @@ impl QuantizedCodes {
         if self.len() >= 2 * self.counted.max(CANDIDATES / 2) {
             self.settle();
         }
-    }
-
-    /// [`QuantizedCodes::push_code`] of many, as their bytes, one after the other, and their scales.
-    pub fn extend(&mut self, bytes: &[i8], scales: &[f32]) {
-        if scales.is_empty() {
-            return;
-        }
-        self.bytes.extend_from_slice(bytes);
-        self.scales.extend_from_slice(scales);
-        self.bits.resize(self.words() * self.len().div_ceil(LANES), [0; LANES]);
-        self.settle();
     }
 
     /// Puts another vector in the place of one.
@@ -144,7 +143,7 @@ impl QuantizedCodes {
     fn mark(&mut self, at: usize) {
         let scale = self.scales[at];
         let bytes = &self.bytes[at * self.dimensions..][..self.dimensions];
-        let marks = marks(bytes.iter().map(|byte| f32::from(*byte) * scale), &self.mean);
+        let marks = marks(bytes, &self.mean, |byte| f32::from(byte) * scale);
         let row = self.row(at);
         for (words, mark) in self.bits[row..].iter_mut().zip(marks) {
             words[at % LANES] = mark;
@@ -349,7 +348,7 @@ impl Asked {
         let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let norm = query.iter().map(|value| (value / largest).powi(2)).sum::<f32>().sqrt();
         let unit: Vec<f32> = query.iter().map(|value| value / largest / norm).collect();
-        let bits = marks(unit.iter().copied(), &codes.mean).collect();
+        let bits = marks(&unit, &codes.mean, |value| value).collect();
         let steps = (i32::MAX as f32 / STEPS / codes.dimensions as f32 / 2.0).min(4095.0);
         let length = norm * steps;
         Self { bits, steps: unit.iter().map(|value| (value * length) as i16).collect(), length, unit }
@@ -401,11 +400,17 @@ fn dot(query: &[i16], bytes: &[i8]) -> i32 {
     query.iter().zip(bytes).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
 }
 
-/// Whether each value is above its mean, in words.
-fn marks(values: impl Iterator<Item = f32>, mean: &[f32]) -> impl Iterator<Item = u64> {
-    let mut above = values.zip(mean).map(|(value, mean)| value > *mean);
-    (0..mean.len().div_ceil(64))
-        .map(move |_| above.by_ref().take(64).enumerate().fold(0, |word, (at, above)| word | u64::from(above) << at))
+/// Whether what each value stands for is above its mean, in words.
+fn marks<T: Copy>(values: &[T], mean: &[f32], of: impl Fn(T) -> f32) -> impl Iterator<Item = u64> {
+    values.chunks(64).zip(mean.chunks(64)).map(move |(values, mean)| {
+        let mut above = [0u8; 64];
+        for ((above, value), mean) in above.iter_mut().zip(values).zip(mean) {
+            *above = u8::from(of(*value) > *mean);
+        }
+        // The product brings the lowest bits of eight bytes together in the highest byte.
+        let eight = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        above.as_chunks().0.iter().enumerate().fold(0, |word, (at, bytes)| word | eight(bytes) << (8 * at))
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Text → token ids, with what was cut off reported.
 
 mod wordpiece;
+mod words;
 
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, trunca
 use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
 
 use wordpiece::WordPiece;
+use words::Words;
 
 use crate::embedding::{InputType, Tokens};
 use crate::error::{Error, Result};
@@ -92,6 +94,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The short way, if there is one.
     short: Option<WordPiece>,
+    /// Where words are read one by one: those that were counted.
+    words: Option<Words>,
     direction: TruncationDirection,
     reading: Reading,
     /// How many special tokens the model adds to a text, and to a pair.
@@ -159,9 +163,14 @@ impl Tokenizer {
         }
         let skipped = reading.skipped.iter().filter_map(id_of).collect();
         let short = WordPiece::of(&told, &inner, &TRIED);
+        let added = inner.get_added_tokens_decoder();
+        let beside = |token: &AddedToken| token.lstrip || token.rstrip || token.single_word;
+        let own: Vec<_> = added.values().map(|token| (&token.content[..], beside(token))).collect();
+        let words = Words::of(json, &own);
         Ok(Self {
             inner,
             short,
+            words,
             direction,
             special,
             special_of_pairs,
@@ -181,17 +190,30 @@ impl Tokenizer {
             if let Some(ids) = self.short.as_ref().and_then(|short| short.ids(&self.inner, text)) {
                 return Ok(ids.len() + self.special);
             }
-            let encoding = self.inner.encode_fast(text, false).map_err(|error| error.to_string())?;
-            Ok(encoding.len() + self.special)
+            let mut count = self.special;
+            match &self.words {
+                Some(words) => words.starts(text, |word| self.starts_in(word), |_| count += 1)?,
+                None => count += self.inner.encode_fast(text, false).map_err(|error| error.to_string())?.len(),
+            }
+            Ok(count)
         })
     }
 
     /// Where each token of a piece of text begins, in bytes; without special ones.
     pub fn starts(&self, piece: &str) -> Result<Vec<usize>> {
-        self.guarded(0, || {
-            let encoding = self.inner.encode(piece, false).map_err(|error| error.to_string())?;
-            Ok(encoding.get_offsets().iter().map(|(start, _)| *start).collect())
+        self.guarded(0, || match &self.words {
+            Some(words) => {
+                let mut starts = Vec::new();
+                words.starts(piece, |word| self.starts_in(word), |start| starts.push(start))?;
+                Ok(starts)
+            }
+            None => self.starts_in(piece),
         })
+    }
+
+    fn starts_in(&self, piece: &str) -> Result<Vec<usize>, String> {
+        let encoding = self.inner.encode(piece, false).map_err(|error| error.to_string())?;
+        Ok(encoding.get_offsets().iter().map(|(start, _)| *start).collect())
     }
 
     /// All tokens of `text` before it is cut, special ones included.
@@ -441,4 +463,42 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_one_by_one_have_the_tokens_of_the_text() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/models");
+        let mut by_words = 0;
+        for folder in std::fs::read_dir(directory).unwrap() {
+            let Ok(json) = std::fs::read(folder.unwrap().path().join("tokenizer.json")) else { continue };
+            let reading = Reading { max_length: 128, markers: vec!["[unused1] ".to_owned()], ..Reading::default() };
+            let Ok(tokenizer) = Tokenizer::new(&json, &reading) else { continue };
+            by_words += usize::from(tokenizer.words.is_some());
+            let long = "a".repeat(300);
+            let texts = [
+                "",
+                " ",
+                "one",
+                "  Two words,\tor\r\nthree…  --- #1's \"x\" a=b\u{338}≠",
+                "na\u{308}ive re\u{301}sume\u{301} \u{301}x",
+                "你好 世界abc def。x",
+                "a\u{85}b\u{b}c\u{a0}d\u{2028}e f\0g",
+                "[MASK] [MASK]x [CLS]\n[SEP] [unused1] a[0]",
+                "x[UNK] ##y don't U.S.A. 3.14 🦀🦀 👩‍👩‍👧 https://a.b/c?d=e_f",
+                "İstanbul ẞ ﬁ Ⅷ",
+                &long,
+                &format!("{long} {long}b"),
+            ];
+            for text in texts.iter().chain(&texts) {
+                let whole = tokenizer.starts_in(text).unwrap();
+                assert_eq!(tokenizer.starts(text).unwrap(), whole, "{text:?}");
+                assert_eq!(tokenizer.count(0, text).unwrap(), whole.len() + tokenizer.special, "{text:?}");
+            }
+        }
+        assert!(by_words > 0);
+    }
 }
