@@ -70,12 +70,20 @@ impl Rows {
                 return unsafe { products(self, of, others, with, out) };
             }
         }
-        self.multiply::<NARROW>(of, others, with, out);
+        self.multiply(of, others, with, out, block::<NARROW>);
     }
 
-    /// Always inlined, as all that it calls: each way to compile it then is one function.
+    /// Always inlined, as all that it calls: each way to compile it then is one function. `block`: the products of some rows with
+    /// some others.
     #[inline(always)]
-    fn multiply<const BLOCK: usize>(&self, of: Range<usize>, others: &Self, with: Range<usize>, out: &mut [f32]) {
+    fn multiply<const BLOCK: usize>(
+        &self,
+        of: Range<usize>,
+        others: &Self,
+        with: Range<usize>,
+        out: &mut [f32],
+        block: impl Fn(Block<BLOCK>, Block<BLOCK>) -> [[f32; BLOCK]; BLOCK],
+    ) {
         let width = with.len();
         let mut at = of.start;
         while at < of.end {
@@ -98,8 +106,11 @@ impl Rows {
     }
 }
 
+/// Some rows.
+type Block<'a, const BLOCK: usize> = [&'a [[f32; LANES]]; BLOCK];
+
 #[inline(always)]
-fn block<const BLOCK: usize>(left: [&[[f32; LANES]]; BLOCK], right: [&[[f32; LANES]]; BLOCK]) -> [[f32; BLOCK]; BLOCK] {
+fn block<const BLOCK: usize>(left: Block<BLOCK>, right: Block<BLOCK>) -> [[f32; BLOCK]; BLOCK] {
     let chunks = left[0].len();
     // One length, which the compiler then need not look at again.
     let (left, right) = (left.map(|row| &row[..chunks]), right.map(|row| &row[..chunks]));
@@ -133,7 +144,9 @@ fn sum(mut lanes: [f32; LANES]) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{NARROW, Range, Rows, WIDE};
+    use std::arch::x86_64::*;
+
+    use super::{Block, LANES, NARROW, Range, Rows, WIDE};
 
     type Products = unsafe fn(&Rows, Range<usize>, &Rows, Range<usize>, &mut [f32]);
 
@@ -143,12 +156,59 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     fn avx512(rows: &Rows, of: Range<usize>, others: &Rows, with: Range<usize>, out: &mut [f32]) {
-        rows.multiply::<WIDE>(of, others, with, out);
+        rows.multiply::<WIDE>(of, others, with, out, |left, right| wide(left, right));
     }
 
     #[target_feature(enable = "avx2")]
     fn avx2(rows: &Rows, of: Range<usize>, others: &Rows, with: Range<usize>, out: &mut [f32]) {
-        rows.multiply::<NARROW>(of, others, with, out);
+        rows.multiply::<NARROW>(of, others, with, out, super::block);
+    }
+
+    /// The same, to the last bit, with all sums in wide registers: the compiler takes half as wide ones, of which there are too few.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn wide(left: Block<WIDE>, right: Block<WIDE>) -> [[f32; WIDE]; WIDE] {
+        let chunks = left[0].len();
+        let (left, right) = (left.map(|row| &row[..chunks]), right.map(|row| &row[..chunks]));
+        let mut sums = [[_mm512_setzero_ps(); WIDE]; WIDE];
+        for chunk in 0..chunks {
+            let mut of = [_mm512_setzero_ps(); WIDE];
+            for (of, row) in of.iter_mut().zip(left) {
+                *of = load(&row[chunk]);
+            }
+            for (column, row) in right.iter().enumerate() {
+                let with = load(&row[chunk]);
+                for (sums, of) in sums.iter_mut().zip(of) {
+                    sums[column] = _mm512_add_ps(sums[column], _mm512_mul_ps(of, with));
+                }
+            }
+        }
+        let mut out = [[0.0; WIDE]; WIDE];
+        for (out, sums) in out.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+            *out = sum(*sums);
+        }
+        out
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn load(values: &[f32; LANES]) -> __m512 {
+        // SAFETY: there are as many values as are read.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm512_loadu_ps(values.as_ptr())
+        }
+    }
+
+    /// As [`super::sum`].
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn sum(lanes: __m512) -> f32 {
+        let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
+        let eight = _mm256_add_ps(_mm512_castps512_ps256(lanes), upper);
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
     }
 }
 
@@ -169,9 +229,9 @@ mod tests {
                 way(&mut out);
                 out
             };
-            let one = all(&|out| a.multiply::<1>(0..counts.0, &b, 0..counts.1, out));
-            assert_eq!(one, all(&|out| a.multiply::<NARROW>(0..counts.0, &b, 0..counts.1, out)));
-            assert_eq!(one, all(&|out| a.multiply::<WIDE>(0..counts.0, &b, 0..counts.1, out)));
+            let one = all(&|out| a.multiply(0..counts.0, &b, 0..counts.1, out, block::<1>));
+            assert_eq!(one, all(&|out| a.multiply(0..counts.0, &b, 0..counts.1, out, block::<NARROW>)));
+            assert_eq!(one, all(&|out| a.multiply(0..counts.0, &b, 0..counts.1, out, block::<WIDE>)));
             assert_eq!(one, all(&|out| a.products(0..counts.0, &b, 0..counts.1, out)));
             let mut some = vec![0.0];
             a.products(counts.0 - 1..counts.0, &b, counts.1 - 1..counts.1, &mut some);

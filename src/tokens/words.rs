@@ -59,15 +59,15 @@ impl Words {
     }
 
     /// Shows where in `text` each token begins, in bytes. `read` tells it of a word that is new.
-    pub fn starts(
+    pub fn starts<'a>(
         &self,
-        text: &str,
+        text: &'a str,
         read: impl Fn(&str) -> Result<Vec<usize>, String>,
         mut show: impl FnMut(usize),
     ) -> Result<(), String> {
         let mut new: HashMap<&str, Box<[u8]>> = HashMap::new();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let mut look = |at: usize, word| {
+        let mut look = |at: usize, word: &'a str| {
             let starts = match known.get(word).or_else(|| new.get(word)) {
                 Some(starts) => starts,
                 None if word.len() > MOST_BYTES => {
