@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 
 import {
   CacheConfig,
+  CodeIndex,
   DynamicBatchOptimizer,
   EmbeddingCollection,
   InferenceCache,
@@ -19,6 +20,7 @@ import { CoherenceEngine, ContentFusionAgent, PromptAnalyzer } from 'embedcore/c
 import { HttpClient, LlmRouter, OllamaClient } from 'embedcore/llm';
 import { expect, onTestFinished, test, vi } from 'vitest';
 
+import { directory } from './files';
 import { comments, constant, defaults, ENDS, guides, PAGES, textOf } from './prose';
 import { failure } from './support';
 
@@ -84,6 +86,14 @@ async function breaker(): Promise<[number, number]> {
     await ask();
     if (calls > failures) return [failures, seconds];
   }
+}
+
+/** How many there are, by the error that names them. */
+async function languages(): Promise<number> {
+  await using index = new CodeIndex(directory());
+  await index.update();
+  const { message } = await failure(() => index.search('x', { languages: 'none' }));
+  return message.split('known are ')[1]!.split(', ').length;
 }
 
 async function candidates(): Promise<number[]> {
@@ -328,6 +338,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
     const [bytes, files, ahead] = ['CHUNK_BYTES', 'CHUNK_FILES', 'EMBEDDING'].map((name) => constant('src/index/update.rs', name)());
     return [bytes! * (ahead! + 1), files! * (ahead! + 1)];
   }, [3 * 2 ** 20, 768]],
+  [['in 19 languages'], languages, 19],
   // Answers and plans
   [['there is 1 below 0.5, 2 from 0.5 (`thresholds.mid`), 3 from 0.7 (`high`), 4 from 0.8 (`critical`)', 'From which risk on there are 2, 3 and 4 candidates', 'more are asked for, up to 4'], candidates, [1, 1, 2, 2, 3, 3, 4, 4]],
   [['(1 − 0.6 l)(1 − 0.5 q)(1 − 0.8 a)`', 'one half at 120 words, 1.5 question marks, and two such words'], risks, [half(0, 0), half(0, 3, 117), half(2, 0)]],
@@ -369,7 +380,7 @@ const NO_LIMIT = [
   /since 1970|1024 × 1024 bytes|1,048,576 bytes|Over 1, 5 and 15 minutes|0–100|0 to 100, of all|ends with 100|at 100 %|0\.1 for 10 %|\(2 for the command itself, 130 after|spread \/ 2|· 4 for the vectors/g,
   /(?<![\w.,])[-−]?[01](?![\w.,]*\d|\.\d)/g, /^\d\. | \d\. (?=`|Every)/g,
   // Figures of size and speed.
-  /about \d[\d.,]* (µs|MB|bytes)[^.;]*|10 MB, no download, more than 150 ×|56 MB installed|10,000 of 5 × 5[^.]*840|about 0\.05 µs|some 0\.6 KB for each of 384|some 0\.1 ms for 1000|some 50 ms|80 MB once|\(256 for all-|99 of 100|Among 100,000|half, 95 and 99 of a hundred|more than ten times|Of 60 labelled[^.]*|three times and running|a second engine|(?:items?|tokens|samples|answered in|times) a second|answer within a week|32 random|about a millisecond|takes less than a millisecond|costs a millisecond|some (?:hundredths|tenths) of a second|has a Valkey, two workers|How alike two texts/gi,
+  /about \d[\d.,]* (µs|MB|bytes)[^.;]*|10 MB, no download, more than 150 ×|\d+ MB installed|cosines of 1\.00000|as low as 0\.997|within a tenth of a second|10,000 of 5 × 5[^.]*840|about 0\.05 µs|some 0\.6 KB for each of 384|some 0\.1 ms for 1000|some 50 ms|80 MB once|\(256 for all-|99 of 100|Among 100,000|half, 95 and 99 of a hundred|more than ten times|Of 60 labelled[^.]*|three times and running|a second engine|(?:items?|tokens|samples|answered in|times) a second|answer within a week|32 random|about a millisecond|takes less than a millisecond|costs a millisecond|some (?:hundredths|tenths) of a second|has a Valkey, two workers|How alike two texts/gi,
 ];
 const UNIT = 'inputs|milliseconds?|seconds?|minutes?|hours?|days?|times|tries|attempts|workers|threads|runs|processes|bytes|steps|texts|tokens|items|batches|columns|in a row|at least|at most|of a second|of a minute';
 const NUMBER = new RegExp(`(?<![\\w/])\\d[\\d,.]*|\\b(?:half|third|quarter|tenth|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|hundred|thousand|million)\\b(?= ?(?:an? |other |more |good )?(?:${UNIT}))|\\b(?:an?|one) (?=(?:milli)?second\\b|minute|hour|day|week)`, 'gi');
