@@ -242,9 +242,8 @@ mod tests {
     fn ids_are_those_of_the_tokenizer() {
         let cased = |json: &mut Value| json["normalizer"]["lowercase"] = false.into();
         let unclean = |json: &mut Value| json["normalizer"]["clean_text"] = false.into();
-        let both: [(&str, &dyn Fn(&mut Value)); 4] =
-            [(BERT, &|_| {}), (BERT, &cased), (BERT, &unclean), (BUILT_IN, &|_| {})];
-        for (path, change) in both {
+        let changes: [&dyn Fn(&mut Value); 4] = [&|_| {}, &cased, &unclean, &|_| {}];
+        for (path, change) in [BERT, BERT, BERT, BUILT_IN].into_iter().zip(changes) {
             let (inner, short) = tokenizer(path, change);
             let short = short.expect("there is a short way");
             let taken = std::cell::Cell::new(0);
