@@ -74,14 +74,16 @@ impl Laid {
     }
 }
 
-/// The score of a document. `WIDTH` of the query's vectors and `TOKENS` of the document's are in registers at a time; `FUSED`:
-/// whether the processor multiplies and adds at once.
+/// The score of a document. `WIDTH` of the query's vectors and `TOKENS` of the document's are compared at a time, by `dots`: of the
+/// query's it is given the first values of all of [`LANES`], then the second ones, and which part of them to take.
 #[inline(always)]
-fn score<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(query: &Laid, document: &[f32]) -> f32 {
+fn score<const WIDTH: usize, const TOKENS: usize>(
+    query: &Laid,
+    document: &[f32],
+    dots: impl Fn(&[f32], usize, [&[f32]; TOKENS]) -> [[f32; WIDTH]; TOKENS],
+) -> f32 {
     let dimensions = query.dimensions;
-    if document.is_empty() {
-        return 0.0;
-    }
+    let Some(last) = (document.len() / dimensions).checked_sub(1) else { return 0.0 };
     let (mut total, mut check) = (0.0_f64, 0.0_f32);
     for (block, lanes) in query.data.chunks_exact(LANES * dimensions).enumerate() {
         for part in 0..LANES / WIDTH {
@@ -90,19 +92,13 @@ fn score<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(query: &Lai
                 break;
             }
             let mut best = [f32::NEG_INFINITY; WIDTH];
-            let tiles = document.chunks_exact(TOKENS * dimensions);
-            let rest = tiles.remainder();
-            for tile in tiles {
-                let sums = dots::<WIDTH, TOKENS, FUSED>(lanes, part, tile, dimensions);
-                for sums in &sums {
+            for token in (0..=last).step_by(TOKENS) {
+                // What fills up a tile is the last vector again.
+                let tile = std::array::from_fn(|at| &document[(token + at).min(last) * dimensions..][..dimensions]);
+                for sums in dots(lanes, part, tile) {
                     check += sums[0];
-                    best.iter_mut().zip(sums).for_each(|(best, sum)| *best = best.max(*sum));
+                    best.iter_mut().zip(sums).for_each(|(best, sum)| *best = best.max(sum));
                 }
-            }
-            for vector in rest.chunks_exact(dimensions) {
-                let [sums] = dots::<WIDTH, 1, FUSED>(lanes, part, vector, dimensions);
-                check += sums[0];
-                best.iter_mut().zip(&sums).for_each(|(best, sum)| *best = best.max(*sum));
             }
             let count = (query.vectors - first).min(WIDTH);
             total += best[..count].iter().map(|best| f64::from(*best)).sum::<f64>();
@@ -112,18 +108,17 @@ fn score<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(query: &Lai
     if check.is_nan() { f32::NAN } else { total as f32 }
 }
 
+/// `FUSED`: whether the processor multiplies and adds at once.
 #[inline(always)]
 fn dots<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(
     lanes: &[f32],
     part: usize,
-    tile: &[f32],
-    dimensions: usize,
+    tile: [&[f32]; TOKENS],
 ) -> [[f32; WIDTH]; TOKENS] {
     let mut sums = [[0.0_f32; WIDTH]; TOKENS];
-    let vectors: [&[f32]; TOKENS] = std::array::from_fn(|token| &tile[token * dimensions..][..dimensions]);
-    for (at, row) in lanes.chunks_exact(LANES).take(dimensions).enumerate() {
+    for (at, row) in lanes.chunks_exact(LANES).enumerate() {
         let row = &row[part * WIDTH..][..WIDTH];
-        for (sums, vector) in sums.iter_mut().zip(&vectors) {
+        for (sums, vector) in sums.iter_mut().zip(tile) {
             let value = vector[at];
             for (sum, lane) in sums.iter_mut().zip(row) {
                 *sum = if FUSED { value.mul_add(*lane, *sum) } else { value * lane + *sum };
@@ -136,7 +131,7 @@ fn dots<const WIDTH: usize, const TOKENS: usize, const FUSED: bool>(
 type Score = fn(&Laid, &[f32]) -> f32;
 
 fn plain(query: &Laid, document: &[f32]) -> f32 {
-    score::<8, 4, { cfg!(target_arch = "aarch64") }>(query, document)
+    score::<8, 4>(query, document, dots::<8, 4, { cfg!(target_arch = "aarch64") }>)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -150,7 +145,12 @@ use x86::best_way;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod x86 {
-    use super::{Laid, Score, plain, score};
+    use std::arch::x86_64::*;
+
+    use super::{LANES, Laid, Score, dots, plain, score};
+
+    /// The document's vectors that are compared at a time: with two registers for the query's, as many sums as there are registers for.
+    const TOKENS: usize = 8;
 
     /// The fastest that this processor can.
     pub fn best_way() -> Score {
@@ -167,12 +167,50 @@ mod x86 {
 
     #[target_feature(enable = "avx512f")]
     fn avx512(query: &Laid, document: &[f32]) -> f32 {
-        score::<32, 8, true>(query, document)
+        score(query, document, |lanes, _, tile| wide(lanes, tile))
     }
 
     #[target_feature(enable = "avx2,fma")]
     fn avx2(query: &Laid, document: &[f32]) -> f32 {
-        score::<16, 6, true>(query, document)
+        score(query, document, dots::<16, 6, true>)
+    }
+
+    /// All sums in wide registers: the compiler takes half as wide ones, of which there are too few.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn wide(lanes: &[f32], tile: [&[f32]; TOKENS]) -> [[f32; LANES]; TOKENS] {
+        let (halves, _) = lanes.as_chunks::<{ LANES / 2 }>();
+        let (rows, _) = halves.as_chunks::<2>();
+        // One length, which the compiler then need not look at again.
+        let tile = tile.map(|vector| &vector[..rows.len()]);
+        let mut sums = [[_mm512_setzero_ps(); 2]; TOKENS];
+        for (at, [low, high]) in rows.iter().enumerate() {
+            let (low, high) = (load(low), load(high));
+            for (sums, vector) in sums.iter_mut().zip(tile) {
+                let value = _mm512_set1_ps(vector[at]);
+                *sums = [_mm512_fmadd_ps(value, low, sums[0]), _mm512_fmadd_ps(value, high, sums[1])];
+            }
+        }
+        let mut out = [[0.0; LANES]; TOKENS];
+        for (out, sums) in out.as_flattened_mut().as_chunks_mut::<{ LANES / 2 }>().0.iter_mut().zip(sums.as_flattened())
+        {
+            // SAFETY: there are as many values as are written.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm512_storeu_ps(out.as_mut_ptr(), *sums);
+            }
+        }
+        out
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn load(values: &[f32; LANES / 2]) -> __m512 {
+        // SAFETY: there are as many values as are read.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm512_loadu_ps(values.as_ptr())
+        }
     }
 }
 
