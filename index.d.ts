@@ -2973,7 +2973,7 @@ export declare class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. The arrays are not copied: do not write to them before the promise is settled.
+ * `embed` gave for one text, or its vectors alone. The arrays are copied first.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export declare function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options?: MaxSimOptions): Promise<MaxSimMatch[]>;

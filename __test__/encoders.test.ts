@@ -262,6 +262,16 @@ describe('late interaction', () => {
     expect(await count(few, 'query')).toBe(await count(all, 'query'));
   });
 
+  test('compares the vectors as they are when it is called, written over or transferred since', async () => {
+    const query = { data: Float32Array.of(1, 0), offsets: Uint32Array.of(0, 1), dimensions: 2 };
+    const all = { data: Float32Array.of(1, 0, 0, 1), offsets: Uint32Array.of(0, 1, 2), dimensions: 2 };
+    const found = maxSim(query, all);
+    query.data.fill(NaN);
+    all.data.fill(NaN);
+    structuredClone(all.data.buffer, { transfer: [all.data.buffer] });
+    expect(await found).toEqual([{ index: 0, score: 1 }, { index: 1, score: 0 }]);
+  });
+
   test('refuses sizes that contradict each other', async () => {
     const vectors = (data: number[], offsets: number[], dimensions = 2) => ({ data: Float32Array.from(data), offsets: Uint32Array.from(offsets), dimensions });
     const [query, all] = [vectors([1, 0], [0, 1]), vectors([1, 0, 0, 1], [0, 1, 2])];

@@ -78,7 +78,7 @@ export class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. The arrays are not copied: do not write to them before the promise is settled.
+ * `embed` gave for one text, or its vectors alone. The arrays are copied first.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export async function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options: MaxSimOptions = {}): Promise<MaxSimMatch[]> {
@@ -92,7 +92,8 @@ export async function maxSim(query: MaxSimVectors | Float32Array, documents: Max
   const ends = Float64Array.from(all.offsets).subarray(1);
   let scores: Float32Array;
   try {
-    scores = await native().maxSim(one.data, all.data, ends, all.dimensions, one.dimensions);
+    // Copies: what the caller writes, or transfers to another thread, meanwhile is nothing to the threads that compute.
+    scores = await native().maxSim(one.data.slice(), all.data.slice(), ends, all.dimensions, one.dimensions);
   } catch (thrown) {
     throw toEmbeddingError(thrown);
   }
