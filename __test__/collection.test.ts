@@ -71,7 +71,7 @@ test('filters choose by equality, ranges, in, and, or, not', async () => {
 test('a filter that says nothing deletes nothing', async () => {
   const collection = open();
   await collection.upsert(points);
-  for (const filter of [{}, { tag: undefined }, { n: { lt: undefined } }]) {
+  for (const filter of [{}, { tag: undefined }, { n: { lt: undefined } }, { and: [{}] }, { or: [{ n: 1 }, {}] }, { and: [{ tag: undefined }] }, { not: { or: [] } }, { not: { n: { in: [] } } }]) {
     expect(await failure(() => collection.delete(filter as never)), JSON.stringify(filter)).toMatchObject({ code: 'INVALID_ARGUMENT' });
   }
   expect(await collection.count()).toBe(50);

@@ -224,6 +224,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['a millisecond for each text of its call, 3 seconds at least and 30 at most'], () => ['LEASE_PER_TEXT', 'SHORTEST_LEASE', 'LONGEST_LEASE'].map((name) => constant('src/generator/leases.rs', name)()), [1, 3000, 30_000]],
   [['the others see a quarter of a second later', 'see what others change in it a quarter of a second later'], () => constant('src/cache/disk/mod.rs', 'LOOK_MS')() <= 250, true],
   [['the file knows for ten minutes what was deleted'], constant('src/cache/store/batch.rs', 'TOMBSTONE_MS'), 600_000],
+  [['servers remember for ten minutes what was deleted', 'and the last 64 clearings'], () => ['TOMBSTONE_MS', 'MOST_CLEARED'].map((name) => constant('src/cache/shared/mod.rs', name)()), [600_000, 64]],
   [['a lookup goes on without it after a tenth of a second'], constant('src/cache/disk/queue.rs', 'BRIEF'), 100],
   [['waits three seconds for it', 'For a file that another program holds it waits 3 seconds'], constant('src/cache/disk/mod.rs', 'DRAIN'), 3000],
   [['reject with `CACHE_STORAGE_FAILED` after eight', 'another program has held the file for 8 seconds', 'another program has held it for 8 seconds'], constant('src/cache/disk/queue.rs', 'LONG'), 8000],

@@ -42,6 +42,7 @@ function greets(socket: Socket, data: string): boolean {
   if (data.includes('HELLO')) socket.write(HELLO);
   else if (data.includes('TIME')) socket.write(`*2\r\n$10\r\n${Math.floor(Date.now() / 1000)}\r\n$1\r\n0\r\n`);
   else if (data.includes('INFO')) socket.write('$-1\r\n');
+  else if (data.includes('LRANGE')) socket.write('*0\r\n');
   else if (data.includes('SUBSCRIBE')) socket.write('*3\r\n$9\r\nsubscribe\r\n$17\r\nembedcore:changes\r\n:1\r\n');
   else return false;
   return true;

@@ -132,6 +132,39 @@ test('what a file has from before is compared with the server, once it is there'
   expect(await answers(machine(wire, {}, { persistPath }))).toEqual([null, 3, 1]);
 });
 
+test('what a server has evicted or never taken stays an answer of a file, and what was cleared meanwhile does not', { timeout: 60_000 }, async (context) => {
+  const server = await redis(context);
+  const wire = await cable(server.port);
+  const persistPath = join(directory(), 'cache.db');
+  const [one, other] = [machine(server), machine(wire, {}, { persistPath })];
+  const entries = Array.from({ length: 30 }, (_, i) => ({ key: `k${i}`, content: 'c', embedding: [i, 1] }));
+  const found = async (cache: IntelligentEmbeddingCache) => (await Promise.all(entries.map(({ key }) => cache.get(key, 'c')))).filter(Boolean).length;
+  const reconnected = async (meanwhile: () => Promise<unknown>) => {
+    wire.cut();
+    await until(async () => (await other.get('x', 'c')) ?? other.getStats().shared!.state === 'open');
+    await meanwhile();
+    wire.mend();
+    await until(() => other.getStats().shared!.state === 'ready');
+    await pause(SEEN);
+  };
+  await other.setMany(entries);
+  await other.flush();
+  await reconnected(async () => server.ask('UNLINK', ...(await server.keys('embedcore:{*')).slice(0, 20)));
+  expect(await Promise.all(entries.map(({ key }) => other.has(key, 'c')))).not.toContain(false);
+  expect(await found(other)).toBe(30);
+  // One that may not read says nothing.
+  await server.ask('ACL', 'SETUSER', 'default', '-get');
+  await reconnected(async () => {});
+  expect(await found(other)).toBe(30);
+  await server.ask('ACL', 'SETUSER', 'default', '+get');
+  await other.flush();
+  const alone = new IntelligentEmbeddingCache({ persistPath });
+  expect(await found(alone)).toBe(30);
+  await alone.close();
+  await reconnected(async () => one.clear());
+  expect(await found(other)).toBe(0);
+});
+
 test('vectors of a generator, which are always the same, are found in its file without the server', async (context) => {
   const server = await redis(context);
   const cache = { persistPath: join(directory(), 'cache.db'), shared: { url: server.url } };

@@ -54,14 +54,15 @@ test('what is deleted is deleted on the server, and clear deletes nothing of oth
   const others = machine(server, { keyPrefix: 'others:' }, { namespace: 'one' });
   for (const cache of [one, two, others]) await cache.setMany([1, 2, 3].map((n) => ({ key: `k${n}`, content: 'c', embedding: [n] })));
   await Promise.all([one.flush(), two.flush(), others.flush()]);
+  const values = async () => (await server.keys()).filter((name) => /^(embedcore|others):\{/.test(name));
   await server.ask('SET', 'embedcore:{of another program}', 'value');
   await server.ask('LPUSH', 'embedcore:{a list}', 'value');
-  expect((await server.keys()).length).toBe(11);
+  expect((await values()).length).toBe(11);
   expect([await one.delete('k1'), await one.delete('k1')]).toEqual([true, false]);
-  expect((await server.keys()).length).toBe(10);
+  expect((await values()).length).toBe(10);
   expect(await machine(server, {}, { namespace: 'one' }).get('k1', 'c')).toBeNull();
   await one.clear();
-  expect((await server.keys()).length).toBe(8);
+  expect((await values()).length).toBe(8);
   expect(await machine(server, {}, { namespace: 'one' }).get('k2', 'c')).toBeNull();
   expect(await machine(server, {}, { namespace: 'two' }).get('k2', 'c')).not.toBeNull();
   expect(await server.ask('GET', 'embedcore:{of another program}')).toBe('value');

@@ -1,5 +1,5 @@
 // Builds, then runs the tests of the core beside those of the JavaScript surface: each waits for a while that the other can
-// compute in. What the core's tests print is shown at the end.
+// compute in. What the core's tests print is shown once they have ended, so that failures of the surface come last.
 
 import { spawn, spawnSync } from 'node:child_process';
 
@@ -24,9 +24,13 @@ if (built.status !== 0) process.exit(built.status ?? 1);
 
 // nextest, where it is installed, runs the tests of all binaries side by side. The crate itself is compiled at opt-level 1:
 // that saves more time than its tests then take.
-const runner = spawnSync('cargo', ['nextest', '--version']).status === 0 ? ['nextest', 'run', '--cargo-profile', 'release'] : ['test', '--release'];
+const runner = spawnSync('cargo', ['nextest', '--version']).status === 0 ? ['nextest', 'run', '--cargo-profile', 'release', '--status-level', 'fail'] : ['test', '--release'];
 const cargo = [...runner, '--config', 'profile.release.package.embedcore.opt-level=1'];
-const [core, surface] = await Promise.all([run('cargo', cargo, ['ignore', 'pipe', 'pipe']), run(npm, ['run', 'test:js'], 'inherit')]);
-console.log(`\n> cargo ${cargo.join(' ')}\n`);
-for (const chunk of core.output) process.stdout.write(chunk);
-process.exitCode = core.status || surface.status;
+const core = run('cargo', cargo, ['ignore', 'pipe', 'pipe']).then(({ status, output }) => {
+  console.log(`\n> cargo ${cargo.join(' ')}\n`);
+  for (const chunk of output) process.stdout.write(chunk);
+  return status;
+});
+const surface = run(npm, ['run', 'test:js'], 'inherit').then(({ status }) => status);
+for (const [name, tests] of Object.entries({ core, surface })) if (await tests) console.error(`Tests of the ${name} failed: see above.`);
+process.exitCode = (await core) || (await surface);

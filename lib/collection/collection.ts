@@ -15,7 +15,7 @@ import { OptimizedEmbeddingGenerator } from '../generator/generator';
 import { readGenerator, type GeneratorOptions } from '../generator/options';
 import { native, settle } from '../native/addon';
 import type { NativeCollection, NativeDraft, NativeMadeWith, NativeRecord } from '../native/types';
-import { admitsAll, filterJson, isPlain, type Filter } from './filter';
+import { filterJson, isPlain, selectiveJson, type Filter } from './filter';
 
 /** Options of {@link EmbeddingCollection}. */
 export interface CollectionOptions {
@@ -188,8 +188,7 @@ export class EmbeddingCollection implements AsyncDisposable {
     const ids = typeof target === 'string' ? [target] : isArray(target) ? target : undefined;
     ids?.forEach((id, index) => requireId(id, index));
     const copy = ids && ([...ids] as string[]);
-    const filter = ids ? undefined : filterJson(target ?? null);
-    if (admitsAll(filter)) throw invalid('The filter says nothing of what is to be deleted, and would delete all entries: give a condition that is not undefined, or the ids');
+    const filter = ids ? undefined : selectiveJson(target ?? null);
     return this.#change(() => this.#native.delete(copy ?? [], filter));
   }
 

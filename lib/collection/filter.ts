@@ -54,8 +54,24 @@ export function filterJson(filter: unknown): string | undefined {
   return filter === undefined ? undefined : JSON.stringify(nodeOf(filter, 'filter', 0));
 }
 
-/** Whether a filter admits everything, as `{}` does and what only has fields that are `undefined`. */
-export const admitsAll = (json: string | undefined): boolean => json === '{"op":"and","of":[]}';
+/** The same of one that is to say something. What admits everything whatever there is, as `{}` does and what only has fields that are `undefined`, is refused. */
+export function selectiveJson(filter: unknown): string {
+  const node = nodeOf(filter, 'filter', 0);
+  if (says(node) === true) throw invalid('The filter says nothing of what is to be deleted, and would delete all entries: give a condition that is not undefined, or the ids');
+  return JSON.stringify(node);
+}
+
+/** What a condition is of everything, whatever it holds, if that is known. */
+function says(node: Node): boolean | undefined {
+  if (node.op === 'not') {
+    const said = says(node.of);
+    return said === undefined ? undefined : !said;
+  }
+  if (node.op !== 'and' && node.op !== 'or') return node.op === 'in' && node.values.length === 0 ? false : undefined;
+  const decides = node.op === 'or';
+  const said = node.of.map(says);
+  return said.includes(decides) ? decides : said.includes(undefined) ? undefined : !decides;
+}
 
 function nodeOf(filter: unknown, where: string, depth: number): Node {
   if (!isPlain(filter)) throw invalid(`${where} is ${show(filter)}, not an object such as { lang: 'en' }`);

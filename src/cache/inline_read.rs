@@ -6,6 +6,7 @@
 //! does not keep other work waiting: after [`MOST_AT_ONCE`] of it, and after a look that was slow, because the disk had to be
 //! asked or the server is not near, other threads do it.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,14 @@ const SLOW: Duration = Duration::from_micros(200);
 const FEW: u32 = 8;
 const MANY: u32 = 1024;
 
-/// How one event loop looks.
+thread_local! {
+    /// Time that the event loop of this thread has looked since it got to other work, for all of its caches.
+    static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How an event loop looks for one cache.
 #[derive(Debug, Default)]
 pub struct InlineReads {
-    spent: Duration,
     /// Lookups that other threads have.
     away: usize,
     /// Lookups that are to go elsewhere, and how many there were to be the last time.
@@ -55,7 +60,7 @@ impl InlineReads {
     /// It has come back: the event loop has got to other work meanwhile.
     pub fn returned(&mut self) {
         self.away -= 1;
-        self.spent = Duration::ZERO;
+        SPENT.set(Duration::ZERO);
     }
 
     /// Nobody overtakes those who were sent elsewhere because the event loop has other work.
@@ -64,11 +69,11 @@ impl InlineReads {
             self.skip -= 1;
             return false;
         }
-        self.away == 0 && self.spent < MOST_AT_ONCE
+        self.away == 0 && SPENT.get() < MOST_AT_ONCE
     }
 
     fn took(&mut self, time: Duration) {
-        self.spent += time;
+        SPENT.set(SPENT.get() + time);
         if time < SLOW {
             self.skipped /= 2;
         } else {

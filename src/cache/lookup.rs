@@ -11,7 +11,7 @@ use super::memory::{Found, Now};
 use super::report::{EvictionCause, MissCause};
 use super::shared::Shared;
 use super::{EmbeddingCache, lock};
-use crate::embedding::Modality;
+use crate::embedding::{Key, Modality};
 
 /// Lookups whose way to the main memory is shared. See [`Memory::get_some`](super::memory::Memory::get_some).
 const TOGETHER: usize = 64;
@@ -233,18 +233,24 @@ impl EmbeddingCache {
             _ => true,
         };
         let left: Vec<usize> = (0..asked.len()).filter(is_left).collect();
+        if left.is_empty() {
+            return Some(Vec::new());
+        }
         let wanted: Vec<Asked> = left.iter().map(|&at| asked[at]).collect();
-        let mut answers = Vec::new();
+        let (mut answers, mut unknown) = (Vec::new(), Vec::new());
         for (at, answer) in left.into_iter().zip(ask(shared, &wanted)?) {
-            match answer {
-                OnDisk::Unread | OnDisk::Absent
-                    if matches!(found[at], OnDisk::Doubtful(_)) && self.says_nothing(&answer) =>
+            let doubtful = match &found[at] {
+                OnDisk::Doubtful(row) => Some(Arc::clone(row)),
+                _ => None,
+            };
+            match (answer, doubtful) {
+                (OnDisk::Unread, Some(row)) => found[at] = OnDisk::Hit(row),
+                (OnDisk::Absent, Some(row)) => unknown.push((at, row)),
+                (OnDisk::Hit(entry), _) if self.is_of_length(&entry) => answers.push((at, entry)),
+                (OnDisk::Hit(_), _) => found[at] = OnDisk::Damaged,
+                (answer @ (OnDisk::Unread | OnDisk::Absent), _)
+                    if self.holds_alone(&answer) && open.open[at].stale.is_some() =>
                 {
-                    believe(&mut found[at]);
-                }
-                OnDisk::Hit(entry) if self.is_of_length(&entry) => answers.push((at, entry)),
-                OnDisk::Hit(_) => found[at] = OnDisk::Damaged,
-                OnDisk::Unread | OnDisk::Absent if self.holds_alone(&answer) && open.open[at].stale.is_some() => {
                     // It need not be compared again with a server that has lost what it had.
                     if let (OnDisk::Absent, Unanswered { place, version, stale: Some(entry), .. }) =
                         (answer, &open.open[at])
@@ -252,21 +258,33 @@ impl EmbeddingCache {
                         self.displaced(&self.memory.promote(*place, entry, now, *version));
                     }
                 }
-                OnDisk::Absent if matches!(found[at], OnDisk::Doubtful(_)) => {
-                    // Deleted elsewhere; what was set here since then stays.
-                    if let Some(disk) = &self.disk {
-                        disk.delete_before(asked[at].0, now.wall_ms.saturating_sub(1));
-                    }
-                    found[at] = answer;
-                }
                 // The disk's reason is the better one.
-                answer if !matches!(found[at], OnDisk::Expired | OnDisk::Changed | OnDisk::Damaged) => {
+                (answer, _) if !matches!(found[at], OnDisk::Expired | OnDisk::Changed | OnDisk::Damaged) => {
                     found[at] = answer;
                 }
                 _ => {}
             }
         }
+        let deleted = self.deleted(unknown.iter().map(|(at, row)| (asked[*at].0, &**row)));
+        for ((at, row), deleted) in unknown.into_iter().zip(deleted) {
+            found[at] = match (deleted, &self.disk) {
+                (Some(at_ms), Some(disk)) => {
+                    disk.delete_before(asked[at].0, at_ms);
+                    OnDisk::Absent
+                }
+                // The server has let go of it, or never had it.
+                _ => OnDisk::Hit(row),
+            };
+        }
         Some(answers)
+    }
+
+    /// When other machines have deleted rows that the server does not have, if they did, as far as it remembers. Waits for it.
+    fn deleted<'a>(&self, rows: impl Iterator<Item = (Key, &'a Entry)>) -> Vec<Option<u64>> {
+        let (keys, made): (Vec<Key>, Vec<u64>) = rows.map(|(key, row)| (key, row.created_ms)).unzip();
+        let Some(shared) = self.shared.as_ref().filter(|_| !keys.is_empty()) else { return vec![None; keys.len()] };
+        let deleted = shared.deleted(&keys).into_iter().zip(made);
+        deleted.map(|(at_ms, made_ms)| at_ms.filter(|at_ms| made_ms <= *at_ms)).collect()
     }
 
     /// Whether a vector is as long as all others of its space, as far as that is known.
@@ -287,6 +305,8 @@ impl EmbeddingCache {
         let mut found = vec![found];
         let shared = match self.shared {
             None => Vec::new(),
+            // Takes more than one answer.
+            Some(_) if matches!(found[..], [OnDisk::Doubtful(_)]) && !unanswered.fixed => return Err(open),
             Some(_) => {
                 let ask = |shared: &Shared, wanted: &[Asked]| shared.get_now(wanted, now);
                 match self.ask_shared(&open, &asked, &mut found, now, ask) {
@@ -452,13 +472,22 @@ impl EmbeddingCache {
         }
         if let Some(shared) = &self.shared {
             let (places, asked) = left(&found);
+            let mut unknown = Vec::new();
             for (at, answer) in places.into_iter().zip(shared.look(&asked, now)) {
-                found[at] = match answer {
-                    OnDisk::Hit(entry) if self.is_of_length(&entry) => Some(entry),
-                    answer if doubtful.contains_key(&at) && self.says_nothing(&answer) => doubtful.remove(&at),
-                    answer if self.holds_alone(&answer) => self.memory.peek_alone(&probes[at], now),
+                found[at] = match (answer, doubtful.remove(&at)) {
+                    (OnDisk::Hit(entry), _) if self.is_of_length(&entry) => Some(entry),
+                    (OnDisk::Unread, Some(row)) => Some(row),
+                    (OnDisk::Absent, Some(row)) => {
+                        unknown.push((at, probes[at].key(), row));
+                        None
+                    }
+                    (answer, _) if self.holds_alone(&answer) => self.memory.peek_alone(&probes[at], now),
                     _ => None,
                 };
+            }
+            let deleted = self.deleted(unknown.iter().map(|(_, key, row)| (*key, &**row)));
+            for ((at, _, row), deleted) in unknown.into_iter().zip(deleted) {
+                found[at] = deleted.is_none().then_some(row);
             }
         }
         found

@@ -98,14 +98,9 @@ impl EmbeddingCache {
         names.extend(entries.map(|(key, name)| (key.short(), name)));
     }
 
-    /// Whether a copy in memory is an answer although the server has given none: it was not asked, or it has lost what it had.
+    /// Whether a copy in memory is an answer although the server has given none: it was not asked, or may have lost what it had.
     pub(super) fn holds_alone(&self, answer: &OnDisk) -> bool {
-        self.disk.is_none() && self.says_nothing(answer)
-    }
-
-    /// Whether the server's answer says nothing about a copy: it was not asked, or may have lost what it had.
-    pub(super) fn says_nothing(&self, answer: &OnDisk) -> bool {
         let lost = || self.others.server_lost.load(Ordering::Acquire);
-        *answer == OnDisk::Unread || *answer == OnDisk::Absent && lost()
+        self.disk.is_none() && (*answer == OnDisk::Unread || *answer == OnDisk::Absent && lost())
     }
 }

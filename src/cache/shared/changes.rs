@@ -6,12 +6,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, cmd};
+use redis::{Cmd, Value, cmd};
 
 use super::super::selection::Selection;
-use super::link::Link;
+use super::link::{Commands, Link};
 use super::wire::{Message, Trouble, text};
-use super::{Inner, Phase};
+use super::{Inner, MOST_CLEARED, Phase};
 use crate::embedding::Key;
 
 /// How often the thread looks whether it is to end.
@@ -61,13 +61,17 @@ impl Inbox {
             Change::Keys(keys) => keys.len(),
             _ => 1,
         };
-        if matches!(change, Change::Unknown { .. }) {
-            *self = Self { changes: vec![change], keys: 1 };
-        } else if self.keys > MOST {
-            *self = Self { changes: vec![Change::Unknown { lost: false }], keys: 1 };
-        } else {
-            self.changes.push(change);
+        if matches!(change, Change::Unknown { .. }) || self.keys > MOST {
+            // Comparing finds what was set or deleted, and not what was cleared.
+            self.changes.retain(|change| matches!(change, Change::Cleared(..)));
+            self.changes.drain(..self.changes.len().saturating_sub(MOST_CLEARED));
+            self.keys = self.changes.len() + 1;
+            if let Change::Keys(_) = change {
+                self.changes.push(Change::Unknown { lost: false });
+                return;
+            }
         }
+        self.changes.push(change);
     }
 
     pub fn take(&mut self) -> Vec<Change> {
@@ -164,6 +168,9 @@ pub(super) fn subscribe(inner: &Inner) -> Result<(), Trouble> {
             None => return Err(Trouble::Late),
         }
     }
+    for change in cleared(inner)? {
+        inner.hear(change);
+    }
     // Whoever has listened before has missed something since, and so has who went on without the server.
     let before = super::lock(&inner.run).replace(run.clone());
     if before.is_some() || inner.failing.load(Ordering::Acquire) {
@@ -175,6 +182,29 @@ pub(super) fn subscribe(inner: &Inner) -> Result<(), Trouble> {
     *super::lock(&inner.ear) = Some(link);
     inner.progress.notify_all();
     Ok(())
+}
+
+/// What was cleared while nobody here heard of it, as far as the server remembers. On a connection of its own: one that listens may
+/// ask for nothing.
+fn cleared(inner: &Inner) -> Result<Vec<Change>, Trouble> {
+    let name = inner.cleared_name();
+    let deadline = Instant::now() + inner.options.command_timeout;
+    let mut commands = Commands::default();
+    commands.push(name.as_bytes(), cmd("LRANGE").arg(&name).arg(0).arg(-1));
+    let since_ms = inner.heard_ms.load(Ordering::Acquire);
+    let mut changes = Vec::new();
+    let read = |said: &Value| {
+        let Value::BulkString(said) = said else { return None };
+        let (at_ms, selection) = said.split_first_chunk()?;
+        Some(Change::Cleared(Selection::from_bytes(selection)?, u64::from_le_bytes(*at_ms)))
+    };
+    inner.servers.link().run(&commands, deadline, |_, answer| {
+        if let Ok(Value::Array(all)) = answer {
+            changes.extend(all.iter().filter_map(read));
+        }
+    })?;
+    changes.retain(|change| matches!(change, Change::Cleared(_, at_ms) if *at_ms >= since_ms));
+    Ok(changes)
 }
 
 /// Listens until the tier is closed.
@@ -196,6 +226,9 @@ pub(super) fn listen(inner: &Inner) {
             continue;
         };
         drop(follow(inner, link));
+        // What came last may have been lost for as long as the silence was not noticed.
+        let heard_ms = inner.times().server_ms.saturating_sub(2 * SILENCE.as_millis() as u64);
+        inner.heard_ms.fetch_max(heard_ms, Ordering::AcqRel);
         inner.listening.store(false, Ordering::Release);
     }
 }
@@ -258,5 +291,23 @@ mod tests {
         inbox.push(Change::Keys(vec![(key, 1)]));
         assert_eq!(inbox.take(), [Change::Unknown { lost: false }]);
         assert_eq!(inbox.take(), []);
+    }
+
+    #[test]
+    fn what_was_cleared_is_known_whatever_else_is_not() {
+        let key: Key = Space::builder().finish().key().finish();
+        let cleared = |at_ms| Change::Cleared(Selection::default(), at_ms);
+        let mut inbox = Inbox::default();
+        inbox.push(cleared(1));
+        inbox.push(Change::Unknown { lost: true });
+        assert_eq!(inbox.take(), [cleared(1), Change::Unknown { lost: true }]);
+        inbox.push(Change::Keys(vec![(key, 1)]));
+        inbox.push(cleared(2));
+        inbox.push(Change::Keys(vec![(key, 1); MOST]));
+        assert_eq!(inbox.take(), [cleared(2), Change::Unknown { lost: false }]);
+        for at_ms in 0..MOST as u64 + 2 {
+            inbox.push(cleared(at_ms));
+        }
+        assert_eq!(inbox.take().last(), Some(&cleared(MOST as u64 + 1)));
     }
 }

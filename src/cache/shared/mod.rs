@@ -25,7 +25,7 @@ mod wire;
 mod worker;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ pub(super) use queue::Source;
 use queue::{Hidden, Known, NOT_YET, Op, Put, Queue, Told};
 use value::{Read, Times, decode};
 pub use wire::Target;
-use wire::Trouble;
+use wire::{EXACT, Trouble, text};
 
 /// How long nobody asks a server that did not answer in time.
 const AFTER_LATE: Duration = Duration::from_secs(30);
@@ -62,6 +62,12 @@ const WINDOW: usize = 512;
 
 /// Connections that are kept for lookups.
 const LINKS: usize = 4;
+
+/// How long the server remembers what was deleted, for those who do not hear of it: as long as a file does.
+const TOMBSTONE_MS: u64 = 600_000;
+
+/// The latest clearings that it remembers.
+const MOST_CLEARED: usize = 64;
 
 /// How long an event loop waits for an answer itself: for one that is under way already.
 const BRIEF: Duration = Duration::from_millis(1);
@@ -138,6 +144,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     listener: Option<Listener>,
     began: Instant,
+    /// Until when all changes of others were heard, by the server's clock.
+    heard_ms: AtomicU64,
     state: Mutex<State>,
     /// There is something to do.
     work: Condvar,
@@ -213,6 +221,7 @@ impl Shared {
             clock,
             listener,
             began: Instant::now(),
+            heard_ms: AtomicU64::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -306,7 +315,26 @@ impl Shared {
     /// Queues the deletion of a key.
     pub fn delete(&self, key: Key) -> Ticket {
         let told = Told::new(NOT_YET.into());
-        Ticket { number: self.inner.queue_one(Op::Delete(key, Arc::clone(&told))), told }
+        let at_ms = Some(self.inner.clock.wall_ms());
+        Ticket { number: self.inner.queue_one(Op::Delete(key, Arc::clone(&told), at_ms)), told }
+    }
+
+    /// When keys that the server does not have were deleted, in wall time, as far as it remembers. Waits for the server.
+    pub fn deleted(&self, keys: &[Key]) -> Vec<Option<u64>> {
+        let inner = &*self.inner;
+        let (mut commands, times) = (Commands::default(), inner.times());
+        for key in keys {
+            let name = inner.tombstone_name(key);
+            commands.push(name.as_bytes(), cmd("GET").arg(&name));
+        }
+        let read = |_, answer| match answer {
+            Ok(value @ Value::BulkString(_)) => text(&value).parse().ok().map(|ms| times.here(ms)),
+            _ => None,
+        };
+        inner.exchange(&commands, None, read).unwrap_or_else(|trouble| {
+            inner.failed(&trouble);
+            vec![None; keys.len()]
+        })
     }
 
     /// Queues the deletion of all entries that a selection covers.
@@ -487,7 +515,7 @@ impl Inner {
         if open.is_empty() || state == SharedState::Open as u8 {
             return Some((found, open.len()));
         }
-        if state != SharedState::Ready as u8 || self.servers.target.cluster || open.len() > 1 {
+        if !EXACT || state != SharedState::Ready as u8 || self.servers.target.cluster || open.len() > 1 {
             return None;
         }
         let mut link = self.links().pop()?;
@@ -546,9 +574,10 @@ impl Inner {
                 // A key of ours with another type is another program's.
                 Ok(_) => return OnDisk::Damaged,
                 Err(refusal) if refusal.code == "WRONGTYPE" => return OnDisk::Damaged,
+                // It does not say what it has.
                 Err(_) => {
                     self.counters.errors.add(1);
-                    return OnDisk::Absent;
+                    return OnDisk::Unread;
                 }
             };
             match decode(key, &value, times) {
@@ -681,6 +710,16 @@ impl Inner {
     /// What the server calls the entry of a key. In braces: a cluster has what belongs to a key on one server.
     fn name(&self, key: &Key) -> String {
         format!("{}{{{}}}", self.options.key_prefix, URL_SAFE_NO_PAD.encode(key.as_bytes()))
+    }
+
+    /// Where it says when that was deleted.
+    fn tombstone_name(&self, key: &Key) -> String {
+        format!("{}deleted:{{{}}}", self.options.key_prefix, URL_SAFE_NO_PAD.encode(key.as_bytes()))
+    }
+
+    /// Where it says what was cleared.
+    fn cleared_name(&self) -> String {
+        format!("{}cleared", self.options.key_prefix)
     }
 }
 

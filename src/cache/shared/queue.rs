@@ -48,7 +48,8 @@ impl Put {
 #[derive(Clone)]
 pub(super) enum Op {
     Put(Put),
-    Delete(Key, Told),
+    /// Where somebody has deleted it: when, in wall time. Else, what the server has is only not to stay.
+    Delete(Key, Told, Option<u64>),
     Clear(Box<Selection>, Told),
     /// Gives these leases back.
     Release(Vec<Key>),
@@ -136,7 +137,7 @@ impl Queue {
     pub fn push(&mut self, op: Op, now_ms: u64) -> usize {
         let full = self.puts >= QUEUE_ENTRIES || self.bytes + op.bytes() > QUEUE_BYTES;
         let (op, dropped) = match op {
-            Op::Put(put) if full && put.replaces() => (Op::Delete(put.key, Told::default()), 1),
+            Op::Put(put) if full && put.replaces() => (Op::Delete(put.key, Told::default(), None), 1),
             Op::Put(_) if full => return 1,
             op => (op, 0),
         };
@@ -146,7 +147,7 @@ impl Queue {
             Op::Put(Put { key, entry, .. }) => {
                 self.pending.insert(*key, Pending { number, entry: Some(Arc::clone(entry)) });
             }
-            Op::Delete(key, _) => {
+            Op::Delete(key, ..) => {
                 if self.ops.len() >= QUEUE_ENTRIES + TOMBSTONES {
                     self.forget_deletions(now_ms);
                 }
@@ -197,7 +198,7 @@ impl Queue {
             let Some((number, op)) = self.ops.pop_front() else { break };
             self.puts -= usize::from(matches!(op, Op::Put(_)));
             self.bytes -= op.bytes();
-            if let Op::Put(Put { key, .. }) | Op::Delete(key, _) = &op
+            if let Op::Put(Put { key, .. }) | Op::Delete(key, ..) = &op
                 && self.pending.get(key).is_some_and(|pending| pending.number == number)
             {
                 self.pending.remove(key);
@@ -208,7 +209,7 @@ impl Queue {
         for key in again {
             // Something newer is on its way already.
             if !self.pending.contains_key(&key) {
-                self.push(Op::Delete(key, Told::default()), 0);
+                self.push(Op::Delete(key, Told::default(), None), 0);
             }
         }
     }

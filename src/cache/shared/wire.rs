@@ -366,8 +366,12 @@ struct Socket {
     failure: Option<Failure>,
 }
 
-/// Time-outs of a socket are as exact as this.
+/// Time-outs of a socket are as exact as this, or less: they are whole ticks of the system. Shorter ones are polled for, where that can
+/// be done.
 const COARSE: Duration = Duration::from_millis(5);
+
+/// Whether a wait for less than that ends in time.
+pub(super) const EXACT: bool = cfg!(unix);
 
 impl Socket {
     fn connect(addresses: &[SocketAddr], deadline: Instant) -> Result<Self, Trouble> {
@@ -405,6 +409,28 @@ impl Socket {
         Ok((!near).then_some(left))
     }
 
+    /// Whether there is something to read: waits for it for what little time is left.
+    #[cfg(unix)]
+    fn await_bytes(&self) -> io::Result<bool> {
+        use std::os::fd::AsRawFd;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left >= COARSE {
+            return Ok(true);
+        }
+        let mut poll = libc::pollfd { fd: self.tcp.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: it is one of them, and lives until the end of this function.
+        #[allow(unsafe_code)]
+        match unsafe { libc::poll(&mut poll, 1, left.as_micros().div_ceil(1000) as libc::c_int) } {
+            -1 => Err(io::Error::last_os_error()),
+            ready => Ok(ready > 0),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn await_bytes(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+
     fn failed<T>(&mut self, failure: Failure) -> io::Result<T> {
         self.failure.get_or_insert(failure);
         Err(io::Error::other("the connection failed"))
@@ -418,6 +444,12 @@ fn late(error: &io::Error) -> bool {
 impl Read for Socket {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
+            match self.await_bytes() {
+                Ok(true) => {}
+                Ok(false) => return self.failed(Failure::Late),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return self.failed(Failure::System(error)),
+            }
             match self.patience(self.patience.0) {
                 Ok(None) => {}
                 Ok(Some(left)) => {

@@ -13,7 +13,7 @@ use super::link::{Commands, Link};
 use super::queue::{NOT_YET, Op, Put, Source};
 use super::value::{LABELLED, Times, covers, encode};
 use super::wire::{Answer, Node, Trouble, text};
-use super::{AFTER_LATE, AFTER_LOST, Inner, Phase};
+use super::{AFTER_LATE, AFTER_LOST, Inner, MOST_CLEARED, Phase, TOMBSTONE_MS};
 use crate::embedding::Key;
 
 /// How often an idle connection is looked at, and the server's clock.
@@ -136,7 +136,9 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
     if let [(_, Op::Clear(selection, told))] = &batch[..] {
         let Some(count) = clear(inner, link, selection)? else { return Ok(()) };
         told.store(count, Ordering::Release);
-        announce(inner, link, &Change::Cleared((**selection).clone(), inner.times().server_ms))?;
+        let at_ms = inner.times().server_ms;
+        note_cleared(inner, link, selection, at_ms)?;
+        announce(inner, link, &Change::Cleared((**selection).clone(), at_ms))?;
         inner.state().queue.wrote(up_to, Vec::new());
         return Ok(());
     }
@@ -146,22 +148,30 @@ fn write(inner: &Inner, link: &mut Link, batch: Vec<(u64, Op)>) -> Result<(), Tr
             Op::Put(put) => {
                 let name = inner.name(&put.key);
                 commands.push(name.as_bytes(), &set(inner, &name, put, times));
-                about.push((op, put.key));
+                about.push((Some(op), put.key));
             }
-            Op::Delete(key, _) => {
+            Op::Delete(key, _, at_ms) => {
                 let name = inner.name(key);
+                // Before it is gone, so that nobody finds neither.
+                if let Some(at_ms) = at_ms {
+                    let tombstone = inner.tombstone_name(key);
+                    let mut set = cmd("SET");
+                    set.arg(&tombstone).arg(times.there(*at_ms)).arg("PX").arg(TOMBSTONE_MS);
+                    commands.push(tombstone.as_bytes(), &set);
+                    about.push((None, *key));
+                }
                 if inner.options.leases {
                     commands.push(name.as_bytes(), &leases::revoking_unlink(&inner.lease_name(key), &name));
                 } else {
                     commands.push(name.as_bytes(), cmd("UNLINK").arg(&name));
                 }
-                about.push((op, *key));
+                about.push((Some(op), *key));
             }
             Op::Release(keys) => {
                 for key in keys {
                     if let Some(command) = inner.give_back(key) {
                         commands.push(inner.lease_name(key).as_bytes(), &command);
-                        about.push((op, *key));
+                        about.push((Some(op), *key));
                     }
                 }
             }
@@ -219,6 +229,17 @@ fn announce(inner: &Inner, link: &mut Link, change: &Change) -> Result<(), Troub
     link.ask(&inner.options.target.node(), &inner.announcement(change), deadline(inner)).map(drop)
 }
 
+/// Leaves word of it for those who do not hear of it now. One that may not be left keeps nobody from clearing.
+fn note_cleared(inner: &Inner, link: &mut Link, selection: &Selection, at_ms: u64) -> Result<(), Trouble> {
+    let name = inner.cleared_name();
+    let said = [&at_ms.to_le_bytes()[..], &selection.to_bytes()].concat();
+    let mut commands = Commands::default();
+    commands.push(name.as_bytes(), cmd("RPUSH").arg(&name).arg(said));
+    commands.push(name.as_bytes(), cmd("LTRIM").arg(&name).arg(-(MOST_CLEARED as i64)).arg(-1));
+    commands.push(name.as_bytes(), cmd("PEXPIRE").arg(&name).arg(TOMBSTONE_MS));
+    link.run(&commands, deadline(inner), |_, _| {})
+}
+
 /// What follows from the answers to a batch.
 #[derive(Default)]
 struct After {
@@ -237,7 +258,9 @@ struct After {
 }
 
 impl After {
-    fn note(&mut self, (op, key): (&Op, Key), answer: Answer) {
+    /// `None`: the answer to a tombstone, without which a deletion is one all the same.
+    fn note(&mut self, (op, key): (Option<&Op>, Key), answer: Answer) {
+        let Some(op) = op else { return };
         match (op, answer) {
             (Op::Put(put), Ok(Value::Okay | Value::Int(1))) => {
                 self.written += 1;
@@ -257,7 +280,7 @@ impl After {
                 self.full = true;
                 self.again.extend(put.replaces().then_some(key));
             }
-            (Op::Delete(_, told), Ok(Value::Int(count))) => {
+            (Op::Delete(_, told, _), Ok(Value::Int(count))) => {
                 told.compare_exchange(NOT_YET, count as usize, Ordering::AcqRel, Ordering::Acquire).ok();
                 self.changed.push((key, self.times.server_ms));
             }
