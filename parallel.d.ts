@@ -241,6 +241,8 @@ export declare class BatchFileProcessor {
 	}): Promise<ReadResult<string>[]>;
 	/** Writes files; for each, in order, whether it could be written. Of several for one path, the last one counts. */
 	writeBatch(files: Iterable<FileToWrite>, options?: WriteBatchOptions): Promise<WriteResult[]>;
+	/** Waits until all that was begun is read and written. */
+	[Symbol.asyncDispose](): Promise<void>;
 }
 /** Of the values of one score. Percentiles are within 1 % of the value, the others as exact as doubles are. */
 export interface ScoreStats {

@@ -201,11 +201,6 @@ const capacity = () => {
   return Math.round(memoryMetrics.availableForProcessing / estimatedCapacity / 1024);
 };
 
-const entries = () => {
-  const generator = new OptimizedEmbeddingGenerator();
-  return generator.getPerformanceMetrics().cache.maxEntries;
-};
-
 const prepared = () => {
   const annotation = { nodeId: 'a', signature: 'x'.repeat(10_000), summary: '' };
   return [prepareText(annotation, 10).length, prepareText(annotation).length];

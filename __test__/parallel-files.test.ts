@@ -55,6 +55,18 @@ describe('BatchFileProcessor', () => {
     }), { numRuns: 60 });
   });
 
+  test('`await using` ends when all is written and read', async () => {
+    const paths = Array.from({ length: 200 }, (_, i) => join(folder, `f${i}`));
+    let read: Promise<unknown>;
+    {
+      await using files = new BatchFileProcessor({ batchSize: 1 });
+      void files.writeBatch(paths.map((path) => ({ path, content: 'x' })));
+      read = files.readBatch(paths);
+    }
+    expect(readdirSync(folder).length).toBe(200);
+    expect(await Promise.race([read, 'not yet'])).toHaveLength(200);
+  });
+
   test('content counts as it is when the call is made', async () => {
     const files = new BatchFileProcessor({ root: folder });
     const content = Uint8Array.of(1);

@@ -174,6 +174,11 @@ export class BatchFileProcessor {
     return places.map(({ path, absolute }) => ({ ...byPath.get(absolute)!, path }));
   }
 
+  /** Waits until all that was begun is read and written. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#written, this.#read]);
+  }
+
   /** What `paths` names, as it is now. */
   #places<Item>(items: Iterable<Item>, pathOf: (item: Item, index: number) => unknown, absoluteOf = (path: string) => resolve(path)): Place[] {
     if (typeof items === 'string' || typeof (items as Iterable<Item> | null)?.[Symbol.iterator] !== 'function') {

@@ -28,6 +28,26 @@ pub fn has_bf16() -> bool {
     false
 }
 
+/// What this thread has had of a processor, in seconds, which other work does not prolong. Where nobody can say, the time that passes.
+#[cfg(test)]
+pub fn thread_seconds() -> f64 {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: it is given one to write.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time)
+        };
+        time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    }
+    #[cfg(not(unix))]
+    Instant::now().duration_since(*STARTED.get_or_init(Instant::now)).as_secs_f64()
+}
+
+#[cfg(all(test, not(unix)))]
+static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+
 /// Runs both at once, the first on a thread of its own; one after the other where there can be none. For work that waits
 /// on files; what computes belongs to [`threads::in_parallel`].
 ///

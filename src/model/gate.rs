@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::engine::Engine;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -23,18 +24,18 @@ pub(super) struct Gate {
 struct Inside {
     closed: bool,
     next: u64,
-    calls: BTreeMap<u64, Cancel>,
+    calls: BTreeMap<u64, (Engine, Cancel)>,
 }
 
 /// Held by what is inside.
 pub(super) struct GatePass(u64);
 
 impl Gate {
-    /// Lets in what `cancel` stops.
+    /// Lets what `cancel` stops into an engine.
     ///
     /// # Errors
     /// Once it was stopped, or the gate is closed.
-    pub fn enter(&self, cancel: &Cancel) -> Result<GatePass> {
+    pub fn enter(&self, engine: Engine, cancel: &Cancel) -> Result<GatePass> {
         cancel.check()?;
         let mut inside = self.lock();
         if inside.closed {
@@ -42,14 +43,14 @@ impl Gate {
         }
         let id = inside.next;
         inside.next += 1;
-        inside.calls.insert(id, cancel.clone());
+        inside.calls.insert(id, (engine, cancel.clone()));
         Ok(GatePass(id))
     }
 
-    /// Waits until those that are inside now have left, as long as a process waits at exit.
-    pub fn await_leaving(&self) {
+    /// Waits until those that are inside an engine now have left, as long as a process waits at exit.
+    pub fn await_leaving(&self, engine: Engine) {
         let inside = self.lock();
-        let now: Vec<u64> = inside.calls.keys().copied().collect();
+        let now: Vec<u64> = inside.calls.iter().filter(|(_, (of, _))| *of == engine).map(|(id, _)| *id).collect();
         let stay = |inside: &mut Inside| now.iter().any(|id| inside.calls.contains_key(id));
         drop(self.left.wait_timeout_while(inside, EXIT_WAIT, stay));
     }
@@ -85,7 +86,7 @@ pub fn close() {
     let calls: Vec<Cancel> = {
         let mut inside = GATE.lock();
         inside.closed = true;
-        inside.calls.values().cloned().collect()
+        inside.calls.values().map(|(_, call)| call.clone()).collect()
     };
     calls.iter().for_each(|call| call.cancel(Error::Closed));
     let inside = GATE.lock();

@@ -23,7 +23,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::ModelSpec;
 use super::gate::{self, GATE};
 use super::session::{self, About, Cells, Kind, Output, Port, Run, RunMemory};
-use super::{Compute, ModelOptions, Provider, library};
+use super::{Compute, Engine, ModelOptions, Provider, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
@@ -130,7 +130,7 @@ impl OnnxSession {
 impl Drop for OnnxSession {
     fn drop(&mut self) {
         // While the process exits the session is left to the operating system.
-        if let Ok(_inside) = GATE.enter(&Cancel::default()) {
+        if let Ok(_inside) = GATE.enter(Engine::OnnxRuntime, &Cancel::default()) {
             // SAFETY: the session is not used again: this is the only place that drops it, and self is going away.
             unsafe { ManuallyDrop::drop(&mut self.session) };
         }
@@ -219,7 +219,7 @@ fn compile(
         );
         return Err(Error::config("executionProviders", reason));
     }
-    let _inside = GATE.enter(cancel)?;
+    let _inside = GATE.enter(Engine::OnnxRuntime, cancel)?;
     let build = || -> ort::Result<Session> {
         let mut builder = Session::builder(&runtime.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
@@ -304,7 +304,7 @@ fn runtime() -> Result<&'static Runtime> {
     // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
-    let _inside = GATE.enter(&Cancel::default())?;
+    let _inside = GATE.enter(Engine::OnnxRuntime, &Cancel::default())?;
     let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     gate::close_at_exit();
     let environment =

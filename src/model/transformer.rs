@@ -192,7 +192,7 @@ impl Transformer {
         shrink: bool,
         read: impl FnOnce(&[f32], usize) -> T,
     ) -> Result<T, String> {
-        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let _inside = GATE.enter(self.session.about().compute.engine, cancel).map_err(|error| error.to_string())?;
         let (rows, longest) = (batch.len(), batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
         if batch.iter().any(|tokens| tokens.ids.is_empty()) {
             return Err("the tokenizer found nothing in it that the model could read".to_owned());

@@ -201,7 +201,7 @@ impl VisionModel {
     fn infer(&self, pixels: Vec<f32>, rows: usize, cancel: &Cancel, shrink: bool) -> Result<(usize, Vec<f32>), String> {
         let (width, height) = self.preprocessing.size();
         // Taken first, so that it is given back last: what a run is given belongs to the engine, too.
-        let _inside = GATE.enter(cancel).map_err(|error| error.to_string())?;
+        let _inside = GATE.enter(self.session.about().compute.engine, cancel).map_err(|error| error.to_string())?;
         let cells = match self.half {
             true => Cells::Half(pixels.into_iter().map(half::f16::from_f32).collect()),
             false => Cells::Real(pixels),

@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::directory::ModelSpec;
 use super::gate::{self, GATE};
 use super::session::{About, Cells, Kind, Output, Port, Run, RunMemory, Session};
-use super::{Compute, ModelOptions, Precision, Provider, library};
+use super::{Compute, Engine, ModelOptions, Precision, Provider, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -39,7 +39,7 @@ impl OpenVinoSession {
         let runtime = runtime()?;
         let threads = options.intra_op_threads.unwrap_or(1);
         let streams = (host::available_cores() / threads.max(1)).max(1);
-        let _inside = GATE.enter(cancel)?;
+        let _inside = GATE.enter(Engine::OpenVino, cancel)?;
         let properties = [
             (c"INFERENCE_PRECISION_HINT", precision(compute.precision).to_owned()),
             (c"NUM_STREAMS", streams.to_string()),
@@ -120,7 +120,7 @@ impl Session for OpenVinoSession {
 impl Drop for OpenVinoSession {
     fn drop(&mut self) {
         // While the process exits the graph is left to the operating system.
-        if let Ok(_inside) = GATE.enter(&Cancel::default()) {
+        if let Ok(_inside) = GATE.enter(Engine::OpenVino, &Cancel::default()) {
             // SAFETY: neither is used again: this is the only place that drops them, and self is going away.
             unsafe {
                 ManuallyDrop::drop(&mut self.idle);
@@ -165,7 +165,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 pub(super) fn await_load() {
     drop(LOADING.lock());
     if RUNTIME.get().is_some() {
-        GATE.await_leaving();
+        GATE.await_leaving(Engine::OpenVino);
     }
 }
 
@@ -177,7 +177,7 @@ fn runtime() -> Result<&'static Runtime> {
     }
     let libraries = library::openvino()?;
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
-    let _inside = GATE.enter(&Cancel::default())?;
+    let _inside = GATE.enter(Engine::OpenVino, &Cancel::default())?;
     let failed = |reason: String| {
         let path = libraries.first().map(Path::new).unwrap_or(Path::new("OpenVINO"));
         Error::model(path, format!("OpenVINO could not be loaded: {reason}"))
