@@ -49,6 +49,7 @@ export interface BullQueue extends Emitter {
 }
 
 export interface BullWorker extends Emitter {
+  waitUntilReady(): Promise<unknown>;
   close(force?: boolean): Promise<void>;
 }
 

@@ -68,6 +68,8 @@ const readOptions = optionReader<EmbeddingWorkerOptions>({
 const HEARTBEAT_MS = 3000;
 /** How often a chunk may be taken by workers that do not survive it. */
 const MOST_STALLED = 5;
+/** How soon it goes on after the server was away. */
+const AGAIN_MS = 1000;
 /** How often what may pass is tried: by one worker, with pauses that double from the first on; and by how many. */
 const MOST_TRIES = 4;
 const FIRST_PAUSE_MS = 1000;
@@ -168,11 +170,21 @@ export class EmbeddingWorker implements AsyncDisposable {
   async #start(): Promise<void> {
     if (!this.#generator.isReady()) await this.#generator.initialize();
     this.#model = modelOf(this.#generator);
-    const { connectTimeoutMs, concurrency, lockDurationMs } = this.#settings;
+    const { connectTimeoutMs, concurrency } = this.#settings;
     await this.#link.ready(connectTimeoutMs);
     await this.#link.within(connectTimeoutMs, () => this.#registry.claim());
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The worker was closed');
+    void this.#takeJobs();
+    const announce = () => void this.#registry.announce(this.getStats()).catch(() => {});
+    announce();
+    this.#heartbeat = setInterval(() => this.#link.awayMs === 0 && announce(), HEARTBEAT_MS);
+    this.#log?.info(`Works on the queue ${this.#name} with ${this.#model.modelId}, ${concurrency} chunks at a time`, { event: 'worker-ready', queue: this.#name, ...this.#model, concurrency });
+  }
+
+  /** Takes jobs. A connection that is lost before its first answer never comes back: then there is another one. */
+  async #takeJobs(): Promise<void> {
     const { Worker } = load();
+    const { concurrency, lockDurationMs } = this.#settings;
     const settings = {
       connection: this.#link.client,
       prefix: this.#prefix,
@@ -181,15 +193,18 @@ export class EmbeddingWorker implements AsyncDisposable {
       lockDuration: lockDurationMs,
       stalledInterval: Math.ceil(lockDurationMs / 2),
       maxStalledCount: MOST_STALLED,
-      // How soon it goes on after the server was away.
-      runRetryDelay: 1000,
+      runRetryDelay: AGAIN_MS,
     };
-    this.#worker = new Worker(this.#name, (job, token) => this.#process(job, token), settings);
-    this.#worker.on('error', (error: Error) => this.#log?.warn(`Queue ${this.#name}: ${error.message}`, { event: 'queue-error' }));
-    const announce = () => void this.#registry.announce(this.getStats()).catch(() => {});
-    announce();
-    this.#heartbeat = setInterval(() => this.#link.awayMs === 0 && announce(), HEARTBEAT_MS);
-    this.#log?.info(`Works on the queue ${this.#name} with ${this.#model.modelId}, ${concurrency} chunks at a time`, { event: 'worker-ready', queue: this.#name, ...this.#model, concurrency });
+    for (let ready = false; !ready && !this.#closed; ) {
+      const worker = (this.#worker = new Worker(this.#name, (job, token) => this.#process(job, token), settings));
+      worker.on('error', (error: Error) => this.#log?.warn(`Queue ${this.#name}: ${error.message}`, { event: 'queue-error' }));
+      ready = await worker.waitUntilReady().then(() => true, () => false);
+      if (ready || this.#closed) return;
+      // What it has taken by the other connection, it finishes.
+      do await this.#pause(AGAIN_MS);
+      while (this.#counts.running > 0 && !this.#closed);
+      await worker.close().catch(() => {});
+    }
   }
 
   async #close(): Promise<void> {
