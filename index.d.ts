@@ -1921,8 +1921,33 @@ export type Pooling = "mean" | "cls" | "last_token" | "max" | "mean_sqrt_len" | 
  * beginning to its end, each part in the light of those before it; `'static'`: each token has a vector, whatever stands beside it.
  */
 export type Architecture = "encoder" | "decoder" | "static";
-/** What computes a model, where the ONNX Runtime in use was built for it. */
-export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml";
+/** What computes a model, where the ONNX Runtime in use was built for it, or can load it. */
+export type ExecutionProvider = "cpu" | "cuda" | "coreml" | "directml" | "webgpu" | "tensorrt-rtx" | ExecutionProviderPlugin;
+/** A library of ONNX Runtime's plugin interface. It runs in this process: load none that you do not trust. */
+export interface ExecutionProviderPlugin {
+	/** Its path. */
+	library: string;
+	/** Which of its providers, where it brings several. Default: all of its devices are counted. */
+	name?: string | undefined;
+	/** Which of its devices, from 0 on. Default 0. */
+	device?: number | undefined;
+	/** What it is told, in its own words. */
+	options?: Record<string, string> | undefined;
+}
+/** What computes a model that is loaded, or a part of it. */
+export interface ProviderInfo {
+	/** As {@link GeneratorOptions.executionProviders} spells it; of a plugin, its `name`, or that of its file. */
+	name: string;
+	/** The processor, or what else is known of the device. */
+	device: string | null;
+	/** The library that it is in; `null` where a table is looked up. */
+	library: string | null;
+	version: string | null;
+	/** Why it is used, in words. */
+	reason: string;
+	/** The share of the graph's nodes that it computes, 0 to 1; `null` where the runtime does not tell. */
+	nodes: number | null;
+}
 /** A library that computes models: ONNX Runtime, which comes with the package, or OpenVINO, which has a package of its own. */
 export type Engine = "onnxruntime" | "openvino";
 /**
@@ -2047,9 +2072,16 @@ export interface GeneratorOptions {
 	/**
 	 * What computes, best first; what one cannot do is left to the next, and at last to the CPU. Default `['cpu']`. Others
 	 * need an ONNX Runtime that was built for them (`ORT_DYLIB_PATH`), and run one batch at a time. Their vectors are close
-	 * to those of the CPU but not the same, so they have a fingerprint of their own.
+	 * to those of the CPU but not the same, so they have a fingerprint of their own. `'auto'`: of those that the ONNX Runtime in use
+	 * offers, what a short trial of this model finds fastest, and at least 1.1 times as fast as the CPU, if its vectors of built-in
+	 * texts agree with the CPU's to a cosine of at least 0.9999; else the CPU. {@link ModelInfo.providers} tells which, and why.
 	 */
-	executionProviders?: ExecutionProvider[] | undefined;
+	executionProviders?: "auto" | ExecutionProvider[] | undefined;
+	/**
+	 * Most memory of a device, in MB, that ONNX Runtime takes for this generator: of `'cuda'` and `'tensorrt-rtx'`; others know no limit
+	 * and are refused with it, or left out by `'auto'`. Default: none. The CPU's is `memoryLimit`.
+	 */
+	deviceMemoryLimit?: number | undefined;
 	/**
 	 * What computes the model. `'auto'` (default): OpenVINO where its package is installed (`embedcore-openvino-linux-x64`,
 	 * say), if a short trial of this model on this machine finds it at least 1.1 times as fast as ONNX Runtime, and its vectors
@@ -2173,8 +2205,10 @@ export interface ModelInfo {
 	batchInvariant: boolean;
 	/** Threads inside one run; 0 on a server. */
 	intraOpThreads: number;
-	/** What computes, best first; empty on a server. */
-	executionProviders: ExecutionProvider[];
+	/** The names of {@link ModelInfo.providers}. */
+	executionProviders: string[];
+	/** What computes, best first, and the CPU where it computes a part; empty on a server. */
+	providers: ProviderInfo[];
 	/**
 	 * How the engine in use describes itself; this package, where it looks up a table; the kind of the server, and its version where it
 	 * says so.

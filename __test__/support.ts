@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { OptimizedEmbeddingGenerator, type EmbeddingError, type GeneratorOptions } from 'embedcore';
+import { OptimizedEmbeddingGenerator, type EmbeddingError, type ExecutionProvider, type GeneratorOptions } from 'embedcore';
 import fc, { type RunDetails } from 'fast-check';
 import { expect, onTestFinished } from 'vitest';
 
@@ -27,9 +27,12 @@ export const miniLm = join(shared, 'models', 'minilm');
 export const corpus = join(shared, 'corpus');
 export const hasShared = existsSync(join(miniLm, 'onnx', 'model.onnx')) && existsSync(corpus);
 
+/** What models are computed by where a test leaves that open: `EMBEDCORE_PROVIDERS=webgpu`, say. Default: the CPU. */
+const providers = process.env.EMBEDCORE_PROVIDERS?.split(',') as ExecutionProvider[] | undefined;
+
 /** A generator with its model loaded, cleaned up when the test ends. */
 export async function ready(options: GeneratorOptions): Promise<OptimizedEmbeddingGenerator> {
-  const generator = new OptimizedEmbeddingGenerator(options);
+  const generator = new OptimizedEmbeddingGenerator({ executionProviders: providers, ...options });
   onTestFinished(() => generator.cleanup());
   await generator.initialize();
   return generator;

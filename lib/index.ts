@@ -91,12 +91,14 @@ export type {
   CallOptions,
   Engine,
   ExecutionProvider,
+  ExecutionProviderPlugin,
   GeneratorOptions,
   ImageCallOptions,
   InitializeOptions,
   ModelInfo,
   Pooling,
   Precision,
+  ProviderInfo,
   StreamCallOptions,
 } from './generator/options';
 export type { DocumentChunk, DocumentOptions, TextDocument } from './generator/documents';

@@ -204,11 +204,15 @@ const REMOTE: Kinds<RemoteOptions> = {
   maxBatchTokens: number, concurrency: number, timeoutMs: number, retries: number, fingerprint: string,
 };
 
+const plugin = section({ library: string, name: string, device: number, options: table(string) });
+
+const providers: Kind = (value, path) => (value === 'auto' ? value : list((each, at) => (isString(each) ? each : plugin(each, at)))(value, path));
+
 const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
   modelPath: string, remote: section(REMOTE), fingerprint: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string,
   pooling: either('a name or a list of names', isString, isStrings), normalize: boolean, dimensions: number, maxLength: number,
   prompts: section({ document: string, query: string }), promptName: string, memoryLimit: number, stateDir: either('a path or false', isString, isFalse),
-  intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: list(string),
+  intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: providers, deviceMemoryLimit: number,
   engine: string, precision: string, mixPrecision: boolean,
   cache: partOrFalse(section(CACHE)), cacheConfig: section(CACHE), enableCaching: boolean,
   batchOptimizer: partOrFalse(section(BATCH)), batchConfig: section(BATCH), enableBatchOptimization: boolean,

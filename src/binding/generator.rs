@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Progress, Session};
 use crate::host::threads::blocking;
 use crate::images::ImageSource;
-use crate::model;
+use crate::model::{self, Provider};
 use crate::text::Annotation;
 
 /// Vectors above this size are handed over without a copy. Below it a copy is cheaper than a finaliser.
@@ -139,11 +139,25 @@ impl NativeGenerator {
         object.set("dtype", info.dtype)?;
         object.set("batchInvariant", info.batch_invariant)?;
         object.set("intraOpThreads", info.intra_op_threads as u32)?;
-        let providers: Vec<&str> = info.providers.iter().map(|provider| provider.as_str()).collect();
-        object.set("executionProviders", providers)?;
+        let engine_reason = self.inner.engine_reason().map_err(to_js)?;
+        let names: Vec<&str> = info.providers.iter().map(|info| info.provider.as_str()).collect();
+        object.set("executionProviders", names)?;
+        let several = info.providers.len() > 1;
+        let providers = info.providers.iter().map(|info| {
+            let rest = several && info.provider == Provider::Cpu;
+            json!({
+                "name": info.provider.as_str(),
+                "device": info.device,
+                "library": info.library.as_ref().map(|library| library.display().to_string()),
+                "version": info.version,
+                "nodes": info.nodes,
+                "reason": if rest { "what the others cannot compute is left to it" } else { engine_reason.as_deref().unwrap_or(TABLE) },
+            })
+        });
+        object.set("providers", Value::Array(providers.collect()))?;
         object.set("engine", info.compute.map(|compute| compute.engine.as_str()))?;
         object.set("precision", info.compute.map(|compute| compute.precision.as_str()))?;
-        object.set("engineReason", self.inner.engine_reason().map_err(to_js)?)?;
+        object.set("engineReason", engine_reason)?;
         object.set("runtime", info.runtime)?;
         object.set("fingerprint", info.fingerprint.to_string())?;
         let remote = info.remote.map(|remote| {
@@ -531,6 +545,9 @@ impl NativeCall {
         })
     }
 }
+
+/// Why a model without a graph has no engine.
+const TABLE: &str = "a table is looked up, which takes no engine";
 
 /// Text of ASCII alone: many times faster than reading units one by one.
 fn narrowed(text: &[u16]) -> Option<String> {

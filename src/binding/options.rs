@@ -1,7 +1,9 @@
 //! Options as they cross → options that are valid. Defaults live in the core; which options there are is in `lib/`, where
 //! all others are refused.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -16,7 +18,7 @@ use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDi
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{
-    self, Bm25Options, Dtype, Engine, HubOptions, Kind, ModelOptions, Pooling, PromptOptions, Provider, RemoteOptions,
+    self, Bm25Options, Dtype, Engine, HubOptions, Kind, ModelOptions, Plugin, Pooling, PromptOptions, Provider, RemoteOptions,
     Secret,
 };
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
@@ -161,6 +163,7 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
     let dtypes = Dtype::ALL.map(|dtype| (dtype.as_str(), dtype));
     let measure_threads = read.get("intraOpThreads").and_then(Value::as_str) == Some("auto");
     let (model_path, remote) = remote(&read)?;
+    let (providers, any_provider) = providers(&read)?;
     Ok(GeneratorOptions {
         measure_threads,
         model_path,
@@ -186,7 +189,9 @@ pub(super) fn generator(options: &Map<String, Value>) -> Result<GeneratorOptions
             } else {
                 read.count("intraOpThreads", 1024)?.map(|n| n as usize)
             },
-            providers: providers(&read)?,
+            providers,
+            any_provider,
+            device_memory: read.megabytes("deviceMemoryLimit")?,
             engine: read.one_of("engine", &or_auto(Engine::ALL.map(|engine| (engine.as_str(), engine))))?.flatten(),
             precision: read
                 .one_of("precision", &or_auto(model::Precision::ALL.map(|precision| (precision.as_str(), precision))))?
@@ -300,23 +305,52 @@ const MOST_REQUESTS: u64 = 256;
 /// Most attempts beside the first.
 const MOST_RETRIES: u64 = 100;
 
-fn providers(read: &Reader) -> Result<Vec<Provider>> {
-    let Some(value) = read.get("executionProviders") else { return Ok(Vec::new()) };
-    let known = Provider::ALL.map(|provider| format!("'{}'", provider.as_str())).join(", ");
+/// Providers by name or library; and whether they are left open.
+fn providers(read: &Reader) -> Result<(Vec<Provider>, bool)> {
+    const OPTION: &str = "executionProviders";
+    let Some(value) = read.get(OPTION) else { return Ok((Vec::new(), false)) };
+    if value == "auto" {
+        return Ok((Vec::new(), true));
+    }
+    let known = Provider::NAMED.map(|provider| format!("'{}'", provider.as_str())).join(", ");
     let list = value.as_array().filter(|list| !list.is_empty());
-    let Some(list) = list else { return read.wrong("executionProviders", value, &format!("a list of {known}")) };
+    let Some(list) = list else {
+        return read.wrong(OPTION, value, &format!("'auto', or a list of {known} and {{ library }}"));
+    };
     let mut providers = Vec::new();
-    for name in list {
-        let provider = Provider::ALL.into_iter().find(|provider| name.as_str() == Some(provider.as_str()));
-        match provider {
-            Some(provider) if providers.contains(&provider) => {
-                return Err(Error::config("executionProviders", format!("{name} is in it twice")));
+    for (index, item) in list.iter().enumerate() {
+        let named = Provider::NAMED.into_iter().find(|provider| item.as_str() == Some(provider.as_str()));
+        let provider = match (named, item) {
+            (Some(provider), _) => provider,
+            (None, Value::Object(given)) if !given.contains_key("unlike") => {
+                Provider::Plugin(Arc::new(plugin(&Reader::new(&format!("{OPTION}[{index}]."), given))?))
             }
-            Some(provider) => providers.push(provider),
-            None => return read.wrong("executionProviders", name, &format!("one of {known}")),
+            _ => return read.wrong(OPTION, item, &format!("one of {known}, or {{ library }}")),
+        };
+        if providers.contains(&provider) {
+            return Err(Error::config(OPTION, format!("{item} is in it twice")));
+        }
+        providers.push(provider);
+    }
+    Ok((providers, false))
+}
+
+fn plugin(read: &Reader) -> Result<Plugin> {
+    let Some(library) = read.string("library")? else {
+        return Err(Error::config(format!("{}library", read.prefix), "a plugin needs the path of its library"));
+    };
+    let mut options = BTreeMap::new();
+    if let Some(given) = read.get("options") {
+        let Value::Object(given) = given else { return read.wrong("options", given, "an object of texts") };
+        for (key, value) in given {
+            match value.as_str().filter(|value| !value.contains('\0') && !key.contains('\0')) {
+                Some(value) => drop(options.insert(key.clone(), value.to_owned())),
+                None => return read.wrong(&format!("options.{key}"), value, "text"),
+            }
         }
     }
-    Ok(providers)
+    let device = read.whole("device", 0, 1 << 16)?.unwrap_or_default() as usize;
+    Ok(Plugin { library: library.into(), name: read.string("name")?, device, options })
 }
 
 /// Parses a model store's options: where it is.

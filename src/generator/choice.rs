@@ -1,6 +1,7 @@
-//! Which engine computes a model, and in how many bits: what was asked for, or else what is faster here and agrees with
+//! Which engine computes a model, by which provider, and in how many bits: what was asked for, or else what is faster here and agrees with
 //! the reference.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +15,12 @@ use crate::cancel::Cancel;
 use crate::embedding::{InputType, Task, Tokens, Value};
 use crate::error::{Error, Result};
 use crate::host;
-use crate::model::{Compute, Engine, Model, ModelFiles, ModelOptions, Precision, Provider, Unloaded};
+use crate::model::{self, Compute, Engine, Model, ModelFiles, ModelOptions, Precision, Provider, Unloaded};
 use crate::scheduler::Scheduler;
 use crate::tokens::Tokenizer;
 
 /// Raised when a trial means something else than before: other texts, another measure.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Least cosine of a probe text's vector to that of the reference.
 const LEAST_COSINE: f64 = 0.9999;
@@ -61,8 +62,58 @@ const PROBES: [&str; 8] = [
 /// A model, and why it is computed as it is.
 pub(super) struct Chosen {
     pub model: Arc<dyn Model>,
-    pub compute: Compute,
+    pub way: Way,
     pub reason: String,
+}
+
+/// How a graph may be computed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Way {
+    pub compute: Compute,
+    /// By which provider of ONNX Runtime; `None`: by those that the options name, or the CPU.
+    provider: Option<Provider>,
+}
+
+impl From<Compute> for Way {
+    fn from(compute: Compute) -> Self {
+        Self { compute, provider: None }
+    }
+}
+
+impl Way {
+    /// All that a trial may find.
+    fn all() -> impl Iterator<Item = Self> {
+        let computes =
+            Engine::ALL.into_iter().flat_map(|engine| Precision::ALL.map(|precision| Compute { engine, precision }));
+        computes.map(Self::from).chain(Provider::NAMED.map(Self::by))
+    }
+
+    fn by(provider: Provider) -> Self {
+        Self { compute: Compute::REFERENCE, provider: Some(provider) }
+    }
+
+    /// Options that name what the way is by.
+    pub fn of<'a>(&self, options: &'a ModelOptions) -> Cow<'a, ModelOptions> {
+        match &self.provider {
+            Some(provider) => Cow::Owned(ModelOptions { providers: vec![provider.clone()], ..options.clone() }),
+            None => Cow::Borrowed(options),
+        }
+    }
+
+    fn name(&self) -> String {
+        let Compute { engine, precision } = self.compute;
+        let by = self.provider.iter().map(|provider| format!(" {}", provider.as_str()));
+        format!("{} {}{}", engine.as_str(), precision.as_str(), by.collect::<String>())
+    }
+
+    /// As a person says it.
+    fn spoken(&self) -> String {
+        let Compute { engine, precision } = self.compute;
+        match &self.provider {
+            Some(provider) => format!("'{}'", provider.as_str()),
+            None => format!("{} in {}", engine.name(), precision.as_str()),
+        }
+    }
 }
 
 /// What may be chosen, before anything is loaded.
@@ -90,6 +141,9 @@ impl Choice {
         let elsewhere = options.providers.iter().find(|provider| **provider != Provider::Cpu);
         let automatic = options.engine.is_none();
         let compared = options.task == Task::Embedding;
+        if options.any_provider && compared && !files.is_builtin() && options.engine != Some(Engine::OpenVino) {
+            return Ok(Self::Trial(Compute::REFERENCE));
+        }
         match (options.engine, options.precision, elsewhere) {
             (Some(Engine::OpenVino), _, Some(provider)) => {
                 let reason = format!(
@@ -142,16 +196,45 @@ impl Choice {
 }
 
 /// What else `options` permit than `first`, best first; or why nothing.
-fn others(first: Compute, options: &ModelOptions) -> Result<Vec<Compute>, String> {
+fn others(first: Compute, options: &ModelOptions) -> Result<Vec<Way>, String> {
     if first.engine == Engine::OpenVino {
-        return Ok(vec![OPENVINO(Precision::Bf16)]);
+        return Ok(vec![OPENVINO(Precision::Bf16).into()]);
     }
+    let providers = providers(options)?;
+    // 'auto' is not to fail for an engine that it was not asked for.
+    let engines = match options.engine {
+        Some(_) => Ok(Vec::new()),
+        None => engines(options),
+    };
+    match engines {
+        Err(reason) if providers.is_empty() => Err(reason),
+        engines => Ok(providers.into_iter().chain(engines.unwrap_or_default()).collect()),
+    }
+}
+
+/// What else than the CPU may compute.
+fn providers(options: &ModelOptions) -> Result<Vec<Way>, String> {
+    if !options.any_provider {
+        return Ok(Vec::new());
+    }
+    let offered = model::describe_runtime().map_err(|error| error.to_string())?.providers;
+    let fits = |provider: &Provider| options.device_memory.is_none() || provider.has_memory_limit();
+    let others = Provider::NAMED.into_iter().filter(|provider| *provider != Provider::Cpu && fits(provider));
+    let others: Vec<Way> = others.filter(|provider| offered.iter().any(|name| name == provider.as_str())).map(Way::by).collect();
+    if others.is_empty() && options.engine.is_some() {
+        return Err(format!("the ONNX Runtime in use offers {} alone", offered.join(", ")));
+    }
+    Ok(others)
+}
+
+/// Which other engine may compute, and in how many bits.
+fn engines(options: &ModelOptions) -> Result<Vec<Way>, String> {
     let bf16 = Engine::OpenVino.has_bf16().map_err(|error| error.to_string())?;
     match options.precision {
         Some(Precision::Bf16) if !bf16 => Err(NO_BF16.to_owned()),
-        Some(precision) => Ok(vec![OPENVINO(precision)]),
-        None if bf16 => Ok(vec![OPENVINO(Precision::Bf16), OPENVINO(Precision::Fp32)]),
-        None => Ok(vec![OPENVINO(Precision::Fp32)]),
+        Some(precision) => Ok(vec![OPENVINO(precision).into()]),
+        None if bf16 => Ok(vec![OPENVINO(Precision::Bf16).into(), OPENVINO(Precision::Fp32).into()]),
+        None => Ok(vec![OPENVINO(Precision::Fp32).into()]),
     }
 }
 
@@ -168,6 +251,9 @@ pub(super) struct Place {
     /// What was left open.
     engine: Option<String>,
     precision: Option<String>,
+    /// Where providers were left open: what offers them, and whether they are limited.
+    runtime: Option<String>,
+    limited: bool,
 }
 
 /// What a trial has found.
@@ -210,38 +296,32 @@ impl Memory {
             intra_op_threads: options.intra_op_threads,
             engine: options.engine.map(|engine| engine.as_str().to_owned()),
             precision: options.precision.map(|precision| precision.as_str().to_owned()),
+            runtime: options.any_provider.then(|| {
+                let told = |runtime: model::RuntimeInfo| format!("{} {:?}", runtime.library.display(), runtime.providers);
+                model::describe_runtime().map_or_else(|error| error.to_string(), told)
+            }),
+            limited: options.device_memory.is_some(),
         };
         let file = Kept::new(directory, cache, "engine", &place);
         Ok(Self { place, file })
     }
 
     /// The way that was found before, and why.
-    fn recall(&self) -> Option<(Compute, String)> {
+    fn recall(&self) -> Option<(Way, String)> {
         let here = found().as_ref().and_then(|found| found.get(&self.place).cloned());
         let kept = || self.file.as_ref()?.read::<Found>().filter(|found| found.place == self.place);
         let found = here.or_else(kept)?;
-        let all =
-            Engine::ALL.into_iter().flat_map(|engine| Precision::ALL.map(|precision| Compute { engine, precision }));
-        all.into_iter().find(|way| name(*way) == found.way).map(|way| (way, found.reason))
+        Way::all().find(|way| way.name() == found.way).map(|way| (way, found.reason))
     }
 
     /// Remembers it. Whether that works; nothing depends on it.
-    fn keep(&self, way: Compute, reason: &str) {
-        let kept = Found { place: self.place.clone(), way: name(way), reason: reason.to_owned() };
+    fn keep(&self, way: &Way, reason: &str) {
+        let kept = Found { place: self.place.clone(), way: way.name(), reason: reason.to_owned() };
         if let Some(file) = &self.file {
             file.write(&kept);
         }
         found().get_or_insert_default().insert(self.place.clone(), kept);
     }
-}
-
-fn name(Compute { engine, precision }: Compute) -> String {
-    format!("{} {}", engine.as_str(), precision.as_str())
-}
-
-/// As a person says it.
-fn spoken(Compute { engine, precision }: Compute) -> String {
-    format!("{} in {}", engine.name(), precision.as_str())
 }
 
 /// Loads a model in the way that is chosen.
@@ -266,20 +346,20 @@ impl Loader<'_> {
     ) -> Result<(Chosen, Option<Tokenizer>)> {
         let files = self.unloaded.files();
         let choice = Choice::of(self.options, files)?;
-        let first = choice.first();
+        let first = Way::from(choice.first());
         let memory = match (&choice, files) {
             (Choice::Trial(_), Some(files)) => Some(memory(files)?),
             _ => None,
         };
         let known = memory.as_ref().and_then(Memory::recall);
-        let begin = known.as_ref().map_or(first, |(way, _)| *way);
+        let mut begin = known.as_ref().map_or(first.clone(), |(way, _)| way.clone());
         (self.room)()?;
-        let (mut loaded, tokenizer) = self.unloaded.load(begin, self.options, self.cancel, tokenizer);
+        let (mut loaded, tokenizer) = self.unloaded.load(begin.compute, &begin.of(self.options), self.cancel, tokenizer);
         let mut known = known.map(|(_, reason)| reason);
         if loaded.is_err() && begin != first {
             // What was found before holds no longer.
             self.cancel.check()?;
-            (loaded, known) = (self.one(first), None);
+            (loaded, known, begin) = (self.one(&first), None, first.clone());
         }
         let (model, tokenizer) = (loaded?, tokenizer.transpose()?);
         let reason = match &choice {
@@ -287,42 +367,42 @@ impl Loader<'_> {
             Choice::Trial(_) => known,
         };
         if let Some(reason) = reason {
-            return Ok((Chosen { model, compute: begin, reason }, tokenizer));
+            return Ok((Chosen { model, way: begin, reason }, tokenizer));
         }
         let (chosen, lasting) = match &tokenizer {
             Some(tokenizer) => self.trial(model, first, tokenizer)?,
             None => {
                 let reason = "built-in texts say nothing about a model that reads images".to_owned();
-                (Chosen { model, compute: first, reason }, false)
+                (Chosen { model, way: first, reason }, false)
             }
         };
         if let Some(memory) = memory.filter(|_| lasting) {
-            memory.keep(chosen.compute, &chosen.reason);
+            memory.keep(&chosen.way, &chosen.reason);
         }
         Ok((chosen, tokenizer))
     }
 
-    fn one(&self, way: Compute) -> Result<Arc<dyn Model>> {
-        self.unloaded.load(way, self.options, self.cancel, || ()).0
+    fn one(&self, way: &Way) -> Result<Arc<dyn Model>> {
+        self.unloaded.load(way.compute, &way.of(self.options), self.cancel, || ()).0
     }
 
-    /// Which way is to be preferred to `compute`, in which `model` is loaded; and whether that would be found again.
-    fn trial(&self, model: Arc<dyn Model>, compute: Compute, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
-        let compared = self.compare(&model, compute, tokenizer);
+    /// Which way is to be preferred to `first`, in which `model` is loaded; and whether that would be found again.
+    fn trial(&self, model: Arc<dyn Model>, first: Way, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
+        let compared = self.compare(&model, &first, tokenizer);
         self.cancel.check()?;
         // A model may work for the texts of its user, and for none of those that are tried.
-        compared.or_else(|error| Ok((Chosen { model, compute, reason: format!("a trial failed: {error}") }, false)))
+        compared.or_else(|error| Ok((Chosen { model, way: first, reason: format!("a trial failed: {error}") }, false)))
     }
 
-    fn compare(&self, model: &Arc<dyn Model>, compute: Compute, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
-        let stays = |reason: String, lasting| Ok((Chosen { model: Arc::clone(model), compute, reason }, lasting));
+    fn compare(&self, model: &Arc<dyn Model>, first: &Way, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
+        let stays = |reason: String, lasting| Ok((Chosen { model: Arc::clone(model), way: first.clone(), reason }, lasting));
         let seconds = Trial::of(model).seconds(self.cancel)?;
-        if compute == Compute::REFERENCE && seconds < WORTH_TRYING {
+        if first.compute == Compute::REFERENCE && seconds < WORTH_TRYING {
             let reason = format!("a batch takes it less than {} ms, which leaves nothing to gain", WORTH_TRYING * 1e3);
             // Soon found again.
             return stays(reason, false);
         }
-        let others = match others(compute, self.options) {
+        let others = match others(first.compute, self.options) {
             Ok(others) => others,
             Err(reason) => return stays(reason, false),
         };
@@ -330,15 +410,17 @@ impl Loader<'_> {
             PROBES.iter().filter_map(|text| tokenizer.encode(0, InputType::Document, text).ok()).collect();
         let reference = vectors(model, &probes, self.cancel)?;
         let (mut reasons, mut lasting) = (Vec::new(), true);
+        let mut best: Option<(f64, Chosen)> = None;
         for other in others {
-            let candidate = (self.room)().and_then(|()| self.one(other));
+            let is_engine = other.provider.is_none();
+            let candidate = (self.room)().and_then(|()| self.one(&other));
             let candidate = candidate.and_then(|other| Ok((vectors(&other, &probes, self.cancel)?, other)));
             self.cancel.check()?;
             let (vectors, candidate) = match candidate {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     lasting = false;
-                    reasons.push(format!("{}: {error}", spoken(other)));
+                    reasons.push(format!("{}: {error}", other.spoken()));
                     continue;
                 }
             };
@@ -348,18 +430,28 @@ impl Loader<'_> {
             if least.is_nan() || least < LEAST_COSINE {
                 let found = floor(least);
                 let reason = format!("its vectors agree to a cosine of {found}, and {LEAST_COSINE} is needed");
-                reasons.push(format!("{}: {reason}", spoken(other)));
+                reasons.push(format!("{}: {reason}", other.spoken()));
                 continue;
             }
             let gain = gain(model, &candidate, self.cores, self.cancel)?;
-            let figures = format!("{gain:.2} times as fast as {} here", spoken(compute));
+            let figures = format!("{gain:.2} times as fast as {} here", first.spoken());
             if gain >= LEAST_GAIN {
-                let reason = format!("{} is {figures}, and agrees to a cosine of {}", spoken(other), floor(least));
-                return Ok((Chosen { model: candidate, compute: other, reason }, true));
+                let reason = format!("{} is {figures}, and agrees to a cosine of {}", other.spoken(), floor(least));
+                if best.as_ref().is_none_or(|(most, _)| gain > *most) {
+                    best = Some((gain, Chosen { model: candidate, way: other, reason }));
+                }
+                // Of engines, the better ones come first.
+                if is_engine {
+                    break;
+                }
+                continue;
             }
-            reasons.push(format!("{} is {figures}, and {LEAST_GAIN} times is needed", spoken(other)));
+            reasons.push(format!("{} is {figures}, and {LEAST_GAIN} times is needed", other.spoken()));
         }
-        stays(reasons.join("; "), lasting)
+        match best {
+            Some((_, chosen)) => Ok((chosen, true)),
+            None => stays(reasons.join("; "), lasting),
+        }
     }
 }
 

@@ -107,12 +107,12 @@ impl Engine {
         let memory =
             |files: &ModelFiles| Memory::new(files, &model_options, &options.state_dir, path.as_deref(), cancel);
         let loader = Loader { unloaded: &unloaded, options: &model_options, room: &room, cores, cancel };
-        let (Chosen { mut model, compute, reason }, tokenizer) = loader.load(memory, tokenizer)?;
+        let (Chosen { mut model, way, reason }, tokenizer) = loader.load(memory, tokenizer)?;
         let mut workers = Scheduler::new(model.parallel(cores))?;
         if options.measure_threads && cores > 1 && tokenizer.is_some() {
             room()?;
-            let wide = ModelOptions { intra_op_threads: Some(cores), ..model_options };
-            let (wide, one_worker) = (unloaded.load(compute, &wide, cancel, || ()).0?, Scheduler::new(1)?);
+            let wide = ModelOptions { intra_op_threads: Some(cores), ..way.of(&model_options).into_owned() };
+            let (wide, one_worker) = (unloaded.load(way.compute, &wide, cancel, || ()).0?, Scheduler::new(1)?);
             if threads::speed(&wide, &one_worker, cancel)? > threads::speed(&model, &workers, cancel)? {
                 (model, workers) = (wide, one_worker);
             }

@@ -133,6 +133,13 @@ pub(super) fn version(path: &Path) -> Option<String> {
         .then(|| version.to_owned())
 }
 
+/// The library of a plugin, as it can be loaded.
+pub(super) fn plugin(path: &Path) -> io::Result<PathBuf> {
+    let path = fs::canonicalize(path)?;
+    check_elf(&path)?;
+    Ok(path)
+}
+
 /// Refuses what would crash the dynamic linker instead of giving an error: an ELF library whose segments reach beyond
 /// the end of the file. Other formats are left to their linkers, which check.
 fn check_elf(path: &Path) -> io::Result<()> {

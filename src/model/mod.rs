@@ -18,6 +18,7 @@ mod modules;
 mod onnx;
 mod openvino;
 mod pooling;
+mod provider;
 mod purpose;
 mod remote;
 mod session;
@@ -57,6 +58,7 @@ pub use hub::{AddedModel, Fetched, HubState, ModelStore, Problem, Progress, Stor
 pub use library::{set_addon_directory, set_openvino_directory};
 pub use onnx::{RuntimeInfo, describe as describe_runtime};
 pub use pooling::Pooling;
+pub use provider::{Plugin, Provider, ProviderInfo};
 pub use remote::{Kind, RemoteOptions};
 
 /// Something that turns texts into vectors. Safe to call from many threads at once.
@@ -143,6 +145,10 @@ pub struct ModelOptions {
     pub intra_op_threads: Option<usize>,
     /// What computes, best first; what the first cannot is left to the next, and at last to the CPU. Empty: the CPU.
     pub providers: Vec<Provider>,
+    /// Instead, whatever computes fastest and agrees with the CPU.
+    pub any_provider: bool,
+    /// Most memory on a device that is not the CPU, in bytes.
+    pub device_memory: Option<u64>,
     /// What computes the graph. `None`: what is fastest and agrees with the reference.
     pub engine: Option<Engine>,
     /// In how many bits it is computed. `None`: as few as agree with the reference.
@@ -151,34 +157,6 @@ pub struct ModelOptions {
     pub mix_precision: bool,
     /// The server that computes, where the model runs on one.
     pub remote: RemoteOptions,
-}
-
-/// What computes a graph, where the ONNX Runtime in use was built for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    /// Every runtime has it.
-    Cpu,
-    /// GPUs of NVIDIA.
-    Cuda,
-    /// Apple's.
-    CoreMl,
-    /// Any GPU on Windows.
-    DirectMl,
-}
-
-impl Provider {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Cpu, Self::Cuda, Self::CoreMl, Self::DirectMl];
-
-    /// The spelling in options.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-            Self::CoreMl => "coreml",
-            Self::DirectMl => "directml",
-        }
-    }
 }
 
 /// How models are had from the hub; what is `None` is read from the environment.
@@ -264,7 +242,7 @@ pub struct ModelInfo {
     /// Threads inside one run; 0 on a server.
     pub intra_op_threads: usize,
     /// What computes, best first; nothing here where it is a server.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderInfo>,
     /// How the engine in use describes itself, or what the server is.
     pub runtime: String,
     /// What computes its graph, and how; `None` on a server.

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
@@ -12,20 +13,22 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::AsPointer;
+use ort::device::Device;
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::ModelSpec;
 use super::gate::{self, GATE};
 use super::session::{self, About, Cells, Kind, Output, Port, Run, RunMemory};
-use super::{Compute, Engine, ModelOptions, Provider, library};
+use super::{Compute, Engine, ModelOptions, Plugin, Provider, ProviderInfo, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
+use crate::host;
 
 /// Tells ONNX Runtime to give back, after a run, what its arena has kept.
 const SHRINK: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
@@ -48,21 +51,26 @@ impl OnnxSession {
     pub fn compile(spec: &ModelSpec, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
         let runtime = runtime()?;
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
-        let providers = if options.providers.is_empty() { vec![Provider::Cpu] } else { options.providers.clone() };
-        let session = compile(runtime, spec, intra_op_threads, &providers, cancel)?;
+        let providers = if options.providers.is_empty() { &[Provider::Cpu][..] } else { &options.providers };
+        let session = compile(runtime, spec, options, providers, cancel)?;
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = |ports: &[Port]| {
             let names = ports.iter().map(|port| CString::new(port.name.as_str()));
             names.collect::<Result<_, _>>().map_err(|error| Error::model(&spec.onnx, error.to_string()))
         };
         Ok(Self {
-            session: ManuallyDrop::new(session),
             turn: providers.iter().any(|provider| *provider != Provider::Cpu).then(Mutex::default),
+            about: About {
+                compute: Compute::REFERENCE,
+                build: runtime.build.clone(),
+                providers: used(runtime, &session, providers),
+                intra_op_threads,
+            },
+            session: ManuallyDrop::new(session),
             input_names: names(&inputs)?,
             output_names: names(&outputs)?,
             inputs,
             outputs,
-            about: About { compute: Compute::REFERENCE, build: runtime.build.clone(), providers, intra_op_threads },
         })
     }
 
@@ -203,13 +211,15 @@ fn ports(outlets: &[Outlet]) -> Vec<Port> {
 }
 
 fn compile(
-    runtime: &Runtime,
+    runtime: &'static Runtime,
     spec: &ModelSpec,
-    intra_op_threads: usize,
+    options: &ModelOptions,
     providers: &[Provider],
     cancel: &Cancel,
 ) -> Result<Session> {
-    let offered = |provider: &Provider| runtime.providers.iter().any(|name| name == provider.as_str());
+    let is_plugin = |provider: &Provider| matches!(provider, Provider::Plugin(_));
+    let offered =
+        |provider: &Provider| is_plugin(provider) || runtime.providers.iter().any(|name| name == provider.as_str());
     if let Some(missing) = providers.iter().find(|provider| !offered(provider)) {
         let reason = format!(
             "the ONNX Runtime in use ({}) does not offer '{}'; it offers {}: set ORT_DYLIB_PATH to a library that was built for it, or leave the option out",
@@ -219,38 +229,169 @@ fn compile(
         );
         return Err(Error::config("executionProviders", reason));
     }
+    let unlimited = |provider: &&Provider| **provider != Provider::Cpu && !provider.has_memory_limit();
+    if let Some(provider) = providers.iter().find(unlimited).filter(|_| options.device_memory.is_some()) {
+        let name = provider.as_str();
+        let reason = format!("'{name}' takes no limit of the memory on its device: leave it out, or use 'cuda'");
+        return Err(Error::config("deviceMemoryLimit", reason));
+    }
     let _inside = GATE.enter(Engine::OnnxRuntime, cancel)?;
-    let build = || -> ort::Result<Session> {
+    let devices = providers.iter().map(|provider| match provider {
+        Provider::Plugin(plugin) => device(runtime, plugin).map(Some),
+        _ => Ok(None),
+    });
+    let devices = devices.collect::<Result<Vec<_>>>()?;
+    let configure = || -> ort::Result<SessionBuilder> {
         let mut builder = Session::builder(&runtime.environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(intra_op_threads)?
+            .with_intra_threads(options.intra_op_threads.unwrap_or(1))?
             .with_inter_threads(1)?
             // DirectML does not work with it.
             .with_memory_pattern(!providers.contains(&Provider::DirectMl))?
-            .with_log_level(LogLevel::Fatal)?
-            .with_execution_providers(
-                providers.iter().filter_map(|provider| dispatch(*provider)).collect::<Vec<_>>(),
-            )?;
-        let canceler = builder.canceler();
-        let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
-        builder.commit_from_file(&spec.onnx)
+            .with_log_level(LogLevel::Fatal)?;
+        for (provider, device) in providers.iter().zip(devices) {
+            builder = match (provider, device) {
+                (Provider::Plugin(plugin), Some(device)) => {
+                    // Options of several providers are told apart by their names.
+                    let name = device.ep()?;
+                    let options = plugin.options.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone()));
+                    builder.with_devices([device], Some(&options.collect::<Vec<_>>()))?
+                }
+                (provider, _) => match dispatch(provider, options.device_memory) {
+                    Some(dispatch) => builder.with_execution_providers([dispatch])?,
+                    None => builder,
+                },
+            };
+        }
+        if providers != [Provider::Cpu] {
+            builder = builder.with_config_entry(RECORD.0, RECORD.1)?;
+        }
+        Ok(builder)
     };
-    build().map_err(|error| {
-        let reason = || Error::model(&spec.onnx, format!("ONNX Runtime cannot read it: {error}"));
+    let others = providers.iter().filter(|provider| **provider != Provider::Cpu);
+    let others = others.map(|provider| format!("'{}'", provider.as_str())).collect::<Vec<_>>().join(", ");
+    let mut builder = configure().map_err(|error| match &others[..] {
+        "" => Error::model(&spec.onnx, format!("ONNX Runtime cannot be set up: {error}")),
+        others => Error::config("executionProviders", format!("{others} cannot be used here: {error}")),
+    })?;
+    let canceler = builder.canceler();
+    let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
+    builder.commit_from_file(&spec.onnx).map_err(|error| {
+        let with = if others.is_empty() { String::new() } else { format!(" with {others}") };
+        let reason = || Error::model(&spec.onnx, format!("ONNX Runtime cannot read it{with}: {error}"));
         cancel.check().err().unwrap_or_else(reason)
     })
 }
 
 /// How a provider is asked for. The CPU always comes last by itself.
-fn dispatch(provider: Provider) -> Option<ExecutionProviderDispatch> {
+fn dispatch(provider: &Provider, memory: Option<u64>) -> Option<ExecutionProviderDispatch> {
+    let memory = memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let dispatch = match provider {
-        Provider::Cpu => return None,
-        Provider::Cuda => ep::CUDA::default().build(),
+        // Plugins have devices instead.
+        Provider::Cpu | Provider::Plugin(_) => return None,
+        Provider::Cuda => memory.map_or_else(ep::CUDA::default, |most| ep::CUDA::default().with_memory_limit(most)).build(),
         Provider::CoreMl => ep::CoreML::default().build(),
         Provider::DirectMl => ep::DirectML::default().build(),
+        Provider::WebGpu => ep::WebGPU::default().build(),
+        Provider::TensorRtRtx => {
+            memory.map_or_else(ep::NVRTX::default, |most| ep::NVRTX::default().with_max_workspace(most)).build()
+        }
     };
     // Without its driver, say: nobody who asks for a GPU wants to wait for a CPU instead.
     Some(dispatch.error_on_failure())
+}
+
+/// The device that a plugin is to compute on. Its library is loaded at the first call.
+fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>> {
+    let failed = |reason: String| {
+        Error::config("executionProviders", format!("the plugin {} cannot be used: {reason}", plugin.library.display()))
+    };
+    let path = library::plugin(&plugin.library).map_err(|error| failed(error.to_string()))?;
+    // The names of what a library brings, by its path: it is loaded once.
+    static LOADED: Mutex<BTreeMap<PathBuf, Vec<String>>> = Mutex::new(BTreeMap::new());
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = || runtime.environment.devices().filter_map(|device| device.ep().ok()).map(str::to_owned);
+    if !loaded.contains_key(&path) {
+        let before: Vec<String> = names().collect();
+        let name = format!("embedcore {}", path.display());
+        runtime.environment.register_ep_library(name, &path).map_err(|error| failed(error.to_string()))?;
+        loaded.insert(path.clone(), names().filter(|name| !before.contains(name)).collect());
+    }
+    let brings = loaded.get(&path).map_or(&[][..], Vec::as_slice);
+    let asked = |name: &str| plugin.name.as_deref().is_none_or(|asked| spelt(asked) == spelt(name));
+    let devices = runtime.environment.devices();
+    let devices: Vec<Device> = devices.filter(|device| device.ep().is_ok_and(|name| brings.iter().any(|one| one == name) && asked(name))).collect();
+    let count = devices.len();
+    devices.into_iter().nth(plugin.device).ok_or_else(|| match (count, brings) {
+        (0, []) => failed("it finds no device here".to_owned()),
+        (0, brings) => failed(format!("it brings {}, and not what `name` says", brings.join(", "))),
+        (count, _) => failed(format!("it has {count} devices, and `device` {} is not one of them: it counts from 0", plugin.device)),
+    })
+}
+
+/// Has a session remember what computes which node.
+const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
+
+/// What computes a graph that is compiled: those that were asked for, and the CPU where it computes some of it.
+fn used(runtime: &Runtime, session: &Session, asked: &[Provider]) -> Vec<ProviderInfo> {
+    if asked == [Provider::Cpu] {
+        return vec![ProviderInfo::cpu(Some(runtime.library.clone()), library::version(&runtime.library))];
+    }
+    let nodes = assigned(session);
+    let total: usize = nodes.iter().map(|(_, count)| count).sum();
+    let rest = (!asked.contains(&Provider::Cpu) && nodes.iter().any(|(name, _)| name == Provider::Cpu.as_str())).then_some(Provider::Cpu);
+    let about = |provider: &Provider| {
+        let (library, version, device) = match provider {
+            Provider::Plugin(plugin) => (plugin.library.clone(), library::version(&plugin.library), Some(plugin.device.to_string())),
+            Provider::Cpu => (runtime.library.clone(), library::version(&runtime.library), Some(host::processor().name)),
+            named => {
+                let of = |device: &Device| device.ep().is_ok_and(|name| spelt(name) == named.as_str());
+                let vendor = runtime.environment.devices().find(of).and_then(|device| device.hardware_device().vendor().ok());
+                (runtime.library.clone(), library::version(&runtime.library), vendor.map(str::to_owned))
+            }
+        };
+        // Names of plugins are those of their providers only where they were given.
+        let of = |name: &str| match provider {
+            Provider::Plugin(_) => !Provider::NAMED.iter().any(|named| named.as_str() == name),
+            named => named.as_str() == name,
+        };
+        let computed = nodes.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum::<usize>();
+        let nodes = (total > 0).then(|| computed as f64 / total as f64);
+        ProviderInfo { provider: provider.clone(), device, library: Some(library), version, nodes }
+    };
+    asked.iter().chain(&rest).map(about).collect()
+}
+
+/// How many nodes of a graph each provider computes; empty where the runtime does not tell.
+fn assigned(session: &Session) -> Vec<(String, usize)> {
+    let (mut parts, mut count) = (ptr::null(), 0);
+    // SAFETY: the session lives; both pointers are to places for the answer, which stays the session's.
+    let status = unsafe { (ort::api().Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut parts, &mut count) };
+    // SAFETY: the status was just returned by the call above and is used once.
+    if unsafe { ort::Error::result_from_status(status) }.is_err() || parts.is_null() {
+        return Vec::new();
+    }
+    let of = |index: usize| {
+        let (mut name, mut nodes, mut count) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the call above has answered `count` pointers to parts of the session.
+        let part = unsafe { *parts.add(index) };
+        // SAFETY: the part is the session's, and the places are for the answers, which stay the session's.
+        unsafe {
+            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetEpName)(part, &mut name)).ok()?;
+            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut count)).ok()?;
+            (!name.is_null()).then(|| (spelt(&CStr::from_ptr(name).to_string_lossy()), count))
+        }
+    };
+    (0..count).filter_map(of).collect()
+}
+
+/// The spelling in options of an execution provider's name.
+fn spelt(name: &str) -> String {
+    match name.strip_suffix("ExecutionProvider").unwrap_or(name).to_ascii_lowercase().as_str() {
+        "dml" => Provider::DirectMl.as_str().to_owned(),
+        "nvtensorrtrtx" => Provider::TensorRtRtx.as_str().to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 /// The ONNX Runtime of this process.
@@ -323,13 +464,11 @@ fn offered() -> Vec<String> {
     if unsafe { ort::Error::result_from_status(status) }.is_err() || names.is_null() {
         return vec![Provider::Cpu.as_str().to_owned()];
     }
-    let spelt = |index| {
+    let at = |index| {
         // SAFETY: the call above has filled `count` pointers to strings that end with a zero.
-        let name = unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy();
-        let name = name.strip_suffix("ExecutionProvider").unwrap_or(&name).to_ascii_lowercase();
-        if name == "dml" { Provider::DirectMl.as_str().to_owned() } else { name }
+        spelt(&unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy())
     };
-    let mut spelt: Vec<String> = (0..usize::try_from(count).unwrap_or(0)).map(spelt).collect();
+    let mut spelt: Vec<String> = (0..usize::try_from(count).unwrap_or(0)).map(at).collect();
     // SAFETY: gives back what the call above gave, once. The answer is of no interest: nothing can be done.
     let released = unsafe { (ort::api().ReleaseAvailableProviders)(names, count) };
     // SAFETY: as above.

@@ -1,6 +1,6 @@
 //! A graph that an engine has compiled: what models ask of it, whichever engine it is.
 
-use super::{Compute, Provider};
+use super::{Compute, ProviderInfo};
 use crate::cancel::Cancel;
 
 /// A compiled graph, by whichever engine. Safe to call from many threads at once.
@@ -26,7 +26,7 @@ pub(super) struct About {
     pub compute: Compute,
     /// How the engine describes itself.
     pub build: String,
-    pub providers: Vec<Provider>,
+    pub providers: Vec<ProviderInfo>,
     pub intra_op_threads: usize,
 }
 

@@ -6,7 +6,7 @@ use super::directory::ModelSpec;
 use super::pooling::Head;
 use super::table::Table;
 use super::tensors::Number;
-use super::{Architecture, Engine, Model, ModelInfo, ModelOptions, Pooling, Precision, Provider, RunError, Then};
+use super::{Architecture, Engine, Model, ModelInfo, ModelOptions, Pooling, Precision, ProviderInfo, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
@@ -87,7 +87,7 @@ impl StaticModel {
             }),
             batch_invariant: true,
             intra_op_threads: 1,
-            providers: vec![Provider::Cpu],
+            providers: vec![ProviderInfo::cpu(None, Some(env!("CARGO_PKG_VERSION").to_owned()))],
             runtime: concat!("embedcore ", env!("CARGO_PKG_VERSION")).to_owned(),
             remote: None,
             compute: None,

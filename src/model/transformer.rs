@@ -6,7 +6,7 @@ use super::head::Head;
 use super::memory_cost::MemoryCost;
 use super::purpose::{Purpose, Scores};
 use super::session::{Cells, Kind, Port, Run, Session};
-use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
@@ -354,8 +354,8 @@ fn fingerprint(
     builder = spec.identify(builder);
     // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one
     // space have to be.
-    for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
-        builder = builder.field("provider", provider.as_str());
+    for provider in info.providers.iter().filter_map(ProviderInfo::identity) {
+        builder = builder.field("provider", provider);
     }
     // So do other engines, and in fewer bits still where that is their precision.
     if let Some(compute) = info.compute.filter(|_| !mix) {

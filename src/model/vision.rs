@@ -4,7 +4,7 @@ use super::directory::{HashedWeights, ModelSpec};
 use super::gate::GATE;
 use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Run, Session};
-use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, Provider, RunError, Then};
+use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
@@ -161,8 +161,8 @@ impl VisionModel {
         if let Some((_, commit)) = &spec.origin {
             builder = builder.field("revision", commit);
         }
-        for provider in info.providers.iter().filter(|provider| **provider != Provider::Cpu) {
-            builder = builder.field("provider", provider.as_str());
+        for provider in info.providers.iter().filter_map(ProviderInfo::identity) {
+            builder = builder.field("provider", provider);
         }
         if let Some(compute) = info.compute.filter(|_| !mix) {
             builder = compute.identify(builder);

@@ -8,13 +8,13 @@
 mod api;
 
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::directory::ModelSpec;
 use super::gate::{self, GATE};
 use super::session::{About, Cells, Kind, Output, Port, Run, RunMemory, Session};
-use super::{Compute, Engine, ModelOptions, Precision, Provider, library};
+use super::{Compute, Engine, ModelOptions, Precision, ProviderInfo, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -61,7 +61,7 @@ impl OpenVinoSession {
             about: About {
                 compute,
                 build: format!("OpenVINO {}", runtime.version),
-                providers: vec![Provider::Cpu],
+                providers: vec![ProviderInfo::cpu(runtime.library.clone(), Some(runtime.version.clone()))],
                 intra_op_threads: threads,
             },
         })
@@ -153,6 +153,8 @@ fn ports(ports: Vec<(String, Element)>) -> Vec<Port> {
 struct Runtime {
     core: Core,
     version: String,
+    /// The first of its libraries.
+    library: Option<PathBuf>,
 }
 
 /// Held while the libraries load.
@@ -189,7 +191,7 @@ fn runtime() -> Result<&'static Runtime> {
     core.property(c"FULL_DEVICE_NAME").map_err(failed)?;
     // What was loaded with it has destructors, too.
     gate::close_at_exit();
-    Ok(RUNTIME.get_or_init(|| Runtime { core, version: api.version() }))
+    Ok(RUNTIME.get_or_init(|| Runtime { core, version: api.version(), library: libraries.first().map(PathBuf::from) }))
 }
 
 /// Whether this processor computes in 16 bits at once.
