@@ -61,7 +61,7 @@ pub struct Shape {
 
 impl Shape {
     fn values(self) -> usize {
-        self.rows * self.columns
+        self.rows.saturating_mul(self.columns)
     }
 }
 
@@ -87,10 +87,16 @@ impl Metrics {
 /// The metrics of trajectories, which lie in `values` one after the other, row by row; `shapes` says how large each is.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for a value that is not from 0 to 1, by its place, and where `values` has not as many as the
+/// [`Error::InvalidArgument`] for a shape without values, for a value that is not from 0 to 1, by its place, and where `values` has not as many as the
 /// shapes say.
 pub fn metrics(values: &[f64], shapes: &[Shape], options: &CoherenceOptions) -> Result<Vec<Metrics>> {
-    let expected: usize = shapes.iter().map(|shape| shape.values()).sum();
+    if let Some(at) = shapes.iter().position(|shape| shape.rows == 0 || shape.columns == 0) {
+        let Shape { rows, columns } = shapes[at];
+        return Err(Error::InvalidArgument(format!(
+            "Trajectory {at} has {rows} rows and {columns} columns, and there must be one of each at least"
+        )));
+    }
+    let expected = shapes.iter().fold(0usize, |sum, shape| sum.saturating_add(shape.values()));
     if values.len() != expected {
         return Err(Error::InvalidArgument(format!(
             "There are {} values, but {} trajectories of these shapes have {expected}",

@@ -57,6 +57,14 @@ fn a_constant_trajectory_has_no_variance_with_the_scaled_target() {
 }
 
 #[test]
+fn a_shape_without_values_is_refused() {
+    for (rows, columns) in [(0, 0), (0, 3), (2, 0), (usize::MAX, 2)] {
+        let error = metrics(&[], &[Shape { rows, columns }], &CoherenceOptions::default()).unwrap_err();
+        assert_eq!(error.code(), "INVALID_ARGUMENT", "{rows} × {columns}");
+    }
+}
+
+#[test]
 fn what_is_no_score_is_named() {
     for (value, shown) in [(1.5, "1.5"), (-0.1, "-0.1"), (f64::NAN, "NaN"), (f64::INFINITY, "Infinity")] {
         let mut values = vec![0.5; 12 * 6];
