@@ -129,7 +129,10 @@ impl Distribution {
         let mut parsed = Self::new();
         for pair in buckets.chunks(2) {
             match *pair {
-                [ns, times] if ns as f64 <= MAX_MS * NS_PER_MS && times <= count => parsed.record_n(ns, times),
+                // An empty one would make its duration the least or the longest.
+                [ns, times] if ns as f64 <= MAX_MS * NS_PER_MS && (1..=count).contains(&times) => {
+                    parsed.record_n(ns, times)
+                }
                 _ => return wrong(format!("its histogram has the bucket {pair:?}")),
             }
         }
@@ -241,12 +244,14 @@ mod tests {
         ] {
             assert!(Distribution::parse(&other, 1, &[2_000_000, 1]).is_err(), "{other:?}");
         }
-        let cases: [(f64, u64, &[u64]); 5] = [
+        let cases: [(f64, u64, &[u64]); 6] = [
             (2.0, 2, &[2_000_000, 1]),
             (2.0, 1, &[2_000_000]),
             (2.0, 1, &[u64::MAX, 1]),
             (2.0, 1, &[2_000_000, u64::MAX]),
             (-2.0, 1, &[2_000_000, 1]),
+            // Nothing took no time.
+            (2.0, 1, &[0, 0, 2_000_000, 1]),
         ];
         for (total, count, buckets) in cases {
             let error = Distribution::parse(&Latency { total, ..latency }, count, buckets).err().unwrap();
