@@ -5,11 +5,12 @@
 //   … --built                                                     takes what cargo has built already (in a container, say)
 
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, renameSync } from 'node:fs';
+import { copyFileSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { platformOf, root } from './platforms.mjs';
+import { SBOM, platformOf, root } from './platforms.mjs';
+import { sbom } from './sbom.mjs';
 
 const { debug, dist, built, target } = parseArgs({
   options: { debug: { type: 'boolean' }, dist: { type: 'boolean' }, built: { type: 'boolean' }, target: { type: 'string' } },
@@ -47,6 +48,7 @@ renameSync(join(folder, `${addon}.part`), join(folder, addon));
 for (const [from, to] of [['LICENSE', 'LICENSE'], [join('npm', 'THIRD-PARTY-NOTICES.txt'), 'THIRD-PARTY-NOTICES.txt']]) {
   copyFileSync(join(root, from), join(folder, to));
 }
+writeFileSync(join(folder, SBOM), `${JSON.stringify(sbom(platform), null, 2)}\n`);
 if (!target) {
   // Comments are for readers of lib/; those for users are in index.d.ts.
   run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json', '--removeComments']);

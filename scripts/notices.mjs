@@ -54,9 +54,9 @@ function grouped(text) {
   return `${head.trim()}\n\n${shown.join('\n')}`;
 }
 
-/** Every crate that is linked into an addon for any platform, and the grammars, whose sources are, as `name version`. */
-function linked() {
-  const targets = platforms.flatMap(({ target }) => ['--target', target]);
+/** Every crate that is linked into the addon for these platforms, and the grammars, whose sources are, as `name version`. */
+export function linked(wanted = platforms.map(({ target }) => target)) {
+  const targets = wanted.flatMap((target) => ['--target', target]);
   const tree = (edges, ...more) => cargo('tree', '--locked', '--features', 'napi', '--edges', edges, '--prefix', 'none', ...more, ...targets).split('\n');
   const all = [...tree('normal,no-proc-macro'), ...tree('build', '--depth', '1').filter((line) => line.startsWith('tree-sitter-'))];
   const crates = all.map((line) => /^(\S+) v(\S+)/.exec(line)).filter(Boolean).map(([, name, version]) => `${name} ${version}`);

@@ -80,11 +80,14 @@ export function hostPlatform() {
 /** The licences that the wheel of OpenVINO brings; `scripts/fetch_openvino.py` names them. */
 const OPENVINO_NOTICES = ['LICENSE', 'ONEDNN_THIRD-PARTY-PROGRAMS', 'ONETBB_THIRD-PARTY-PROGRAMS', 'RUNTIME-THIRD-PARTY-PROGRAMS'].map((name) => `OPENVINO-${name}.txt`);
 
+/** The bill of materials: `scripts/sbom.mjs`. */
+export const SBOM = 'embedcore.cdx.json';
+
 /** What travels in a platform package, beside package.json and README.md. */
 export function contents({ addon, library, libraries }) {
   if (libraries) return [...libraries, ...OPENVINO_NOTICES];
   const runtimeFiles = library ? [library, 'ONNXRUNTIME-LICENSE', 'ONNXRUNTIME-NOTICES.txt'] : [];
-  return [addon, ...runtimeFiles, 'LICENSE', 'THIRD-PARTY-NOTICES.txt'];
+  return [addon, ...runtimeFiles, 'LICENSE', 'THIRD-PARTY-NOTICES.txt', SBOM];
 }
 
 function manifest(platform) {
