@@ -2,13 +2,15 @@
 
 mod batch;
 mod file;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod row;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
 use rusqlite::types::ValueRef;
@@ -27,6 +29,7 @@ use row::{find, key_of, read, select};
 use super::entry::{CLOCK_SLACK_MS, NEVER};
 use super::selection::Selection;
 use crate::embedding::Key;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Rows that one step of maintenance deletes, and pages that it gives back: a few milliseconds each, so that it never
 /// keeps another process or the queue waiting.
@@ -61,9 +64,9 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         let reason = error.to_string();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => {
-                Self::Busy(reason)
-            }
+            // Not where locking itself has failed, which only closing the file mends: a lock that could not be given back would
+            // be waited for again and again, ten seconds each time.
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(reason),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Broken(reason),
             // What these statements never meet in a file as they leave it. Unknown is SQLITE_ERROR: no such table.
             Some(ErrorCode::Unknown | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => Self::Broken(reason),
