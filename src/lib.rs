@@ -56,6 +56,7 @@ pub mod results;
 pub mod scheduler;
 pub mod server;
 pub mod sqlite;
+pub mod sync;
 pub mod syntax;
 pub mod text;
 pub mod tokens;

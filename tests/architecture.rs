@@ -7,14 +7,15 @@ use std::fs;
 use std::path::Path;
 
 /// What each module may use. A module that is not listed here may not exist.
-const MAY_USE: [(&str, &[&str]); 27] = [
+const MAY_USE: [(&str, &[&str]); 28] = [
     ("error", &[]),
     ("files", &[]),
-    ("host", &["error"]),
+    ("sync", &[]),
+    ("host", &["error", "sync"]),
     ("images", &["error"]),
     // What a model reads may be an image.
     ("embedding", &["images"]),
-    ("cancel", &["error"]),
+    ("cancel", &["error", "sync"]),
     ("coherence", &["error"]),
     ("max_sim", &["error", "host"]),
     ("server", &[]),
@@ -27,9 +28,9 @@ const MAY_USE: [(&str, &[&str]); 27] = [
     ("collection", &["cancel", "error", "matrix", "sqlite"]),
     ("chunks", &["cancel", "error", "syntax"]),
     // Near entries are told by the same exact cosine.
-    ("cache", &["embedding", "error", "host", "matrix"]),
-    ("scheduler", &["error", "host"]),
-    ("memory", &["cancel", "error", "host"]),
+    ("cache", &["embedding", "error", "host", "matrix", "sync"]),
+    ("scheduler", &["error", "host", "sync"]),
+    ("memory", &["cancel", "error", "host", "sync"]),
     ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
     // How its files say that texts are read.
@@ -86,7 +87,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 16] = [
+const ONLY_IN: [(&str, &[&str]); 17] = [
     ("ort::", &["model/onnx.rs"]),
     ("libloading::", &["model/openvino/api.rs"]),
     (
@@ -122,6 +123,7 @@ const ONLY_IN: [(&str, &[&str]); 16] = [
     (
         "rusqlite::",
         &[
+            "cache/fuzzing.rs",
             "cache/store/batch.rs",
             "cache/store/file.rs",
             "cache/store/mod.rs",
@@ -159,7 +161,8 @@ const ONLY_IN: [(&str, &[&str]); 16] = [
     ("rustls::", &["cache/shared/wire.rs"]),
     ("ureq::", &["model/http.rs"]),
     ("rustls_native_certs", &["cache/shared/wire.rs", "model/http.rs"]),
-    ("std::thread", &["cache/disk/mod.rs", "cache/store/file.rs", "host/mod.rs", "host/threads.rs"]),
+    ("shuttle::", &["sync.rs"]),
+    ("std::thread", &["cache/disk/mod.rs", "cache/store/file.rs", "host/mod.rs", "host/threads.rs", "sync.rs"]),
     ("sysinfo::", &["host/machine.rs", "host/processor.rs"]),
     (
         "env::",

@@ -8,6 +8,8 @@
 
 mod disk;
 mod entry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod inline_read;
 mod key_hash;
 mod lookup;
@@ -24,7 +26,7 @@ mod store;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{self, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use disk::{Disk, DiskOptions, Ticket};
@@ -49,6 +51,7 @@ pub use single_flight::{Joined, Leader, SingleFlight, Waiter};
 use crate::embedding::{Key, Modality, Space};
 use crate::error::{Error, Result};
 use crate::host::{self, Clock, SystemClock};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 
 /// What a cache is made with.
 #[derive(Clone)]

@@ -1,7 +1,6 @@
 //! What other machines have changed: memory and the disk let go of it.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::disk::OnDisk;
@@ -10,6 +9,7 @@ use super::memory::{Now, Removed};
 use super::shared::{Change, Shared};
 use super::{EmbeddingCache, SMALL, lock};
 use crate::embedding::Key;
+use crate::sync::Mutex;
 
 /// What a cache knows of them.
 pub(super) struct Others {

@@ -6,8 +6,8 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{self, AtomicBool};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::Seen;
 use super::entry::{Entry, Vector};
@@ -16,6 +16,7 @@ use super::lock;
 use crate::embedding::Key;
 use crate::matrix::exact::Query;
 use crate::matrix::quantized::QuantizedCodes;
+use crate::sync::{Mutex, MutexGuard};
 
 /// An entry and how near it is.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
+
+use crate::sync::{Fault, Mutex, MutexGuard, planted};
 
 type Outcome<V, E> = Option<Result<V, E>>;
 /// By key, who tells those who wait: there is nobody to tell until the first one does.
@@ -42,6 +44,10 @@ pub enum Joined<K: Eq + Hash, V, E> {
 impl<K: Eq + Hash + Clone, V: Clone, E: Clone> SingleFlight<K, V, E> {
     /// Joins the flight for `key`, or starts one. Never waits.
     pub fn join(&self, key: K) -> Joined<K, V, E> {
+        if planted(Fault::JoinInTwoSteps) && !lock(&self.in_flight).contains_key(&key) {
+            lock(&self.in_flight).insert(key.clone(), None);
+            return Joined::Lead(Leader { key: Some(key), in_flight: Arc::clone(&self.in_flight) });
+        }
         match lock(&self.in_flight).entry(key.clone()) {
             Entry::Occupied(mut flight) => {
                 let told = flight.get_mut().get_or_insert_with(|| watch::channel(None).0);

@@ -42,7 +42,7 @@ pub(super) struct Store {
 /// What a state holds for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Place {
+pub(super) struct Place {
     version: u32,
     /// Of the package: another one may run models in another way.
     package: String,
@@ -55,10 +55,10 @@ struct Place {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct State {
+pub(super) struct State {
     place: Place,
-    overhead: Overhead,
-    batches: Value,
+    pub overhead: Overhead,
+    pub batches: Value,
 }
 
 impl Store {
@@ -89,7 +89,7 @@ impl Store {
 }
 
 /// A file in which something is kept for the next process.
-pub(super) struct Kept(PathBuf);
+pub(super) struct Kept(pub PathBuf);
 
 impl Kept {
     /// The one of a kind for a place; `cache` is the file of the cache. `None` where nothing shall be kept.

@@ -6,6 +6,8 @@ mod choice;
 mod contents;
 mod engine;
 mod forecast;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod learned;
 mod leases;
 mod loaded;

@@ -89,7 +89,7 @@ impl About {
     }
 
     /// What a note begins with, and the rest of it.
-    fn from_note(note: &[u8]) -> Option<(Self, &[u8])> {
+    pub(super) fn from_note(note: &[u8]) -> Option<(Self, &[u8])> {
         let (count, rest) = note.split_first_chunk()?;
         let (truncated, rest) = rest.split_first()?;
         let (confidence, rest) = rest.split_first_chunk()?;
@@ -118,7 +118,7 @@ impl Shape {
     }
 
     /// Adds a value to a note. A vector is none of it: the cache keeps those as what they are, to be searched.
-    fn write(self, value: &Value, note: &mut Vec<u8>) {
+    pub(super) fn write(self, value: &Value, note: &mut Vec<u8>) {
         if self.task == Task::Embedding {
             return;
         }
@@ -129,7 +129,7 @@ impl Shape {
     }
 
     /// What [`Shape::write`] has added; `None` for anything else.
-    fn read(self, note: &[u8]) -> Option<Value> {
+    pub(super) fn read(self, note: &[u8]) -> Option<Value> {
         let words = || note.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let numbers = |skip: usize| -> Option<Vec<f32>> {
             words().skip(skip).map(f32::from_bits).map(|number| number.is_finite().then_some(number)).collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::{Cgroup, available_cores};
 use crate::error::{Error, Result};
+use crate::sync::{self, JoinHandle};
 
 /// Threads beside those that compute: for files, for clocks, and for work that waits.
 const BESIDE: usize = 6;
@@ -28,7 +29,7 @@ const LONGEST_START: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Error::Threads`] where it cannot be had.
 pub fn start<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    thread::Builder::new().name(name).spawn(work).map_err(|cause| too_few(&cause))
+    sync::spawn(name, work).map_err(|cause| too_few(&cause))
 }
 
 /// Runs `work`, whose parallel iterators share the threads that compute. They are started with the first such work.

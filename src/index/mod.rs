@@ -14,6 +14,8 @@
 //! The vectors come from a [`Generator`].
 
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod outline;
 mod rank;
 mod store;

@@ -142,7 +142,7 @@ pub(super) fn plugin(path: &Path) -> io::Result<PathBuf> {
 
 /// Refuses what would crash the dynamic linker instead of giving an error: an ELF library whose segments reach beyond
 /// the end of the file. Other formats are left to their linkers, which check.
-fn check_elf(path: &Path) -> io::Result<()> {
+pub(super) fn check_elf(path: &Path) -> io::Result<()> {
     let size = fs::metadata(path)?.len();
     if cfg!(not(target_os = "linux")) {
         return Ok(());

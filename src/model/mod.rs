@@ -6,6 +6,8 @@ mod config_files;
 mod content;
 mod directory;
 mod engine;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod graph;
 mod head;

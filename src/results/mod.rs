@@ -12,6 +12,8 @@
 //! another space, with the vector of the prompt and the key of its result. If the result is gone, the prompt finds nothing.
 
 mod counters;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod payload;
 mod semantic;

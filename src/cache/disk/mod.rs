@@ -16,9 +16,8 @@ mod reading;
 mod writing;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, RwLock, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use queue::{Call, NOT_YET, Op, POLL_INTERVAL, Phase, Queue, Told, WaitLimit};
 pub(super) use reading::{Purpose, Seen};
@@ -31,6 +30,8 @@ use super::store::{Fault, Identity, OwnTransactions, Reader, Tidied, Usage, Writ
 use crate::embedding::{Key, Space};
 use crate::error;
 use crate::host::{Clock, threads};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, RwLock, mpsc};
 
 /// How long the file is left alone after an error.
 pub(super) const RETRY_AFTER_MS: u64 = 30_000;

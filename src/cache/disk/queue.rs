@@ -1,15 +1,16 @@
 //! What waits to be written, which is an answer already.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::super::entry::{CLOCK_SLACK_MS, Entry};
 use super::super::selection::Selection;
 use super::super::store::{Fault, Writer};
 use super::Shared;
 use crate::embedding::Key;
+use crate::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::sync::{Condvar, Instant, MutexGuard};
 
 /// What may wait in the queue before callers do. Bytes, because entries have any size; number, because small ones have
 /// a price, too.

@@ -1,8 +1,7 @@
 //! Lookups in the file, by a few connections that are used in turn.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::super::entry::Entry;
 use super::super::memory::Now;
@@ -11,6 +10,8 @@ use super::super::store::{Fault, Identity, Reader, Row, Stored};
 use super::queue::{Hidden, Op, Pending, Phase, Queue, Trouble};
 use super::{Asked, Disk, LOOK_MS, OnDisk, Shared};
 use crate::embedding::Key;
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 
 /// Connections that are kept for reading; more are opened when more threads read at once, and closed afterwards.
 const READERS: usize = 4;

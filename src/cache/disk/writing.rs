@@ -2,15 +2,16 @@
 //! is trouble. It never waits long for another program that holds the file: it looks again, and meanwhile at the queue.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::sync::{PoisonError, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use super::super::report::Event;
 use super::super::store::{self, Batch, Fault, Identity, Reader, Refusal, Writer};
 use super::queue::{BATCH_ENTRIES, Call, Op, Phase, Trouble};
 use super::{DiskOptions, Shared};
 use crate::host;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Fault as Planted, Instant, RwLockWriteGuard, planted};
 
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -129,7 +130,7 @@ impl Shared {
         let mut look_at = None;
         loop {
             let stopping = queue.stop.is_some();
-            if queue.stop.is_some_and(|stop| stop <= Instant::now()) {
+            if queue.stop.is_some_and(|stop| stop <= Instant::now() || planted(Planted::EndBeforeWritten)) {
                 return Next::End;
             }
             let left_alone = match queue.phase {
@@ -460,6 +461,9 @@ impl Shared {
     fn written(&self, last: Option<u64>) {
         let mut queue = self.queue();
         queue.done = queue.done.max(last.unwrap_or_default());
+        if planted(Planted::WrittenAllOfTheQueue) {
+            queue.done = queue.last;
+        }
         let done = queue.done;
         let count = queue.ops.iter().take_while(|(number, _)| *number <= done).count();
         let ops: Vec<_> = queue.ops.drain(..count).collect();

@@ -101,7 +101,7 @@ fn encode(owner: &str, change: &Change) -> Vec<u8> {
 }
 
 /// What a message says, unless it is our own. One that cannot be read is from another release.
-fn decode(owner: &str, message: &[u8]) -> Option<Change> {
+pub(super) fn decode(owner: &str, message: &[u8]) -> Option<Change> {
     let Some((who, [kind, rest @ ..])) = message.split_at_checked(owner.len()) else {
         return Some(Change::Unknown { lost: false });
     };

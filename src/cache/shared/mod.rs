@@ -17,6 +17,8 @@
 //! checksum holds for the key that was asked for.
 
 mod changes;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod leases;
 mod link;
 mod queue;

@@ -240,7 +240,7 @@ fn is_true(value: &str) -> bool {
 
 /// One line of a configuration.
 #[derive(Debug, PartialEq)]
-struct Setting {
+pub(super) struct Setting {
     /// In lower case, as is the name.
     section: String,
     subsection: Option<String>,
@@ -250,7 +250,7 @@ struct Setting {
 }
 
 /// The settings up to the first line that makes no sense: git itself goes no further.
-fn settings(text: &[u8]) -> Vec<Setting> {
+pub(super) fn settings(text: &[u8]) -> Vec<Setting> {
     let text = String::from_utf8_lossy(text).replace("\r\n", "\n");
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut parser = Parser { rest: text.chars().peekable(), section: None };

@@ -135,10 +135,10 @@ fn tracked(git: &Path, hash: usize) -> Vec<Vec<u8>> {
 }
 
 /// The paths of an index file, and the name of the file that it shares.
-type IndexFile<'a> = (Vec<Vec<u8>>, Option<&'a [u8]>);
+pub(super) type IndexFile<'a> = (Vec<Vec<u8>>, Option<&'a [u8]>);
 
 /// Reads an index file; see gitformat-index(5).
-fn entries(index: &[u8], hash: usize) -> Option<IndexFile<'_>> {
+pub(super) fn entries(index: &[u8], hash: usize) -> Option<IndexFile<'_>> {
     let number = |at: usize| Some(u32::from_be_bytes(index.get(at..at + 4)?.try_into().ok()?) as usize);
     let version = number(4)?;
     if !index.starts_with(b"DIRC") || !(2..=4).contains(&version) {

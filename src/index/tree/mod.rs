@@ -1,6 +1,8 @@
 //! A directory → the source files in it, and why other files are left out.
 
 mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod git;
 mod glob;
 mod rules;

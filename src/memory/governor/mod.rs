@@ -9,14 +9,15 @@
 //! When memory is short, first everything that can be given back is given back; then work waits until permits are
 //! returned or memory comes free elsewhere. Refused is only what cannot fit even alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::{Approach, MemoryProcessor};
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::host::{Machine, Memory, Resources, ThisMachine};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Fault, Instant, Mutex, MutexGuard, planted};
 
 /// How old a sample of the machine may be while work goes on. A sample costs a tenth of a millisecond.
 const FRESH: Duration = Duration::from_millis(100);
@@ -204,7 +205,12 @@ impl Governor {
             // Over the ceiling, not even memory that is there already is used again before something was given back.
             let due = (growth > room || room == 0) && state.relieved.is_none_or(|at| at.elapsed() >= RELIEF_EVERY);
             if !due && growth <= room && !(alone && state.permits > 0) {
-                state.granted += bytes;
+                let granted = state.granted + bytes;
+                if planted(Fault::PermitInTwoSteps) {
+                    drop(state);
+                    state = lock(&self.state);
+                }
+                state.granted = granted;
                 state.permits += 1;
                 if waited {
                     state.waits += 1;

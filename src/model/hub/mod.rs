@@ -6,6 +6,8 @@
 mod cache;
 mod client;
 mod download;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod retry;
 mod state;
 mod store;

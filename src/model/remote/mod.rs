@@ -4,6 +4,8 @@
 mod api;
 mod client;
 mod connections;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod model;
 
 use std::path::Path;
