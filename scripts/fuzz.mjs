@@ -51,7 +51,8 @@ function build() {
 const program = values.built ?? build();
 const seeds = join(place, 'target', 'seeds');
 rmSync(seeds, { recursive: true, force: true });
-spawnSync(program, { env: { ...process.env, FUZZ_SEEDS: seeds }, stdio: 'ignore' });
+// libFuzzer takes a program that ends by itself for one that has failed.
+spawnSync(program, [`-artifact_prefix=${place}/target/`], { env: { ...process.env, FUZZ_SEEDS: seeds }, stdio: 'ignore' });
 const targets = JSON.parse(readFileSync(join(seeds, 'targets.json'), 'utf8'));
 const unknown = positionals.filter((name) => !targets.some((target) => target.name === name));
 if (unknown.length > 0) {

@@ -301,6 +301,10 @@ impl Cycle {
         if ended == (self.status == CycleStatus::InProgress) {
             return wrong(format!("it is {:?}", self.status));
         }
+        // What is counted as ended has a duration among all others.
+        if matches!(self.status, CycleStatus::Succeeded | CycleStatus::Failed) && self.duration.is_none() {
+            return wrong("it has ended, and has no duration".to_owned());
+        }
         checked_span(self.started_at, self.ended_at.unwrap_or(self.started_at))?;
         nanoseconds("The time of a cycle", self.duration.unwrap_or(0.0))?;
         let sums = [self.llm_time, self.validation_time];

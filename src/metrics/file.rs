@@ -231,6 +231,8 @@ mod tests {
             (whole.replacen("\"endedAt\":1002.5", "\"endedAt\":1.0", 1), 1),
             (whole.replacen("\"startedAt\":1000.0", "\"startedAt\":\"now\"", 1), 1),
             (whole.replacen("\"status\":\"succeeded\"", "\"status\":\"inProgress\"", 1), 1),
+            // It has ended, and took no time that is known.
+            (whole.replacen("\"endedAt\":1002.5,\"duration\":2.5", "\"endedAt\":1002.5,\"duration\":null", 1), 1),
             (whole.replacen("\"llmCalls\":8", "\"llmCalls\":-8", 1), 2),
             (whole.replace("\"histogram\":[", "\"histogram\":[1,"), 2),
         ];

@@ -19,8 +19,8 @@ use embedcore::embedding::{Key, Space};
 
 const ENTRIES: usize = 16;
 
-/// Far more than any of it takes.
-const HANGS: Duration = Duration::from_secs(90);
+/// Far more than any of it takes: SQLite itself tries for ten seconds where a lock could not be given back.
+const HANGS: Duration = Duration::from_secs(240);
 
 fn open(path: &Path) -> EmbeddingCache {
     let options = CacheOptions { path: Some(path.to_owned()), retry_after_ms: 20, ..CacheOptions::default() };

@@ -488,6 +488,13 @@ mod tests {
     }
 
     #[test]
+    fn locking_that_fails_is_not_taken_for_another_program_that_holds_the_file() {
+        let fault = |code| Fault::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+        assert!(matches!(fault(rusqlite::ffi::SQLITE_PROTOCOL), Fault::Unavailable(_)));
+        assert!(matches!(fault(rusqlite::ffi::SQLITE_BUSY), Fault::Busy(_)));
+    }
+
+    #[test]
     fn a_change_that_waited_does_not_undo_what_was_written_after_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("cache.db");
