@@ -9,6 +9,7 @@
 
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
@@ -40,6 +41,12 @@ function pack(name, directory) {
   return inputs.length;
 }
 
+/** libFuzzer ends without a chance to remove what `fuzz/src/places.rs` has made. */
+function tidied(ended) {
+  for (const above of ['/dev/shm', tmpdir()]) rmSync(join(above, `embedcore-fuzz-${ended.pid}`), { recursive: true, force: true });
+  return ended;
+}
+
 function build() {
   const env = { ...process.env, CARGO_ENCODED_RUSTFLAGS: FLAGS.join('\x1f') };
   // With a target, so that build scripts are not instrumented.
@@ -52,7 +59,7 @@ const program = values.built ?? build();
 const seeds = join(place, 'target', 'seeds');
 rmSync(seeds, { recursive: true, force: true });
 // libFuzzer takes a program that ends by itself for one that has failed.
-spawnSync(program, [`-artifact_prefix=${place}/target/`], { env: { ...process.env, FUZZ_SEEDS: seeds }, stdio: 'ignore' });
+tidied(spawnSync(program, [`-artifact_prefix=${place}/target/`], { env: { ...process.env, FUZZ_SEEDS: seeds }, stdio: 'ignore' }));
 const targets = JSON.parse(readFileSync(join(seeds, 'targets.json'), 'utf8'));
 const unknown = positionals.filter((name) => !targets.some((target) => target.name === name));
 if (unknown.length > 0) {
@@ -67,7 +74,7 @@ for (const { name, most } of targets.filter((target) => positionals.length === 0
   unpack(name, corpus);
   mkdirSync(found, { recursive: true });
   const env = { ...process.env, FUZZ_TARGET: name };
-  const run = (...args) => spawnSync(program, args, { env, cwd: found, encoding: 'utf8', maxBuffer: 1 << 28 });
+  const run = (...args) => tidied(spawnSync(program, args, { env, cwd: found, encoding: 'utf8', maxBuffer: 1 << 28 }));
   if (values.keep) {
     const smaller = `${corpus}.small`;
     rmSync(smaller, { recursive: true, force: true });
