@@ -865,7 +865,7 @@ export interface TextFormat {
 	format?: "auto" | "text" | "markdown" | "code" | undefined;
 	/**
 	 * The language of code: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'php'`, `'python'`,
-	 * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, or an ending of its files.
+	 * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, `'markdown'`, or an ending of its files.
 	 */
 	language?: string | undefined;
 	/** Where the text is from; only its ending matters, and nothing is read. */
@@ -2495,10 +2495,15 @@ export interface CollectionQuery {
 }
 /** Options of {@link EmbeddingCollection.sync}. */
 export interface SyncOptions extends Omit<SplitManyOptions, "timeoutMs"> {
-	/** Whether documents are removed that did not come. Default true. */
-	remove?: boolean | undefined;
+	/** Whether documents are removed that did not come; or a function that is asked this of the id of each. Default true. */
+	remove?: boolean | ((id: string) => boolean) | undefined;
 	/** Told after each batch how many documents came so far. */
 	progressCallback?: ((documents: number) => void) | undefined;
+}
+/** Options of {@link EmbeddingCollection.setMetadata}. */
+export interface SetMetadataOptions {
+	/** Whether what is known already stays as it is. Default false. */
+	onlyNew?: boolean | undefined;
 }
 /** What {@link EmbeddingCollection.sync} has done, in documents. */
 export interface SyncReport {
@@ -2541,6 +2546,10 @@ export declare class EmbeddingCollection implements AsyncDisposable {
 	 * others are `id#0`, `id#1`, …
 	 */
 	sync(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options?: SyncOptions): Promise<SyncReport>;
+	/** What is known of the collection itself, as {@link setMetadata} has kept it; `{}` where that is nothing. */
+	metadata(): Promise<Metadata>;
+	/** Keeps what is known of the collection itself, beside what it does not name; what is known then. */
+	setMetadata(metadata: Metadata, options?: SetMetadataOptions): Promise<Metadata>;
 	/** Lets go of the file, after all calls that were made before. May be called any number of times. */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */

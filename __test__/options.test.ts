@@ -160,6 +160,7 @@ const PLACES: Record<string, Place> = {
   'kMeans()': { type: 'KMeansOptions', give: (options) => kMeans(vectors, 1, options) },
   'new EmbeddingCollection()': { type: 'CollectionOptions', give: (options) => new EmbeddingCollection(options) },
   'query() of a collection': { type: 'CollectionQuery', give: (options) => new EmbeddingCollection().query([1, 2], options) },
+  'setMetadata() of a collection': { type: 'SetMetadataOptions', give: (options) => new EmbeddingCollection().setMetadata({}, options) },
   'sync() of a collection': { type: 'SyncOptions', give: (options) => new EmbeddingCollection().sync([], options) },
   'new CrossEncoder()': { type: 'CrossEncoderOptions', give: (options) => new CrossEncoder(options) },
   'rank()': { type: 'RankOptions', give: (options) => reranker.rank('a', ['b'], options) },

@@ -1,6 +1,6 @@
 // The commands around texts: split, collect, query.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -40,6 +40,8 @@ function json<T>(cwd: string, args: string[], input = ''): T {
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   return JSON.parse(stdout) as T;
 }
+
+const { filesBelow } = createRequire(import.meta.url)(join(root, 'cli', 'texts.js')) as { filesBelow(directory: string, patterns: string[]): { files: string[] } };
 
 const refused = (cwd: string, args: string[]) => {
   const { status, stdout, stderr } = run(cwd, args);
@@ -81,6 +83,15 @@ test('split says what it cannot do', () => {
     expect(status).not.toBe(0);
     expect(JSON.parse(stdout), args.join(' ')).toMatchObject({ error: { code: expect.any(String) as string, message: expect.any(String) as string } });
   }
+});
+
+test('split --json tells chunks as they come, and stays JSON where it fails', () => {
+  const directory = tree({ 'a.md': '# A\n', 'big.md': `${'word '.repeat(900_000)}\n` });
+  const { status, stdout } = run(directory, ['split', 'big.md', 'a.md', 'nowhere.md', '--json']);
+  expect(status).toBe(1);
+  const { chunks, error } = JSON.parse(stdout) as Split & { error: object };
+  expect(chunks[0]).toMatchObject({ file: 'big.md', line: 1 });
+  expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', message: 'There is no file nowhere.md' });
 });
 
 interface Collected {
@@ -133,8 +144,29 @@ test.each<[string[], string[]]>([
   const names = ['a.md', 'a.txt', 'b/a.md', 'b/c/a.mdx', 'b/c/[x].md', '.hidden/a.md', 'node_modules/p/a.md', 'b/node_modules/q/a.md'];
   const directory = tree(Object.fromEntries(names.map((name) => [name, '# x\n'])));
   symlinkSync('.', join(directory, 'loop'));
-  const { filesBelow } = createRequire(import.meta.url)(join(root, 'cli', 'texts.js')) as { filesBelow(directory: string, patterns: string[]): string[] };
-  expect(filesBelow(directory, patterns)).toEqual([...expected].sort());
+  expect(filesBelow(directory, patterns).files).toEqual([...expected].sort());
+});
+
+test.each<[string[], string[]]>([
+  [['b-c/*-d.md', '[a-b].md', '[!a-c]-d.md', '[]a].md'], ['a.md', 'b-c/e-d.md', 'd-d.md', 'b.md', '].md']],
+  [['{b-c,.hidden}/*'], ['.hidden/a.md', 'b-c/e-d.md']],
+  [['{.hidden/,{b-c,x}/}*.{md,mdx}'], ['.hidden/a.md', 'b-c/e-d.md']],
+  [['{**/,}e-d.md', '{.hidden,none}/**'], ['b-c/e-d.md', '.hidden/a.md']],
+  [['{a', '[a', '{a}.md'], ['a.md', '[a', '{a']],
+  [['b-c/***'], ['b-c/e-d.md']],
+  [['**/-'], []],
+])('the patterns %j mean %j, too', (patterns, expected) => {
+  const names = ['a.md', '.hidden/a.md', 'b-c/e-d.md', 'd-d.md', 'b.md', '].md', '[a', '{a'];
+  const directory = tree(Object.fromEntries(names.map((name) => [name, '# x\n'])));
+  expect(filesBelow(directory, patterns).files).toEqual([...expected].sort());
+});
+
+test('patterns take time in proportion to their length, whatever they hold', () => {
+  const directory = tree({ [`${'d/'.repeat(60)}${'a'.repeat(200)}`]: '# x\n' });
+  for (const pattern of ['*a'.repeat(60) + 'b', '**/'.repeat(60) + 'b', '{*,**/,a}'.repeat(60) + 'b', '{'.repeat(500) + 'a', '['.repeat(5000), `${'{a,'.repeat(200)}b${'}'.repeat(200)}`, `**/${'*a'.repeat(100)}`]) {
+    expect(() => filesBelow(directory, [pattern]).files, pattern.slice(0, 20)).not.toThrow();
+  }
+  expect(filesBelow(directory, [`**/${'*a'.repeat(100)}`]).files).toHaveLength(1);
 });
 
 test('collect and query say what they cannot do, and how it is done', () => {
@@ -151,9 +183,111 @@ test('collect and query say what they cannot do, and how it is done', () => {
   refused(directory, ['query', 'notes.db', ' ']);
   // Another model is named, and what to do about it.
   const other = ['--model', model('demo')];
-  expect(refused(directory, ['query', 'notes.db', 'a question', ...other]).stderr).toContain('made with the model builtin. Use that (--model)');
+  expect(refused(directory, ['query', 'notes.db', 'a question', ...other]).stderr).toContain('made with the model builtin. Run: npx embedcore query notes.db');
   expect(refused(directory, ['collect', '--to', 'notes.db', ...other]).stderr).toContain('--rebuild');
   expect(JSON.parse(run(directory, ['query', 'notes.db', 'a question', '--json', ...other]).stdout)).toMatchObject({ error: { code: 'INVALID_CONFIG' } });
   expect(json<Collected>(directory, ['collect', '--to', 'notes.db', '--rebuild', ...other])).toMatchObject({ unchanged: 2, chunks: 2 });
   expect(json<{ matches: object[] }>(directory, ['query', 'notes.db', 'a question', ...other]).matches).toHaveLength(2);
+});
+
+test('collect forgets what is gone, and nothing that it could only not look at', () => {
+  const directory = tree({ 'a.md': '# A\n', 'b.md': '# B\n', 'deep/c.md': '# C\n', 'deep/d.txt': 'D\n' });
+  const collect = (...args: string[]) => json<Collected>(directory, ['collect', '--to', 'notes.db', ...args]);
+  const ids = () => json<{ matches: { id: string }[] }>(directory, ['query', 'notes.db', 'a question', '--limit', '99']).matches.map(({ id }) => id).sort();
+  collect();
+  // A file that is no text for a moment.
+  writeFileSync(join(directory, 'a.md'), Buffer.from([0x23, 0xff]));
+  expect(collect()).toMatchObject({ removed: 0, kept: 1, skipped: [{ file: 'a.md', reason: 'it is not UTF-8' }] });
+  expect(ids()).toEqual(['a.md', 'b.md', 'deep/c.md']);
+  // A pattern that means nothing: alone it is refused, beside others it forgets nothing.
+  const { status, stderr } = refused(directory, ['collect', '--to', 'notes.db', '--glob', '**/*.mkd']);
+  expect({ status, stderr }).toEqual({ status: 1, stderr: expect.stringContaining("is meant by '**/*.mkd'") as string });
+  refused(directory, ['collect', '--to', 'never.db', '--glob', '**/*.mkd']);
+  expect(existsSync(join(directory, 'never.db'))).toBe(false);
+  rmSync(join(directory, 'b.md'));
+  expect(collect('--glob', '*.md', '--glob', 'deep/*.txt', '--glob', 'b.*')).toMatchObject({ added: 1, removed: 1, kept: 2 });
+  expect(ids()).toEqual(['a.md', 'b.md', 'deep/d.txt']);
+  expect(collect('--glob', '**/*.txt')).toMatchObject({ removed: 2, kept: 0 });
+});
+
+test('collect leaves what is from other directories, and moves with its own', () => {
+  const directory = tree({ 'one/a.md': '# A\n', 'one/sub/s.md': '# S\n', 'two/a.md': '# Another A\n', 'two/b.md': '# B\n' });
+  const collect = (...args: string[]) => json<Collected & { others: number }>(directory, ['collect', '--to', 'kept/notes.db', ...args]);
+  const ids = (at = directory) => json<{ matches: { id: string }[] }>(at, ['query', 'kept/notes.db', 'a question', '--limit', '99']).matches.map(({ id }) => id).sort();
+  expect(collect('one')).toMatchObject({ added: 2, others: 0 });
+  expect(collect('two')).toMatchObject({ added: 2, removed: 0, others: 2 });
+  expect(ids()).toEqual(['../two/a.md', '../two/b.md', 'a.md', 'sub/s.md']);
+  // A part of one is that part.
+  expect(collect('one/sub')).toMatchObject({ added: 0, unchanged: 1, removed: 0, others: 3 });
+  rmSync(join(directory, 'two', 'b.md'));
+  expect(collect('one')).toMatchObject({ removed: 0, unchanged: 2, others: 2 });
+  expect(collect('two')).toMatchObject({ removed: 1, unchanged: 1 });
+  expect(json(directory, ['query', 'kept/notes.db', 'a question'])).toMatchObject({ root: join(directory, 'one') });
+  expect(run(join(directory, 'kept'), ['query', 'notes.db', 'another', '--limit', '1']).stdout).toContain('  ../two/a.md:1  ');
+  // Both moved together.
+  const moved = tree({});
+  renameSync(directory, join(moved, 'there'));
+  const again = json<Collected>(join(moved, 'there'), ['collect', 'one', '--to', 'kept/notes.db']);
+  expect(again).toMatchObject({ unchanged: 2, added: 0, removed: 0, embedded: 0 });
+});
+
+test('what a program has put into a collection is not taken for files that are gone', async () => {
+  const directory = tree();
+  const collection = new EmbeddingCollection({ path: join(directory, 'notes.db'), generator: {} });
+  await collection.sync([{ id: 'ticket', text: 'A ticket.' }]);
+  await collection.close();
+  expect(json(directory, ['collect', '--to', 'notes.db'])).toMatchObject({ added: 2, removed: 0, others: 1 });
+});
+
+test.runIf(process.platform === 'linux')('what may not be read is told in plain words, and kept', (context) => {
+  const nobody = process.getuid?.() === 0 ? ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', process.execPath] : [process.execPath];
+  const [command, ...before] = nobody as [string, ...string[]];
+  if (spawnSync(command, [...before, cli, '--version']).status !== 0) context.skip('nobody cannot read this checkout');
+  const directory = tree({ 'a.md': '# A\n', 'closed/b.md': '# B\n', 'odd/c.md': '# C\n' });
+  const asNobody = (...args: string[]) => spawnSync(command, [...before, cli, ...args], { cwd: directory, encoding: 'utf8' });
+  json(directory, ['collect', '--to', 'notes.db']);
+  for (const path of ['', 'notes.db']) chmodSync(join(directory, path), 0o777);
+  for (const name of ['closed', 'odd/c.md']) chmodSync(join(directory, name), 0);
+  onTestFinished(() => ['closed', 'odd/c.md'].forEach((name) => chmodSync(join(directory, name), 0o755)));
+  const { status, stdout, stderr } = asNobody('collect', '--to', 'notes.db', '--json');
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  expect(JSON.parse(stdout)).toMatchObject({ removed: 0, kept: 2, unread: [{ directory: 'closed' }], skipped: [{ file: 'odd/c.md', reason: expect.stringMatching(/cannot be read: EACCES/) as string }] });
+  for (const args of [['split', 'closed/b.md'], ['collect', 'closed', '--to', 'x.db'], ['collect', 'closed/deep', '--to', 'x.db'], ['embed', 'closed/b.md'], ['split', 'a.md/b']]) {
+    expect(asNobody(...args).stderr.split('\n')[0], args.join(' ')).toMatch(/^embedcore: .*(EACCES|ENOTDIR)/);
+  }
+  // A collection where nothing may be written answers.
+  for (const path of [directory, join(directory, 'notes.db')]) chmodSync(path, path === directory ? 0o555 : 0o444);
+  onTestFinished(() => chmodSync(directory, 0o755));
+  const found = asNobody('query', 'notes.db', 'a question', '--json');
+  expect({ status: found.status, stderr: found.stderr }).toEqual({ status: 0, stderr: '' });
+  expect((JSON.parse(found.stdout) as { matches: object[] }).matches).toHaveLength(3);
+});
+
+test('the advice that is given can be pasted', () => {
+  const directory = tree({ "it's here/a.md": '# A\n' });
+  const paste = (text: string) => {
+    const command = /(?:Run|ask it): (npx embedcore [^\n]*?)(?:, or, to embed all anew: (npx embedcore [^\n]*))?$/m.exec(text);
+    expect(text).toEqual(expect.stringContaining('npx embedcore'));
+    return command!.slice(1).filter((each) => each !== undefined).map((each) => {
+      const { status, stderr } = spawnSync('sh', ['-c', each.replace('npx embedcore', `'${process.execPath}' '${cli}'`)], { cwd: directory, encoding: 'utf8' });
+      expect({ each, status, stderr }).toEqual({ each, status: 0, stderr: '' });
+      return each;
+    });
+  };
+  const other = ['--model', model('demo')];
+  paste(run(directory, ['collect', "it's here", '--to', 'no tes.db', '--glob', '**/*.md', ...other]).stdout);
+  paste(refused(directory, ['query', 'no tes.db', "what's it?", '--limit', '3']).stderr);
+  const words = ['collect', "it's here", '--to', 'no tes.db', '--glob', '**/*.md'];
+  expect(paste(refused(directory, words).stderr)).toHaveLength(2);
+  // Now of the built-in model.
+  expect(paste(refused(directory, ['query', 'no tes.db', '-1', ...other].flatMap((word) => (word === '-1' ? ['--', '-1'] : [word])).filter((word) => !other.includes(word)).toSpliced(1, 0, ...other)).stderr)).toHaveLength(1);
+});
+
+test('numbers and names that nothing can be are refused as what they are', () => {
+  const directory = tree();
+  json(directory, ['collect', '--to', 'notes.db']);
+  expect(json<{ matches: object[] }>(directory, ['query', 'notes.db', 'a question', '--min-score=-0.5']).matches).toHaveLength(2);
+  expect(refused(directory, ['query', 'notes.db', 'a question', '--limit=-1']).stderr).toContain('--limit is -1, less than 0');
+  expect(refused(directory, ['search', 'a question', '--min-score=-0.5']).stderr).toContain('--min-score is -0.5, less than 0');
+  expect(refused(directory, ['split', 'guide.md', '--language', 'klingon']).stderr).toMatch(/"klingon" is unknown; known are bash, c, .*typescript, markdown/);
 });

@@ -7,7 +7,7 @@ import { join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
-import { PlainError, count, here, layOutModel, main, median, readJson, repoRoot, temporaryDirectory, vectors } from './lib.mjs';
+import { PlainError, count, here, layOutModel, main, median, readJson, repoRoot, temporaryDirectory, uniform, vectors } from './lib.mjs';
 
 const usage = `node benchmark/around.mjs [--model DIR] [--only WORK,…] [--rounds N] [--files N] [--rows N] [--entries N]
 
@@ -425,8 +425,17 @@ async function thresholds({ embedcore, model }) {
   }
   kinds.same.push(...fixture('near-prompts').paraphrases);
   const texts = [...new Set(Object.values(kinds).flat(2))];
-  const drawn = Array.from({ length: 4000 }, (_, i) => [texts[(i * 7919) % texts.length], texts[(i * 104_729 + 13) % texts.length]]);
-  kinds['by chance'] = drawn.filter(([a, b]) => a !== b);
+  // Each pair once, and none that was made to mean the same.
+  const taken = new Set(Object.values(kinds).flat().map(([a, b]) => JSON.stringify([a, b].sort())));
+  const random = uniform();
+  kinds['by chance'] = [];
+  while (kinds['by chance'].length < 4000) {
+    const [a, b] = [0, 1].map(() => texts[Math.floor(random() * texts.length)]).sort();
+    const name = JSON.stringify([a, b]);
+    if (a === b || taken.has(name)) continue;
+    taken.add(name);
+    kinds['by chance'].push([a, b]);
+  }
   for (const modelPath of ['builtin', model]) {
     const generator = new embedcore.OptimizedEmbeddingGenerator({ modelPath });
     await generator.initialize();

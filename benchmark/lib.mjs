@@ -120,19 +120,24 @@ function cosine(a, b) {
   return dot / Math.sqrt(aa * bb);
 }
 
+/** Numbers from 0 to 1, the same ones every time. */
+export function uniform() {
+  let seed = 1;
+  return () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
+}
+
 /** Makers of vectors, the same ones every time: random ones, and such as a model makes. */
 export function vectors(dimensions) {
-  let seed = 1;
-  const uniform = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
-  const normal = () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+  const next = uniform();
+  const normal = () => Math.sqrt(-2 * Math.log(next())) * Math.cos(2 * Math.PI * next());
   const random = () => Float32Array.from({ length: dimensions }, normal);
   /** Like embeddings: around a thousand topics of different width, all of them shifted to one side. */
   const clusters = () => {
     const shift = random();
     const centers = Array.from({ length: 1000 }, random);
     return () => {
-      const center = centers[Math.floor(uniform() * centers.length)];
-      const width = 0.3 + 0.5 * uniform();
+      const center = centers[Math.floor(next() * centers.length)];
+      const width = 0.3 + 0.5 * next();
       return center.map((value, i) => value + 0.7 * shift[i] + width * normal());
     };
   };

@@ -63,7 +63,7 @@ Options of search
   --kind KIND      only a function, method, class, type, constant, file or section; several times
   --context N      print N lines of the source around the beginning of each answer
   --json           answers as JSON: { root, query, matches: [{ file, line, endLine, kind, language, name, signature,
-                   summary, score, similarity }] }; files are named from root
+                   summary, score, similarity, stale }] }; files are named from root; stale: changed since
   --source         with --json: the source of each answer, too
 Options of embed
   --out FILE       where vectors go: whole, or not at all (standard output)
@@ -75,22 +75,24 @@ Options of split and collect
   --overlap N      most tokens of a chunk that the next one repeats (0)
 Options of split
   --format FORMAT  auto, text, markdown, code (auto: by the name of the file)
-  --language NAME  of code: one of those of search, but markdown, sql, svelte and vue
+  --language NAME  of code: one of those of search, but sql, svelte and vue; or an ending of its files
   --json           { model, maxTokens, chunks: [{ file, text, start, end, tokens, headings, line }] }; start and end are
-                   UTF-16 units, as in JavaScript's strings
+                   UTF-16 units, as in JavaScript's strings; written as they come, with { error } behind them if that ends early
 Options of collect
-  --to FILE        the collection; run again, it embeds only what has changed, and forgets files that are gone
+  --to FILE        the collection; run again, it embeds only what has changed, and forgets files that are gone, but none that
+                   it could only not read this time, nor those of other directories
   --glob PATTERN   which files ('**/*.md'); may be given several times, !PATTERN leaves out; hidden files and node_modules
                    only where a pattern names them
   --keep           keep what was collected before and is not among the files now
   --rebuild        embed all anew, where another model made the collection
   --verbose        name the files that were left out
-  --json           { root, path, files, added, changed, removed, unchanged, embedded, chunks, skipped, seconds }
+  --json           { root, path, files, added, changed, removed, unchanged, embedded, chunks, kept, others, skipped, unread,
+                   seconds }: kept are files that are not known to be gone, others those of other directories
 Options of query
   --limit N        number of answers (10)
-  --min-score S    least cosine of an answer
+  --min-score S    least cosine of an answer, -1 to 1; one below 0 as --min-score=-0.5
   --filter JSON    what the metadata of answers have to be: '{"year":{"gte":2020}}'
-  --json           { path, query, matches: [{ id, score, text, metadata, source }] }
+  --json           { path, root, query, matches: [{ id, score, text, metadata, source }] }; files are named from root
 Options of worker, embed and dashboard
   --queue URL      the queue's server: redis://host:6379, rediss:// with TLS (worker: or EMBEDCORE_QUEUE, which ps does not show)
   --queue-name N   another queue on it than embedcore
@@ -177,7 +179,7 @@ process.stdout.on('error', (error) => fail(error.code !== 'EPIPE' && `Standard o
 
 main(process.argv.slice(2)).catch((error) => {
   if (![UsageError, EmbeddingError, InputError, OutputError].some((kind) => error instanceof kind)) throw error;
-  if (asJson && !(error instanceof OutputError)) {
+  if (asJson && !(error instanceof OutputError) && !error.isTold) {
     const { code = 'INVALID_ARGUMENT', details = {} } = error instanceof EmbeddingError ? error : (error.cause ?? {});
     console.log(JSON.stringify({ error: { code, message: error.message, details } }, undefined, 2));
   }

@@ -31,7 +31,12 @@ class Lines {
   constructor(path) {
     this.#path = path;
     if (path === null) return;
-    const stats = statSync(path, { throwIfNoEntry: false });
+    let stats;
+    try {
+      stats = statSync(path, { throwIfNoEntry: false });
+    } catch (error) {
+      throw new UsageError(`${path} cannot be read: ${error.message.split(', ')[0]}`);
+    }
     if (!stats) throw new UsageError(`There is no file ${path}`);
     if (stats.isDirectory()) throw new UsageError(`${path} is a directory, not a file of JSON lines`);
     if (stats.isFile()) this.size = stats.size;

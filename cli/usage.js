@@ -1,7 +1,7 @@
 // What commands were asked for, and what is said where that cannot be.
 'use strict';
 
-const { existsSync, statSync } = require('node:fs');
+const { statSync } = require('node:fs');
 const { isAbsolute, relative, resolve } = require('node:path');
 
 const { plain, quoted } = require('./terminal');
@@ -31,10 +31,12 @@ function queueOf({ queue = process.env.EMBEDCORE_QUEUE, 'queue-name': name = 'em
   return { connection: queue, name, shared, shown: new URL(queue).host };
 }
 
-/** The number of an option. */
-function numeric(name, text) {
-  if (/^(\d+\.?\d*|\.\d+)$/.test(text)) return Number(text);
-  throw new UsageError(`--${name} is ${text}, not a number`);
+/** The number of an option; `signed`: which may be less than 0. */
+function numeric(name, text, signed = false) {
+  const [, minus, digits] = /^(-?)(\d+\.?\d*|\.\d+)$/.exec(text) ?? [];
+  if (digits === undefined) throw new UsageError(`--${name} is ${text}, not a number`);
+  if (minus && !signed) throw new UsageError(`--${name} is ${text}, less than 0`);
+  return Number(text);
 }
 
 /** Takes a key that was given as a flag out of what `ps` and /proc show of this process. */
@@ -56,7 +58,13 @@ function directoryOf(rest, hint = '') {
   if (rest.length > 1) throw new UsageError(`Expected one directory, got ${rest.join(' ')}${hint}`);
   if (rest.length === 0) return undefined;
   const directory = isAbsolute(rest[0]) ? resolve(rest[0]) : resolve(here(), rest[0]);
-  if (!existsSync(directory) || !statSync(directory).isDirectory()) throw new UsageError(`There is no directory ${rest[0]}${hint}`);
+  let stats;
+  try {
+    stats = statSync(directory, { throwIfNoEntry: false });
+  } catch (error) {
+    if (error.code !== 'ENOTDIR') throw new UsageError(`${rest[0]} cannot be read: ${error.message.split(', ')[0]}`);
+  }
+  if (!stats?.isDirectory()) throw new UsageError(`There is no directory ${rest[0]}${hint}`);
   return directory;
 }
 
@@ -88,11 +96,26 @@ function explained(error, directory, values) {
   return help ? new UsageError(`${plain(error.message)}. Run: ${help}`, { cause: error }) : error;
 }
 
-/** Says, where a collection was made with another model, what to do about it on the command line. */
-function ofAnotherModel(error, command) {
-  if (error.code !== 'INVALID_CONFIG' || !error.message.includes('was made with')) return error;
-  const [, made] = /was made with ([^:]*(?::\S+?)?): use that/.exec(error.message) ?? [];
-  return new UsageError(`The collection was made with ${plain(made ?? 'another model')}. Use that (--model), or run: ${command}`, { cause: error });
+/** A command with its words and options, as a shell takes it. */
+function commandOf(command, words, values, options) {
+  const flags = Object.entries(values).flatMap(([name, value]) => {
+    if (options[name]?.type === 'boolean') return value ? [`--${name}`] : [];
+    const one = (text) => (text.startsWith('-') ? `--${name}=${quoted(text)}` : `--${name} ${quoted(text)}`);
+    return value === undefined ? [] : [value].flat().map(one);
+  });
+  // What begins with a dash is no option.
+  const rest = words.some((word) => word.startsWith('-')) ? [...flags, '--', ...words.map(quoted)] : [...words.map(quoted), ...flags];
+  return ['npx embedcore', command, ...rest].join(' ');
 }
 
-module.exports = { hideKey, UsageError, advice, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, queueOf, splittingOf };
+/** Says, where a collection was made with another model, what to do about it: a command with that model, or with `flag`. */
+function ofAnotherModel(error, { command, words, values, options }, flag) {
+  const { madeWith } = error.details ?? {};
+  if (error.code !== 'INVALID_CONFIG' || madeWith === undefined) return error;
+  const of = (more) => commandOf(command, words, { ...values, ...more }, options);
+  const commands = [madeWith !== '' && of({ model: madeWith === 'builtin' ? undefined : madeWith }), flag && of({ [flag]: true })].filter(Boolean);
+  const by = madeWith === '' ? 'vectors of no model' : `the model ${plain(madeWith)}`;
+  return new UsageError(`The collection was made with ${by}.${commands.length > 0 ? ` Run: ${commands.join(', or, to embed all anew: ')}` : ''}`, { cause: error });
+}
+
+module.exports = { hideKey, UsageError, advice, commandOf, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, queueOf, splittingOf };

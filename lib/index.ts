@@ -30,6 +30,7 @@ export type {
   CollectionOptions,
   CollectionQuery,
   Metadata,
+  SetMetadataOptions,
   SyncOptions,
   SyncReport,
 } from './collection/collection';

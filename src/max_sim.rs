@@ -86,6 +86,7 @@ fn score<const WIDTH: usize, const TOKENS: usize>(
     let Some(last) = (document.len() / dimensions).checked_sub(1) else { return 0.0 };
     let (mut total, mut check) = (0.0_f64, 0.0_f32);
     for (block, lanes) in query.data.chunks_exact(LANES * dimensions).enumerate() {
+        const { assert!(LANES.is_multiple_of(WIDTH)) };
         for part in 0..LANES / WIDTH {
             let first = block * LANES + part * WIDTH;
             if first >= query.vectors {
@@ -206,6 +207,7 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn load(values: &[f32; LANES / 2]) -> __m512 {
+        const { assert!(size_of::<[f32; LANES / 2]>() == size_of::<__m512>()) };
         // SAFETY: there are as many values as are read.
         #[allow(unsafe_code)]
         unsafe {

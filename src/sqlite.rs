@@ -64,12 +64,29 @@ pub fn open(path: &Path) -> Step<Connection> {
     Ok(db)
 }
 
-/// Opens it for reading; `more` is added to its URI.
-pub fn read_only(path: &Path, more: &str) -> Step<Connection> {
+/// Opens it for reading, which needs no right to write: where SQLite cannot even write its notes beside the file, the file stands
+/// still, because nobody else can write it either.
+pub fn read_only(path: &Path) -> Step<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(format!("file:{}?mode=ro{more}", escaped(path)), flags)?;
-    db.busy_timeout(READ_BUSY)?;
-    Ok(db)
+    let open = |more: &str| {
+        let db = Connection::open_with_flags(format!("file:{}?mode=ro{more}", escaped(path)), flags)?;
+        db.busy_timeout(READ_BUSY)?;
+        // To open it reads nothing yet.
+        db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        Ok(db)
+    };
+    open("").or_else(|error: rusqlite::Error| {
+        let refused = [ErrorCode::CannotOpen, ErrorCode::ReadOnly, ErrorCode::PermissionDenied];
+        let still = error.sqlite_error_code().is_some_and(|code| refused.contains(&code)) && !has_log(path);
+        if still { open("&immutable=1") } else { Err(error) }.map_err(Fault::Sql)
+    })
+}
+
+/// Whether what was written last lies beside the file.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    fs::metadata(log).is_ok_and(|metadata| metadata.len() > 0)
 }
 
 /// A path as part of a URI, as SQLite reads it.

@@ -23,7 +23,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
     ("batch", &["error"]),
     ("tokens", &["embedding", "error"]),
     ("matrix", &["cancel", "error"]),
-    ("syntax", &["cancel", "error"]),
+    ("syntax", &["cancel", "error", "host"]),
     ("sqlite", &["cancel", "error"]),
     ("collection", &["cancel", "error", "matrix", "sqlite"]),
     ("chunks", &["cancel", "error", "syntax"]),

@@ -86,7 +86,9 @@ function summarise(report, directory, values, color) {
   const reasons = Object.entries(skipped).map(([reason, count]) => `${number.format(count)} ${reason}`);
   if (reasons.length > 0) console.log(color('dim', `  Files left out: ${reasons.join(', ')}`));
   if (values.verbose) for (const { file, reason } of examples) console.log(color('dim', `    ${plain(file) || '(name unknown)'}: ${reason}`));
-  if (files === 0) {
+  if (files === 0 && reasons.length > 0) {
+    console.log(`No source file in ${plain(directory)} could be read${values.verbose ? '' : '; --verbose names those that were left out'}.`);
+  } else if (files === 0) {
     const extensions = CodeIndex.extensions.map((extension) => `.${extension}`).join(' ');
     console.log(`There is no source file in ${plain(directory)} that .gitignore does not exclude (looked for ${extensions}).`);
   } else if (annotations > 0) {

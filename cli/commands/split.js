@@ -29,20 +29,24 @@ async function split(rest, values) {
     await generator.initialize(undefined, { progressCallback: bar.loading });
     const { modelId: model, maxLength } = generator.getModelInfo();
     const splitting = { ...splittingOf(values), format: values.format, language: values.language };
-    const show = values.json ? [] : undefined;
+    const show = values.json ? new Listing({ model, maxTokens: splitting.maxTokens ?? maxLength }) : undefined;
     let count = 0;
-    for await (const { done, sources } of windows(rest)) {
-      const found = await generator.splitMany(sources, splitting);
-      for (const [at, { path: file }] of sources.entries()) {
-        count += found[at].length;
-        if (show) for (const chunk of found[at]) show.push({ file, ...chunk });
-        else tell(file, found[at], bar);
+    try {
+      for await (const { done, sources } of windows(rest)) {
+        const found = await generator.splitMany(sources, splitting);
+        for (const [at, { path: file }] of sources.entries()) {
+          count += found[at].length;
+          if (show) await show.add(file, found[at]);
+          else tell(file, found[at], bar);
+        }
+        bar.draw(done, rest.length, plural(count, 'chunk'));
       }
-      bar.draw(done, rest.length, plural(count, 'chunk'));
+    } catch (error) {
+      throw (await show?.failed(error)) ?? error;
     }
     bar.end();
-    if (show) return print({ model, maxTokens: splitting.maxTokens ?? maxLength }, show);
-    if (count === 0) console.log('There is no text in it.');
+    await show?.end();
+    if (count === 0 && !show) console.log('There is no text in it.');
   } finally {
     bar.end();
     await generator.cleanup();
@@ -73,12 +77,38 @@ function tell(file, chunks, bar) {
   }
 }
 
-/** One JSON object, a chunk a line: all of it at once may be longer than a string can be. */
-function print(about, chunks) {
-  const head = JSON.stringify(about);
-  process.stdout.write(`${head.slice(0, -1)},"chunks":[`);
-  chunks.forEach((chunk, at) => process.stdout.write(`${at === 0 ? '' : ','}\n${JSON.stringify(chunk)}`));
-  process.stdout.write('\n]}\n');
+/** One JSON object, a chunk a line, written as they come: all of it at once may be longer than a string can be. */
+class Listing {
+  #head;
+  #begun = false;
+
+  constructor(about) {
+    this.#head = `${JSON.stringify(about).slice(0, -1)},"chunks":[`;
+  }
+
+  async add(file, chunks) {
+    if (chunks.length === 0) return;
+    const lines = chunks.map((chunk) => `\n${JSON.stringify({ file, ...chunk })}`);
+    await this.#write(`${this.#begun ? ',' : this.#head}${lines.join(',')}`);
+    this.#begun = true;
+  }
+
+  end() {
+    return this.#write(`${this.#begun ? '' : this.#head}\n]}\n`);
+  }
+
+  /** Ends it with the error, where it has begun: what was written stays one JSON object. */
+  async failed(error) {
+    if (!this.#begun) return undefined;
+    const { code = 'INVALID_ARGUMENT', message, details = {} } = error;
+    await this.#write(`\n],"error":${JSON.stringify({ code, message, details })}}\n`);
+    return Object.assign(error, { isTold: true });
+  }
+
+  /** Waits for whoever reads. */
+  #write(text) {
+    return new Promise((resolve) => process.stdout.write(text, () => resolve()));
+  }
 }
 
 module.exports = { options, run: split };

@@ -35,7 +35,7 @@ export interface TextFormat {
   format?: 'auto' | 'text' | 'markdown' | 'code' | undefined;
   /**
    * The language of code: `'bash'`, `'c'`, `'cpp'`, `'csharp'`, `'go'`, `'java'`, `'javascript'`, `'kotlin'`, `'php'`, `'python'`,
-   * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, or an ending of its files.
+   * `'ruby'`, `'rust'`, `'scala'`, `'swift'`, `'typescript'`, `'markdown'`, or an ending of its files.
    */
   language?: string | undefined;
   /** Where the text is from; only its ending matters, and nothing is read. */
@@ -111,6 +111,11 @@ export async function splitText(text: string, options: SplitTextOptions = {}): P
   return chunksOf(text, found).map(({ tokens: _, ...chunk }) => chunk);
 }
 
+let known: readonly string[] | undefined;
+
+/** Names of languages, the last of them `markdown`; then endings of files. */
+const languages = (): readonly string[] => (known ??= native().splitLanguages());
+
 /** What crosses to the native side, and what does not. */
 export function settingsOf(
   { format = 'auto', language, path, overlap = 0, signal, timeoutMs }: TextFormat & Stops & { overlap?: number | undefined },
@@ -119,6 +124,10 @@ export function settingsOf(
   if (!FORMATS.includes(format)) throw refused('format', `${show(format)} is none of ${FORMATS.map((known) => `'${known}'`).join(', ')}`);
   for (const [name, value] of Object.entries({ language, path })) {
     if (value !== undefined && typeof value !== 'string') throw refused(name, `${show(value)} is not a string`);
+  }
+  if (language !== undefined && !languages().includes(language.toLowerCase())) {
+    const names = languages();
+    throw refused('language', `${show(language)} is unknown; known are ${names.slice(0, names.indexOf('markdown') + 1).join(', ')}, and endings of their files`);
   }
   const repeated = whole('overlap', overlap, 0, MOST);
   if (most !== undefined && repeated >= most) throw refused('overlap', `${repeated} is not less than the ${most} of a chunk: nothing new would fit`);

@@ -94,10 +94,16 @@ export interface CollectionQuery {
 
 /** Options of {@link EmbeddingCollection.sync}. */
 export interface SyncOptions extends Omit<SplitManyOptions, 'timeoutMs'> {
-  /** Whether documents are removed that did not come. Default true. */
-  remove?: boolean | undefined;
+  /** Whether documents are removed that did not come; or a function that is asked this of the id of each. Default true. */
+  remove?: boolean | ((id: string) => boolean) | undefined;
   /** Told after each batch how many documents came so far. */
   progressCallback?: ((documents: number) => void) | undefined;
+}
+
+/** Options of {@link EmbeddingCollection.setMetadata}. */
+export interface SetMetadataOptions {
+  /** Whether what is known already stays as it is. Default false. */
+  onlyNew?: boolean | undefined;
 }
 
 /** What {@link EmbeddingCollection.sync} has done, in documents. */
@@ -129,6 +135,8 @@ const readSync = optionReader<SyncOptions>({
   remove: true,
   progressCallback: true,
 });
+
+const readSetMetadata = optionReader<SetMetadataOptions>({ onlyNew: true });
 
 const MOST_ID = 1024;
 /** Documents, and characters of them, that are embedded and kept at once. */
@@ -243,7 +251,7 @@ export class EmbeddingCollection implements AsyncDisposable {
    */
   async sync(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options: SyncOptions = {}): Promise<SyncReport> {
     const { remove = true, progressCallback, signal: given, ...splitting } = readSync(options);
-    const removes = flag('remove', remove);
+    const isRemoved = typeof remove === 'function' ? remove : flag('remove', remove) ? () => true : undefined;
     if (progressCallback !== undefined && typeof progressCallback !== 'function') throw refused('progressCallback', `${show(progressCallback)} is not a function`);
     const signal = signalOf(given);
     settingsOf(splitting, mostTokens(splitting.maxTokens));
@@ -290,7 +298,7 @@ export class EmbeddingCollection implements AsyncDisposable {
           if (failure) throw failure;
           progressCallback?.(seen.size);
         }
-        const gone = removes ? [...known.keys()].filter((id) => !seen.has(id)) : [];
+        const gone = isRemoved ? [...known.keys()].filter((id) => !seen.has(id) && isRemoved(id)) : [];
         if (gone.length > 0) await this.#native.removeDocuments(gone);
         report.removed = gone.length;
         return report;
@@ -298,6 +306,20 @@ export class EmbeddingCollection implements AsyncDisposable {
         if (!ended) await source.close();
       }
     });
+  }
+
+  /** What is known of the collection itself, as {@link setMetadata} has kept it; `{}` where that is nothing. */
+  async metadata(): Promise<Metadata> {
+    return JSON.parse(await this.#read(() => this.#native.metadata())) as Metadata;
+  }
+
+  /** Keeps what is known of the collection itself, beside what it does not name; what is known then. */
+  async setMetadata(metadata: Metadata, options: SetMetadataOptions = {}): Promise<Metadata> {
+    const { onlyNew = false } = readSetMetadata(options);
+    const keeps = flag('onlyNew', onlyNew);
+    if (metadata === undefined) throw invalid('The metadata is undefined, not an object');
+    const json = metadataOf(metadata, 'the collection');
+    return JSON.parse(await this.#change(() => this.#native.setMetadata(json, keeps))) as Metadata;
   }
 
   /** Lets go of the file, after all calls that were made before. May be called any number of times. */
@@ -390,8 +412,7 @@ export class EmbeddingCollection implements AsyncDisposable {
     if (found.fingerprint !== made.fingerprint) {
       const count = await this.#native.count(undefined);
       if (count > 0 && !this.#rebuilds) {
-        const by = found.model === '' ? 'vectors of no model' : `the model ${found.model}`;
-        throw refused('generator', `the collection was made with ${by}: use that, or onModelChange: 'rebuild'`);
+        throw ofAnother(found.model);
       }
       await this.#rebuild(made);
     }
@@ -415,6 +436,12 @@ export class EmbeddingCollection implements AsyncDisposable {
     parts.reduce((at, part) => (data.set(part, at), at + part.length), 0);
     await this.#native.rebuild(made, rows, data);
   }
+}
+
+function ofAnother(model: string): EmbeddingError {
+  const by = model === '' ? 'vectors of no model' : `the model ${model}`;
+  const message = `Invalid option \`generator\`: the collection was made with ${by}: use that, or onModelChange: 'rebuild'`;
+  return new EmbeddingError('INVALID_CONFIG', message, { details: { option: 'generator', madeWith: model } });
 }
 
 /** An entry on its way, and its vector, once there is one. */

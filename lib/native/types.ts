@@ -232,6 +232,8 @@ export interface NativeCollection {
   count(filter: string | undefined): Promise<number>;
   delete(ids: string[], filter: string | undefined): Promise<number>;
   page(after: number, limit: number): Promise<NativeRecord[]>;
+  metadata(): Promise<string>;
+  setMetadata(more: string, onlyNew: boolean): Promise<string>;
   documents(): Promise<[id: string, hash: string][]>;
   ofDocument(id: string): Promise<NativeRecord[]>;
   removeDocuments(ids: string[]): Promise<void>;
@@ -463,6 +465,7 @@ export interface Addon {
   NativeCollection: new (path: string | undefined) => NativeCollection;
   NativeMatrixWork: new () => NativeMatrixWork;
   NativeSplitter: new () => NativeSplitter;
+  splitLanguages(): string[];
   NativeModelStore: new (options: object) => NativeModelStore;
   readFiles(paths: string[], root: string | undefined, maxBytes: number, room: Buffer): Promise<NativeFiles>;
   writeFiles(

@@ -38,6 +38,12 @@ impl NativeSplit {
     }
 }
 
+/// What a text can be split as: names of languages, and endings of their files.
+#[napi(catch_unwind)]
+pub fn split_languages() -> Vec<String> {
+    chunks::languages().map(str::to_owned).collect()
+}
+
 /// Texts and their paths, in turn; an empty one is none.
 pub fn documents(strings: Vec<String>) -> Vec<Document> {
     let mut documents = Vec::with_capacity(strings.len() / 2);

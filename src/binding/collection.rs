@@ -205,6 +205,18 @@ impl NativeCollection {
         })
     }
 
+    /// See `Collection::metadata`.
+    #[napi(catch_unwind)]
+    pub fn metadata<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, String>> {
+        self.run(env, move |collection, _| collection.metadata())
+    }
+
+    /// See `Collection::set_metadata`.
+    #[napi(catch_unwind)]
+    pub fn set_metadata<'env>(&self, env: &'env Env, more: String, only_new: bool) -> Result<PromiseRaw<'env, String>> {
+        self.run(env, move |collection, cancel| collection.set_metadata(&more, only_new, cancel))
+    }
+
     /// See `Collection::documents`: pairs, as a JSON object.
     #[napi(catch_unwind)]
     pub fn documents<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Value>> {

@@ -63,6 +63,14 @@ pub struct SplitOptions {
     pub language: Option<String>,
 }
 
+/// What [`SplitOptions::language`] may be: names, then endings of files.
+pub fn languages() -> impl Iterator<Item = &'static str> {
+    let (endings, mut names): (Vec<_>, Vec<_>) = crate::syntax::extensions().unzip();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().chain(reading::MARKDOWN).chain(endings)
+}
+
 /// A text to be split.
 #[derive(Debug, Clone, Default)]
 pub struct Document {

@@ -9,6 +9,9 @@ use crate::syntax::{self, Unparsed};
 /// Longest code that is parsed, in bytes: longer ones are no code that somebody wrote.
 const MOST_CODE: usize = 8 << 20;
 
+/// What Markdown is called, and endings of its files.
+pub const MARKDOWN: [&str; 5] = ["markdown", "md", "mdx", "mdown", "mkd"];
+
 /// Reads a text as the options say, or its path, or itself.
 ///
 /// # Errors
@@ -17,8 +20,7 @@ pub fn outline(document: &Document, options: &SplitOptions, cancel: &Cancel) -> 
     let Document { text, path } = document;
     let extension = path.as_deref().and_then(extension).unwrap_or_default();
     let named = options.language.as_deref();
-    let markdown =
-        |name: &str| ["md", "markdown", "mdx", "mdown", "mkd"].iter().any(|known| known.eq_ignore_ascii_case(name));
+    let markdown = |name: &str| MARKDOWN.iter().any(|known| known.eq_ignore_ascii_case(name));
     let format = match options.format {
         Format::Auto if named.is_some_and(markdown) => Format::Markdown,
         Format::Auto if named.is_some() => Format::Code,

@@ -171,6 +171,28 @@ impl Collection {
         })
     }
 
+    /// What is known of the collection itself: a JSON object.
+    pub fn metadata(&self) -> Result<String> {
+        self.reading(|store| store.metadata())
+    }
+
+    /// Keeps more of it, both JSON objects; with `only_new`, what is known already stays as it is. What is known then.
+    pub fn set_metadata(&self, more: &str, only_new: bool, cancel: &Cancel) -> Result<String> {
+        let object = |json: &str| serde_json::from_str::<serde_json::Map<String, Value>>(json).unwrap_or_default();
+        self.with(|store| {
+            let merged = |known: &str| {
+                let mut known = object(known);
+                for (name, value) in object(more) {
+                    if !(only_new && known.contains_key(&name)) {
+                        known.insert(name, value);
+                    }
+                }
+                Value::Object(known).to_string()
+            };
+            store.set_metadata(merged, cancel)
+        })
+    }
+
     /// The hash of each document, as it was put.
     pub fn documents(&self) -> Result<HashMap<String, Vec<u8>>> {
         self.reading(|store| store.documents())

@@ -69,6 +69,9 @@ const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// What is known of a collection itself: one row, once there is something.
+const ABOUT: &str = "CREATE TABLE IF NOT EXISTS about (metadata TEXT NOT NULL, checksum INTEGER NOT NULL) STRICT";
+
 /// What a collection is of.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MadeWith {
@@ -148,12 +151,8 @@ impl Store {
                     std::fs::create_dir_all(directory)
                         .map_err(|error| failed(path, format!("its directory cannot be made: {error}")))?;
                 }
-                let writable = patiently(BUSY, cancel, || sqlite::open(path));
-                // Reading needs no right to write.
-                writable
-                    .or_else(|fault| {
-                        read_only(path, "").or_else(|_| read_only(path, "&immutable=1")).map_err(|_| fault)
-                    })
+                patiently(BUSY, cancel, || sqlite::open(path))
+                    .or_else(|fault| read_only(path).map_err(|_| fault))
                     .map_err(explained)?
             }
         };
@@ -523,6 +522,22 @@ impl Store {
         Ok((meta, version, blocks, whole, done))
     }
 
+    /// What is known of the collection itself: a JSON object.
+    pub fn metadata(&self) -> Result<String> {
+        about(&self.db).map_err(|fault| self.failed(fault))
+    }
+
+    /// Keeps what is known of the collection itself, as `change` makes it of what is there; what is there then.
+    pub fn set_metadata(&mut self, change: impl FnOnce(&str) -> String, cancel: &Cancel) -> Result<String> {
+        self.write(cancel, |db, _| {
+            let metadata = change(&about(db)?);
+            db.execute_batch(ABOUT)?;
+            db.execute("DELETE FROM about", [])?;
+            db.execute("INSERT INTO about VALUES (?, ?)", params![metadata, checksum(&[], &[metadata.as_bytes()])])?;
+            Ok(metadata)
+        })
+    }
+
     /// The entry of a row.
     pub fn record(&self, row: i64) -> Result<Option<Record>> {
         record_of(&self.db, row).map_err(|fault| self.failed(fault))
@@ -629,6 +644,16 @@ impl Change {
         db.prepare_cached("DELETE FROM documents WHERE id = ?")?.execute([document])?;
         Ok(())
     }
+}
+
+fn about(db: &Connection) -> Step<String> {
+    if !db.table_exists(None, "about")? {
+        return Ok("{}".to_owned());
+    }
+    let row =
+        db.query_row("SELECT metadata, checksum FROM about", [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (metadata, sum): (String, i64) = row.ok_or(Fault::Damaged)?;
+    if checksum(&[], &[metadata.as_bytes()]) == sum { Ok(metadata) } else { Err(Fault::Damaged) }
 }
 
 fn record_of(db: &Connection, row: i64) -> Step<Option<Record>> {

@@ -343,10 +343,9 @@ impl CodeIndex {
         limit: usize,
         filter: &Filter,
     ) -> Result<(Vec<Match>, bool)> {
-        self.with_loaded(|loaded| {
+        let described = self.with_loaded(|loaded| {
             // Another search may have read the index anew.
             let is_current = || Arc::ptr_eq(blocks, &loaded.blocks) && self.is_current(loaded);
-            let mut stale = Staleness::of(&self.root);
             let mut files: HashMap<i64, Option<Described>> = HashMap::new();
             let mut matches = Vec::with_capacity(hits.len().min(limit));
             for hit in hits {
@@ -369,13 +368,18 @@ impl CodeIndex {
                 };
                 if filter.admits(&entry.kind) {
                     let Hit { score, similarity, .. } = *hit;
-                    let (language, stale) = (language_of(&file.path), stale.has(&file.path, file.hash));
-                    let (file, entry) = (file.path.clone(), entry.clone());
-                    matches.push(Match { file, language, entry, score, similarity, stale });
+                    let (path, entry, language) = (file.path.clone(), entry.clone(), language_of(&file.path));
+                    let found = Match { file: path, language, entry, score, similarity, stale: false };
+                    matches.push((file.hash, found));
                 }
             }
             Ok((matches, is_current()))
-        })
+        });
+        // Other searches need not wait while files are read.
+        let (matches, current) = described?;
+        let mut stale = Staleness::of(&self.root);
+        let told = matches.into_iter().map(|(hash, found)| Match { stale: stale.has(&found.file, hash), ..found });
+        Ok((told.collect(), current))
     }
 
     fn loaded(&self) -> MutexGuard<'_, Option<Loaded>> {

@@ -132,6 +132,7 @@ fn block<const BLOCK: usize>(left: Block<BLOCK>, right: Block<BLOCK>) -> [[f32; 
 /// Halves are added to halves: few roundings, and what the processor does fast.
 #[inline(always)]
 fn sum(mut lanes: [f32; LANES]) -> f32 {
+    const { assert!(LANES.is_power_of_two()) };
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
@@ -193,6 +194,7 @@ mod x86 {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn load(values: &[f32; LANES]) -> __m512 {
+        const { assert!(size_of::<[f32; LANES]>() == size_of::<__m512>()) };
         // SAFETY: there are as many values as are read.
         #[allow(unsafe_code)]
         unsafe {

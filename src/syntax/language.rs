@@ -54,6 +54,8 @@ pub struct Grammar {
     pub docstrings: bool,
     /// How comments begin that document, where the language tells them from others.
     pub documents: &'static [&'static str],
+    /// How comments begin, where a long run of them takes its grammar longer than in proportion.
+    pub long_comments: Option<&'static str>,
     /// Whether names stand inside declarators, which tell what is declared: `int *(*f)(int)`.
     pub declarators: bool,
 }
@@ -65,6 +67,7 @@ const GRAMMAR: Grammar = Grammar {
     declares: &[],
     docstrings: false,
     documents: &[],
+    long_comments: None,
     declarators: false,
 };
 
@@ -134,6 +137,7 @@ static GRAMMARS: &[Grammar] = &[
             ("assignment", Kind::Function),
         ],
         docstrings: true,
+        long_comments: Some("#"),
         ..GRAMMAR
     },
     Grammar {

@@ -114,7 +114,7 @@ fn definition(tokens: &mut Tokens<'_>) -> Option<Definition> {
     // `IF NOT EXISTS a.b`, and Oracle's `PACKAGE BODY a`.
     loop {
         let before = tokens.at;
-        let (token, range, _) = tokens.next()?;
+        let Some((token, range, _)) = tokens.next() else { break };
         let text = &source[range];
         let is = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
         match token {
@@ -198,6 +198,21 @@ impl Lines<'_> {
     }
 }
 
+/// How long the text in quotes is that begins there. Where a backslash before a quote escapes it, as in MySQL, and where it does not,
+/// is told by what follows: no dialect has a word right behind a text.
+fn text(rest: &str) -> usize {
+    let mut from = 1;
+    while let Some(at) = rest[from..].find('\'') {
+        let end = from + at + 1;
+        let escaped = rest[..end - 1].bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+        if !(escaped && rest[end..].starts_with(|next: char| next.is_alphanumeric() || next == '_')) {
+            return end;
+        }
+        from = end;
+    }
+    rest.len()
+}
+
 struct Tokens<'source> {
     source: &'source str,
     at: usize,
@@ -217,7 +232,7 @@ impl Iterator for Tokens<'_> {
         let (token, length) = match first {
             '-' if rest.starts_with("--") => (Token::Comment, rest.find('\n').unwrap_or(rest.len())),
             '/' if rest.starts_with("/*") => (Token::Comment, until(2, "*/")),
-            '\'' => (Token::Text, until(1, "'")),
+            '\'' => (Token::Text, text(rest)),
             '"' => (Token::Name, until(1, "\"")),
             '`' => (Token::Name, until(1, "`")),
             '[' if rest[1..].starts_with(|c: char| c.is_alphabetic() || c == '_') => (Token::Name, until(1, "]")),

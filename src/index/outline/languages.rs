@@ -353,11 +353,52 @@ fn sql() {
 }
 
 #[test]
+fn sql_is_told_apart_in_every_dialect() {
+    let names = |source: &str| of("sql", source).into_iter().map(|found| found.name).collect::<Vec<_>>();
+    // A backslash is a character in standard SQL, and escapes a quote in MySQL.
+    assert_eq!(
+        names("SELECT 'C:\\';\nCREATE TABLE a (b int);\nSELECT 'C:\\' || ';';\nCREATE VIEW c AS SELECT 1;"),
+        ["a", "c"]
+    );
+    assert_eq!(
+        names(
+            "INSERT INTO t VALUES ('it\\'s; ', 'x');\nCREATE TABLE a (b int DEFAULT 'don\\'t');\nCREATE VIEW c AS SELECT 'it''s';"
+        ),
+        ["a", "c"]
+    );
+    // What the file ends with needs no semicolon.
+    for last in [
+        "CREATE TABLE z",
+        "CREATE TABLE z (b int)",
+        "CREATE VIEW z AS SELECT 1",
+        "CREATE FUNCTION z() RETURNS int AS $$ SELECT 1 $$",
+        "CREATE TABLE IF NOT EXISTS z -- empty",
+    ] {
+        assert_eq!(names(&format!("CREATE TABLE a (b int);\n{last}")), ["a", "z"], "{last}");
+    }
+}
+
+#[test]
 fn parts_of_one_class_and_scripts_of_one_file_are_all_there() {
     let partial = hard!("cs");
     assert_eq!(partial.iter().filter(|found| found.name == "Invoice" && found.kind == Kind::Class).count(), 2);
     let typed = of("vue", "<script lang='ts'>function f(a: number): void {}</script>");
     assert_eq!(typed[0].signature, "function f(a: number): void");
+    let names = |source: &str| of("svelte", source).into_iter().map(|found| found.name).collect::<Vec<_>>();
+    for template in [
+        "{#if a<b}it's{/if}",
+        "{a <b ? '>' : \"<\"}",
+        "<p class={a<b} title='x>y'>don't</p>",
+        "<b",
+        "<a b='",
+        "{#if n<m && s == 'x}",
+    ] {
+        assert_eq!(
+            names(&format!("{template}\n<script>\nfunction f() {{}}\n</script>\n{template}")),
+            ["f"],
+            "{template}"
+        );
+    }
     for broken in ["<script", "<script>", "<script lang=\"", "<!--", "</script>", "<", "<a href='"] {
         assert!(of("vue", broken).is_empty(), "{broken}");
     }

@@ -19,10 +19,11 @@ pub fn scripts(source: &str) -> (String, &'static str) {
             rest = &tag[1..];
             continue;
         }
-        // A tag that never ends is the end.
+        // What never ends is no tag, but a comparison in a template.
         let Some((inner, inside)) = tag_and_rest(tag) else {
-            rest = tag;
-            break;
+            blank("<", &mut kept);
+            rest = &tag[1..];
+            continue;
         };
         blank(&tag[..tag.len() - inside.len()], &mut kept);
         let name = inner.split(|c: char| c.is_whitespace()).next().unwrap_or_default();
@@ -52,13 +53,17 @@ pub fn scripts(source: &str) -> (String, &'static str) {
 /// Of a text that begins with a tag: what is in the tag, and what follows it.
 fn tag_and_rest(tag: &str) -> Option<(&str, &str)> {
     let mut quote = None;
+    // Only a value is quoted; an apostrophe elsewhere is text.
+    let mut is_value = false;
     for (at, byte) in tag.bytes().enumerate().skip(1) {
         match (quote, byte) {
             (None, b'>') => return Some((&tag[1..at], &tag[at + 1..])),
-            (None, b'"' | b'\'') => quote = Some(byte),
+            (None, b'<') => return None,
+            (None, b'"' | b'\'') if is_value => quote = Some(byte),
             (Some(open), close) if open == close => quote = None,
             _ => {}
         }
+        is_value = byte == b'=' || is_value && byte.is_ascii_whitespace();
     }
     None
 }

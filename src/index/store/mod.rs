@@ -209,11 +209,7 @@ impl Store {
         if !path.exists() {
             return Ok(None);
         }
-        // Reading needs no right to write; where SQLite cannot even write its notes beside the file, the file stands
-        // still, because nobody else can write it either.
-        let read =
-            |more| read_only(path, more).map_err(|fault| explained(path, fault)).and_then(|db| Self::read(db, path));
-        let store = read("").or_else(|error| read("&immutable=1").map_err(|_| error))?;
+        let store = Self::read(read_only(path).map_err(|fault| explained(path, fault))?, path)?;
         Ok(store.meta.is_some().then_some(store))
     }
 
