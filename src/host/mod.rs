@@ -29,7 +29,6 @@ pub fn has_bf16() -> bool {
 }
 
 /// What this thread has had of a processor, in seconds, which other work does not prolong. Where nobody can say, the time that passes.
-#[cfg(test)]
 pub fn thread_seconds() -> f64 {
     #[cfg(unix)]
     {
@@ -45,7 +44,7 @@ pub fn thread_seconds() -> f64 {
     Instant::now().duration_since(*STARTED.get_or_init(Instant::now)).as_secs_f64()
 }
 
-#[cfg(all(test, not(unix)))]
+#[cfg(not(unix))]
 static STARTED: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
 
 /// Runs both at once, the first on a thread of its own; one after the other where there can be none. For work that waits

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,22 +51,6 @@ pub fn in_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
         }
     };
     Ok(pool.install(work))
-}
-
-/// Processor time of this thread; where the system does not tell it, time.
-pub fn cpu_time() -> Duration {
-    #[cfg(unix)]
-    {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        #[allow(unsafe_code)]
-        // SAFETY: the call writes nothing but this.
-        let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-        if let (0, Ok(seconds), Ok(nanoseconds)) = (failed, time.tv_sec.try_into(), time.tv_nsec.try_into()) {
-            return Duration::new(seconds, nanoseconds);
-        }
-    }
-    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-    STARTED.elapsed()
 }
 
 /// Runs `work` on a thread that may block.

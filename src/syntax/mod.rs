@@ -13,7 +13,7 @@ use tree_sitter::{ParseOptions, ParseState, Parser, Tree};
 
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::host::threads::cpu_time;
+use crate::host::thread_seconds;
 
 pub use language::{Grammar, Kind, extensions, grammar, grammar_of};
 pub use structure::{Section, sections};
@@ -76,6 +76,11 @@ pub fn parse(source: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Tree, U
         Attempt::Parsed(tree) => Ok(tree),
         Attempt::Dense(_) => Err(Unparsed::Slow),
     }
+}
+
+/// Processor time of this thread.
+fn cpu_time() -> Duration {
+    Duration::from_secs_f64(thread_seconds())
 }
 
 enum Attempt {
