@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError } from '../call/errors';
-import { annotationFields, invalid, requireArray, show, type Annotation } from '../call/input';
+import { annotationFields, invalid, readGiven, requireArray, show, unreadable, type Annotation } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { crossing } from '../call/options';
 import { CallOrder, follow, isPromise } from '../call/order';
@@ -159,32 +159,35 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     this.#log.tellSoon();
     if (typeof target === 'string') return this.#get(kindNamed(options), target, this.#contentOf(content));
-    let key: { key: string; content: string };
+    let fields: Fields;
     try {
-      key = annotationKey(target, 'The annotation');
+      fields = annotationFields(target, 'The annotation') as Fields;
     } catch {
       this.#native.missed();
       return null;
     }
-    const { nodeId } = target;
-    const generated = await this.#generated(target, key);
-    if (generated) return { nodeId, ...generated };
-    const found = await this.#get(NODE, key.key, this.#settings.validate ? key.content : undefined);
-    if (!found) return null;
-    const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
-    return { nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
+    return settled(() => this.#order.read(fields[0], () => this.#result(fields)));
   }
 
-  /** What a generator has kept for an annotation, where none was set for it. */
-  async #generated(annotation: Annotation, { key, content }: { key: string; content: string }): Promise<Omit<CachedResult, 'nodeId'> | undefined> {
-    if (!this.#native.servesGenerators()) return undefined;
-    const [nodeId, ...texts] = annotationFields(annotation, 'The annotation') as [string, string, string, string];
-    if (await this.#has(NODE, key, this.#settings.validate ? content : undefined)) return undefined;
-    const found = await settle(async () => this.#order.read(key, () => this.#native.remembered(nodeId, ...texts)));
-    if (!found) return undefined;
-    const about = JSON.parse(found.about()) as Pick<EmbeddingResult, 'inputText' | 'modelUsed'>;
-    const vector = found.vector();
-    return { embedding: toNumbers(vector, vector.length), processingTime: 0, ...about, fromCache: true };
+  /** The result of an annotation: as it was set or, if it was not, as a generator has kept it. */
+  #result([nodeId, ...texts]: Fields): CachedResult | null | PromiseLike<CachedResult | null> {
+    const content = this.#settings.validate ? contentOf(texts) : undefined;
+    const set = () =>
+      follow(this.#find(NODE, nodeId, content), (found): CachedResult | null => {
+        if (!found) return null;
+        const kept = found.metadata as Omit<EmbeddingResult, 'nodeId' | 'embedding' | 'processingTime'>;
+        return { nodeId, embedding: found.embedding, processingTime: 0, ...kept, fromCache: true };
+      });
+    if (!this.#native.servesGenerators()) return set();
+    return follow(this.#native.has(NODE, nodeId, content), (isSet) => {
+      if (isSet) return set();
+      return follow(this.#native.remembered(nodeId, ...texts), (found) => {
+        if (!found) return set();
+        const about = JSON.parse(found.about()) as Pick<EmbeddingResult, 'inputText' | 'modelUsed'>;
+        const vector = found.vector();
+        return { nodeId, embedding: toNumbers(vector, vector.length), processingTime: 0, ...about, fromCache: true };
+      });
+    });
   }
 
   /**
@@ -204,8 +207,9 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     const packs: number[] = [];
     const hashes: Promise<unknown>[] = [];
     let characters = 0;
-    for (let at = 0, from = 0; at < entries.length; at++) {
-      const entry = entries[at];
+    const count = readGiven('The entries', () => entries.length);
+    for (let at = 0, from = 0; at < count; at++) {
+      const entry = readEntryAt(at, () => entries[at]);
       if (annotated) {
         const [key, ...rest] = annotationFields(entry, `Annotation ${at}`) as [string, ...string[]];
         strings.push(key, '');
@@ -213,9 +217,11 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         texts.push(rest);
         for (const text of rest) characters += text.length;
       } else {
-        const key = (entry as CacheLookup | null)?.key;
+        const { key, content, modality: own = modality } = readEntryAt(at, () => {
+          const { key, content, modality } = (entry ?? {}) as Partial<CacheLookup>;
+          return { key, content, modality };
+        });
         if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
-        const { content, modality: own = modality } = entry as CacheLookup;
         kinds.push(own === undefined ? TEXT : kindOf(own, ` of entry ${at}`));
         const stands = this.#contentOf(content, contents, at) ?? '';
         strings.push(key, isPromise(stands) ? '' : stands);
@@ -226,7 +232,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       packs.push((from = at + 1));
       characters = 0;
     }
-    if (packs.at(-1) !== entries.length) packs.push(entries.length);
+    if (packs.at(-1) !== count) packs.push(count);
     const look = (from: number, to: number) => {
       for (let at = from; at < to && annotated; at++) strings[2 * at + 1] = contentOf(texts[at]!);
       return this.#lookMany(kinds, strings, from, to);
@@ -284,7 +290,8 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     this.#requireOpen();
     requireArray(entries, '{ key, content, embedding }');
     const { modality } = readEntryName(options);
-    const given = entries.map((entry: CacheEntry | null, index) => readEntry(entry ?? {}, `entries[${index}]`));
+    // Not `map`, which leaves holes out.
+    const given = Array.from(readGiven('The entries', () => Array.from(entries)), (entry: CacheEntry | null, index) => readEntry(entry ?? {}, `entries[${index}]`));
     if (given.length === 0) return;
     const pack = packOf(given, this.#settings.validate, modality);
     await settled(() => this.#order.changeAll(() => this.#commit(pack)));
@@ -315,14 +322,15 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
     const kind = kindOf(modality);
     const setting = { ttlMs: ttlOf(ttlSeconds, ''), metadata: metadata === undefined ? '' : toJson(metadata, '') };
     const given = this.#contentOf(content);
+    const { asking } = this.#inFlight;
     const begun = await this.#order.read(key, () =>
       follow(given, (expected) =>
         follow(this.#find(kind, key, expected), (found): { found: CachedEmbedding } | { landing: Promise<Computed> } => {
           if (found) return { found };
           const [flight, name] = [flightOf(kind, key), nameOf(expected)];
           const landing =
-            this.#inFlight.joined(flight, name) ??
-            this.#inFlight.begin(flight, name, kind, (flight) => this.#compute({ kind, key, expected }, compute, setting, flight));
+            this.#inFlight.joined(flight, name, asking) ??
+            this.#inFlight.begin(flight, name, kind, asking, (flight) => this.#compute({ kind, key, expected }, compute, setting, flight));
           return { landing };
         }),
       ),
@@ -353,7 +361,7 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
         if (found) return { vector: Float32Array.from(found.embedding), metadata: found.metadata === undefined ? '' : JSON.stringify(found.metadata) };
       }
       const began = this.#native.now();
-      const computed = await follow(compute(), (embedding) => ({ vector: finiteVector(embedding, 'The embedding'), metadata }));
+      const computed = await follow(flight.call(compute), (embedding) => ({ vector: finiteVector(embedding, 'The embedding'), metadata }));
       if (this.#settings.rounds) this.#native.round(computed.vector);
       const pack = { strings: [key, expected ?? '', metadata], data: computed.vector, settings: Float64Array.of(ttlMs, kind) };
       await this.#keep(key, nameOf(expected), pack, flight, began);
@@ -380,11 +388,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
       const kind = kindNamed(options);
       return this.#has(kind, target, content === undefined ? undefined : this.#contentOf(content));
     }
-    const { key, content: text } = annotationKey(target, 'The annotation');
-    const fields = annotationFields(target, 'The annotation') as [string, string, string, string];
-    if (await this.#has(NODE, key, this.#settings.validate ? text : undefined)) return true;
-    if (!this.#native.servesGenerators()) return false;
-    return settle(async () => this.#order.read(key, () => this.#native.remembers(...fields)));
+    const fields = annotationFields(target, 'The annotation') as Fields;
+    const [key, ...texts] = fields;
+    const isKept = () =>
+      follow(this.#native.has(NODE, key, this.#settings.validate ? contentOf(texts) : undefined), (isSet) =>
+        isSet || !this.#native.servesGenerators() ? isSet : this.#native.remembers(...fields),
+      );
+    return settled(() => this.#order.read(key, isKept));
   }
 
   /**
@@ -603,6 +613,18 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   #tellAll(): void {
     this.#evictions.tell();
     this.#log.tell();
+  }
+}
+
+/** An annotation's `nodeId`, which is its key, and its texts. */
+type Fields = [nodeId: string, signature: string, summary: string, sourceSnippet: string];
+
+/** Reads something of an entry of the caller's. */
+function readEntryAt<T>(index: number, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    throw unreadable(thrown, `Entry ${index}`, { index });
   }
 }
 

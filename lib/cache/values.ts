@@ -1,7 +1,7 @@
 // What goes into a cache and comes out of it, and the shape in which it crosses to the native side.
 
 import { EmbeddingError, messageOf } from '../call/errors';
-import { annotationFields, invalid, isArray, show } from '../call/input';
+import { annotationFields, invalid, isArray, readGiven, show } from '../call/input';
 import { optionReader, untouched, type Names } from '../call/options';
 import { isPromise } from '../call/order';
 import type { EmbeddingResult } from '../call/result';
@@ -99,17 +99,21 @@ export function noContent(what: string): EmbeddingError {
 }
 
 export function isAnnotated(entries: readonly unknown[]): boolean {
-  const first = entries[0];
-  return typeof first === 'object' && first !== null && 'nodeId' in first;
+  return readGiven('Entry 0', () => {
+    const first = entries[0];
+    return typeof first === 'object' && first !== null && 'nodeId' in first;
+  });
 }
 
 /** A result without what belongs to its call. */
 export function resultOf(result: unknown): Pick<EmbeddingResult, 'embedding' | 'inputText' | 'modelUsed'> {
   if (typeof result !== 'object' || result === null) throw invalid('The result is not an object: pass an EmbeddingResult');
-  const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...own } = result as CachedResult;
-  // By name, too: a class may compute them. JSON leaves out what is undefined.
-  const { embedding, inputText, modelUsed, confidence, truncated, tokenCount } = result as CachedResult;
-  return { ...own, embedding, inputText, modelUsed, confidence, truncated, tokenCount } as EmbeddingResult;
+  return readGiven('The result', () => {
+    const { nodeId: _, processingTime: __, fromCache: ___, error: ____, ...own } = result as CachedResult;
+    // By name, too: a class may compute them. JSON leaves out what is undefined.
+    const { embedding, inputText, modelUsed, confidence, truncated, tokenCount } = result as CachedResult;
+    return { ...own, embedding, inputText, modelUsed, confidence, truncated, tokenCount } as EmbeddingResult;
+  });
 }
 
 export function vectorOf(embedding: unknown, where: string): ArrayLike<number> {
@@ -135,8 +139,9 @@ export function copyValues(embedding: ArrayLike<number>, data: Float32Array, off
 /** A copy of a vector that a computation has made. What is no vector is refused here: nobody can be answered with it. */
 export function finiteVector(embedding: unknown, where: string): Float32Array {
   const values = vectorOf(embedding, where);
-  if (values.length === 0) throw invalid(`${where} has no values: compute at least one`);
-  const vector = new Float32Array(values.length);
+  const length = readGiven(where, () => values.length);
+  if (length === 0) throw invalid(`${where} has no values: compute at least one`);
+  const vector = new Float32Array(length);
   copyValues(values, vector, 0, where);
   const at = vector.findIndex((value) => !Number.isFinite(value));
   if (at >= 0) throw invalid(`${where} has ${values[at]} at position ${at}, not a finite number of 32 bits`);
@@ -179,7 +184,7 @@ export function packOf(entries: readonly Partial<CacheEntry>[], validate = true,
       throw invalid(`The content${where} is not a string or a Uint8Array`, { index });
     }
     const vector = vectorOf(embedding, `The embedding${where}`);
-    const { length } = vector;
+    const length = readGiven(`The embedding${where}`, () => vector.length);
     if (length === 0) throw invalid(`The embedding${where} has no values: pass at least one`, { index });
     if (index === 0) {
       dimensions = length;

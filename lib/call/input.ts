@@ -91,9 +91,46 @@ export function take(input: unknown, annotated: boolean, index: number): Taken {
   return typeof input === 'string' ? input : { message: `Text ${index} is ${show(input)}, not a string`, details: { index } };
 }
 
+/** The same of an array, whose element may not be one that can be read. */
+export function takeAt(inputs: readonly unknown[], annotated: boolean, index: number): Taken {
+  let input: unknown;
+  try {
+    input = inputs[index];
+  } catch (cause) {
+    return { message: `${annotated ? 'Annotation' : 'Text'} ${index} cannot be read: ${messageOf(cause)}`, details: { index }, cause };
+  }
+  return take(input, annotated, index);
+}
+
 /** Whether inputs are annotations, by the first one that is of either kind. */
 export function areAnnotated(inputs: readonly unknown[]): boolean {
-  return typeof inputs.find((input) => typeof input === 'string' || (typeof input === 'object' && input !== null)) !== 'string';
+  const count = readGiven('The inputs', () => inputs.length);
+  for (let index = 0; index < count; index++) {
+    let input: unknown;
+    try {
+      input = inputs[index];
+    } catch {
+      continue;
+    }
+    if (typeof input === 'string') return false;
+    if (typeof input === 'object' && input !== null) return true;
+  }
+  return true;
+}
+
+/** What reading something of the caller's has thrown, as an error about it. */
+export function unreadable(thrown: unknown, what: string, details: Record<string, unknown> = {}): EmbeddingError {
+  if (thrown instanceof EmbeddingError) return thrown;
+  return new EmbeddingError('INVALID_ARGUMENT', `${what} cannot be read: ${messageOf(thrown)}`, { cause: thrown, details });
+}
+
+/** Reads something of the caller's. */
+export function readGiven<T>(what: string, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    throw unreadable(thrown, what);
+  }
 }
 
 export function requireString(what: string, value: unknown): string {
@@ -145,8 +182,9 @@ export class Inputs {
 /** The inputs of a call. @throws what is wrong with the first one that cannot be embedded, unless such are skipped. */
 export function takeAll(inputs: readonly unknown[], annotated: boolean, skip: boolean): Inputs {
   const all = new Inputs(annotated);
-  for (let index = 0; index < inputs.length; index++) {
-    const taken = take(inputs[index], annotated, index);
+  const count = readGiven('The inputs', () => inputs.length);
+  for (let index = 0; index < count; index++) {
+    const taken = takeAt(inputs, annotated, index);
     if (!skip && typeof taken !== 'string' && !Array.isArray(taken)) throw refusal(taken);
     all.add(taken);
   }

@@ -1,6 +1,7 @@
-import { EmbeddingError, toEmbeddingError } from './errors';
+import { EmbeddingError, messageOf, toEmbeddingError } from './errors';
 import { show } from './input';
 import { read, refused } from './options';
+import { isPromise } from './order';
 
 /** How a caller follows work that takes a while. */
 export interface Watch<Report extends unknown[]> {
@@ -40,18 +41,23 @@ export async function watched<Result, Report extends unknown[]>(
   };
   const report = progressCallback && ((...values: Report) => {
     if (over) return;
-    try {
-      progressCallback(...values);
-    } catch (cause) {
+    const failed = (cause: unknown) => {
       over = true;
       stop(new EmbeddingError('ABORTED', 'The call was aborted because its progress callback threw', { cause }));
+    };
+    try {
+      // It may be asynchronous: nobody else hears what it rejects with.
+      const outcome = progressCallback(...values) as unknown;
+      if (isPromise(outcome)) outcome.then(undefined, failed);
+    } catch (cause) {
+      failed(cause);
     }
   });
-  const onAbort = () => stop(aborted(signal));
   const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop(timedOut(timeoutMs)), timeoutMs);
-  signal?.addEventListener('abort', onAbort, { once: true });
+  let forget: (() => void) | undefined;
   try {
-    if (signal?.aborted) onAbort();
+    forget = signal && onAbort(signal, () => stop(aborted(signal)));
+    if (signal && isAborted(signal)) stop(aborted(signal));
     check();
     const result = await Promise.race([work(report, check), end]);
     check();
@@ -62,13 +68,63 @@ export async function watched<Result, Report extends unknown[]>(
   } finally {
     over = true;
     clearTimeout(timer);
-    signal?.removeEventListener('abort', onAbort);
+    forget?.();
+  }
+}
+
+/** Who waits for a signal, and the listener that tells them. */
+const waiting = new WeakMap<AbortSignal, { all: Set<() => void>; tell: () => void }>();
+
+/**
+ * Calls back when a signal is aborted, until what this gives is called. One listener for each signal, however many calls it stops:
+ * Node.js warns of more than ten.
+ */
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
+  let listening = waiting.get(signal);
+  if (!listening) {
+    const all = new Set<() => void>();
+    const tell = () => {
+      for (const each of [...all]) each();
+    };
+    guarded(() => signal.addEventListener('abort', tell, { once: true }));
+    waiting.set(signal, (listening = { all, tell }));
+  }
+  const { all, tell } = listening;
+  // One of its own: the same function may wait twice.
+  const own = () => callback();
+  all.add(own);
+  return () => {
+    if (!all.delete(own) || all.size > 0 || waiting.get(signal)?.all !== all) return;
+    waiting.delete(signal);
+    try {
+      signal.removeEventListener('abort', tell);
+    } catch {
+      // It need not be able to.
+    }
+  };
+}
+
+export function isAborted(signal: AbortSignal): boolean {
+  return guarded(() => signal.aborted);
+}
+
+function guarded<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    throw refused('signal', `it cannot be listened to: ${messageOf(cause)}`, cause);
   }
 }
 
 /** The error of a call whose signal was aborted. */
 export function aborted(signal: AbortSignal | undefined): EmbeddingError {
-  return new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal?.reason });
+  let cause: unknown;
+  try {
+    cause = signal?.reason;
+  } catch (thrown) {
+    cause = thrown;
+  }
+  return new EmbeddingError('ABORTED', 'The call was aborted', { cause });
 }
 
 /** The error of a call that took longer than it was given. */

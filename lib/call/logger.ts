@@ -1,6 +1,7 @@
 import type { EmbeddingError } from './errors';
 import { show } from './input';
 import { read, refused } from './options';
+import { isPromise } from './order';
 
 /**
  * Where messages go: `console`, pino, winston, or anything with some of these functions. A level that it lacks is not
@@ -40,7 +41,8 @@ export function logOf(logger: unknown): Log | undefined {
     level,
     (message: string, details: Record<string, unknown> = {}) => {
       try {
-        own[level]?.(`embedcore: ${message}`, details);
+        const outcome = own[level]?.(`embedcore: ${message}`, details);
+        if (isPromise(outcome)) outcome.then(undefined, () => {});
       } catch {
         // What a logger does is no reason to fail the call that it is told about.
       }

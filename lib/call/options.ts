@@ -4,7 +4,7 @@
 import { types } from 'node:util';
 
 import { EmbeddingError, messageOf } from './errors';
-import { show } from './input';
+import { isArray, show } from './input';
 
 /** Reads one option; `path` is its name for messages. */
 type Read = (value: unknown, path: string) => unknown;
@@ -39,7 +39,7 @@ export function optionReader<Options extends object>(names: Names<Options>): Opt
     for (const [name, reader] of readers) {
       const value = read(options as object, name, at(name));
       if (value === undefined) continue;
-      given[name] = reader !== true ? reader(value, at(name)) : Array.isArray(value) ? copyOf(value, at(name)) : value;
+      given[name] = reader !== true ? reader(value, at(name)) : isArray(value) ? copyOf(value, at(name)) : value;
     }
     return given as Given<Options>;
   };
@@ -50,7 +50,7 @@ export const untouched: Read = (value) => value;
 
 /** Reads an array of which each element is `element`. What is no array is left to whoever wants one. */
 export function listOf(element: Read): Read {
-  return (value, path) => (Array.isArray(value) ? copyOf(value, path).map((each, at) => element(each, `${path}[${at}]`)) : value);
+  return (value, path) => (isArray(value) ? copyOf(value, path).map((each, at) => element(each, `${path}[${at}]`)) : value);
 }
 
 /** Reads an object whose names are the caller's own; without a `path`, that is all of the options. */
@@ -111,8 +111,8 @@ export function crossing(given: object): Record<string, unknown> {
 }
 
 function cross(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(cross);
-  if (typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === OPTIONS) return crossing(value);
+  if (isArray(value)) return value.map(cross);
+  if (typeof value === 'object' && value !== null && isGiven(value)) return crossing(value);
   // What is no whole string would be another one on the other side.
   const crosses = typeof value === 'string' ? !/\p{Surrogate}/u.test(value) : typeof value === 'boolean' || Number.isFinite(value) || value === null;
   return crosses ? value : { unlike: show(value) };
@@ -126,6 +126,11 @@ export function unknownOption(name: string, known: readonly string[]): string {
 
 /** Marks what a reader has made. */
 const OPTIONS: object = Object.freeze(Object.create(null) as object);
+
+/** Whether a reader has made it. A proxy may not say. */
+function isGiven(value: object): boolean {
+  return !types.isProxy(value) && Object.getPrototypeOf(value) === OPTIONS;
+}
 
 /** Kinds of objects that are never options, whatever they have. */
 const KINDS: ((value: unknown) => boolean)[] = [

@@ -159,7 +159,8 @@ export abstract class Encoder implements AsyncDisposable {
    */
   async optimizePerformance(): Promise<OptimizationReport> {
     const before = ownMemory().rss;
-    const maintenance = await this.#cache()?.optimize();
+    // A cache that fails, or that its owner has closed, is no reason to fail.
+    const maintenance = await this.#cache()?.optimize().catch(() => undefined);
     await settle(() => this.#native.optimize());
     const { learned } = JSON.parse(call(() => this.#native.metrics())) as NativeMetrics;
     const freedBytes = Math.max(0, before - ownMemory().rss);

@@ -1,4 +1,4 @@
-import { annotationFields, areAnnotated, Inputs, invalid, isArray, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
+import { annotationFields, areAnnotated, Inputs, invalid, isArray, readGiven, requireArray, show, take, takeAll, type Annotation, type Taken } from '../call/input';
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { flag } from '../call/checks';
 import { read, refused } from '../call/options';
@@ -113,6 +113,7 @@ export class OptimizedEmbeddingGenerator extends Encoder implements EmbeddingGen
   async embedQuery(text: string, options: CallOptions = {}): Promise<Float32Array> {
     if (typeof text !== 'string') throw invalid(`The query is ${show(text)}, not a string`);
     const { plain, ...call } = toCall(readCall(options));
+    checkOnError(plain.onError);
     const query = { ...call, plain: { ...plain, inputType: plain.inputType ?? 'query', onError: 'throw' } };
     return this.#run(query, [text], false, (_, matrix) => matrix.row(0));
   }
@@ -139,8 +140,7 @@ export class OptimizedEmbeddingGenerator extends Encoder implements EmbeddingGen
     const { order = 'input', details = false, ...rest } = readStream(options);
     if (order !== 'input' && order !== 'completion') throw refused('order', `${show(order)} is not 'input' or 'completion'`);
     const detailed = flag('details', details) || order === 'completion';
-    const { onError = 'throw' } = rest;
-    if (onError !== 'throw' && onError !== 'skip') throw refused('onError', `${show(onError)} is not 'throw' or 'skip'`);
+    const onError = checkOnError(rest.onError);
     const { watch, plain } = toCall(rest);
     const session = call(() => nativeEncoder(this).session());
     let annotated: boolean | undefined;
@@ -218,10 +218,12 @@ export class OptimizedEmbeddingGenerator extends Encoder implements EmbeddingGen
   /** The chunks of each of many texts, in order, split on all threads. See {@link OptimizedEmbeddingGenerator.split}. */
   async splitMany(sources: readonly (string | SourceText)[], options: SplitManyOptions = {}): Promise<Chunk[][]> {
     requireArray(sources, 'texts or { text, path }');
-    const { maxTokens, ...given } = readSplitMany(options);
+    const { maxTokens, ...settings } = readSplitMany(options);
     const most = mostTokens(maxTokens);
-    const { plain, watch } = settingsOf(given, most);
-    return this.#splitAll(sources.map(sourceOf), plain, watch, nativeEncoder(this));
+    const { plain, watch } = settingsOf(settings, most);
+    // Not `map`, which leaves holes out.
+    const given = Array.from(readGiven('The sources', () => Array.from(sources)), sourceOf);
+    return this.#splitAll(given, plain, watch, nativeEncoder(this));
   }
 
   /**
@@ -286,6 +288,11 @@ function reading({ inputType = 'document', signal, timeoutMs }: CountOptions): {
 }
 
 /** A text to be split, as it is now. */
+function checkOnError(onError: unknown = 'throw'): 'throw' | 'skip' {
+  if (onError === 'throw' || onError === 'skip') return onError;
+  throw refused('onError', `${show(onError)} is not 'throw' or 'skip'`);
+}
+
 function sourceOf(given: unknown, index: number): SourceText {
   const what = `The text of source ${index}`;
   const isObject = typeof given === 'object' && given !== null;

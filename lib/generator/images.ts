@@ -3,7 +3,7 @@
 import { types } from 'node:util';
 
 import { EmbeddingError } from '../call/errors';
-import { refusal, show, type Refused } from '../call/input';
+import { readGiven, refusal, show, type Refused } from '../call/input';
 import { pathNow } from '../call/paths';
 import type { NativeCall } from '../native/types';
 
@@ -18,7 +18,7 @@ export class Images {
 
   /** `skip`: what is no image is answered with an error; else it is thrown. */
   constructor(given: readonly unknown[], skip: boolean) {
-    this.#images = Array.from(given, (image, index) => {
+    this.#images = Array.from(readGiven('The images', () => Array.from(given)), (image, index) => {
       const taken = takeImage(image, index);
       if (!isRefused(taken)) return taken;
       if (!skip) throw refusal(taken);

@@ -3,7 +3,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { DynamicBatchOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
 import { whole } from '../call/checks';
 import { EmbeddingError, EmbeddingGenerationError, messageOf, toEmbeddingError } from '../call/errors';
-import { invalid, requireArray, show } from '../call/input';
+import { invalid, isArray, readGiven, requireArray, show } from '../call/input';
+import { isPromise } from '../call/order';
 import { checkWatch, watched, type Watch } from '../call/limits';
 import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
 import { crossing, instanceOr, listOf, naming, optionReader, refused, type Given, type Names } from '../call/options';
@@ -312,8 +313,8 @@ export class MemoryAwareProcessor {
 
   /** The strategy for some usage of memory, whatever came before. */
   selectOptimalStrategy(metrics: Pick<MemoryMetrics, 'memoryUsagePercent'>): ProcessingStrategy {
-    const usage = metrics?.memoryUsagePercent;
-    if (typeof usage !== 'number') throw invalid('The metrics have no memoryUsagePercent: pass what getCurrentMemoryMetrics() gives');
+    const usage = readGiven('The metrics', () => metrics?.memoryUsagePercent);
+    if (typeof usage !== 'number' || Number.isNaN(usage)) throw invalid('The metrics have no memoryUsagePercent: pass what getCurrentMemoryMetrics() gives');
     return { ...this.#strategy(this.#native.select(usage)) };
   }
 
@@ -525,9 +526,9 @@ class Run<T, R> {
     this.watch = checkWatch({ signal, timeoutMs, progressCallback: onProgress }, 'onProgress');
     this.hooks = { onStrategyChange, onMemoryWarning };
     // Holes of a sparse array are items, too.
-    this.items = Array.from(items);
+    this.items = readGiven('The items', () => Array.from(items));
     this.process = process;
-    this.results = new Array<R>(items.length);
+    this.results = new Array<R>(this.items.length);
     this.stopped = new Promise((resolve) => (this.#stop = resolve));
   }
 
@@ -552,10 +553,15 @@ class Run<T, R> {
   /** Runs what a caller has given. What it throws ends the call. */
   attempt(work: () => unknown): void {
     if (this.over) return;
+    const failed = (cause: unknown) => {
+      if (!this.over) this.fail(new EmbeddingError('ABORTED', 'The call was aborted because one of its callbacks threw', { cause }));
+    };
     try {
-      work();
+      // It may be asynchronous: nobody else hears what it rejects with.
+      const outcome = work();
+      if (isPromise(outcome)) outcome.then(undefined, failed);
     } catch (cause) {
-      this.fail(new EmbeddingError('ABORTED', 'The call was aborted because one of its callbacks threw', { cause }));
+      failed(cause);
     }
   }
 
@@ -579,14 +585,19 @@ class Run<T, R> {
       if (cause instanceof EmbeddingError) return cause;
       return new EmbeddingGenerationError(`${what} could not be processed: ${messageOf(cause)}`, { cause, details });
     }
-    if (!Array.isArray(given)) {
+    if (!isArray(given)) {
       return new EmbeddingGenerationError(`${what}: the processor did not return an array of results`, { details });
     }
-    if (given.length !== to - from) {
-      const message = `${what}: the processor returned ${given.length} results for ${to - from} items`;
-      return new EmbeddingGenerationError(message, { details });
+    try {
+      const count = given.length;
+      if (count !== to - from) {
+        const message = `${what}: the processor returned ${count} results for ${to - from} items`;
+        return new EmbeddingGenerationError(message, { details });
+      }
+      for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
+    } catch (cause) {
+      return new EmbeddingGenerationError(`${what}: the results of the processor cannot be read: ${messageOf(cause)}`, { cause, details });
     }
-    for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
     return undefined;
   }
 }

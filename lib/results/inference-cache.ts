@@ -1,7 +1,7 @@
 import { Evictions, maintain, takeLease, within } from '../cache/maintenance';
 import type { CacheMaintenance } from '../cache/report';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
-import { invalid, requireArray, show } from '../call/input';
+import { invalid, readGiven, requireArray, show } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { crossing, refused, type Given } from '../call/options';
 import { CallOrder, follow } from '../call/order';
@@ -144,7 +144,7 @@ export class InferenceCache implements AsyncDisposable {
     const given = readSetting(options);
     const about = { asked: this.#asked(content, given), setting: settingOf(given), began: this.#native.now() };
     // By a name of its own, so that nobody joins it.
-    await this.#inFlight.begin(about.asked.key, Symbol(), about, async (flight) => {
+    await this.#inFlight.begin(about.asked.key, Symbol(), about, [], async (flight) => {
       const kept = keep(await landing);
       await this.#keep({ ...about, kept }, flight);
       return { kept, fromCache: false };
@@ -154,7 +154,8 @@ export class InferenceCache implements AsyncDisposable {
   /** Looks many results up, in their order. */
   async getMany<T = unknown>(lookups: readonly InferenceLookup[]): Promise<(CachedInference<T> | null)[]> {
     requireArray(lookups, '{ content, type?, params?, … }');
-    const asked = lookups.map((lookup, at) => inEntry(at, () => {
+    // Not `map`, which leaves holes out.
+    const asked = Array.from(readGiven('The lookups', () => Array.from(lookups)), (lookup, at) => inEntry(at, () => {
       const { content, ...given } = readLookup(lookup, `lookups[${at}]`);
       return this.#asked(content, given);
     }));
@@ -164,7 +165,7 @@ export class InferenceCache implements AsyncDisposable {
   /** Sets many results: all of them or, when one is refused, none. */
   async setMany(entries: readonly InferenceEntry[]): Promise<void> {
     requireArray(entries, '{ content, value, type?, params?, … }');
-    const all = entries.map((entry, at) => inEntry(at, () => {
+    const all = Array.from(readGiven('The entries', () => Array.from(entries)), (entry, at) => inEntry(at, () => {
       const { content, value, ...given } = readEntry(entry, `entries[${at}]`);
       return { asked: this.#asked(content, given), kept: keep(value), setting: settingOf(given) };
     }));
@@ -423,7 +424,7 @@ export class InferenceCache implements AsyncDisposable {
   /** Has a prompt find its result, once that is `set`, and unless something newer was written meanwhile. */
   #attach(result: Result, set: void | Promise<void>): Promise<void> {
     const { asked } = result;
-    return this.#prompts.begin(asked.key, result, result, async (flight) => {
+    return this.#prompts.begin(asked.key, result, result, [], async (flight) => {
       const prompt = await this.#prompt(asked);
       // What was refused, the caller of `set` knows.
       const isSet = await Promise.resolve(set).then(() => true, () => false);
@@ -467,12 +468,13 @@ export class InferenceCache implements AsyncDisposable {
   async #getOrCompute<T>(asked: Asked, setting: Setting, compute: () => T | Promise<T>): Promise<InferenceAnswer<T>> {
     const { key, type } = asked;
     const meant = this.#meant(asked);
+    const { asking } = this.#inFlight;
     const begun = await this.#order.read(key, () =>
       follow(this.#exact(asked, !meant), (found): { found: NativeStored } | { landing: Promise<Landed>; waits: boolean } => {
         if (found) return { found };
-        const joined = this.#inFlight.joined(key, '');
+        const joined = this.#inFlight.joined(key, '', asking);
         if (joined) return { landing: joined, waits: true };
-        const landing = this.#inFlight.begin(key, '', { asked, setting }, (flight) => this.#compute(asked, setting, compute, meant, flight));
+        const landing = this.#inFlight.begin(key, '', { asked, setting }, asking, (flight) => this.#compute(asked, setting, compute, meant, flight));
         return { landing, waits: false };
       }),
     );
@@ -523,7 +525,7 @@ export class InferenceCache implements AsyncDisposable {
       const found = lease === 'there' ? await settled(() => this.#native.glance(key)) : null;
       if (found) return landedOf(found);
       const began = this.#native.now();
-      const kept = await follow(compute(), keep);
+      const kept = await follow(flight.call(compute), keep);
       await this.#keep({ asked, kept, setting, began }, flight);
       return { kept, fromCache: false, metadata: setting.metadata };
     } finally {

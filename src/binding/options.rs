@@ -18,8 +18,8 @@ use crate::generator::{Batching, CallOptions, GeneratorOptions, OnError, StateDi
 use crate::memory::{Approach, MemoryOptions, Strategy, Thresholds};
 use crate::metrics::MetricsOptions;
 use crate::model::{
-    self, Bm25Options, Dtype, Engine, HubOptions, Kind, ModelOptions, Plugin, Pooling, PromptOptions, Provider, RemoteOptions,
-    Secret,
+    self, Bm25Options, Dtype, Engine, HubOptions, Kind, ModelOptions, Plugin, Pooling, PromptOptions, Provider,
+    RemoteOptions, Secret,
 };
 use crate::results::{MOST_VALUE_BYTES, ResultsOptions};
 

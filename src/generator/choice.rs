@@ -220,7 +220,8 @@ fn providers(options: &ModelOptions) -> Result<Vec<Way>, String> {
     let offered = model::describe_runtime().map_err(|error| error.to_string())?.providers;
     let fits = |provider: &Provider| options.device_memory.is_none() || provider.has_memory_limit();
     let others = Provider::NAMED.into_iter().filter(|provider| *provider != Provider::Cpu && fits(provider));
-    let others: Vec<Way> = others.filter(|provider| offered.iter().any(|name| name == provider.as_str())).map(Way::by).collect();
+    let others: Vec<Way> =
+        others.filter(|provider| offered.iter().any(|name| name == provider.as_str())).map(Way::by).collect();
     if others.is_empty() && options.engine.is_some() {
         return Err(format!("the ONNX Runtime in use offers {} alone", offered.join(", ")));
     }
@@ -297,7 +298,8 @@ impl Memory {
             engine: options.engine.map(|engine| engine.as_str().to_owned()),
             precision: options.precision.map(|precision| precision.as_str().to_owned()),
             runtime: options.any_provider.then(|| {
-                let told = |runtime: model::RuntimeInfo| format!("{} {:?}", runtime.library.display(), runtime.providers);
+                let told =
+                    |runtime: model::RuntimeInfo| format!("{} {:?}", runtime.library.display(), runtime.providers);
                 model::describe_runtime().map_or_else(|error| error.to_string(), told)
             }),
             limited: options.device_memory.is_some(),
@@ -354,7 +356,8 @@ impl Loader<'_> {
         let known = memory.as_ref().and_then(Memory::recall);
         let mut begin = known.as_ref().map_or(first.clone(), |(way, _)| way.clone());
         (self.room)()?;
-        let (mut loaded, tokenizer) = self.unloaded.load(begin.compute, &begin.of(self.options), self.cancel, tokenizer);
+        let (mut loaded, tokenizer) =
+            self.unloaded.load(begin.compute, &begin.of(self.options), self.cancel, tokenizer);
         let mut known = known.map(|(_, reason)| reason);
         if loaded.is_err() && begin != first {
             // What was found before holds no longer.
@@ -395,7 +398,8 @@ impl Loader<'_> {
     }
 
     fn compare(&self, model: &Arc<dyn Model>, first: &Way, tokenizer: &Tokenizer) -> Result<(Chosen, bool)> {
-        let stays = |reason: String, lasting| Ok((Chosen { model: Arc::clone(model), way: first.clone(), reason }, lasting));
+        let stays =
+            |reason: String, lasting| Ok((Chosen { model: Arc::clone(model), way: first.clone(), reason }, lasting));
         let seconds = Trial::of(model).seconds(self.cancel)?;
         if first.compute == Compute::REFERENCE && seconds < WORTH_TRYING {
             let reason = format!("a batch takes it less than {} ms, which leaves nothing to gain", WORTH_TRYING * 1e3);

@@ -289,7 +289,9 @@ fn dispatch(provider: &Provider, memory: Option<u64>) -> Option<ExecutionProvide
     let dispatch = match provider {
         // Plugins have devices instead.
         Provider::Cpu | Provider::Plugin(_) => return None,
-        Provider::Cuda => memory.map_or_else(ep::CUDA::default, |most| ep::CUDA::default().with_memory_limit(most)).build(),
+        Provider::Cuda => {
+            memory.map_or_else(ep::CUDA::default, |most| ep::CUDA::default().with_memory_limit(most)).build()
+        }
         Provider::CoreMl => ep::CoreML::default().build(),
         Provider::DirectMl => ep::DirectML::default().build(),
         Provider::WebGpu => ep::WebGPU::default().build(),
@@ -320,12 +322,17 @@ fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>>
     let brings = loaded.get(&path).map_or(&[][..], Vec::as_slice);
     let asked = |name: &str| plugin.name.as_deref().is_none_or(|asked| spelt(asked) == spelt(name));
     let devices = runtime.environment.devices();
-    let devices: Vec<Device> = devices.filter(|device| device.ep().is_ok_and(|name| brings.iter().any(|one| one == name) && asked(name))).collect();
+    let devices: Vec<Device> = devices
+        .filter(|device| device.ep().is_ok_and(|name| brings.iter().any(|one| one == name) && asked(name)))
+        .collect();
     let count = devices.len();
     devices.into_iter().nth(plugin.device).ok_or_else(|| match (count, brings) {
         (0, []) => failed("it finds no device here".to_owned()),
         (0, brings) => failed(format!("it brings {}, and not what `name` says", brings.join(", "))),
-        (count, _) => failed(format!("it has {count} devices, and `device` {} is not one of them: it counts from 0", plugin.device)),
+        (count, _) => failed(format!(
+            "it has {count} devices, and `device` {} is not one of them: it counts from 0",
+            plugin.device
+        )),
     })
 }
 
@@ -339,14 +346,20 @@ fn used(runtime: &Runtime, session: &Session, asked: &[Provider]) -> Vec<Provide
     }
     let nodes = assigned(session);
     let total: usize = nodes.iter().map(|(_, count)| count).sum();
-    let rest = (!asked.contains(&Provider::Cpu) && nodes.iter().any(|(name, _)| name == Provider::Cpu.as_str())).then_some(Provider::Cpu);
+    let rest = (!asked.contains(&Provider::Cpu) && nodes.iter().any(|(name, _)| name == Provider::Cpu.as_str()))
+        .then_some(Provider::Cpu);
     let about = |provider: &Provider| {
         let (library, version, device) = match provider {
-            Provider::Plugin(plugin) => (plugin.library.clone(), library::version(&plugin.library), Some(plugin.device.to_string())),
-            Provider::Cpu => (runtime.library.clone(), library::version(&runtime.library), Some(host::processor().name)),
+            Provider::Plugin(plugin) => {
+                (plugin.library.clone(), library::version(&plugin.library), Some(plugin.device.to_string()))
+            }
+            Provider::Cpu => {
+                (runtime.library.clone(), library::version(&runtime.library), Some(host::processor().name))
+            }
             named => {
                 let of = |device: &Device| device.ep().is_ok_and(|name| spelt(name) == named.as_str());
-                let vendor = runtime.environment.devices().find(of).and_then(|device| device.hardware_device().vendor().ok());
+                let vendor =
+                    runtime.environment.devices().find(of).and_then(|device| device.hardware_device().vendor().ok());
                 (runtime.library.clone(), library::version(&runtime.library), vendor.map(str::to_owned))
             }
         };
@@ -378,7 +391,8 @@ fn assigned(session: &Session) -> Vec<(String, usize)> {
         // SAFETY: the part is the session's, and the places are for the answers, which stay the session's.
         unsafe {
             ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetEpName)(part, &mut name)).ok()?;
-            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut count)).ok()?;
+            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut count))
+                .ok()?;
             (!name.is_null()).then(|| (spelt(&CStr::from_ptr(name).to_string_lossy()), count))
         }
     };

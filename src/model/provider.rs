@@ -40,8 +40,7 @@ pub struct Plugin {
 
 impl Provider {
     /// All that options spell by a name.
-    pub const NAMED: [Self; 6] =
-        [Self::Cpu, Self::Cuda, Self::CoreMl, Self::DirectMl, Self::WebGpu, Self::TensorRtRtx];
+    pub const NAMED: [Self; 6] = [Self::Cpu, Self::Cuda, Self::CoreMl, Self::DirectMl, Self::WebGpu, Self::TensorRtRtx];
 
     /// The spelling in options; of a plugin, its name.
     pub fn as_str(&self) -> &str {
