@@ -107,7 +107,7 @@ test('of two processes that want the same values, one computes each', { retry: 3
   expect(computed.reduce((sum, count) => sum + count)).toBe(20);
 });
 
-test('of generators in three processes that want the same texts, one computes each', async () => {
+test('of generators in three processes that want the same texts, one computes each', { retry: 3 }, async () => {
   const path = file();
   const children = [0, 1, 2].map(() => startProgram(generating, model('bert-mean'), path, '1500'));
   const heard = children.map((child) => new Promise((resolve) => child.stdout.once('data', resolve)));

@@ -1,5 +1,5 @@
 import { execFile, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -190,6 +190,27 @@ describe('BatchFileProcessor', () => {
       expect([whole(n), whole(n - 1)]).toContain(read!.content);
       await writing;
     }
+  });
+
+  test('a root that is missing is made, unless directories are not to be', async () => {
+    const root = join(folder, 'not', 'yet');
+    expect(await failure(() => new BatchFileProcessor({ root }).writeBatch([{ path: 'a', content: 'x' }], { createDirectories: false }))).toMatchObject({ code: 'CACHE_STORAGE_FAILED' });
+    expect(await new BatchFileProcessor({ root }).writeBatch([{ path: 'a', content: 'x' }])).toEqual([{ path: 'a' }]);
+    expect(readFileSync(join(root, 'a'), 'utf8')).toBe('x');
+  });
+
+  test.skipIf(process.platform === 'win32')('nobody may read a new content of a file who may not read the old one, not even while it is written', async () => {
+    const path = join(folder, 'private');
+    writeFileSync(path, 'old', { mode: 0o600 });
+    let over = false;
+    const written = new BatchFileProcessor().writeBatch([{ path, content: Buffer.alloc(200 << 20, 'x') }]).finally(() => (over = true));
+    const modes = new Set<number>();
+    while (!over) {
+      for (const name of readdirSync(folder)) try { modes.add(statSync(join(folder, name)).mode & 0o777); } catch {}
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    expect(await written).toEqual([{ path }]);
+    expect([...modes]).toEqual([0o600]);
   });
 
   test('missing directories are made unless they are not to be', async () => {

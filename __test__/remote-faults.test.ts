@@ -289,6 +289,14 @@ test('a model that does not exist, or a wrong key, fails the load in the words o
   const refused = await failure(() => ready({ remote: { kind: 'openai', url: server.url, model: 'text-embedding-3-small', apiKey: 'sk-wrong-key' } }));
   expect(refused).toMatchObject({ code: 'BACKEND_REJECTED', details: { status: 401 } });
   expect(refused.message).toContain('Incorrect API key provided: …');
+  const apiKey = 'sk+secret/key=&1';
+  const echoed = [encodeURIComponent(apiKey), encodeURIComponent(apiKey).toLowerCase(), apiKey.replaceAll('/', '\\/'), apiKey.replaceAll('&', '&amp;'), apiKey.replace(/[^\w-]/g, (char) => `&#${char.charCodeAt(0)};`)];
+  for (const spelling of echoed) {
+    const { server, generator } = await served({ apiKey });
+    server.next(status(400, `no ${spelling} here`));
+    const error = await failure(() => generator.embed(['a']));
+    expect(error.message).toContain('no … here');
+  }
 });
 
 test.each<[string, Fault]>([

@@ -204,7 +204,7 @@ fn replace(path: &Path, bytes: &[u8], old: Option<&Metadata>, fsync: bool) -> io
     let parent = parent_of(path);
     let part = parent.join(temporary_name());
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&part)?;
+        let mut file = new_file(&part, old)?;
         file.write_all(bytes)?;
         if let Some(old) = old {
             file.set_permissions(old.permissions())?;
@@ -224,6 +224,19 @@ fn replace(path: &Path, bytes: &[u8], old: Option<&Metadata>, fsync: bool) -> io
         File::open(parent).and_then(|directory| directory.sync_all()).ok();
     }
     Ok(())
+}
+
+/// A file that nobody may read who may not read the old one, from its beginning on.
+#[cfg(unix)]
+fn new_file(path: &Path, old: Option<&Metadata>) -> io::Result<File> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mode = old.map_or(0o666, |old| old.permissions().mode() & 0o777);
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+#[cfg(not(unix))]
+fn new_file(path: &Path, _old: Option<&Metadata>) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 /// A name that no other writer has, in this process, in another one, or on another machine that shares the directory. It

@@ -6,7 +6,7 @@ const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 const heard = () => new Promise((resolve) => process.stdin.once('data', resolve));
 
 (async () => {
-  const generator = new OptimizedEmbeddingGenerator({ modelPath, cache: { persistPath } });
+  const generator = new OptimizedEmbeddingGenerator({ modelPath, engine: 'onnxruntime', cache: { persistPath } });
   await generator.initialize();
   say('ready');
   await heard();

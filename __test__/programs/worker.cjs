@@ -3,7 +3,7 @@ const { parentPort, workerData } = require('node:worker_threads');
 const { OptimizedEmbeddingGenerator } = require('../..');
 
 (async () => {
-  const generator = new OptimizedEmbeddingGenerator({ modelPath: workerData.modelPath, ...workerData.options });
+  const generator = new OptimizedEmbeddingGenerator({ modelPath: workerData.modelPath, engine: 'onnxruntime', ...workerData.options });
   await generator.initialize();
   if (workerData.endless) {
     parentPort.postMessage('started');

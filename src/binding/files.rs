@@ -100,6 +100,10 @@ pub fn write_files(
 ) -> Result<PromiseRaw<'_, Vec<NativeFileFailure>>> {
     let lengths = lengths.to_vec();
     blocking(env, move || {
+        if let Some(root) = root.as_ref().filter(|_| create_directories) {
+            // What is wrong with it is told below.
+            std::fs::create_dir_all(root).ok();
+        }
         let root = root_of(root)?;
         let options = WriteOptions { atomic, fsync, create_directories };
         let mut rest: &[u8] = &data;

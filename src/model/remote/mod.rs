@@ -265,8 +265,44 @@ impl Server {
     fn redacted(&self, text: &str) -> String {
         // What is that short would be found in every other word.
         let hidden = self.hidden.iter().map(|Secret(secret)| secret).filter(|secret| secret.len() >= 4);
-        hidden.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
+        hidden.fold(text.to_owned(), |text, secret| {
+            spellings(secret).iter().fold(text, |text, spelling| text.replace(spelling.as_str(), "…"))
+        })
     }
+}
+
+/// How servers write it in URLs, JSON and HTML.
+fn spellings(secret: &str) -> Vec<String> {
+    let each = |spell: &dyn Fn(char) -> Option<String>| {
+        secret.chars().map(|char| spell(char).unwrap_or_else(|| char.to_string())).collect::<String>()
+    };
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_.~".contains(char);
+    let percent = |char: char| {
+        let bytes = |char: char| char.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        (!is_plain(char)).then(|| bytes(char))
+    };
+    let named = |char: char| match char {
+        '&' => Some("&amp;".to_owned()),
+        '<' => Some("&lt;".to_owned()),
+        '>' => Some("&gt;".to_owned()),
+        '"' => Some("&quot;".to_owned()),
+        _ => None,
+    };
+    let numbered = |char: char| (!is_plain(char)).then(|| format!("&#{};", u32::from(char)));
+    let hexadecimal = |char: char| (!is_plain(char)).then(|| format!("&#x{:X};", u32::from(char)));
+    let mut all = vec![
+        secret.to_owned(),
+        each(&percent),
+        each(&|char| percent(char).map(|code| code.to_lowercase())),
+        secret.replace('/', "\\/"),
+        each(&named),
+        each(&numbered),
+        each(&hexadecimal),
+        each(&|char| hexadecimal(char).map(|code| code.to_lowercase())),
+    ];
+    all.sort_by_key(|spelling| std::cmp::Reverse(spelling.len()));
+    all.dedup();
+    all
 }
 
 /// Refuses options that only a model has which runs here.
