@@ -96,6 +96,49 @@ describe('a cross-encoder', () => {
     expect(second.getPerformanceMetrics().cache.hitRatio).toBe(1);
   });
 
+  // What it takes is linear in the input: read once for each document, the query alone would take minutes.
+  test.each<[string, (encoder: CrossEncoder, long: string, short: string[]) => Promise<ArrayLike<unknown>>]>([
+    ['query with many documents', (encoder, long, short) => encoder.rank(long, short)],
+    ['query in many pairs', (encoder, long, short) => encoder.score(short.map((document) => [long, document]))],
+    ['document in many pairs', (encoder, long, short) => encoder.score(short.map((query) => [query, long]))],
+    ['query whose length many others have', (encoder, long, short) => encoder.score(short.flatMap((document, at) => [[long, document], [`${long.slice(0, 999)}${at % 7}`, document]] as const))],
+  ])('reads a long text once: a %s', async (_, work) => {
+    const encoder = await cross();
+    const short = Array.from({ length: 600 }, (_, index) => `document ${index}`);
+    expect((await work(encoder, 'parse json '.repeat(90_000), short)).length).toBeGreaterThanOrEqual(600);
+  });
+
+  test('cuts long texts of pairs as it does alone, whichever other texts there are', async () => {
+    const encoder = await cross({ cache: false });
+    const texts = ['short', 'parse a json string '.repeat(3), 'the cat sleeps on the mat '.repeat(20), 'parse json '.repeat(200)];
+    const pairs = texts.flatMap((query) => texts.map((document): [string, string] => [query, document]));
+    const all = await encoder.score([...pairs, ...pairs]);
+    for (const [at, pair] of pairs.entries()) {
+      const one = await encoder.score([pair]);
+      near([all[at]!, all[at + pairs.length]!], [one[0]!, one[0]!]);
+      expect([all.tokenCounts[at], all.truncated[at]]).toEqual([one.tokenCounts[0], one.truncated[0]]);
+    }
+    expect([...all.truncated]).toContain(0);
+    expect([...all.truncated]).toContain(1);
+  });
+
+  test('says which text of a pair is at fault', async () => {
+    const encoder = await cross();
+    const long = 'x'.repeat(1.1e6);
+    for (const [work, message, code] of [
+      [() => encoder.score([['a', 'b'], [' ', 'b']]), 'The query of pair 1 is empty', 'INVALID_ARGUMENT'],
+      [() => encoder.score([['a', 'b'], [long, 'b']]), 'The query of pair 1 has 1100000 bytes', 'INPUT_TOO_LONG'],
+      [() => encoder.score([['a', 'b'], ['a', long]]), 'The document of pair 1 has 1100000 bytes', 'INPUT_TOO_LONG'],
+      [() => encoder.rank(long, ['a', 'b']), 'The query has 1100000 bytes', 'INPUT_TOO_LONG'],
+      [() => encoder.rank('a', ['b', long]), 'Document 1 has 1100000 bytes', 'INPUT_TOO_LONG'],
+    ] as const) {
+      const error = await failure(work);
+      expect([error.message, error.code]).toEqual([expect.stringContaining(message), code]);
+    }
+    const [, skipped] = await encoder.rank('a', ['b', long], { onError: 'skip' });
+    expect(skipped).toMatchObject({ index: 1, error: { message: expect.stringContaining('Document 1') } });
+  });
+
   test('has equal documents in their order', async () => {
     const encoder = await cross();
     expect(indices(await encoder.rank(query, ['b', 'b', 'b']))).toEqual([0, 1, 2]);

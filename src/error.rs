@@ -15,9 +15,11 @@ pub enum Error {
     #[error("{0}")]
     InvalidArgument(String),
     /// A text has nothing in it.
-    #[error("Text {index} is empty: leave it out")]
+    #[error("{} is empty: leave it out", what.at(*index))]
     EmptyText {
-        /// The text's position in the call.
+        /// What it is.
+        what: Subject,
+        /// Its position in the call.
         index: usize,
     },
     /// An option of the constructor is unusable or contradicts another one.
@@ -29,9 +31,11 @@ pub enum Error {
         reason: String,
     },
     /// A text is longer than anything a model could read.
-    #[error("Text {index} has {bytes} bytes, more than the limit of {limit} bytes: split it into smaller pieces")]
+    #[error("{} has {bytes} bytes, more than the limit of {limit} bytes: split it into smaller pieces", what.at(*index))]
     InputTooLong {
-        /// The text's position in the call.
+        /// What it is.
+        what: Subject,
+        /// Its position in the call.
         index: usize,
         /// Its length in UTF-8 bytes.
         bytes: usize,
@@ -78,9 +82,11 @@ pub enum Error {
         index: Option<usize>,
     },
     /// The model answered with an error or with unusable numbers.
-    #[error("Could not embed text {index}: {reason}")]
+    #[error("Could not {}: {reason}", what.work(*index))]
     Generation {
-        /// The text's position in the call.
+        /// What it was about.
+        what: Subject,
+        /// Its position in the call.
         index: usize,
         /// What happened.
         reason: String,
@@ -99,13 +105,16 @@ pub enum Error {
     },
     /// A text, alone in its batch, needs more memory than there may be.
     #[error(
-        "Text {index} needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: \
+        "{} needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: \
          raise memoryLimit or the container's limit, set maxLength, or free some",
+        what.at(*index),
         need.div_ceil(1 << 20),
         limit >> 20
     )]
     MemoryLimit {
-        /// The text's position in the call.
+        /// What it is.
+        what: Subject,
+        /// Its position in the call.
         index: usize,
         /// Bytes that are needed in all.
         need: u64,
@@ -185,6 +194,61 @@ pub enum Error {
     Internal(String),
 }
 
+/// What of a call an error is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// A text that is embedded.
+    #[default]
+    Text,
+    /// The query of a pair that is scored.
+    QueryOfPair,
+    /// The document of one.
+    DocumentOfPair,
+    /// Both.
+    Pair,
+    /// The query that documents are ranked by.
+    Query,
+    /// One of these.
+    Document,
+}
+
+impl Subject {
+    /// What the one at `index` is called at the beginning of a sentence.
+    fn at(self, index: usize) -> String {
+        match self {
+            Self::Text => format!("Text {index}"),
+            Self::QueryOfPair => format!("The query of pair {index}"),
+            Self::DocumentOfPair => format!("The document of pair {index}"),
+            Self::Pair => format!("Pair {index}"),
+            Self::Query => "The query".to_owned(),
+            Self::Document => format!("Document {index}"),
+        }
+    }
+
+    /// What was to be done with it.
+    fn work(self, index: usize) -> String {
+        match self {
+            Self::Text => format!("embed text {index}"),
+            Self::QueryOfPair => format!("read the query of pair {index}"),
+            Self::DocumentOfPair => format!("read the document of pair {index}"),
+            Self::Pair => format!("score pair {index}"),
+            Self::Query => "read the query".to_owned(),
+            Self::Document => format!("score document {index}"),
+        }
+    }
+
+    /// The same in a call that has pairs; `ranked`: whether it ranks documents by one query.
+    fn of_pairs(self, ranked: bool) -> Self {
+        match (self, ranked) {
+            (Self::QueryOfPair | Self::Query, true) => Self::Query,
+            (Self::QueryOfPair | Self::Query, false) => Self::QueryOfPair,
+            (_, true) => Self::Document,
+            (Self::DocumentOfPair | Self::Document, false) => Self::DocumentOfPair,
+            (Self::Text | Self::Pair, false) => Self::Pair,
+        }
+    }
+}
+
 /// Why a server gave no vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -228,10 +292,10 @@ impl Error {
     pub(crate) fn of_images(self, path_of: impl Fn(usize) -> Option<String>) -> Self {
         let mb = |bytes: u64| bytes >> 20;
         let (index, fault, reason) = match self {
-            Self::Generation { index, reason } => {
+            Self::Generation { index, reason, .. } => {
                 (index, ImageFault::Model, format!("could not be embedded: {reason}"))
             }
-            Self::MemoryLimit { index, need, limit } => {
+            Self::MemoryLimit { index, need, limit, .. } => {
                 let reason = format!(
                     "needs more memory than there is: {} MB with what the process holds anyway, the limit is {} MB: raise \
                      memoryLimit or the container's limit, make the image smaller, or free some",
@@ -244,6 +308,18 @@ impl Error {
             other => return other,
         };
         Self::Image { index, path: path_of(index), fault, reason }
+    }
+
+    /// The same of a call that has pairs of texts; `ranked`: whether it ranks documents by one query.
+    pub(crate) fn of_pairs(mut self, ranked: bool) -> Self {
+        self.subject_mut().into_iter().for_each(|what| *what = what.of_pairs(ranked));
+        self
+    }
+
+    /// The same about something else than it says.
+    pub(crate) fn about(mut self, subject: Subject) -> Self {
+        self.subject_mut().into_iter().for_each(|what| *what = subject);
+        self
     }
 
     /// The same about one of `many` entries of a call.
@@ -299,7 +375,7 @@ impl Error {
     pub fn details(&self) -> Value {
         match self {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
-            Self::InputTooLong { index, bytes, limit } => json!({ "index": index, "bytes": bytes, "limit": limit }),
+            Self::InputTooLong { index, bytes, limit, .. } => json!({ "index": index, "bytes": bytes, "limit": limit }),
             Self::ModelInit { path, task: Some(task), .. } => json!({ "path": path, "task": task }),
             Self::ModelInit { path, .. }
             | Self::Storage { path, .. }
@@ -330,8 +406,8 @@ impl Error {
                 }
                 details
             }
-            Self::EmptyText { index } | Self::Generation { index, .. } => json!({ "index": index }),
-            Self::MemoryLimit { index, need, limit } => json!({ "index": index, "need": need, "limit": limit }),
+            Self::EmptyText { index, .. } | Self::Generation { index, .. } => json!({ "index": index }),
+            Self::MemoryLimit { index, need, limit, .. } => json!({ "index": index, "need": need, "limit": limit }),
             Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),
             Self::Threads { limits, .. } => json!({ "limits": limits }),
@@ -359,7 +435,7 @@ impl Error {
 
     fn index_mut(&mut self) -> Option<&mut usize> {
         match self {
-            Self::EmptyText { index }
+            Self::EmptyText { index, .. }
             | Self::InputTooLong { index, .. }
             | Self::Generation { index, .. }
             | Self::Image { index, .. }
@@ -367,6 +443,21 @@ impl Error {
             Self::Backend { index, .. } => index.as_mut(),
             _ => None,
         }
+    }
+
+    fn subject_mut(&mut self) -> Option<&mut Subject> {
+        match self {
+            Self::EmptyText { what, .. }
+            | Self::InputTooLong { what, .. }
+            | Self::Generation { what, .. }
+            | Self::MemoryLimit { what, .. } => Some(what),
+            _ => None,
+        }
+    }
+
+    /// What a model, or its tokenizer, could not do with the first input.
+    pub(crate) fn generation(reason: impl Into<String>) -> Self {
+        Self::Generation { what: Subject::Text, index: 0, reason: reason.into() }
     }
 
     /// A model that cannot be used because of `path`.

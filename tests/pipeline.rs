@@ -160,7 +160,7 @@ async fn only_what_cannot_fit_alone_is_refused() {
         assert_eq!(item.error.is_some(), index == 17, "{index}: {:?}", item.error);
     }
     let error = generator.embed(Inputs::Texts(texts), limited(OnError::Throw)).await.unwrap_err();
-    assert!(matches!(error, Error::MemoryLimit { index: 17, need, limit: 20_000 } if need > 20_000), "{error}");
+    assert!(matches!(error, Error::MemoryLimit { index: 17, need, limit: 20_000, .. } if need > 20_000), "{error}");
     assert_eq!(error.code(), "MEMORY_LIMIT_EXCEEDED");
 }
 

@@ -68,7 +68,7 @@ export class CrossEncoder extends Encoder {
     if (typeof returnDocuments !== 'boolean') throw refused('returnDocuments', `${show(returnDocuments)} is not true or false`);
     const taken = takeDocuments(documents, rest.onError === 'skip');
     const strings = [query, ...taken.strings];
-    return this.#score(rest, { strings, refused: taken.refused, count: taken.count }, true, async (answer, matrix, check) => {
+    return this.#score(rest, { strings, refused: taken.refused, count: taken.count }, undefined, async (answer, matrix, check) => {
       if (matrix.dimensions > 1) {
         throw invalid(`The model ${answer.modelId} gives ${matrix.dimensions} scores (${answer.labels.join(', ')}): call score() and choose one`);
       }
@@ -99,13 +99,15 @@ export class CrossEncoder extends Encoder {
     requireArray(pairs, 'pairs [query, document]');
     const { activation = this.#activation, ...rest } = readScore(options);
     const wanted = activationOf(activation);
-    const strings: string[] = [];
+    const texts = new Texts();
+    const places = new Uint32Array(pairs.length * 2);
     for (let index = 0; index < pairs.length; index++) {
       const pair = pairs[index] as unknown;
       if (!isArray(pair) || pair.length !== 2) throw invalid(`Pair ${index} is ${show(pair)}, not an array of a query and a document`, { index });
-      strings.push(requireString(`The query of pair ${index}`, pair[0]), requireString(`The document of pair ${index}`, pair[1]));
+      places[2 * index] = texts.place(requireString(`The query of pair ${index}`, pair[0]));
+      places[2 * index + 1] = texts.place(requireString(`The document of pair ${index}`, pair[1]));
     }
-    return this.#score(rest, { strings, refused: new Map(), count: pairs.length }, false, (answer, matrix) => {
+    return this.#score(rest, { strings: texts.strings, refused: new Map(), count: pairs.length }, places, (answer, matrix) => {
       const scores = activated(matrix.data, wanted, answer.sigmoid) as Scores;
       const { tokenCounts, truncated, fromCache } = matrix;
       const about = { tokenCounts, truncated, fromCache, ...(matrix.dimensions > 1 && { labels: answer.labels }) };
@@ -118,7 +120,7 @@ export class CrossEncoder extends Encoder {
   #score<T>(
     options: ScoreOptions,
     sent: { strings: string[]; refused: Map<number, Refused>; count: number },
-    ranked: boolean,
+    places: Uint32Array | undefined,
     finish: (answer: NativeAnswer, matrix: EmbeddingMatrix, check: () => void) => T | Promise<T>,
   ): Promise<T> {
     const { watch, plain } = toCall(options);
@@ -126,10 +128,31 @@ export class CrossEncoder extends Encoder {
       const running = call(() => nativeEncoder(this).call());
       const run = async (progress: Progress, check: () => void) => {
         await sendInputs(running, sent, check);
-        return running.runPairs(ranked, plain, progress);
+        return running.runPairs(places, plain, progress);
       };
       return { inputs: sent, running, run, finish };
     });
+  }
+}
+
+/** Characters from which on looking whether a text is there already costs less than sending it again. */
+const LONG = 256;
+
+/** Texts of pairs: long ones that are equal, mostly once. */
+class Texts {
+  readonly strings: string[] = [];
+  readonly #places = new Map<string, number>();
+
+  /** Where a text is among the strings. */
+  place(text: string): number {
+    if (text.length < LONG) return this.strings.push(text) - 1;
+    // The engine hashes long strings by their length alone, and then compares all that have the same.
+    const name = `${text.length} ${text.slice(0, LONG / 4)}${text.slice(-LONG / 4)}`;
+    const known = this.#places.get(name);
+    if (known !== undefined && this.strings[known] === text) return known;
+    const place = this.strings.push(text) - 1;
+    this.#places.set(name, place);
+    return place;
   }
 }
 

@@ -53,7 +53,8 @@ export interface NativeCall {
   pushPath(path: string): void;
   refuse(indices: Uint32Array): void;
   cancel(): void;
-  runPairs(ranked: boolean, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+  /** `places`: where among the strings the query and the document of each pair are; without them, the first is the query of all others. */
+  runPairs(places: Uint32Array | undefined, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   runImages(options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   countTokens(query: boolean): Promise<Uint32Array>;
   tokenize(query: boolean): Promise<{ ids: Uint32Array; tokens: string[]; offsets: Uint32Array }>;

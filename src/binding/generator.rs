@@ -21,7 +21,7 @@ use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::embedding::InputType;
 use crate::error::Error;
-use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Progress, Session};
+use crate::generator::{Batching, Embedded, Estimate, Generator, Inputs, Load, Pairs, Progress, Session};
 use crate::host::threads::blocking;
 use crate::images::ImageSource;
 use crate::model::{self, Provider};
@@ -452,17 +452,19 @@ impl NativeCall {
         self.begin(env, move || unpack(packs, annotated), first, &options, on_progress)
     }
 
-    /// Scores the pairs that were pushed, one string after the other; or the first string with each of the others.
+    /// Scores pairs of the strings that were pushed; `places`: which of them the query and the document of each pair are, in turn.
+    /// Without it, the first string is the query of each of the others.
     #[napi(catch_unwind)]
     pub fn run_pairs<'env>(
         &self,
         env: &'env Env,
-        ranked: bool,
+        places: Option<Uint32Array>,
         options: Map<String, Value>,
         on_progress: Option<OnProgress>,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let packs = std::mem::take(&mut self.fed().packs);
-        self.begin(env, move || Inputs::Pairs(pairs(&packs, ranked)), 0, &options, on_progress)
+        let places = places.map(|places| places.to_vec());
+        self.begin(env, move || Inputs::Pairs(pairs(&packs, places)), 0, &options, on_progress)
     }
 
     /// Embeds the images that were pushed.
@@ -580,17 +582,15 @@ fn unpack(packs: Vec<Pack>, annotated: bool) -> Inputs {
     Inputs::Annotations(annotations)
 }
 
-fn pairs(packs: &[Pack], ranked: bool) -> Vec<(Arc<str>, String)> {
-    let mut texts = strings(packs);
-    if ranked {
-        let query: Arc<str> = texts.next().unwrap_or_default().into();
-        return texts.map(|document| (Arc::clone(&query), document)).collect();
+fn pairs(packs: &[Pack], places: Option<Vec<u32>>) -> Pairs {
+    let strings = strings(packs).collect();
+    match places {
+        None => Pairs::ranked(strings),
+        Some(places) => {
+            let (places, _) = places.as_chunks();
+            Pairs::new(strings, places.iter().map(|pair| pair.map(|place| place as usize)))
+        }
     }
-    let mut pairs = Vec::new();
-    while let (Some(query), Some(document)) = (texts.next(), texts.next()) {
-        pairs.push((query.into(), document));
-    }
-    pairs
 }
 
 /// The answer to a call. Parts of it are taken when they are needed.

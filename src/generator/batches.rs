@@ -12,7 +12,7 @@ use crate::batch::Plan;
 use crate::batch::sizing::{BatchSizer, SizeChoice};
 use crate::cancel::Cancel;
 use crate::embedding::{Tokens, Value};
-use crate::error::Error;
+use crate::error::{Error, Subject};
 use crate::memory::governor::{Governor, Permit, Refusal};
 use crate::model::{Model, RunError, Then};
 use crate::scheduler::Work;
@@ -99,7 +99,10 @@ impl Batches {
             Ok(permits) => permits,
             Err((Refusal::TooLarge { .. }, _)) if rows.len() > 1 => return self.halves(rows),
             Err((Refusal::TooLarge { need, limit }, own)) => {
-                return self.failed(rows, &Failure { error: Error::MemoryLimit { index: 0, need, limit }, own });
+                return self.failed(
+                    rows,
+                    &Failure { error: Error::MemoryLimit { what: Subject::Text, index: 0, need, limit }, own },
+                );
             }
             Err((Refusal::Stopped(error), own)) => return self.failed(rows, &Failure { error, own }),
         };
@@ -192,7 +195,7 @@ fn finite(value: Value) -> Result<Value, Failure> {
         None => Ok(value),
         Some(at) => {
             let reason = format!("the model gave {} at position {at} of its vector", numbers[at]);
-            Err(Failure { error: Error::Generation { index: 0, reason }, own: false })
+            Err(Failure { error: Error::generation(reason), own: false })
         }
     }
 }

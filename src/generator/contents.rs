@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use super::Inputs;
 use super::answer::Distinct;
 use super::model_cache::ModelCache;
+use super::pairs::Pairs;
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::{Image, ImageSource};
 use crate::text::{self, Prepared};
 
@@ -17,7 +18,7 @@ use crate::text::{self, Prepared};
 pub(super) enum Contents {
     Texts(Vec<String>),
     Images(Vec<Result<Arc<Image>>>),
-    Pairs(Vec<(Arc<str>, String)>),
+    Pairs(Pairs),
 }
 
 impl Contents {
@@ -28,28 +29,29 @@ impl Contents {
         }
     }
 
-    /// Empties what stands for an input that was none.
-    pub fn clear(&mut self, index: usize) {
+    /// The pairs of a call that has them.
+    pub fn pairs(&self) -> Result<&Pairs> {
         match self {
-            Self::Texts(texts) => texts.get_mut(index).into_iter().for_each(String::clear),
-            Self::Pairs(pairs) => pairs.get_mut(index).into_iter().for_each(|(query, _)| *query = "".into()),
-            Self::Images(_) => {}
+            Self::Pairs(pairs) => Ok(pairs),
+            Self::Texts(_) | Self::Images(_) => Err(Error::Internal("a call of pairs has none".to_owned())),
         }
     }
 
-    /// Bytes of a text: how long it takes to find its tokens. Images have none.
-    pub fn bytes(&self, index: usize) -> usize {
+    /// Empties what stands for inputs that were none.
+    pub fn clear(&mut self, indices: &[usize]) {
         match self {
-            Self::Texts(texts) => texts.get(index).map_or(0, String::len),
-            Self::Pairs(pairs) => pairs.get(index).map_or(0, |(query, document)| query.len() + document.len()),
-            Self::Images(_) => 0,
+            Self::Texts(texts) => {
+                indices.iter().for_each(|&index| texts.get_mut(index).into_iter().for_each(String::clear));
+            }
+            Self::Pairs(pairs) => pairs.clear(indices),
+            Self::Images(_) => {}
         }
     }
 
     pub fn distinct(&self) -> Distinct {
         match self {
             Self::Texts(texts) => Distinct::of(texts.iter()),
-            Self::Pairs(pairs) => Distinct::of(pairs.iter()),
+            Self::Pairs(pairs) => Distinct::of(pairs.places().iter()),
             // What cannot be read is like nothing else.
             Self::Images(images) => {
                 let name = |(index, image): (usize, &Result<Arc<Image>>)| match image {

@@ -1,5 +1,6 @@
 //! A loaded model, and the way of a call through it: every stage in turn.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use super::forecast::{Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leases, TextLeaders, Watch, worthwhile};
 use super::model_cache::{GeneratorCache, Kept, Known, ModelCache, Shape, TextLeader, TextWaiter};
+use super::pairs::PARTS;
 use super::stage_metrics::{Answered, Stage, StageMetrics};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
 use crate::batch::sizing::BatchSizer;
@@ -23,7 +25,7 @@ use crate::batch::{Budget, Plan};
 use crate::cache::Joined;
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Key, Modality, Task, Tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 use crate::host::{
     self,
     threads::{begin_blocking, in_parallel},
@@ -33,7 +35,7 @@ use crate::memory::governor::{Governor, Refusal};
 use crate::model::{Model, ModelFiles, ModelInfo, ModelOptions, Prompts, Source, Unloaded};
 use crate::scheduler::Scheduler;
 use crate::text;
-use crate::tokens::{self, Tokenizer};
+use crate::tokens::{self, Half, Tokenizer};
 
 /// Texts, and bytes of text, that are tokenised before another call gets its turn: some tenths of a second at most.
 const WINDOW_TEXTS: usize = 1024;
@@ -168,9 +170,14 @@ impl Engine {
             Inputs::Images(images) => Some(images.iter().map(ImageSource::path).collect()),
             _ => None,
         };
-        let own = |error: Error| match &paths {
-            Some(paths) => error.of_images(|index| paths.get(index).cloned().flatten()),
-            None => error,
+        let ranked = match &inputs {
+            Inputs::Pairs(pairs) => Some(pairs.are_ranked()),
+            _ => None,
+        };
+        let own = |error: Error| match (&paths, ranked) {
+            (Some(paths), _) => error.of_images(|index| paths.get(index).cloned().flatten()),
+            (None, Some(ranked)) => error.of_pairs(ranked),
+            (None, None) => error,
         };
         let answer = self.answer(inputs, options, busy).await;
         let answered = answer.as_ref().map(|Embedded { items, .. }| {
@@ -244,7 +251,7 @@ impl Engine {
         let prepare_all = move || {
             let started = Instant::now();
             let (mut contents, cut) = prepare(inputs, max_chars, most_pixels, &stop);
-            refused.into_iter().for_each(|index| contents.clear(index));
+            contents.clear(&refused);
             let distinct = contents.distinct();
             let keys = keys_of.map_or_else(Vec::new, |model_cache| contents.keys(&model_cache, &distinct, input_type));
             stage_metrics.done(Stage::Prepare, started, distinct.total);
@@ -390,51 +397,101 @@ impl Engine {
         call.cancel.check()
     }
 
-    /// Tokens of the texts of `slots`, in parallel, off the caller's threads.
+    /// Tokens of the inputs of `slots`.
     async fn tokenize(self: &Arc<Self>, call: &Call<'_>, slots: &[usize]) -> Result<Vec<Result<Tokens>>> {
         let first: Vec<usize> = slots.iter().map(|&slot| call.distinct.first[slot]).collect();
-        let mut tokens = Vec::with_capacity(first.len());
-        let mut rest = &first[..];
+        if matches!(&*call.contents, Contents::Pairs(_)) {
+            return self.tokenize_pairs(call, &first).await;
+        }
+        let input_type = call.options.input_type;
+        let bytes = |index: usize| call.contents.texts().get(index).map_or(0, String::len);
+        let read = move |engine: &Self, contents: &Contents, index: usize| match contents {
+            Contents::Images(images) => match &images[index] {
+                Ok(image) => Ok(Tokens::of_image(Arc::clone(image))),
+                Err(error) => Err(error.at(index)),
+            },
+            texts => engine.encode(index, input_type, &texts.texts()[index]),
+        };
+        self.read_all(call, &first, bytes, read).await
+    }
+
+    /// Tokens of pairs: first of their texts, each of which is read once, then of both together.
+    async fn tokenize_pairs(self: &Arc<Self>, call: &Call<'_>, first: &[usize]) -> Result<Vec<Result<Tokens>>> {
+        let pairs = call.contents.pairs()?;
+        let mut places: Vec<usize> = first.iter().flat_map(|&index| pairs.places()[index]).collect();
+        places.sort_unstable();
+        places.dedup();
+        let bytes = |place: usize| pairs.texts()[place].len();
+        let read = |engine: &Self, contents: &Contents, place: usize| {
+            engine.pair_tokenizer()?.encode_half(&contents.pairs()?.texts()[place])
+        };
+        let halves = self.read_all(call, &places, bytes, read).await?;
+        let halves: Arc<HashMap<usize, Result<Half>>> = Arc::new(places.into_iter().zip(halves).collect());
+        let known = Arc::clone(&halves);
+        // What a pair takes is made of the tokens that are kept.
+        let bytes = |index: usize| {
+            let kept = |place| halves.get(&place).and_then(|half| half.as_ref().ok()).map_or(0, Half::bytes);
+            pairs.places()[index].map(kept).iter().sum()
+        };
+        let join = move |engine: &Self, contents: &Contents, index: usize| {
+            let pairs = contents.pairs()?;
+            let places = pairs.places()[index];
+            // A query of nothing asks nothing; a document of nothing is a poor one.
+            if pairs.texts()[places[0]].trim().is_empty() {
+                return Err(Error::EmptyText { what: Subject::QueryOfPair, index });
+            }
+            let half = |part: usize| match known.get(&places[part]) {
+                Some(half) => half.as_ref().map_err(|error| error.at(index).about(PARTS[part])),
+                None => Err(Error::Internal(format!("text {} of a call was not read", places[part]))),
+            };
+            engine.pair_tokenizer()?.encode_pair(half(0)?, half(1)?).map_err(|error| error.at(index))
+        };
+        self.read_all(call, first, bytes, join).await
+    }
+
+    /// What `read` makes of each of `items`, in parallel, off the caller's threads, and some at a time, so that others get their turn.
+    async fn read_all<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: &Call<'_>,
+        items: &[usize],
+        bytes: impl Fn(usize) -> usize,
+        read: impl Fn(&Self, &Contents, usize) -> Result<T> + Send + Sync + 'static,
+    ) -> Result<Vec<Result<T>>> {
+        let mut done = Vec::with_capacity(items.len());
+        let (mut rest, read) = (items, Arc::new(read));
         while !rest.is_empty() {
             call.cancel.check()?;
-            let mut bytes = 0;
-            let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&index| {
-                let full = bytes >= WINDOW_BYTES;
-                bytes += call.contents.bytes(index);
+            let mut sum = 0;
+            let fits = rest.iter().take(WINDOW_TEXTS).take_while(|&&item| {
+                let full = sum >= WINDOW_BYTES;
+                sum += bytes(item);
                 !full
             });
             let (window, after) = rest.split_at(fits.count());
             rest = after;
-            let (engine, contents, cancel, window) =
-                (Arc::clone(self), Arc::clone(&call.contents), call.cancel.clone(), window.to_vec());
-            let input_type = call.options.input_type;
-            let encode_all = move || -> Result<Vec<Result<Tokens>>> {
+            let (engine, contents, cancel, read, window) =
+                (Arc::clone(self), Arc::clone(&call.contents), call.cancel.clone(), Arc::clone(&read), window.to_vec());
+            let read_window = move || -> Result<Vec<Result<T>>> {
                 let started = Instant::now();
-                let read = |index| match &*contents {
-                    Contents::Texts(texts) => engine.encode(index, input_type, &texts[index]),
-                    Contents::Pairs(pairs) => {
-                        let (query, document) = &pairs[index];
-                        engine.encode_pair(index, query, document)
-                    }
-                    Contents::Images(images) => match &images[index] {
-                        Ok(image) => Ok(Tokens::of_image(Arc::clone(image))),
-                        Err(error) => Err(error.at(index)),
-                    },
-                };
-                let encode = |index| cancel.check().and_then(|()| read(index));
-                let tokens: Vec<_> = in_parallel(|| window.into_par_iter().map(encode).collect())?;
-                engine.stage_metrics.done(Stage::Tokenize, started, tokens.len());
-                Ok(tokens)
+                let one = |item| cancel.check().and_then(|()| read(&engine, &contents, item));
+                let done: Vec<_> = in_parallel(|| window.into_par_iter().map(one).collect())?;
+                engine.stage_metrics.done(Stage::Tokenize, started, done.len());
+                Ok(done)
             };
-            tokens.extend(call.cancel.or_else(blocking(encode_all)).await???);
+            done.extend(call.cancel.or_else(blocking(read_window)).await???);
         }
         call.cancel.check()?;
-        Ok(tokens)
+        Ok(done)
+    }
+
+    fn pair_tokenizer(&self) -> Result<&Tokenizer> {
+        let tokenizer = self.tokenizer.as_ref();
+        tokenizer.ok_or_else(|| Error::Internal(format!("the model {} has no tokenizer for pairs", self.id)))
     }
 
     fn encode(&self, index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
         if text.trim().is_empty() {
-            return Err(Error::EmptyText { index });
+            return Err(Error::EmptyText { what: Subject::Text, index });
         }
         let prompt = self.prompts.of(input_type);
         let text = self.worded(input_type, text);
@@ -444,17 +501,6 @@ impl Engine {
             tokens.prompt = tokenizer.prompt_tokens(prompt);
         }
         Ok(tokens)
-    }
-
-    /// A query of nothing asks nothing; a document of nothing is a poor one.
-    fn encode_pair(&self, index: usize, query: &str, document: &str) -> Result<Tokens> {
-        if query.trim().is_empty() {
-            return Err(Error::EmptyText { index });
-        }
-        match &self.tokenizer {
-            Some(tokenizer) => tokenizer.encode_pair(index, query, document),
-            None => Err(Error::Internal(format!("the model {} has no tokenizer for pairs", self.id))),
-        }
     }
 
     /// Queues the batches; each sends its rows when it is done, and the channel ends after the last.

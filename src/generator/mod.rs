@@ -12,6 +12,7 @@ mod learned;
 mod leases;
 mod loaded;
 mod model_cache;
+mod pairs;
 mod session;
 mod stage_metrics;
 mod texts;
@@ -38,6 +39,7 @@ pub use forecast::{Estimate, Forecast};
 pub use learned::StateDir;
 use loaded::Loaded;
 pub use model_cache::{About, GeneratorCache, Kept, Known, ModelCache, Remembered, Shape, Values, name_of};
+pub use pairs::Pairs;
 pub use session::Session;
 use session::{End, Turn};
 use stage_metrics::StageMetrics;
@@ -127,7 +129,7 @@ pub enum Inputs {
     /// Images, for a model that reads them.
     Images(Vec<ImageSource>),
     /// Queries, each with a document, for a model that scores such pairs.
-    Pairs(Vec<(Arc<str>, String)>),
+    Pairs(Pairs),
 }
 
 impl Inputs {

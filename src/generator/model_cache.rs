@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 
+use super::pairs::Pairs;
 use crate::cache::{Draft, EmbeddingCache, Entry, Joined, Leader, Probe, SingleFlight, Waiter};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Key, Modality, Space, SparseVector, Task, Value};
@@ -309,11 +310,12 @@ impl ModelCache {
     }
 
     /// The keys of the pairs of texts at `first`.
-    pub fn keys_of_pairs(&self, pairs: &[(Arc<str>, String)], first: &[usize]) -> Vec<Key> {
+    pub(super) fn keys_of_pairs(&self, pairs: &Pairs, first: &[usize]) -> Vec<Key> {
         let begun = self.space.key().field("role", "pair");
+        let (places, hashes) = (pairs.places(), pairs.hashes());
         let key = |&index: &usize| {
-            let (query, document) = &pairs[index];
-            begun.clone().field("query", query.as_bytes()).field("text", document).finish()
+            let [query, document] = places[index].map(|place| hashes[place]);
+            begun.clone().field("query", query).field("text", document).finish()
         };
         first.par_iter().with_min_len(64).map(key).collect()
     }

@@ -103,7 +103,7 @@ impl Model for StaticModel {
     }
 
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
-        let failed = |reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone };
+        let failed = |reason| RunError { error: Error::generation(reason), then: Then::Alone };
         let table = self.table.tensor().map_err(failed)?.bytes;
         let mut vectors = Vec::with_capacity(batch.len());
         for tokens in batch {

@@ -257,7 +257,7 @@ impl Model for Transformer {
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         let values = self.infer(batch, cancel, |output, width| self.head.values(output, width, batch));
         // One unusable text must not take its neighbours with it.
-        values.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
+        values.map_err(|reason| RunError { error: Error::generation(reason), then: Then::Alone })
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {

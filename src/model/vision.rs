@@ -259,7 +259,7 @@ impl Model for VisionModel {
         let vectors = vectors
             .map(|(width, values)| Value::dense(&self.vectors(&values, width, batch.len()), self.info.dimensions));
         // One unusable image must not take its neighbours with it.
-        vectors.map_err(|reason| RunError { error: Error::Generation { index: 0, reason }, then: Then::Alone })
+        vectors.map_err(|reason| RunError { error: Error::generation(reason), then: Then::Alone })
     }
 
     fn bytes(&self, rows: usize, _: usize) -> u64 {

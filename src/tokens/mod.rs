@@ -9,14 +9,14 @@ use std::panic::{self, AssertUnwindSafe};
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
-use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
+use tokenizers::utils::truncation::TruncationStrategy;
+use tokenizers::{AddedToken, Encoding, PostProcessor, Token, TruncationDirection};
 
 use wordpiece::WordPiece;
 use words::Words;
 
 use crate::embedding::{InputType, Tokens};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Subject};
 
 /// The longest text that is tokenised, in UTF-8 bytes: sixteen times what the longest-context models read. Tokenising a
 /// megabyte takes about a third of a second of one core and a hundred times its size in memory.
@@ -76,6 +76,51 @@ pub enum Cut {
     Second,
 }
 
+impl Cut {
+    /// How many tokens of a query and a document with so many are kept, where there is room for `room` in all; nothing where cutting is
+    /// not enough, as the text that may be cut is too short.
+    fn kept(self, [query, document]: [usize; 2], room: usize) -> Option<[usize; 2]> {
+        let Some(beyond) = (query + document).checked_sub(room).filter(|beyond| *beyond > 0) else {
+            return Some([query, document]);
+        };
+        // A text that may be cut keeps at least one token.
+        let cut = |tokens: usize| tokens.checked_sub(beyond).filter(|left| *left > 0);
+        match self {
+            Self::First => Some([cut(query)?, document]),
+            Self::Second => Some([query, cut(document)?]),
+            Self::Longest => {
+                let shorter = query.min(document).min(room / 2);
+                let longer = room - shorter;
+                Some(if query <= document { [shorter, longer] } else { [longer, shorter] })
+            }
+        }
+    }
+}
+
+/// What pairs need of a text: its tokens, without special ones and beyond what a model reads.
+pub struct Half {
+    ids: Vec<u32>,
+    /// How many there were.
+    total: usize,
+}
+
+impl Half {
+    /// About as many as a pair with it takes, while that is put together.
+    pub fn bytes(&self) -> usize {
+        self.ids.len() * size_of::<Token>()
+    }
+
+    /// Its first `kept` tokens, or the last ones, with which the special ones are put together.
+    fn encoding(&self, kept: usize, direction: TruncationDirection, type_id: u32) -> Encoding {
+        let ids = match direction {
+            TruncationDirection::Right => &self.ids[..kept.min(self.ids.len())],
+            TruncationDirection::Left => &self.ids[self.ids.len().saturating_sub(kept)..],
+        };
+        let token = |&id: &u32| Token { id, value: String::new(), offsets: (0, 0) };
+        Encoding::from_tokens(ids.iter().map(token).collect(), type_id)
+    }
+}
+
 /// What queries are filled up with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Expansion {
@@ -101,7 +146,7 @@ pub struct Tokenizer {
     /// How many special tokens the model adds to a text, and to a pair.
     special: usize,
     special_of_pairs: usize,
-    cut: TruncationStrategy,
+    cut: Cut,
     /// Most characters of a text of which tokens are kept.
     max_chars: usize,
     unknown_id: Option<u32>,
@@ -129,12 +174,11 @@ impl Tokenizer {
             Some(false) => TruncationDirection::Right,
             None => own.direction,
         };
-        let cut = match reading.pairs {
-            Some(Cut::Longest) => TruncationStrategy::LongestFirst,
-            Some(Cut::First) => TruncationStrategy::OnlyFirst,
-            Some(Cut::Second) => TruncationStrategy::OnlySecond,
-            None => own.strategy,
-        };
+        let cut = reading.pairs.unwrap_or(match own.strategy {
+            TruncationStrategy::LongestFirst => Cut::Longest,
+            TruncationStrategy::OnlyFirst => Cut::First,
+            TruncationStrategy::OnlySecond => Cut::Second,
+        });
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         register(&mut inner, &reading.markers)?;
         let told: Told = serde_json::from_slice(json).map_err(|error| error.to_string())?;
@@ -234,7 +278,7 @@ impl Tokenizer {
     fn guarded<T>(&self, index: usize, work: impl FnOnce() -> Result<T, String>) -> Result<T> {
         panic::catch_unwind(AssertUnwindSafe(work))
             .unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
-            .map_err(|error| Error::Generation { index, reason: format!("its tokenizer failed: {error}") })
+            .map_err(|error| Error::generation(format!("its tokenizer failed: {error}")).at(index))
     }
 
     /// The tokens of `text`. `index` is its position in the call, for the error.
@@ -243,11 +287,15 @@ impl Tokenizer {
         self.guarded(index, || self.tokens(input_type, text))
     }
 
-    /// The tokens of a query and a document, as one text.
-    pub fn encode_pair(&self, index: usize, query: &str, document: &str) -> Result<Tokens> {
-        check_length(index, query)?;
-        check_length(index, document)?;
-        self.guarded(index, || self.tokens_of_pair(query, document))
+    /// What a pair needs of one of its texts. The error is about the first input.
+    pub fn encode_half(&self, text: &str) -> Result<Half> {
+        check_length(0, text)?;
+        self.guarded(0, || self.half(text))
+    }
+
+    /// The tokens of a query and a document, as one text. The error is about the first input.
+    pub fn encode_pair(&self, query: &Half, document: &Half) -> Result<Tokens> {
+        self.guarded(0, || self.tokens_of_pair(query, document))
     }
 
     /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at
@@ -324,29 +372,39 @@ impl Tokenizer {
         Some(self.told(if special > 0 { short.around(&ids) } else { ids }, None, total, special))
     }
 
-    fn tokens_of_pair(&self, query: &str, document: &str) -> Result<Tokens, String> {
-        let encode = |text: &str| self.inner.encode_fast(text, false).map_err(|error| error.to_string());
-        let (query, mut document) = (encode(query)?, encode(document)?);
-        // Where no template says otherwise.
-        document.set_type_ids(vec![1; document.len()]);
+    fn half(&self, text: &str) -> Result<Half, String> {
+        let mut ids = match self.short.as_ref().and_then(|short| short.ids(&self.inner, text)) {
+            Some(ids) => ids,
+            None => self.inner.encode_fast(text, false).map_err(|error| error.to_string())?.get_ids().to_vec(),
+        };
+        let total = ids.len();
+        if let Some(beyond) = total.checked_sub(self.reading.max_length) {
+            match self.direction {
+                TruncationDirection::Right => ids.truncate(self.reading.max_length),
+                TruncationDirection::Left => drop(ids.drain(..beyond)),
+            }
+            ids.shrink_to_fit();
+        }
+        Ok(Half { ids, total })
+    }
+
+    fn tokens_of_pair(&self, query: &Half, document: &Half) -> Result<Tokens, String> {
         let special = self.special_of_pairs;
-        let total = query.len() + document.len() + special;
+        let total = query.total + document.total + special;
         let room = self.reading.max_length.checked_sub(special).filter(|room| *room > 0);
         let Some(room) = room else {
             return Err(format!("{} tokens leave no room beside {special} special ones", self.reading.max_length));
         };
-        let params =
-            TruncationParams { direction: self.direction, max_length: room, strategy: self.cut, ..Default::default() };
-        let long = [query.len(), document.len()];
-        let (mut query, document) = truncate_encodings(query, Some(document), &params).map_err(|_| {
-            format!("its query has {} tokens, its document {}, and only one of them may be cut to {room} in all: shorten the other", long[0], long[1])
+        let [kept_query, kept_document] = self.cut.kept([query.total, document.total], room).ok_or_else(|| {
+            format!(
+                "its query has {} tokens, its document {}, and only one of them may be cut to {room} in all: shorten the other",
+                query.total, document.total
+            )
         })?;
-        drop(query.take_overflowing());
-        let document = document.map(|mut document| {
-            drop(document.take_overflowing());
-            document
-        });
-        let encoding = self.inner.post_process(query, document, true).map_err(|error| error.to_string())?;
+        // A document's tokens are of another type, where no template says otherwise.
+        let query = query.encoding(kept_query, self.direction, 0);
+        let document = document.encoding(kept_document, self.direction, 1);
+        let encoding = self.inner.post_process(query, Some(document), true).map_err(|error| error.to_string())?;
         Ok(self.tokens_of(&encoding, total, special))
     }
 
@@ -386,7 +444,7 @@ pub fn untold(index: usize, input_type: InputType, text: &str) -> Result<Tokens>
 fn check_length(index: usize, text: &str) -> Result<()> {
     match text.len() {
         0..=MAX_TEXT_BYTES => Ok(()),
-        bytes => Err(Error::InputTooLong { index, bytes, limit: MAX_TEXT_BYTES }),
+        bytes => Err(Error::InputTooLong { what: Subject::Text, index, bytes, limit: MAX_TEXT_BYTES }),
     }
 }
 
@@ -467,7 +525,34 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn pairs_are_cut_as_the_crate_cuts_them(query in 0usize..30, document in 0usize..30, max_length in 1usize..30, left: bool) {
+            let half = |total: usize| Half { ids: (0..total as u32).collect(), total };
+            let (query, document) = (half(query), half(document));
+            let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
+            for (cut, strategy) in [
+                (Cut::Longest, TruncationStrategy::LongestFirst),
+                (Cut::First, TruncationStrategy::OnlyFirst),
+                (Cut::Second, TruncationStrategy::OnlySecond),
+            ] {
+                let params = TruncationParams { direction, max_length, strategy, stride: 0 };
+                let whole = |half: &Half| half.encoding(half.total, direction, 0);
+                let expected = truncate_encodings(whole(&query), Some(whole(&document)), &params).ok();
+                let expected = expected.map(|(one, other)| [Some(one), other].map(|cut| cut.unwrap().get_ids().to_vec()));
+                let kept = cut.kept([query.total, document.total], max_length);
+                let found = kept.map(|[one, other]| {
+                    [query.encoding(one, direction, 0), document.encoding(other, direction, 0)].map(|half| half.get_ids().to_vec())
+                });
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
 
     #[test]
     fn words_one_by_one_have_the_tokens_of_the_text() {
