@@ -2865,7 +2865,7 @@ export interface CrossEncoderOptions extends EncoderOptions {
 	 * they are. `'auto'` (default): what the model's files say, else `'sigmoid'` where it has one score and `'none'` where it has several.
 	 */
 	activation?: "auto" | "sigmoid" | "none" | undefined;
-	/** What documents are to be judged by, for models that are told. Default: what the model's files say. */
+	/** What documents are to be judged by, for models that are told. Those that score pairs by logits are not, and refuse it. */
 	instruction?: string | undefined;
 }
 /** Options of {@link CrossEncoder.score}. */
@@ -3016,7 +3016,7 @@ export declare class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. The arrays are copied first.
+ * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. The arrays are copied first.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export declare function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options?: MaxSimOptions): Promise<MaxSimMatch[]>;
@@ -3029,6 +3029,15 @@ export interface SparseVector {
 	/** Why there is none; only with `onError: 'skip'`. */
 	error?: EmbeddingError;
 }
+/** The vectors of a call. */
+export type SparseVectors = SparseVector[] & {
+	/** Tokens of each whole text, special tokens included; of `'bm25'`, 0. */
+	readonly tokenCounts: Uint32Array;
+	/** 1 for each text that the model did not see whole. */
+	readonly truncated: Uint8Array;
+	/** 1 for each text that this call did not compute. */
+	readonly fromCache: Uint8Array;
+};
 /**
  * Makes sparse vectors for inverted indexes: weights of the vocabulary's tokens by a model (SPLADE), or of words (`'bm25'`). Cache,
  * batches, memory, threads, metrics and errors are those of {@link OptimizedEmbeddingGenerator}.
@@ -3040,16 +3049,20 @@ export declare class SparseEncoder extends Encoder {
 	 */
 	constructor(options?: SparseEncoderOptions);
 	/** A sparse vector for each text, in input order. A text of stop words alone has an empty one. */
-	embed(texts: readonly string[], options?: EncodeOptions): Promise<SparseVector[]>;
+	embed(texts: readonly string[], options?: EncodeOptions): Promise<SparseVectors>;
 	/**
 	 * The tokens that weigh most in a vector of this model, with their weights, heaviest first.
-	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for `'bm25'`, whose indices are hashes; `NOT_INITIALIZED`.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for `'bm25'`, whose indices are hashes, and for indices that no token of the model
+	 * has; `NOT_INITIALIZED`.
 	 */
 	decode(vector: SparseVector, topK?: number): [
 		token: string,
 		value: number
 	][];
-	/** The dot product of two sparse vectors: how well a document answers a query. */
+	/**
+	 * The dot product of two sparse vectors: how well a document answers a query.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for indices that do not ascend, and for what is no number.
+	 */
 	dot(a: SparseVector, b: SparseVector): number;
 }
 /** Options of {@link CodeIndex}. */

@@ -1,5 +1,5 @@
 // The model for the AI SDK by itself; with the package `ai`, see `interfaces/`.
-import { OptimizedEmbeddingGenerator } from 'embedcore';
+import { CrossEncoder, MultiVectorEncoder, OptimizedEmbeddingGenerator, SparseEncoder } from 'embedcore';
 import { createEmbedcore } from 'embedcore/ai-sdk';
 import { expect, onTestFinished, test } from 'vitest';
 
@@ -54,4 +54,36 @@ test('timeoutMs is the limit of the whole call, a model that does not load inclu
   for (const timeoutMs of [0, -1, 1.5, '5']) {
     expect(await failure(() => provider().doEmbed({ values: ['a'], providerOptions: { embedcore: { timeoutMs } } }))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('timeoutMs') });
   }
+});
+
+test.each<[string, unknown, unknown?]>([
+  ['The documents are undefined', undefined],
+  ['The documents are "a"', 'a'],
+  ['The type of the documents is "texts"', { type: 'texts', values: ['a'] }],
+  ["The documents' values are undefined", { type: 'text' }],
+  ["The documents' values are 3", { type: 'object', values: 3 }],
+  ['Document 1 is 7, not a string', { type: 'text', values: ['a', 7] }],
+  ['Document 0 is undefined, which JSON does not know', { type: 'object', values: [undefined] }],
+  ['Document 0 cannot be read as JSON', { type: 'object', values: [{ n: 1n }] }],
+  ['The query is 5', { type: 'text', values: ['a'] }, 5],
+])('documents to rank are what they have to be: %s', async (message, documents, query = 'a') => {
+  const made = createEmbedcore({ cache: false });
+  onTestFinished(() => made.close());
+  const error = await failure(() => made.rerankingModel(model('cross-encoder')).doRerank({ documents: documents as never, query: query as never }));
+  expect([error.code, error.message]).toEqual(['INVALID_ARGUMENT', expect.stringContaining(message)]);
+});
+
+test('a model of another class is refused, with the name of the right one', async () => {
+  for (const other of [new CrossEncoder(), new SparseEncoder(), new MultiVectorEncoder()]) {
+    const error = await failure(() => createEmbedcore({ generator: other as never }));
+    expect([error.code, error.message]).toEqual(['INVALID_CONFIG', expect.stringMatching(/pass an OptimizedEmbeddingGenerator$/)]);
+  }
+  for (const other of [new OptimizedEmbeddingGenerator(), new SparseEncoder(), new MultiVectorEncoder()]) {
+    const error = await failure(() => createEmbedcore({ reranker: other as never }));
+    expect([error.code, error.message]).toEqual(['INVALID_CONFIG', expect.stringMatching(/pass a CrossEncoder$/)]);
+  }
+  // One that says so only once it is loaded.
+  const late = { embed: () => [[1]], initialize: async () => {}, isReady: () => true, getModelInfo: () => ({ fingerprint: 'f', task: 'sparse' }) };
+  const error = await failure(() => createEmbedcore({ generator: late as never }).embeddingModel().doEmbed({ values: ['a'] }));
+  expect(error.message).toContain('a SparseEncoder gives sparse vectors');
 });

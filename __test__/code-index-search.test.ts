@@ -1,11 +1,11 @@
 // Which answers a search gives, and what an index tells without a model.
 
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 import { CodeIndex, CrossEncoder, prepareText } from 'embedcore';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 
 import { failure, model, root } from './support';
 
@@ -201,4 +201,30 @@ test('a search with a reranker stops, and says what is wrong with it', async () 
   for (const rerank of [true, 1, '', {}, null]) expect(await failure(() => index.search('a', { rerank: rerank as never })), String(rerank)).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'rerank' } });
   expect(await failure(() => index.search('a', { rerank: model('bert-mean') }))).toMatchObject({ code: 'MODEL_INIT_FAILED', message: expect.stringContaining('OptimizedEmbeddingGenerator') });
   expect(await failure(() => index.search('a', { rerank: model('cross-encoder-labels') }))).toMatchObject({ code: 'INVALID_ARGUMENT' });
+});
+
+test('a model is named by what its path means now, and few of them stay loaded', async () => {
+  const { index, directory: root } = await indexed();
+  const loads = vi.spyOn(Object.getPrototypeOf(CrossEncoder.prototype) as CrossEncoder, 'initialize');
+  const before = process.cwd();
+  onTestFinished(() => (process.chdir(before), loads.mockRestore()));
+  const places = ['one', 'two', 'three', 'four'].map((name) => {
+    const place = join(root, '..', `${basename(root)}-${name}`);
+    onTestFinished(() => rmSync(place, { recursive: true, force: true }));
+    cpSync(model(name === 'four' ? 'bert-mean' : 'cross-encoder'), join(place, 'model'), { recursive: true });
+    return place;
+  });
+  const ranked = await index.search('a', { rerank: model('cross-encoder') });
+  for (const place of places.slice(0, 3)) {
+    process.chdir(place);
+    for (const rerank of ['./model', 'model']) expect(await index.search('a', { rerank })).toEqual(ranked);
+  }
+  // Each was loaded once, whatever its path looked like.
+  expect(loads).toHaveBeenCalledTimes(4);
+  process.chdir(places[3]!);
+  const late = index.search('a', { rerank: 'model' });
+  process.chdir(places[0]!);
+  expect(await failure(() => late)).toMatchObject({ code: 'MODEL_INIT_FAILED' });
+  await expect.poll(() => loads.mock.contexts.filter((encoder) => (encoder as CrossEncoder).isReady()).length).toBeLessThanOrEqual(2);
+  expect(await index.search('a', { rerank: './model' })).toEqual(ranked);
 });

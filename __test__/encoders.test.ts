@@ -3,7 +3,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import {
+  CodeIndex,
   CrossEncoder,
+  EmbeddingCollection,
+  InferenceCache,
   IntelligentEmbeddingCache,
   maxSim,
   MultiVectorEncoder,
@@ -232,6 +235,79 @@ describe('a sparse encoder', () => {
     expect(() => encoder.decode(null as never)).toThrow('The vector is null');
   });
 
+  const none = { indices: [], values: [] };
+  test.each<[string, unknown]>([
+    ['the index NaN at 0', { indices: [NaN], values: [1] }],
+    ['the index NaN at 1', { indices: [1, NaN], values: [1, 1] }],
+    ['the index undefined at 0', { indices: new Array(1), values: [1] }],
+    ['the index 1.5', { indices: [1.5], values: [1] }],
+    ['the index -1', { indices: Int32Array.of(-1), values: [1] }],
+    ['the index 4294967296', { indices: [2 ** 32], values: [1] }],
+    ['the index "1"', { indices: ['1'], values: [1] }],
+    ['do not ascend, at 1', { indices: [1, 1], values: [1, 1] }],
+    ['the value NaN at 0', { indices: [1], values: Float32Array.of(NaN) }],
+    ['the value Infinity', { indices: [1], values: [Infinity] }],
+    ['the value "2"', { indices: [1], values: ['2'] }],
+    ['indices that are a DataView', { indices: new DataView(new ArrayBuffer(4)), values: [1] }],
+    ['indices that are a BigUint64Array', { indices: BigUint64Array.of(1n), values: [1] }],
+    ['values that are a BigInt64Array', { indices: [1], values: BigInt64Array.of(1n) }],
+    ['indices that are an object', { indices: { length: 1, 0: 1 }, values: [1] }],
+    ['values that are undefined', { indices: [1] }],
+  ])('refuses vectors that are none: %s', async (message, vector) => {
+    const encoder = await sparse();
+    for (const work of [() => encoder.dot(vector as never, none as never), () => encoder.dot(none as never, vector as never), () => encoder.decode(vector as never)]) {
+      const error = await failure(async () => work());
+      expect([error.code, error.message]).toEqual(['INVALID_ARGUMENT', expect.stringContaining(message)]);
+    }
+  });
+
+  test('takes numbers in any array', async () => {
+    const encoder = await sparse();
+    for (const indices of [[1, 3], Uint8Array.of(1, 3), Float64Array.of(1, 3)]) expect(encoder.dot({ indices, values: [2, 3] } as never, { indices: Int16Array.of(3), values: Float64Array.of(10) } as never)).toBe(30);
+  });
+
+  test('tells the tokens of its model alone', async () => {
+    const encoder = await sparse();
+    const { dimensions } = encoder.getModelInfo();
+    const vector = (index: number) => ({ indices: Uint32Array.of(0, index), values: Float32Array.of(1, 2) });
+    expect(encoder.decode(vector(dimensions - 1))).toHaveLength(2);
+    for (const topK of [undefined, 1]) {
+      const error = await failure(async () => encoder.decode(vector(dimensions), topK));
+      expect([error.code, error.message]).toEqual(['INVALID_ARGUMENT', expect.stringContaining(`index ${dimensions}`)]);
+    }
+  });
+
+  test('says how its texts were read', async () => {
+    const encoder = await sparse();
+    const texts = ['a', 'parse a json string '.repeat(200), 'a'];
+    const [first, again] = [await encoder.embed(texts), await encoder.embed(texts)];
+    expect(first.tokenCounts[1]).toBeGreaterThan(first.tokenCounts[0]!);
+    expect([[...first.truncated], [...first.fromCache], [...again.fromCache]]).toEqual([[0, 1, 0], [0, 0, 0], [1, 1, 1]]);
+    expect(Object.keys(first)).toEqual(['0', '1', '2']);
+  });
+
+  test('foretells no more than its vectors may have', async () => {
+    const [words, model] = [await sparse({ modelPath: 'bm25' }), await sparse()];
+    const { dimensions } = model.getModelInfo();
+    expect(words.predict(1000, 10).memory.high).toBeLessThan(10e6);
+    const before = model.predict(1000, 10).memory;
+    await model.embed(['parse a json string']);
+    const { expected, high } = model.predict(1000, 10).memory;
+    expect(high - model.predict(0, 10).memory.high).toBeGreaterThanOrEqual(1000 * dimensions * 8);
+    expect(expected).toBeLessThanOrEqual(before.expected);
+  });
+
+  test.each(['revision', 'dtype', 'maxLength', 'prompts', 'intraOpThreads', 'engine'])('counts words, and refuses what is said of models: %s', async (option) => {
+    const values = { revision: 'main', dtype: 'fp16', maxLength: 8, prompts: { query: 'q: ' }, intraOpThreads: 1, engine: 'openvino' };
+    const error = await failure(() => new SparseEncoder({ modelPath: 'bm25', [option]: values[option as keyof typeof values] }).initialize());
+    expect([error.code, error.details.option]).toEqual(['INVALID_CONFIG', option]);
+  });
+
+  test.each([['k', 1.2], ['b', 0.75], ['averageLength', 256]])('refuses what is said of words for a model: %s', async (option, value) => {
+    const error = await failure(() => new SparseEncoder({ modelPath: model('splade'), [option]: value }).initialize());
+    expect([error.code, error.details.option]).toEqual(['INVALID_CONFIG', option]);
+  });
+
   test('counts words as fastembed does', async () => {
     const encoder = await sparse({ modelPath: 'bm25' });
     for (const cached of [false, true]) {
@@ -315,6 +391,23 @@ describe('late interaction', () => {
     expect(await found).toEqual([{ index: 0, score: 1 }, { index: 1, score: 0 }]);
   });
 
+  test('compares what the offsets say, of the query, too', async () => {
+    const vectors = (data: number[], offsets: number[]) => ({ data: Float32Array.from(data), offsets, dimensions: 2 }) as never;
+    const all = vectors([1, 0, 0, 1, NaN, NaN], [0, 1, 2]);
+    expect(await maxSim(vectors([1, 0, 0, 100], [0, 1]), all)).toEqual([{ index: 0, score: 1 }, { index: 1, score: 0 }]);
+    expect(await maxSim(vectors([1, 0, NaN], [0, 1]), all)).toHaveLength(2);
+    expect(await maxSim(vectors([1, 0], [0, 0]), all)).toEqual([{ index: 0, score: 0 }, { index: 1, score: 0 }]);
+  });
+
+  test('chooses the best of many as sorting all of them does', async () => {
+    const count = 1000;
+    const data = Float32Array.from({ length: count }, (_, at) => (at * 7919) % 101);
+    const all = { data, offsets: Uint32Array.from({ length: count + 1 }, (_, at) => at), dimensions: 1 };
+    const sorted = await maxSim(Float32Array.of(1), all);
+    expect(sorted.map(({ index }) => index)).toEqual([...data.keys()].sort((a, b) => data[b]! - data[a]! || a - b));
+    for (const topK of [1, 2, 3, 10, 99, 124, 125, 126, 999, 1000, 5000]) expect(await maxSim(Float32Array.of(1), all, { topK })).toEqual(sorted.slice(0, topK));
+  });
+
   test('refuses sizes that contradict each other', async () => {
     const vectors = (data: number[], offsets: number[], dimensions = 2) => ({ data: Float32Array.from(data), offsets: Uint32Array.from(offsets), dimensions });
     const [query, all] = [vectors([1, 0], [0, 1]), vectors([1, 0, 0, 1], [0, 1, 2])];
@@ -323,6 +416,11 @@ describe('late interaction', () => {
     expect(await maxSim(query, vectors([1, 0], [0, 0, 1]))).toEqual([{ index: 1, score: 1 }, { index: 0, score: 0 }]);
     for (const [work, message] of [
       [() => maxSim(all, all), 'not of one'],
+      [() => maxSim(query, vectors([Number.POSITIVE_INFINITY, 0, 1, 0], [0, 2])), 'Document 0 has a value that is not'],
+      [() => maxSim(query, vectors([1, 0, 0, Number.NEGATIVE_INFINITY, 1, 0], [0, 1, 3])), 'Document 1 has a value that is not'],
+      [() => maxSim(query, { ...all, offsets: new DataView(new ArrayBuffer(8)) as never }), 'have offsets that are a DataView'],
+      [() => maxSim(query, { ...all, offsets: BigUint64Array.of(0n, 1n) as never }), 'have offsets that are a BigUint64Array'],
+      [() => maxSim(query, { ...all, data: Float64Array.of(1, 0, 0, 1) as never }), 'have data that is a Float64Array'],
       [() => maxSim(query, vectors([1, 0], [0, 2])), 'do not rise'],
       [() => maxSim(query, vectors([1, 0], [1, 0])), 'do not rise'],
       [() => maxSim(vectors([1], [0, 1], 1), all), 'take both from one model'],
@@ -366,6 +464,35 @@ describe('kinds of models', () => {
         expect(error.code).toBe('MODEL_INIT_FAILED');
         expect(error.message).toContain(right);
       }
+    }
+  });
+
+  test.each(['CrossEncoder', 'SparseEncoder', 'MultiVectorEncoder'] as const)('%s is not what makes vectors of texts, nor a generator what others are', async (name) => {
+    const other = new classes[name]({ modelPath: 'nowhere' });
+    const generator = new OptimizedEmbeddingGenerator();
+    const index = new CodeIndex(directory());
+    for (const work of [
+      () => new InferenceCache({ semantic: { embed: other as never } }),
+      () => new EmbeddingCollection({ generator: other as never }),
+      () => index.search('a', { rerank: (name === 'CrossEncoder' ? generator : other) as never }),
+    ]) {
+      const error = await failure(async () => work());
+      expect(error.code).toBe('INVALID_CONFIG');
+      expect(error.message).toMatch(/pass an? (OptimizedEmbeddingGenerator|CrossEncoder)$/);
+    }
+  });
+
+  test.each(['CrossEncoder', 'SparseEncoder', 'MultiVectorEncoder'] as const)('a %s without a model says that there is none', async (name) => {
+    const encoder = new classes[name]();
+    const error = await failure(() => encoder.initialize());
+    expect([error.code, error.details.option]).toEqual(['INVALID_CONFIG', 'modelPath']);
+    expect((await failure(async () => encoder.getModelInfo())).message).toBe('No model is loaded yet: await initialize() first');
+  });
+
+  test('bm25 is for SparseEncoder', async () => {
+    for (const type of [OptimizedEmbeddingGenerator, CrossEncoder, MultiVectorEncoder]) {
+      const error = await failure(() => new type({ modelPath: 'bm25' }).initialize());
+      expect([error.code, error.message]).toEqual(['MODEL_INIT_FAILED', expect.stringContaining('SparseEncoder')]);
     }
   });
 

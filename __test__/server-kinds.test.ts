@@ -1,9 +1,9 @@
 // A server for each kind of model: routes, shapes of other servers, and its own description of them.
 import Ajv from 'ajv/dist/2020';
-import { CrossEncoder, MultiVectorEncoder, SparseEncoder, type EmbeddingError } from 'embedcore';
+import { CrossEncoder, MultiVectorEncoder, OptimizedEmbeddingGenerator, SparseEncoder, type EmbeddingError } from 'embedcore';
 import { EmbeddingServer, type EmbeddingServerOptions } from 'embedcore/server';
 import fc from 'fast-check';
-import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { get } from './server-client';
 import { model, tried } from './support';
@@ -93,6 +93,67 @@ describe('a cross-encoder', () => {
     const { status, body } = await post(server, '/rerank', { query: QUERY, texts: TEXTS });
     expect([status, body.error.message]).toEqual([400, expect.stringMatching(/3 scores for a pair \(.*\)/)]);
     expect((await get(server, '/info')).body.model_type.reranker.id2label).toMatchObject({ 0: expect.any(String) });
+  });
+
+  test('asks to come back while the model is loaded, whatever kind it is', async () => {
+    let release = () => {};
+    const wait = new Promise<void>((resolve) => (release = resolve));
+    let loaded = false;
+    const late = { isReady: () => loaded, initialize: async () => (await wait, void (loaded = true)), getModelInfo: () => reranker.getModelInfo(), score: reranker.score.bind(reranker), cleanup: async () => {} };
+    const server = new EmbeddingServer({ generator: late as never, port: 0 });
+    onTestFinished(() => server.close({ timeoutMs: 0 }));
+    const listening = server.listen();
+    await expect.poll(() => server.port).not.toBe(0);
+    for (const path of ['/rerank', '/v1/rerank', '/v1/embeddings', '/embed_sparse', '/embed_all']) {
+      const { status, body } = await post(server, path, { query: QUERY, texts: TEXTS });
+      expect([path, status, body.error.code]).toEqual([path, 503, 'not_ready']);
+    }
+    expect((await get(server, '/openapi.json')).status).toBe(503);
+    release();
+    await listening;
+    expect((await post(server, '/rerank', { query: QUERY, texts: TEXTS })).status).toBe(200);
+    expect((await post(server, '/embed_sparse', { inputs: 'a' })).status).toBe(404);
+  });
+
+  test('a server that is closed while it learns the kind of its model leaves none loaded', async () => {
+    const loads = vi.spyOn(Object.getPrototypeOf(CrossEncoder.prototype) as CrossEncoder, 'initialize');
+    const ends = vi.spyOn(OptimizedEmbeddingGenerator.prototype, 'cleanup');
+    onTestFinished(() => [loads, ends].forEach((spy) => spy.mockRestore()));
+    const server = new EmbeddingServer({ generator: { modelPath: model('cross-encoder') }, port: 0 });
+    let closed: Promise<void> | undefined;
+    ends.mockImplementationOnce(async function (this: OptimizedEmbeddingGenerator) {
+      closed = server.close({ timeoutMs: 0 });
+      // As the real one, which this one stands in for.
+      await this.cleanup();
+    });
+    await expect(server.listen()).rejects.toMatchObject({ code: 'CLOSED' });
+    await closed;
+    expect(closed).toBeDefined();
+    for (const encoder of loads.mock.contexts) expect((encoder as CrossEncoder).isReady()).toBe(false);
+  });
+
+  test('a query that is too long is named', async () => {
+    const server = await started({ generator: reranker });
+    const { status, body } = await post(server, '/rerank', { query: 'a '.repeat(600_000), texts: ['a', 'b'] });
+    expect([status, body.error.param, body.error.code]).toEqual([400, 'query', 'input_too_long']);
+  });
+
+  test('the text of a document is found among any number of fields', async () => {
+    const server = await started({ generator: reranker });
+    const fields = Object.fromEntries(Array.from({ length: 1000 }, (_, at) => [`field${at}`, [at]]));
+    const { status, body } = await post(server, '/rerank', { query: QUERY, documents: [{ ...fields, text: TEXTS[0] }], return_documents: true });
+    expect([status, body.results[0].document.text]).toEqual([200, TEXTS[0]]);
+  });
+
+  test('long answers are whole, in any number of chunks', async () => {
+    const server = await started({ generator: reranker, maxBatchItems: 2000 });
+    const texts = Array.from({ length: 1500 }, (_, at) => `${'x'.repeat(at % 400)} \u2028"${at}"`);
+    for (const param of ['texts', 'documents']) {
+      const { body } = await post(server, '/rerank', { query: QUERY, [param]: texts, [param === 'texts' ? 'return_text' : 'return_documents']: true });
+      const results = param === 'texts' ? body : body.results;
+      expect(results.map(({ index, text, document }: any) => (text ?? document.text) === texts[index])).toEqual(texts.map(() => true));
+      expect(new Set(results.map(({ index }: any) => index)).size).toBe(texts.length);
+    }
   });
 
   test('needs a key where one is needed', async () => {

@@ -69,7 +69,7 @@ export type {
   SparseEncoderOptions,
 } from './encoders/options';
 export { SparseEncoder } from './encoders/sparse-encoder';
-export type { SparseVector } from './encoders/sparse-encoder';
+export type { SparseVector, SparseVectors } from './encoders/sparse-encoder';
 export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError } from './call/errors';
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
 export { CodeIndex } from './search/code-index';

@@ -24,7 +24,7 @@ const ENTRIES = {
 
 /** What these entries are made of, beside their own folders. */
 const BELOW = ['http'];
-const PARTS = ['call/checks.ts', 'call/files.ts', 'call/input.ts', 'call/limits.ts', 'call/logger.ts', 'call/options.ts', 'call/order.ts', 'call/paths.ts', 'call/source.ts', 'results/canonical-json.ts', 'server/host-header.ts', 'server/keys.ts'];
+const PARTS = ['call/checks.ts', 'call/files.ts', 'call/input.ts', 'call/limits.ts', 'call/logger.ts', 'call/model-kind.ts', 'call/options.ts', 'call/order.ts', 'call/paths.ts', 'call/source.ts', 'encoders/ranking.ts', 'results/canonical-json.ts', 'server/host-header.ts', 'server/keys.ts'];
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {

@@ -136,8 +136,8 @@ pub enum Error {
         /// Bytes that there may be.
         limit: u64,
     },
-    /// The generator has no model yet.
-    #[error("The generator has no model yet: await initialize() first")]
+    /// No model is loaded yet.
+    #[error("No model is loaded yet: await initialize() first")]
     NotInitialized,
     /// The caller's `AbortSignal` fired.
     #[error("The call was aborted")]
@@ -149,7 +149,7 @@ pub enum Error {
         timeout_ms: u64,
     },
     /// The generator was cleaned up, or the process is going away.
-    #[error("The generator is closed: await initialize() to use it again")]
+    #[error("The model was closed: await initialize() to use it again")]
     Closed,
     /// A file that this library writes cannot be read or written.
     #[error("Could not use {path}: {reason}")]
@@ -235,6 +235,16 @@ impl Subject {
             Self::Query => "read the query".to_owned(),
             Self::Document => format!("score document {index}"),
         }
+    }
+
+    /// Details with the part of a pair that they are about.
+    fn said(self, mut details: Value) -> Value {
+        match self {
+            Self::Query | Self::QueryOfPair => details["part"] = json!("query"),
+            Self::DocumentOfPair => details["part"] = json!("document"),
+            Self::Text | Self::Pair | Self::Document => {}
+        }
+        details
     }
 
     /// The same in a call that has pairs; `ranked`: whether it ranks documents by one query.
@@ -375,7 +385,9 @@ impl Error {
     pub fn details(&self) -> Value {
         match self {
             Self::InvalidConfig { option, .. } => json!({ "option": option }),
-            Self::InputTooLong { index, bytes, limit, .. } => json!({ "index": index, "bytes": bytes, "limit": limit }),
+            Self::InputTooLong { what, index, bytes, limit } => {
+                what.said(json!({ "index": index, "bytes": bytes, "limit": limit }))
+            }
             Self::ModelInit { path, task: Some(task), .. } => json!({ "path": path, "task": task }),
             Self::ModelInit { path, .. }
             | Self::Storage { path, .. }
@@ -406,7 +418,9 @@ impl Error {
                 }
                 details
             }
-            Self::EmptyText { index, .. } | Self::Generation { index, .. } => json!({ "index": index }),
+            Self::EmptyText { what, index } | Self::Generation { what, index, .. } => {
+                what.said(json!({ "index": index }))
+            }
             Self::MemoryLimit { index, need, limit, .. } => json!({ "index": index, "need": need, "limit": limit }),
             Self::ModelTooLarge { need, limit, .. } => json!({ "need": need, "limit": limit }),
             Self::TimedOut { timeout_ms } => json!({ "timeoutMs": timeout_ms }),

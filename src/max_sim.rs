@@ -18,7 +18,7 @@ pub struct TokenVectors<'a> {
 /// The score of each document. `ends`: where the vectors of each end, counted in vectors. A document without any has 0. Blocks.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for sizes that contradict each other, and for a document with a value that is no number.
+/// `INVALID_ARGUMENT` for sizes that contradict each other, and for values and scores that are not finite.
 pub fn scores(query: TokenVectors, documents: TokenVectors, ends: &[usize]) -> Result<Vec<f32>> {
     let invalid = |reason: String| Err(Error::InvalidArgument(reason));
     let dimensions = documents.dimensions;
@@ -45,6 +45,9 @@ pub fn scores(query: TokenVectors, documents: TokenVectors, ends: &[usize]) -> R
     })?;
     match scores.iter().position(|score| !score.is_finite()) {
         None => Ok(scores),
+        Some(index) if parts[index].iter().all(|value| value.is_finite()) => invalid(format!(
+            "The score of document {index} is not a finite number: its values, or the query's, are too large"
+        )),
         Some(index) => invalid(format!("Document {index} has a value that is not a finite number")),
     }
 }
@@ -105,8 +108,9 @@ fn score<const WIDTH: usize, const TOKENS: usize>(
             total += best[..count].iter().map(|best| f64::from(*best)).sum::<f64>();
         }
     }
-    // What is no number is in each of a vector's products.
-    if check.is_nan() { f32::NAN } else { total as f32 }
+    // What is not finite is in each of a vector's products, and stays in their sum; but so is what has become too large.
+    let sound = check.is_finite() || document.iter().all(|value| value.is_finite());
+    if sound { total as f32 } else { f32::NAN }
 }
 
 /// `FUSED`: whether the processor multiplies and adds at once.
@@ -262,11 +266,19 @@ mod tests {
     #[test]
     fn what_is_no_number_is_told() {
         let query = TokenVectors { data: &[1.0, 0.0], dimensions: 2 };
-        for bad in [f32::NAN, f32::INFINITY] {
-            let data = [[1.0; 18], [bad; 18]].concat();
-            let error = scores(query, TokenVectors { data: &data, dimensions: 2 }, &[9, 18]).unwrap_err();
-            assert!(error.to_string().contains("Document 1"), "{error}");
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in 18..36 {
+                let mut data = [1.0; 36];
+                data[place] = bad;
+                let error = scores(query, TokenVectors { data: &data, dimensions: 2 }, &[9, 18]).unwrap_err();
+                assert!(error.to_string().contains("Document 1 has a value"), "{error}");
+            }
         }
+        let large = [[-1e38; 18], [1e38; 18]];
+        let large = large.each_ref().map(|data| TokenVectors { data, dimensions: 2 });
+        let doubled = TokenVectors { data: &[4.0, 0.0], dimensions: 2 };
+        assert!(scores(query, large[0], &[9]).is_ok());
+        assert!(scores(doubled, large[1], &[9]).unwrap_err().to_string().contains("too large"));
         let documents = TokenVectors { data: &[1.0; 4], dimensions: 2 };
         assert!(scores(query, documents, &[2, 1]).is_err());
         assert!(scores(query, documents, &[3]).is_err());

@@ -213,3 +213,28 @@ test('a document compressor keeps the best documents, with their scores', async 
   const required = createRequire(import.meta.url)('embedcore/langchain') as { EmbedcoreRerank: typeof EmbedcoreRerank };
   expect(await new required.EmbedcoreRerank(encoder).rerank(texts, 'parse json')).toHaveLength(4);
 });
+
+test('documents are what they have to be, and count as they are when the call is made', async () => {
+  const modelPath = fileURLToPath(new URL('../../fixtures/models/cross-encoder', import.meta.url));
+  const made = new EmbedcoreRerank({ modelPath, cache: false });
+  onTestFinished(() => made.close());
+  const documents = ['a cat', 'JSON is parsed here'].map((pageContent, at) => new Document({ pageContent, metadata: { at } }));
+  const call = made.compressDocuments(documents, 'parse json');
+  documents[0]!.metadata.at = 9;
+  documents[0]!.pageContent = 'changed';
+  documents.pop();
+  const kept = await call;
+  expect(kept.map(({ pageContent, metadata }) => [pageContent, metadata.at]).sort()).toEqual([['JSON is parsed here', 1], ['a cat', 0]]);
+  for (const [work, message] of [
+    [() => made.compressDocuments(undefined as never, 'a'), 'The inputs are undefined, not an array of documents'],
+    [() => made.compressDocuments([null] as never, 'a'), 'Document 0 is null, not a document'],
+    [() => made.compressDocuments([{ pageContent: 5 }] as never, 'a'), 'The pageContent of document 0 is 5, not a string'],
+    [() => made.rerank('abc' as never, 'a'), 'not an array of documents'],
+    [() => made.rerank(['a', 7] as never, 'a'), 'Document 1 is 7, neither a document nor a string'],
+    [() => made.rerank(['a'], 5 as never), 'The query is 5, not a string'],
+    [() => made.rerank(['a'], 'a', { topN: 0 }), '`topN`: 0'],
+  ] as const) await expect(work()).rejects.toMatchObject({ name: 'EmbeddingError', message: expect.stringContaining(message) as string });
+  expect(() => new EmbedcoreRerank({ modelPath, topN: 1.5 })).toThrow('`topN`: 1.5');
+  expect(() => new EmbedcoreRerank(new OptimizedEmbeddingGenerator() as never)).toThrow('pass a CrossEncoder');
+  expect(() => new EmbedcoreEmbeddings(new CrossEncoder() as never)).toThrow('pass an OptimizedEmbeddingGenerator');
+});

@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 import { EmbeddingError, messageOf } from './errors';
 
 /** One node of a syntax tree to embed. */
@@ -189,4 +191,9 @@ export function takeAll(inputs: readonly unknown[], annotated: boolean, skip: bo
     all.add(taken);
   }
   return all;
+}
+
+/** Whether it is an array, or a view of one, whose elements may be numbers. */
+export function isNumbers(given: unknown): given is ArrayLike<number> {
+  return isArray(given) || (types.isTypedArray(given) && !types.isBigInt64Array(given) && !types.isBigUint64Array(given));
 }

@@ -5,6 +5,7 @@ import { flag, signalOf, whole } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, requireArray, show } from '../call/input';
 import { aborted } from '../call/limits';
+import { refuseOtherKind } from '../call/model-kind';
 import { instanceOr, naming, optionReader, read, refused } from '../call/options';
 import { CallOrder } from '../call/order';
 import { pathNow } from '../call/paths';
@@ -118,7 +119,10 @@ export interface SyncReport {
 
 const readOptions = optionReader<CollectionOptions>({
   path: pathNow,
-  generator: instanceOr(OptimizedEmbeddingGenerator, readGenerator),
+  generator: (value, path) => {
+    refuseOtherKind('OptimizedEmbeddingGenerator', value, path);
+    return instanceOr(OptimizedEmbeddingGenerator, readGenerator)(value, path);
+  },
   dimensions: true,
   metric: true,
   onModelChange: true,

@@ -8,7 +8,8 @@ import { Encoder, nativeEncoder, runOn, sendInputs, toCall, type Progress } from
 import { RESULTS_PER_TURN } from '../generator/convert';
 import type { EmbeddingMatrix } from '../matrix/embedding-matrix';
 import type { NativeAnswer } from '../native/types';
-import { activationOf, apart, best, readCrossEncoder, readRank, readScore, type Activation, type CrossEncoderOptions, type RankOptions, type ScoreOptions } from './options';
+import { largest } from './ranking';
+import { activationOf, apart, best, described, readCrossEncoder, readRank, readScore, type Activation, type CrossEncoderOptions, type RankOptions, type ScoreOptions } from './options';
 
 /** A document with its score. */
 export interface RankedDocument {
@@ -73,11 +74,10 @@ export class CrossEncoder extends Encoder {
         throw invalid(`The model ${answer.modelId} gives ${matrix.dimensions} scores (${answer.labels.join(', ')}): call score() and choose one`);
       }
       const scores = activated(matrix.data, wanted, answer.sigmoid);
-      const order = Uint32Array.from(scores, (_, index) => index);
-      const failed = (index: number) => Number(matrix.errors.has(index));
-      order.sort((one, other) => failed(one) - failed(other) || scores[other]! - scores[one]! || one - other);
+      // What has no score comes last.
+      for (const index of matrix.errors.keys()) scores[index] = -Infinity;
       const ranked: RankedDocument[] = [];
-      for (const index of order.subarray(0, Math.min(most, order.length))) {
+      for (const index of largest(scores, most)) {
         const error = matrix.errors.get(index);
         ranked.push({
           index,
@@ -110,10 +110,7 @@ export class CrossEncoder extends Encoder {
     return this.#score(rest, { strings: texts.strings, refused: new Map(), count: pairs.length }, places, (answer, matrix) => {
       const scores = activated(matrix.data, wanted, answer.sigmoid) as Scores;
       const { tokenCounts, truncated, fromCache } = matrix;
-      const about = { tokenCounts, truncated, fromCache, ...(matrix.dimensions > 1 && { labels: answer.labels }) };
-      // Not enumerable: what goes through the values meets nothing else.
-      for (const [name, value] of Object.entries(about)) Object.defineProperty(scores, name, { value });
-      return scores;
+      return described(scores, { tokenCounts, truncated, fromCache, ...(matrix.dimensions > 1 && { labels: answer.labels }) });
     });
   }
 

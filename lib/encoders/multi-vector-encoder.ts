@@ -1,9 +1,12 @@
+import { types } from 'node:util';
+
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
-import { invalid, requireArray, show, takeAll } from '../call/input';
+import { invalid, isNumbers, requireArray, show, takeAll } from '../call/input';
 import { read } from '../call/options';
 import { Encoder, nativeEncoder, runOn, sendInputs, toCall, type Progress } from '../generator/encoder';
 import type { EmbeddingMatrix } from '../matrix/embedding-matrix';
 import { call, native } from '../native/addon';
+import { largest } from './ranking';
 import { apart, best, readEncode, readMaxSim, readMultiVectorEncoder, type EncodeOptions, type MaxSimOptions, type MultiVectorEncoderOptions } from './options';
 
 /** Vectors of the tokens of many texts in one allocation. */
@@ -78,43 +81,59 @@ export class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. The arrays are copied first.
+ * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. The arrays are copied first.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export async function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options: MaxSimOptions = {}): Promise<MaxSimMatch[]> {
   const most = best(readMaxSim(options).topK);
   const all = taken('documents', documents);
-  const one = query instanceof Float32Array ? { data: query, offsets: [0, 1], dimensions: all.dimensions } : taken('query', query);
-  if (one.offsets.length !== 2) throw invalid(`The query is of ${Math.max(0, one.offsets.length - 1)} texts, not of one: pass the vectors of one`);
-  if (one.data.length % one.dimensions !== 0) {
-    throw invalid(`The query has ${one.data.length} values, which is no whole number of vectors of ${one.dimensions}`);
+  const one = types.isFloat32Array(query) ? whole(query, all.dimensions) : taken('query', query);
+  if (one.ends.length !== 1) throw invalid(`The query is of ${one.ends.length} texts, not of one: pass the vectors of one`);
+  if (one.dimensions !== all.dimensions) {
+    throw invalid(`The query's vectors have ${one.dimensions} values and those of the documents ${all.dimensions}: take both from one model`);
   }
-  const ends = Float64Array.from(all.offsets).subarray(1);
   let scores: Float32Array;
   try {
     // Copies: what the caller writes, or transfers to another thread, meanwhile is nothing to the threads that compute.
-    scores = await native().maxSim(one.data.slice(), all.data.slice(), ends, all.dimensions, one.dimensions);
+    scores = await native().maxSim(one.data.slice(), all.data.slice(), all.ends, all.dimensions, one.dimensions);
   } catch (thrown) {
     throw toEmbeddingError(thrown);
   }
-  const order = Uint32Array.from(scores, (_, index) => index).sort((a, b) => scores[b]! - scores[a]! || a - b);
-  return Array.from(order.subarray(0, Math.min(most, order.length)), (index) => ({ index, score: scores[index]! }));
+  return Array.from(largest(scores, most), (index) => ({ index, score: scores[index]! }));
 }
 
-function taken(what: string, given: unknown): { data: Float32Array; offsets: ArrayLike<number>; dimensions: number } {
+/** Vectors of texts, as far as these reach, and where those of each text end. */
+interface Taken {
+  data: Float32Array;
+  ends: Float64Array;
+  dimensions: number;
+}
+
+function whole(data: Float32Array, dimensions: number): Taken {
+  const vectors = data.length / dimensions;
+  if (!Number.isInteger(vectors)) throw invalid(`The query has ${data.length} values, which is no whole number of vectors of ${dimensions}`);
+  return { data, ends: Float64Array.of(vectors), dimensions };
+}
+
+function taken(what: string, given: unknown): Taken {
   const wrong = (reason: string) => invalid(`The ${what} ${reason}: pass what embed() of a MultiVectorEncoder gave, or { data, offsets, dimensions }`);
   if (typeof given !== 'object' || given === null) throw wrong(`are ${show(given)}`);
   const [data, offsets, dimensions] = ['data', 'offsets', 'dimensions'].map((name) => read(given, name, name));
-  if (!(data instanceof Float32Array)) throw wrong(`have data that is ${show(data)}, not a Float32Array`);
-  if (!(ArrayBuffer.isView(offsets) || Array.isArray(offsets)) || (offsets as Uint32Array).length < 1) throw wrong(`have offsets that are ${show(offsets)}`);
+  if (!types.isFloat32Array(data)) throw wrong(`have data that is ${show(data)}, not a Float32Array`);
+  if (!isNumbers(offsets) || offsets.length < 1) throw wrong(`have offsets that are ${show(offsets)}`);
   if (!Number.isInteger(dimensions) || (dimensions as number) < 1 || (dimensions as number) > 2 ** 20) throw wrong(`have dimensions that are ${show(dimensions)}`);
-  const all = offsets as Uint32Array;
-  const vectors = data.length / (dimensions as number);
-  for (let at = 0; at < all.length; at++) {
-    const rises = Number.isInteger(all[at]) && all[at]! >= (at === 0 ? 0 : all[at - 1]!) && all[at]! <= vectors;
-    if (!rises || (at === 0 && all[at] !== 0)) throw wrong(`have offsets that do not rise from 0 up to their ${vectors} vectors, at ${at}`);
+  const length = dimensions as number;
+  const vectors = data.length / length;
+  const ends = new Float64Array(offsets.length - 1);
+  let last = 0;
+  for (let at = 0; at < offsets.length; at++) {
+    const offset = offsets[at] as unknown as number;
+    const rises = Number.isInteger(offset) && offset >= last && offset <= vectors;
+    if (!rises || (at === 0 && offset !== 0)) throw wrong(`have offsets that do not rise from 0 up to their ${vectors} vectors, at ${at}`);
+    if (at > 0) ends[at - 1] = offset;
+    last = offset;
   }
-  return { data, offsets: all, dimensions: dimensions as number };
+  return { data: data.subarray(0, last * length), ends, dimensions: length };
 }
 
 function multiVectors(matrix: EmbeddingMatrix, ends: Float64Array): MultiVectors {

@@ -31,7 +31,7 @@ export interface CrossEncoderOptions extends EncoderOptions {
    * they are. `'auto'` (default): what the model's files say, else `'sigmoid'` where it has one score and `'none'` where it has several.
    */
   activation?: 'auto' | 'sigmoid' | 'none' | undefined;
-  /** What documents are to be judged by, for models that are told. Default: what the model's files say. */
+  /** What documents are to be judged by, for models that are told. Those that score pairs by logits are not, and refuse it. */
   instruction?: string | undefined;
 }
 
@@ -137,4 +137,11 @@ export function apart<All extends object, Own extends keyof All>(given: Given<Al
     delete rest[name];
   }
   return [ours, rest as Given<GeneratorOptions>];
+}
+
+/** Values, and what else there is to know of them. */
+export function described<Values extends object>(values: Values, about: object): Values {
+  // Not enumerable: what goes through the values meets nothing else.
+  for (const [name, value] of Object.entries(about)) Object.defineProperty(values, name, { value });
+  return values;
 }

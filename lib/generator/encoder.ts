@@ -299,7 +299,7 @@ export interface Sent {
 }
 
 function closed(): EmbeddingError {
-  return new EmbeddingError('CLOSED', 'The generator was closed: await initialize() to use it again');
+  return new EmbeddingError('CLOSED', 'The model was closed: await initialize() to use it again');
 }
 
 /** A duration for a person. */

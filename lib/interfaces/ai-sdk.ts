@@ -1,5 +1,7 @@
-import { show } from '../call/input';
-import { optionReader, refused } from '../call/options';
+import { messageOf } from '../call/errors';
+import { isArray, requireString, show } from '../call/input';
+import { refuseOtherKind } from '../call/model-kind';
+import { optionReader, read, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
 import { CROSS_ENCODER } from '../encoders/options';
 import { EmbeddingError, type CrossEncoder, type GeneratorOptions, type OptimizedEmbeddingGenerator } from '../index';
@@ -133,6 +135,8 @@ const readCall = optionReader<EmbedcoreProviderOptions>({ inputType: true, dimen
  */
 export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): EmbedcoreProvider {
   const { generator, reranker, ...options } = readSettings(settings);
+  refuseOtherKind('OptimizedEmbeddingGenerator', generator, 'generator');
+  refuseOtherKind('CrossEncoder', reranker, 'reranker');
   if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
   if (reranker !== undefined && !isCrossEncoder(reranker)) throw refused('reranker', `${show(reranker)} is not a CrossEncoder`);
   const [extra] = Object.keys(options);
@@ -154,7 +158,7 @@ export function createEmbedcore(settings: EmbedcoreProviderSettings = {}): Embed
   const rerankingModel = (modelId?: string): EmbedcoreRerankingModel => {
     const id = modelId ?? (reranker && 'reranker');
     if (typeof id !== 'string' || id === '') throw refused('modelId', `${show(modelId)} is not a name: pass an id of the hub or a path of a cross-encoder`);
-    if (!rerankers.has(id)) rerankers.set(id, new Reranker(reranker ?? { ...shared, modelPath: id }));
+    if (!rerankers.has(id)) rerankers.set(id, new Reranker(reranker ?? { ...shared, modelPath: id }, 'reranker'));
     return rerankerOf(rerankers.get(id)!, id);
   };
   const none = (kind: string) => (modelId: string) => {
@@ -221,7 +225,7 @@ function rerankerOf(reranker: Reranker, modelId: string): EmbedcoreRerankingMode
     doRerank: async ({ documents, query, topN, abortSignal, providerOptions }) => {
       const { timeoutMs, ...rest } = said(readReranking(providerOptions?.embedcore ?? {}, 'providerOptions.embedcore'));
       const signal = abortSignal ? { signal: abortSignal } : {};
-      const texts = documents.type === 'text' ? [...documents.values] : documents.values.map((value) => JSON.stringify(value));
+      const texts = textsOf(documents);
       return withinLimit(timeoutMs, async (left) => {
         await reranker.ready(signal);
         const ms = left();
@@ -231,6 +235,28 @@ function rerankerOf(reranker: Reranker, modelId: string): EmbedcoreRerankingMode
       });
     },
   };
+}
+
+/** The documents as they are now: the caller may change its array while the model is loaded. */
+function textsOf(documents: unknown): string[] {
+  const wrong = (reason: string) => new EmbeddingError('INVALID_ARGUMENT', `${reason}: pass { type: 'text', values: string[] } or { type: 'object', values: object[] }`);
+  if (typeof documents !== 'object' || documents === null) throw wrong(`The documents are ${show(documents)}`);
+  const [type, values] = [read(documents, 'type', 'documents.type'), read(documents, 'values', 'documents.values')];
+  if (type !== 'text' && type !== 'object') throw wrong(`The type of the documents is ${show(type)}`);
+  if (!isArray(values)) throw wrong(`The documents' values are ${show(values)}, not an array`);
+  return Array.from(values, (value, index) => (type === 'text' ? requireString(`Document ${index}`, value) : asJson(value, index)));
+}
+
+function asJson(value: unknown, index: number): string {
+  const invalid = (reason: string, cause?: unknown) => new EmbeddingError('INVALID_ARGUMENT', `Document ${index} ${reason}`, { details: { index }, cause });
+  let json: string | undefined;
+  try {
+    json = JSON.stringify(value);
+  } catch (cause) {
+    throw invalid(`cannot be read as JSON: ${messageOf(cause)}`, cause);
+  }
+  if (json === undefined) throw invalid(`is ${show(value)}, which JSON does not know`);
+  return json;
 }
 
 const callOptions = (given: unknown): EmbedcoreProviderOptions => said(readCall(given ?? {}, 'providerOptions.embedcore'));

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { refuseOtherTask, type ModelKind } from '../call/model-kind';
 import { read } from '../call/options';
 import {
   CrossEncoder,
@@ -26,12 +27,17 @@ interface Loadable {
 /** A model behind an interface: loaded when it is first needed, and closed only by the one who made it. */
 class OnDemand<Model extends Loadable> {
   protected readonly model: Model;
+  /** The class that it has to be of, and how its user calls it. */
+  readonly #wanted: ModelKind;
+  readonly #name: string;
   readonly #own: boolean;
   #loading: Promise<void> | undefined;
 
-  protected constructor(model: Model, own: boolean) {
+  protected constructor(model: Model, own: boolean, wanted: ModelKind, name: string) {
     this.model = model;
     this.#own = own;
+    this.#wanted = wanted;
+    this.#name = name;
   }
 
   /**
@@ -44,7 +50,9 @@ class OnDemand<Model extends Loadable> {
       this.#loading ??= this.model.initialize(undefined, progressCallback && { progressCallback }).finally(() => (this.#loading = undefined));
       await (signal ? unlessAborted(this.#loading, signal) : this.#loading);
     }
-    return this.model.getModelInfo();
+    const info = this.model.getModelInfo();
+    refuseOtherTask(this.#wanted, info, this.#name);
+    return info;
   }
 
   /** Frees the model, unless it is somebody else's. It is loaded again when it is needed again. */
@@ -57,7 +65,7 @@ class OnDemand<Model extends Loadable> {
 export class Embedder extends OnDemand<OptimizedEmbeddingGenerator> {
   /** `source`: the options of one of its own, or one that is there. */
   constructor(source: GeneratorOptions | OptimizedEmbeddingGenerator = {}) {
-    super(isGenerator(source) ? source : new OptimizedEmbeddingGenerator(source), !isGenerator(source));
+    super(isGenerator(source) ? source : new OptimizedEmbeddingGenerator(source), !isGenerator(source), 'OptimizedEmbeddingGenerator', 'generator');
   }
 
   get generator(): OptimizedEmbeddingGenerator {
@@ -67,9 +75,9 @@ export class Embedder extends OnDemand<OptimizedEmbeddingGenerator> {
 
 /** A cross-encoder. */
 export class Reranker extends OnDemand<CrossEncoder> {
-  /** See {@link Embedder}. */
-  constructor(source: CrossEncoderOptions | CrossEncoder) {
-    super(isCrossEncoder(source) ? source : new CrossEncoder(source), !isCrossEncoder(source));
+  /** See {@link Embedder}; `name`: the option that it is. */
+  constructor(source: CrossEncoderOptions | CrossEncoder, name: string) {
+    super(isCrossEncoder(source) ? source : new CrossEncoder(source), !isCrossEncoder(source), 'CrossEncoder', name);
   }
 
   get encoder(): CrossEncoder {

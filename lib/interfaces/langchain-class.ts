@@ -1,6 +1,7 @@
 import type { Embeddings as LangChainEmbeddings, EmbeddingsParams } from '@langchain/core/embeddings';
 
 import { show } from '../call/input';
+import { refuseOtherKind } from '../call/model-kind';
 import { optionReader, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
 import type { EmbeddingError, GeneratorOptions, OptimizedEmbeddingGenerator } from '../index';
@@ -59,6 +60,7 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
     readonly #timeoutMs: number | undefined;
 
     constructor(given: EmbedcoreEmbeddingsParams | OptimizedEmbeddingGenerator = {}) {
+      refuseOtherKind('OptimizedEmbeddingGenerator', given, 'generator');
       const params = readParams(isGenerator(given) ? { generator: given } : given);
       const { generator, model, timeoutMs, maxConcurrency, maxRetries, onFailedAttempt = giveUp, ...options } = params;
       super({
@@ -73,6 +75,7 @@ export function embeddingsClass(Embeddings: typeof LangChainEmbeddings): Generat
       if (model !== undefined && options.modelPath !== undefined) throw refused('model', 'it says the same as `modelPath`: give only one of them');
       if (model !== undefined) options.modelPath = model;
       const [extra] = Object.keys(options);
+      refuseOtherKind('OptimizedEmbeddingGenerator', generator, 'generator');
       if (generator !== undefined && !isGenerator(generator)) throw refused('generator', `${show(generator)} is not an OptimizedEmbeddingGenerator`);
       if (generator !== undefined && extra !== undefined) throw refused(extra, 'a generator was given, which has options of its own');
       this.#embedder = new Embedder(generator ?? options);

@@ -1,8 +1,10 @@
 import type { DocumentInterface } from '@langchain/core/documents';
 import type { BaseDocumentCompressor } from '@langchain/core/retrievers/document_compressors';
 
-import { show } from '../call/input';
-import { optionReader, refused } from '../call/options';
+import { whole } from '../call/checks';
+import { invalid, requireArray, requireString, show } from '../call/input';
+import { refuseOtherKind } from '../call/model-kind';
+import { optionReader, read, refused } from '../call/options';
 import { CROSS_ENCODER } from '../encoders/options';
 import type { CrossEncoder, CrossEncoderOptions } from '../index';
 import { isCrossEncoder, Reranker, withinLimit } from './embedder';
@@ -47,6 +49,22 @@ export interface CrossEncoderCompressorClass {
 
 const readParams = optionReader<EmbedcoreRerankParams>({ ...CROSS_ENCODER, model: true, encoder: true, topN: true, timeoutMs: true });
 
+/** Another document that is the same, of the same class. */
+function copyOf(document: unknown, index: number): DocumentInterface {
+  if (typeof document !== 'object' || document === null) throw invalid(`Document ${index} is ${show(document)}, not a document`, { index });
+  const metadata = { ...(read(document, 'metadata', `documents[${index}].metadata`) as object | undefined) };
+  return Object.assign(Object.create(Object.getPrototypeOf(document) as object) as DocumentInterface, document, { metadata });
+}
+
+/** What is read of a document. */
+function textOf(document: unknown, index: number): string {
+  if (typeof document === 'string') return document;
+  if (typeof document !== 'object' || document === null) throw invalid(`Document ${index} is ${show(document)}, neither a document nor a string`, { index });
+  return requireString(`The pageContent of document ${index}`, read(document, 'pageContent', `documents[${index}].pageContent`));
+}
+
+const topNOf = (topN: unknown) => (topN === undefined ? undefined : whole('topN', topN, 1, Number.MAX_SAFE_INTEGER));
+
 const readCall = optionReader<{ topN?: number | undefined }>({ topN: true });
 
 /** The class, on top of the one that LangChain has in the module system of who asks: it has one for each. */
@@ -58,14 +76,16 @@ export function rerankClass(Compressor: typeof BaseDocumentCompressor): CrossEnc
 
     constructor(given: EmbedcoreRerankParams | CrossEncoder) {
       super();
+      refuseOtherKind('CrossEncoder', given, 'encoder');
       const { encoder, model, topN, timeoutMs, ...options } = readParams(isCrossEncoder(given) ? { encoder: given } : given);
       if (model !== undefined && options.modelPath !== undefined) throw refused('model', 'it says the same as `modelPath`: give only one of them');
       if (model !== undefined) options.modelPath = model;
       const [extra] = Object.keys(options);
+      refuseOtherKind('CrossEncoder', encoder, 'encoder');
       if (encoder !== undefined && !isCrossEncoder(encoder)) throw refused('encoder', `${show(encoder)} is not a CrossEncoder`);
       if (encoder !== undefined && extra !== undefined) throw refused(extra, 'an encoder was given, which has options of its own');
-      this.#reranker = new Reranker(encoder ?? options);
-      this.#topN = topN;
+      this.#reranker = new Reranker(encoder ?? options, 'encoder');
+      this.#topN = topNOf(topN);
       this.#timeoutMs = timeoutMs;
     }
 
@@ -74,13 +94,14 @@ export function rerankClass(Compressor: typeof BaseDocumentCompressor): CrossEnc
     }
 
     async compressDocuments(documents: DocumentInterface[], query: string): Promise<DocumentInterface[]> {
-      // As they are now: the caller may change its array while the call waits.
-      const now = [...documents];
+      requireArray(documents, 'documents');
+      // As they are now: the caller may change them while the call waits.
+      const now = Array.from(documents, copyOf);
       const ranked = await this.rerank(now, query);
       return ranked.map(({ index, relevanceScore }) => {
         const document = now[index]!;
-        const metadata = { ...document.metadata, relevanceScore };
-        return Object.assign(Object.create(Object.getPrototypeOf(document) as object) as DocumentInterface, document, { metadata });
+        document.metadata.relevanceScore = relevanceScore;
+        return document;
       });
     }
 
@@ -89,8 +110,9 @@ export function rerankClass(Compressor: typeof BaseDocumentCompressor): CrossEnc
       query: string,
       options: { topN?: number | undefined } = {},
     ): Promise<{ index: number; relevanceScore: number }[]> {
-      const { topN = this.#topN } = readCall(options);
-      const texts = documents.map((document) => (typeof document === 'string' ? document : document.pageContent));
+      const topN = topNOf(readCall(options).topN) ?? this.#topN;
+      requireArray(documents, 'documents');
+      const texts = Array.from(documents, textOf);
       const ranked = await withinLimit(this.#timeoutMs, async (left) => {
         await this.#reranker.ready();
         const timeoutMs = left();

@@ -154,7 +154,7 @@ export function openApi({ version, task, models, dimensions, maxBatchItems, maxB
           model_id: orNull(text),
           aliases: { type: 'array', items: text },
           model_sha: orNull(text),
-          model_dtype: text,
+          model_dtype: orNull(text),
           model_type: { anyOf: [object({ embedding: object({ pooling: text }) }), object({ reranker: object({ id2label: { type: 'object' }, label2id: { type: 'object' } }) })] },
           dimensions: { type: 'integer', minimum: 1 },
           normalize: { type: 'boolean' },

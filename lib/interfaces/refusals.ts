@@ -32,7 +32,8 @@ export function refusalOf(error: unknown, limits: { timeoutMs: number }, later: 
   const status = (retryable && RETRYABLE_STATUS[code]) || STATUS[code] || 500;
   // Messages speak to who runs the model, and clients have none of its options.
   const told = FOR_CLIENTS[code]?.(details ?? {}, limits) ?? message;
-  return new Refusal(status, told, { param: status === 400 || status === 413 ? param : null, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? later() : {} });
+  const named = details?.part === 'query' ? 'query' : param;
+  return new Refusal(status, told, { param: status === 400 || status === 413 ? named : null, code: code?.toLowerCase() ?? null, headers: status === 429 || status === 503 ? later() : {} });
 }
 
 /** A web page of another site can send all other types without being asked first. */

@@ -1,9 +1,10 @@
+import { naming } from '../call/options';
 import {
   CrossEncoder,
   MultiVectorEncoder,
   OptimizedEmbeddingGenerator,
   SparseEncoder,
-  type EmbeddingError,
+  EmbeddingError,
   type GeneratorOptions,
   type InitializeOptions,
   type ModelInfo,
@@ -23,6 +24,9 @@ const CLASSES: Partial<Record<Task, (options: GeneratorOptions) => AnyEncoder>> 
   'multi-vector': (options) => new MultiVectorEncoder(options),
 };
 
+/** How the server's caller calls an option of the model. */
+const GIVEN = (option: string) => `generator.${option}`;
+
 /** Words, and no model at all. */
 const BM25 = 'bm25';
 
@@ -31,6 +35,7 @@ export class ServedModel {
   #encoder: AnyEncoder;
   /** Of one of its own. */
   readonly #options: GeneratorOptions | undefined;
+  #closed = false;
 
   constructor(source: GeneratorOptions | AnyEncoder) {
     if (isEncoder(source)) {
@@ -38,7 +43,7 @@ export class ServedModel {
       return;
     }
     this.#options = source;
-    this.#encoder = source.modelPath === BM25 ? new SparseEncoder(source) : new OptimizedEmbeddingGenerator(source);
+    this.#encoder = naming(GIVEN, () => (source.modelPath === BM25 ? new SparseEncoder(source) : new OptimizedEmbeddingGenerator(source)));
   }
 
   get encoder(): AnyEncoder {
@@ -57,15 +62,18 @@ export class ServedModel {
     } catch (error) {
       const make = this.#options && CLASSES[(error as EmbeddingError).details?.task as Task];
       if (!make) throw error;
-      const wrong = this.#encoder;
-      this.#encoder = make(this.#options!);
-      await wrong.cleanup();
-      await this.#encoder.initialize(undefined, options);
+      const right = naming(GIVEN, () => make(this.#options!));
+      await this.#encoder.cleanup();
+      // From here on, closing it ends the other one, which is loaded.
+      if (this.#closed) throw new EmbeddingError('CLOSED', 'The model was closed while it was loaded');
+      this.#encoder = right;
+      await right.initialize(undefined, options);
     }
   }
 
   /** Frees it, unless it is somebody else's. */
   async close(): Promise<void> {
+    this.#closed = true;
     if (this.#options) await this.#encoder.cleanup();
   }
 }

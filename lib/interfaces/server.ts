@@ -4,7 +4,7 @@ import { isIP, type AddressInfo } from 'node:net';
 import { basename, resolve } from 'node:path';
 
 import { show } from '../call/input';
-import { naming, optionReader, read, refused } from '../call/options';
+import { optionReader, read, refused } from '../call/options';
 import { GENERATOR } from '../generator/options';
 import { EmbeddingError, PerformanceMonitor, type CrossEncoder, type GeneratorOptions, type InitializeOptions, type ModelInfo, type MultiVectorEncoder, type OptimizedEmbeddingGenerator, type SparseEncoder } from '../index';
 import { answersTo, areHosts } from '../server/host-header';
@@ -15,7 +15,7 @@ import { Answer, readInputs, readRequest, readRerank, Refusal } from './openai';
 import { openApi } from './openapi';
 import { checked, mustBeJson, noRoute, otherHost, refusalOf, shuttingDown } from './refusals';
 import { isEncoder, ServedModel, type AnyEncoder, type Task } from './served-model';
-import { rerankAnswer, sparseChunks, tokenChunks } from './tei';
+import { rerankChunks, sparseChunks, tokenChunks } from './tei';
 
 const { version } = require('../../package.json') as { version: string };
 
@@ -128,6 +128,9 @@ const READ = ['GET', 'HEAD'];
 /** What comes before the id of a model. */
 const MODEL_PREFIX = '/v1/models/';
 
+/** Tokens around a text, and those that a short query is filled up with. */
+const AROUND_TEXT = 32;
+
 /** How much the latest request counts in the time that one takes. */
 const LATEST = 0.1;
 
@@ -199,7 +202,7 @@ export class EmbeddingServer implements AsyncDisposable {
     this.#modelId = modelId;
     this.#aliases = aliases;
     this.monitor = monitor;
-    this.#model = naming((option) => `generator.${option}`, () => new ServedModel(generator as GeneratorOptions | AnyEncoder));
+    this.#model = new ServedModel(generator as GeneratorOptions | AnyEncoder);
     const answered = (status: number) => this.#answers.set(status, (this.#answers.get(status) ?? 0) + 1);
     this.#server = httpServer((exchange) => this.#handle(exchange), { bodyTimeoutMs: this.#limits.bodyTimeoutMs, maxConnections: this.#limits.maxConnections, answered });
     this.#server.on('drop', () => this.#dropped++);
@@ -306,7 +309,8 @@ export class EmbeddingServer implements AsyncDisposable {
     if (!route) throw noRoute(request.method, path, Object.keys(this.#routes).filter((known) => this.#has(this.#routes[known]!)));
     // Before all else: a key must not be guessed by what is refused first.
     if (!route.open) this.#authorize(request.headers.authorization);
-    if (!this.#has(route)) throw new Refusal(404, `The model of this server ${ASKED_FOR[this.#task()]}, not ${path}`, { code: 'unknown_url' });
+    const task = this.#task();
+    if (task && !this.#has(route)) throw new Refusal(404, `The model of this server ${ASKED_FOR[task]}, not ${path}`, { code: 'unknown_url' });
     if (!route.methods.includes(request.method ?? '')) {
       const hint = `Only ${route.methods.join(' and ')} ${route.methods.length > 1 ? 'go' : 'goes'} with ${path}, not ${request.method}`;
       throw new Refusal(405, hint, { code: 'method_not_supported', headers: { Allow: route.methods.join(', ') } });
@@ -331,14 +335,19 @@ export class EmbeddingServer implements AsyncDisposable {
     '/metrics': { methods: READ, answer: (exchange) => exchange.answer(200, 'text/plain; version=0.0.4; charset=utf-8', this.#prometheus()) },
   } satisfies Record<string, Route>);
 
-  /** What its model is for, as long as that is known. */
-  #task(): Task {
+  /** What its model is for; nobody knows before it is loaded. */
+  #task(): Task | undefined {
     // One that stands in for a generator may say nothing of it.
-    return this.#info?.task ?? 'embedding';
+    return this.#info && (this.#info.task ?? 'embedding');
   }
 
   #has({ task }: Route): boolean {
-    return task === undefined || task === this.#task();
+    const own = this.#task();
+    return task === undefined || own === undefined || task === own;
+  }
+
+  #mustBeLoaded(): void {
+    if (this.#state === 'loading') throw new Refusal(503, 'The model is being loaded: try again soon', { code: 'not_ready', headers: { 'Retry-After': '1' } });
   }
 
   async #embeddings(exchange: Exchange): Promise<void> {
@@ -368,16 +377,19 @@ export class EmbeddingServer implements AsyncDisposable {
       const scores = await work(texts.length, (limits) => (this.#model.encoder as CrossEncoder).score(pairs, { activation: raw ? 'none' : 'sigmoid', ...limits }));
       const tokens = sum(scores.tokenCounts);
       this.#count(scores.fromCache, tokens);
-      json(exchange, 200, rerankAnswer(request, scores, { id: randomUUID(), served: this.models[0]!, tokens }));
+      await exchange.stream(JSON_TYPE, rerankChunks(request, scores, { id: randomUUID(), served: this.models[0]!, tokens }));
     });
   }
 
   async #sparse(exchange: Exchange): Promise<void> {
-    await this.#answer(exchange, 'POST /embed_sparse', 'inputs', async (body, _, work) => {
+    await this.#answer(exchange, 'POST /embed_sparse', 'inputs', async (body, hold, work) => {
       const { inputs, inputType } = await readInputs(body, this.#limits.maxBatchItems);
       if (exchange.over) return;
       const vectors = await work(inputs.length, (limits) => (this.#model.encoder as SparseEncoder).embed(inputs, { inputType, ...limits }));
-      this.#texts += vectors.length;
+      hold(vectors.reduce((bytes, { indices, values }) => bytes + indices.byteLength + values.byteLength, 0), true);
+      // One that stands in for an encoder may say nothing of it.
+      if (vectors.fromCache) this.#count(vectors.fromCache, sum(vectors.tokenCounts));
+      else this.#texts += vectors.length;
       await exchange.stream(JSON_TYPE, sparseChunks(vectors));
     });
   }
@@ -386,24 +398,29 @@ export class EmbeddingServer implements AsyncDisposable {
     await this.#answer(exchange, 'POST /embed_all', 'inputs', async (body, hold, work) => {
       const { inputs, inputType } = await readInputs(body, this.#limits.maxBatchItems);
       if (exchange.over) return;
+      // A token has a character or more; what is too much is given back when it is known.
+      const { dimensions, maxLength } = this.#info!;
+      const longest = (text: string) => Math.min(text.length + AROUND_TEXT, maxLength || Infinity);
+      const expected = inputs.reduce((tokens, text) => tokens + longest(text), 0) * dimensions * Float32Array.BYTES_PER_ELEMENT;
+      hold(expected);
       const vectors = await work(inputs.length, (limits) => (this.#model.encoder as MultiVectorEncoder).embed(inputs, { inputType, ...limits }));
-      hold(vectors.data.byteLength);
+      hold(vectors.data.byteLength - expected, true);
       this.#count(vectors.fromCache, sum(vectors.tokenCounts));
       await exchange.stream(JSON_TYPE, tokenChunks(vectors));
     });
   }
 
   /**
-   * Takes the body of a request if there is room for it, and answers it with `make`, which holds room for what it makes, and has the
+   * Takes the body of a request if there is room for it, and answers it with `make`, which holds room for what it makes (`made`: what is there already, and not refused), and has the
    * model's work for so many texts done within the limits of a request.
    */
   async #answer(
     exchange: Exchange,
     operation: string,
     param: string,
-    make: (body: Buffer, hold: (bytes: number) => void, work: <T>(texts: number, call: (limits: { timeoutMs: number; signal: AbortSignal }) => Promise<T>) => Promise<T>) => Promise<void>,
+    make: (body: Buffer, hold: (bytes: number, made?: boolean) => void, work: <T>(texts: number, call: (limits: { timeoutMs: number; signal: AbortSignal }) => Promise<T>) => Promise<T>) => Promise<void>,
   ): Promise<void> {
-    if (this.#state === 'loading') throw new Refusal(503, 'The model is being loaded: try again soon', { code: 'not_ready', headers: { 'Retry-After': '1' } });
+    this.#mustBeLoaded();
     if (this.#state !== 'ready') throw shuttingDown();
     mustBeJson(exchange.request.headers);
     this.#mustHaveRoom();
@@ -418,14 +435,15 @@ export class EmbeddingServer implements AsyncDisposable {
       this.monitor.record(operation, ms, { batchSize: texts, success });
       if (success) this.#usualMs = this.#usualMs === 0 ? ms : this.#usualMs + LATEST * (ms - this.#usualMs);
     });
-    const hold = (bytes: number) => {
+    const hold = (bytes: number, made = false) => {
       if (exchange.over) return;
-      this.#mustHaveRoom(bytes, heldBytes);
+      // What is there is there.
+      if (!made) this.#mustHaveRoom(bytes, heldBytes);
       heldBytes += bytes;
       this.#queuedBytes += bytes;
     };
     const { maxBodyMB, bodyTimeoutMs, timeoutMs } = this.#limits;
-    const body = await exchange.body({ maxBytes: Math.floor(maxBodyMB * MB), timeoutMs: bodyTimeoutMs, received: hold });
+    const body = await exchange.body({ maxBytes: Math.floor(maxBodyMB * MB), timeoutMs: bodyTimeoutMs, received: (bytes) => hold(bytes) });
     if (exchange.over) return;
     this.#mustHaveRoom(0, heldBytes);
     queued = 1;
@@ -514,8 +532,9 @@ export class EmbeddingServer implements AsyncDisposable {
   }
 
   #described(): object {
+    this.#mustBeLoaded();
     const { maxBatchItems, maxBodyMB } = this.#limits;
-    return openApi({ version, task: this.#task(), models: this.models, dimensions: this.#info?.dimensions, maxBatchItems, maxBodyBytes: Math.floor(maxBodyMB * MB), keyed: this.#keys.needed });
+    return openApi({ version, task: this.#task() ?? 'embedding', models: this.models, dimensions: this.#info?.dimensions, maxBatchItems, maxBodyBytes: Math.floor(maxBodyMB * MB), keyed: this.#keys.needed });
   }
 
   #prometheus(): string {

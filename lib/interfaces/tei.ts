@@ -3,19 +3,32 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
+import { largest } from '../encoders/ranking';
 import type { MultiVectors, Scores, SparseVector } from '../index';
 import type { RerankRequest } from './openai';
 
-/** The answer to a request for scores, best first. `id`: that of the request. */
-export function rerankAnswer({ texts, documents, withTexts, most, model }: RerankRequest, scores: Scores, { id, served, tokens }: { id: string; served: string; tokens: number }): object {
-  const order = Array.from(texts.keys()).sort((one, other) => scores[other]! - scores[one]! || one - other).slice(0, most);
-  if (!documents) return order.map((index) => ({ index, score: shortest(scores[index]!), ...(withTexts && { text: texts[index]! }) }));
-  return {
-    id,
-    object: 'list',
-    model: model ?? served,
-    results: order.map((index) => ({ index, relevance_score: shortest(scores[index]!), ...(withTexts && { document: { text: texts[index]! } }) })),
-    usage: { prompt_tokens: tokens, total_tokens: tokens },
+/** Characters of results that are written between two turns of the event loop, about. */
+const CHARACTERS_PER_CHUNK = 1 << 16;
+
+/** The answer to a request for scores, best first, in chunks of JSON. `id`: that of the request. */
+export function rerankChunks({ texts, documents, withTexts, most, model }: RerankRequest, scores: Scores, { id, served, tokens }: { id: string; served: string; tokens: number }): () => Promise<Buffer | undefined> {
+  const order = largest(scores, most);
+  const result = (index: number) => {
+    const score = shortest(scores[index]!);
+    return documents
+      ? { index, relevance_score: score, ...(withTexts && { document: { text: texts[index]! } }) }
+      : { index, score, ...(withTexts && { text: texts[index]! }) };
+  };
+  const head = documents ? `{"id":${JSON.stringify(id)},"object":"list","model":${JSON.stringify(model ?? served)},"results":[` : '[';
+  const foot = documents ? `],"usage":${JSON.stringify({ prompt_tokens: tokens, total_tokens: tokens })}}\n` : ']\n';
+  let [at, over] = [0, false];
+  return async () => {
+    if (over) return undefined;
+    if (at > 0) await nextTurn();
+    let text = at === 0 ? head : '';
+    for (; at < order.length && text.length < CHARACTERS_PER_CHUNK; at++) text += `${at === 0 ? '' : ','}${JSON.stringify(result(order[at]!))}`;
+    over = at === order.length;
+    return Buffer.from(over ? text + foot : text);
   };
 }
 

@@ -5,6 +5,7 @@ import { flag, whole } from '../call/checks';
 import { EmbeddingError, toEmbeddingError } from '../call/errors';
 import { show } from '../call/input';
 import { logOf, type Log } from '../call/logger';
+import { refuseOtherKind } from '../call/model-kind';
 import { optionReader, read, refused, untouched } from '../call/options';
 import { cacheOf } from '../generator/encoder';
 import { OptimizedEmbeddingGenerator, type Annotation, type CacheOptions, type EmbeddingMatrix, type EmbeddingResult, type IntelligentEmbeddingCache, type Logger, type PerformanceMonitor } from '../index';
@@ -363,6 +364,7 @@ function modelOf(generator: WorkerGenerator): WorkerModel {
 
 function generatorOf(value: unknown): WorkerGenerator {
   const own = (typeof value === 'object' && value !== null ? value : {}) as WorkerGenerator;
+  refuseOtherKind('OptimizedEmbeddingGenerator', value, 'generator');
   const lacks = (['isReady', 'initialize', 'getModelInfo', 'batchProcess'] as const).find((name) => typeof read(own, name, `generator.${name}`) !== 'function');
   if (lacks !== undefined) throw refused('generator', `${show(value)} has no function ${lacks}: pass an OptimizedEmbeddingGenerator`);
   return own;

@@ -3,6 +3,7 @@
 import { finiteVector } from '../cache/values';
 import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
+import { refuseOtherKind, refuseOtherTask } from '../call/model-kind';
 import { optionReader, read, refused } from '../call/options';
 import { follow } from '../call/order';
 
@@ -54,6 +55,7 @@ export class PromptVectors {
   /** `name`: the option that `embed` is given as. */
   constructor({ embed, threshold = 0.5, limit = 10, model = '' }: SemanticOptions, name = 'semantic.embed') {
     const wrong = (option: string, reason: string) => refused(`semantic.${option}`, reason);
+    refuseOtherKind('OptimizedEmbeddingGenerator', embed, name);
     if (typeof embed !== 'function' && !isGenerator(embed, name)) throw refused(name, `${show(embed)} is neither a function nor a generator`);
     if (typeof threshold !== 'number' || !(threshold >= 0 && threshold <= 1)) throw wrong('threshold', `${show(threshold)} is not a number from 0 to 1`);
     if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw wrong('limit', `${show(limit)} is not a whole number from 1 to 1000`);
@@ -74,7 +76,9 @@ export class PromptVectors {
     }
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       if (!embed.isReady()) await embed.initialize();
-      const model = embed.getModelInfo().fingerprint;
+      const info = embed.getModelInfo();
+      refuseOtherTask('OptimizedEmbeddingGenerator', info, this.#name);
+      const model = info.fingerprint;
       const name = `${model} ${prompt}`;
       const vector = await this.#remembered(name, () => embed.embed([prompt]));
       // Another model may have been loaded before this call began to run.

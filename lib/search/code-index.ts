@@ -2,6 +2,7 @@ import { invalid, show } from '../call/input';
 import { aborted, checkWatch, watched } from '../call/limits';
 import { naming, refused } from '../call/options';
 import { argumentPath } from '../call/paths';
+import type { CrossEncoder } from '../encoders/cross-encoder';
 import { nativeSettings } from '../generator/options';
 import { call, native, settle } from '../native/addon';
 import type { NativeIndex } from '../native/types';
@@ -147,17 +148,17 @@ export class CodeIndex implements AsyncDisposable {
     const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, rerank, signal, timeoutMs } = readSearch(options);
     checkLimit(limit);
     if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`, { option: 'minScore' });
-    const encoder = rerank && this.#rerankers.of(rerank as Exclude<typeof rerank, URL>);
-    const filter = { minScore: encoder ? 0 : minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
+    const filter = { minScore: rerank ? 0 : minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
     const watch = checkWatch({ signal, timeoutMs });
     const find = async (most: number) => (await settle(() => this.#native.search(words, most, filter))) as CodeMatch[];
     const stop = new AbortController();
     return this.#inOrder(() =>
       watched(watch, () => stop.abort(), async (_, check) => {
-        if (!encoder) return find(limit);
+        if (!rerank) return find(limit);
         const matches = await find(candidatesFor(limit));
         check();
-        const best = await reranked(encoder, words, matches, limit, this.#root, stop.signal);
+        const look = (encoder: CrossEncoder) => reranked(encoder, words, matches, limit, this.#root, stop.signal);
+        const best = await this.#rerankers.using(rerank as Exclude<typeof rerank, URL>, look);
         return best.filter(({ score }) => score >= minScore);
       }),
     );

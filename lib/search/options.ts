@@ -1,7 +1,10 @@
 // What an index of code takes and gives: options, reports, matches; and how options are read.
 
+import { existsSync } from 'node:fs';
+
 import type { EmbeddingError } from '../call/errors';
 import { show } from '../call/input';
+import { refuseOtherKind } from '../call/model-kind';
 import { isInstance, optionReader, refused } from '../call/options';
 import { pathNow, plainPath } from '../call/paths';
 import { CrossEncoder } from '../encoders/cross-encoder';
@@ -178,8 +181,13 @@ export const readWatch = optionReader<WatchOptions>({ debounceMs: true, onUpdate
 /** A {@link CrossEncoder}, or what names a model for one. */
 function readRerank(value: unknown, path: string): CrossEncoder | string {
   if (isInstance(value, CrossEncoder, path)) return value as CrossEncoder;
+  refuseOtherKind('CrossEncoder', value, path);
   const named = plainPath(value, path);
-  if (typeof named === 'string' && named !== '') return named;
+  if (typeof named === 'string' && named !== '') {
+    // Which model it is shows now, whatever the working directory becomes.
+    const there = pathNow(named, path) as string;
+    return named.startsWith('.') || existsSync(there) ? there : named;
+  }
   throw refused(path, `${show(value)} is neither a CrossEncoder nor the path or id of a model for one`);
 }
 

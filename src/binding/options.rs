@@ -252,11 +252,10 @@ fn or_auto<T: Copy, const N: usize>(choices: [(&'static str, T); N]) -> Vec<(&'s
 
 /// How BM25 weighs words.
 fn bm25(read: &Reader) -> Result<Bm25Options> {
-    let default = Bm25Options::default();
     Ok(Bm25Options {
-        k: read.number("k", 0.0, 1e3)?.unwrap_or(default.k),
-        b: read.number("b", 0.0, 1.0)?.unwrap_or(default.b),
-        average_length: read.number("averageLength", 1e-3, 1e9)?.unwrap_or(default.average_length),
+        k: read.number("k", 0.0, 1e3)?,
+        b: read.number("b", 0.0, 1.0)?,
+        average_length: read.number("averageLength", 1e-3, 1e9)?,
     })
 }
 

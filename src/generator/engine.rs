@@ -13,7 +13,7 @@ use super::answer::{Answer, Distinct};
 use super::batches::{Batches, Busy, Failure, Row};
 use super::choice::{Chosen, Loader, Memory};
 use super::contents::{Contents, Names, prepare};
-use super::forecast::{Basis, Forecast, Overhead, forecast};
+use super::forecast::{AnsweredBytes, Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
 use super::leases::{Leases, TextLeaders, Watch, worthwhile};
 use super::model_cache::{GeneratorCache, Kept, Known, ModelCache, Shape, TextLeader, TextWaiter};
@@ -64,6 +64,7 @@ pub(super) struct Engine {
     workers: Scheduler,
     pub(super) lowercase: bool,
     model_cache: Option<Arc<ModelCache>>,
+    answered: AnsweredBytes,
 }
 
 /// Where what was learned is kept, and how much of it is.
@@ -151,6 +152,7 @@ impl Engine {
             workers,
             lowercase: unloaded.lowercase(),
             model_cache,
+            answered: AnsweredBytes::default(),
             model,
         })
     }
@@ -230,7 +232,7 @@ impl Engine {
             speed: self.sizer.speed(tokens).or_else(|| self.stage_metrics.speed()),
             overhead: self.overhead(),
             workers: self.workers.count(),
-            dimensions: info.dimensions,
+            answered: self.answered.of(info, tokens),
             outlook,
             price: &|rows| self.model.bytes(rows, tokens),
         };
@@ -294,6 +296,10 @@ impl Engine {
             let reason = format!("{} has no vocabulary: its indices are hashes of words", self.id);
             return Err(Error::InvalidArgument(reason));
         };
+        let size = self.model.info().dimensions;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= size) {
+            return Err(Error::InvalidArgument(format!("{id} is no token of {}, which has {size}", self.id)));
+        }
         Ok(ids.iter().map(|id| tokenizer.token(*id).unwrap_or_default()).collect())
     }
 
@@ -373,6 +379,7 @@ impl Engine {
                 let leader = leaders.remove(&slot).flatten();
                 match known {
                     Ok(known) => {
+                        self.answered.count(&known);
                         answer.commit(slot, &known, ms, false);
                         batch.push((slot, leader, Arc::new(known)));
                     }

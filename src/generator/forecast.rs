@@ -6,13 +6,19 @@
 //! - time = n · prepare + n · t · tokenize + max(n · t / (speed · min(L, b)), n · commit), where `speed` is what is believed
 //!   about the tokens a second of such a batch, and its logarithm has a standard deviation σ; the interval is
 //!   time · e^(±1.96 σ), in which 95 of 100 calls end if the machine stays as it was.
-//! - memory = the vectors, n · dimensions · 4 bytes, and the working memory of min(L, b) batches, as the ceiling prices
+//! - memory = the vectors, n · (bytes of one, as they were on the average so far, between the least and the most that one may
+//!   have; n · dimensions · 4 where all have as many), and the working memory of min(L, b) batches, as the ceiling prices
 //!   them; between one batch of one row, and all of them with the most rows that may be next.
 //! - rows = those of the next batch; between the fewest and the most that it may soon have.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::{Deserialize, Serialize};
 
+use super::model_cache::Known;
 use crate::batch::sizing::Outlook;
+use crate::embedding::{Task, Value};
+use crate::model::ModelInfo;
 
 /// Standard deviations on each side of 95 of 100.
 const SIGMAS: f64 = 1.96;
@@ -61,13 +67,50 @@ impl Overhead {
     }
 }
 
+/// What was answered for texts so far, where that depends on the text.
+#[derive(Debug, Default)]
+pub(super) struct AnsweredBytes {
+    tokens: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl AnsweredBytes {
+    pub fn count(&self, known: &Known) {
+        let Some(value @ (Value::Sparse(_) | Value::Tokens(_))) = known.value.made() else { return };
+        let each = if matches!(value, Value::Sparse(_)) { SPARSE } else { size_of::<f32>() };
+        self.bytes.fetch_add((value.numbers().len() * each) as u64, Ordering::Relaxed);
+        self.tokens.fetch_add(known.about.token_count.max(1) as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes for a text with `tokens` tokens.
+    pub fn of(&self, info: &ModelInfo, tokens: usize) -> Estimate {
+        let (n, size) = (tokens as f64, info.dimensions as f64);
+        let vector = size * size_of::<f32>() as f64;
+        let most = match info.task {
+            Task::Embedding | Task::Reranking => return Estimate { expected: vector, low: vector, high: vector },
+            Task::MultiVector => n * vector,
+            // A word has one number, and so has a token of the vocabulary, of which a text may have more than are its own.
+            Task::Sparse if info.architecture.is_none() => n * SPARSE as f64,
+            Task::Sparse => size * SPARSE as f64,
+        };
+        let seen = self.tokens.load(Ordering::Relaxed);
+        let mean = self.bytes.load(Ordering::Relaxed) as f64 / seen.max(1) as f64;
+        let expected = if seen == 0 { most } else { (mean * n).min(most) };
+        Estimate { expected, low: 0.0, high: most }
+    }
+}
+
+/// Bytes of a value of a sparse vector, with its index.
+const SPARSE: usize = size_of::<f32>() + size_of::<u32>();
+
 /// What a forecast is made of.
 pub(super) struct Basis<'a> {
     /// ln(tokens a second) of a batch, and its standard deviation.
     pub speed: Option<(f64, f64)>,
     pub overhead: Overhead,
     pub workers: usize,
-    pub dimensions: usize,
+    /// Bytes of what is answered for each of these texts.
+    pub answered: Estimate,
     pub outlook: Outlook,
     /// Bytes of a batch with so many rows, each as long as these texts.
     pub price: &'a dyn Fn(usize) -> u64,
@@ -75,7 +118,7 @@ pub(super) struct Basis<'a> {
 
 /// Of `items` texts with `tokens` tokens each.
 pub(super) fn forecast(basis: &Basis<'_>, items: usize, tokens: usize) -> Forecast {
-    let Basis { speed, overhead, workers, dimensions, outlook, price } = basis;
+    let Basis { speed, overhead, workers, answered, outlook, price } = basis;
     let (n, t) = (items as f64, tokens as f64);
     let rows = outlook.current.max(1);
     let (fewest, most) = (outlook.best.min(rows).max(1), outlook.best.max(rows));
@@ -86,10 +129,12 @@ pub(super) fn forecast(basis: &Basis<'_>, items: usize, tokens: usize) -> Foreca
         let spread = (SIGMAS * deviation.max(LEAST_SIGMA)).exp();
         Estimate { expected, low: expected / spread, high: expected * spread }
     });
-    let vectors = n * *dimensions as f64 * size_of::<f32>() as f64;
-    let working = |batches: usize, rows: usize| vectors + batches as f64 * price(rows.min(items)) as f64;
-    let memory =
-        Estimate { expected: working(parallel, rows), low: working(parallel.min(1), 1), high: working(parallel, most) };
+    let working = |batches: usize, rows: usize| batches as f64 * price(rows.min(items)) as f64;
+    let memory = Estimate {
+        expected: n * answered.expected + working(parallel, rows),
+        low: n * answered.low + working(parallel.min(1), 1),
+        high: n * answered.high + working(parallel, most),
+    };
     let of = |rows: usize| rows.min(items) as f64;
     Forecast { time_ms, memory, rows: Estimate { expected: of(rows), low: of(fewest), high: of(most) } }
 }
@@ -101,7 +146,14 @@ mod tests {
     fn basis<'a>(price: &'a dyn Fn(usize) -> u64, speed: Option<(f64, f64)>) -> Basis<'a> {
         let overhead = Overhead { prepare_ms: 0.01, token_ms: 0.001, commit_ms: 0.02 };
         let outlook = Outlook { current: 8, best: 16, confidence: 0.5 };
-        Basis { speed, overhead, workers: 2, dimensions: 4, outlook, price }
+        Basis {
+            speed,
+            overhead,
+            workers: 2,
+            answered: Estimate { expected: 16.0, low: 16.0, high: 16.0 },
+            outlook,
+            price,
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
 use crate::batch::sizing::{BatchSizer, Learned, Outlook, SizeChange};
 use crate::cancel::{Cancel, HookGuard};
-use crate::embedding::{EmbeddingMatrix, InputType};
+use crate::embedding::{EmbeddingMatrix, InputType, Task};
 use crate::error::{Error, Result};
 use crate::host::{self, threads::blocking};
 use crate::images::ImageSource;
@@ -413,6 +413,10 @@ impl Generator {
         let given = name.is_some();
         let name = name.unwrap_or_else(|| self.state().named.clone());
         let loaded = match turn {
+            Ok(()) if !given && self.lacks_model(&name) => Err(Error::config(
+                "modelPath",
+                "it was left out, and no model of this kind is built in: pass one to the constructor, or to initialize()",
+            )),
             Ok(()) => self.loaded(&name, &cancel, progress).await,
             Err(stopped) => Err(stopped),
         };
@@ -436,6 +440,12 @@ impl Generator {
             drop(replaced);
         };
         blocking(free).await
+    }
+
+    /// Whether nobody has said which model it is, and there is none of this kind that everybody has.
+    fn lacks_model(&self, name: &Name) -> bool {
+        let options = &self.options;
+        options.model.task != Task::Embedding && options.model_path.is_none() && name.is_builtin()
     }
 
     async fn loaded(&self, name: &Name, cancel: &Cancel, progress: Option<model::Progress>) -> Result<Arc<Loaded>> {

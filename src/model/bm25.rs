@@ -1,33 +1,61 @@
 //! Texts → the sparse vectors of BM25, as fastembed makes them for a vector database: how often each word occurs, by its
 //! saturation and the length of the text. How rare a word is, the database knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::LazyLock;
 
 use regex::Regex;
 use rust_stemmers::{Algorithm, Stemmer};
 
-use super::{Model, ModelInfo, RunError};
+use super::{Model, ModelInfo, ModelOptions, RunError};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Modality, SparseVector, Task, Tokens, Value};
+use crate::error::{Error, Result};
 
 /// The name of it, where models have theirs.
 pub const BM25: &str = "bm25";
 
 /// What is said about BM25.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bm25Options {
-    /// How soon more of a word counts no more.
-    pub k: f64,
-    /// How much the length of a text counts, 0–1.
-    pub b: f64,
-    /// Words of a text that is neither long nor short.
-    pub average_length: f64,
+    /// How soon more of a word counts no more. Default: 1.2.
+    pub k: Option<f64>,
+    /// How much the length of a text counts, 0–1. Default: 0.75.
+    pub b: Option<f64>,
+    /// Words of a text that is neither long nor short. Default: 256.
+    pub average_length: Option<f64>,
 }
 
-impl Default for Bm25Options {
-    fn default() -> Self {
-        Self { k: 1.2, b: 0.75, average_length: 256.0 }
+impl Bm25Options {
+    /// Refuses all of it, for a model that is another one.
+    pub(super) fn refuse(&self) -> Result<()> {
+        let given = [("k", self.k), ("b", self.b), ("averageLength", self.average_length)];
+        match given.into_iter().find(|(_, given)| given.is_some()) {
+            Some((option, _)) => Err(Error::config(option, "it is for modelPath: 'bm25' alone: leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Refuses what is said about models that have files, or an engine.
+pub(super) fn check_options(options: &ModelOptions) -> Result<()> {
+    let given = [
+        ("revision", options.hub.revision.is_some()),
+        ("dtype", options.dtype.is_some()),
+        ("maxLength", options.max_length.is_some()),
+        ("prompts", options.prompts.document.is_some() || options.prompts.query.is_some()),
+        ("intraOpThreads", options.intra_op_threads.is_some()),
+        ("executionProviders", !options.providers.is_empty()),
+        ("engine", options.engine.is_some()),
+        ("precision", options.precision.is_some()),
+        ("mixPrecision", options.mix_precision),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(Error::config(
+            option,
+            "bm25 counts words, and has neither files nor an engine nor a limit: leave it out",
+        )),
+        None => Ok(()),
     }
 }
 
@@ -197,22 +225,29 @@ const STOP_WORDS: [&str; 153] = [
     "wouldn",
 ];
 
+/// The same, to look words up.
+static STOPPED: LazyLock<HashSet<&str>> = LazyLock::new(|| STOP_WORDS.into());
+
 /// BM25 as a model.
 pub(super) struct Bm25 {
-    options: Bm25Options,
+    k: f64,
+    b: f64,
+    average_length: f64,
     stemmer: Stemmer,
     info: ModelInfo,
 }
 
 impl Bm25 {
     pub fn new(options: &Bm25Options) -> Self {
+        let (k, b) = (options.k.unwrap_or(1.2), options.b.unwrap_or(0.75));
+        let average_length = options.average_length.unwrap_or(256.0);
         let number = |value: f64| value.to_le_bytes();
         let fingerprint = Fingerprint::builder()
             .field("model", BM25)
             .field("version", VERSION.to_le_bytes())
-            .field("k", number(options.k))
-            .field("b", number(options.b))
-            .field("average length", number(options.average_length))
+            .field("k", number(k))
+            .field("b", number(b))
+            .field("average length", number(average_length))
             .finish();
         let info = ModelInfo {
             model_id: BM25.to_owned(),
@@ -240,7 +275,7 @@ impl Bm25 {
             remote: None,
             fingerprint,
         };
-        Self { options: options.clone(), stemmer: Stemmer::create(Algorithm::English), info }
+        Self { k, b, average_length, stemmer: Stemmer::create(Algorithm::English), info }
     }
 
     fn vector(&self, text: &str, input_type: InputType) -> SparseVector {
@@ -253,7 +288,7 @@ impl Bm25 {
                 0.0
             }) += 1.0;
         }
-        let Bm25Options { k, b, average_length } = self.options;
+        let Self { k, b, average_length, .. } = *self;
         let length = words.len() as f64;
         let weight = |count: f64| match input_type {
             InputType::Query => 1.0,
@@ -271,7 +306,7 @@ impl Bm25 {
         let Some(word) = WORD.as_ref() else { return Vec::new() };
         // A lone underscore is punctuation.
         let counts = |word: &str| {
-            word != "_" && !STOP_WORDS.contains(&word) && word.chars().take(LONGEST_WORD + 1).count() <= LONGEST_WORD
+            word != "_" && !STOPPED.contains(word) && word.chars().take(LONGEST_WORD + 1).count() <= LONGEST_WORD
         };
         let words = word.find_iter(&text).map(|found| found.as_str()).filter(|word| counts(word));
         words.map(|word| self.stemmer.stem(word).into_owned()).filter(|stem| !stem.is_empty()).collect()

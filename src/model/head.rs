@@ -72,6 +72,18 @@ impl Head {
         }
     }
 
+    /// Bytes that it takes beside the run for `rows` texts, the longest of which has `longest` tokens; `copied`: whether the output is
+    /// read from a copy in 32 bits.
+    pub fn bytes(&self, [rows, longest]: [usize; 2], width: usize, copied: bool) -> usize {
+        let vectors = if self.sizes() == 3 { rows.saturating_mul(longest) } else { rows };
+        let copy = if copied { vectors.saturating_mul(width).saturating_mul(size_of::<f32>()) } else { 0 };
+        let own = match self {
+            Self::Tokens(late) => late.bytes(longest),
+            Self::Vector(_) | Self::Scores | Self::Sparse(_) => 0,
+        };
+        copy.saturating_add(own)
+    }
+
     /// What it makes of the output for a batch, which is `rows × longest × width`, or `rows × width`.
     pub fn values(&self, output: &[f32], width: usize, batch: &[&Tokens]) -> Vec<Value> {
         let per_row = (output.len() / batch.len().max(1)).max(1);

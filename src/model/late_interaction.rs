@@ -54,6 +54,11 @@ impl LateInteraction {
         vector
     }
 
+    /// Bytes that making fewer vectors of `longest` takes: one text comes after the other.
+    pub fn bytes(&self, longest: usize) -> usize {
+        if self.shrink.factor > 1 { longest.saturating_mul(longest).saturating_mul(size_of::<f64>()) } else { 0 }
+    }
+
     /// Length of the vectors, for a graph whose output is `width` wide.
     pub fn width(&self, width: usize) -> Result<usize, String> {
         self.layers.iter().try_fold(width, |width, layer| layer.width(width))
@@ -69,7 +74,7 @@ impl Shrink {
         if wanted >= points.len() {
             return vectors;
         }
-        let labels = ward(&distances(points), points.len(), wanted);
+        let labels = ward(distances(points), points.len(), wanted);
         let clusters = labels.iter().max().map_or(0, |label| label + 1);
         let width = points[0].len();
         let mut means = vec![(vec![0.0_f32; width], 0.0_f32); clusters];
@@ -98,11 +103,10 @@ fn distances(points: &[Vec<f32>]) -> Vec<f64> {
     square
 }
 
-/// The cluster of each of `count` points when `wanted` are left: the two whose union adds least to the variance are merged,
+/// The cluster of each of `count` points with these distances when `wanted` are left: the two whose union adds least to the variance are merged,
 /// again and again (the nearest-neighbour chain of Murtagh, with the update of Lance and Williams). Quadratic in time and
 /// memory.
-fn ward(distances: &[f64], count: usize, wanted: usize) -> Vec<usize> {
-    let mut square = distances.to_vec();
+fn ward(mut square: Vec<f64>, count: usize, wanted: usize) -> Vec<usize> {
     let mut size = vec![1.0_f64; count];
     let mut merges: Vec<(f64, usize, usize)> = Vec::with_capacity(count - 1);
     let mut chain: Vec<usize> = Vec::new();

@@ -32,7 +32,7 @@ mod transformer;
 mod vision;
 mod vocabulary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -303,6 +303,11 @@ pub struct Name {
 }
 
 impl Name {
+    /// Whether it is [`BUILTIN`].
+    pub fn is_builtin(&self) -> bool {
+        self.id == BUILTIN
+    }
+
     /// What `id` means now: [`BUILTIN`], a path, or else a model on the hub.
     pub fn new(id: &str) -> Self {
         Self { id: id.to_owned(), directory: std::env::current_dir().unwrap_or_default() }
@@ -348,6 +353,10 @@ impl Source {
         let id = name.id.clone();
         if id == BM25 && options.task == Task::Sparse {
             return Ok(Self::Bm25);
+        }
+        // A directory may be called so, too.
+        if id == BM25 && !name.path().exists() {
+            return Err(purpose::wrong(Path::new(BM25), Task::Sparse));
         }
         if let Some(server) = remote::Server::named(&id, options)? {
             return match options.task {
@@ -424,7 +433,7 @@ impl Unloaded {
         let files = match source {
             Source::Files(files) => files,
             Source::Remote(server) => return Ok(Self::Remote(server.clone())),
-            Source::Bm25 => return Ok(Self::Bm25(Prompts::default())),
+            Source::Bm25 => return bm25::check_options(options).map(|()| Self::Bm25(Prompts::default())),
         };
         let mut spec = directory::read(&files.path, options)?;
         spec.origin = files.origin.clone();

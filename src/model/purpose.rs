@@ -6,12 +6,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ModelOptions;
 use super::config_files::ConfigFiles;
 use super::late_interaction::{LateInteraction, Shrink};
 use super::modules::{self, Module};
 use super::pooling::Layer;
 use super::splade::Splade;
-use super::{Bm25Options, ModelOptions};
 use crate::embedding::Task;
 use crate::error::{Error, Result};
 use crate::tokens::{Cut, Expansion, Reading};
@@ -158,9 +158,7 @@ pub(super) fn read(files: &mut ConfigFiles, modules: Option<&[Module]>, options:
             "the model reads a query and a document and nothing else: leave it out",
         ));
     }
-    if options.bm25 != Bm25Options::default() {
-        return Err(Error::config("k", "it is for modelPath: 'bm25', as b and averageLength are: leave it out"));
-    }
+    options.bm25.refuse()?;
     let texts: Texts = files.json("sentence_bert_config.json")?.unwrap_or_default();
     let mut described =
         Described { purpose: Purpose::Embedding, reading: Reading::default(), markers: BTreeMap::new() };

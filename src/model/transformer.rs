@@ -261,7 +261,8 @@ impl Model for Transformer {
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
-        self.memory_cost.bytes(rows, longest)
+        let beside = self.head.bytes([rows, longest], self.width, self.output_dtype == "fp16");
+        self.memory_cost.bytes(rows, longest).saturating_add(beside as u64)
     }
 
     fn parallel(&self, cores: usize) -> usize {

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -299,12 +300,14 @@ fn text_of(json: &str) -> Option<String> {
     if Kind::of(json) != Kind::Object {
         return None;
     }
-    let members = serde_json::Deserializer::from_str(json).deserialize_map(Members { most: MOST_FIELDS }).ok()?;
-    members.into_iter().find(|(name, _)| name == "text").and_then(|(_, value)| string(value.get()))
+    #[derive(Deserialize)]
+    struct Document<'a> {
+        #[serde(borrow)]
+        text: &'a RawValue,
+    }
+    let Document { text } = serde_json::from_str(json).ok()?;
+    string(text.get())
 }
-
-/// Fields of a document among which its text is looked for.
-const MOST_FIELDS: usize = 32;
 
 fn checked(text: String, param: &str, place: &str, why: &str) -> Result<String> {
     if !text.trim().is_empty() {
