@@ -228,19 +228,31 @@ const STOP_WORDS: [&str; 153] = [
 /// The same, to look words up.
 static STOPPED: LazyLock<HashSet<&str>> = LazyLock::new(|| STOP_WORDS.into());
 
-/// BM25 as a model.
-pub(super) struct Bm25 {
+/// What a word weighs by.
+struct Weights {
     k: f64,
     b: f64,
     average_length: f64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { k: 1.2, b: 0.75, average_length: 256.0 }
+    }
+}
+
+/// BM25 as a model.
+pub(super) struct Bm25 {
+    weights: Weights,
     stemmer: Stemmer,
     info: ModelInfo,
 }
 
 impl Bm25 {
     pub fn new(options: &Bm25Options) -> Self {
-        let (k, b) = (options.k.unwrap_or(1.2), options.b.unwrap_or(0.75));
-        let average_length = options.average_length.unwrap_or(256.0);
+        let usual = Weights::default();
+        let (k, b) = (options.k.unwrap_or(usual.k), options.b.unwrap_or(usual.b));
+        let average_length = options.average_length.unwrap_or(usual.average_length);
         let number = |value: f64| value.to_le_bytes();
         let fingerprint = Fingerprint::builder()
             .field("model", BM25)
@@ -275,7 +287,7 @@ impl Bm25 {
             remote: None,
             fingerprint,
         };
-        Self { k, b, average_length, stemmer: Stemmer::create(Algorithm::English), info }
+        Self { weights: Weights { k, b, average_length }, stemmer: Stemmer::create(Algorithm::English), info }
     }
 
     fn vector(&self, text: &str, input_type: InputType) -> SparseVector {
@@ -288,7 +300,7 @@ impl Bm25 {
                 0.0
             }) += 1.0;
         }
-        let Self { k, b, average_length, .. } = *self;
+        let Weights { k, b, average_length } = self.weights;
         let length = words.len() as f64;
         let weight = |count: f64| match input_type {
             InputType::Query => 1.0,
