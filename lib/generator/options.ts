@@ -35,7 +35,7 @@ export interface ExecutionProviderPlugin {
   library: string;
   /** Which of its providers, where it brings several. Default: all of its devices are counted. */
   name?: string | undefined;
-  /** Which of its devices, from 0 on. Default 0. */
+  /** Which of its devices, counted from 0; the first one where this is left out. */
   device?: number | undefined;
   /** What it is told, in its own words. */
   options?: Record<string, string> | undefined;

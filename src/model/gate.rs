@@ -1,20 +1,21 @@
-//! Everything that is inside a runtime of models right now. At process exit the gate is closed and emptied, because a
+//! Everything that is inside a runtime of models right now. At process exit the gates are closed and emptied, because a
 //! library's static destructors must not run under a live inference.
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::engine::Engine;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 
 /// How long a process waits at exit for runs that were told to stop. One operator takes milliseconds.
 const EXIT_WAIT: Duration = Duration::from_secs(10);
 
-/// Of all runtimes together.
-pub(super) static GATE: Gate =
-    Gate { inside: Mutex::new(Inside { closed: false, next: 0, calls: BTreeMap::new() }), left: Condvar::new() };
+/// Of ONNX Runtime.
+pub(super) static ONNX: Gate = Gate::new();
+
+/// Of OpenVINO.
+pub(super) static OPENVINO: Gate = Gate::new();
 
 pub(super) struct Gate {
     inside: Mutex<Inside>,
@@ -24,18 +25,22 @@ pub(super) struct Gate {
 struct Inside {
     closed: bool,
     next: u64,
-    calls: BTreeMap<u64, (Engine, Cancel)>,
+    calls: BTreeMap<u64, Cancel>,
 }
 
 /// Held by what is inside.
-pub(super) struct GatePass(u64);
+pub(super) struct GatePass(&'static Gate, u64);
 
 impl Gate {
-    /// Lets what `cancel` stops into an engine.
+    const fn new() -> Self {
+        Self { inside: Mutex::new(Inside { closed: false, next: 0, calls: BTreeMap::new() }), left: Condvar::new() }
+    }
+
+    /// Lets in what `cancel` stops.
     ///
     /// # Errors
     /// Once it was stopped, or the gate is closed.
-    pub fn enter(&self, engine: Engine, cancel: &Cancel) -> Result<GatePass> {
+    pub fn enter(&'static self, cancel: &Cancel) -> Result<GatePass> {
         cancel.check()?;
         let mut inside = self.lock();
         if inside.closed {
@@ -43,14 +48,14 @@ impl Gate {
         }
         let id = inside.next;
         inside.next += 1;
-        inside.calls.insert(id, (engine, cancel.clone()));
-        Ok(GatePass(id))
+        inside.calls.insert(id, cancel.clone());
+        Ok(GatePass(self, id))
     }
 
-    /// Waits until those that are inside an engine now have left, as long as a process waits at exit.
-    pub fn await_leaving(&self, engine: Engine) {
+    /// Waits until those that are inside now have left, as long as a process waits at exit.
+    pub fn await_leaving(&self) {
         let inside = self.lock();
-        let now: Vec<u64> = inside.calls.iter().filter(|(_, (of, _))| *of == engine).map(|(id, _)| *id).collect();
+        let now: Vec<u64> = inside.calls.keys().copied().collect();
         let stay = |inside: &mut Inside| now.iter().any(|id| inside.calls.contains_key(id));
         drop(self.left.wait_timeout_while(inside, EXIT_WAIT, stay));
     }
@@ -62,12 +67,12 @@ impl Gate {
 
 impl Drop for GatePass {
     fn drop(&mut self) {
-        GATE.lock().calls.remove(&self.0);
-        GATE.left.notify_all();
+        self.0.lock().calls.remove(&self.1);
+        self.0.left.notify_all();
     }
 }
 
-/// Closes the gate when the process exits. To be called after a library was loaded, so that it happens before the
+/// Closes the gates when the process exits. To be called after a library was loaded, so that it happens before the
 /// library's static destructors run.
 pub(super) fn close_at_exit() {
     extern "C" fn handler() {
@@ -83,12 +88,16 @@ pub(super) fn close_at_exit() {
 /// Lets nothing into a runtime any more, stops what is inside and waits for it. For a process that ends: it must not
 /// begin to, on one thread, while a library is loaded on another.
 pub fn close() {
-    let calls: Vec<Cancel> = {
-        let mut inside = GATE.lock();
-        inside.closed = true;
-        inside.calls.values().map(|(_, call)| call.clone()).collect()
-    };
-    calls.iter().for_each(|call| call.cancel(Error::Closed));
-    let inside = GATE.lock();
-    drop(GATE.left.wait_timeout_while(inside, EXIT_WAIT, |inside| !inside.calls.is_empty()));
+    for gate in [&ONNX, &OPENVINO] {
+        let calls: Vec<Cancel> = {
+            let mut inside = gate.lock();
+            inside.closed = true;
+            inside.calls.values().cloned().collect()
+        };
+        calls.iter().for_each(|call| call.cancel(Error::Closed));
+    }
+    for gate in [&ONNX, &OPENVINO] {
+        let inside = gate.lock();
+        drop(gate.left.wait_timeout_while(inside, EXIT_WAIT, |inside| !inside.calls.is_empty()));
+    }
 }

@@ -23,9 +23,9 @@ use ort::session::{RunOptions, Session};
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::ModelSpec;
-use super::gate::{self, GATE};
+use super::gate::{self, ONNX};
 use super::session::{self, About, Cells, Kind, Output, Port, Run, RunMemory};
-use super::{Compute, Engine, ModelOptions, Plugin, Provider, ProviderInfo, library};
+use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -138,7 +138,7 @@ impl OnnxSession {
 impl Drop for OnnxSession {
     fn drop(&mut self) {
         // While the process exits the session is left to the operating system.
-        if let Ok(_inside) = GATE.enter(Engine::OnnxRuntime, &Cancel::default()) {
+        if let Ok(_inside) = ONNX.enter(&Cancel::default()) {
             // SAFETY: the session is not used again: this is the only place that drops it, and self is going away.
             unsafe { ManuallyDrop::drop(&mut self.session) };
         }
@@ -146,6 +146,10 @@ impl Drop for OnnxSession {
 }
 
 impl session::Session for OnnxSession {
+    fn gate(&self) -> &'static gate::Gate {
+        &ONNX
+    }
+
     fn about(&self) -> &About {
         &self.about
     }
@@ -235,7 +239,7 @@ fn compile(
         let reason = format!("'{name}' takes no limit of the memory on its device: leave it out, or use 'cuda'");
         return Err(Error::config("deviceMemoryLimit", reason));
     }
-    let _inside = GATE.enter(Engine::OnnxRuntime, cancel)?;
+    let _inside = ONNX.enter(cancel)?;
     let devices = providers.iter().map(|provider| match provider {
         Provider::Plugin(plugin) => device(runtime, plugin).map(Some),
         _ => Ok(None),
@@ -459,7 +463,7 @@ fn runtime() -> Result<&'static Runtime> {
     // another thread, which Node.js itself accepts at each assignment to process.env.
     unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
-    let _inside = GATE.enter(Engine::OnnxRuntime, &Cancel::default())?;
+    let _inside = ONNX.enter(&Cancel::default())?;
     let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
     gate::close_at_exit();
     let environment =

@@ -1,5 +1,6 @@
 //! A graph that an engine has compiled: what models ask of it, whichever engine it is.
 
+use super::gate::Gate;
 use super::{Compute, ProviderInfo};
 use crate::cancel::Cancel;
 
@@ -7,6 +8,9 @@ use crate::cancel::Cancel;
 pub(super) trait Session: Send + Sync {
     /// What it is computed by.
     fn about(&self) -> &About;
+
+    /// What runs are let in by.
+    fn gate(&self) -> &'static Gate;
 
     /// What it asks for, in the order in which runs give it.
     fn inputs(&self) -> &[Port];

@@ -1,7 +1,6 @@
 //! A transformer or static embedding model in ONNX, whichever engine computes its graph: token ids in, vectors out.
 
 use super::directory::{self, HashedWeights, ModelSpec};
-use super::gate::GATE;
 use super::head::Head;
 use super::memory_cost::MemoryCost;
 use super::purpose::{Purpose, Scores};
@@ -192,7 +191,7 @@ impl Transformer {
         shrink: bool,
         read: impl FnOnce(&[f32], usize) -> T,
     ) -> Result<T, String> {
-        let _inside = GATE.enter(self.session.about().compute.engine, cancel).map_err(|error| error.to_string())?;
+        let _inside = self.session.gate().enter(cancel).map_err(|error| error.to_string())?;
         let (rows, longest) = (batch.len(), batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
         if batch.iter().any(|tokens| tokens.ids.is_empty()) {
             return Err("the tokenizer found nothing in it that the model could read".to_owned());

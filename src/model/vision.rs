@@ -1,7 +1,6 @@
 //! An image model in ONNX: pixels in, vectors out. CLIP's vision part, ViT, DINOv2, SigLIP and their kin.
 
 use super::directory::{HashedWeights, ModelSpec};
-use super::gate::GATE;
 use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Run, Session};
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
@@ -201,7 +200,7 @@ impl VisionModel {
     fn infer(&self, pixels: Vec<f32>, rows: usize, cancel: &Cancel, shrink: bool) -> Result<(usize, Vec<f32>), String> {
         let (width, height) = self.preprocessing.size();
         // Taken first, so that it is given back last: what a run is given belongs to the engine, too.
-        let _inside = GATE.enter(self.session.about().compute.engine, cancel).map_err(|error| error.to_string())?;
+        let _inside = self.session.gate().enter(cancel).map_err(|error| error.to_string())?;
         let cells = match self.half {
             true => Cells::Half(pixels.into_iter().map(half::f16::from_f32).collect()),
             false => Cells::Real(pixels),

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::directory::ModelSpec;
-use super::gate::{self, GATE};
+use super::gate::{self, OPENVINO};
 use super::session::{About, Cells, Kind, Output, Port, Run, RunMemory, Session};
-use super::{Compute, Engine, ModelOptions, Precision, ProviderInfo, library};
+use super::{Compute, ModelOptions, Precision, ProviderInfo, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -39,7 +39,7 @@ impl OpenVinoSession {
         let runtime = runtime()?;
         let threads = options.intra_op_threads.unwrap_or(1);
         let streams = (host::available_cores() / threads.max(1)).max(1);
-        let _inside = GATE.enter(Engine::OpenVino, cancel)?;
+        let _inside = OPENVINO.enter(cancel)?;
         let properties = [
             (c"INFERENCE_PRECISION_HINT", precision(compute.precision).to_owned()),
             (c"NUM_STREAMS", streams.to_string()),
@@ -90,6 +90,10 @@ impl OpenVinoSession {
 }
 
 impl Session for OpenVinoSession {
+    fn gate(&self) -> &'static gate::Gate {
+        &OPENVINO
+    }
+
     fn about(&self) -> &About {
         &self.about
     }
@@ -120,7 +124,7 @@ impl Session for OpenVinoSession {
 impl Drop for OpenVinoSession {
     fn drop(&mut self) {
         // While the process exits the graph is left to the operating system.
-        if let Ok(_inside) = GATE.enter(Engine::OpenVino, &Cancel::default()) {
+        if let Ok(_inside) = OPENVINO.enter(&Cancel::default()) {
             // SAFETY: neither is used again: this is the only place that drops them, and self is going away.
             unsafe {
                 ManuallyDrop::drop(&mut self.idle);
@@ -167,7 +171,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 pub(super) fn await_load() {
     drop(LOADING.lock());
     if RUNTIME.get().is_some() {
-        GATE.await_leaving(Engine::OpenVino);
+        OPENVINO.await_leaving();
     }
 }
 
@@ -179,7 +183,7 @@ fn runtime() -> Result<&'static Runtime> {
     }
     let libraries = library::openvino()?;
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
-    let _inside = GATE.enter(Engine::OpenVino, &Cancel::default())?;
+    let _inside = OPENVINO.enter(&Cancel::default())?;
     let failed = |reason: String| {
         let path = libraries.first().map(Path::new).unwrap_or(Path::new("OpenVINO"));
         Error::model(path, format!("OpenVINO could not be loaded: {reason}"))
