@@ -47,18 +47,22 @@ export interface ParallelMapOptions {
 	 * started. `'skip'`: it has no result, and the results of the others move up. `'collect'`: a {@link Settled} for every item.
 	 */
 	onError?: OnError | undefined;
-	/** Told after each item how many are done, of how many if that is known. What it throws ends the call. */
+	/**
+	 * Told after each item how many are done, of how many if that is known. What it throws ends the call, and so does a promise
+	 * that it answers and that rejects.
+	 */
 	onProgress?: ((done: number, total: number | undefined) => void) | undefined;
 	/**
 	 * Longest time for an item, in milliseconds, above 0. It fails with `TIMED_OUT` and its place is free for the next one. A
-	 * function has its signal aborted, and cannot be interrupted while it does not wait; a worker is ended.
+	 * function has its signal aborted, and cannot be interrupted while it does not wait; a worker is ended. Loading a module is
+	 * no part of it, and may take as long, at least 5 s, or 30 s without this option; then the call rejects with `TIMED_OUT`.
 	 */
 	timeoutMs?: number | undefined;
 	/** Runs a module's function in child processes instead of worker threads. Default `false`. */
 	processes?: boolean | undefined;
 	/**
-	 * Whether items and results that are buffers or typed arrays are moved to and from worker threads instead of copied:
-	 * whoever sends one has it no more. Default `false`.
+	 * Whether items and results that are buffers, or views of whole ones, are moved to and from worker threads instead of
+	 * copied: whoever sends one has it no more, and cannot send it again. What cannot be moved is copied. Default `false`.
 	 */
 	transfer?: boolean | undefined;
 	/** Who is told of each call, as the operation `parallel.map`. Default: the global monitor. `false`: nobody. */
@@ -75,10 +79,17 @@ export interface ParallelStreamOptions extends ParallelMapOptions {
 export type Collecting = {
 	onError: "collect";
 };
+/** Options by which items that fail have no answer. */
+export type Throwing = {
+	onError?: "throw" | "skip" | undefined;
+};
+/** What comes of items: with `onError: 'collect'`, {@link Settled}. Where that is known only when the program runs, either. */
+export type Results<R, E extends OnError = OnError> = E extends "collect" ? Settled<R>[] : R[];
 /** See {@link parallelMap}. */
 export interface ParallelMap {
 	<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & Collecting): Promise<Settled<R>[]>;
-	<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<R[]>;
+	<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions & Throwing): Promise<R[]>;
+	<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<Results<R>>;
 	/**
 	 * The same, with results as they come. Reads no more than `concurrency` (times `chunkSize`) + `lookAhead` items ahead of
 	 * what has been taken, starts with the first result that is asked for, and stops when the loop is left. What was read
@@ -88,15 +99,18 @@ export interface ParallelMap {
 	stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelStreamOptions & (Collecting | {
 		order: "completion";
 	})): AsyncGenerator<Settled<R>, void, undefined>;
-	stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions): AsyncGenerator<R, void, undefined>;
+	stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions & Throwing & {
+		order?: "input" | undefined;
+	}): AsyncGenerator<R, void, undefined>;
+	stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions): AsyncGenerator<R | Settled<R>, void, undefined>;
 }
 /**
  * Applies a function to items, several at a time, and gives the results in the order of the items: each item is answered
- * exactly once. The items are those of an array as it is now, or of any iterable or async iterable, which is read no further
- * ahead than is worked on.
+ * exactly once. The items are those of an array as it is now, with all that they hold where they go to workers, or of any
+ * iterable or async iterable, which is read no further ahead than is worked on, and closed when the call ends before it does.
  *
  * @throws What the function throws, as it is (see `onError`), and what the source throws. `EmbeddingError` `ABORTED`;
- * `TIMED_OUT` for an item; `BACKEND_UNAVAILABLE` or `MEMORY_LIMIT_EXCEEDED` for items whose worker died; `INVALID_CONFIG`,
+ * `TIMED_OUT` for an item, or for a module that hangs while it is loaded; `BACKEND_UNAVAILABLE` or `MEMORY_LIMIT_EXCEEDED` for items whose worker died; `INVALID_CONFIG`,
  * `INVALID_ARGUMENT`, also for a module or an export that there is not.
  */
 export declare const parallelMap: ParallelMap;
@@ -112,10 +126,9 @@ export interface BatchMapOptions extends Omit<ParallelMapOptions, "chunkSize" | 
  * batch has no result for would shift all others, so a batch that answers with more or fewer results than it has items fails
  * with `EMBEDDING_GENERATION_FAILED`, which names it. All items of a batch that fails fail.
  */
-export declare function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & {
-	onError: "collect";
-}): Promise<Settled<R>[]>;
-export declare function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<R[]>;
+export declare function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & Collecting): Promise<Settled<R>[]>;
+export declare function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions & Throwing): Promise<R[]>;
+export declare function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<Results<R>>;
 /** Options of {@link ParallelProcessor}: defaults for its calls. */
 export interface ParallelProcessorOptions extends Omit<ParallelMapOptions, "signal" | "onProgress"> {
 	/** Items in a batch of {@link ParallelProcessor.batchMap}. Default 32. */
@@ -139,22 +152,32 @@ export interface ParallelStats {
 }
 /**
  * Maps with settings and workers of its own: what runs a module's function is kept for the next call. Idle workers end
- * after two seconds, and nothing keeps the process alive.
+ * after two seconds, and nothing keeps the process alive. `E` is the `onError` of its options, which says what its calls give.
  */
-export declare class ParallelProcessor implements AsyncDisposable {
+export declare class ParallelProcessor<E extends OnError = "throw"> implements AsyncDisposable {
 	#private;
 	/** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
-	constructor(options?: ParallelProcessorOptions);
+	constructor(options?: ParallelProcessorOptions & {
+		onError?: E | undefined;
+	});
 	/** As {@link parallelMap}. A call may ask for less concurrency than the processor has, not for more workers. */
+	map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & Collecting): Promise<Settled<R>[]>;
 	map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & {
-		onError: "collect";
-	}): Promise<Settled<R>[]>;
-	map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<R[]>;
+		onError: "throw" | "skip";
+	}): Promise<R[]>;
+	map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions & {
+		onError?: undefined;
+	}): Promise<Results<R, E>>;
+	map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<Results<R>>;
 	/** As {@link batchProcess}. */
+	batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & Collecting): Promise<Settled<R>[]>;
 	batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & {
-		onError: "collect";
-	}): Promise<Settled<R>[]>;
-	batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<R[]>;
+		onError: "throw" | "skip";
+	}): Promise<R[]>;
+	batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions & {
+		onError?: undefined;
+	}): Promise<Results<R, E>>;
+	batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<Results<R>>;
 	/** What it has done since it was made. */
 	getStats(): ParallelStats;
 	/** Ends what runs, with `CLOSED`, and all workers; later calls reject with `CLOSED`, too. Resolves when they are gone. */
@@ -239,6 +262,7 @@ export declare class BatchFileProcessor {
 	readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions & {
 		encoding?: "utf8" | "latin1" | undefined;
 	}): Promise<ReadResult<string>[]>;
+	readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions): Promise<ReadResult<Buffer | string>[]>;
 	/** Writes files; for each, in order, whether it could be written. Of several for one path, the last one counts. */
 	writeBatch(files: Iterable<FileToWrite>, options?: WriteBatchOptions): Promise<WriteResult[]>;
 	/** Waits until all that was begun is read and written. */
@@ -331,10 +355,10 @@ export declare class RealtimeEvaluator<Sample = unknown> implements AsyncDisposa
 	constructor(options: RealtimeEvaluatorOptions<Sample>);
 	/**
 	 * Evaluates samples of an iterable or an async iterable, and gives a result for each, in their order, as they come. Reads
-	 * little ahead of what is taken; leaving the loop ends it.
+	 * little ahead of what is taken; leaving the loop ends it. A result that is given is in `results.jsonl`.
 	 *
 	 * @throws What the source or `sampleId` throws; `EmbeddingError` `ABORTED`; `CACHE_STORAGE_FAILED` where a file cannot be
-	 * written.
+	 * read or written; `CLOSED`.
 	 */
 	evaluateStream(samples: Items<Sample>, options?: EvaluateOptions<Sample>): AsyncGenerator<EvaluationResult, void, undefined>;
 	/** The same, with all results at once. */
@@ -345,13 +369,18 @@ export declare class RealtimeEvaluator<Sample = unknown> implements AsyncDisposa
 	getMetricsHistory(): EvaluationResult[];
 	getMetricsHistory(name: string): ScoreRecord[];
 	/**
-	 * Writes the statistics as JSON, whole or not at all, and gives the path. Default: `summary.json` in `outputDirectory`.
+	 * Writes the statistics as they are now, as JSON, whole or not at all, and gives the path. Default: `summary.json` in
+	 * `outputDirectory`. Of several calls the last one counts.
 	 * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
 	 */
 	saveSummary(path?: string | URL): Promise<string>;
 	/** Forgets statistics and history; files stay. */
 	reset(): void;
-	/** Writes what is not yet in the file, and closes it. Its panel leaves the dashboards. */
+	/**
+	 * Takes no more calls: they have `CLOSED`. Resolves when those before are done and their results and the summary are in the
+	 * files; a stream whose reader pauses is not waited for, and writes the rest when it ends. Its panel leaves the dashboards.
+	 * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`.
+	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;

@@ -49,3 +49,13 @@ export const sum = (...numbers) => numbers.reduce((a, b) => a + b);
 export const thread = async () => (await import('node:worker_threads')).threadId;
 
 export const pid = () => process.pid;
+
+export const same = (item) => item;
+
+export const sizeOf = (item) => [item.byteLength, item.buffer?.byteLength ?? null];
+
+/** Another buffer that every caller gets, so that it can be moved once. */
+const own = new Uint8Array(8);
+export const shared = () => own;
+
+export const sharedMemory = (n) => (n === 1 ? new SharedArrayBuffer(8) : n);

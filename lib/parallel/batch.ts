@@ -4,7 +4,7 @@ import { invalid, show } from '../call/input';
 import { optionReader } from '../call/options';
 import type { Answer, Runner, Settled } from './drive';
 import { limited } from './function-runner';
-import { callOf, collect, type Call, type Items, type ParallelMapOptions } from './map';
+import { callOf, collect, type Call, type Collecting, type Items, type ParallelMapOptions, type Results, type Throwing } from './map';
 import type { Chunk } from './source';
 
 /** A function that answers a batch: a result for each of its items, in their order. */
@@ -25,8 +25,9 @@ export const readBatchOptions = optionReader<BatchMapOptions>({
  * batch has no result for would shift all others, so a batch that answers with more or fewer results than it has items fails
  * with `EMBEDDING_GENERATION_FAILED`, which names it. All items of a batch that fails fail.
  */
-export function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & { onError: 'collect' }): Promise<Settled<R>[]>;
-export function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<R[]>;
+export function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & Collecting): Promise<Settled<R>[]>;
+export function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions & Throwing): Promise<R[]>;
+export function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<Results<R>>;
 export async function batchProcess<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions = {}): Promise<R[] | Settled<R>[]> {
   return mapBatches(items, work, readBatchOptions(options));
 }

@@ -1,15 +1,16 @@
+import { setMaxListeners } from 'node:events';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
-import { EmbeddingError } from '../call/errors';
-import type { Chunk, Source } from './source';
+import { aborted, onAbort } from '../call/limits';
+import { isThenable, type Chunk, type Source } from './source';
 
 /** The answer to an item: exactly one for each. */
 export type Settled<R> =
   | { index: number; status: 'fulfilled'; value: R }
   | { index: number; status: 'rejected'; reason: unknown };
 
-/** Told of each answer, in any order; what it throws ends everything. */
-export type Answer<R> = (index: number, fulfilled: boolean, value: R | unknown) => void;
+/** Told of each answer, in any order. What it throws ends everything, and so does a promise that it answers and that rejects. */
+export type Answer<R> = (index: number, fulfilled: boolean, value: R | unknown) => unknown;
 
 /** What processes a chunk. Answers every item of it, and rejects only where nothing can go on. */
 export interface Runner<T, R> {
@@ -34,13 +35,16 @@ const TURN_MS = 10;
 export function drive<T, R>(source: Source<T>, runner: Runner<T, R>, { concurrency, chunkSize, signal }: Limits, answer: Answer<R>): Promise<void> {
   return new Promise((resolve, reject) => {
     const stop = new AbortController();
+    // Every function that runs may listen.
+    setMaxListeners(0, stop.signal);
     let over = false;
+    let forget: (() => void) | undefined;
     let slots = concurrency;
     let turned = performance.now();
     const end = (settle: () => void) => {
       if (over) return;
       over = true;
-      signal?.removeEventListener('abort', onAbort);
+      forget?.();
       source.close();
       settle();
     };
@@ -48,9 +52,17 @@ export function drive<T, R>(source: Source<T>, runner: Runner<T, R>, { concurren
       stop.abort(reason);
       reject(reason);
     });
-    const onAbort = () => fail(new EmbeddingError('ABORTED', 'The call was aborted', { cause: signal!.reason }));
+    const abort = () => fail(aborted(signal));
+    // Promises that `answer` has answered, and that are not settled.
+    let telling = 0;
+    const told = () => {
+      if (--telling === 0 && slots === 0 && !broken) end(resolve);
+    };
     const answered: Answer<R> = (index, fulfilled, value) => {
-      if (!over) answer(index, fulfilled, value);
+      const answers = over ? undefined : answer(index, fulfilled, value);
+      if (!isThenable(answers)) return;
+      telling++;
+      Promise.resolve(answers).then(told, fail);
     };
     let broken: { thrown: unknown } | undefined;
     const read = async (taken: Promise<Chunk<T>>) => {
@@ -74,10 +86,10 @@ export function drive<T, R>(source: Source<T>, runner: Runner<T, R>, { concurren
       }
       if (--slots > 0) return;
       if (broken) fail(broken.thrown);
-      else end(resolve);
+      else if (telling === 0) end(resolve);
     };
-    if (signal?.aborted) return onAbort();
-    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) return abort();
+    if (signal) forget = onAbort(signal, abort);
     const most = source.total === undefined ? concurrency : Math.min(concurrency, Math.ceil(source.total / chunkSize));
     slots = Math.max(1, most);
     for (let i = slots; i > 0 && !over; i--) slot().catch(fail);

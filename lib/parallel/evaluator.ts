@@ -1,6 +1,8 @@
 import { basename, join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { flag, functionOf, milliseconds, whole } from '../call/checks';
+import { messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { optionReader, record, refused } from '../call/options';
 import { pathNow } from '../call/paths';
@@ -124,6 +126,13 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   #totalSamples = 0;
   #failedSamples = 0;
   #totalTimeMs = 0;
+  /** Calls of {@link RealtimeEvaluator.evaluateBatch} that run, streams that are read, and samples that are evaluated. */
+  readonly #batches = new Set<Promise<unknown>>();
+  readonly #streams = new Set<{ readonly asked: boolean; unasked(): Promise<void> }>();
+  readonly #working = new Set<Promise<unknown>>();
+  #unsaved = false;
+  #closing: Promise<void> | undefined;
+  readonly #files = new BatchFileProcessor({ monitor: false });
   readonly #panel: PanelSource = { panel: () => this.#show() };
   readonly #hidePanel: (() => void) | undefined;
 
@@ -144,32 +153,45 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
 
   /**
    * Evaluates samples of an iterable or an async iterable, and gives a result for each, in their order, as they come. Reads
-   * little ahead of what is taken; leaving the loop ends it.
+   * little ahead of what is taken; leaving the loop ends it. A result that is given is in `results.jsonl`.
    *
    * @throws What the source or `sampleId` throws; `EmbeddingError` `ABORTED`; `CACHE_STORAGE_FAILED` where a file cannot be
-   * written.
+   * read or written; `CLOSED`.
    */
   evaluateStream(samples: Items<Sample>, options: EvaluateOptions<Sample> = {}): AsyncGenerator<EvaluationResult, void, undefined> {
     const { sampleId = (_: Sample, index: number) => `${index}`, resume = false, signal } = readCallOptions(options) as EvaluateOptions<Sample>;
     functionOf('sampleId', sampleId);
+    this.#refuseClosed();
     if (flag('resume', resume) && !this.#results) throw refused('resume', 'there are no earlier results without outputDirectory');
     const source = new Source<Sample>(samples);
     const known = resume ? this.#known(this.#results!) : undefined;
     known?.catch(() => {});
     const call = callOf({ concurrency: this.#concurrency, signal, monitor: false });
-    const runner = functionRunner((item: Identified<Sample>, _, stop) => this.#one(item, stop), undefined);
+    const runner = functionRunner((item: Identified<Sample>, _, stop) => kept(this.#working, this.#one(item, stop)), undefined);
     const since = performance.now();
     let counted = 0;
     const clock = () => {
       this.#totalTimeMs += performance.now() - since - counted;
       counted = performance.now() - since;
     };
-    const plan = { ...call, runner, counted: clock, finish: () => this.#finish() };
-    return streamOf(identified(source, sampleId, known), plan, {}) as AsyncGenerator<EvaluationResult, void, undefined>;
+    const begin = () => {
+      this.#refuseClosed();
+      this.#streams.add(results);
+    };
+    const finish = () => {
+      this.#streams.delete(results);
+      return this.#finish();
+    };
+    const results = streamOf(identified(source, sampleId, known), { ...call, runner, counted: clock, begin, finish }, {});
+    return results as AsyncGenerator<EvaluationResult, void, undefined>;
   }
 
   /** The same, with all results at once. */
   async evaluateBatch(samples: Items<Sample>, options?: EvaluateOptions<Sample>): Promise<EvaluationResult[]> {
+    return kept(this.#batches, this.#collect(samples, options));
+  }
+
+  async #collect(samples: Items<Sample>, options: EvaluateOptions<Sample> | undefined): Promise<EvaluationResult[]> {
     const results: EvaluationResult[] = [];
     for await (const result of this.evaluateStream(samples, options)) results.push(result);
     return results;
@@ -193,14 +215,15 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   }
 
   /**
-   * Writes the statistics as JSON, whole or not at all, and gives the path. Default: `summary.json` in `outputDirectory`.
+   * Writes the statistics as they are now, as JSON, whole or not at all, and gives the path. Default: `summary.json` in
+   * `outputDirectory`. Of several calls the last one counts.
    * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`; `INVALID_ARGUMENT` where there is no path.
    */
   async saveSummary(path?: string | URL): Promise<string> {
     const to = pathNow(path, 'path') ?? (this.#directory && join(this.#directory, 'summary.json'));
     if (typeof to !== 'string' || to === '') throw invalid('There is no path to save to: pass one, or the option outputDirectory');
     const content = `${JSON.stringify(this.getAggregateStats(), undefined, 2)}\n`;
-    const [written] = await new BatchFileProcessor({ monitor: false }).writeBatch([{ path: to, content }]);
+    const [written] = await this.#files.writeBatch([{ path: to, content }]);
     if (written?.error) throw failed(to, 'written', written.error);
     return to;
   }
@@ -212,10 +235,32 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     [this.#oldest, this.#totalSamples, this.#failedSamples, this.#totalTimeMs] = [0, 0, 0, 0];
   }
 
-  /** Writes what is not yet in the file, and closes it. Its panel leaves the dashboards. */
-  async close(): Promise<void> {
+  /**
+   * Takes no more calls: they have `CLOSED`. Resolves when those before are done and their results and the summary are in the
+   * files; a stream whose reader pauses is not waited for, and writes the rest when it ends. Its panel leaves the dashboards.
+   * @throws `EmbeddingError` `CACHE_STORAGE_FAILED`.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#end();
+    return this.#closing;
+  }
+
+  async #end(): Promise<void> {
     this.#hidePanel?.();
-    await this.#results?.close();
+    await Promise.allSettled(this.#batches);
+    for (;;) {
+      // A reader who does not pause has asked again by then, and the next sample has begun, for which a turn may be waited, too.
+      await nextTurn();
+      await nextTurn();
+      const asked = [...this.#streams].filter((stream) => stream.asked);
+      if (asked.length + this.#working.size === 0) break;
+      await Promise.allSettled([...this.#working, ...asked.map((stream) => stream.unasked())]);
+    }
+    if (this.#unsaved) await this.#finish();
+  }
+
+  #refuseClosed(): void {
+    if (this.#closing) throw new EmbeddingError('CLOSED', 'The RealtimeEvaluator is closed: make another one');
   }
 
   /** The same as {@link close}, for `await using`. */
@@ -230,7 +275,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
       id,
       ...stats.map(({ name }) => scores?.[name] ?? null),
       `${Number(durationMs.toPrecision(3))} ms`,
-      error === undefined && scores ? null : String((error as Error | null | undefined)?.message ?? error),
+      error === undefined && scores ? null : messageOf(error),
     ]);
     return {
       title: this.#directory === undefined ? 'Evaluation' : `Evaluation in ${basename(this.#directory)}`,
@@ -248,6 +293,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
 
   async #finish(): Promise<void> {
     if (!this.#results) return;
+    this.#unsaved = false;
     await this.#results.close();
     await this.saveSummary();
   }
@@ -266,6 +312,7 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
     if (signal.aborted) return result;
     this.#monitor?.record('evaluate', result.durationMs, { success: 'scores' in outcome, ...('error' in outcome && { error: outcome.error }) });
     this.#keep(result);
+    this.#unsaved = true;
     await this.#results?.append(asLine(result));
     return result;
   }
@@ -309,21 +356,37 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   }
 }
 
+/** The same promise, which is among `all` as long as it is not settled. */
+function kept<T>(all: Set<Promise<unknown>>, running: Promise<T>): Promise<T> {
+  all.add(running);
+  const over = () => void all.delete(running);
+  running.then(over, over);
+  return running;
+}
+
 /** Samples with their ids, without those that are known. */
-async function* identified<Sample>(source: Source<Sample>, sampleId: (sample: Sample, index: number) => string, known: Promise<Set<string>> | undefined): AsyncGenerator<Identified<Sample>, void, undefined> {
-  try {
-    const done = await known;
-    for (;;) {
-      const { items, first: index } = await source.take(1);
-      if (items.length === 0) return;
-      const sample = (await items[0]) as Sample;
-      const id = sampleId(sample, index);
-      if (typeof id !== 'string') throw invalid(`sampleId answered ${show(id)} for sample ${index}, not a string`, { index });
-      if (!done?.has(id)) yield { sample, id, index };
+function identified<Sample>(source: Source<Sample>, sampleId: (sample: Sample, index: number) => string, known: Promise<Set<string>> | undefined): AsyncIterable<Identified<Sample>> {
+  const samples = (async function* (): AsyncGenerator<Identified<Sample>, void, undefined> {
+    try {
+      const done = await known;
+      for (;;) {
+        const { items, first: index } = await source.take(1);
+        if (items.length === 0) return;
+        const sample = (await items[0]) as Sample;
+        const id = sampleId(sample, index);
+        if (typeof id !== 'string') throw invalid(`sampleId answered ${show(id)} for sample ${index}, not a string`, { index });
+        if (!done?.has(id)) yield { sample, id, index };
+      }
+    } finally {
+      source.close();
     }
-  } finally {
+  })();
+  // The generator is closed when it has what it waits for, and never if nobody has begun it: the source, at once.
+  const close = () => {
     source.close();
-  }
+    return samples.return();
+  };
+  return { [Symbol.asyncIterator]: () => ({ next: () => samples.next(), return: close }) };
 }
 
 function copyOf(result: EvaluationResult): EvaluationResult {
@@ -350,7 +413,15 @@ function checked(scores: unknown): Scores {
 
 function asLine({ error, ...result }: EvaluationResult): object {
   if (error === undefined) return 'scores' in result ? result : { ...result, error: { message: 'undefined' } };
-  const { name, message, code } = (typeof error === 'object' && error !== null ? error : { message: error }) as { name?: unknown; message?: unknown; code?: unknown };
-  const text = (value: unknown) => (value === undefined ? undefined : String(value));
-  return { ...result, error: { name: text(name), message: text(message), code: text(code) } };
+  return { ...result, error: { name: textOf(error, 'name'), message: messageOf(error), code: textOf(error, 'code') } };
+}
+
+/** A property of whatever was thrown, as far as it can be read and is a text. */
+function textOf(error: unknown, property: string): string | undefined {
+  try {
+    const value = (error as Record<string, unknown> | null)?.[property];
+    return value === undefined || typeof value === 'function' ? undefined : String(value);
+  } catch {
+    return undefined;
+  }
 }

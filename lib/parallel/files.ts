@@ -1,3 +1,4 @@
+import { constants } from 'node:buffer';
 import { resolve, sep } from 'node:path';
 import { getSystemErrorName, types } from 'node:util';
 
@@ -116,6 +117,7 @@ export class BatchFileProcessor {
    */
   readBatch(paths: Iterable<string | URL>, options: ReadBatchOptions & { encoding: 'buffer' }): Promise<ReadResult<Buffer>[]>;
   readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions & { encoding?: 'utf8' | 'latin1' | undefined }): Promise<ReadResult<string>[]>;
+  readBatch(paths: Iterable<string | URL>, options?: ReadBatchOptions): Promise<ReadResult<Buffer | string>[]>;
   async readBatch(paths: Iterable<string | URL>, options: ReadBatchOptions = {}): Promise<ReadResult<Buffer | string>[]> {
     const { encoding = 'utf8', signal } = readReadOptions(options);
     if (!['utf8', 'latin1', 'buffer'].includes(encoding)) throw refused('encoding', `${show(encoding)} is not 'utf8', 'latin1' or 'buffer'`);
@@ -134,7 +136,12 @@ export class BatchFileProcessor {
         const begin = start;
         start = end;
         if (failures[failed]?.index === index) return { path, error: this.#failure(path, 'read', failures[failed++]!) };
-        return { path, content: encoding === 'buffer' ? Buffer.from(bytes.subarray(begin, end)) : bytes.toString(encoding, begin, end) };
+        if (encoding === 'buffer') return { path, content: Buffer.from(bytes.subarray(begin, end)) };
+        try {
+          return { path, content: bytes.toString(encoding, begin, end) };
+        } catch {
+          return { path, error: noString(path, end - begin) };
+        }
       });
       rooms.push(room);
       return results;
@@ -181,12 +188,12 @@ export class BatchFileProcessor {
 
   /** What `paths` names, as it is now. */
   #places<Item>(items: Iterable<Item>, pathOf: (item: Item, index: number) => unknown, absoluteOf = (path: string) => resolve(path)): Place[] {
-    if (typeof items === 'string' || typeof (items as Iterable<Item> | null)?.[Symbol.iterator] !== 'function') {
-      throw invalid(`The files are ${show(items)}, not an array or another iterable`);
-    }
+    if (typeof items === 'string' || !isIterable(items)) throw invalid(`The files are ${show(items)}, not an array or another iterable`);
     return Array.from(items, (item, index) => {
-      const said = readAt(index, () => pathOf(item, index));
-      const given = said instanceof URL ? readAt(index, () => plainPath(said, 'path')) : said;
+      const given = readAt(index, () => {
+        const said = pathOf(item, index);
+        return said instanceof URL ? plainPath(said, 'path') : said;
+      });
       if (typeof given !== 'string' || given === '') throw invalid(`The path of file ${index} is ${show(given)}, not a path: pass a string, which may be a file URL`, { index });
       if (given.includes('\0')) throw invalid(`The path of file ${index} holds a zero byte`, { index });
       // What is no whole string would be another one on the disk.
@@ -241,6 +248,21 @@ export class BatchFileProcessor {
     }
     const why = kind === 'kind' ? 'it is no regular file; leave it out' : `${reason}${code ? `, ${code}` : ''}`;
     return new EmbeddingError('CACHE_STORAGE_FAILED', `${path} cannot be ${what}: ${why}`, { details, retryable: kind === 'io' });
+  }
+}
+
+/** Text has a greatest length in JavaScript. */
+function noString(path: string, bytes: number): EmbeddingError {
+  const limit = constants.MAX_STRING_LENGTH;
+  const message = `${path} has ${bytes} bytes, more than the ${limit} units that a string can have: read it with the encoding 'buffer'`;
+  return new EmbeddingError('INPUT_TOO_LONG', message, { details: { path, bytes, limit } });
+}
+
+function isIterable(value: unknown): boolean {
+  try {
+    return typeof (value as Iterable<unknown> | null | undefined)?.[Symbol.iterator] === 'function';
+  } catch {
+    return false;
   }
 }
 

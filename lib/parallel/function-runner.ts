@@ -1,4 +1,5 @@
 import { EmbeddingError } from '../call/errors';
+import { onAbort } from '../call/limits';
 import type { Answer, Runner } from './drive';
 import { isThenable, type Chunk } from './source';
 
@@ -28,15 +29,18 @@ export function functionRunner<T, R>(fn: ItemFunction<T, R>, timeoutMs: number |
 
 const timeOuts = new WeakSet<object>();
 
-/** Whether this is an error that {@link timedOut} made: a caller's function may throw `TIMED_OUT` of its own. */
+/** Whether this is an error that {@link timeOut} made: a caller's function may throw `TIMED_OUT` of its own. */
 export function isTimeOut(error: unknown): boolean {
   return typeof error === 'object' && error !== null && timeOuts.has(error);
 }
 
 /** The error of an item, or of what else there is many of, that took too long. */
 export function timedOut(index: number, timeoutMs: number, what = 'Item'): EmbeddingError {
-  const message = `${what} ${index} was not done within ${timeoutMs} ms: raise timeoutMs, or make its work end when its signal is aborted`;
-  const error = new EmbeddingError('TIMED_OUT', message, { retryable: true, details: { index, timeoutMs } });
+  return timeOut(`${what} ${index} was not done within ${timeoutMs} ms: raise timeoutMs, or make its work end when its signal is aborted`, { index, timeoutMs });
+}
+
+export function timeOut(message: string, details: Record<string, unknown>): EmbeddingError {
+  const error = new EmbeddingError('TIMED_OUT', message, { retryable: true, details });
   timeOuts.add(error);
   return error;
 }
@@ -45,8 +49,7 @@ export function timedOut(index: number, timeoutMs: number, what = 'Item'): Embed
 export function limited<T, R>(fn: ItemFunction<T, R>, timeoutMs: number, what?: string): ItemFunction<T, R> {
   return (item, index, outer) => new Promise<R>((resolve, reject) => {
     const own = new AbortController();
-    const onAbort = () => own.abort(outer.reason);
-    outer.addEventListener('abort', onAbort, { once: true });
+    const forget = onAbort(outer, () => own.abort(outer.reason));
     const timer = setTimeout(() => {
       const error = timedOut(index, timeoutMs, what);
       own.abort(error);
@@ -54,7 +57,7 @@ export function limited<T, R>(fn: ItemFunction<T, R>, timeoutMs: number, what?: 
     }, timeoutMs);
     const end = <V>(settle: (value: V) => void) => (value: V) => {
       clearTimeout(timer);
-      outer.removeEventListener('abort', onAbort);
+      forget();
       settle(value);
     };
     try {

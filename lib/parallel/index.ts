@@ -3,7 +3,7 @@ export { batchProcess, type BatchFunction, type BatchMapOptions } from './batch'
 export type { Settled } from './drive';
 export type { ItemFunction } from './function-runner';
 export type { OnError } from './options';
-export { parallelMap, type Collecting, type Items, type ParallelMap, type ParallelMapOptions, type ParallelStreamOptions, type Work } from './map';
+export { parallelMap, type Collecting, type Items, type ParallelMap, type ParallelMapOptions, type ParallelStreamOptions, type Results, type Throwing, type Work } from './map';
 export type { ModuleFunction } from './module-runner';
 export { ParallelProcessor, type ParallelProcessorOptions, type ParallelStats } from './processor';
 export {

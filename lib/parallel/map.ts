@@ -9,6 +9,7 @@ import { cores, monitorOf, onErrorOf, type OnError } from './options';
 import { WorkerPool } from './pool';
 import { ResultStream } from './result-stream';
 import { Source } from './source';
+import { snapshot } from './wire';
 
 /** What is to be done with each item: a function on this thread, or a module's on others. */
 export type Work<T, R> = ItemFunction<T, R> | ModuleFunction;
@@ -36,18 +37,22 @@ export interface ParallelMapOptions {
    * started. `'skip'`: it has no result, and the results of the others move up. `'collect'`: a {@link Settled} for every item.
    */
   onError?: OnError | undefined;
-  /** Told after each item how many are done, of how many if that is known. What it throws ends the call. */
+  /**
+   * Told after each item how many are done, of how many if that is known. What it throws ends the call, and so does a promise
+   * that it answers and that rejects.
+   */
   onProgress?: ((done: number, total: number | undefined) => void) | undefined;
   /**
    * Longest time for an item, in milliseconds, above 0. It fails with `TIMED_OUT` and its place is free for the next one. A
-   * function has its signal aborted, and cannot be interrupted while it does not wait; a worker is ended.
+   * function has its signal aborted, and cannot be interrupted while it does not wait; a worker is ended. Loading a module is
+   * no part of it, and may take as long, at least 5 s, or 30 s without this option; then the call rejects with `TIMED_OUT`.
    */
   timeoutMs?: number | undefined;
   /** Runs a module's function in child processes instead of worker threads. Default `false`. */
   processes?: boolean | undefined;
   /**
-   * Whether items and results that are buffers or typed arrays are moved to and from worker threads instead of copied:
-   * whoever sends one has it no more. Default `false`.
+   * Whether items and results that are buffers, or views of whole ones, are moved to and from worker threads instead of
+   * copied: whoever sends one has it no more, and cannot send it again. What cannot be moved is copied. Default `false`.
    */
   transfer?: boolean | undefined;
   /** Who is told of each call, as the operation `parallel.map`. Default: the global monitor. `false`: nobody. */
@@ -95,8 +100,12 @@ export function callOf({ concurrency = cores(), chunkSize = 1, onError = 'throw'
 /** A call with what runs it. `release` frees what only this call uses. */
 export interface Plan<T, R> extends Call {
   runner: Runner<T, R>;
+  /** Copies the items of an array, where what they hold counts as it is when the call is made. */
+  copy?(items: readonly (T | PromiseLike<T>)[]): readonly (T | PromiseLike<T>)[];
   release?(): void;
-  /** What a stream waits for before it ends. */
+  /** Called when a stream is read first. What it throws ends the stream. */
+  begin?(): void;
+  /** What a stream waits for before it ends, and who leaves it early, too. */
   finish?(): Promise<void>;
   /** Told of each answer. */
   counted?(fulfilled: boolean): void;
@@ -104,23 +113,32 @@ export interface Plan<T, R> extends Call {
 
 /** `shared`: the workers to use. Without, a call has its own. */
 export function planOf<T, R>(work: Work<T, R>, call: Call, shared?: (processes: boolean) => WorkerPool): Plan<T, R> {
-  const { limits, timeoutMs, processes } = call;
+  const { limits, timeoutMs, processes, transfer } = call;
   if (!isModule(work)) return { ...call, runner: functionRunner(work, timeoutMs) };
   const pool = shared?.(processes) ?? new WorkerPool(limits.concurrency, processes);
   const runner = moduleRunner<T, R>(work, pool, call);
   const one = timeoutMs === undefined ? limits : { ...limits, chunkSize: 1 };
-  return { ...call, limits: one, runner, ...(!shared && { release: () => void pool.close() }) };
+  const copy = (items: readonly (T | PromiseLike<T>)[]) => snapshot(items, transfer && !processes);
+  return { ...call, limits: one, runner, copy, ...(!shared && { release: () => void pool.close() }) };
 }
 
 function isModule<T, R>(work: Work<T, R>): work is ModuleFunction {
   if (typeof work === 'function') return false;
-  if (typeof work === 'object' && work !== null && 'module' in work) return true;
+  if (typeof work === 'object' && work !== null && hasModule(work)) return true;
   throw invalid(`What is to be done is ${show(work)}: pass a function, or { module, name }`);
+}
+
+function hasModule(work: object): boolean {
+  try {
+    return 'module' in work;
+  } catch {
+    return false;
+  }
 }
 
 /** Runs a plan and gives the results as its `onError` says. */
 export async function collect<T, R>(items: Items<T>, plan: Plan<T, R>, operation: string): Promise<R[] | Settled<R>[]> {
-  const source = new Source<T>(items);
+  const source = new Source<T>(items, { copy: plan.copy });
   const settled: (Settled<R> | undefined)[] = [];
   const started = performance.now();
   let failed = 0;
@@ -134,7 +152,7 @@ export async function collect<T, R>(items: Items<T>, plan: Plan<T, R>, operation
     done++;
     if (!fulfilled) failed++;
     plan.counted?.(fulfilled);
-    plan.onProgress?.(done, source.total);
+    return plan.onProgress?.(done, source.total);
   };
   let success = false;
   try {
@@ -157,10 +175,17 @@ function settledOf<R>(index: number, fulfilled: boolean, value: unknown): Settle
 /** Options by which every item has an answer of its own. */
 export type Collecting = { onError: 'collect' };
 
+/** Options by which items that fail have no answer. */
+export type Throwing = { onError?: 'throw' | 'skip' | undefined };
+
+/** What comes of items: with `onError: 'collect'`, {@link Settled}. Where that is known only when the program runs, either. */
+export type Results<R, E extends OnError = OnError> = E extends 'collect' ? Settled<R>[] : R[];
+
 /** See {@link parallelMap}. */
 export interface ParallelMap {
   <T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & Collecting): Promise<Settled<R>[]>;
-  <T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<R[]>;
+  <T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions & Throwing): Promise<R[]>;
+  <T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<Results<R>>;
 
   /**
    * The same, with results as they come. Reads no more than `concurrency` (times `chunkSize`) + `lookAhead` items ahead of
@@ -169,16 +194,17 @@ export interface ParallelMap {
    * results are {@link Settled}.
    */
   stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelStreamOptions & (Collecting | { order: 'completion' })): AsyncGenerator<Settled<R>, void, undefined>;
-  stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions): AsyncGenerator<R, void, undefined>;
+  stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions & Throwing & { order?: 'input' | undefined }): AsyncGenerator<R, void, undefined>;
+  stream<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelStreamOptions): AsyncGenerator<R | Settled<R>, void, undefined>;
 }
 
 /**
  * Applies a function to items, several at a time, and gives the results in the order of the items: each item is answered
- * exactly once. The items are those of an array as it is now, or of any iterable or async iterable, which is read no further
- * ahead than is worked on.
+ * exactly once. The items are those of an array as it is now, with all that they hold where they go to workers, or of any
+ * iterable or async iterable, which is read no further ahead than is worked on, and closed when the call ends before it does.
  *
  * @throws What the function throws, as it is (see `onError`), and what the source throws. `EmbeddingError` `ABORTED`;
- * `TIMED_OUT` for an item; `BACKEND_UNAVAILABLE` or `MEMORY_LIMIT_EXCEEDED` for items whose worker died; `INVALID_CONFIG`,
+ * `TIMED_OUT` for an item, or for a module that hangs while it is loaded; `BACKEND_UNAVAILABLE` or `MEMORY_LIMIT_EXCEEDED` for items whose worker died; `INVALID_CONFIG`,
  * `INVALID_ARGUMENT`, also for a module or an export that there is not.
  */
 export const parallelMap: ParallelMap = Object.assign(
@@ -206,10 +232,11 @@ export function streamOf<T, R>(items: Items<T>, plan: Plan<T, R>, { order = 'inp
     if (ahead + chunkSize <= most) wake?.();
   };
   const room = () => (ahead + chunkSize <= most ? undefined : new Promise<void>((resolve) => (wake = resolve)));
-  const source = new Source<T>(items, room, (count) => (ahead += count));
+  const source = new Source<T>(items, { room, taken: (count) => (ahead += count), copy: plan.copy });
   const stop = new AbortController();
   const signal = plan.limits.signal ? AbortSignal.any([plan.limits.signal, stop.signal]) : stop.signal;
   let started = 0;
+  let left: Promise<{ reason: unknown } | undefined> | undefined;
   let [done, failed] = [0, 0];
 
   const give = (settled: Settled<R>) => {
@@ -232,7 +259,7 @@ export function streamOf<T, R>(items: Items<T>, plan: Plan<T, R>, { order = 'inp
       early.delete(next);
       give(following);
     }
-    plan.onProgress?.(done, source.total);
+    return plan.onProgress?.(done, source.total);
   };
   const over = (success: boolean) => {
     plan.release?.();
@@ -244,17 +271,24 @@ export function streamOf<T, R>(items: Items<T>, plan: Plan<T, R>, { order = 'inp
     start() {
       started = performance.now();
       const failed = (reason: unknown) => ({ reason, now: plan.limits.signal?.aborted ?? false });
-      const driven = drive(source, plan.runner, { ...plan.limits, signal }, answer).then(() => undefined, failed);
-      void driven.then(async (failure) => {
-        const end = failure ?? (await plan.finish?.().then(() => undefined, failed));
-        if (failure) await plan.finish?.().catch(() => {});
+      const driven = (async () => {
+        plan.begin?.();
+        await drive(source, plan.runner, { ...plan.limits, signal }, answer);
+      })().then(() => undefined, failed);
+      const ended = driven.then(async (failure) => {
+        const unfinished = await plan.finish?.().then(() => undefined, failed);
+        const end = failure ?? unfinished;
         over(!end);
         results.end(end);
+        return unfinished;
       });
+      if (plan.finish) left = ended;
     },
-    close() {
+    async close() {
       if (started === 0) source.close();
       stop.abort();
+      const unfinished = await left;
+      if (unfinished) throw unfinished.reason;
     },
   });
   return results;

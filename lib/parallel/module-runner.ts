@@ -1,12 +1,14 @@
 import { isAbsolute } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { types } from 'node:util';
 
+import { EmbeddingError } from '../call/errors';
 import { invalid, show } from '../call/input';
 import type { Answer, Runner } from './drive';
 import { timedOut } from './function-runner';
 import { TIMED_OUT, type WorkerPool } from './pool';
 import { isThenable, type Chunk } from './source';
-import { buffersOf, isCloneable, reassemble, type WireAnswer } from './wire';
+import { isCloneable, isDetached, partOf, reassemble, type WireAnswer } from './wire';
 
 /** A function that a module exports, to be run by worker threads or child processes: for work that keeps a processor busy. */
 export interface ModuleFunction {
@@ -27,37 +29,47 @@ export interface ModuleRunOptions {
 
 /** Runs an exported function by the workers of a pool, a chunk by one worker. */
 export function moduleRunner<T, R>(work: ModuleFunction, pool: WorkerPool, { timeoutMs, transfer, spread = false }: ModuleRunOptions): Runner<T, R> {
-  const settings = { ...locate(work), spread, transfer, tellStart: timeoutMs !== undefined };
+  const settings = { ...locate(work), spread, transfer };
   return {
     async run({ items, first }: Chunk<T>, answer: Answer<R>, signal: AbortSignal): Promise<void> {
       const ready = new Map<number, unknown>();
       for (const [i, item] of items.entries()) {
         try {
-          ready.set(first + i, isThenable(item) ? await item : item);
+          ready.set(first + i, partOf(isThenable(item) ? await item : item));
         } catch (reason) {
           answer(first + i, false, reason);
         }
       }
+      const refuse = (index: number, cause?: unknown) => {
+        answer(index, false, unsendable(index, ready.get(index), cause));
+        ready.delete(index);
+      };
+      for (const [index, item] of ready) if (isDetached(item)) refuse(index);
+      let move = transfer && !pool.processes;
       while (ready.size > 0 && !signal.aborted) {
         const request = { ...settings, indexes: [...ready.keys()], items: [...ready.values()] };
-        try {
-          const outcome = await pool.run(request, { signal, timeoutMs, moved: transfer ? buffersOf(request.items) : [] });
+        const outcome = await pool.run(request, { signal, timeoutMs, move });
+        if (!('unsent' in outcome)) {
           for (const [i, index] of request.indexes.entries()) {
             if ('lost' in outcome) answer(index, false, outcome.lost === TIMED_OUT ? timedOut(index, timeoutMs!) : outcome.lost);
             else respond(outcome.answers[i]!, index, answer);
           }
           return;
-        } catch (error) {
-          const unsendable = request.indexes.filter((index) => !isCloneable(ready.get(index)));
-          if (unsendable.length === 0) throw error;
-          for (const index of unsendable) {
-            answer(index, false, invalid(`Item ${index} cannot be sent to a worker: pass plain data, without functions and symbols`, { index }));
-            ready.delete(index);
-          }
         }
+        const culprits = request.indexes.filter((index) => !isCloneable(ready.get(index), pool.processes));
+        // Where all can be copied, one cannot be moved.
+        for (const index of culprits.length > 0 || move ? culprits : request.indexes) refuse(index, outcome.unsent);
+        if (culprits.length === 0) move = false;
       }
     },
   };
+}
+
+function unsendable(index: number, item: unknown, cause: unknown): EmbeddingError {
+  const why = isDetached(item)
+    ? 'is a buffer that was moved elsewhere: pass each buffer once, or without transfer'
+    : 'cannot be sent to a worker: pass plain data, without functions and symbols';
+  return new EmbeddingError('INVALID_ARGUMENT', `Item ${index} ${why}`, { details: { index }, ...(cause !== undefined && { cause }) });
 }
 
 function respond<R>(wire: WireAnswer, index: number, answer: Answer<R>): void {
@@ -68,7 +80,7 @@ function respond<R>(wire: WireAnswer, index: number, answer: Answer<R>): void {
 /** The module as a URL, and the name. */
 function locate({ module, name = 'default' }: ModuleFunction): { module: string; name: string } {
   if (typeof name !== 'string' || name === '') throw invalid(`The name of the function is ${show(name)}, not the name of an export`);
-  const text = module instanceof URL ? module.href : module;
+  const text = types.isProxy(module) ? undefined : module instanceof URL ? module.href : module;
   if (typeof text === 'string' && text.startsWith('file:') && URL.canParse(text)) return { module: text, name };
   if (typeof text === 'string' && isAbsolute(text)) return { module: pathToFileURL(text).href, name };
   throw invalid(`The module is ${show(text)}: pass a file URL, such as new URL('./work.js', import.meta.url), or an absolute path`);

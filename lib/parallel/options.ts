@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 
 import { show } from '../call/input';
-import { refused } from '../call/options';
+import { isInstance, refused } from '../call/options';
 import { getGlobalMonitor, PerformanceMonitor } from '../index';
 
 /** What to do with an item that fails. */
@@ -21,6 +21,6 @@ export function onErrorOf(value: unknown): OnError {
 export function monitorOf(value: unknown): PerformanceMonitor | undefined {
   if (value === undefined) return getGlobalMonitor();
   if (value === false) return undefined;
-  if (value instanceof PerformanceMonitor) return value;
+  if (isInstance(value, PerformanceMonitor, 'monitor')) return value as PerformanceMonitor;
   throw refused('monitor', `${show(value)} is neither a PerformanceMonitor nor false`);
 }

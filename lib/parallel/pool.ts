@@ -2,11 +2,16 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
-import { EmbeddingError, MemoryLimitError } from '../call/errors';
-import { reassemble, type Request, type Response, type WireAnswer } from './wire';
+import { EmbeddingError, MemoryLimitError, messageOf } from '../call/errors';
+import { onAbort } from '../call/limits';
+import { timeOut } from './function-runner';
+import { buffersOf, isResponse, reassemble, type Request, type Response, type WireAnswer } from './wire';
 
 /** How long a worker waits for more work before it ends, in milliseconds. */
 const IDLE_MS = 2000;
+/** How long a worker may take to load a module, at most and with the shortest `timeoutMs`, in milliseconds. */
+const LOAD_MS = 30_000;
+const SHORTEST_LOAD_MS = 5000;
 
 const SCRIPT = join(__dirname, 'worker.js');
 
@@ -24,6 +29,8 @@ interface Member {
   kill(): Promise<unknown>;
   /** Whether the process stays alive for it. */
   hold(held: boolean): void;
+  /** The functions that it has loaded. */
+  readonly loaded: Set<string>;
   /** Who is told; exchanged for every request. */
   listener: { message(response: Response): void; ended(ending: Ending): void } | undefined;
 }
@@ -32,17 +39,20 @@ interface Member {
 export interface RunOptions {
   /** Kills the worker when it is aborted. */
   signal: AbortSignal;
-  /** Longest time from the start of the work, loading of its module not counted. */
+  /** Longest time from the start of the work; loading the module before has a time of its own. */
   timeoutMs: number | undefined;
-  /** What is moved instead of copied. */
-  moved: ArrayBuffer[];
+  /** Whether buffers are moved instead of copied. */
+  move: boolean;
 }
 
 /** The worker was killed because its time was over. */
 export const TIMED_OUT = Symbol('timed out');
 
-/** What came of a request. `lost`: the worker ended without an answer; an error, or {@link TIMED_OUT}. */
-export type Outcome = { answers: WireAnswer[] } | { lost: unknown };
+/**
+ * What came of a request. `lost`: the worker ended without an answer; an error, or {@link TIMED_OUT}. `unsent`: it could not be
+ * sent, as the platform says.
+ */
+export type Outcome = { answers: WireAnswer[] } | { lost: unknown } | { unsent: unknown };
 
 /**
  * Worker threads or child processes, which are started when they are needed and end when they are idle. None of them
@@ -50,7 +60,8 @@ export type Outcome = { answers: WireAnswer[] } | { lost: unknown };
  */
 export class WorkerPool {
   readonly #size: number;
-  readonly #processes: boolean;
+  /** Whether the workers are processes. */
+  readonly processes: boolean;
   readonly #idle: { member: Member; timer: NodeJS.Timeout }[] = [];
   readonly #members = new Set<Member>();
   readonly #waiting: (() => void)[] = [];
@@ -58,7 +69,7 @@ export class WorkerPool {
 
   constructor(size: number, processes: boolean) {
     this.#size = size;
-    this.#processes = processes;
+    this.processes = processes;
   }
 
   /** Workers that there are now, and requests that wait for one. */
@@ -67,10 +78,10 @@ export class WorkerPool {
   }
 
   /**
-   * Has a request answered by a worker. Rejects where the function cannot be loaded (`INVALID_ARGUMENT`), where the items
-   * cannot be sent (as the platform throws it), where `signal` is aborted, and where the pool is closed (`CLOSED`).
+   * Has a request answered by a worker. Rejects where the function cannot be loaded (`INVALID_ARGUMENT`) or not in time
+   * (`TIMED_OUT`), where `signal` is aborted, and where the pool is closed (`CLOSED`).
    */
-  async run(request: Request, options: RunOptions): Promise<Outcome> {
+  async run(request: Omit<Request, 'tellStart'>, options: RunOptions): Promise<Outcome> {
     const member = await this.#take(options.signal);
     const { outcome, reusable } = await converse(member, request, options);
     if (reusable) this.#giveBack(member);
@@ -104,7 +115,7 @@ export class WorkerPool {
         return idle.member;
       }
       if (this.#members.size < this.#size) {
-        const member = this.#processes ? processMember() : threadMember();
+        const member = this.processes ? processMember() : threadMember();
         this.#members.add(member);
         return member;
       }
@@ -142,42 +153,74 @@ interface End {
 }
 
 /** Sends a request and waits for its answers. */
-function converse(member: Member, request: Request, { signal, timeoutMs, moved }: RunOptions): Promise<End> {
+function converse(member: Member, request: Omit<Request, 'tellStart'>, { signal, timeoutMs, move }: RunOptions): Promise<End> {
+  const key = `${request.name} ${request.module}`;
+  const loads = !member.loaded.has(key);
   return new Promise((resolve) => {
     let timer: NodeJS.Timeout | undefined;
+    let started = false;
+    const within = (ms: number, late: () => End['outcome']) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => end(late(), false), ms);
+    };
     const end = (outcome: End['outcome'], reusable: boolean) => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', onAbort);
+      forget();
       member.listener = undefined;
       resolve({ outcome, reusable });
     };
-    const onAbort = () => end({ error: signal.reason }, false);
-    signal.addEventListener('abort', onAbort, { once: true });
+    const forget = onAbort(signal, () => end({ error: signal.reason }, false));
     member.hold(true);
     member.listener = {
       ended: (ending) => end({ lost: died(request, ending) }, false),
       message(response) {
-        if ('answers' in response) end(response, true);
-        else if ('refused' in response) end({ error: notLoaded(request, reassemble(response.refused)) }, true);
-        else timer = setTimeout(() => end({ lost: TIMED_OUT }, false), timeoutMs);
+        if ('answers' in response) return end(response, true);
+        if ('refused' in response) return end({ error: notLoaded(request, reassemble(response.refused)) }, true);
+        if ('unread' in response) return end({ lost: unread(request, response.unread) }, true);
+        if (started) return;
+        started = true;
+        member.loaded.add(key);
+        clearTimeout(timer);
+        if (timeoutMs !== undefined) within(timeoutMs, () => ({ lost: TIMED_OUT }));
       },
     };
+    if (loads) {
+      const limit = Math.max(timeoutMs ?? LOAD_MS, SHORTEST_LOAD_MS);
+      within(limit, () => ({ error: notLoadedInTime(request, limit) }));
+    }
     try {
-      member.send(request, moved);
+      member.send({ ...request, tellStart: loads || timeoutMs !== undefined }, move ? buffersOf(request.items) : []);
     } catch (error) {
-      end({ error }, true);
+      end({ unsent: error }, true);
     }
   });
 }
 
-function notLoaded({ module, name }: Request, cause: unknown): EmbeddingError {
-  const reason = (cause as { message?: unknown } | null)?.message ?? cause;
-  const message = `Could not load the function \`${name}\` of ${module}: ${String(reason)}`;
+/** What a request is about, for those who tell of it. */
+type Subject = Pick<Request, 'module' | 'name' | 'indexes'>;
+
+function notLoaded({ module, name }: Subject, cause: unknown): EmbeddingError {
+  const message = `Could not load the function \`${name}\` of ${module}: ${messageOf(cause)}`;
   return new EmbeddingError('INVALID_ARGUMENT', message, { cause, details: { module, name } });
 }
 
-function died({ indexes }: Request, { error, code, signal }: Ending): Error {
-  const what = indexes.length === 1 ? `item ${indexes[0]}` : `items ${indexes[0]} to ${indexes.at(-1)}`;
+function notLoadedInTime({ module, name }: Subject, limit: number): EmbeddingError {
+  const message = `${module} was not loaded within ${limit} ms: see to it that nothing in it waits for ever before \`${name}\` can be called, or raise timeoutMs`;
+  return timeOut(message, { module, name, timeoutMs: limit });
+}
+
+function itemsOf({ indexes }: Subject): string {
+  return indexes.length === 1 ? `item ${indexes[0]}` : `items ${indexes[0]} to ${indexes.at(-1)}`;
+}
+
+function unread(request: Subject, reason: string): EmbeddingError {
+  const details = { index: request.indexes[0], count: request.indexes.length };
+  return new EmbeddingError('INVALID_ARGUMENT', `The worker could not read ${itemsOf(request)}: ${reason} Pass plain data`, { details });
+}
+
+function died(request: Subject, { error, code, signal }: Ending): Error {
+  const { indexes } = request;
+  const what = itemsOf(request);
   const how = error ? `: ${error.message}` : signal ? ` by ${signal}` : ` with exit code ${code}`;
   const details = { index: indexes[0], count: indexes.length, exitCode: code, signal: signal ?? null };
   const options = { details, ...(error && { cause: error }) };
@@ -191,12 +234,14 @@ function threadMember(): Member {
   const worker = new Worker(SCRIPT);
   let error: Error | undefined;
   const member: Member = {
+    loaded: new Set(),
     listener: undefined,
     send: (request, moved) => worker.postMessage(request, moved),
     kill: () => worker.terminate(),
     hold: (held) => (held ? worker.ref() : worker.unref()),
   };
-  worker.on('message', (response: Response) => member.listener?.message(response));
+  // Its modules have the same port.
+  worker.on('message', (message) => isResponse(message) && member.listener?.message(message));
   worker.on('messageerror', (cause) => member.listener?.ended({ error: cause, code: null }));
   worker.on('error', (thrown) => (error = thrown instanceof Error ? thrown : new Error(String(thrown))));
   worker.on('exit', (code) => member.listener?.ended({ ...(error && { error }), code }));
@@ -210,6 +255,7 @@ function processMember(): Member {
   const child = fork(SCRIPT, { serialization: 'advanced', stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const gone = new Promise((resolve) => child.once('exit', resolve));
   const member: Member = {
+    loaded: new Set(),
     listener: undefined,
     send: (request) => void child.send(request),
     kill: () => (child.kill('SIGKILL') ? gone : Promise.resolve()),
@@ -221,7 +267,7 @@ function processMember(): Member {
   };
   if (children.size === 0) process.on('exit', endChildren);
   children.add(child);
-  child.on('message', (response: Response) => member.listener?.message(response));
+  child.on('message', (message) => isResponse(message) && member.listener?.message(message));
   child.on('error', (error) => member.listener?.ended({ error, code: null }));
   child.on('exit', (code, signal) => {
     children.delete(child);

@@ -3,8 +3,8 @@ import { EmbeddingError } from '../call/errors';
 import { optionReader } from '../call/options';
 import { mapBatches, readBatchOptions, type BatchFunction, type BatchMapOptions } from './batch';
 import type { Settled } from './drive';
-import { callOf, collect, planOf, readMapOptions, type Items, type ParallelMapOptions, type Work } from './map';
-import { cores } from './options';
+import { callOf, collect, planOf, readMapOptions, type Collecting, type Items, type ParallelMapOptions, type Results, type Work } from './map';
+import { cores, type OnError } from './options';
 import { WorkerPool } from './pool';
 
 /** Options of {@link ParallelProcessor}: defaults for its calls. */
@@ -36,9 +36,9 @@ const readOptions = optionReader<ParallelProcessorOptions>({
 
 /**
  * Maps with settings and workers of its own: what runs a module's function is kept for the next call. Idle workers end
- * after two seconds, and nothing keeps the process alive.
+ * after two seconds, and nothing keeps the process alive. `E` is the `onError` of its options, which says what its calls give.
  */
-export class ParallelProcessor implements AsyncDisposable {
+export class ParallelProcessor<E extends OnError = 'throw'> implements AsyncDisposable {
   readonly #defaults: ParallelProcessorOptions;
   readonly #size: number;
   readonly #pools = new Map<boolean, WorkerPool>();
@@ -50,7 +50,7 @@ export class ParallelProcessor implements AsyncDisposable {
   #totalTimeMs = 0;
 
   /** @throws `EmbeddingError` `INVALID_CONFIG` naming the option. */
-  constructor(options: ParallelProcessorOptions = {}) {
+  constructor(options: ParallelProcessorOptions & { onError?: E | undefined } = {}) {
     const { batchSize, ...defaults } = readOptions(options);
     callOf(defaults);
     if (batchSize !== undefined) whole('batchSize', batchSize, 1);
@@ -59,8 +59,10 @@ export class ParallelProcessor implements AsyncDisposable {
   }
 
   /** As {@link parallelMap}. A call may ask for less concurrency than the processor has, not for more workers. */
-  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & { onError: 'collect' }): Promise<Settled<R>[]>;
-  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<R[]>;
+  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & Collecting): Promise<Settled<R>[]>;
+  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions & { onError: 'throw' | 'skip' }): Promise<R[]>;
+  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions & { onError?: undefined }): Promise<Results<R, E>>;
+  map<T, R = unknown>(items: Items<T>, work: Work<T, R>, options?: ParallelMapOptions): Promise<Results<R>>;
   async map<T, R>(items: Items<T>, work: Work<T, R>, options: ParallelMapOptions = {}): Promise<R[] | Settled<R>[]> {
     const { batchSize: _, ...defaults } = this.#defaults;
     return this.#counted({ ...defaults, ...readMapOptions(options) }, (given) => {
@@ -70,8 +72,10 @@ export class ParallelProcessor implements AsyncDisposable {
   }
 
   /** As {@link batchProcess}. */
-  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & { onError: 'collect' }): Promise<Settled<R>[]>;
-  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<R[]>;
+  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & Collecting): Promise<Settled<R>[]>;
+  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions & { onError: 'throw' | 'skip' }): Promise<R[]>;
+  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions & { onError?: undefined }): Promise<Results<R, E>>;
+  batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options?: BatchMapOptions): Promise<Results<R>>;
   async batchMap<T, R>(items: Items<T>, work: BatchFunction<T, R>, options: BatchMapOptions = {}): Promise<R[] | Settled<R>[]> {
     const { chunkSize: _, processes: __, transfer: ___, ...defaults } = this.#defaults;
     return this.#counted({ ...defaults, ...readBatchOptions(options) }, (given) => mapBatches(items, work, given, this.#count));

@@ -5,12 +5,16 @@
 export class ResultStream<R> implements AsyncGenerator<R, void, undefined> {
   readonly #ready: R[] = [];
   readonly #readers: { resolve(result: IteratorResult<R, void>): void; reject(reason: unknown): void }[] = [];
-  readonly #hooks: { start(): void; close(): void; taken(): void };
+  readonly #hooks: { start(): void; close(): void | Promise<void>; taken(): void };
+  readonly #unasked: (() => void)[] = [];
   #state: 'new' | 'open' | 'ended' = 'new';
   #failure: { reason: unknown } | undefined;
 
-  /** `start` is called when somebody reads first, `taken` for each result that is read, `close` when the reader leaves. */
-  constructor(hooks: { start(): void; close(): void; taken(): void }) {
+  /**
+   * `start` is called when somebody reads first, `taken` for each result that is read, `close` when the reader leaves, who waits
+   * for it.
+   */
+  constructor(hooks: { start(): void; close(): void | Promise<void>; taken(): void }) {
     this.#hooks = hooks;
   }
 
@@ -22,7 +26,22 @@ export class ResultStream<R> implements AsyncGenerator<R, void, undefined> {
       return;
     }
     reader.resolve({ done: false, value: result });
+    this.#tellUnasked();
     this.#hooks.taken();
+  }
+
+  /** Whether a reader waits for a result. */
+  get asked(): boolean {
+    return this.#readers.length > 0;
+  }
+
+  /** Resolves when no reader waits any more. */
+  async unasked(): Promise<void> {
+    if (this.asked) await new Promise<void>((resolve) => this.#unasked.push(resolve));
+  }
+
+  #tellUnasked(): void {
+    if (!this.asked) for (const tell of this.#unasked.splice(0)) tell();
   }
 
   /** Nothing more comes. With a failure, that comes last; `now` drops what has not been read. */
@@ -34,6 +53,7 @@ export class ResultStream<R> implements AsyncGenerator<R, void, undefined> {
     const [first, ...others] = this.#readers.splice(0);
     if (first) this.#finish(first);
     for (const reader of others) reader.resolve({ done: true, value: undefined });
+    this.#tellUnasked();
   }
 
   next(): Promise<IteratorResult<R, void>> {
@@ -58,7 +78,7 @@ export class ResultStream<R> implements AsyncGenerator<R, void, undefined> {
     this.#failure = undefined;
     this.#ready.length = 0;
     this.end();
-    if (open) this.#hooks.close();
+    if (open) await this.#hooks.close();
     return { done: true, value: undefined };
   }
 

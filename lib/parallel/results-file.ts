@@ -1,12 +1,9 @@
-import { createReadStream } from 'node:fs';
+import { constants } from 'node:fs';
 import { mkdir, open, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 
-import { EmbeddingError } from '../call/errors';
-
-/** Text that may wait to be written before whoever appends has to wait, in UTF-16 units. */
-const MOST_WAITING = 1 << 20;
+import { EmbeddingError, messageOf } from '../call/errors';
 
 /** A file of JSON lines that grows at its end, by whole lines: several writers, in other processes too, do not tear them. */
 export class ResultsFile {
@@ -22,25 +19,29 @@ export class ResultsFile {
 
   /** What the lines hold, one by one. What is no JSON, such as a line that a crash has cut, is left out. */
   async *read(): AsyncGenerator<unknown, void, undefined> {
+    let file: FileHandle | undefined;
     try {
-      for await (const line of createInterface({ input: createReadStream(this.path, 'utf8'), crlfDelay: Infinity })) {
+      file = await openRegular(this.path, constants.O_RDONLY);
+      for await (const line of createInterface({ input: file.createReadStream({ encoding: 'utf8', autoClose: false }), crlfDelay: Infinity })) {
         const value = parsed(line);
         if (value !== undefined) yield value;
       }
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw failed(this.path, 'read', error);
+    } finally {
+      await file?.close();
     }
   }
 
   /**
-   * Appends a line, soon. Waits where much is waiting already.
+   * Appends a line, and resolves when the system has it: whatever becomes of this process, it is in the file.
    * @throws `CACHE_STORAGE_FAILED`, from the first line on that could not be written, until it is closed.
    */
-  append(value: unknown): Promise<void> | undefined {
+  async append(value: unknown): Promise<void> {
     if (this.#failure) throw this.#failure;
     this.#waiting += `${JSON.stringify(value)}\n`;
     this.#writing ??= this.#write();
-    return this.#waiting.length > MOST_WAITING ? this.flush() : undefined;
+    await this.flush();
   }
 
   /** Resolves when all that was appended is in the file. */
@@ -84,7 +85,7 @@ export class ResultsFile {
 /** Ends a last line that was cut, so that the next one is whole. */
 async function openToAppend(path: string): Promise<FileHandle> {
   await mkdir(dirname(path), { recursive: true });
-  const file = await open(path, 'a+');
+  const file = await openRegular(path, constants.O_RDWR | constants.O_APPEND | constants.O_CREAT);
   try {
     const { size } = await file.stat();
     if (size === 0) return file;
@@ -97,6 +98,15 @@ async function openToAppend(path: string): Promise<FileHandle> {
   }
 }
 
+/** Opens a file, and neither a FIFO nor a device, which nobody may ever answer. */
+async function openRegular(path: string, flags: number): Promise<FileHandle> {
+  // Windows has no such flag, and opens no FIFO by a path.
+  const file = await open(path, flags | (constants.O_NONBLOCK ?? 0));
+  if ((await file.stat()).isFile()) return file;
+  await file.close();
+  throw new Error('it is no regular file');
+}
+
 function parsed(line: string): unknown {
   try {
     return JSON.parse(line);
@@ -107,7 +117,7 @@ function parsed(line: string): unknown {
 
 /** The error of a file that could not be used. */
 export function failed(path: string, what: 'read' | 'written', cause: unknown): EmbeddingError {
-  const reason = (cause as Error | undefined)?.message ?? String(cause);
+  const reason = messageOf(cause);
   const message = `${path} cannot be ${what}: ${reason}; see to it that the folder is writable and has room, or choose another one`;
   return new EmbeddingError('CACHE_STORAGE_FAILED', message, { cause, details: { path } });
 }

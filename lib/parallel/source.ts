@@ -1,4 +1,7 @@
-import { invalid, show } from '../call/input';
+import { types } from 'node:util';
+
+import { invalid, isArray, show } from '../call/input';
+import { END, open, type Source as Inputs } from '../call/source';
 
 /** Consecutive items, and the index of the first. An empty chunk is the end. */
 export interface Chunk<T> {
@@ -11,37 +14,46 @@ export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (typeof value === 'object' || typeof value === 'function') && value !== null && typeof (value as { then?: unknown }).then === 'function';
 }
 
+/** What a {@link Source} is told beside its items. */
+export interface SourceHooks<T> {
+  /** Waited for before each read. */
+  room?: (() => Promise<void> | undefined) | undefined;
+  /** Told how many items a read gave. */
+  taken?: ((count: number) => void) | undefined;
+  /** Copies the items of an array. */
+  copy?: ((items: readonly (T | PromiseLike<T>)[]) => readonly (T | PromiseLike<T>)[]) | undefined;
+}
+
+/** The same promise, which has somebody who looks at it: until its turn comes, or if that never comes, nobody else does. */
+function watched<T>(item: T): T {
+  if (types.isPromise(item)) Promise.prototype.then.call(item, undefined, () => {});
+  return item;
+}
+
 /**
  * Reads an iterable or an async iterable in chunks, on demand and in order, one read at a time. An array is copied when
  * this is made, so that later changes to it do not count.
  */
 export class Source<T> {
   readonly #array: readonly (T | PromiseLike<T>)[] | undefined;
-  readonly #iterator: Iterator<T | PromiseLike<T>> | AsyncIterator<T> | undefined;
+  readonly #inputs: Inputs | undefined;
   /** The read before, which the next one waits for. */
   #reading: Promise<unknown> = Promise.resolve();
-  readonly #room: (() => Promise<void> | undefined) | undefined;
-  readonly #taken: ((count: number) => void) | undefined;
+  readonly #hooks: SourceHooks<T>;
   #failure: { thrown: unknown } | undefined;
   #next = 0;
   #ended = false;
 
-  /**
-   * `room` is waited for before each read, `taken` is told how many items it gave.
-   * @throws `INVALID_ARGUMENT` where `items` cannot be iterated.
-   */
-  constructor(items: Iterable<T | PromiseLike<T>> | AsyncIterable<T>, room?: () => Promise<void> | undefined, taken?: (count: number) => void) {
-    this.#room = room;
-    this.#taken = taken;
-    if (Array.isArray(items)) {
-      this.#array = [...(items as T[])];
+  /** @throws `INVALID_ARGUMENT` where `items` cannot be iterated. */
+  constructor(items: Iterable<T | PromiseLike<T>> | AsyncIterable<T>, hooks: SourceHooks<T> = {}) {
+    this.#hooks = hooks;
+    if (isArray(items)) {
+      const array = Array.from(items as readonly (T | PromiseLike<T>)[], watched);
+      this.#array = hooks.copy?.(array) ?? array;
       return;
     }
-    const iterable = (typeof items === 'string' ? {} : Object(items)) as Partial<AsyncIterable<T> & Iterable<T>>;
-    const begin: unknown = iterable[Symbol.asyncIterator] ?? iterable[Symbol.iterator];
-    const iterator = (typeof begin === 'function' ? begin.call(iterable) : undefined) as AsyncIterator<T> | null | undefined;
-    if (typeof iterator?.next !== 'function') throw invalid(`The items are ${show(items)}, not an array, an iterable or an async iterable`);
-    this.#iterator = iterator;
+    this.#inputs = open(items);
+    if (!this.#inputs) throw invalid(`The items are ${show(items)}, not an array, an iterable or an async iterable`);
   }
 
   /** How many items there are, where that is known before they are read. */
@@ -51,7 +63,7 @@ export class Source<T> {
 
   /** The next `count` items, or fewer at the end. Rejects with what the source throws, after the items before it. */
   take(count: number): Chunk<T> | Promise<Chunk<T>> {
-    if (this.#array && !this.#room) return this.#slice(this.#array, count);
+    if (this.#array && !this.#hooks.room) return this.#slice(this.#array, count);
     const chunk = this.#reading.then(() => this.#read(count));
     this.#reading = chunk.catch(() => {});
     return chunk;
@@ -61,10 +73,8 @@ export class Source<T> {
   close(): void {
     if (this.#ended) return;
     this.#ended = true;
-    try {
-      // A source that fails while it closes has nobody left to tell.
-      Promise.resolve(this.#iterator?.return?.()).catch(() => {});
-    } catch {}
+    // A source that fails while it closes has nobody left to tell.
+    this.#inputs?.close().catch(() => {});
   }
 
   #slice(array: readonly (T | PromiseLike<T>)[], count: number): Chunk<T> {
@@ -75,30 +85,29 @@ export class Source<T> {
   }
 
   async #read(count: number): Promise<Chunk<T>> {
-    await this.#room?.();
+    await this.#hooks.room?.();
     if (this.#array) {
       const chunk = this.#slice(this.#array, count);
-      this.#taken?.(chunk.items.length);
+      this.#hooks.taken?.(chunk.items.length);
       return chunk;
     }
     const first = this.#next;
     const items: (T | PromiseLike<T>)[] = [];
     while (items.length < count && !this.#ended) {
-      let result: IteratorResult<T | PromiseLike<T>>;
+      let item: unknown;
       try {
-        const step = this.#iterator!.next();
-        result = isThenable(step) ? await step : step;
-        if (typeof result !== 'object' || result === null) throw invalid(`The iterator of the items gave ${show(result)}, not { value, done }`);
+        const next = this.#inputs!.next();
+        item = this.#inputs!.waits ? await next : next;
       } catch (thrown) {
         this.#failure = { thrown };
         this.#ended = true;
         break;
       }
-      if (result.done) this.#ended = true;
-      else items.push(result.value);
+      if (item === END) this.#ended = true;
+      else items.push(watched(item as T | PromiseLike<T>));
     }
     this.#next += items.length;
-    this.#taken?.(items.length);
+    this.#hooks.taken?.(items.length);
     if (items.length === 0 && this.#failure) throw this.#failure.thrown;
     return { items, first };
   }

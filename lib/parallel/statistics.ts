@@ -13,8 +13,11 @@ export interface ScoreStats {
 /** Ratio of the bounds of a bucket: its middle is within 1 % of all values in it. */
 const GAMMA = 1.02;
 const LOG_GAMMA = Math.log(GAMMA);
-/** Smaller values are counted as 0, and larger ones as this one's inverse: so that there are at most some thousand buckets. */
+/** Smaller values are counted as 0. There are at most some ten thousand buckets from here to the largest number. */
 const SMALLEST = 1e-12;
+/** Numbers beyond this are summed up in a smaller unit, so that their squares stay numbers. A power of two changes no digit. */
+const LARGE = 1e140;
+const UNIT = 2 ** 600;
 
 /**
  * Statistics of numbers that come one by one, in constant memory. Mean and variance after Welford (1962); percentiles from
@@ -24,6 +27,8 @@ export class RunningStats {
   #count = 0;
   #mean = 0;
   #squares = 0;
+  /** What mean and squares are counted in. */
+  #unit = 1;
   #min = Infinity;
   #max = -Infinity;
   #zeros = 0;
@@ -32,12 +37,18 @@ export class RunningStats {
 
   add(value: number): void {
     this.#count++;
-    const delta = value - this.#mean;
+    if (this.#unit === 1 && Math.abs(value) > LARGE) {
+      this.#unit = UNIT;
+      this.#mean /= UNIT;
+      this.#squares = this.#squares / UNIT / UNIT;
+    }
+    const measured = value / this.#unit;
+    const delta = measured - this.#mean;
     this.#mean += delta / this.#count;
-    this.#squares += delta * (value - this.#mean);
+    this.#squares += delta * (measured - this.#mean);
     if (value < this.#min) this.#min = value;
     if (value > this.#max) this.#max = value;
-    const size = Math.min(Math.abs(value), 1 / SMALLEST);
+    const size = Math.abs(value);
     if (size < SMALLEST) {
       this.#zeros++;
       return;
@@ -49,8 +60,8 @@ export class RunningStats {
 
   get(): ScoreStats {
     const [p50, p95] = this.#percentiles([0.5, 0.95]) as [number, number];
-    const std = Math.sqrt(this.#squares / this.#count);
-    return { count: this.#count, mean: this.#mean, std, min: this.#min, max: this.#max, p50, p95 };
+    const std = Math.sqrt(this.#squares / this.#count) * this.#unit;
+    return { count: this.#count, mean: this.#mean * this.#unit, std, min: this.#min, max: this.#max, p50, p95 };
   }
 
   /** The values at these shares of the ordered ones, by nearest rank. */

@@ -1,5 +1,6 @@
 import { milliseconds, signalOf, whole } from '../call/checks';
-import { invalid, show } from '../call/input';
+import { invalid, isArray, show } from '../call/input';
+import { aborted } from '../call/limits';
 import { optionReader } from '../call/options';
 import type { PerformanceMonitor } from '../index';
 import { drive, type Answer, type Runner } from './drive';
@@ -8,6 +9,7 @@ import { moduleRunner, type ModuleFunction } from './module-runner';
 import { monitorOf } from './options';
 import { WorkerPool } from './pool';
 import { isThenable, Source } from './source';
+import { snapshot } from './wire';
 
 /**
  * Looks at something and answers what it found, or throws. A function on this thread gets an `AbortSignal` behind the
@@ -46,6 +48,9 @@ export interface ParallelValidatorOptions {
 
 const readOptions = optionReader<ParallelValidatorOptions>({ maxWorkers: true, timeoutMs: true, signal: true, monitor: true });
 
+/** Longest name of an operation, in characters. */
+const MAX_NAME = 256;
+
 interface Named {
   name: string;
   validator: Validator;
@@ -80,9 +85,16 @@ export class ParallelValidator implements AsyncDisposable {
         const { name, validator } = items[0] as Named;
         const started = performance.now();
         const finish: Answer<unknown> = (_, success, value) => answer(first, true, this.#result(name, success, value, performance.now() - started));
-        await this.#runnerOf(validator, name).run({ items: [args], first }, finish, signal);
+        try {
+          await this.#runnerOf(validator, name).run({ items: [typeof validator === 'function' ? args : sent], first }, finish, signal);
+        } catch (error) {
+          // A module that cannot be loaded is nobody else's failure.
+          if (!signal.aborted) finish(first, false, error);
+        }
       },
     };
+    // Workers are sent the arguments as they are now, however long they wait.
+    const sent = all.some(({ validator }) => typeof validator !== 'function') ? snapshot(args, false) : args;
     const limits = { concurrency: this.#maxWorkers, chunkSize: 1, signal: this.#signal };
     await drive<Named, ValidationResult>(new Source(all), runner, limits, (index, _, result) => (results[index] = result as ValidationResult));
     return results;
@@ -91,6 +103,7 @@ export class ParallelValidator implements AsyncDisposable {
   /** The same one after the other, for functions that do not wait: one that answers a promise has an error. */
   runSync(validators: Validators, ...args: unknown[]): ValidationResult[] {
     return namesOf(validators).map(({ name, validator }) => {
+      if (this.#signal?.aborted) throw aborted(this.#signal);
       const started = performance.now();
       let [success, value]: [boolean, unknown] = [true, undefined];
       try {
@@ -128,18 +141,34 @@ export class ParallelValidator implements AsyncDisposable {
 
   #result(name: string, success: boolean, value: unknown, durationMs: number): ValidationResult {
     const timedOut = !success && isTimeOut(value);
-    this.#monitor?.record(`validate.${name}`, durationMs, { success, ...(!success && { error: value }) });
+    this.#monitor?.record([...`validate.${name}`].slice(0, MAX_NAME).join(''), durationMs, { success, ...(!success && { error: value }) });
     return { name, success, ...(success ? { value } : { error: value }), durationMs, timedOut };
   }
 }
 
 function namesOf(validators: unknown): Named[] {
-  const list = Array.isArray(validators);
-  if (typeof validators !== 'object' || validators === null) throw invalid(`The validators are ${show(validators)}, not an array, nor an object of them by name`);
-  return Object.entries(validators).map(([key, validator]: [string, unknown]) => {
-    const { name, module } = (validator ?? {}) as { name?: unknown; module?: unknown };
+  const list = isArray(validators);
+  return entriesOf(validators, list).map(([key, validator]: [string, unknown]) => {
+    const { name, module } = readable(validator);
     if (typeof validator !== 'function' && module === undefined) throw invalid(`Validator ${key} is ${show(validator)}: pass a function, or { module, name }`);
     const own = typeof name === 'string' && name !== '' ? name : `validator ${key}`;
     return { name: list ? own : key, validator: validator as Validator };
   });
+}
+
+function entriesOf(validators: unknown, list: boolean): [string, unknown][] {
+  try {
+    // A Map or a Set has nothing by name.
+    if (typeof validators === 'object' && validators !== null && (list || !(Symbol.iterator in validators))) return Object.entries(validators);
+  } catch {}
+  throw invalid(`The validators are ${show(validators)}, not an array, nor an object of them by name`);
+}
+
+function readable(validator: unknown): { name?: unknown; module?: unknown } {
+  try {
+    const { name, module } = (validator ?? {}) as { name?: unknown; module?: unknown };
+    return { name, module };
+  } catch {
+    return {};
+  }
 }

@@ -1,5 +1,8 @@
 // What crosses between this thread and a worker.
 
+import { types } from 'node:util';
+import { serialize } from 'node:v8';
+
 import { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from '../call/errors';
 
 /** What is asked of a worker: to apply a function of a module to items. */
@@ -17,8 +20,23 @@ export interface Request {
   tellStart: boolean;
 }
 
-/** What a worker tells. `refused`: the function could not be loaded, so that there are no answers. */
-export type Response = { started: true } | { refused: WireThrown } | { answers: WireAnswer[] };
+/** What tells our messages from those that a module posts on the same port. */
+const MARK = 'embedcore/parallel';
+
+/**
+ * What a worker tells. `refused`: the function could not be loaded; `unread`: the request could not be read. There are no
+ * answers then.
+ */
+export type Response = { mark: typeof MARK } & ({ started: true } | { refused: WireThrown } | { unread: string } | { answers: WireAnswer[] });
+
+/** A response, marked as ours. */
+export function responseOf<Content extends object>(content: Content): Content & { mark: typeof MARK } {
+  return { ...content, mark: MARK };
+}
+
+export function isResponse(message: unknown): message is Response {
+  return typeof message === 'object' && message !== null && (message as { mark?: unknown }).mark === MARK;
+}
 
 /** One for each item. */
 export type WireAnswer = { value: unknown } | { thrown: WireThrown };
@@ -93,15 +111,28 @@ function isError(value: unknown): value is Error {
   return value instanceof Error || Object.prototype.toString.call(value) === '[object Error]';
 }
 
-/** Whether a value can be sent to another thread. */
-export function isCloneable(value: unknown): boolean {
+/** Whether a value can be sent to another thread, or to another process. */
+export function isCloneable(value: unknown, processes = false): boolean {
   if (typeof value !== 'object' && typeof value !== 'function' && typeof value !== 'symbol') return true;
   if (value === null) return true;
   try {
     structuredClone(value);
+    if (processes) serialize(value);
     return true;
   } catch {
     return false;
+  }
+}
+
+/** Whether a value is a buffer, or a view of one, that was moved elsewhere. */
+export function isDetached(value: unknown): boolean {
+  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
+  if (!types.isArrayBuffer(buffer) || buffer.byteLength > 0) return false;
+  try {
+    new Uint8Array(buffer);
+    return false;
+  } catch {
+    return true;
   }
 }
 
@@ -113,8 +144,48 @@ function describe(value: unknown): string {
   }
 }
 
-/** The buffers that values are, or that they are views of, each once. */
+/** The buffers that values are, or that they are views of from end to end, each once: what can be moved. */
 export function buffersOf(values: readonly unknown[]): ArrayBuffer[] {
-  const buffers = values.map((value) => (ArrayBuffer.isView(value) ? value.buffer : value));
-  return [...new Set(buffers.filter((buffer) => buffer instanceof ArrayBuffer))];
+  const buffers = values.map((value) => (ArrayBuffer.isView(value) && !isPart(value) ? value.buffer : value));
+  return [...new Set(buffers.filter((buffer) => types.isArrayBuffer(buffer) && !isDetached(buffer)))] as ArrayBuffer[];
+}
+
+function isPart(view: ArrayBufferView): boolean {
+  return view.byteLength < view.buffer.byteLength;
+}
+
+/** What crosses for a value: of a view of a part of a buffer, that part alone. */
+export function partOf(value: unknown): unknown {
+  if (!ArrayBuffer.isView(value) || !types.isArrayBuffer(value.buffer) || !isPart(value)) return value;
+  const bytes = value.buffer.slice(value.byteOffset, value.byteOffset + value.byteLength);
+  const kind = (value as { [Symbol.toStringTag]?: unknown })[Symbol.toStringTag];
+  const Kind = VIEWS.find(({ name }) => name === kind);
+  return Kind ? new (Kind as new (bytes: ArrayBuffer) => ArrayBufferView)(bytes) : value;
+}
+
+/** What structured cloning makes of views. */
+const VIEWS = [
+  Uint8Array, Uint8ClampedArray, Uint16Array, Uint32Array, Int8Array, Int16Array, Int32Array, Float32Array, Float64Array, BigInt64Array, BigUint64Array, DataView,
+];
+
+/**
+ * Items as they are now, for workers that take them later. Buffers that are to be moved are ours from now on. What cannot be
+ * copied stays as it is, and is refused when it is sent.
+ */
+export function snapshot<T>(items: readonly T[], transfer: boolean): T[] {
+  const copies = items.map(partOf) as T[];
+  const places = [...copies.keys()].filter((i) => typeof copies[i] === 'object' && copies[i] !== null && !types.isPromise(copies[i]));
+  const copy = (some: number[], move: boolean) => {
+    const values = some.map((i) => copies[i]);
+    try {
+      const copied = structuredClone(values, move ? { transfer: buffersOf(values) } : undefined);
+      for (const [at, i] of some.entries()) copies[i] = copied[at]!;
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  // One that cannot be copied, or not be moved, does not keep the others from it.
+  if (!copy(places, transfer)) for (const i of places) void ((transfer && copy([i], true)) || copy([i], false));
+  return copies;
 }

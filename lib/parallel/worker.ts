@@ -2,7 +2,7 @@
 
 import { parentPort } from 'node:worker_threads';
 
-import { buffersOf, dismantle, isCloneable, type Request, type Response, type WireAnswer } from './wire';
+import { buffersOf, dismantle, isCloneable, partOf, responseOf, type Request, type Response, type WireAnswer } from './wire';
 
 type ItemFunction = (...args: unknown[]) => unknown;
 
@@ -34,24 +34,25 @@ async function serve({ module, name, items, indexes, spread, transfer, tellStart
   try {
     fn = await load(module, name);
   } catch (error) {
-    send({ refused: dismantle(error) });
+    send(responseOf({ refused: dismantle(error) }));
     return;
   }
-  if (tellStart) send({ started: true });
+  if (tellStart) send(responseOf({ started: true }));
   const answers: WireAnswer[] = [];
   for (const [i, item] of items.entries()) {
     try {
-      answers.push({ value: await (spread ? fn(...(item as unknown[])) : fn(item, indexes[i]!)) });
+      answers.push({ value: partOf(await (spread ? fn(...(item as unknown[])) : fn(item, indexes[i]!))) });
     } catch (error) {
       answers.push({ thrown: dismantle(error) });
     }
   }
   const moved = transfer ? buffersOf(answers.map((answer) => ('value' in answer ? answer.value : undefined))) : [];
+  const sendable = (answer: WireAnswer, i: number) => ('value' in answer && !isCloneable(answer.value, !parentPort) ? unsent(indexes[i]!) : answer);
   try {
-    send({ answers }, moved);
+    send(responseOf({ answers }), moved);
   } catch {
-    // One of them cannot be sent. The others can.
-    send({ answers: answers.map((answer, i) => ('value' in answer && !isCloneable(answer.value) ? unsent(indexes[i]!) : answer)) });
+    // One of them cannot be sent, or not be moved. The others can.
+    send(responseOf({ answers: answers.map(sendable) }));
   }
 }
 
@@ -66,3 +67,4 @@ function send(response: Response, moved: ArrayBuffer[] = []): void {
 }
 
 (parentPort ?? process).on('message', (request: Request) => void serve(request));
+parentPort?.on('messageerror', (error) => send(responseOf({ unread: error.message })));
