@@ -20,6 +20,8 @@ export interface LlmProvider {
 	generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
 	/** Methods that it can do. Default: all; so it is with a function, by which a provider tells others what else it can. */
 	capabilities?: readonly string[] | (() => unknown) | undefined;
+	/** Longest time for an answer, in milliseconds: then the next one is asked. Default: no limit but the call's. */
+	timeoutMs?: number | undefined;
 }
 /** Options of {@link LlmRouter}. */
 export interface LlmRouterOptions {
@@ -52,7 +54,10 @@ export interface LlmGenerateOptions {
 	ttlSeconds?: number | undefined;
 	/** Ends the call at once, with `ABORTED`. */
 	signal?: AbortSignal | undefined;
-	/** Longest time for all of it, in milliseconds. Default: no limit but the providers'. */
+	/**
+	 * Longest time for all of it, in milliseconds. When it is over, the provider that is being asked has failed once more, as
+	 * `failureThreshold` counts it. Default: no limit but the providers'.
+	 */
 	timeoutMs?: number | undefined;
 }
 /** What came of {@link LlmRouter.generate}. */
@@ -97,7 +102,8 @@ export interface LlmRouterStatistics {
 }
 /**
  * Asks one of several language models, the next one where one fails, and none where the answer is known. A provider that
- * fails five times in a row is left alone for 30 seconds. What many ask at the same time is asked once.
+ * fails five times in a row, by errors or by taking too long, is left alone for 30 seconds. What many ask at the same time is
+ * asked once, unless `useCache` is `false`.
  */
 export declare class LlmRouter implements AsyncDisposable {
 	#private;
@@ -149,7 +155,9 @@ export interface HttpClientOptions {
 	connectTimeoutMs?: number | undefined;
 	/**
 	 * Longest silence of a server, before its answer and within it, in milliseconds, from 1: half a second more where it is
-	 * longer than a second. Also the longest `Retry-After` that is waited for. Default 180000.
+	 * longer than a second. Also the longest `Retry-After` that is waited for, and how long a stream that nobody reads keeps its
+	 * place where other requests wait for it. An answer that is taken whole may take ten times as long from its head to its end.
+	 * Default 180000.
 	 */
 	readTimeoutMs?: number | undefined;
 	/** Tries in all, 1–100. Default 3. */
@@ -222,8 +230,8 @@ export declare class HttpClient implements AsyncDisposable {
 	/** How each host does, by its origin (`http://localhost:11434`). Of hosts that nothing is under way to, the latest 1000 are remembered. */
 	getStats(): Record<string, HostStats>;
 	/**
-	 * Waits for what runs, then closes all connections; a stream that nobody reads gets `readTimeoutMs`. New requests are
-	 * refused with `CLOSED`. May be called any number of times.
+	 * Waits for what runs, then closes all connections; a stream that nobody reads gets `readTimeoutMs`, and everything ten
+	 * times as much. New requests are refused with `CLOSED`. May be called any number of times.
 	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
@@ -395,8 +403,8 @@ export interface OllamaModel {
 }
 /**
  * A client of Ollama that remembers: what was asked before, of whatever process that shares the cache, is answered without
- * a server; and what is asked by many at the same time, once. An abort ends the request when nobody else waits for it.
- * Failures are not kept.
+ * a server; and what is asked by many at the same time, once: a prompt, a chat, or a text to embed. A stream is a request of its
+ * own, and so is what is asked without the cache. An abort ends the request when nobody else waits for it. Failures are not kept.
  *
  * Needs `undici`, an optional peer: 7 or later.
  */

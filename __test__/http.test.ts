@@ -1,6 +1,7 @@
 import { createServer, type AddressInfo } from 'node:net';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { deflateRawSync, deflateSync } from 'node:zlib';
 
 import { EmbeddingError } from 'embedcore';
 import { HttpClient, type HttpClientOptions } from 'embedcore/llm';
@@ -559,4 +560,137 @@ test('getStats tells of each host', async () => {
   expect(stats.p50).toBeGreaterThanOrEqual(8);
   expect(stats.p95).toBeGreaterThanOrEqual(25);
   expect(stats.p99).toBeGreaterThanOrEqual(stats.p95);
+});
+
+describe('what has no end of its own', () => {
+  const drip = () => ({ body: (async function* () { for (;;) { yield 'x'; await sleep(20); } })() });
+
+  test('an answer that drips for ever ends, and so does close beside a stream of it that nobody reads', async () => {
+    const { server, http, url } = await served({ readTimeoutMs: 100 });
+    server.always(() => drip);
+    expect(await failure(() => http.get(url))).toMatchObject({ code: 'TIMED_OUT', message: expect.stringContaining('1000 ms'), details: { attempts: 1 } });
+    const unread: AsyncIterable<Uint8Array> = await http.get(url, { as: 'stream' });
+    const answer = await http.fetch(url);
+    await http.close();
+    expect(await failure(async () => { for await (const _ of unread); })).toMatchObject({ code: 'CLOSED' });
+    await expect(answer.text()).rejects.toThrow(/closed/);
+  });
+
+  test('close ends a stream that is read for ever, and a request that is still under way', async () => {
+    const { server, http, url } = await served({ readTimeoutMs: 100, maxConcurrentRequests: 2 });
+    server.always(() => drip);
+    const read: AsyncIterable<Uint8Array> = await http.get(url, { as: 'stream' });
+    const reading = failure(async () => { for await (const _ of read); });
+    const waiting = failure(() => http.get(url));
+    await http.close();
+    expect(await reading).toMatchObject({ code: 'CLOSED' });
+    expect(['CLOSED', 'TIMED_OUT']).toContain((await waiting).code);
+  });
+
+  test('streams that nobody reads give their places to those who wait', async () => {
+    const { server, http, url } = await served({ readTimeoutMs: 200, perHostLimit: 2 });
+    server.next(drip, drip);
+    const held: AsyncIterable<Uint8Array>[] = [await http.get(url, { as: 'stream' }), await http.get(url, { as: 'stream' })];
+    expect(await http.get(url)).toMatchObject({ method: 'GET' });
+    expect(await failure(async () => { for (const stream of held) for await (const _ of stream); })).toMatchObject({ code: 'TIMED_OUT', message: expect.stringContaining('read it, or leave it') });
+  });
+
+  test('a stream that is read keeps its place, and whoever waits for it has a time limit', async () => {
+    const { server, http, url } = await served({ readTimeoutMs: 100, perHostLimit: 1 });
+    server.next(drip);
+    const stream: AsyncIterable<Uint8Array> = await http.get(url, { as: 'stream' });
+    let pieces = 0;
+    const reading = (async () => { for await (const _ of stream) if (++pieces === 30) return; })();
+    expect(await failure(() => http.get(url, { timeoutMs: 150 }))).toMatchObject({ code: 'TIMED_OUT' });
+    await reading;
+    expect(pieces).toBe(30);
+    expect(await http.get(url)).toMatchObject({ method: 'GET' });
+  });
+});
+
+describe('answers as servers really send them', () => {
+  test.each([['with', deflateSync], ['without', deflateRawSync]])('deflate %s a header of zlib', async (_, deflate) => {
+    const { server, http, url } = await served();
+    server.always(() => () => ({ body: [...deflate(Buffer.from('{"a":1}'))].map((byte) => Buffer.of(byte)), headers: { 'content-encoding': 'deflate', 'content-type': 'application/json' } }));
+    expect(await http.get(url)).toEqual({ a: 1 });
+    expect(await (await http.fetch(url)).json()).toEqual({ a: 1 });
+  });
+
+  test.each(['gzip', 'deflate', 'br', 'gzip, br'])('nothing, encoded as %s', async (encoding) => {
+    const { server, http, url } = await served();
+    server.always(() => () => ({ body: '', headers: { 'content-encoding': encoding } }));
+    expect((await http.get(url)).length).toBe(0);
+    expect(await (await http.fetch(url)).text()).toBe('');
+  });
+
+  test('a large answer that compresses well comes piece by piece', async () => {
+    const { server, http, url } = await served();
+    server.next(() => ({ body: 'x'.repeat(30_000_000), gzip: true }));
+    const stream: AsyncIterable<Uint8Array> = await http.get(url, { as: 'stream' });
+    let bytes = 0;
+    for await (const piece of stream) bytes += piece.length;
+    expect(bytes).toBe(30_000_000);
+  });
+
+  test.each(['-5', '+1', '1, 2', '1.5.5', '1.5', 'soon', 'Jan 1 2026', '2026-01-01', '0x10'])('Retry-After: %s says nothing', async (header) => {
+    const { server, http, url } = await served({ retryBackoffMs: [150], readTimeoutMs: 5000 });
+    server.next(status(503, 'later', { 'retry-after': header }));
+    const began = performance.now();
+    await http.get(url);
+    expect(performance.now() - began).toBeGreaterThanOrEqual(140);
+    server.next(status(503, 'later', { 'retry-after': header }));
+    expect((await failure(() => http.get(url, { retryAttempts: 1 }))).details).not.toHaveProperty('retryAfterMs');
+  });
+
+  test.each(['Sun, 06 Nov 1994 08:49:37 GMT', 'Sunday, 06-Nov-94 08:49:37 GMT', 'Sun Nov  6 08:49:37 1994', '0'])('Retry-After: %s is over', async (header) => {
+    const { server, http, url } = await served();
+    server.next(status(503, 'later', { 'retry-after': header }));
+    expect(await failure(() => http.get(url, { retryAttempts: 1 }))).toMatchObject({ details: { retryAfterMs: 0 } });
+  });
+});
+
+test.each([
+  ['?key=abc+def123', ['abc+def123', 'abc def123', 'abc%20def123', 'abc%2Bdef123']],
+  ['?key=sek/ret 99', ['sek/ret 99', 'sek/ret%2099', 'sek%2Fret%2099', 'sek%2fret%2099', 'sek%2Fret+99', 'sek\\/ret 99']],
+  ['?a=b&api_key=p%C3%A4ss%2Fw', ['p%C3%A4ss%2Fw', 'päss/w', 'p%C3%A4ss/w', 'p%c3%a4ss%2fw']],
+])('a key in %s is in no message, however the server spells it', async (query, spellings) => {
+  const { server, http, url } = await served();
+  for (const spelling of spellings) {
+    server.next(status(400, `what is ${spelling} for`), (reply) => ({ ...reply, json: undefined, body: spelling, headers: { 'content-type': 'application/json' } }));
+    for (let i = 0; i < 2; i++) {
+      const { message } = await failure(() => http.get(`${url}${query}`));
+      expect(message).toContain('***');
+      expect(message).not.toContain(spelling);
+    }
+  }
+});
+
+test('values of a wrong kind are not sent', async () => {
+  const { server, http, url } = await served();
+  const refusals: [() => unknown, RegExp][] = [
+    [() => http.request(url, { method: null as never }), /method is null/],
+    [() => http.request(url, { method: '' }), /method/],
+    [() => http.get(url, { headers: { a: 5 } as never }), /`a`.*number/],
+    [() => http.get(url, { headers: { a: null } as never }), /`a`.*null/],
+    [() => http.get(url, { headers: [['a', 5]] as never }), /`a`.*number/],
+    [() => http.get(url, { headers: ['qqq: zzz'] as never }), /element 0/],
+    [() => http.get(url, { headers: new Map([['a', {}]]) as never }), /`a`.*object/],
+    [() => http.fetch(url, { signal: 5 as never }), /signal is 5/],
+    [() => http.fetch(url, { signal: {} as never }), /signal is an object/],
+    [() => http.fetch(url, { get signal(): never { throw new Error('mine'); } }), /mine/],
+  ];
+  for (const [work, message] of refusals) {
+    const error = await failure(work);
+    expect(error).toBeInstanceOf(EmbeddingError);
+    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', message: expect.stringMatching(message) });
+    expect(error.message).not.toContain('zzz');
+  }
+  expect(server.requests).toHaveLength(0);
+});
+
+test.each([['a promise', async () => false], ['a promise that fails', async () => { throw new Error('later'); }], ['a number', () => 1], ['nothing', () => undefined]])('retryOn answers true or false, not %s', async (_, retryOn) => {
+  const { server, http, url } = await served({ retryOn: retryOn as never });
+  server.always(() => status(500));
+  expect(await failure(() => http.get(url))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringMatching(/retryOn.*500/) });
+  expect(server.requests).toHaveLength(1);
 });

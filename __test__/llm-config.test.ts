@@ -139,6 +139,62 @@ test.each([
   expect(error.message).toContain(path);
 });
 
+test.each([
+  [{ ollama: { temprature: 0 } }, /ollama\.temprature.*did you mean `temperature`/],
+  [{ workers: { max_wrokers: 4 } }, /workers\.max_wrokers.*did you mean `max_workers`/],
+  [{ inference: { temperature: -5 } }, /inference\.temperature: -5/],
+  ['{ "inference": { "temperature": 1e999 } }', /inference\.temperature: Infinity/],
+  [{ ollama: { top_p: 2 } }, /ollama\.top_p: 2/],
+  [{ ollama: { defaults: { keep_alive: 'soon' } } }, /ollama\.defaults\.keep_alive: "soon"/],
+  [{ networking: { retry_attempts: 0 } }, /networking\.retry_attempts: 0/],
+  [{ caching: { ttl_x: -5 } }, /caching\.ttl_x: -5/],
+  [{ workers: { max_workers: 0 } }, /workers\.max_workers: 0/],
+  [{ caching: { ttl_text: 5, ttlSecondsByType: { text: 6 } } }, /caching\.ttlSecondsByType.*given as ttl_text, too/],
+  [{ caching: { ttlSecondsByType: { text: 6 }, ttl_text: 5 } }, /caching\.ttl_text.*too/],
+  [{ ollama: { seed: 5, defaults: { seed: 6 } } }, /ollama\.defaults.*given as seed, too/],
+  [{ ollama: { headers: { authorization: 12345678 } } }, /headers\.authorization: it is not a string$/],
+])('%j is refused where it stands', async (content, message) => {
+  const error = await failure(() => loadPerformanceConfig(file(content)));
+  expect(error).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringMatching(message) });
+  expect(error.message).not.toContain('12345678');
+});
+
+test('what a constructor refuses is refused with the place in the file', async () => {
+  const closed = async (made: { close?(): unknown; stop?(): unknown; cleanup?(): unknown }) => void (await (made.close?.() ?? made.stop?.() ?? made.cleanup?.()));
+  const strategy = { name: 'a', maxBatchSize: 1, approach: 'sequential', memoryOverhead: 1, cpuOverhead: 1, cleanupFrequency: 1 };
+  const sections: [(options: object) => object, string[], (config: ReturnType<typeof loadPerformanceConfig>) => object][] = [
+    [(own) => ({ caching: own }), ['maxEntries', 'maxMemoryMB', 'ttlSeconds', 'ttl_x', 'maxValueMB', 'maintenanceInterval'], ({ caching }) => new InferenceCache(caching)],
+    [(own) => ({ networking: own }), ['maxConcurrentRequests', 'perHostLimit', 'connectTimeoutMs', 'readTimeoutMs', 'retryAttempts', 'maxResponseMB'], ({ networking }) => new HttpClient(networking)],
+    [(own) => ({ ollama: own }), ['temperature', 'maxTokens', 'numCtx', 'numThread', 'seed', 'topP', 'topK', 'ttlSeconds'], ({ ollama: own }) => new OllamaClient(own)],
+    [(own) => ({ workers: own }), ['concurrency', 'chunkSize', 'timeoutMs', 'batchSize'], ({ workers }) => new ParallelProcessor(workers)],
+    [(own) => ({ cache: own }), ['maxEntries', 'maxMemoryMB', 'maxSizeBytes', 'ttlSeconds', 'ttlMs', 'maintenanceInterval', 'hitRatioThreshold'], ({ cache }) => new IntelligentEmbeddingCache(cache)],
+    [(own) => ({ batchOptimizer: own }), ['minBatchSize', 'maxBatchSize', 'targetCpuUsage', 'targetMemoryUsage', 'minSamples', 'historyRetention', 'aggressiveness'], ({ batchOptimizer }) => new DynamicBatchOptimizer(32, batchOptimizer)],
+    [(own) => ({ memoryProcessor: own }), ['monitoringInterval', 'cleanupThreshold', 'gcThreshold', 'emergencyCleanupThreshold', 'memoryBuffer'], ({ memoryProcessor }) => new MemoryAwareProcessor(memoryProcessor)],
+    [(own) => ({ memoryProcessor: { strategies: [{ ...strategy, ...own }] } }), ['maxBatchSize', 'memoryOverhead', 'cpuOverhead', 'cleanupFrequency'], ({ memoryProcessor }) => new MemoryAwareProcessor(memoryProcessor)],
+    [(own) => ({ model: own }), ['dimensions', 'maxLength', 'memoryLimit', 'intraOpThreads', 'deviceMemoryLimit'], ({ model }) => new OptimizedEmbeddingGenerator(model)],
+  ];
+  let [taken, refused] = [0, 0];
+  for (const [within, names, make] of sections) {
+    for (const name of names) {
+      for (const value of [-1, 0, 0.5, 1, 101, 2 ** 60]) {
+        let config;
+        try {
+          config = loadPerformanceConfig(file(within({ [name]: value })));
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining(`${name}: ${value} is not a`) });
+          refused++;
+          continue;
+        }
+        // What the file may say, the constructor takes.
+        await closed(make(config));
+        taken++;
+      }
+    }
+  }
+  expect(taken).toBeGreaterThan(100);
+  expect(refused).toBeGreaterThan(100);
+});
+
 test('a file that is none, a folder, other encodings', async () => {
   expect(await failure(() => loadPerformanceConfig(join(folder, 'none.json')))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('none.json') });
   expect(await failure(() => loadPerformanceConfig(folder))).toMatchObject({ code: 'INVALID_CONFIG' });

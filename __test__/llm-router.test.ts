@@ -65,6 +65,73 @@ describe('LlmRouter', () => {
     expect((await router({ providers: [a.made, told] }).generate('x', { method: 'audio' })).provider).toBe('d');
   });
 
+  test('a provider that hangs counts as failed when the call is over, and is left alone after the fifth time', async () => {
+    for (const useCache of [true, false]) {
+      let asked = 0;
+      const signals: AbortSignal[] = [];
+      const hanging: LlmProvider = { name: 'hanging', generate: (_, { signal }) => (asked++, signals.push(signal), new Promise(() => {})) };
+      const llm = router({ providers: [hanging, provider('b').made] });
+      for (let i = 0; i < 5; i++) expect(await failure(() => llm.generate(`x${i}`, { timeoutMs: 20, useCache }))).toMatchObject({ code: 'TIMED_OUT' });
+      expect(await llm.generate('x5', { timeoutMs: 5000, useCache })).toMatchObject({ provider: 'b' });
+      expect(asked).toBe(5);
+      expect(signals.every(({ aborted }) => aborted)).toBe(true);
+      expect(llm.getStatistics().providers).toMatchObject({ hanging: { calls: 5, errors: 5, consecutiveErrors: 5, state: 'open' }, b: { calls: 1, errors: 0 } });
+    }
+  });
+
+  test('a call that is aborted says nothing about who was asked, also where another one waited less long', async () => {
+    const hanging: LlmProvider = { name: 'hanging', generate: () => new Promise(() => {}) };
+    const llm = router({ providers: [hanging] });
+    for (let i = 0; i < 6; i++) {
+      const stop = new AbortController();
+      const [short, long] = [failure(() => llm.generate('x', { timeoutMs: 10 })), failure(() => llm.generate('x', { signal: stop.signal }))];
+      expect(await short).toMatchObject({ code: 'TIMED_OUT' });
+      stop.abort();
+      expect(await long).toMatchObject({ code: 'ABORTED' });
+    }
+    expect(llm.getStatistics().providers.hanging).toMatchObject({ calls: 0, errors: 0, consecutiveErrors: 0, state: 'closed' });
+  });
+
+  test('the next one is asked when the time of a provider is over', async () => {
+    let stopped: AbortSignal | undefined;
+    const slow: LlmProvider = { name: 'slow', timeoutMs: 20, generate: (_, { signal }) => ((stopped = signal), new Promise(() => {})) };
+    const llm = router({ providers: [slow, provider('b').made] });
+    expect(await llm.generate('x')).toMatchObject({ provider: 'b' });
+    expect(stopped!.aborted).toBe(true);
+    expect(llm.getStatistics().providers.slow).toMatchObject({ calls: 1, errors: 1 });
+    expect(await failure(() => router({ providers: [{ ...slow, timeoutMs: 0 }] }))).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'providers[0].timeoutMs' } });
+  });
+
+  test('an answer that is no JSON is a failure of who has given it', async () => {
+    const circle: Record<string, unknown> = { response: 'x' };
+    circle.self = circle;
+    for (const odd of [{ response: 'x', n: 1n }, { response: 'x', f() {} }, circle]) {
+      const llm = router({ providers: [{ name: 'odd', generate: () => odd }, provider('b').made] });
+      expect(await llm.generate('x')).toMatchObject({ provider: 'b' });
+      expect(llm.getStatistics().providers.odd).toMatchObject({ errors: 1 });
+      const alone = router({ providers: [{ name: 'odd', generate: () => odd }] });
+      expect(await failure(() => alone.generate('x'))).toMatchObject({ code: 'BACKEND_UNAVAILABLE', message: expect.stringContaining('its answer') });
+    }
+  });
+
+  test('options are passed on as the JSON that they stand for', async () => {
+    const a = provider('a');
+    const llm = router({ providers: [a.made] });
+    await llm.generate('x', { d: { toJSON: () => 1 }, deep: { a: undefined, b: 2 }, at: new Date(0) });
+    expect(a.state.options).toMatchObject({ d: 1, deep: { b: 2 }, at: '1970-01-01T00:00:00.000Z' });
+    expect(await llm.generate('x', { d: 1, deep: { b: 2 }, at: new Date(0) })).toMatchObject({ fromCache: true });
+    const refusals: [Record<string, unknown>, RegExp][] = [
+      [{ deep: { f() {} } }, /^options\.deep\.f is a function/], [{ deep: [undefined] }, /^options\.deep\[0\] is undefined/],
+      [{ cacheType: 5 }, /cacheType/], [{ ttlSeconds: '5' }, /ttlSeconds/], [{ ttlSeconds: -1 }, /ttlSeconds/],
+    ];
+    for (const [options, message] of refusals) {
+      const error = await failure(() => llm.generate('x', options));
+      expect(error).toBeInstanceOf(EmbeddingError);
+      expect(error.message).toMatch(message);
+      expect(error.code).toMatch(/^INVALID_/);
+    }
+  });
+
   test('options are an object of options, and what throws when it is read is named', async () => {
     const a = provider('a');
     const llm = router({ providers: [a.made] });
@@ -125,13 +192,13 @@ describe('LlmRouter', () => {
     expect(llm.getStatistics()).toMatchObject({ calls: 0, failures: 2 });
   });
 
-  test('a call that is ended says nothing of the provider, and asks no other', async () => {
+  test('a call that is ended asks no other; only a time-out says something of the provider', async () => {
     const b = provider('b');
     let aborted = 0;
     const stuck: LlmProvider = { name: 'stuck', generate: (_, { signal }) => new Promise((_, reject) => signal.addEventListener('abort', () => (aborted++, reject(new Error('aborted'))))) };
     const deaf: LlmProvider = { name: 'deaf', generate: () => new Promise(() => {}) };
     for (const made of [stuck, deaf]) {
-      const llm = router({ providers: [made, b.made], failureThreshold: 1 });
+      const llm = router({ providers: [made, b.made], failureThreshold: 2 });
       const began = performance.now();
       expect(await failure(() => llm.generate('x', { timeoutMs: 30 }))).toMatchObject({ code: 'TIMED_OUT' });
       const stop = new AbortController();
@@ -139,7 +206,7 @@ describe('LlmRouter', () => {
       expect(await failure(() => llm.generate('x', { signal: stop.signal, useCache: false }))).toMatchObject({ code: 'ABORTED' });
       expect(await failure(() => llm.generate('x', { signal: AbortSignal.abort() }))).toMatchObject({ code: 'ABORTED' });
       expect(performance.now() - began).toBeLessThan(3000);
-      expect(llm.getStatistics().providers[made.name]!.state).toBe('closed');
+      expect(llm.getStatistics().providers[made.name]).toMatchObject({ state: 'closed', consecutiveErrors: 1 });
     }
     expect([b.state.calls, aborted]).toEqual([0, 2]);
   });

@@ -461,3 +461,81 @@ test('a list of models that are none is an error of the server', async () => {
     expect(await failure(() => clientOf(server).list())).toMatchObject({ code: 'BACKEND_REJECTED' });
   }
 });
+
+test('isAvailable does not wait for places that generations have', async () => {
+  const { server, client } = await served({ http: { perHostLimit: 2, maxConcurrentRequests: 2 } });
+  server.always(({ path }) => (path === '/api/generate' ? silent : undefined));
+  const stop = new AbortController();
+  const running = Promise.allSettled([1, 2, 3].map((n) => client.generate(`prompt ${n}`, { signal: stop.signal })));
+  await expect.poll(() => server.inFlight).toBe(2);
+  expect(await Promise.all([client.isAvailable(), client.isAvailable()])).toEqual([true, true]);
+  stop.abort();
+  await running;
+});
+
+test('what is of a wrong kind is refused by its name, not sent', async () => {
+  const { server, client } = await served();
+  const chat = (message: object, options = {}) => () => client.chat([{ role: 'user', content: 'x', ...message } as never], options);
+  const works: [() => unknown, RegExp][] = [
+    ...[5, 'xml', '', null, [], true].map((format): [() => unknown, RegExp] => [() => client.generate({ prompt: 'x', format: format as never }), /format/]),
+    ...[5, 'xml', null].map((format): [() => unknown, RegExp] => [chat({}, { format }), /format/]),
+    ...[5, {}, [5], null].map((tools): [() => unknown, RegExp] => [chat({}, { tools }), /tools/]),
+    [() => client.generate('x', { think: '' }), /think/],
+    [() => client.generate('x', { think: null as never }), /think/],
+    [chat({ role: '' }), /messages\[0\]\.role/],
+    [chat({ tool_calls: 5 }), /messages\[0\]\.tool_calls/],
+    [chat({ tool_calls: [null] }), /messages\[0\]\.tool_calls/],
+    [chat({ thinking: 7 }), /messages\[0\]\.thinking/],
+    [chat({ tool_name: {} }), /messages\[0\]\.tool_name/],
+    [chat({ tool_name: '' }), /messages\[0\]\.tool_name/],
+    [chat({}, { tools: [{ n: 1n }] }), /tools/],
+  ];
+  for (const [work, message] of works) {
+    const error = await failure(work);
+    expect(error).toBeInstanceOf(EmbeddingError);
+    expect(error).toMatchObject({ code: expect.stringMatching(/^INVALID_/), message: expect.stringMatching(message) });
+  }
+  expect(server.requests).toHaveLength(0);
+  await chat({ role: 'tool', tool_name: 'f', thinking: '', tool_calls: [] }, { tools: [], format: { type: 'object', title: undefined }, think: 'low' })();
+  expect(server.requests[0]!.json).toMatchObject({ format: { type: 'object' }, tools: [], think: 'low', messages: [{ role: 'tool', tool_name: 'f' }] });
+});
+
+describe('texts that several calls embed at the same time', () => {
+  const asked = (server: Loopback) => server.requests.flatMap(({ json }) => json.input as string[]);
+
+  test('are sent once', async () => {
+    const { server, client } = await served();
+    server.always(() => slow(50));
+    const [one, two, three] = await Promise.all([client.embed('q'), client.embed(['p', 'q']), client.embed(['q', 'r', 'p'])]);
+    expect(asked(server).sort()).toEqual(['p', 'q', 'r']);
+    expect(one[0]).toEqual(two[1]);
+    expect(three.slice(0, 1)).toEqual(one);
+    one[0]![0] = 99;
+    expect(three[0]![0]).not.toBe(99);
+    expect(await client.embed(['r', 'q'])).toEqual([three[1], two[1]]);
+    expect(asked(server)).toHaveLength(3);
+    await Promise.all([client.embed('s', { useCache: false }), client.embed('s', { useCache: false }), client.embed('s', { model: 'llava' }), client.embed('s')]);
+    expect(asked(server)).toHaveLength(7);
+  });
+
+  test('come for those who still wait, and fail for all', async () => {
+    const { server, client } = await served();
+    server.always(() => slow(1000));
+    const stop = new AbortController();
+    const first = failure(() => client.embed(['a', 'b'], { signal: stop.signal }));
+    await expect.poll(() => server.inFlight).toBe(1);
+    const second = client.embed(['b', 'c']);
+    await expect.poll(() => server.requests.length).toBe(2);
+    stop.abort();
+    expect(await first).toMatchObject({ code: 'ABORTED' });
+    expect(await second).toHaveLength(2);
+    expect(asked(server).sort()).toEqual(['a', 'b', 'c']);
+    server.always(() => silent);
+    expect(await Promise.all([failure(() => client.embed('d', { timeoutMs: 50 })), failure(() => client.embed('d', { timeoutMs: 30 }))])).toMatchObject([{ code: 'TIMED_OUT' }, { code: 'TIMED_OUT' }]);
+    await expect.poll(() => server.inFlight).toBe(0);
+    server.always(() => status(400, 'no such model'));
+    expect(await Promise.all([failure(() => client.embed('d')), failure(() => client.embed('d'))])).toMatchObject([{ code: 'BACKEND_REJECTED' }, { code: 'BACKEND_REJECTED' }]);
+    server.always(undefined);
+    expect(await client.embed('d')).toHaveLength(1);
+  });
+});

@@ -1,6 +1,6 @@
 // The Model Context Protocol server, spoken to by the official SDK's client over standard input and output.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -57,7 +57,7 @@ test('an agent finds code, reads it, and asks about the index', async () => {
 });
 
 test('files of the index are resources, and no others', async () => {
-  const { client, directory } = await served();
+  const { client, directory, call } = await served();
   const { resources } = await client.listResources();
   expect(resources.map(({ name }) => name)).toEqual(['src/Stack.java', 'src/files.ts']);
   const { contents } = await client.readResource({ uri: resources[1]!.uri });
@@ -66,6 +66,14 @@ test('files of the index are resources, and no others', async () => {
   for (const path of ['secret.txt', '../../etc/passwd', 'src/../secret.txt']) {
     await expect(client.readResource({ uri: pathToFileURL(join(directory, path)).href }), path).rejects.toThrow(/is not in the index/);
   }
+  // What is put in its place is not followed out of the directory.
+  const outside = mkdtempSync(join(tmpdir(), 'embedcore-outside-'));
+  onTestFinished(() => rmSync(outside, { recursive: true, force: true }));
+  put(outside, 'key.ts', 'export const key = "of somebody else";');
+  rmSync(join(directory, 'src/files.ts'));
+  symlinkSync(join(outside, 'key.ts'), join(directory, 'src/files.ts'));
+  await expect(client.readResource({ uri: resources[1]!.uri })).rejects.toThrow(/leads out|is not in the index/);
+  expect((await call('get_symbol', { name: 'readLines' })).text).not.toContain('somebody else');
   await expect(client.readResource({ uri: 'https://example.com/a.ts' })).rejects.toThrow(/not the URI of a file/);
 });
 
@@ -83,6 +91,9 @@ test('what is wrong is told, and the server goes on', async () => {
     ['search_code', { query: 'x', limit: 0 }, 'limit is 0'],
     ['search_code', { query: 'x', language: 'cobol' }, 'known are bash, c'],
     ['search_code', { query: 'x', colour: 'red' }, 'no argument colour'],
+    ['search_code', { query: 'x', limit: 101 }, 'limit is 101'],
+    ['get_symbol', { name: 'push', limit: '5' }, 'limit is "5"'],
+    ['index_status', { verbose: true }, 'no argument verbose'],
     ['search_code', {}, 'not a string'],
     ['get_symbol', { name: 7 }, 'not a string'],
   ] as [string, Record<string, unknown>, string][]) {

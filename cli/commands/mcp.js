@@ -1,14 +1,13 @@
 // A server of the Model Context Protocol over standard input and output: agents and editors search the code of a directory.
 'use strict';
 
-const { readFileSync } = require('node:fs');
 const { join } = require('node:path');
 const { fileURLToPath, pathToFileURL } = require('node:url');
 
 const { CodeIndex } = require('embedcore');
 
 const { UsageError, directoryOf, explained, generatorOf, here } = require('../usage');
-const { Texts } = require('./search');
+const { readWithin, Texts } = require('./search');
 
 const options = { model: { type: 'string' }, rerank: { type: 'string' } };
 
@@ -159,11 +158,12 @@ class Served {
   }
 
   call(tool, given) {
-    return { search_code: () => this.#search(given), get_symbol: () => this.#symbol(given), index_status: () => this.#status() }[tool]();
+    return { search_code: () => this.#search(given), get_symbol: () => this.#symbol(given), index_status: () => this.#status(given) }[tool]();
   }
 
   async #search({ query, limit = 10, path, language, kind, min_score: minScore, rerank, ...others }) {
     none(others);
+    checkLimit(limit);
     const reranker = this.#rerankerOf(rerank);
     const matches = await this.#read(() => this.#index.search(query, { limit, minScore, paths: path, languages: language, kinds: kind, rerank: reranker }));
     const shown = matches.map(({ file, line, endLine, signature, summary, score, stale }) =>
@@ -182,6 +182,7 @@ class Served {
 
   async #symbol({ name, limit = 10, ...others }) {
     none(others);
+    checkLimit(limit);
     const texts = new Texts(this.#directory);
     const found = await this.#read(() => this.#index.symbols(name, { limit }));
     const symbols = found.map((symbol) => {
@@ -194,7 +195,7 @@ class Served {
     return { text: shown.join('\n\n') || `Nothing is called ${name}.`, symbols };
   }
 
-  async #status(given = {}) {
+  async #status(given) {
     none(given);
     const [state, problem] = [this.#state, this.#problem];
     const status = await this.#read(() => this.#index.status());
@@ -233,12 +234,17 @@ class Served {
     const files = await this.#read(() => this.#index.files());
     const file = files.find((one) => join(this.#directory, one) === path);
     if (file === undefined) throw new Error(`${uri} is not in the index`);
-    return { uri, mimeType: 'text/plain', text: readFileSync(path, 'utf8') };
+    return { uri, mimeType: 'text/plain', text: readWithin(this.#directory, file) };
   }
 
   close() {
     return this.#index.close();
   }
+}
+
+function checkLimit(value) {
+  const { minimum, maximum } = limit;
+  if (!Number.isInteger(value) || value < minimum || value > maximum) throw new UsageError(`limit is ${JSON.stringify(value)}, not a whole number from ${minimum} to ${maximum}`);
 }
 
 /** Refuses arguments that no tool has. */

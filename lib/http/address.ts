@@ -1,7 +1,7 @@
 // Where a request goes and what it says beside its body, as the caller gives it.
 
 import { messageOf } from '../call/errors';
-import { invalid, show } from '../call/input';
+import { invalid, isArray, readGiven, show } from '../call/input';
 import { read, record } from '../call/options';
 import { ACCEPTED_ENCODINGS } from './body';
 import { shown } from './failures';
@@ -50,12 +50,17 @@ export function headersOf(given: unknown, { authorization }: Address, contentTyp
   if (given === undefined) return headers;
   if (typeof given !== 'object' || given === null) throw invalid(`The headers are ${show(given)}: pass an object of strings`);
   // What is inherited or computed by a class counts, too.
-  const known = isIterable(given) ? given : Object.entries(record(given, 'headers'));
+  const known = isIterable(given) ? readGiven('headers', () => Array.from(given)) : Object.entries(record(given, 'headers'));
+  // None is shown: it may be a key.
+  for (const [at, pair] of known.entries()) {
+    if (!isArray(pair) || pair.length !== 2 || typeof pair[0] !== 'string') throw invalid(`The headers are no pairs of name and value: element ${at} is none`);
+    if (typeof pair[1] !== 'string') throw invalid(`The header \`${pair[0]}\` is of the type ${pair[1] === null ? 'null' : typeof pair[1]}, not a string`);
+  }
   try {
     for (const [name, value] of new Headers(known as [string, string][])) headers[name] = value;
   } catch (cause) {
     // The platform's message shows the value, which may be a key.
-    const name = Array.isArray(known) ? (known as [string, unknown][]).find((pair) => !isHeader(pair?.[0], pair?.[1]))?.[0] : undefined;
+    const name = (known as [string, string][]).find((pair) => !isHeader(...pair))?.[0];
     throw invalid(`The headers cannot be sent: ${name === undefined ? messageOf(cause).split(':')[0] : `\`${name}\` is no header, or its value has characters that a header cannot hold`}`);
   }
   return headers;
@@ -65,9 +70,9 @@ function isIterable(given: object): given is Iterable<unknown> {
   return typeof read(given, Symbol.iterator as unknown as string, 'headers') === 'function';
 }
 
-function isHeader(name: unknown, value: unknown): boolean {
+function isHeader(name: string, value: string): boolean {
   try {
-    new Headers([[name as string, value as string]]);
+    new Headers([[name, value]]);
     return true;
   } catch {
     return false;

@@ -37,11 +37,17 @@ export class AttemptFailed {
 const WORDS = 64 * 1024;
 const WORDS_MS = 1000;
 
+/** The most of a whole body: its bytes, and the milliseconds from its head to its end. */
+export interface Most {
+  bytes: number;
+  ms: number;
+}
+
 /** One try: what the pool tells of it, until the answer is there. */
 export class Attempt implements Handler {
   readonly answer: Promise<Answer>;
   readonly #modeOf: (head: Head) => Mode;
-  readonly #most: number;
+  readonly #most: Most;
   readonly #over: (failed: boolean) => void;
   readonly #failureOf: (thrown: unknown) => EmbeddingError;
   #resolve!: (answer: Answer) => void;
@@ -58,10 +64,10 @@ export class Attempt implements Handler {
   #ended = false;
 
   /**
-   * `most`: bytes of a whole body. `over` is called once, when nothing more comes. `failureOf` makes an error of what
+   * `most`: of a whole body. `over` is called once, when nothing more comes. `failureOf` makes an error of what
    * breaks a stream.
    */
-  constructor(modeOf: (head: Head) => Mode, most: number, over: (failed: boolean) => void, failureOf: (thrown: unknown) => EmbeddingError) {
+  constructor(modeOf: (head: Head) => Mode, most: Most, over: (failed: boolean) => void, failureOf: (thrown: unknown) => EmbeddingError) {
     this.#modeOf = modeOf;
     this.#most = most;
     this.#over = over;
@@ -93,6 +99,7 @@ export class Attempt implements Handler {
     this.#head = { status, statusText, headers };
     this.#mode = this.#modeOf(this.#head);
     if (this.#mode === 'words') this.#timer = setTimeout(() => this.#enough(), WORDS_MS);
+    if (this.#mode === 'whole') this.#timer = setTimeout(() => controller.abort(new TooSlow(this.#most.ms)), this.#most.ms);
     if (this.#mode !== 'stream') return;
     this.#stream = new Readable({
       read: () => controller.resume(),
@@ -111,7 +118,7 @@ export class Attempt implements Handler {
       return;
     }
     this.#bytes += chunk.length;
-    if (this.#mode === 'whole' && this.#bytes > this.#most) return controller.abort(new TooLarge(this.#most));
+    if (this.#mode === 'whole' && this.#bytes > this.#most.bytes) return controller.abort(new TooLarge(this.#most.bytes));
     this.#chunks.push(chunk);
     if (this.#mode === 'words' && this.#bytes > WORDS) this.#enough();
   }
@@ -152,5 +159,12 @@ const NOTHING = Buffer.alloc(0);
 export class TooLarge extends Error {
   constructor(readonly most: number) {
     super(`the answer has more than ${most} bytes`);
+  }
+}
+
+/** A body comes so slowly that nobody waits for all of it. */
+export class TooSlow extends Error {
+  constructor(readonly ms: number) {
+    super(`the answer was not complete after ${ms} ms`);
   }
 }

@@ -1,8 +1,8 @@
 // Bodies: of requests, as they are given and sent again; of answers, decompressed.
 
-import type { Readable, Transform } from 'node:stream';
+import { Transform, type Readable } from 'node:stream';
 import { types } from 'node:util';
-import { brotliDecompress, createBrotliDecompress, createGunzip, createInflate, gunzip, inflate, type ZlibOptions } from 'node:zlib';
+import { brotliDecompress, createBrotliDecompress, createGunzip, createInflate, createInflateRaw, gunzip, inflate, inflateRaw, type ZlibOptions } from 'node:zlib';
 
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
@@ -113,11 +113,22 @@ export function outgoing(body: unknown): { body: OutgoingBody | Promise<Outgoing
 
 type Decode = (bytes: Uint8Array, options: ZlibOptions, done: (error: Error | null, result: Buffer) => void) => void;
 
-const DECODERS: Record<string, { whole: Decode; stream: () => NodeJS.ReadWriteStream }> = {
-  gzip: { whole: gunzip, stream: createGunzip },
-  'x-gzip': { whole: gunzip, stream: createGunzip },
-  deflate: { whole: inflate, stream: createInflate },
-  br: { whole: brotliDecompress as Decode, stream: createBrotliDecompress },
+interface Decoder {
+  whole: Decode;
+  stream: () => Transform;
+}
+
+const GUNZIP: Decoder = { whole: gunzip, stream: createGunzip };
+const INFLATE: Decoder = { whole: inflate, stream: createInflate };
+const INFLATE_RAW: Decoder = { whole: inflateRaw, stream: createInflateRaw };
+const BROTLI: Decoder = { whole: brotliDecompress as Decode, stream: createBrotliDecompress };
+
+/** By the first byte of what is encoded: `deflate` is sent with a header of zlib, as it should be, and without one. */
+const DECODERS: Record<string, (first: number) => Decoder> = {
+  gzip: () => GUNZIP,
+  'x-gzip': () => GUNZIP,
+  deflate: (first) => ((first & 0x0f) === 8 ? INFLATE : INFLATE_RAW),
+  br: () => BROTLI,
 };
 
 /** What is asked for. */
@@ -125,21 +136,22 @@ export const ACCEPTED_ENCODINGS = 'gzip, deflate, br';
 
 /** The encodings of a header `Content-Encoding`, the last one first. @throws the name of one that is not known. */
 function encodingsOf(header: string | string[] | undefined): string[] {
-  const all = String(header ?? '').toLowerCase().split(',').map((name) => name.trim());
+  if (header === undefined) return [];
+  const all = String(header).toLowerCase().split(',').map((name) => name.trim());
   const applied = all.filter((name) => name !== '' && name !== 'identity').reverse();
   const unknown = applied.find((name) => !Object.hasOwn(DECODERS, name));
   if (unknown !== undefined) throw new Error(`it is encoded as ${unknown}`);
   return applied;
 }
 
-/** The bytes that were meant; at most `most` of them. */
+/** The bytes that were meant; at most `most` of them. Nothing stands for nothing, whatever it is encoded as. */
 export async function decoded(bytes: Buffer, encoding: string | string[] | undefined, most: number): Promise<Buffer> {
-  if (encoding === undefined || bytes.length === 0) return bytes;
   let result = bytes;
-  for (const name of encodingsOf(encoding)) {
+  for (const name of bytes.length === 0 ? [] : encodingsOf(encoding)) {
     const from = result;
+    if (from.length === 0) break;
     result = await new Promise<Buffer>((resolve, reject) => {
-      DECODERS[name]!.whole(from, { maxOutputLength: most }, (error, whole) => (error ? reject(error) : resolve(whole)));
+      DECODERS[name]!(from[0]!).whole(from, { maxOutputLength: most }, (error, whole) => (error ? reject(error) : resolve(whole)));
     });
   }
   return result;
@@ -151,11 +163,9 @@ export async function decoded(bytes: Buffer, encoding: string | string[] | undef
  */
 export function decodedStream(raw: Readable, encoding: string | string[] | undefined, failureOf: (cause: unknown) => Error): Readable {
   let stream = raw;
-  for (const name of encoding === undefined ? [] : encodingsOf(encoding)) {
+  for (const name of encodingsOf(encoding)) {
     const from = stream;
-    const to = DECODERS[name]!.stream() as Transform;
-    const destroy = to._destroy;
-    to._destroy = (error, done) => destroy.call(to, isZlib(error) ? failureOf(error) : error, done);
+    const to = new Decoding(DECODERS[name]!, failureOf);
     from.on('error', (error) => to.destroy(error));
     to.on('close', () => from.destroy());
     from.pipe(to);
@@ -164,7 +174,45 @@ export function decodedStream(raw: Readable, encoding: string | string[] | undef
   return stream;
 }
 
-/** Whether it is of zlib, not of whoever ends the stream. */
-function isZlib(error: Error | null): error is NodeJS.ErrnoException {
-  return typeof (error as NodeJS.ErrnoException | null)?.errno === 'number' && !(error as NodeJS.ErrnoException).syscall;
+/** Decompresses a stream, once its first byte says how. */
+class Decoding extends Transform {
+  readonly #decoderFor: (first: number) => Decoder;
+  readonly #failureOf: (cause: unknown) => Error;
+  #decoder: Transform | undefined;
+
+  constructor(decoderFor: (first: number) => Decoder, failureOf: (cause: unknown) => Error) {
+    super();
+    this.#decoderFor = decoderFor;
+    this.#failureOf = failureOf;
+  }
+
+  override _transform(chunk: Buffer, _: string, done: () => void): void {
+    if (chunk.length === 0) return done();
+    this.#decoder ??= this.#begin(this.#decoderFor(chunk[0]!).stream());
+    this.#decoder.write(chunk, done);
+  }
+
+  override _flush(done: () => void): void {
+    if (!this.#decoder) return done();
+    this.#decoder.once('end', done);
+    this.#decoder.end();
+  }
+
+  override _read(size: number): void {
+    this.#decoder?.resume();
+    super._read(size);
+  }
+
+  override _destroy(error: Error | null, done: (error: Error | null) => void): void {
+    this.#decoder?.destroy();
+    done(error);
+  }
+
+  #begin(decoder: Transform): Transform {
+    decoder.on('data', (chunk) => {
+      if (!this.push(chunk)) decoder.pause();
+    });
+    decoder.on('error', (cause) => this.destroy(this.#failureOf(cause)));
+    return decoder;
+  }
 }

@@ -13,8 +13,8 @@ import { fetchOver, type Fetch } from './fetch';
 import { Host, type HostStats } from './host';
 import { proxyRule } from './proxy';
 import { retryAfter, retryRule } from './retry';
-import { Underway } from './running';
-import { connectionsTo, load, type TlsSettings } from './undici';
+import { LONGEST_MS, Underway } from './running';
+import { connectionsTo, load, type Connections, type TlsSettings } from './undici';
 
 /** Options of {@link HttpClient}. */
 export interface HttpClientOptions {
@@ -26,7 +26,9 @@ export interface HttpClientOptions {
   connectTimeoutMs?: number | undefined;
   /**
    * Longest silence of a server, before its answer and within it, in milliseconds, from 1: half a second more where it is
-   * longer than a second. Also the longest `Retry-After` that is waited for. Default 180000.
+   * longer than a second. Also the longest `Retry-After` that is waited for, and how long a stream that nobody reads keeps its
+   * place where other requests wait for it. An answer that is taken whole may take ten times as long from its head to its end.
+   * Default 180000.
    */
   readTimeoutMs?: number | undefined;
   /** Tries in all, 1–100. Default 3. */
@@ -94,8 +96,9 @@ const HOSTS = 1000;
 const MB = 1024 * 1024;
 /** Bytes of an answer of which the first words are shown. */
 const SHOWN = 64 * 1024;
-/** The longest timer of Node.js, in milliseconds. */
-const LONGEST_MS = 2 ** 31 - 1;
+/** `GET`s a URL without waiting for a place, over connections of its own: to see whether somebody is there. */
+export let getApart: (client: HttpClient, url: string, options: Omit<RequestOptions, 'method' | 'body'>) => Promise<unknown>;
+
 /**
  * Requests over a pool of connections: so many at a time, in all and to each host, tried again where that may help.
  *
@@ -109,6 +112,7 @@ const LONGEST_MS = 2 ** 31 - 1;
 export class HttpClient implements AsyncDisposable {
   readonly #hosts = new Map<string, Host>();
   readonly #network: Network;
+  readonly #connections: (url: URL) => Connections;
   readonly #most: number;
   readonly #underway: Underway;
   #closed: Promise<void> | undefined;
@@ -130,7 +134,10 @@ export class HttpClient implements AsyncDisposable {
     const proxyOf = proxyRule(given.proxy);
     this.#most = whole('maxResponseMB', given.maxResponseMB ?? 256, 1, 512) * MB;
     load();
+    this.#underway = new Underway(readTimeoutMs);
+    this.#connections = (url) => connectionsTo(url.origin, { connections: perHost, connectTimeoutMs, readTimeoutMs, tls }, proxyOf(url));
     this.#network = {
+      leaveUnread: () => this.#underway.leaveUnread(),
       admission: new Admission(whole('maxConcurrentRequests', given.maxConcurrentRequests ?? 16, 1), perHost),
       rule: retryRule(given.retryAttempts ?? 3, given.retryBackoffMs ?? [100, 300, 900], given.retryOn),
       connectTimeoutMs,
@@ -140,14 +147,12 @@ export class HttpClient implements AsyncDisposable {
         const known = this.#hosts.get(url.origin);
         if (known) return known;
         this.#forget();
-        const connections = connectionsTo(url.origin, { connections: perHost, connectTimeoutMs, readTimeoutMs, tls }, proxyOf(url));
-        const host = new Host(connections);
+        const host = new Host(this.#connections(url));
         this.#hosts.set(url.origin, host);
         return host;
       },
     };
-    this.#underway = new Underway(readTimeoutMs);
-    this.fetch = fetchOver(this.#network, () => this.#underway.begin());
+    this.fetch = fetchOver(this.#network, (stop) => this.#underway.begin(stop));
   }
 
   /** `GET`s a URL. @throws `EmbeddingError` see {@link HttpClient}; `INVALID_ARGUMENT` for what cannot be asked. */
@@ -163,7 +168,11 @@ export class HttpClient implements AsyncDisposable {
   /** Any request. */
   async request<T = any>(url: string | URL, options: RequestOptions = {}): Promise<T> {
     const { method, body, ...rest } = readRequest(options);
-    return this.#ask(method ?? (body === undefined ? 'GET' : 'POST'), url, body, rest) as Promise<T>;
+    return this.#ask(method === undefined ? (body === undefined ? 'GET' : 'POST') : method, url, body, rest) as Promise<T>;
+  }
+
+  static {
+    getApart = (client, url, options) => client.#ask('GET', url, undefined, readGet(options), true);
   }
 
   /** How each host does, by its origin (`http://localhost:11434`). Of hosts that nothing is under way to, the latest 1000 are remembered. */
@@ -172,8 +181,8 @@ export class HttpClient implements AsyncDisposable {
   }
 
   /**
-   * Waits for what runs, then closes all connections; a stream that nobody reads gets `readTimeoutMs`. New requests are
-   * refused with `CLOSED`. May be called any number of times.
+   * Waits for what runs, then closes all connections; a stream that nobody reads gets `readTimeoutMs`, and everything ten
+   * times as much. New requests are refused with `CLOSED`. May be called any number of times.
    */
   close(): Promise<void> {
     return (this.#closed ??= this.#close());
@@ -189,7 +198,7 @@ export class HttpClient implements AsyncDisposable {
     await Promise.all([...this.#hosts.values()].map(({ connections }) => connections.destroy()));
   }
 
-  async #ask(method: unknown, url: unknown, body: unknown, options: Given<RequestOptions>): Promise<unknown> {
+  async #ask(method: unknown, url: unknown, body: unknown, options: Given<RequestOptions>, apart = false): Promise<unknown> {
     const { as: kind = 'auto', headers, retryAttempts } = options;
     if (!KINDS.includes(kind)) throw refused('as', `${show(kind)} is not 'auto', 'json', 'text', 'bytes' or 'stream'`);
     const limits = checkWatch(options);
@@ -207,11 +216,12 @@ export class HttpClient implements AsyncDisposable {
       modeOf: ({ status }: Head): Mode => (!isGood(status) ? 'words' : kind === 'stream' ? 'stream' : 'whole'),
       ...(retryAttempts !== undefined && { attempts: whole('retryAttempts', retryAttempts, 1, 100) }),
     };
-    const running = this.#underway.begin();
+    const { network, leave } = apart ? this.#apart() : { network: this.#network, leave: () => {} };
     const stop = new Stop();
+    const running = this.#underway.begin((reason) => stop.stop(reason));
     const run = async (): Promise<unknown> => {
       const deadline = timeoutMs === undefined ? Infinity : performance.now() + timeoutMs;
-      const answer = await new Exchange(this.#network, { ...asked, body: out instanceof OutgoingBody ? out : await out }, stop, deadline).run();
+      const answer = await new Exchange(network, { ...asked, body: out instanceof OutgoingBody ? out : await out }, stop, deadline).run();
       if (!answer.stream) return this.#parsed(answer, kind);
       return running.as(contentOf(answer), answer.transferred, signal, () => aborted(signal));
     };
@@ -219,8 +229,19 @@ export class HttpClient implements AsyncDisposable {
       if (!signal && timeoutMs === undefined) return await run();
       return await watched(limits, () => stop.stop(new Error('Nobody waits for it any more')), run);
     } finally {
-      running.end();
+      running.answered();
+      leave();
     }
+  }
+
+  /** The network for one request that waits for no other: with connections of its own. */
+  #apart(): { network: Network; leave: () => void } {
+    const own: Host[] = [];
+    const host = (url: URL) => {
+      own.push(new Host(this.#connections(url)));
+      return own.at(-1)!;
+    };
+    return { network: { ...this.#network, admission: new Admission(1, 1), host }, leave: () => own.forEach(({ connections }) => void connections.destroy()) };
   }
 
   async #parsed({ status, statusText, headers, body, where }: FinalAnswer, kind: ResponseKind): Promise<unknown> {

@@ -2,11 +2,12 @@ import type { Readable } from 'node:stream';
 
 import { EmbeddingError, messageOf } from '../call/errors';
 import type { Admission } from './admission';
-import { Attempt, AttemptFailed, TooLarge, type Answer, type Head, type Mode } from './attempt';
+import { Attempt, AttemptFailed, TooLarge, TooSlow, type Answer, type Head, type Mode } from './attempt';
 import { decodedStream, OutgoingBody } from './body';
-import { connectionFailure, shown, unusable, type Where } from './failures';
+import { connectionFailure, shown, tooSlow, unusable, type Where } from './failures';
 import type { Host } from './host';
 import { backoffAfter, retryAfter, type RetryRule } from './retry';
+import { longestOf } from './running';
 import { carriesSecret, redactor } from './secrets';
 
 /** What requests go over. */
@@ -17,6 +18,8 @@ export interface Network {
   readonly rule: RetryRule;
   readonly connectTimeoutMs: number;
   readonly readTimeoutMs: number;
+  /** Ends streams that nobody reads. */
+  leaveUnread(): void;
 }
 
 /** A request, as it was asked for. */
@@ -137,11 +140,17 @@ export class Exchange {
     }
   }
 
-  /** Waits for a place. */
+  /** Waits for a place: as long as those who have one get on. */
   #enter(host: Host): Promise<void> {
+    const { admission, readTimeoutMs } = this.#network;
     return new Promise((resolve, reject) => {
-      const leave = this.#network.admission.wait(host, resolve);
+      const watch = setInterval(() => this.#network.leaveUnread(), Math.ceil(readTimeoutMs / 4));
+      const leave = admission.wait(host, () => {
+        clearInterval(watch);
+        resolve();
+      });
       this.#stop.while((reason) => {
+        clearInterval(watch);
         leave();
         reject(reason);
       });
@@ -159,10 +168,10 @@ export class Exchange {
   }
 
   #try(host: Host): Promise<Answer> {
-    const { admission } = this.#network;
+    const { admission, readTimeoutMs } = this.#network;
     const began = performance.now();
     const where = this.#where();
-    const attempt = new Attempt((head) => this.#mode(head), this.#most, (failed) => {
+    const attempt = new Attempt((head) => this.#mode(head), { bytes: this.#most, ms: longestOf(readTimeoutMs) }, (failed) => {
       host.ended(performance.now() - began, failed);
       admission.leave(host);
     }, (thrown) => connectionFailure(thrown, where).error);
@@ -220,6 +229,7 @@ export class Exchange {
     if (cause instanceof EmbeddingError) throw cause;
     const where = this.#where();
     if (cause instanceof TooLarge) throw unusable(`${cause.message}: take it as a stream, or raise maxResponseMB`, where);
+    if (cause instanceof TooSlow) throw tooSlow(cause.ms, where);
     const { error, transient } = connectionFailure(cause, where);
     const repeatable = !began || IDEMPOTENT.has(this.#method);
     if (!transient || !repeatable || !this.#canTry()) throw error;

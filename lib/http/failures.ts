@@ -66,6 +66,12 @@ export function connectionFailure(thrown: unknown, where: Where): Failure {
   return make('BACKEND_UNAVAILABLE', `the connection failed: ${reason}`, true);
 }
 
+/** An answer that comes, but never ends. */
+export function tooSlow(ms: number, where: Where): EmbeddingError {
+  const message = where.redact(`${where.method} ${shown(where.url)}: the answer was not complete after ${ms} ms (10 × readTimeoutMs): take it as a stream`);
+  return new EmbeddingError('TIMED_OUT', message, { retryable: true, details: placeOf(where) });
+}
+
 /** What is at the bottom of an error: of several addresses that were tried, the first one's. */
 function rootOf(thrown: unknown): { name: unknown; code: string | undefined; reason: string } {
   const first = (thrown as { errors?: unknown[] } | null)?.errors?.[0] ?? thrown;

@@ -2,7 +2,7 @@ import type { Readable } from 'node:stream';
 import { types } from 'node:util';
 
 import { messageOf } from '../call/errors';
-import { invalid } from '../call/input';
+import { invalid, readGiven, show } from '../call/input';
 import { requireHttp } from './address';
 import { ACCEPTED_ENCODINGS, OutgoingBody } from './body';
 import { contentOf, Exchange, Stop, type FinalAnswer, type Network } from './exchange';
@@ -18,22 +18,23 @@ const DEFAULTS = { accept: '*/*', 'accept-language': '*', 'accept-encoding': ACC
 const WITHOUT_BODY = new Set([204, 205, 304]);
 
 /** The platform's own classes in and out; what lies between is this package's. */
-export function fetchOver(network: Network, begin: () => Running): Fetch {
+export function fetchOver(network: Network, begin: (stop: (reason: Error) => void) => Running): Fetch {
   return async (input, init) => {
+    const given = readGiven('fetch: the second argument', () => ({ signal: init?.signal, body: init?.body }));
     const request = requestOf(input, init);
     const url = new URL(request.url);
     requireHttp(url);
     if (request.integrity) throw invalid('fetch does not check `integrity` here: leave it out, or hash the bytes');
-    const signal = init?.signal ?? (init?.signal === undefined && input instanceof Request ? input.signal : undefined);
+    const signal = given.signal === undefined && input instanceof Request ? input.signal : signalIn(given.signal);
     if (signal?.aborted) throw signal.reason;
-    const running = begin();
     const stop = new Stop();
+    const running = begin((reason) => stop.stop(reason));
     const onAbort = () => stop.stop(new Error('The signal was aborted'));
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
       const { method, redirect } = request;
       const headers = { ...DEFAULTS, ...Object.fromEntries(request.headers) };
-      const body = await bodyOf(request, init?.body ?? undefined, input);
+      const body = await bodyOf(request, given.body ?? undefined, input);
       const asked = { method, url, headers, body, redirect, most: 0, modeOf: () => 'stream' as const };
       const answer = await new Exchange(network, asked, stop).run();
       const stream = running.as(contentOf(answer), answer.transferred, signal ?? undefined, () => signal!.reason);
@@ -42,9 +43,18 @@ export function fetchOver(network: Network, begin: () => Running): Fetch {
       throw signal?.aborted ? signal.reason : thrown;
     } finally {
       signal?.removeEventListener('abort', onAbort);
-      running.end();
+      running.answered();
     }
   };
+}
+
+/** Of any realm: whatever can be listened to. */
+function signalIn(given: unknown): AbortSignal | undefined {
+  if (given === undefined || given === null) return undefined;
+  const signal = given as AbortSignal;
+  const isSignal = readGiven('fetch: signal', () => typeof signal === 'object' && typeof signal.addEventListener === 'function' && typeof signal.aborted === 'boolean');
+  if (!isSignal) throw invalid(`fetch cannot ask that: signal is ${show(given)}, not an AbortSignal`);
+  return signal;
 }
 
 /** Checks everything as the standard does, and holds it as it is now. The signal stays the caller's. */
@@ -53,7 +63,7 @@ function requestOf(input: string | URL | Request, init: RequestInit | undefined)
     return new Request(input, init && Object.create(init, { signal: { value: undefined } }) as RequestInit);
   } catch (cause) {
     // The platform's words repeat URLs and values of headers, which may be keys.
-    throw invalid(`fetch cannot ask that: ${messageOf(cause).replace(/"[^"]*"|[a-z]+:\/\/\S+/gi, '…')}`);
+    throw invalid(`fetch cannot ask that: ${messageOf(cause).slice(0, 500).replace(/"[^"]*"|[a-z]+:\/\/\S+/gi, '…')}`);
   }
 }
 

@@ -2,6 +2,7 @@ import { whole } from '../call/checks';
 import { messageOf } from '../call/errors';
 import { show } from '../call/input';
 import { refused } from '../call/options';
+import { isPromise } from '../call/order';
 
 /** Which statuses are tried again, how often, and after how long. */
 export interface RetryRule {
@@ -34,11 +35,16 @@ function retries(value: unknown): RetryRule['retries'] {
   if (value === undefined) return transient;
   if (typeof value === 'function') {
     return (status) => {
+      let answer: unknown;
       try {
-        return Boolean((value as (status: number) => unknown)(status));
+        answer = (value as (status: number) => unknown)(status);
       } catch (cause) {
         throw refused('retryOn', `it threw for ${status}: ${messageOf(cause)}`, cause);
       }
+      if (typeof answer === 'boolean') return answer;
+      // One that answers later may fail then, and nobody listens.
+      if (isPromise(answer)) answer.then(undefined, () => {});
+      throw refused('retryOn', `it answered ${show(answer)} for ${status}, not true or false`);
     };
   }
   const isStatus = (status: unknown) => Number.isInteger(status) && (status as number) >= 300 && (status as number) <= 599;
@@ -52,11 +58,19 @@ export function backoffAfter({ backoffMs }: RetryRule, tried: number): number {
   return backoffMs[Math.min(tried, backoffMs.length) - 1]!;
 }
 
-/** What `Retry-After` says, in milliseconds from now: seconds, or a date. */
+/** The three forms of a date that HTTP has; the last one is in GMT, and does not say so. */
+const DATES = [
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/,
+  /^(Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d\d-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d GMT$/,
+  /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}$/,
+];
+
+/** What `Retry-After` says, in milliseconds from now: whole seconds, or a date. Anything else says nothing. */
 export function retryAfter(header: string | string[] | undefined): number | undefined {
   const text = (Array.isArray(header) ? header[0] : header)?.trim();
   if (text === undefined || text === '') return undefined;
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000;
-  const date = Date.parse(text);
+  if (/^\d+$/.test(text)) return Number(text) * 1000;
+  if (!DATES.some((form) => form.test(text))) return undefined;
+  const date = Date.parse(text.endsWith('GMT') ? text : `${text} GMT`);
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }

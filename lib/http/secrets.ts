@@ -19,6 +19,18 @@ export function carriesSecret(name: string): boolean {
   return CARRIERS.test(name);
 }
 
+/** A key as servers may repeat it: as it is, with the escapes of a URL or of a form, in either case, and of JSON. */
+function spellingsOf(secret: string): string[] {
+  let escaped: string[] = [];
+  try {
+    escaped = [encodeURIComponent(secret), encodeURI(secret)];
+  } catch {
+    // Half a character has no escapes.
+  }
+  const inUrls = [...escaped, new URLSearchParams([['', secret]]).toString().slice(1)];
+  return [secret, ...inUrls, ...inUrls.map((url) => url.replace(/%../g, (escape) => escape.toLowerCase())), JSON.stringify(secret).slice(1, -1), secret.replaceAll('/', '\\/')];
+}
+
 /** Texts without the keys of a request. */
 export type Redact = (text: string) => string;
 
@@ -26,7 +38,7 @@ export type Redact = (text: string) => string;
 export function redactor(headers: Record<string, string>, url: URL, proxy?: string): Redact {
   const secrets = new Set<string>();
   const add = (secret: string) => {
-    if (secret.length >= SHORTEST) secrets.add(secret);
+    if (secret.length >= SHORTEST) spellingsOf(secret).forEach((spelling) => secrets.add(spelling));
   };
   const addValue = (value: string) => {
     add(value);
@@ -38,10 +50,12 @@ export function redactor(headers: Record<string, string>, url: URL, proxy?: stri
     add(pair.slice(pair.indexOf(':') + 1));
   };
   for (const [name, value] of Object.entries(headers)) if (carriesSecret(name)) addValue(value);
-  for (const [name, value] of url.searchParams) {
+  // As it is sent, and as servers read it: with plus signs as they are, or as spaces.
+  for (const part of url.search.slice(1).split('&')) {
+    const [[name, value] = ['', '']] = new URLSearchParams(part);
     if (!carriesSecret(name)) continue;
-    add(value);
-    add(encodeURIComponent(value));
+    const sent = part.slice(part.indexOf('=') + 1);
+    for (const spelling of [sent, decodedPart(sent), value]) add(spelling);
   }
   if (proxy !== undefined) {
     const { password } = new URL(proxy);

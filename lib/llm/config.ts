@@ -7,7 +7,7 @@ import type { HttpClientOptions } from '../http/client';
 import type { BatchOptimizerOptions, CacheOptions, GeneratorOptions, InferenceCacheOptions, MemoryProcessorOptions, RemoteOptions, SharedOptions } from '../index';
 import { JsonFault, parseJsonc } from './jsonc';
 import type { OllamaClientOptions } from './ollama';
-import type { OllamaSettings } from './ollama-options';
+import { checkSettings, type OllamaSettings } from './ollama-options';
 
 /** Settings of `ParallelProcessor` of `embedcore/parallel` that a file can hold. */
 export interface WorkerSettings {
@@ -62,7 +62,30 @@ function plain(what: string, is: (value: unknown) => boolean): Kind {
   };
 }
 
-const number = plain('a number', (value) => typeof value === 'number');
+const LARGEST = 2 ** 50;
+const LONGEST_MS = 2 ** 31 - 1;
+const LONGEST_SECONDS = 9e12;
+const MOST = 2 ** 40;
+const MOST_ITEMS = 2 ** 20;
+const MOST_AT_A_TIME = 100_000;
+
+/** A number that its constructor takes, too. */
+function number(from: number, to: number, whole = false): Kind {
+  return (value, path) => {
+    if (typeof value !== 'number') throw wrong(path, `${show(value)} is not a number`);
+    if (value >= from && value <= to && (!whole || Number.isInteger(value))) return value;
+    throw wrong(path, `${value} is not a ${whole ? 'whole ' : ''}number from ${from} to ${to}`);
+  };
+}
+
+const whole = (from: number, to: number): Kind => number(from, to, true);
+const milliseconds = whole(1, LONGEST_MS);
+const seconds = number(0, LONGEST_SECONDS);
+const percent = number(0, 100);
+const fraction = number(0, 1);
+const items = whole(1, MOST_ITEMS);
+const atATime = whole(1, MOST_AT_A_TIME);
+const megabytes = number(0.001, LARGEST);
 const boolean = plain('true or false', (value) => typeof value === 'boolean');
 const string = plain('a string', (value) => typeof value === 'string');
 const oneOf = (...values: unknown[]): Kind => plain(`one of ${values.map(show).join(', ')}`, (value) => values.includes(value));
@@ -85,8 +108,11 @@ function table(kind: Kind): Kind {
   return (value, path) => Object.fromEntries(entriesOf(value, path).map(([name, each]) => [name, kind(each, `${path}.${name}`)]));
 }
 
-/** Reads a name that is no setting of its section, if it can: as settings that it stands for. */
-type Others = (name: string, value: unknown, path: string) => Record<string, unknown> | undefined;
+/** Names beside the settings of a section: which there are, and the settings that one stands for, if it is one. */
+interface Others {
+  names: readonly string[];
+  read(name: string, value: unknown, path: string): Record<string, unknown> | undefined;
+}
 
 /** An object of settings, in either spelling. */
 function section(kinds: Record<string, Kind>, others?: Others): Kind {
@@ -96,7 +122,8 @@ function section(kinds: Record<string, Kind>, others?: Others): Kind {
     const spelt = new Map<string, string>();
     const add = (own: string, read: unknown, name: string, at: string) => {
       const before = settings[own];
-      const joins = typeof before === 'object' && typeof read === 'object';
+      // What stands for a part of a table, beside the rest of it.
+      const joins = typeof before === 'object' && typeof read === 'object' && Object.keys(read as object).every((part) => !Object.hasOwn(before as object, part));
       const twice = spelt.get(own);
       if (twice !== undefined && !(joins && bare(twice) !== bare(name))) throw wrong(at, `it is given as ${twice}, too: leave one of them out`);
       spelt.set(own, name);
@@ -105,9 +132,9 @@ function section(kinds: Record<string, Kind>, others?: Others): Kind {
     for (const [name, each] of entriesOf(value, path)) {
       const at = path === '' ? name : `${path}.${name}`;
       const own = known.get(bare(name));
-      const other = own === undefined ? others?.(name, each, at) : undefined;
+      const other = own === undefined ? others?.read(name, each, at) : undefined;
       if (own !== undefined) add(own, kinds[own]!(each, at), name, at);
-      else if (!other) throw wrong(at, unknownSetting(name, Object.keys(kinds)));
+      else if (!other) throw wrong(at, unknownSetting(name, [...Object.keys(kinds), ...(others?.names ?? [])]));
       else for (const [into, read] of Object.entries(other)) add(into, read, name, at);
     }
     return settings;
@@ -145,11 +172,28 @@ function wrong(setting: string, reason: string): WrongSetting {
   return new WrongSetting(setting, reason);
 }
 
-const INFERENCE: Kinds<OllamaSettings> = {
-  model: string, temperature: number, maxTokens: number, numCtx: number, numThread: number, keepAlive: either('a duration such as \'30m\', or seconds', isString, isNumber),
-  seed: number, topP: number, topK: number, stop: list(string), think: either('true, false or a level', isBoolean, isString), useCache: boolean, cacheType: string,
-  ttlSeconds: number, timeoutMs: number,
+/** A setting of how models generate: of its kind, and as the client wants it. */
+function inference(name: keyof OllamaSettings, kind: Kind): Kind {
+  return (value, path) => {
+    const read = kind(value, path);
+    try {
+      checkSettings({ [name]: read }, () => path);
+    } catch (refusal) {
+      throw wrong(path, (refusal as EmbeddingError).message.replace(/^Invalid option `[^`]*`: /, ''));
+    }
+    return read;
+  };
+}
+
+const anyNumber = number(-Number.MAX_VALUE, Number.MAX_VALUE);
+
+const INFERENCE_KINDS: Kinds<OllamaSettings> = {
+  model: string, temperature: anyNumber, maxTokens: anyNumber, numCtx: anyNumber, numThread: anyNumber, keepAlive: either('a duration such as \'30m\', or seconds', isString, isNumber),
+  seed: anyNumber, topP: anyNumber, topK: anyNumber, stop: list(string), think: either('true, false or a level', isBoolean, isString), useCache: boolean, cacheType: string,
+  ttlSeconds: anyNumber, timeoutMs: anyNumber,
 };
+
+const INFERENCE = Object.fromEntries(Object.entries(INFERENCE_KINDS).map(([name, kind]) => [name, inference(name as keyof OllamaSettings, kind)])) as Kinds<OllamaSettings>;
 
 /** What may be a key is in no message. */
 const secret: Kind = (value, path) => {
@@ -158,61 +202,72 @@ const secret: Kind = (value, path) => {
 };
 
 const SHARED: Kinds<SharedOptions> = {
-  url: secret, keyPrefix: string, ttlSeconds: number, connectTimeoutMs: number, commandTimeoutMs: number, cluster: boolean,
+  url: secret, keyPrefix: string, ttlSeconds: seconds, connectTimeoutMs: milliseconds, commandTimeoutMs: milliseconds, cluster: boolean,
+};
+
+/** `ttl_<type>`: seconds that results of a type are answers. */
+const TIME_TO_LIVE: Others = {
+  names: [],
+  read(name, value, path) {
+    const [, underscored, humped] = /^ttl(?:_(.+)|([A-Z].*))$/.exec(name) ?? [];
+    const type = underscored ?? (humped === undefined ? undefined : snake(humped).slice(1));
+    return type === undefined ? undefined : { ttlSecondsByType: { [type]: seconds(value, path) } };
+  },
 };
 
 const CACHING: Kinds<InferenceCacheOptions, 'monitor' | 'logger' | 'semantic'> = {
-  maxEntries: number, maxMemoryMB: number, ttlSeconds: number, ttlSecondsByType: table(number), maxValueMB: number, maintenanceInterval: number, persistPath: string,
-  maxDiskMB: number, namespace: string, shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
+  maxEntries: whole(1, LARGEST), maxMemoryMB: megabytes, ttlSeconds: seconds, ttlSecondsByType: table(seconds), maxValueMB: number(0.001, 63), maintenanceInterval: milliseconds,
+  persistPath: string, maxDiskMB: number(1, LARGEST), namespace: string, shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
 };
 
 const NETWORKING: Kinds<HttpClientOptions> = {
-  maxConcurrentRequests: number, perHostLimit: number, connectTimeoutMs: number, readTimeoutMs: number, retryAttempts: number, retryBackoffMs: list(number), retryOn: list(number),
-  maxResponseMB: number, proxy: either('a URL or false', isString, isFalse), tls: table((value) => value),
+  maxConcurrentRequests: atATime, perHostLimit: atATime, connectTimeoutMs: milliseconds, readTimeoutMs: milliseconds, retryAttempts: whole(1, 100),
+  retryBackoffMs: list(number(0, 24 * 3600 * 1000)), retryOn: list(whole(300, 599)), maxResponseMB: whole(1, 512), proxy: either('a URL or false', isString, isFalse),
+  tls: table((value) => value),
 };
 
 const OLLAMA: Kinds<OllamaClientOptions, 'monitor'> = {
-  baseUrl: string, model: string, useCache: boolean, cache: section(CACHING, timeToLive), http: section(NETWORKING), defaults: section(INFERENCE), headers: table(string),
+  baseUrl: string, model: string, useCache: boolean, cache: section(CACHING, TIME_TO_LIVE), http: section(NETWORKING), defaults: section(INFERENCE), headers: table(secret),
 };
 
 const WORKERS: Kinds<WorkerSettings> = {
-  concurrency: number, chunkSize: number, onError: oneOf('throw', 'skip', 'collect'), timeoutMs: number, processes: boolean, transfer: boolean, batchSize: number,
+  concurrency: atATime, chunkSize: atATime, onError: oneOf('throw', 'skip', 'collect'), timeoutMs: number(0.001, LONGEST_MS), processes: boolean, transfer: boolean, batchSize: atATime,
 };
 
 const CACHE: Kinds<CacheOptions, 'logger'> = {
-  maxEntries: number, maxMemoryMB: number, maxSizeBytes: number, ttlSeconds: number, ttlMs: number, enableContentValidation: boolean, maintenanceInterval: number,
-  hitRatioThreshold: number, persistPath: string, maxDiskMB: number, namespace: string, model: string, vectorPrecision: oneOf('f32', 'f16'),
-  shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
+  maxEntries: whole(1, LARGEST), maxMemoryMB: megabytes, maxSizeBytes: whole(1, LARGEST), ttlSeconds: seconds, ttlMs: number(0, 1000 * LONGEST_SECONDS), enableContentValidation: boolean,
+  maintenanceInterval: milliseconds, hitRatioThreshold: fraction, persistPath: string, maxDiskMB: number(1, LARGEST), namespace: string, model: string,
+  vectorPrecision: oneOf('f32', 'f16'), shared: section(SHARED), singleFlight: oneOf('process', 'cluster'),
 };
 
 const BATCH: Kinds<BatchOptimizerOptions> = {
-  minBatchSize: number, maxBatchSize: number, targetCpuUsage: number, targetMemoryUsage: number, minSamples: number, historyRetention: number, aggressiveness: number,
+  minBatchSize: items, maxBatchSize: items, targetCpuUsage: number(1, 100), targetMemoryUsage: number(1, 100), minSamples: items, historyRetention: items, aggressiveness: fraction,
 };
 
 const MEMORY: Kinds<MemoryProcessorOptions> = {
   strategies: list(section({
-    name: string, maxBatchSize: number, approach: oneOf('sequential', 'parallel', 'streaming', 'chunked'), memoryOverhead: number, cpuOverhead: number, cleanupFrequency: number,
+    name: string, maxBatchSize: items, approach: oneOf('sequential', 'parallel', 'streaming', 'chunked'), memoryOverhead: number(0, 1e6), cpuOverhead: number(0, 1e6), cleanupFrequency: items,
   })),
-  memoryThresholds: section({ critical: number, high: number, normal: number, low: number }),
-  monitoringInterval: number, cleanupThreshold: number, gcThreshold: number, enableGcHints: boolean, emergencyCleanupThreshold: number, memoryBuffer: number,
+  memoryThresholds: section({ critical: percent, high: percent, normal: percent, low: percent }),
+  monitoringInterval: milliseconds, cleanupThreshold: percent, gcThreshold: percent, enableGcHints: boolean, emergencyCleanupThreshold: percent, memoryBuffer: number(0, 0.99),
 };
 
 const partOrFalse = (kind: Kind): Kind => (value, path) => (value === false ? value : kind(value, path));
 
 const REMOTE: Kinds<RemoteOptions> = {
-  kind: oneOf('ollama', 'openai', 'tei'), url: secret, model: string, apiKey: secret, headers: table(secret), dimensions: number, maxBatchItems: number,
-  maxBatchTokens: number, concurrency: number, timeoutMs: number, retries: number, fingerprint: string,
+  kind: oneOf('ollama', 'openai', 'tei'), url: secret, model: string, apiKey: secret, headers: table(secret), dimensions: items, maxBatchItems: items,
+  maxBatchTokens: whole(1, MOST), concurrency: whole(1, 256), timeoutMs: milliseconds, retries: whole(0, 100), fingerprint: string,
 };
 
-const plugin = section({ library: string, name: string, device: number, options: table(string) });
+const plugin = section({ library: string, name: string, device: whole(0, MOST_ITEMS), options: table(string) });
 
 const providers: Kind = (value, path) => (value === 'auto' ? value : list((each, at) => (isString(each) ? each : plugin(each, at)))(value, path));
 
 const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
   modelPath: string, remote: section(REMOTE), fingerprint: string, revision: string, cacheDir: string, localFilesOnly: boolean, dtype: string,
-  pooling: either('a name or a list of names', isString, isStrings), normalize: boolean, dimensions: number, maxLength: number,
-  prompts: section({ document: string, query: string }), promptName: string, memoryLimit: number, stateDir: either('a path or false', isString, isFalse),
-  intraOpThreads: either('a number or \'auto\'', isNumber, (value) => value === 'auto'), executionProviders: providers, deviceMemoryLimit: number,
+  pooling: either('a name or a list of names', isString, isStrings), normalize: boolean, dimensions: items, maxLength: items,
+  prompts: section({ document: string, query: string }), promptName: string, memoryLimit: whole(1, MOST), stateDir: either('a path or false', isString, isFalse),
+  intraOpThreads: (value, path) => (value === 'auto' ? value : whole(1, 1024)(value, path)), executionProviders: providers, deviceMemoryLimit: whole(1, MOST),
   engine: string, precision: string, mixPrecision: boolean,
   cache: partOrFalse(section(CACHE)), cacheConfig: section(CACHE), enableCaching: boolean,
   batchOptimizer: partOrFalse(section(BATCH)), batchConfig: section(BATCH), enableBatchOptimization: boolean,
@@ -221,26 +276,22 @@ const MODEL: Kinds<GeneratorOptions, 'monitor' | 'logger'> = {
 
 const readFile = section({
   inference: section(INFERENCE),
-  caching: section(CACHING, timeToLive),
+  caching: section(CACHING, TIME_TO_LIVE),
   networking: section(NETWORKING),
   // How models generate may be said there, too.
-  ollama: section(OLLAMA, (name, value, path) => {
-    const own = Object.keys(INFERENCE).find((known) => bare(known) === bare(name)) as keyof OllamaSettings | undefined;
-    return own && { defaults: { [own]: INFERENCE[own](value, path) } };
+  ollama: section(OLLAMA, {
+    names: Object.keys(INFERENCE),
+    read(name, value, path) {
+      const own = Object.keys(INFERENCE).find((known) => bare(known) === bare(name)) as keyof OllamaSettings | undefined;
+      return own && { defaults: { [own]: INFERENCE[own](value, path) } };
+    },
   }),
-  workers: section(WORKERS, (name, value, path) => (bare(name) === 'maxworkers' ? { concurrency: number(value, path) } : undefined)),
+  workers: section(WORKERS, { names: ['maxWorkers'], read: (name, value, path) => (bare(name) === 'maxworkers' ? { concurrency: atATime(value, path) } : undefined) }),
   cache: section(CACHE),
   batchOptimizer: section(BATCH),
   memoryProcessor: section(MEMORY),
   model: section(MODEL),
 } satisfies Record<keyof PerformanceConfig, Kind>);
-
-/** `ttl_<type>`: seconds that results of a type are answers. */
-function timeToLive(name: string, value: unknown, path: string): Record<string, unknown> | undefined {
-  const [, underscored, humped] = /^ttl(?:_(.+)|([A-Z].*))$/.exec(name) ?? [];
-  const type = underscored ?? (humped === undefined ? undefined : snake(humped).slice(1));
-  return type === undefined ? undefined : { ttlSecondsByType: { [type]: number(value, path) } };
-}
 
 /** Larger than anybody writes. */
 const MOST_BYTES = 16 * 1024 * 1024;

@@ -3,10 +3,19 @@
 import { EmbeddingError } from '../call/errors';
 import { aborted, timedOut, watched, type Watch } from '../call/limits';
 
-/** Runs work with a signal of its own, which is aborted as soon as nobody waits for the work. */
+/** Runs work with a signal of its own, which is aborted as soon as nobody waits for the work: with the time-out, if it was one. */
 export function limited<T>(limits: Watch<never>, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const stop = new AbortController();
-  return watched(limits, () => stop.abort(), () => work(stop.signal));
+  return watched(limits, (reason) => end(stop, reason), () => work(stop.signal));
+}
+
+/** Ends work. Whoever does it learns of a time-out; of anything else that nobody waits for it. */
+export function end(stop: AbortController, reason: unknown): void {
+  stop.abort(isTimeOut(reason) ? reason : undefined);
+}
+
+export function isTimeOut(reason: unknown): reason is EmbeddingError {
+  return reason instanceof EmbeddingError && reason.code === 'TIMED_OUT';
 }
 
 /**
@@ -21,8 +30,8 @@ export function limitedStream<T>(
   const stop = new AbortController();
   let ended: EmbeddingError | undefined;
   let tell!: (error: EmbeddingError) => void;
-  const end = new Promise<never>((_, reject) => (tell = reject));
-  end.catch(() => {});
+  const ending = new Promise<never>((_, reject) => (tell = reject));
+  ending.catch(() => {});
   const endWith = (error: EmbeddingError) => {
     ended ??= error;
     tell(ended);
@@ -38,7 +47,7 @@ export function limitedStream<T>(
       if (ended) throw ended;
       const source = begin(stop.signal);
       for (;;) {
-        const { done, value } = await Promise.race([source.next(), end]);
+        const { done, value } = await Promise.race([source.next(), ending]);
         if (done) return;
         yield value;
         if (ended) throw ended;

@@ -4,9 +4,11 @@ import { createHash } from 'node:crypto';
 import { types } from 'node:util';
 
 import { flag } from '../call/checks';
+import { messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch } from '../call/limits';
 import { optionReader, refused, untouched, type Given, type Names } from '../call/options';
+import { faithfulJson } from '../results/canonical-json';
 
 /** An image: its bytes, or these as base64. */
 export type OllamaImage = Uint8Array | string;
@@ -82,12 +84,31 @@ export interface OllamaChatOptions extends OllamaCallOptions {
   tools?: readonly object[] | undefined;
 }
 
-const copied = (value: unknown, path: string): unknown => {
+/** A copy, as it is sent. */
+const json = (value: object, path: string): unknown => {
   try {
-    return structuredClone(value);
-  } catch {
-    throw refused(path, `${show(value)} is nothing that JSON can hold`);
+    return JSON.parse(faithfulJson(value, path));
+  } catch (cause) {
+    throw refused(path, messageOf(cause), cause);
   }
+};
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null && !isArray(value);
+const format = (value: unknown, path: string): unknown => {
+  if (value === 'json') return value;
+  if (!isObject(value)) throw refused(path, `${show(value)} is neither 'json' nor a JSON schema`);
+  return json(value, path);
+};
+const objects = (value: unknown, path: string): unknown => {
+  if (!isArray(value) || !value.every(isObject)) throw refused(path, `${show(value)} is not an array of objects`);
+  return json(value, path);
+};
+const text = (value: unknown, path: string): string => {
+  if (typeof value !== 'string') throw refused(path, `${show(value)} is not a text`);
+  return value;
+};
+const name = (value: unknown, path: string): string => {
+  if (text(value, path) === '') throw refused(path, 'it is empty: leave it out, or say which');
+  return value as string;
 };
 
 const SETTINGS: Names<OllamaSettings> = {
@@ -98,9 +119,9 @@ const CALL: Names<OllamaCallOptions> = { ...SETTINGS, signal: untouched, stream:
 
 export const readSettings = optionReader<OllamaSettings>(SETTINGS);
 export const readCall = optionReader<OllamaCallOptions>(CALL);
-export const readChat = optionReader<OllamaChatOptions>({ ...CALL, format: copied, tools: copied });
-const readPrompt = optionReader<OllamaPrompt>({ prompt: true, system: true, images: true, format: copied });
-const readMessage = optionReader<OllamaMessage>({ role: true, content: true, images: true, tool_calls: copied, tool_name: true, thinking: true });
+export const readChat = optionReader<OllamaChatOptions>({ ...CALL, format, tools: objects });
+const readPrompt = optionReader<OllamaPrompt>({ prompt: true, system: true, images: true, format });
+const readMessage = optionReader<OllamaMessage>({ role: true, content: true, images: true, tool_calls: objects, tool_name: name, thinking: text });
 
 /** The names of the settings, for those who read them from elsewhere. */
 export const SETTING_NAMES = Object.keys(SETTINGS) as (keyof OllamaSettings)[];
@@ -113,11 +134,8 @@ const number = (from: number, to: number): Check => (option, value) => {
 const whole = (from: number, to = 2 ** 31 - 1): Check => (option, value) => {
   if (!Number.isSafeInteger(value) || (value as number) < from || (value as number) > to) throw refused(option, `${show(value)} is not a whole number from ${from} to ${to}`);
 };
-const text: Check = (option, value) => {
-  if (typeof value !== 'string' || value === '') throw refused(option, `${show(value)} is not a text`);
-};
 const CHECKS: { [Name in keyof OllamaSettings]: Check } = {
-  model: text,
+  model: (option, value) => void name(value, option),
   temperature: number(0, 100),
   maxTokens: whole(-2),
   numCtx: whole(1),
@@ -133,10 +151,10 @@ const CHECKS: { [Name in keyof OllamaSettings]: Check } = {
     if (!isArray(value) || value.some((one) => typeof one !== 'string')) throw refused(option, `${show(value)} is not an array of texts`);
   },
   think(option, value) {
-    if (typeof value !== 'boolean' && typeof value !== 'string') throw refused(option, `${show(value)} is not true, false or a level`);
+    if (typeof value !== 'boolean' && (typeof value !== 'string' || value === '')) throw refused(option, `${show(value)} is not true, false or a level`);
   },
   useCache: flag,
-  cacheType: text,
+  cacheType: (option, value) => void name(value, option),
   ttlSeconds: number(0, Number.MAX_SAFE_INTEGER),
 };
 
@@ -194,7 +212,7 @@ export function chatRequest(given: unknown, model: string, settings: Given<Ollam
   if (!isArray(given) || given.length === 0) throw invalid(`The messages are ${show(given)}, not an array of at least one { role, content }`);
   const read = given.map((message, at) => {
     const { images, ...rest } = readMessage(message, `messages[${at}]`);
-    requireString(`messages[${at}].role`, rest.role);
+    if (requireString(`messages[${at}].role`, rest.role) === '') throw invalid(`messages[${at}].role is empty: pass 'system', 'user', 'assistant' or 'tool'`);
     requireString(`messages[${at}].content`, rest.content);
     return { rest: { ...rest }, seen: imagesOf(images, `messages[${at}].images`) };
   });

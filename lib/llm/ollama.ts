@@ -1,10 +1,10 @@
 import { flag } from '../call/checks';
 import { EmbeddingError } from '../call/errors';
 import { invalid, isArray, show } from '../call/input';
-import { checkWatch, type Watch } from '../call/limits';
+import { aborted, checkWatch, type Watch } from '../call/limits';
 import { instanceOr, naming, optionReader, record, refused, untouched, type Given } from '../call/options';
 import { addressOf, type Address } from '../http/address';
-import { HttpClient, readOptions as readHttp, type HttpClientOptions } from '../http/client';
+import { getApart, HttpClient, readOptions as readHttp, type HttpClientOptions } from '../http/client';
 import { redactor } from '../http/secrets';
 import { InferenceCache, type InferenceCacheOptions, type InferenceSetOptions, type MonitorTimer, type PerformanceMonitor } from '../index';
 import { monitorOf } from '../parallel/options';
@@ -93,8 +93,8 @@ const PATIENCE_MS = 4000;
 
 /**
  * A client of Ollama that remembers: what was asked before, of whatever process that shares the cache, is answered without
- * a server; and what is asked by many at the same time, once. An abort ends the request when nobody else waits for it.
- * Failures are not kept.
+ * a server; and what is asked by many at the same time, once: a prompt, a chat, or a text to embed. A stream is a request of its
+ * own, and so is what is asked without the cache. An abort ends the request when nobody else waits for it. Failures are not kept.
  *
  * Needs `undici`, an optional peer: 7 or later.
  */
@@ -108,6 +108,10 @@ export class OllamaClient implements AsyncDisposable {
   readonly #headers: Record<string, string>;
   readonly #monitor: PerformanceMonitor | undefined;
   readonly #shared = new SharedCalls<{ value: Kept; fromCache: boolean }>();
+  /** Requests for vectors that are under way, and which one makes that of a text. */
+  readonly #batches = new SharedCalls<number[][]>();
+  readonly #coming = new Map<string, Coming>();
+  #batch = 0;
   /** Most texts that were embedded by one request, and half of the fewest that were too much for the server. */
   #embedded = 1;
   #tooMany = BATCH;
@@ -121,7 +125,7 @@ export class OllamaClient implements AsyncDisposable {
   constructor(options: OllamaClientOptions = {}) {
     const { baseUrl = 'http://localhost:11434', model, useCache = true, cache, http, defaults = {}, headers = {}, monitor } = readOptions(options);
     const { url, authorization } = urlOf(baseUrl);
-    this.#url = `${url.origin}${url.pathname.replace(/\/+$/, '')}`;
+    this.#url = `${url.origin}${url.pathname.replace(/(?<!\/)\/+$/, '')}`;
     if (model !== undefined && (typeof model !== 'string' || model === '')) throw refused('model', `${show(model)} is not the name of a model`);
     this.#model = model;
     this.#useCache = flag('useCache', useCache);
@@ -177,7 +181,11 @@ export class OllamaClient implements AsyncDisposable {
   async isAvailable(): Promise<boolean> {
     try {
       this.#requireOpen();
-      await limited({ timeoutMs: PATIENCE_MS }, (signal) => this.#list(signal, 1));
+      await limited({ timeoutMs: PATIENCE_MS }, async (signal) => {
+        const url = `${this.#url}/api/tags`;
+        // However much it has to do.
+        modelsOf(await getApart(this.#http, url, { headers: this.#headers, signal, retryAttempts: 1 }), url);
+      });
       return true;
     } catch {
       return false;
@@ -328,20 +336,42 @@ export class OllamaClient implements AsyncDisposable {
     const found = useCache ? await this.#cache.getMany<number[]>(unique.map(lookup)) : [];
     const vectors = new Map(unique.map((text, at) => [text, found[at]?.value]));
     const missing = unique.filter((text) => vectors.get(text) === undefined);
+    const wait = async ({ key, work }: Omit<Coming, 'at'>, parts: readonly { text: string; at: number }[]) => {
+      const { value: made } = await this.#batches.run(key, { signal }, work);
+      for (const { text, at } of parts) vectors.set(text, made[at]);
+    };
+    if (signal.aborted) throw aborted(signal);
+    const keyOf = (text: string) => `${about.model}\0${text}`;
+    const coming = useCache ? missing.flatMap((text) => { const one = this.#coming.get(keyOf(text)); return one ? [{ text, one }] : []; }) : [];
+    const joined = coming.map(({ text, one }) => wait(one, [{ text, at: one.at }]));
+    const theirs = new Set(coming.map(({ text }) => text));
+    const own = missing.filter((text) => !theirs.has(text));
     // What was embedded once is not too much, whatever was refused since: that may have been the texts.
     const most = Math.max(this.#tooMany, this.#embedded);
-    const batches = Array.from({ length: Math.ceil(missing.length / most) }, (_, at) => missing.slice(at * most, (at + 1) * most));
-    await Promise.all(batches.map(async (input) => {
-      const answer = this.#vectors(input, about, signal);
-      const keep = (text: string, at: number) => {
-        const { content, ...setting } = lookup(text);
-        return this.#cache.setLater(content, answer.then((made) => made[at]), setting);
+    const batches = Array.from({ length: Math.ceil(own.length / most) }, (_, at) => own.slice(at * most, (at + 1) * most));
+    const asked = batches.map((input) => {
+      const key = `${this.#batch++}`;
+      const made = async (inner: AbortSignal) => {
+        const answer = this.#vectors(input, about, inner);
+        const keep = (text: string, at: number) => {
+          const { content, ...setting } = lookup(text);
+          return this.#cache.setLater(content, answer.then((made) => made[at]), setting);
+        };
+        const kept = useCache ? Promise.allSettled(input.map(keep)) : undefined;
+        const all = await answer;
+        await kept;
+        return all;
       };
-      const kept = useCache ? Promise.allSettled(input.map(keep)) : undefined;
-      const made = await answer;
-      input.forEach((text, at) => vectors.set(text, made[at]));
-      await kept;
-    }));
+      const over = () => input.forEach((text) => this.#coming.get(keyOf(text))?.key === key && this.#coming.delete(keyOf(text)));
+      const work = (inner: AbortSignal) => {
+        // Who comes after nobody waited any more asks anew.
+        inner.addEventListener('abort', over, { once: true });
+        return made(inner).finally(over);
+      };
+      if (useCache) input.forEach((text, at) => this.#coming.set(keyOf(text), { key, work, at }));
+      return wait({ key, work }, input.map((text, at) => ({ text, at })));
+    });
+    await Promise.all([...joined, ...asked]);
     return texts.map((text) => [...vectors.get(text)!]);
   }
 
@@ -363,16 +393,9 @@ export class OllamaClient implements AsyncDisposable {
     return vectors;
   }
 
-  async #list(signal: AbortSignal, retryAttempts?: number): Promise<OllamaModel[]> {
+  async #list(signal: AbortSignal): Promise<OllamaModel[]> {
     const url = `${this.#url}/api/tags`;
-    const answer = await this.#http.get<{ models?: unknown } | null>(url, { headers: this.#headers, signal, retryAttempts });
-    const models = answer?.models;
-    if (!isArray(models)) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: the answer is ${show(answer)} without models: is it Ollama that listens there?`, { details: { url } });
-    return models.map((model, at) => {
-      if (typeof model !== 'object' || model === null) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: model ${at} of the answer is ${show(model)}`, { details: { url } });
-      const { name, size, digest, modified_at, details } = model as Record<string, unknown>;
-      return { name: String(name), size: Number(size), digest: String(digest), modifiedAt: String(modified_at), details: (details ?? {}) as Record<string, unknown> };
-    });
+    return modelsOf(await this.#http.get(url, { headers: this.#headers, signal }), url);
   }
 
   #source(url: string): Source {
@@ -395,10 +418,28 @@ interface Asked extends OllamaRequest {
   useCache: boolean;
 }
 
+/** The request that makes the vector of a text, and the text's place in it. */
+interface Coming {
+  key: string;
+  work(signal: AbortSignal): Promise<number[][]>;
+  at: number;
+}
+
 /** A result that is still to come. */
 interface Whole {
   keep(result: Kept): Promise<void>;
   drop(): void;
+}
+
+/** The models of an answer. */
+function modelsOf(answer: unknown, url: string): OllamaModel[] {
+  const { models } = (answer ?? {}) as { models?: unknown };
+  if (!isArray(models)) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: the answer is ${show(answer)} without models: is it Ollama that listens there?`, { details: { url } });
+  return models.map((model, at) => {
+    if (typeof model !== 'object' || model === null) throw new EmbeddingError('BACKEND_REJECTED', `GET ${url}: model ${at} of the answer is ${show(model)}`, { details: { url } });
+    const { name, size, digest, modified_at, details } = model as Record<string, unknown>;
+    return { name: String(name), size: Number(size), digest: String(digest), modifiedAt: String(modified_at), details: (details ?? {}) as Record<string, unknown> };
+  });
 }
 
 function urlOf(given: unknown): Address {

@@ -1,13 +1,13 @@
-import { flag, whole } from '../call/checks';
+import { flag, milliseconds, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
 import { instanceOr, listOf, naming, optionReader, read, record, refused, untouched, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
-import { canonicalJson } from '../results/canonical-json';
+import { canonicalJson, faithfulJson } from '../results/canonical-json';
 import { readOptions as readCache } from '../results/options';
 import { Breaker, type BreakerState, type Trial } from './breaker';
-import { limited } from './limited';
+import { isTimeOut, limited } from './limited';
 import { SharedCalls } from './shared-calls';
 
 /** What a provider answers: a text, or an object of JSON that has it as `response` or `text`. */
@@ -28,6 +28,8 @@ export interface LlmProvider {
   generate(prompt: string, options: LlmProviderOptions): LlmAnswer | Promise<LlmAnswer>;
   /** Methods that it can do. Default: all; so it is with a function, by which a provider tells others what else it can. */
   capabilities?: readonly string[] | (() => unknown) | undefined;
+  /** Longest time for an answer, in milliseconds: then the next one is asked. Default: no limit but the call's. */
+  timeoutMs?: number | undefined;
 }
 
 /** Options of {@link LlmRouter}. */
@@ -62,7 +64,10 @@ export interface LlmGenerateOptions {
   ttlSeconds?: number | undefined;
   /** Ends the call at once, with `ABORTED`. */
   signal?: AbortSignal | undefined;
-  /** Longest time for all of it, in milliseconds. Default: no limit but the providers'. */
+  /**
+   * Longest time for all of it, in milliseconds. When it is over, the provider that is being asked has failed once more, as
+   * `failureThreshold` counts it. Default: no limit but the providers'.
+   */
   timeoutMs?: number | undefined;
 }
 
@@ -118,6 +123,7 @@ interface Known {
   provider: LlmProvider;
   name: string;
   capabilities: ReadonlySet<string> | undefined;
+  timeoutMs: number | undefined;
   breaker: Breaker;
 }
 
@@ -131,7 +137,8 @@ const OWN = new Set(['useCache', 'cacheType', 'ttlSeconds', 'signal', 'timeoutMs
 
 /**
  * Asks one of several language models, the next one where one fails, and none where the answer is known. A provider that
- * fails five times in a row is left alone for 30 seconds. What many ask at the same time is asked once.
+ * fails five times in a row, by errors or by taking too long, is left alone for 30 seconds. What many ask at the same time is
+ * asked once, unless `useCache` is `false`.
  */
 export class LlmRouter implements AsyncDisposable {
   readonly #providers: Known[];
@@ -172,13 +179,14 @@ export class LlmRouter implements AsyncDisposable {
     flag('useCache', useCache);
     if (method !== undefined && (typeof method !== 'string' || method === '')) throw refused('method', `${show(method)} is not the name of a method`);
     const providers = this.#candidates(method);
-    const rest = Object.fromEntries(Object.entries(given).filter(([name]) => !OWN.has(name)));
-    const setting: InferenceSetOptions = { params: { router: rest }, ...(cacheType !== undefined && { type: cacheType }), ...(ttlSeconds !== undefined && { ttlSeconds }) };
+    if (cacheType !== undefined && (typeof cacheType !== 'string' || cacheType === '')) throw refused('cacheType', `${show(cacheType)} is not the name of a type`);
+    if (ttlSeconds !== undefined && !(typeof ttlSeconds === 'number' && ttlSeconds >= 0 && ttlSeconds < Infinity)) throw refused('ttlSeconds', `${show(ttlSeconds)} is not a number of seconds from 0`);
     // JSON as it is now: it is part of the key.
+    const rest = JSON.parse(faithfulJson(Object.fromEntries(Object.entries(given).filter(([name]) => !OWN.has(name))), 'options')) as Record<string, unknown>;
+    const setting: InferenceSetOptions = { params: { router: rest }, ...(cacheType !== undefined && { type: cacheType }), ...(ttlSeconds !== undefined && { ttlSeconds }) };
     const key = canonicalJson({ prompt, setting }, 'options');
     if (this.#closed) throw new EmbeddingError('CLOSED', 'The router is closed: make a new one');
-    const own = structuredClone(rest);
-    const ask = (signal: AbortSignal) => this.#ask(prompt, own, providers, signal);
+    const ask = (signal: AbortSignal) => this.#ask(prompt, rest, providers, useCache, signal);
     try {
       const result = useCache
         ? await this.#shared.run(key, limits, (signal) => this.#cache.getOrCompute(prompt, setting, () => ask(signal)))
@@ -226,7 +234,7 @@ export class LlmRouter implements AsyncDisposable {
     throw invalid(`No provider has the method ${show(method)}: there are ${known.join(', ')}`, { method });
   }
 
-  async #ask(prompt: string, rest: Record<string, unknown>, providers: Known[], signal: AbortSignal): Promise<Kept> {
+  async #ask(prompt: string, rest: Record<string, unknown>, providers: Known[], keeps: boolean, signal: AbortSignal): Promise<Kept> {
     const failed: { name: string; code?: string; message: string }[] = [];
     const causes: unknown[] = [];
     for (const known of providers) {
@@ -238,7 +246,7 @@ export class LlmRouter implements AsyncDisposable {
       }
       try {
         // What one of them does to its options is no matter of the next one.
-        return await this.#try(known, trial, prompt, { ...structuredClone(rest), signal });
+        return await this.#try(known, trial, prompt, structuredClone(rest), keeps, signal);
       } catch (error) {
         if (signal.aborted) throw error;
         const { code } = error instanceof EmbeddingError ? error : {};
@@ -251,24 +259,43 @@ export class LlmRouter implements AsyncDisposable {
     throw new EmbeddingError('BACKEND_UNAVAILABLE', `No provider has answered. ${said}`, options);
   }
 
-  async #try({ provider, name }: Known, trial: Trial, prompt: string, options: LlmProviderOptions): Promise<Kept> {
+  async #try({ provider, name, timeoutMs }: Known, trial: Trial, prompt: string, options: Record<string, unknown>, keeps: boolean, signal: AbortSignal): Promise<Kept> {
     const began = performance.now();
     const ended = (success: boolean) => this.#monitor.record(name, performance.now() - began, { success });
     try {
-      const answer = await provider.generate(prompt, options);
+      // What it throws is passed on as it is.
+      const told = await limited({ signal, timeoutMs }, (inner) => settled(async () => provider.generate(prompt, { ...options, signal: inner })));
+      if (told.status === 'rejected') throw told.reason;
+      const answer = told.value;
       const response = textIn(answer);
       if (response === undefined) throw new EmbeddingError('BACKEND_REJECTED', `it answered ${show(answer)}, neither a text nor an object with one as response or text`);
+      if (keeps) requireJson(answer);
       trial.succeeded();
       ended(true);
       return { response, answer, provider: name };
     } catch (error) {
-      if (options.signal.aborted) trial.left();
+      // Who is given up says nothing about the provider, unless it took too long.
+      if (signal.aborted && !isTimeOut(signal.reason)) trial.left();
       else {
         trial.failed();
         ended(false);
       }
       throw error;
     }
+  }
+}
+
+async function settled<T>(work: () => Promise<T>): Promise<PromiseSettledResult<T>> {
+  const [result] = await Promise.allSettled([work()]);
+  return result;
+}
+
+/** Refuses an answer that cannot be kept. */
+function requireJson(answer: LlmAnswer): void {
+  try {
+    faithfulJson(answer, 'its answer');
+  } catch (cause) {
+    throw new EmbeddingError('BACKEND_REJECTED', messageOf(cause), { cause });
   }
 }
 
@@ -285,7 +312,7 @@ function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
   return (providers as { provider: unknown; path: string }[]).map(({ provider, path }) => {
     const own = provider as LlmProvider;
     if (typeof own !== 'object' || own === null) throw refused(path, `${show(provider)} is not { name, generate }`);
-    const [name, told, generate] = ['name', 'capabilities', 'generate'].map((part) => read(own, part, `${path}.${part}`)) as [unknown, LlmProvider['capabilities'], unknown];
+    const [name, told, generate, limit] = ['name', 'capabilities', 'generate', 'timeoutMs'].map((part) => read(own, part, `${path}.${part}`)) as [unknown, LlmProvider['capabilities'], unknown, unknown];
     const capabilities = typeof told === 'function' ? undefined : told;
     if (typeof name !== 'string' || name === '' || name.length > LONGEST_NAME) throw refused(`${path}.name`, `${show(name)} is not a name of 1 to ${LONGEST_NAME} characters`);
     if (names.has(name)) throw refused(`${path}.name`, `there are two providers ${show(name)}`);
@@ -294,7 +321,7 @@ function knownOf(providers: unknown, breaker: () => Breaker): Known[] {
     if (capabilities !== undefined && (!isArray(capabilities) || capabilities.some((one) => typeof one !== 'string'))) {
       throw refused(`${path}.capabilities`, `${show(capabilities)} is not a list of names`);
     }
-    return { provider: own, name, capabilities: capabilities && new Set(capabilities), breaker: breaker() };
+    return { provider: own, name, capabilities: capabilities && new Set(capabilities), timeoutMs: milliseconds(`${path}.timeoutMs`, limit), breaker: breaker() };
   });
 }
 

@@ -1,5 +1,6 @@
 import { EmbeddingError } from '../call/errors';
 import { watched, type Watch } from '../call/limits';
+import { end } from './limited';
 
 interface SharedCall<T> {
   stop: AbortController;
@@ -15,7 +16,7 @@ export interface Shared<T> {
 
 /**
  * Work that several callers wait for, each for as long as its own signal and time limit say. It is stopped when nobody
- * waits for it any more.
+ * waits for it any more: with the time-out, if that made the last one leave.
  */
 export class SharedCalls<T> {
   readonly #calls = new Map<string, SharedCall<T>>();
@@ -26,10 +27,11 @@ export class SharedCalls<T> {
     const known = limits.signal?.aborted ? undefined : this.#calls.get(key);
     const call = known ?? (limits.signal?.aborted ? NEVER : this.#begin(key, work));
     call.waiting++;
+    let reason: EmbeddingError | undefined;
     try {
-      return { value: await watched(limits, () => {}, () => call.result as Promise<T>), joined: known !== undefined };
+      return { value: await watched(limits, (stopped) => (reason = stopped), () => call.result as Promise<T>), joined: known !== undefined };
     } finally {
-      if (--call.waiting === 0) this.#leave(key, call as SharedCall<T>);
+      if (--call.waiting === 0) this.#leave(key, call as SharedCall<T>, reason);
     }
   }
 
@@ -43,9 +45,9 @@ export class SharedCalls<T> {
     return call;
   }
 
-  #leave(key: string, call: SharedCall<T>): void {
+  #leave(key: string, call: SharedCall<T>, reason: EmbeddingError | undefined): void {
     if (this.#calls.get(key) === call) this.#calls.delete(key);
-    call.stop.abort();
+    end(call.stop, reason);
   }
 }
 
