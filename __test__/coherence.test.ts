@@ -505,3 +505,56 @@ test('a monitor is told, and its dashboard shows the runs', async () => {
   expect(panel()).toBeUndefined();
   expect(ECREngine).toBe(CoherenceEngine);
 });
+
+describe('what the caller has written fails', () => {
+  test.each([
+    ['throws', () => { throw new TypeError('mine'); }],
+    ['rejects', async () => Promise.reject(new TypeError('mine'))],
+    ['never answers', never],
+    ['answers nothing that can be read', () => ({ get batch(): never { throw new Error('mine'); } })],
+  ])('capabilities that %s: each candidate is asked for', async (_, capabilities) => {
+    const m = model();
+    const provider: CandidateProvider = { capabilities: capabilities as never, generateBatch: () => ['never'] };
+    const made = engine({ h: 0, evaluate: () => level(0.5), callTimeoutMs: 100 });
+    const candidates = await made.generateCandidates('why', m.call, { provider, k: 3 });
+    expect(candidates.map(({ response }) => response)).toEqual(['0: why', '1: why', '2: why']);
+  });
+
+  test('a generator', async () => {
+    const call: ModelFunction = (prompt, { seed }) => `${seed} ${prompt}`;
+    for (const generator of [() => { throw new TypeError('mine'); }, async () => Promise.reject(new TypeError('mine'))]) {
+      const made = engine({ h: 0, generator });
+      for (const work of [() => made.generateCandidates('maybe it could be best?', call), () => made.selectBestCandidate('maybe it could be best?', call)]) {
+        const error = await failure(work);
+        expect(error).toBeInstanceOf(EmbeddingError);
+        expect(JSON.stringify(error)).toContain('mine');
+        expect(JSON.stringify(error)).not.toContain('INTERNAL');
+      }
+    }
+  });
+
+  test('what throws when it is read, and rows that are none', async () => {
+    const made = engine({ h: 0, evaluate: () => level(0.5) });
+    const thrower = (name: string) => Object.defineProperty({}, name, { enumerable: true, get() { throw new TypeError('mine'); } }) as never;
+    const row = Object.defineProperty([1], 0, { get() { throw new TypeError('mine'); } }) as number[];
+    const works: [() => unknown, RegExp][] = [
+      [() => made.generateCandidates('x', thrower('generate')), /mine/],
+      [() => made.generateCandidates('x', null, { provider: { generateBatch: () => [], get generate(): never { throw new TypeError('mine'); } } }), /mine/],
+      [() => made.selectBestCandidate(['a'], [{ steps: [{ length: 2 ** 32 }] } as never]), /steps/],
+      [() => made.selectBestCandidate(['a'], [{ steps: [{ length: -1 }] } as never]), /steps/],
+      [() => made.selectBestCandidate(['a'], [{ steps: [row] } as never]), /mine/],
+      [() => made.selectBestCandidate(Object.defineProperty(['a'], 0, { get() { throw new TypeError('mine'); } }), []), /mine/],
+      [() => coherenceMetrics([row]), /mine/],
+      [() => coherenceMetrics([[row]]), /mine/],
+      [() => coherenceMetrics(Object.defineProperty([[1]], 0, { get() { throw new TypeError('mine'); } })), /mine/],
+    ];
+    for (const [work, message] of works) {
+      const error = await failure(work);
+      expect(error).toBeInstanceOf(EmbeddingError);
+      expect(error.code).toMatch(/^INVALID_/);
+      expect(error.message).toMatch(message);
+    }
+    const own = engine({ h: 0, evaluate: () => row });
+    expect(JSON.stringify(await failure(() => own.selectBestCandidate(['a'], 'x', () => 'y')))).toMatch(/mine/);
+  });
+});

@@ -322,3 +322,96 @@ describe('DynamicSemanticCouncil', () => {
     expect(await failure(() => made.run('x', { timeout: 5 } as never))).toMatchObject({ code: 'INVALID_CONFIG', message: expect.stringContaining('timeoutMs') });
   });
 });
+
+describe('what is large, odd or thrown', () => {
+  const agent = new ContentFusionAgent();
+
+  test('a run of punctuation within a word is passed once', () => {
+    const began = performance.now();
+    for (const mark of ['!', '😀', '-!']) expect(new PromptAnalyzer().analyze(`paint ${'a'}${mark.repeat(300_000)}b ${mark}music${mark}`).scores).toMatchObject({ image: 1, audio: 1 });
+    expect(performance.now() - began).toBeLessThan(10_000);
+  });
+
+  test('agreement is that of all pairs, however many planners there are', () => {
+    const many = (...counts: [number, Json][]) => counts.flatMap(([count, l]) => Array.from({ length: count }, () => (l === null ? { other: 1 } : { l })));
+    const agreement = (plans: { [section: string]: Json }[]) => agent.fuse(plans).report;
+    for (const [one, other] of [[['a'], ['b']], ['calm sea', 'q'], [1, 2]] as [Json, Json][]) {
+      const { perSectionAgreement, conflicts } = agreement(many([30, one], [30, other]));
+      expect(perSectionAgreement.l).toBeCloseTo(870 / 1770, 9);
+      expect(conflicts.l).toHaveLength(60);
+    }
+    expect(agreement(many([30, ['a']], [30, ['b']])).agreementScore).toBeCloseTo(870 / 1770, 9);
+    // Two that say nothing are no pair; one of them beside another disagrees.
+    expect(agreement(many([40, ['a']], [20, null])).perSectionAgreement.l).toBeCloseTo(780 / (780 + 800), 9);
+    expect(agreement(many([40, ['a']], [20, 'a'])).perSectionAgreement.l).toBeCloseTo(780 / 1770, 9);
+    // As few do, who are compared one by one.
+    const lists = Array.from({ length: 60 }, (_, at) => [`${at % 7}`, `${at % 5}`, `${at % 3} x`]);
+    let sum = 0;
+    for (let a = 0; a < 60; a++) for (let b = a + 1; b < 60; b++) {
+      const [one, two] = [new Set(lists[a]), new Set(lists[b])];
+      const common = [...one].filter((each) => two.has(each)).length;
+      sum += common / (one.size + two.size - common);
+    }
+    expect(agreement(lists.map((l) => ({ l }))).perSectionAgreement.l).toBeCloseTo(sum / 1770, 9);
+  });
+
+  test('many long texts are compared in a moment', () => {
+    const text = (seed: number) => Array.from({ length: 500 }, (_, at) => `word${(at * at * (seed + 3) + seed) % 211}`).join(' ');
+    const began = performance.now();
+    const { report } = agent.fuse(Array.from({ length: 300 }, (_, at) => ({ story: text(at) })));
+    expect(report.agreementScore).toBeGreaterThan(0);
+    expect(report.agreementScore).toBeLessThan(1);
+    expect(performance.now() - began).toBeLessThan(15_000);
+    expect(gestaltRatio(`${' '.repeat(600)}a`, `${'\n'.repeat(700)}a`)).toBe(1);
+    expect(gestaltRatio(' '.repeat(600), '\n'.repeat(700))).toBe(1);
+  });
+
+  test('plans of an interface', () => {
+    interface Scene { mood: string; tags: string[] }
+    const plans: Scene[] = [{ mood: 'calm', tags: ['sea'] }, { mood: 'calm', tags: ['sea'] }];
+    const { merged } = agent.fuse(plans);
+    expect(merged.tags satisfies string[]).toEqual(['sea']);
+    const plan: PlanFunction = () => plans[0]!;
+    expect(new DynamicSemanticCouncil({ planners: [plan] })).toBeDefined();
+  });
+
+  test('no two sections have one path', () => {
+    const { report } = agent.fuse([{ 'a.b': 'x', a: { b: 'y' }, '': 'n', '[""]': 'm' }, { 'a.b': 'x', a: { b: 'other' }, '': 'n', '[""]': 'k' }]);
+    expect(report.perSectionAgreement).toMatchObject({ '["a.b"]': 1, '[""]': 1, '["[\\"\\"]"]': 0 });
+    expect(report.perSectionAgreement['a.b']).toBe(gestaltRatio('y', 'other'));
+    expect(Object.keys(report.conflicts)).toEqual(['a.b', '["[\\"\\"]"]']);
+    // A schema may name it either way.
+    const weighed = agent.fuse([{ 'a.b': 'x' }, { 'a.b': 'y' }], [{ image: 1 }, { image: 2 }], ['text'], { schema: { 'a.b': 'image' } });
+    expect(weighed.merged).toEqual({ 'a.b': 'y' });
+  });
+
+  test('weights are numbers, however large or small they are', async () => {
+    const plans = [{ l: ['a'], t: 'x' }, { l: ['b'], t: 'y' }, { l: ['b'], t: 'x' }];
+    for (const weight of [1e308, Number.MAX_VALUE, 1e-300, 1]) {
+      const { merged, report } = agent.fuse(plans, [weight, weight, weight]);
+      expect(merged).toEqual({ l: ['b'], t: 'x' });
+      expect(report.agreementScore).toBeCloseTo(1 / 3, 9);
+      expect(agent.fuse(plans, [weight, weight, weight], [], { keepThreshold: weight }).merged.l).toEqual(['a', 'b']);
+    }
+    const heavy = () => ({ name: '', plan: () => plans[0]!, weights: Number.MAX_VALUE });
+    expect((await new DynamicSemanticCouncil({ planners: [heavy(), heavy()] }).run('paint a picture with light')).report.agreementScore).toBe(1);
+  });
+
+  test('what throws when it is read is an error about it', async () => {
+    const thrower = { get text(): never { throw new Error('mine'); } };
+    for (const work of [
+      () => agent.fuse([{}, {}], thrower),
+      () => agent.fuse([{}, {}], [thrower, 1]),
+      () => agent.fuse([{}, {}], {}, { get order(): never { throw new Error('mine'); } }),
+      () => agent.fuse([thrower, {}]),
+      () => agent.fuse(new Proxy([{}], { get: (target, name) => { if (name === '0') throw new Error('mine'); return Reflect.get(target, name) as unknown; } })),
+      () => new PromptAnalyzer({ analyzer: 'embeddings', generator: () => { throw new TypeError('mine'); } }).analyze('x'),
+      () => new PromptAnalyzer({ analyzer: 'embeddings', generator: async () => Promise.reject(new TypeError('mine')) }).analyze('x'),
+    ]) {
+      const error = await failure(work);
+      expect(error).toBeInstanceOf(EmbeddingError);
+      expect(error.code).toMatch(/^INVALID_|^EMBEDDING_GENERATION_FAILED/);
+      expect(error.message).toContain('mine');
+    }
+  });
+});

@@ -231,9 +231,12 @@ function checked(options: AnalyzeOptions) {
   return { ...checkWatch<never>({ timeoutMs }), signal: signalOf(signal) };
 }
 
+/** Punctuation around a word. Looked for at the beginning of a run only: a run in the middle of a word is passed once. */
+const AROUND = /^[\p{P}\p{S}]+|(?<![\p{P}\p{S}])[\p{P}\p{S}]+$/gu;
+
 /** Words of a text in lower case, without the punctuation around them. */
 function wordsOf(text: string): string[] {
-  return text.toLowerCase().split(/\s+/u).map((word) => word.replace(/^[\p{P}\p{S}]+|[\p{P}\p{S}]+$/gu, '')).filter((word) => word !== '');
+  return text.toLowerCase().split(/\s+/u).map((word) => word.replace(AROUND, '')).filter((word) => word !== '');
 }
 
 function knownOf(modalities: unknown): Known[] {

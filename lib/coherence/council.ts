@@ -10,7 +10,7 @@ import { limited } from '../llm/limited';
 import { parallelMap } from '../parallel/map';
 import { monitorOf } from '../parallel/options';
 import { PromptAnalyzer, type PromptAnalysis } from './analyzer';
-import { ContentFusionAgent, planOf, type Fusion, type FusionOptions, type FusionReport, type Json, type Plan } from './fusion';
+import { ContentFusionAgent, planOf, type Fusion, type FusionOptions, type FusionReport, type Json } from './fusion';
 
 /** What a planner is told beside the prompt. */
 export interface PlanningContext {
@@ -21,7 +21,7 @@ export interface PlanningContext {
 }
 
 /** Answers a plan: an object, or its JSON as a text, also in a fenced block of Markdown. */
-export type PlanFunction = (prompt: string, context: PlanningContext) => Plan | string | PromiseLike<Plan | string>;
+export type PlanFunction = (prompt: string, context: PlanningContext) => object | string | PromiseLike<object | string>;
 
 /** Somebody who plans. */
 export interface Planner {
@@ -151,7 +151,7 @@ export class DynamicSemanticCouncil {
   #weightsOf({ weights }: Known, analysis: PromptAnalysis): Record<string, number> {
     const own = (modality: string) => (typeof weights === 'number' ? weights : Object.hasOwn(weights, modality) ? weights[modality]! : 1);
     const modalities = new Set([...analysis.order, ...(typeof weights === 'number' ? [] : Object.keys(weights))]);
-    return Object.fromEntries([...modalities].map((modality) => [modality, own(modality) * (this.#dynamic ? (analysis.weights[modality] ?? 1) : 1)]));
+    return Object.fromEntries([...modalities].map((modality) => [modality, Math.min(Number.MAX_VALUE, own(modality) * (this.#dynamic ? (analysis.weights[modality] ?? 1) : 1))]));
   }
 }
 

@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events';
 
 import { EmbeddingError } from '../call/errors';
-import { invalid, isArray, requireString, show } from '../call/input';
+import { invalid, isArray, readGiven, requireString, show } from '../call/input';
 import { aborted } from '../call/limits';
 import { naming } from '../call/options';
 import { InferenceCache, type PerformanceMonitor } from '../index';
@@ -192,7 +192,8 @@ export class CoherenceEngine implements AsyncDisposable {
     const asked = generateOf(options);
     const text = promptOf(prompt);
     const { provider } = asked;
-    const target = call == null && provider ? (typeof provider.generate === 'function' ? (provider as ModelCall) : undefined) : modelOf(call);
+    const able = call == null && provider && readGiven('provider.generate', () => typeof provider.generate === 'function');
+    const target = call == null && provider ? (able ? (provider as ModelCall) : undefined) : modelOf(call);
     const work = (signal: AbortSignal) => this.#generate(text, target, asked, signal);
     return { asked, work, text, target };
   }
@@ -320,16 +321,26 @@ function promptOf(prompt: unknown): string {
 
 function modelOf(call: unknown): ModelCall {
   if (typeof call === 'function') return call as ModelCall;
-  if (typeof call === 'object' && call !== null && typeof (call as { generate?: unknown }).generate === 'function') return call as ModelCall;
+  if (typeof call === 'object' && call !== null && readGiven('What asks the model', () => typeof (call as { generate?: unknown }).generate === 'function')) return call as ModelCall;
   throw invalid(`What asks the model is ${show(call)}: pass a function of a prompt, or something that has generate`);
 }
 
 /** Most answers of one call, whatever a provider says. */
 const MOST_AT_ONCE = 1000;
 
-/** How many answers a provider gives in one call; 0: it cannot. */
-async function batchOf(provider: CandidateProvider, timeoutMs: number, signal: AbortSignal): Promise<number> {
-  if (typeof provider.generateBatch !== 'function' || typeof provider.capabilities !== 'function') return 0;
-  const { batch, maxBatch = Infinity } = (await limited({ signal, timeoutMs }, async () => provider.capabilities!())) ?? {};
-  return batch === true && maxBatch >= 1 ? Math.min(Math.floor(maxBatch), MOST_AT_ONCE) : 0;
+/** Longest time for a provider to say what it can, in milliseconds. */
+const PATIENCE_MS = 5000;
+
+/** How many answers a provider gives in one call; 0: it cannot, or does not say so. */
+async function batchOf(provider: CandidateProvider, callTimeoutMs: number, signal: AbortSignal): Promise<number> {
+  try {
+    if (typeof provider.generateBatch !== 'function' || typeof provider.capabilities !== 'function') return 0;
+    const timeoutMs = Math.min(callTimeoutMs, PATIENCE_MS);
+    const { batch, maxBatch = Infinity } = (await limited({ signal, timeoutMs }, async () => provider.capabilities!())) ?? {};
+    return batch === true && maxBatch >= 1 ? Math.min(Math.floor(maxBatch), MOST_AT_ONCE) : 0;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    // It can be asked for one after the other all the same.
+    return 0;
+  }
 }

@@ -1,5 +1,6 @@
-import { invalid, isArray, show } from '../call/input';
+import { invalid, readGiven, show } from '../call/input';
 import { optionReader } from '../call/options';
+import { isRow } from './metrics';
 import { contradiction, textStatistics, wordsIn } from './statistics';
 import { cosine, type Texts } from './texts';
 
@@ -36,11 +37,11 @@ const LEAST = 0.05;
 /** What an `evaluate` has answered, as a row; a copy. @throws `INVALID_ARGUMENT` for what is none. */
 export function rowOf(answer: unknown): number[] {
   if (typeof answer !== 'object' || answer === null) throw invalid(`evaluate answered ${show(answer)}, not { ${COLUMNS.join(', ')} }, nor an array of scores`);
-  const row = isArray(answer) || ArrayBuffer.isView(answer) ? Array.from(answer as ArrayLike<unknown>) : valuesOf(answer);
+  const row = isRow(answer) ? readGiven('What evaluate answered', () => Array.from(answer)) : valuesOf(answer);
   if (row.length === 0) throw invalid('evaluate answered no scores: at least one is needed');
   for (const [at, score] of row.entries()) {
     if (typeof score === 'number' && score >= 0 && score <= 1) continue;
-    const name = isArray(answer) || ArrayBuffer.isView(answer) ? `score ${at}` : COLUMNS[at]!;
+    const name = isRow(answer) ? `score ${at}` : COLUMNS[at]!;
     throw invalid(`evaluate answered ${show(score)} for ${name}, not a number from 0 to 1`);
   }
   return row as number[];

@@ -1,4 +1,4 @@
-import { invalid, isArray, show } from '../call/input';
+import { invalid, isArray, readGiven, show } from '../call/input';
 import { optionReader, record, refused, type Given } from '../call/options';
 import { canonicalJson, faithfulJson } from '../results/canonical-json';
 import { gestaltRatio } from './gestalt';
@@ -29,9 +29,12 @@ export interface FusionOptions {
 
 /** Where plans agree, and where they do not. */
 export interface FusionReport {
-  /** How much the planners agree, 0–1: the mean over all lists and texts, each by the weight of its modality. */
+  /**
+   * How much the planners agree, 0–1: the mean over all lists and texts, each by the weight of its modality. Of very many different
+   * ones in a section (more than 71 texts, 1000 lists), a sample of the pairs stands for all.
+   */
   agreementScore: number;
-  /** The same by section, each by its path; of a section that holds others, their mean. */
+  /** The same by section, each by its path (`scene.mood`; of a name with a point, `scene["a.b"]`); of a section that holds others, their mean. */
   perSectionAgreement: Record<string, number>;
   /** What each planner says, in their order, where they disagree: below 0.5 for lists and other values, 0.55 for texts. `null`: nothing. */
   conflicts: Record<string, (Json | null)[]>;
@@ -61,9 +64,9 @@ const SCHEMA: Readonly<Record<string, string>> = {
 const LISTS_AGREE = 0.5;
 const TEXTS_AGREE = 0.55;
 
-/** Most plans of which each is compared with each; of more, each is compared with as many after it. */
-const ALL_PAIRS = 50;
-const NEIGHBOURS = 25;
+/** Most pairs of different lists, and of different texts, that are compared. */
+const MOST_LISTS = 500_000;
+const MOST_TEXTS = 2500;
 
 type Kind = 'list' | 'object' | 'text' | 'value';
 
@@ -85,13 +88,14 @@ export class ContentFusionAgent {
    * @param priority Modalities, the most important one first, or what has them as `order`.
    * @throws `EmbeddingError` `INVALID_ARGUMENT` for no plans, and for what is none; `INVALID_CONFIG` naming the option.
    */
-  fuse<P extends Plan = { [section: string]: Json }>(
+  fuse<P extends object = { [section: string]: Json }>(
     plans: readonly P[], weights: PlannerWeights = {}, priority: readonly string[] | { readonly order: readonly string[] } = [], options: FusionOptions = {},
   ): Fusion<P> {
     const { schema = SCHEMA, keepThreshold } = { ...this.#options, ...checked(readOptions(options)) };
     const all = plansOf(plans);
     const order = orderOf(priority);
-    const merging = new Merging(all, weightsOf(weights, all.length), schema as Record<string, string>, order, keepThreshold);
+    const { weigh, scale } = weightsOf(weights, all.length);
+    const merging = new Merging(all, weigh, schema as Record<string, string>, order, keepThreshold === undefined ? undefined : keepThreshold * scale);
     return { merged: merging.merged as P, report: merging.report() };
   }
 }
@@ -106,8 +110,9 @@ function checked(options: Given<FusionOptions>): Given<FusionOptions> {
 /** Plans as they are now. */
 function plansOf(plans: unknown): { [section: string]: Json }[] {
   if (!isArray(plans)) throw invalid(`The plans are ${show(plans)}, not an array of plans`);
-  if (plans.length === 0) throw invalid('There are no plans to merge: pass at least one');
-  return Array.from(plans, (plan: unknown, at) => planOf(plan, `Plan ${at}`));
+  const all = readGiven('The plans', () => Array.from(plans));
+  if (all.length === 0) throw invalid('There are no plans to merge: pass at least one');
+  return all.map((plan, at) => planOf(plan, `Plan ${at}`));
 }
 
 /** A copy of a plan. */
@@ -119,31 +124,40 @@ export function planOf(plan: unknown, what: string): { [section: string]: Json }
 }
 
 function orderOf(priority: unknown): string[] {
-  const order: unknown = isArray(priority) ? priority : (priority as { order?: unknown } | null | undefined)?.order;
-  if (!isArray(order) || order.some((name) => typeof name !== 'string')) throw invalid(`The priority is ${show(priority)}, not an array of modalities`);
-  return [...(order as string[])];
+  const order = readGiven('The priority', () => {
+    const given: unknown = isArray(priority) ? priority : (priority as { order?: unknown } | null | undefined)?.order;
+    return isArray(given) ? Array.from(given) : undefined;
+  });
+  if (!order || order.some((name) => typeof name !== 'string')) throw invalid(`The priority is ${show(priority)}, not an array of modalities`);
+  return order as string[];
 }
 
 /** What each planner weighs, by modality. */
 type Weigh = (planner: number, modality: string) => number;
 
-function weightsOf(weights: unknown, count: number): Weigh {
-  if (!isArray(weights)) {
-    const shared = modalitiesOf(weights, 'weights');
-    return (_, modality) => shared(modality);
-  }
-  if (weights.length !== count) throw invalid(`There are ${weights.length} weights for ${count} plans: pass one for each`);
-  const own = Array.from(weights, (weight: unknown, at) => (typeof weight === 'number' ? () => weightOf(weight, `weights[${at}]`) : modalitiesOf(weight, `weights[${at}]`)));
-  // What is wrong with a number is better known now.
-  weights.forEach((weight, at) => typeof weight === 'number' && weightOf(weight, `weights[${at}]`));
-  return (planner, modality) => own[planner]!(modality);
+/** Beyond this, sums of weights would be infinite. */
+const LARGE = 1e100;
+
+/** What planners weigh, by modality, and what the same scale makes of other weights: a sum of very large ones is no number. */
+function weightsOf(weights: unknown, count: number): { weigh: Weigh; scale: number } {
+  const own = readGiven('The weights', () => {
+    if (!isArray(weights)) return [modalitiesOf(weights, 'weights')];
+    if (weights.length !== count) throw invalid(`There are ${weights.length} weights for ${count} plans: pass one for each`);
+    return Array.from(weights, (weight: unknown, at) => (typeof weight === 'number' ? weightOf(weight, `weights[${at}]`) : modalitiesOf(weight, `weights[${at}]`)));
+  });
+  const most = own.reduce((most: number, each) => Math.max(most, ...(typeof each === 'number' ? [each] : each.values())), 0);
+  const scale = most > LARGE ? LARGE / most : 1;
+  const weigh: Weigh = (planner, modality) => {
+    const each = own.length === 1 ? own[0]! : own[planner]!;
+    // A modality that is not named weighs 1.
+    return scale * (typeof each === 'number' ? each : (each.get(modality) ?? 1));
+  };
+  return { weigh, scale };
 }
 
-/** A modality that is not named weighs 1. */
-function modalitiesOf(weights: unknown, where: string): (modality: string) => number {
+function modalitiesOf(weights: unknown, where: string): Map<string, number> {
   if (typeof weights !== 'object' || weights === null) throw invalid(`${where} is ${show(weights)}, not weights by modality, nor an array with one for each plan`);
-  const own = new Map(Object.entries(weights).map(([modality, weight]): [string, number] => [modality, weightOf(weight, `${where}.${modality}`)]));
-  return (modality) => own.get(modality) ?? 1;
+  return new Map(Object.entries(weights).map(([modality, weight]): [string, number] => [modality, weightOf(weight, `${where}.${modality}`)]));
 }
 
 function weightOf(weight: unknown, where: string): number {
@@ -165,7 +179,6 @@ class Merging {
   readonly #schema: Record<string, string>;
   readonly #order: string[];
   readonly #keepThreshold: number | undefined;
-  readonly #pairs: [number, number][];
   readonly #sections: Section[] = [];
   readonly #agreement = new Map<string, number>();
   readonly #conflicts = new Map<string, (Json | null)[]>();
@@ -176,7 +189,6 @@ class Merging {
     this.#schema = schema;
     this.#order = order;
     this.#keepThreshold = keepThreshold;
-    this.#pairs = pairsOf(plans.length);
     // One plan is its own answer, and nobody disagrees.
     this.merged = plans.length === 1 ? plans[0]! : this.#objects(plans, '', undefined);
   }
@@ -205,33 +217,31 @@ class Merging {
   }
 
   /** Sections of objects, in the order in which they are named first. */
-  #objects(values: (Json | undefined)[], path: string, above: string | undefined): { [section: string]: Json } {
+  #objects(values: (Json | undefined)[], path: string, above: string | undefined, spelt = ''): { [section: string]: Json } {
     const names = new Set(values.flatMap((value) => (kindOf(value) === 'object' ? Object.keys(value as object) : [])));
     const from = this.#sections.length;
     const entries = [...names].map((name): [string, Json] => {
       const own = values.map((value) => (kindOf(value) === 'object' && Object.hasOwn(value as object, name) ? (value as { [section: string]: Json })[name] : undefined));
-      return [name, this.#section(own, path === '' ? name : `${path}.${name}`, above)];
+      return [name, this.#section(own, pathTo(path, name), above, spelt === '' ? name : `${spelt}.${name}`)];
     });
     if (path !== '' && this.#sections.length > from) this.#agreement.set(path, meanOf(this.#sections.slice(from)));
     return Object.fromEntries(entries);
   }
 
   /** What the planners say about a section; `undefined` where one says nothing. */
-  #section(values: (Json | undefined)[], path: string, above: string | undefined): Json {
-    const modality = this.#modality(path, above);
+  #section(values: (Json | undefined)[], path: string, above: string | undefined, spelt: string): Json {
+    const modality = this.#modality(spelt, above);
     const weights = values.map((_, planner) => this.#weigh(planner, modality));
     const leader = leaderOf(values, weights);
     const kind = kindOf(values[leader])!;
     if (kind === 'object') {
       // Whoever has something else there disagrees with all of it.
       const others = values.some((value) => value !== undefined && kindOf(value) !== 'object');
-      const merged = this.#objects(values, path, modality);
+      const merged = this.#objects(values, path, modality, spelt);
       if (others || Object.keys(merged).length === 0) this.#judge(path, kind, others ? 0 : 1, weights, values);
       return merged;
     }
-    const alike = likenessOf(kind, values);
-    const agreement = mean(this.#pairs.filter(([a, b]) => values[a] !== undefined || values[b] !== undefined).map(([a, b]) => alike(a, b)));
-    this.#judge(path, kind, agreement, weights, values);
+    this.#judge(path, kind, agreementOn(kind, values), weights, values);
     return kind === 'list' ? this.#vote(values, weights) : values[leader]!;
   }
 
@@ -257,10 +267,17 @@ class Merging {
         }
       }
     });
-    const least = this.#keepThreshold ?? weights.reduce((sum, weight) => sum + weight, 0) / 2;
+    const all = weights.reduce((sum, weight) => sum + weight, 0);
+    const least = this.#keepThreshold ?? all / 2;
     // Sums of weights that are written as decimals are off by their rounding.
-    return [...entries.values()].filter(({ weight }) => weight >= least - 1e-9).map(({ entry }) => entry);
+    return [...entries.values()].filter(({ weight }) => weight >= least - 1e-9 * all).map(({ entry }) => entry);
   }
+}
+
+/** The path of a section: one whose name could be read as a path is quoted, so that no two sections have the same. */
+function pathTo(above: string, name: string): string {
+  if (name === '' || /[.[]/.test(name)) return `${above}[${JSON.stringify(name)}]`;
+  return above === '' ? name : `${above}.${name}`;
 }
 
 /** Who decides: who weighs most of those that say something; of equal ones, the first. */
@@ -272,15 +289,6 @@ function leaderOf(values: (Json | undefined)[], weights: number[]): number {
   return leader;
 }
 
-function pairsOf(count: number): [number, number][] {
-  const pairs: [number, number][] = [];
-  for (let a = 0; a < count; a++) {
-    if (count <= ALL_PAIRS) for (let b = a + 1; b < count; b++) pairs.push([a, b]);
-    else for (let next = 1; next <= NEIGHBOURS; next++) pairs.push([a, (a + next) % count]);
-  }
-  return pairs;
-}
-
 function kindOf(value: Json | undefined): Kind | undefined {
   if (value === undefined) return undefined;
   if (isArray(value)) return 'list';
@@ -288,15 +296,65 @@ function kindOf(value: Json | undefined): Kind | undefined {
   return typeof value === 'object' && value !== null ? 'object' : 'value';
 }
 
-/** How much two planners agree about a section of a kind, by their places. Whoever says nothing, or something of another kind, does not. */
-function likenessOf(kind: Kind, values: (Json | undefined)[]): (a: number, b: number) => number {
-  const both = (alike: (a: number, b: number) => number) => (a: number, b: number) => (kindOf(values[a]) === kind && kindOf(values[b]) === kind ? alike(a, b) : 0);
+/** Planners that say the same, as far as it can be told apart. */
+interface Group<T> {
+  said: T;
+  count: number;
+}
+
+/**
+ * How much planners agree about a section of a kind: the mean over all pairs of which one says something, at least. Whoever says
+ * nothing, or something of another kind, agrees with nobody. What many say is compared once.
+ */
+function agreementOn(kind: Kind, values: (Json | undefined)[]): number {
+  const own = values.filter((value) => kindOf(value) === kind);
+  const silent = values.filter((value) => value === undefined).length;
+  const pairs = pairsAmong(values.length) - pairsAmong(silent);
+  if (pairs === 0) return 1;
   if (kind === 'list') {
-    const sets = values.map((value) => (kindOf(value) === 'list' ? new Set((value as Json[]).map(entryKey)) : new Set<string>()));
-    return both((a, b) => jaccard(sets[a]!, sets[b]!));
+    const sets = grouped((own as Json[][]).map((list) => new Set(list.map(entryKey))), (set) => JSON.stringify([...set].sort()));
+    return alikeAmong(sets, jaccard, MOST_LISTS) / pairs;
   }
-  const texts = values.map((value) => (typeof value === 'string' ? folded(value) : ''));
-  return both((a, b) => (kind === 'text' ? gestaltRatio(texts[a]!, texts[b]!) : Number(values[a] === values[b])));
+  if (kind === 'text') return alikeAmong(grouped((own as string[]).map(folded), (text) => text), gestaltRatio, MOST_TEXTS) / pairs;
+  return alikeAmong(grouped(own, (value) => JSON.stringify(value)), () => 0, 0) / pairs;
+}
+
+function pairsAmong(count: number): number {
+  return (count * (count - 1)) / 2;
+}
+
+function grouped<T>(all: readonly T[], keyOf: (said: T) => string): Group<T>[] {
+  const groups = new Map<string, Group<T>>();
+  for (const said of all) {
+    const key = keyOf(said);
+    const known = groups.get(key);
+    if (known) known.count++;
+    else groups.set(key, { said, count: 1 });
+  }
+  return [...groups.values()];
+}
+
+/**
+ * The sum of the likeness of all pairs: 1 within a group, and each group compared with each other one, up to `most` pairs of them;
+ * of more groups, each is compared with some after it, and these pairs stand for all.
+ */
+function alikeAmong<T>(groups: readonly Group<T>[], likeness: (a: T, b: T) => number, most: number): number {
+  const own = groups.reduce((sum, { count }) => sum + pairsAmong(count), 0);
+  const all = groups.length;
+  const each = pairsAmong(all) <= most;
+  const next = each ? all - 1 : Math.max(1, Math.floor(most / all));
+  let [alike, compared] = [0, 0];
+  for (const [at, a] of groups.entries()) {
+    for (let step = 1; step <= next; step++) {
+      if (each && at + step >= all) break;
+      const b = groups[(at + step) % all]!;
+      alike += likeness(a.said, b.said) * a.count * b.count;
+      compared += a.count * b.count;
+    }
+  }
+  if (compared === 0) return own;
+  const count = groups.reduce((sum, group) => sum + group.count, 0);
+  return own + (alike * (pairsAmong(count) - own)) / compared;
 }
 
 /** What makes two entries of lists the same. */

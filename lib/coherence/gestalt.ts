@@ -3,7 +3,7 @@
 
 import { requireString } from '../call/input';
 
-/** The longest texts that are compared by characters, and by words: the time grows with the product of the lengths. */
+/** The longest texts that are compared by characters, and by words: the time grows with the pairs of equal ones. */
 const BY_CHARACTERS = 500;
 const BY_WORDS = 1000;
 
@@ -15,34 +15,40 @@ interface Pieces {
 
 /**
  * How alike two texts are, 0–1: 1 for equal ones, also for two that are empty. Exact by characters up to 500 of them; longer
- * texts are compared by words, up to 1000, and beyond that by which words they have, whatever their order.
+ * texts are compared by words, up to 1000, and beyond that by which words they have, whatever their order; the space between
+ * words does not count then.
  */
 export function gestaltRatio(a: string, b: string): number {
   requireString('The first text', a);
   requireString('The second text', b);
   if (a === b) return 1;
   if (a === '' || b === '') return 0;
-  if (a.length <= BY_CHARACTERS && b.length <= BY_CHARACTERS) return ratioOf(Array.from(a), Array.from(b));
-  const [words, others] = [a.match(/\S+|\s+/gu) ?? [], b.match(/\S+|\s+/gu) ?? []];
-  return words.length <= BY_WORDS && others.length <= BY_WORDS ? ratioOf(words, others) : overlap(words, others);
+  // A character is one, whatever it takes.
+  if (a.length <= BY_CHARACTERS && b.length <= BY_CHARACTERS) return ratioOf(Array.from(a), Array.from(b), () => 1);
+  const [words, others] = [a.match(/\S+/gu) ?? [], b.match(/\S+/gu) ?? []];
+  return words.length <= BY_WORDS && others.length <= BY_WORDS ? ratioOf(words, others, (word) => word.length) : overlap(words, others);
 }
 
-function ratioOf(a: readonly string[], b: readonly string[]): number {
+function ratioOf(a: readonly string[], b: readonly string[], lengthOf: (piece: string) => number): number {
   const ids = new Map<string, number>();
-  const one = piecesOf(a, ids);
-  const other = piecesOf(b, ids);
-  return (2 * matching(one, other)) / (total(one) + total(other));
+  const one = piecesOf(a, ids, lengthOf);
+  const other = piecesOf(b, ids, lengthOf);
+  return shareOf(matching(one, other), total(one) + total(other));
 }
 
-function piecesOf(pieces: readonly string[], ids: Map<string, number>): Pieces {
+/** Twice what is common, by all; where there is nothing but space, they are alike. */
+function shareOf(common: number, all: number): number {
+  return all === 0 ? 1 : (2 * common) / all;
+}
+
+function piecesOf(pieces: readonly string[], ids: Map<string, number>, lengthOf: (piece: string) => number): Pieces {
   const own = { ids: new Uint32Array(pieces.length), lengths: new Uint32Array(pieces.length) };
   for (let at = 0; at < pieces.length; at++) {
     const piece = pieces[at]!;
     let id = ids.get(piece);
     if (id === undefined) ids.set(piece, (id = ids.size));
     own.ids[at] = id;
-    // A character is one, whatever it takes.
-    own.lengths[at] = piece.length <= 2 ? 1 : piece.length;
+    own.lengths[at] = lengthOf(piece);
   }
   return own;
 }
@@ -56,12 +62,12 @@ function total({ lengths }: Pieces): number {
 /** What the pieces of two texts have in common, one after the other. */
 function matching(a: Pieces, b: Pieces): number {
   let common = 0;
-  const ranges: [number, number, number, number][] = [[0, a.ids.length, 0, b.ids.length]];
-  // How many pieces before each place of the other text are those before a place of this one.
-  const [before, here] = [new Uint32Array(b.ids.length + 1), new Uint32Array(b.ids.length + 1)];
+  const ranges: Range[] = [[0, a.ids.length, 0, b.ids.length]];
+  const places = placesOf(b.ids);
+  const runs = new Uint32Array(b.ids.length + 1);
   for (let range; (range = ranges.pop()); ) {
     const [from, to, otherFrom, otherTo] = range;
-    const [at, otherAt, count] = longest(a.ids, b.ids, range, before, here);
+    const [at, otherAt, count] = longest(a.ids, places, range, runs);
     if (count === 0) continue;
     for (let i = at; i < at + count; i++) common += a.lengths[i]!;
     if (from < at && otherFrom < otherAt) ranges.push([from, at, otherFrom, otherAt]);
@@ -70,24 +76,40 @@ function matching(a: Pieces, b: Pieces): number {
   return common;
 }
 
-/** The longest run that is in both ranges; of several, the first in the one text, then in the other. */
-function longest(a: Uint32Array, b: Uint32Array, [from, to, otherFrom, otherTo]: readonly number[], before: Uint32Array, here: Uint32Array): [number, number, number] {
-  let best: [number, number, number] = [from!, otherFrom!, 0];
-  let length = 0;
-  before.fill(0, otherFrom, otherTo! + 1);
-  for (let i = from!; i < to!; i++) {
+/** A part of the one text, and of the other. */
+type Range = [from: number, to: number, otherFrom: number, otherTo: number];
+
+/** Where each piece is, by its number: the last place first. */
+function placesOf(ids: Uint32Array): number[][] {
+  const places: number[][] = [];
+  for (let at = ids.length - 1; at >= 0; at--) (places[ids[at]!] ??= []).push(at);
+  return places;
+}
+
+/**
+ * The longest run that is in both ranges; of several, the first in the one text, then in the other. It takes as long as there are
+ * pairs of equal pieces. `runs` is all 0: while it works, how many pieces before each place of the other text are those before a
+ * place of this one.
+ */
+function longest(a: Uint32Array, places: number[][], [from, to, otherFrom, otherTo]: Range, runs: Uint32Array): [number, number, number] {
+  let best: [number, number, number] = [from, otherFrom, 0];
+  const clear = (id: number) => {
+    for (const j of places[id] ?? []) runs[j + 1] = 0;
+  };
+  for (let i = from; i < to; i++) {
     const id = a[i]!;
-    here[otherFrom!] = 0;
-    for (let j = otherFrom!; j < otherTo!; j++) {
-      const run = b[j] === id ? before[j]! + 1 : 0;
-      here[j + 1] = run;
-      if (run > length) {
-        length = run;
-        best = [i - run + 1, j - run + 1, run];
-      }
+    // From the last place to the first, what is read was not yet overwritten.
+    for (const j of places[id] ?? []) {
+      if (j >= otherTo) continue;
+      if (j < otherFrom) break;
+      const run = runs[j]! + 1;
+      runs[j + 1] = run;
+      // Of equal runs that end at one place, that counts which comes first in the other text.
+      if (run > best[2] || (run === best[2] && i - run + 1 === best[0])) best = [i - run + 1, j - run + 1, run];
     }
-    [before, here] = [here, before];
+    if (i > from && a[i - 1] !== id) clear(a[i - 1]!);
   }
+  clear(a[to - 1]!);
   return best;
 }
 
@@ -106,5 +128,5 @@ function overlap(a: readonly string[], b: readonly string[]): number {
     counts.set(word, left - 1);
     common += word.length;
   }
-  return (2 * common) / all;
+  return shareOf(common, all);
 }

@@ -1,4 +1,4 @@
-import { invalid, isArray, show } from '../call/input';
+import { invalid, isArray, readGiven, show } from '../call/input';
 import { crossing, optionReader, refused, type Given } from '../call/options';
 import { call, native } from '../native/addon';
 
@@ -82,9 +82,12 @@ export function coherenceMetrics(trajectories: Float64Array | TrajectoryRows | r
   }
   if (shape !== undefined) throw refused('shape', 'it is for a Float64Array; arrays have a shape of their own');
   if (!isArray(trajectories)) throw invalid(`The trajectories are ${show(trajectories)}, not an array of trajectories, nor a Float64Array`);
-  if (!isTrajectory(trajectories)) return measured(flat(trajectories), measure);
-  const [only] = measured(flat([trajectories]), measure);
-  return only!;
+  const { one, all } = readGiven('The trajectories', () => {
+    const one = isTrajectory(trajectories);
+    return { one, all: flat(one ? [trajectories] : trajectories) };
+  });
+  const metrics = measured(all, measure);
+  return one ? metrics[0]! : metrics;
 }
 
 /** Whether it is one trajectory, and not many: then its rows hold numbers. */
@@ -146,7 +149,8 @@ function rowsOf(trajectory: unknown, at: number): ArrayLike<unknown>[] {
   return rows;
 }
 
-function isRow(row: unknown): row is ArrayLike<unknown> {
+/** Whether it is a row of scores, of whatever kind. */
+export function isRow(row: unknown): row is ArrayLike<unknown> {
   return isArray(row) || (ArrayBuffer.isView(row) && typeof (row as Partial<Float64Array>).length === 'number');
 }
 

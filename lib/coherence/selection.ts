@@ -1,10 +1,10 @@
 // Candidates, what follows from them, and which one wins.
 
 import { EmbeddingError, messageOf } from '../call/errors';
-import { invalid, isArray, show } from '../call/input';
+import { invalid, isArray, readGiven, show } from '../call/input';
 import { read, type Given } from '../call/options';
 import { levelOf } from './evaluation';
-import { coherenceMetrics, type CoherenceMeasureOptions, type CoherenceMetrics, type TrajectoryRows } from './metrics';
+import { coherenceMetrics, isRow, type CoherenceMeasureOptions, type CoherenceMetrics, type TrajectoryRows } from './metrics';
 
 /** One of several answers to a prompt. */
 export interface Candidate {
@@ -129,8 +129,9 @@ function better(a: RankedCandidate, b: RankedCandidate): number {
 /** Candidates as they are now. */
 export function candidatesOf(candidates: unknown): Candidate[] {
   if (!isArray(candidates)) throw invalid(`The candidates are ${show(candidates)}, not an array of them`);
-  if (candidates.length === 0) throw invalid('There are no candidates: pass at least one');
-  return Array.from(candidates, (given: unknown, index): Candidate => {
+  const all = readGiven('The candidates', () => Array.from(candidates));
+  if (all.length === 0) throw invalid('There are no candidates: pass at least one');
+  return all.map((given, index): Candidate => {
     const { response, failed = false, error, fromCache } = typeof given === 'string' ? { response: given } : fieldsOf<Candidate>(given, `candidates[${index}]`);
     if (typeof response !== 'string' || typeof failed !== 'boolean') throw invalid(`Candidate ${index} is ${show(given)}, not a text, nor { response, failed? }`, { index });
     return { index, response, failed, ...(error !== undefined && { error: failureOf(error) }), fromCache: fromCache === true };
@@ -140,16 +141,18 @@ export function candidatesOf(candidates: unknown): Candidate[] {
 /** Trajectories as they are now. */
 export function trajectoriesOf(trajectories: readonly unknown[], candidates: Candidate[]): Trajectory[] {
   if (trajectories.length !== candidates.length) throw invalid(`There are ${trajectories.length} trajectories, but ${candidates.length} candidates: pass one for each`);
+  const all = readGiven('The trajectories', () => Array.from(trajectories));
   return candidates.map((candidate, at): Trajectory => {
-    const given: unknown = trajectories[at];
+    const given = all[at];
     const where = `trajectories[${at}]`;
     // Rows alone are a trajectory, too.
     const { steps, responses = [candidate.response], failed = false, error = candidate.error, fromCache } = isArray(given) ? { steps: given } : fieldsOf<Trajectory>(given, where);
     if (typeof failed !== 'boolean') throw invalid(`${where}.failed is ${show(failed)}, not true or false`, { index: at });
-    const beside = { candidate, responses: isArray(responses) ? [...(responses as string[])] : [], ...(error !== undefined && { error: failureOf(error) }), fromCache: fromCache === true };
+    const beside = { candidate, responses: isArray(responses) ? readGiven(`${where}.responses`, () => [...(responses as string[])]) : [], ...(error !== undefined && { error: failureOf(error) }), fromCache: fromCache === true };
     if (failed || candidate.failed) return { ...beside, failed: true, steps: [] };
-    if (!isArray(steps) || !steps.every((row) => typeof row === 'object' && row !== null)) throw invalid(`${where}.steps is ${show(steps)}, not an array of rows of scores`, { index: at });
-    return { ...beside, failed: false, steps: steps.map((row) => Array.from(row as ArrayLike<number>)) };
+    const rows = readGiven(`${where}.steps`, () => (isArray(steps) && steps.every(isRow) ? steps.map((row) => Array.from(row as ArrayLike<number>)) : undefined));
+    if (!rows) throw invalid(`${where}.steps is ${show(steps)}, not an array of rows of scores`, { index: at });
+    return { ...beside, failed: false, steps: rows };
   });
 }
 
