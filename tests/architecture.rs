@@ -231,7 +231,7 @@ const LIB_MAY_USE: [(&str, &[&str]); 24] = [
     ("matrix", &["call", "native"]),
     ("monitor", &["call", "native"]),
     ("chunks", &["call", "native"]),
-    ("collection", &["cache", "call", "chunks", "generator", "native"]),
+    ("collection", &["call", "chunks", "generator", "matrix", "native"]),
     ("generator", &["batch", "cache", "call", "chunks", "matrix", "memory", "models", "monitor", "native"]),
     ("encoders", &["call", "generator", "matrix", "native"]),
     ("search", &["call", "encoders", "generator", "native"]),

@@ -68,6 +68,13 @@ export class EmbeddingMatrix {
   }
 }
 
+const fingerprints = new WeakMap<EmbeddingMatrix, string>();
+
+/** The fingerprint of the model that has made the vectors, if this package has had it do so. */
+export function fingerprintOf(matrix: EmbeddingMatrix): string | undefined {
+  return fingerprints.get(matrix);
+}
+
 /** Makes a matrix of an answer: what only this package may know of it is no argument for others. */
 const Answered = EmbeddingMatrix as new (data: Float32Array, dimensions: number, about: About) => EmbeddingMatrix;
 
@@ -88,12 +95,14 @@ export async function matrixOf(answer: NativeAnswer, refused: ReadonlyMap<number
   // Native arrays belong to the realm that loaded the addon; these are the caller's own types, on the same memory.
   const taken = answer.takeData();
   const data = new Float32Array(taken.buffer, taken.byteOffset, taken.length);
-  return new Answered(data, answer.dimensions, {
+  const matrix = new Answered(data, answer.dimensions, {
     tokenCounts: new Uint32Array(answer.tokenCounts()),
     truncated: new Uint8Array(answer.truncated()),
     fromCache: new Uint8Array(answer.fromCache()),
     errors,
   });
+  fingerprints.set(matrix, answer.fingerprint);
+  return matrix;
 }
 
 /** Refuses what are no whole vectors. `what`: what the caller calls them. */

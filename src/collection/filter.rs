@@ -2,8 +2,11 @@
 
 use std::cmp::Ordering;
 
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+
+use super::metadata;
 
 /// A condition on metadata, as `lib/collection/` writes it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -28,7 +31,8 @@ pub enum Filter {
     In {
         /// Names, from the outside in.
         path: Vec<String>,
-        /// The values.
+        /// The values: each as JSON of its own, which may be as deep as metadata is.
+        #[serde(deserialize_with = "values")]
         values: Vec<Value>,
     },
     /// Above or below a number or a string. What is not there, or of another kind, is neither.
@@ -45,6 +49,14 @@ pub enum Filter {
 }
 
 impl Filter {
+    /// Reads one that `lib/collection/` has written.
+    ///
+    /// # Errors
+    /// Of the parser.
+    pub fn read(json: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(&metadata::whole(json))
+    }
+
     /// Whether metadata is as it has to be.
     pub fn admits(&self, metadata: &Value) -> bool {
         match self {
@@ -67,6 +79,11 @@ impl Filter {
     }
 }
 
+fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {
+    let written = Vec::<String>::deserialize(deserializer)?;
+    written.iter().map(|json| serde_json::from_str(&metadata::whole(json)).map_err(D::Error::custom)).collect()
+}
+
 fn find<'a>(metadata: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(metadata, |value, name| value.get(name))
 }
@@ -74,8 +91,7 @@ fn find<'a>(metadata: &'a Value, path: &[String]) -> Option<&'a Value> {
 fn compare(a: &Value, b: &Value) -> Option<Ordering> {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64()?.partial_cmp(&b.as_f64()?),
-        // As JavaScript does, by UTF-16 units.
-        (Value::String(a), Value::String(b)) => Some(a.encode_utf16().cmp(b.encode_utf16())),
+        (Value::String(a), Value::String(b)) => Some(metadata::compare(a, b)),
         _ => None,
     }
 }
@@ -102,7 +118,7 @@ mod tests {
     fn conditions_mean_what_they_say() {
         let metadata = json!({ "year": 2024, "tag": "a", "deep": { "x": [1, 2.0] }, "none": null });
         let admits = |filter: Value| serde_json::from_value::<Filter>(filter).unwrap().admits(&metadata);
-        let is = |path: &str, value: Value| json!({ "op": "in", "path": path.split('.').collect::<Vec<_>>(), "values": [value] });
+        let is = |path: &str, value: Value| json!({ "op": "in", "path": path.split('.').collect::<Vec<_>>(), "values": [value.to_string()] });
         let range = |path: &str, above: bool, equal: bool, bound: Value| json!({ "op": "range", "path": [path], "above": above, "equal": equal, "bound": bound });
         assert!(admits(is("year", json!(2024.0))) && !admits(is("year", json!("2024"))));
         assert!(admits(is("deep.x", json!([1.0, 2]))) && !admits(is("deep.x", json!([2, 1]))));

@@ -1,18 +1,18 @@
 //! Texts or vectors that are kept until somebody deletes them, and found by what they mean. JS class: `EmbeddingCollection`.
 
 mod filter;
+mod metadata;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::matrix::exact::Query;
-use crate::matrix::quantized::ROUNDING;
 use store::Store;
 
 pub use filter::Filter;
@@ -74,7 +74,10 @@ impl Collection {
             let known = store.made_with().dimensions;
             let length = if known > 0 { known } else { drafts.first().map_or(0, |draft| draft.vector.len()) };
             for draft in drafts {
-                check(&draft.vector, length, &format!("The embedding of {:?}", shortened(&draft.id)))?;
+                let id = shortened(&draft.id);
+                check(&draft.vector, length, &format!("The embedding of {id:?}"))?;
+                metadata::read(&draft.metadata)
+                    .map_err(|reason| Error::InvalidArgument(format!("The metadata of {id:?} {reason}")))?;
             }
             store.put(drafts, documents, cancel)
         })
@@ -91,52 +94,32 @@ impl Collection {
             check(&search.vector, if dimensions > 0 { dimensions } else { search.vector.len() }, "The query")?;
             let Search { vector, limit, min_score, filter } = search;
             let query = Query::new(vector);
-            if store.codes().is_empty() || query.norm() == 0.0 {
-                return Ok(Vec::new());
+            let mut best = Best { limit: *limit, least: *min_score, found: Vec::new() };
+            if query.norm() > 0.0 && !store.codes().is_empty() {
+                nearest(store, search, &query, &mut best, cancel)?;
             }
-            let mut admitted: HashMap<i64, Option<(f32, Record)>> = HashMap::new();
-            let mut wanted = *limit;
-            loop {
-                let mut best: Vec<(f32, i64)> = Vec::new();
-                let mut passed_over = 0;
-                let candidates = store.codes().nearest(vector, wanted, *min_score);
-                for some in candidates.chunks(limit.saturating_add(2)) {
+            if best.wants(0.0) && (query.norm() == 0.0 || store.count() > store.codes().len()) {
+                // Their cosine with anything is 0: of those, the first ones by their ids.
+                let mut left = *limit;
+                store.by_id(|row| {
                     cancel.check()?;
-                    let last = best.get(limit - 1).map_or(*min_score, |(score, _)| *score);
-                    if some[0].0 + ROUNDING < last {
-                        break;
+                    if (query.norm() == 0.0 || !store.is_coded(row))
+                        && let Some((score, record)) = look(store, row, &query, filter.as_ref())?
+                    {
+                        best.offer(score, record);
+                        left -= 1;
                     }
-                    for (_, place) in some {
-                        let row = store.row_of(*place);
-                        let known = match admitted.get(&row) {
-                            Some(known) => known,
-                            None => admitted.entry(row).or_insert(look(store, row, &query, filter.as_ref())?),
-                        };
-                        match known {
-                            Some((score, _)) if score >= min_score => best.push((*score, row)),
-                            Some(_) => {}
-                            None => passed_over += 1,
-                        }
-                    }
-                    let id = |row: &i64| admitted.get(row).and_then(Option::as_ref).map(|(_, record)| &record.draft.id);
-                    best.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| id(&a.1).cmp(&id(&b.1))));
-                    best.truncate(*limit);
-                }
-                if wanted >= store.codes().len() || limit.saturating_add(passed_over) <= wanted {
-                    let taken = best.into_iter().filter_map(|(_, row)| admitted.remove(&row).flatten());
-                    return Ok(taken.collect());
-                }
-                wanted = wanted.max(passed_over).saturating_mul(2);
+                    Ok(left > 0)
+                })?;
+                best.settle();
             }
+            Ok(best.found)
         })
     }
 
     /// The entries with these ids; `None` where there is none.
     pub fn get(&self, ids: &[String]) -> Result<Vec<Option<Record>>> {
-        self.reading(|store| {
-            let get = |id: &String| store.find(id)?.map_or(Ok(None), |row| store.record(row));
-            ids.iter().map(get).collect()
-        })
+        self.reading(|store| ids.iter().map(|id| store.named(id)).collect())
     }
 
     /// How many entries there are, or how many `filter` admits.
@@ -152,8 +135,16 @@ impl Collection {
         self.with(|store| {
             store.follow()?;
             let rows = match filter {
-                Some(filter) => admitted(store, filter)?,
-                None => ids.iter().filter_map(|id| store.find(id).transpose()).collect::<Result<Vec<_>>>()?,
+                Some(filter) => {
+                    let rows = admitted(store, filter)?;
+                    // Whether what was judged is what was written.
+                    rows.iter().try_for_each(|row| store.record(*row)?.map(drop).ok_or_else(|| store.damaged()))?;
+                    rows
+                }
+                None => {
+                    let row = |id| Ok(store.named(id)?.map(|record| record.row));
+                    ids.iter().filter_map(|id| row(id).transpose()).collect::<Result<Vec<_>>>()?
+                }
             };
             if rows.is_empty() { Ok(0) } else { store.remove(&rows, cancel) }
         })
@@ -163,9 +154,9 @@ impl Collection {
     pub fn page(&self, after: i64, limit: usize) -> Result<Vec<Record>> {
         self.reading(|store| {
             let mut rows = Vec::new();
-            store.scan(after, |row, _| {
+            store.scan(after, |row, _, _| {
                 rows.push(row);
-                rows.len() < limit
+                Ok(rows.len() < limit)
             })?;
             rows.into_iter().filter_map(|row| store.record(row).transpose()).collect()
         })
@@ -178,16 +169,21 @@ impl Collection {
 
     /// Keeps more of it, both JSON objects; with `only_new`, what is known already stays as it is. What is known then.
     pub fn set_metadata(&self, more: &str, only_new: bool, cancel: &Cancel) -> Result<String> {
-        let object = |json: &str| serde_json::from_str::<serde_json::Map<String, Value>>(json).unwrap_or_default();
+        // Each value as it is written: it need not be one of ours.
+        let object = |json: &str| {
+            serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(json).map_err(|error| {
+                Error::InvalidArgument(format!("The metadata of the collection cannot be read: {error}"))
+            })
+        };
         self.with(|store| {
             let merged = |known: &str| {
-                let mut known = object(known);
-                for (name, value) in object(more) {
+                let mut known = object(known)?;
+                for (name, value) in object(more)? {
                     if !(only_new && known.contains_key(&name)) {
                         known.insert(name, value);
                     }
                 }
-                Value::Object(known).to_string()
+                serde_json::to_string(&known).map_err(|error| Error::Internal(error.to_string()))
             };
             store.set_metadata(merged, cancel)
         })
@@ -250,26 +246,99 @@ fn require(store: &Store, wanted: &MadeWith) -> Result<()> {
     })
 }
 
-fn look(store: &Store, row: i64, query: &Query, filter: Option<&Filter>) -> Result<Option<(f32, Record)>> {
-    let record = store.record(row)?.ok_or_else(|| store.damaged())?;
-    if let Some(filter) = filter {
-        let metadata: Value = serde_json::from_str(&record.draft.metadata).unwrap_or_default();
-        if !filter.admits(&metadata) {
-            return Ok(None);
+/// The best answers so far.
+struct Best {
+    limit: usize,
+    /// What an answer has to reach: the last one of as many as are wanted, as of when they were settled.
+    least: f32,
+    found: Vec<(f32, Record)>,
+}
+
+impl Best {
+    /// Whether something of this score may be among them: also what is as good as the last one, and comes before it by its id.
+    fn wants(&self, score: f32) -> bool {
+        score >= self.least
+    }
+
+    fn offer(&mut self, score: f32, record: Record) {
+        if self.wants(score) {
+            self.found.push((score, record));
         }
     }
-    Ok(query.cosine(&record.draft.vector).map(|score| (score, record)))
+
+    /// Lets go of what is not among them.
+    fn settle(&mut self) {
+        self.found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.draft.id.cmp(&b.1.draft.id)));
+        self.found.truncate(self.limit);
+        if let Some((last, _)) = self.found.get(self.limit - 1) {
+            self.least = *last;
+        }
+    }
+}
+
+/// Looks at all entries that may be among the best, which their codes tell.
+fn nearest(store: &Store, search: &Search, query: &Query, best: &mut Best, cancel: &Cancel) -> Result<()> {
+    let Search { vector, limit, min_score, filter } = search;
+    let mut seen = HashSet::new();
+    let (mut wanted, mut passed_over) = (*limit, 0);
+    loop {
+        let candidates = store.codes().nearest(vector, wanted, *min_score);
+        'all: for some in candidates.ranked.chunks(limit.saturating_add(2)) {
+            cancel.check()?;
+            for (similarity, place) in some {
+                let row = store.row_of(*place);
+                if !best.wants(similarity + candidates.rounding) {
+                    break 'all;
+                }
+                if !seen.insert(row) {
+                    continue;
+                }
+                match look(store, row, query, filter.as_ref())? {
+                    Some((score, record)) => best.offer(score, record),
+                    None => passed_over += 1,
+                }
+            }
+            best.settle();
+        }
+        best.settle();
+        if wanted >= store.codes().len() || limit.saturating_add(passed_over) <= wanted {
+            return Ok(());
+        }
+        wanted = wanted.max(passed_over).saturating_mul(2);
+    }
+}
+
+/// An entry and its cosine, if the filter admits it; 0 where one of the two has no direction.
+fn look(store: &Store, row: i64, query: &Query, filter: Option<&Filter>) -> Result<Option<(f32, Record)>> {
+    let record = store.record(row)?.ok_or_else(|| store.damaged())?;
+    if let Some(filter) = filter
+        && !admits(store, filter, &record.draft.id, &record.draft.metadata)?
+    {
+        return Ok(None);
+    }
+    Ok(Some((query.cosine(&record.draft.vector).unwrap_or(0.0), record)))
 }
 
 fn admitted(store: &Store, filter: &Filter) -> Result<Vec<i64>> {
     let mut rows = Vec::new();
-    store.scan(0, |row, metadata| {
-        if filter.admits(&serde_json::from_str(metadata).unwrap_or_default()) {
+    store.scan(0, |row, id, metadata| {
+        if admits(store, filter, id, metadata)? {
             rows.push(row);
         }
-        true
+        Ok(true)
     })?;
     Ok(rows)
+}
+
+/// Nothing is said of metadata that cannot be read: it would be what nobody asked for.
+fn admits(store: &Store, filter: &Filter, id: &str, json: &str) -> Result<bool> {
+    match metadata::read(json) {
+        Ok(metadata) => Ok(filter.admits(&metadata)),
+        Err(reason) => Err(store.unusable(&format!(
+            "the metadata of {:?} {reason}, so that no filter can be applied: delete that entry by its id, or upsert it anew",
+            shortened(id)
+        ))),
+    }
 }
 
 fn check(vector: &[f32], dimensions: usize, what: &str) -> Result<()> {

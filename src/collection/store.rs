@@ -128,6 +128,8 @@ impl Meta {
 pub struct Store {
     db: Connection,
     path: std::path::PathBuf,
+    /// Which file it is, where it is in one.
+    identity: Option<(u64, u64)>,
     meta: Meta,
     /// What the file said when it was read last.
     version: i64,
@@ -159,6 +161,7 @@ impl Store {
         let mut store = Self {
             db,
             path: shown.to_owned(),
+            identity: path.and_then(sqlite::identity),
             meta: Meta::default(),
             version: -1,
             codes: QuantizedCodes::default(),
@@ -203,6 +206,15 @@ impl Store {
                 "it is the database of another program, or a damaged collection: choose another path",
             ));
         }
+        // A cache bears the same mark.
+        let is_ours = || {
+            Ok(self
+                .db
+                .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'codes'", [], |row| row.get::<_, i64>(0))?)
+        };
+        if is_ours().map_err(|fault| self.failed(fault))? == 0 {
+            return Err(failed(&self.path, "it is a cache, not a collection: choose another path"));
+        }
         match read("user_version")? {
             VERSION => Ok(()),
             other => Err(failed(
@@ -227,6 +239,11 @@ impl Store {
     /// The codes of all entries.
     pub fn codes(&self) -> &QuantizedCodes {
         &self.codes
+    }
+
+    /// Whether a row has a code: not what has no direction.
+    pub fn is_coded(&self, row: i64) -> bool {
+        self.places.contains_key(&row)
     }
 
     /// The row of a code.
@@ -381,25 +398,38 @@ impl Store {
                 change.forget_document(db, document)?;
                 db.prepare_cached("INSERT INTO documents VALUES (?, ?)")?.execute(params![document, hash])?;
             }
-            let mut find = db.prepare_cached("SELECT row FROM entries WHERE id = ?")?;
+            let mut find = db.prepare_cached("SELECT row, document FROM entries WHERE id = ?")?;
             let mut insert = db.prepare_cached(
                 "INSERT INTO entries (row, id, document, place, metadata, text, vector, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )?;
+            // Of the row, whatever the index says of its id.
             let mut update = db.prepare_cached(
-                "UPDATE entries SET document = ?3, place = ?4, metadata = ?5, text = ?6, vector = ?7, checksum = ?8 WHERE row = ?1 AND id = ?2",
+                "UPDATE entries SET document = ?3, place = ?4, metadata = ?5, text = ?6, vector = ?7, checksum = ?8 WHERE row = ?1 AND +id = ?2",
             )?;
             let mut next: i64 = db.query_row("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'", [], |row| row.get(0))?;
             for draft in drafts {
-                let found: Option<i64> = find.query_row([&draft.id], |row| row.get(0)).optional()?;
-                let row = found.unwrap_or_else(|| {
+                let found: Option<(i64, Option<String>)> =
+                    find.query_row([&draft.id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+                let before = found.as_ref().map(|(_, document)| document.as_ref());
+                if let (Some(document), Some(owner)) = (&draft.document, before)
+                    && owner != Some(document)
+                {
+                    return Err(Fault::Stopped(taken(&draft.id, document, owner)));
+                }
+                let row = found.as_ref().map_or_else(|| {
                     next += 1;
                     next
-                });
+                }, |(row, _)| *row);
                 let vector = bytes_of(&draft.vector);
                 let Draft { id, text, metadata, document, place, .. } = draft;
                 let values = params![row, id, document, place, metadata, text, vector, draft.checksum(row, &vector)];
-                if found.is_some() {
-                    update.execute(values)?;
+                if let Some((_, before)) = &found {
+                    if update.execute(values)? != 1 {
+                        return Err(Fault::Damaged);
+                    }
+                    if let Some(before) = before.as_ref().filter(|before| document.as_ref() != Some(before)) {
+                        incomplete(db, before)?;
+                    }
                 } else {
                     insert.execute(values)?;
                     change.meta.entries += 1;
@@ -454,7 +484,10 @@ impl Store {
     fn write<T>(&mut self, cancel: &Cancel, work: impl FnOnce(&Connection, &mut Change) -> Step<T>) -> Result<T> {
         patiently(BUSY, cancel, || Ok(self.db.execute_batch("BEGIN IMMEDIATE")?))
             .map_err(|fault| self.failed(fault))?;
-        let written = self.follow().and_then(|()| self.change(work).map_err(|fault| self.failed(fault)));
+        let written = self
+            .in_place()
+            .and_then(|()| self.follow())
+            .and_then(|()| self.change(work).map_err(|fault| self.failed(fault)));
         if written.is_err() && !self.db.is_autocommit() {
             drop(self.db.execute_batch("ROLLBACK"));
         }
@@ -471,6 +504,18 @@ impl Store {
         self.meta = meta;
         self.version = version;
         Ok(done)
+    }
+
+    /// What is written to a file without a name is gone with whoever has it open.
+    fn in_place(&self) -> Result<()> {
+        if self.identity.is_none() || sqlite::identity(&self.path) == self.identity {
+            return Ok(());
+        }
+        Err(failed(
+            &self.path,
+            "it was removed, or another file put in its place, while it was open, and nothing would be kept: what it held can \
+             still be read; close the collection, and make a new one to write",
+        ))
     }
 
     #[allow(clippy::type_complexity)]
@@ -528,9 +573,9 @@ impl Store {
     }
 
     /// Keeps what is known of the collection itself, as `change` makes it of what is there; what is there then.
-    pub fn set_metadata(&mut self, change: impl FnOnce(&str) -> String, cancel: &Cancel) -> Result<String> {
+    pub fn set_metadata(&mut self, change: impl FnOnce(&str) -> Result<String>, cancel: &Cancel) -> Result<String> {
         self.write(cancel, |db, _| {
-            let metadata = change(&about(db)?);
+            let metadata = change(&about(db)?).map_err(Fault::Stopped)?;
             db.execute_batch(ABOUT)?;
             db.execute("DELETE FROM about", [])?;
             db.execute("INSERT INTO about VALUES (?, ?)", params![metadata, checksum(&[], &[metadata.as_bytes()])])?;
@@ -548,25 +593,47 @@ impl Store {
         self.failed(Fault::Damaged)
     }
 
-    /// The row of an entry.
-    pub fn find(&self, id: &str) -> Result<Option<i64>> {
+    /// What to say of a file that cannot be used for another reason.
+    pub fn unusable(&self, reason: &str) -> Error {
+        failed(&self.path, reason)
+    }
+
+    /// The entry with an id.
+    pub fn named(&self, id: &str) -> Result<Option<Record>> {
         let find = || {
-            Ok(self
-                .db
-                .prepare_cached("SELECT row FROM entries WHERE id = ?")?
-                .query_row([id], |row| row.get(0))
-                .optional()?)
+            let mut select = self.db.prepare_cached("SELECT row FROM entries WHERE id = ?")?;
+            let Some(row) = select.query_row([id], |row| row.get(0)).optional()? else { return Ok(None) };
+            // The index may be damaged where the row is not.
+            let record = record_of(&self.db, row)?.filter(|record| record.draft.id == id);
+            record.map_or(Err(Fault::Damaged), |record| Ok(Some(record)))
         };
         find().map_err(|fault| self.failed(fault))
     }
 
-    /// Shows the rows after `after` and their metadata, until `show` has seen enough.
-    pub fn scan(&self, after: i64, mut show: impl FnMut(i64, &str) -> bool) -> Result<()> {
+    /// Shows the rows after `after`, their ids and their metadata, until `show` has seen enough.
+    pub fn scan(&self, after: i64, mut show: impl FnMut(i64, &str, &str) -> Result<bool>) -> Result<()> {
         let mut scan = || -> Step<()> {
-            let mut select = self.db.prepare_cached("SELECT row, metadata FROM entries WHERE row > ? ORDER BY row")?;
+            let mut select =
+                self.db.prepare_cached("SELECT row, id, metadata FROM entries WHERE row > ? ORDER BY row")?;
             let mut rows = select.query([after])?;
             while let Some(row) = rows.next()? {
-                if !show(row.get(0)?, row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?) {
+                let text = |at| row.get_ref(at)?.as_str().map_err(rusqlite::Error::from);
+                if !show(row.get(0)?, text(1)?, text(2)?).map_err(Fault::Stopped)? {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        scan().map_err(|fault| self.failed(fault))
+    }
+
+    /// Shows all rows in the order of their ids, until `show` has seen enough.
+    pub fn by_id(&self, mut show: impl FnMut(i64) -> Result<bool>) -> Result<()> {
+        let mut scan = || -> Step<()> {
+            let mut select = self.db.prepare_cached("SELECT row FROM entries ORDER BY id")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                if !show(row.get(0)?).map_err(Fault::Stopped)? {
                     break;
                 }
             }
@@ -590,7 +657,8 @@ impl Store {
         let read = || -> Step<Vec<Record>> {
             let mut select = self.db.prepare_cached("SELECT row FROM entries WHERE document = ? ORDER BY row")?;
             let rows: Vec<i64> = select.query_map([document], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-            rows.into_iter().map(|row| record_of(&self.db, row)?.ok_or(Fault::Damaged)).collect()
+            let is_of = |record: &Record| record.draft.document.as_deref() == Some(document);
+            rows.into_iter().map(|row| record_of(&self.db, row)?.filter(is_of).ok_or(Fault::Damaged)).collect()
         };
         read().map_err(|fault| self.failed(fault))
     }
@@ -629,10 +697,14 @@ struct Change {
 
 impl Change {
     fn forget(&mut self, db: &Connection, row: i64) -> Step<usize> {
-        let count = db.prepare_cached("DELETE FROM entries WHERE row = ?")?.execute([row])?;
-        self.meta.entries -= count as i64;
+        let mut delete = db.prepare_cached("DELETE FROM entries WHERE row = ? RETURNING document")?;
+        let Some(document) = delete.query_row([row], |row| row.get::<_, Option<String>>(0)).optional()? else {
+            return Ok(0);
+        };
+        self.meta.entries -= 1;
         self.codes.insert(row, None);
-        Ok(count)
+        document.map_or(Ok(()), |document| incomplete(db, &document))?;
+        Ok(1)
     }
 
     fn forget_document(&mut self, db: &Connection, document: &str) -> Step<()> {
@@ -654,6 +726,26 @@ fn about(db: &Connection) -> Step<String> {
         db.query_row("SELECT metadata, checksum FROM about", [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let (metadata, sum): (String, i64) = row.ok_or(Fault::Damaged)?;
     if checksum(&[], &[metadata.as_bytes()]) == sum { Ok(metadata) } else { Err(Fault::Damaged) }
+}
+
+/// Notes that an entry of a document is gone: it is not known any more, or not as what it was.
+fn incomplete(db: &Connection, document: &str) -> Step<()> {
+    let mut some = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM entries WHERE document = ?)")?;
+    let change = if some.query_row([document], |row| row.get(0))? {
+        "UPDATE documents SET hash = x'' WHERE id = ?"
+    } else {
+        "DELETE FROM documents WHERE id = ?"
+    };
+    db.prepare_cached(change)?.execute([document])?;
+    Ok(())
+}
+
+/// Of an id that a document needs for a chunk, and something else has.
+fn taken(id: &str, document: &str, owner: Option<&String>) -> Error {
+    let owner = owner.map_or("an entry that was upserted".to_owned(), |owner| format!("the document {owner:?}"));
+    Error::InvalidArgument(format!(
+        "The document {document:?} needs the id {id:?}, which {owner} has: give one of them another id, or delete that entry"
+    ))
 }
 
 fn record_of(db: &Connection, row: i64) -> Step<Option<Record>> {

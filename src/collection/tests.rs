@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -64,9 +64,9 @@ fn filters_find_what_is_far_away() {
     let collection = opened(None);
     put(&collection, &circle(2000));
     let filter = |value: Value| Some(serde_json::from_value::<Filter>(value).unwrap());
-    let at = |n: usize| json!({ "op": "in", "path": ["n"], "values": [n] });
+    let at = |n: usize| json!({ "op": "in", "path": ["n"], "values": [n.to_string()] });
     assert_eq!(ids(&collection, &[1.0, 0.0, 0.1, 0.0], 5, filter(at(1000))), ["01000"]);
-    let even = json!({ "op": "in", "path": ["even"], "values": [true] });
+    let even = json!({ "op": "in", "path": ["even"], "values": ["true"] });
     let found = ids(&collection, &[1.0, 0.0, 0.1, 0.0], 300, filter(even.clone()));
     assert_eq!(found.len(), 300);
     assert_eq!(collection.count(filter(even.clone()).as_ref()).unwrap(), 1000);
@@ -131,4 +131,26 @@ fn another_model_replaces_all_vectors_or_none() {
     let search = Search { vector: vec![1.0, 1.0], limit: 1, min_score: -1.0, filter: None };
     let found = collection.query(&search, &made_with, &Cancel::default()).unwrap();
     assert_eq!((found[0].1.draft.id.as_str(), found[0].0), ("00000", 1.0));
+}
+
+#[test]
+fn metadata_that_cannot_be_read_is_told_and_deletes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db");
+    let collection = opened(Some(&path));
+    put(&collection, &[draft("deep", &[1.0, 2.0], json!({})), draft("other", &[1.0, 2.0], json!({ "a": 1 }))]);
+    // As an earlier release has kept it.
+    let deep = format!("{}1{}", "{\"a\":".repeat(150), "}".repeat(150));
+    let db = rusqlite::Connection::open(&path).unwrap();
+    db.execute("UPDATE entries SET metadata = ? WHERE id = 'deep'", [deep]).unwrap();
+    let not = json!({ "op": "not", "of": { "op": "in", "path": ["a"], "values": ["1"] } });
+    let filter = Filter::read(&not.to_string()).unwrap();
+    let error = collection.count(Some(&filter)).unwrap_err();
+    assert!(error.code() == "CACHE_STORAGE_FAILED" && error.to_string().contains("\"deep\" is nested 150"), "{error}");
+    assert!(collection.delete(&[], Some(&filter), &Cancel::default()).is_err());
+    assert_eq!(collection.count(None).unwrap(), 2);
+    let deep = format!("{}1{}", "{\"a\":".repeat(101), "}".repeat(101));
+    let refused = Draft { metadata: deep, ..draft("new", &[1.0, 2.0], json!({})) };
+    let error = collection.put(&[refused], &[], &MadeWith::default(), &Cancel::default()).unwrap_err();
+    assert_eq!(error.code(), "INVALID_ARGUMENT");
 }

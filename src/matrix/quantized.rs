@@ -32,11 +32,23 @@ const LANES: usize = 16;
 /// From this part of all on, all are ranked: one after the other, that is faster.
 const MANY: usize = 6;
 
-/// How far the cosine by bytes may be from the one by the values themselves: ten times the usual error at 384 values.
-pub const ROUNDING: f32 = 0.004;
+/// How far the cosine by bytes usually is from the one by the values themselves, ten times over, at 384 values.
+const ROUNDING: f32 = 0.004;
+
+/// What sums of single precision add to that.
+const PRECISION: f32 = 1e-5;
 
 /// Bytes of a code stand for -1–1 of the largest value of the vector.
 const STEPS: f32 = 127.0;
+
+/// What is probably nearest to a vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Near {
+    /// The cosine of each, by its bytes, and its place; the nearest first.
+    pub ranked: Vec<(f32, usize)>,
+    /// How far such a cosine may be from the one by the values themselves, at most.
+    pub rounding: f32,
+}
 
 /// Codes of vectors of one length, at places `0..len()`.
 #[derive(Debug, Default)]
@@ -163,9 +175,9 @@ impl QuantizedCodes {
         (0..self.len()).for_each(|at| self.mark(at));
     }
 
-    /// The vectors that are probably nearest to `query`, the nearest first: the cosine, within [`ROUNDING`], and the place.
-    /// At least four times `limit`, if there are so many; all of them that matter have a cosine of at least `threshold`.
-    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    /// The vectors that are probably nearest to `query`. At least four times `limit`, if there are so many, and all whose bytes
+    /// leave it open whether they are among the `limit` nearest; all of them that matter have a cosine of at least `threshold`.
+    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> Near {
         #[cfg(target_arch = "x86_64")]
         for (has, nearest) in x86::WAYS {
             if has() {
@@ -180,22 +192,27 @@ impl QuantizedCodes {
     /// Always inlined, as all that it calls where time is spent, and without closures there: each way to compile it then
     /// is one function.
     #[inline(always)]
-    fn search(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    fn search(&self, query: &[f32], limit: usize, threshold: f32) -> Near {
         let asked = Asked::new(self, query);
-        let most = CANDIDATES.max(4 * limit);
+        let limit = limit.max(1);
+        let most = CANDIDATES.max(limit.saturating_mul(4));
         if self.len() <= most {
-            return self.ranked(&asked, 0..self.len(), most);
+            return self.ranked(&asked, 0..self.len(), limit, most);
         }
         let (mut candidates, mut radius) = self.fewest(&asked.bits, most);
         loop {
-            let ranked = self.ranked(&asked, candidates.into_iter().map(|(_, at)| at as usize), usize::MAX);
-            let needed = self.needed(&ranked, &asked, limit, threshold);
+            let near = self.ranked(&asked, candidates.into_iter().map(|(_, at)| at as usize), limit, usize::MAX);
+            // So many that are as near as the last one: bits do not tell them apart.
+            if near.ranked[most - 1].0 + ROUNDING >= near.ranked[limit - 1].0 {
+                return self.ranked(&asked, 0..self.len(), limit, most);
+            }
+            let needed = self.needed(&near.ranked, &asked, limit, threshold);
             if needed <= radius {
-                return ranked;
+                return near;
             }
             match self.within(&asked.bits, needed as u64, self.len() / MANY) {
                 Some(more) => candidates = more,
-                None => return self.ranked(&asked, 0..self.len(), most),
+                None => return self.ranked(&asked, 0..self.len(), limit, most),
             }
             radius = needed;
         }
@@ -254,9 +271,9 @@ impl QuantizedCodes {
         }
     }
 
-    /// The cosines of those at `places`, the nearest first, `most` of them.
+    /// The cosines of those at `places`, the nearest first: `most` of them, and what may be among the `limit` nearest.
     #[inline(always)]
-    fn ranked(&self, asked: &Asked, places: impl Iterator<Item = usize>, most: usize) -> Vec<(f32, usize)> {
+    fn ranked(&self, asked: &Asked, places: impl Iterator<Item = usize>, limit: usize, most: usize) -> Near {
         let mut ranked = Vec::with_capacity(places.size_hint().0);
         for at in places {
             let bytes = &self.bytes[at * self.dimensions..][..self.dimensions];
@@ -266,10 +283,37 @@ impl QuantizedCodes {
         let nearer = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if ranked.len() > most {
             ranked.select_nth_unstable_by(most, nearer);
-            ranked.truncate(most);
+            ranked[..most].select_nth_unstable_by(limit - 1, nearer);
+            let least = ranked[limit - 1].0 - self.rounding(asked, &ranked[..limit]);
+            let mut widest = 0.0f32;
+            for scale in &self.scales {
+                widest = widest.max(*scale);
+            }
+            // Of most, that is enough to know.
+            let near = least - asked.rounding(widest);
+            let mut kept = most;
+            for at in most..ranked.len() {
+                let (similarity, place) = ranked[at];
+                if similarity >= near && similarity + asked.rounding(self.scales[place]) >= least {
+                    ranked.swap(kept, at);
+                    kept += 1;
+                }
+            }
+            ranked.truncate(kept);
         }
         ranked.sort_unstable_by(nearer);
-        ranked
+        let rounding = self.rounding(asked, &ranked);
+        Near { ranked, rounding }
+    }
+
+    /// How far the cosines of these may be off.
+    #[inline(always)]
+    fn rounding(&self, asked: &Asked, ranked: &[(f32, usize)]) -> f32 {
+        let mut scale = 0.0f32;
+        for (_, at) in ranked {
+            scale = scale.max(self.scales[*at]);
+        }
+        asked.rounding(scale)
     }
 
     /// Within how many differing bits the `limit` nearest are, all but surely, as `ranked` and what is asked for let one
@@ -341,6 +385,8 @@ struct Asked {
     steps: Vec<i16>,
     /// Of `steps`.
     length: f32,
+    /// The sum of the values of `unit`, each as it is above 0.
+    sum: f32,
 }
 
 impl Asked {
@@ -351,7 +397,15 @@ impl Asked {
         let bits = marks(&unit, &codes.mean, |value| value).collect();
         let steps = (i32::MAX as f32 / STEPS / codes.dimensions as f32 / 2.0).min(4095.0);
         let length = norm * steps;
-        Self { bits, steps: unit.iter().map(|value| (value * length) as i16).collect(), length, unit }
+        let sum = unit.iter().map(|value| value.abs()).sum();
+        Self { bits, steps: unit.iter().map(|value| (value * length).round() as i16).collect(), length, sum, unit }
+    }
+
+    /// How far the cosine with a code of this scale may be off: half a step for each value, on both sides.
+    #[inline(always)]
+    fn rounding(&self, scale: f32) -> f32 {
+        let root = (self.unit.len() as f32).sqrt();
+        0.5 * (self.sum * scale + root / self.length * (1.0 + 0.5 * root * scale)) + PRECISION
     }
 }
 
@@ -365,9 +419,9 @@ fn keep(found: &mut Vec<(u32, u32)>, most: usize) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::QuantizedCodes;
+    use super::{Near, QuantizedCodes};
 
-    type Nearest = unsafe fn(&QuantizedCodes, &[f32], usize, f32) -> Vec<(f32, usize)>;
+    type Nearest = unsafe fn(&QuantizedCodes, &[f32], usize, f32) -> Near;
 
     /// The best first.
     pub const WAYS: [(fn() -> bool, Nearest); 2] = [
@@ -385,12 +439,12 @@ mod x86 {
     ];
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vpopcntdq,popcnt")]
-    fn avx512(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    fn avx512(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Near {
         codes.search(query, limit, threshold)
     }
 
     #[target_feature(enable = "avx2,popcnt")]
-    fn avx2(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Vec<(f32, usize)> {
+    fn avx2(codes: &QuantizedCodes, query: &[f32], limit: usize, threshold: f32) -> Near {
         codes.search(query, limit, threshold)
     }
 }
@@ -442,12 +496,11 @@ mod tests {
     }
 
     fn recall(codes: &QuantizedCodes, vectors: &[Vec<f32>], queries: &[Vec<f32>]) -> f32 {
-        // Few values round worse.
-        let tolerance = ROUNDING * (384.0 / codes.dimensions() as f32).sqrt().max(1.0);
         let found = queries.iter().map(|query| {
             let mut exact: Vec<(f32, usize)> =
                 vectors.iter().enumerate().map(|(at, vector)| (-cosine(query, vector), at)).collect();
             exact.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let off = |(by_bytes, at): &(f32, usize)| (by_bytes - cosine(query, &vectors[*at])).abs();
             let near = codes.nearest(query, 10, -1.0);
             assert_eq!(near, codes.search(query, 10, -1.0), "on every processor");
             #[cfg(target_arch = "x86_64")]
@@ -457,7 +510,8 @@ mod tests {
                 let same = || near == unsafe { nearest(codes, query, 10, -1.0) };
                 assert!(!has() || same(), "with every set of instructions");
             }
-            assert!(near.iter().all(|(by_bytes, at)| (by_bytes - cosine(query, &vectors[*at])).abs() < tolerance));
+            assert!(near.ranked.iter().all(|one| off(one) <= near.rounding));
+            let near = near.ranked;
             exact[..10].iter().filter(|(_, at)| near[..25].iter().any(|near| near.1 == *at)).count()
         });
         found.sum::<usize>() as f32 / (10 * queries.len()) as f32
@@ -500,10 +554,27 @@ mod tests {
             let scale = (1.0 / similarity.powi(2) - 1.0).sqrt();
             let planted: Vec<f32> = query.iter().zip(other).map(|(a, b)| a + scale * b).collect();
             codes.set(7, &planted);
-            assert_eq!(codes.nearest(query, 10, similarity - 0.1)[0].1, 7);
+            assert_eq!(codes.nearest(query, 10, similarity - 0.1).ranked[0].1, 7);
         }
         let radius = |threshold| codes.needed(&[], &Asked::new(&codes, &queries[0]), 10, threshold);
         assert!(radius(0.95) < 100 && radius(0.6) < 160 && radius(0.1) > 192);
+    }
+
+    /// Nearer to each other than bytes can tell: whatever may be the nearest is there.
+    #[test]
+    fn what_bytes_cannot_tell_apart_is_all_there() {
+        let mut noise = Noise(5);
+        for (count, dimensions, spread) in [(3000, 384, 1e-4), (5000, 384, 2e-3), (4000, 2, 1e-4)] {
+            let center: Vec<f32> = (0..dimensions).map(|_| noise.next()).collect();
+            let mut around = |spread: f32| -> Vec<f32> { center.iter().map(|at| at + spread * noise.next()).collect() };
+            let vectors: Vec<Vec<f32>> = (0..count).map(|_| around(spread)).collect();
+            let mut codes = QuantizedCodes::new(dimensions);
+            vectors.iter().for_each(|vector| codes.push(vector));
+            for at in (0..count).step_by(311) {
+                let near = codes.nearest(&vectors[at], 10, -1.0);
+                assert!(near.ranked.iter().any(|(_, place)| *place == at), "{at} of {count}, {spread}");
+            }
+        }
     }
 
     #[test]
@@ -512,7 +583,8 @@ mod tests {
         for vector in [[1e-30, 0.0], [0.0, 1e30], [-5.0, 0.0], [1e-3, 1e-3]] {
             codes.push(&vector);
         }
-        let places = |query: &[f32]| codes.nearest(query, 1, -1.0).into_iter().map(|near| near.1).collect::<Vec<_>>();
+        let places =
+            |query: &[f32]| codes.nearest(query, 1, -1.0).ranked.into_iter().map(|near| near.1).collect::<Vec<_>>();
         assert_eq!(places(&[1e-20, 0.0]), [0, 3, 1, 2]);
         assert_eq!(places(&[1e20, 1.1e20])[..2], [3, 1]);
     }
