@@ -7,7 +7,7 @@ mod structure;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tree_sitter::{ParseOptions, ParseState, Parser, Tree};
 
@@ -33,6 +33,9 @@ const LEAST_BYTES: usize = 3200;
 
 /// How long a hundred steps may take: they take a fiftieth of a millisecond.
 const MOST_TIME_PER_CALL: Duration = Duration::from_millis(5);
+
+/// How often the time of the processor is asked for: the calls in between had no more of it than that.
+const SAMPLE: Duration = Duration::from_millis(1);
 
 /// How much further a source is parsed first, in bytes, where that is so; then half as much again, each time.
 const FURTHER: usize = 512;
@@ -92,23 +95,28 @@ enum Attempt {
 fn attempt(parser: &mut Parser, bytes: &[u8], watches: bool, cancel: &Cancel) -> Result<Attempt, Unparsed> {
     parser.reset();
     let most = MOST_TIME + MOST_TIME_PER_BYTE * u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let started = cpu_time();
-    let is_over = || cpu_time().saturating_sub(started) > most;
-    let over = Cell::new(false);
+    let (started, began) = (cpu_time(), Instant::now());
+    // A thread has had no more of a processor than time has passed, which is many times cheaper to ask for.
+    let is_over = || began.elapsed() > most && cpu_time().saturating_sub(started) > most;
+    let (over, ended) = (Cell::new(false), Cell::new(false));
     let goes_on = || {
         over.set(over.get() || is_over() || cancel.check().is_err());
         !over.get()
     };
     let mut dense = None;
-    let (mut calls, mut from, mut last) = (0, 0, started);
+    let (mut calls, mut from, mut last, mut sampled) = (0, 0, started, began);
     let mut stop = |state: &ParseState| {
         if watches && dense.is_none() {
-            let (at, now) = (state.current_byte_offset(), cpu_time());
+            let at = state.current_byte_offset();
             calls += 1;
-            let crawls = calls % WINDOW == 0 && at < std::mem::replace(&mut from, at) + LEAST_BYTES;
-            let stalls = now.saturating_sub(last) > MOST_TIME_PER_CALL;
+            // At the end, what was made is put in order, which takes steps and no bytes.
+            let crawls = calls % WINDOW == 0 && at < std::mem::replace(&mut from, at) + LEAST_BYTES && !ended.get();
+            let stalls = sampled.elapsed() > SAMPLE && {
+                let now = cpu_time();
+                sampled = Instant::now();
+                now.saturating_sub(std::mem::replace(&mut last, now)) > MOST_TIME_PER_CALL + SAMPLE
+            };
             dense = (crawls || stalls).then_some(at);
-            last = now;
         }
         if dense.is_none() && goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
@@ -116,6 +124,7 @@ fn attempt(parser: &mut Parser, bytes: &[u8], watches: bool, cancel: &Cancel) ->
     // A lexer that does not come to an end finds that of the text.
     let mut read = |at: usize, _| {
         let at = if goes_on() { at.min(bytes.len()) } else { bytes.len() };
+        ended.set(ended.get() || at == bytes.len());
         &bytes[at..bytes.len().min(at + PIECE)]
     };
     let tree = parser.parse_with_options(&mut read, None, Some(options));
