@@ -936,7 +936,7 @@ export interface TextDocument {
 	/** What you call it. Its ending tells what kind of text it is, unless `metadata.path` or an option does. */
 	id: string;
 	text: string;
-	/** Anything; given back with each chunk. */
+	/** Anything; given back with each chunk: objects and arrays as they are when the document is read, instances of classes themselves. */
 	metadata?: unknown;
 }
 /** A chunk of a document, and its vector. */
@@ -1929,7 +1929,7 @@ export interface ExecutionProviderPlugin {
 	library: string;
 	/** Which of its providers, where it brings several. Default: all of its devices are counted. */
 	name?: string | undefined;
-	/** Which of its devices, from 0 on. Default 0. */
+	/** Which of its devices, counted from 0; the first one where this is left out. */
 	device?: number | undefined;
 	/** What it is told, in its own words. */
 	options?: Record<string, string> | undefined;
@@ -2442,7 +2442,10 @@ export interface CollectionOptions {
 	 */
 	onModelChange?: "error" | "rebuild" | undefined;
 }
-/** What is known of an entry beside its text: a JSON object; dates become their ISO strings. */
+/**
+ * What is known of an entry beside its text: a JSON object; dates become their ISO strings. What JSON would keep nothing of, as a `Map`,
+ * is refused, and more than 100 levels of objects and arrays in each other.
+ */
 export type Metadata = {
 	[name: string]: unknown;
 };
@@ -2450,7 +2453,7 @@ export type Metadata = {
 export interface CollectionDraft {
 	/** Its name, 1 to 1024 bytes; what had it before is replaced. */
 	id: string;
-	/** Embedded, unless a vector is given. */
+	/** Embedded, unless a vector is given. One with half of a character (a lone surrogate) could not be kept as it is, and is refused. */
 	text?: string | undefined;
 	/** Its vector, which is not computed then. */
 	embedding?: ArrayLike<number> | undefined;
@@ -2543,14 +2546,19 @@ export declare class EmbeddingCollection implements AsyncDisposable {
 	 * Makes the collection hold just these documents, beside what was upserted: those that are new or whose text or metadata has changed
 	 * are split into chunks and embedded, chunks that were there already are not, and documents that do not come are removed. What
 	 * was read before the source fails is kept, and nothing is removed then. A document of one chunk is an entry of its id, the chunks of
-	 * others are `id#0`, `id#1`, …
+	 * others are `id#0`, `id#1`, …; a document that needs the id of an entry that was upserted, or of another document's chunk, is refused
+	 * (`INVALID_ARGUMENT`). Each document counts as it is when it is given, those of an array as they are now; halves of characters
+	 * (lone surrogates) in texts are kept as U+FFFD. While an async source is waited for, other calls go on, and see what was kept so far.
 	 */
 	sync(documents: Iterable<TextDocument> | AsyncIterable<TextDocument>, options?: SyncOptions): Promise<SyncReport>;
 	/** What is known of the collection itself, as {@link setMetadata} has kept it; `{}` where that is nothing. */
 	metadata(): Promise<Metadata>;
 	/** Keeps what is known of the collection itself, beside what it does not name; what is known then. */
 	setMetadata(metadata: Metadata, options?: SetMetadataOptions): Promise<Metadata>;
-	/** Lets go of the file, after all calls that were made before. May be called any number of times. */
+	/**
+	 * Lets go of the file, after all calls that were made before; a `sync` lasts for as long as its source does, unless its signal is
+	 * aborted. May be called any number of times.
+	 */
 	close(): Promise<void>;
 	/** The same as {@link close}, for `await using`. */
 	[Symbol.asyncDispose](): Promise<void>;

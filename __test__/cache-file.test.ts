@@ -249,7 +249,7 @@ test('while the file cannot be used, a deletion says so, and nothing else is del
   expect(await found(open({ persistPath, namespace: 'first' }), 'kept', 100)).toBe(100);
 });
 
-test('more changes than can be remembered while the file is away delete nothing, and bring nothing back', { timeout: 120_000 }, async () => {
+test('more changes than can be remembered while the file is away delete nothing, and bring nothing back', async () => {
   const persistPath = join(directory(), 'cache.db');
   const cache = open({ persistPath, maxEntries: 10 });
   await cache.setMany(rows('k', 20));

@@ -19,7 +19,7 @@ async function filled(persistPath: string): Promise<IntelligentEmbeddingCache> {
   return cache;
 }
 
-test('calls go on without a file whose write lock is held, and it gets what was set afterwards', { timeout: 60_000 }, async (context) => {
+test('calls go on without a file whose write lock is held, and it gets what was set afterwards', async (context) => {
   const persistPath = join(directory(), 'cache.db');
   const cache = await filled(persistPath);
   const held = await holding(context, 'write', persistPath);
@@ -41,7 +41,7 @@ test('calls go on without a file whose write lock is held, and it gets what was 
   expect([await second.has('k', 'x'), await second.has('a', 'x'), await second.has('b', 'x')]).toEqual([false, true, true]);
 });
 
-test('close waits some seconds for a held file, and says what was lost', { timeout: 60_000 }, async (context) => {
+test('close waits some seconds for a held file, and says what was lost', async (context) => {
   const persistPath = join(directory(), 'cache.db');
   const cache = await filled(persistPath);
   await holding(context, 'write', persistPath);
@@ -50,7 +50,7 @@ test('close waits some seconds for a held file, and says what was lost', { timeo
   expect(cache.getStats().disk!.lost).toBe(1);
 });
 
-test('the lock file that somebody holds keeps nobody waiting', { timeout: 60_000 }, async (context) => {
+test('the lock file that somebody holds keeps nobody waiting', async (context) => {
   const place = directory();
   const persistPath = join(place, 'cache.db');
   await (await filled(persistPath)).close();
@@ -67,7 +67,7 @@ test('the lock file that somebody holds keeps nobody waiting', { timeout: 60_000
   expect(await timed(() => results.close())).toBeLessThan(10_000);
 });
 
-test('what another process has changed is no old answer, although the file cannot be read', { timeout: 60_000 }, async (context) => {
+test('what another process has changed is no old answer, although the file cannot be read', async (context) => {
   const place = directory();
   const [persistPath, path] = [join(place, 'cache.db'), join(place, 'results.db')];
   const cache = await filled(persistPath);
@@ -99,7 +99,7 @@ test('what another process has changed is no old answer, although the file canno
   expect((await results.getMany(all)).map((found) => found?.value)).toEqual(['new', undefined, undefined]);
 });
 
-test('a process starts, embeds and ends although another program holds the file', { timeout: 90_000 }, async (context) => {
+test('a process starts, embeds and ends although another program holds the file', async (context) => {
   const persistPath = join(directory(), 'cache.db');
   const generator = new OptimizedEmbeddingGenerator({ modelPath: model('bert-mean'), cache: { persistPath } });
   await generator.initialize();
@@ -120,7 +120,7 @@ test('a process starts, embeds and ends although another program holds the file'
   expect(whole).toBeLessThan(20_000);
 });
 
-test('a cache that is closed gives the leases of its calls back', { timeout: 60_000 }, async () => {
+test('a cache that is closed gives the leases of its calls back', async () => {
   const persistPath = join(directory(), 'cache.db');
   const [cache, other] = [await filled(persistPath), await filled(persistPath)];
   let end: ((vector: number[]) => void) | undefined;

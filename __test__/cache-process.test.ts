@@ -138,7 +138,7 @@ test('who waits for a process that dies computes the rest', async () => {
   expect(said.at(-1)).toMatchObject({ rows: 3000 });
 });
 
-test.skipIf(process.platform === 'win32')('nobody waits for a process that is stopped, and it goes on where it was', { timeout: 120_000 }, async () => {
+test.skipIf(process.platform === 'win32')('nobody waits for a process that is stopped, and it goes on where it was', async () => {
   const path = file();
   const [stops, waits] = ['3000', '3000'].map((count) => startProgram(generating, model('bert-mean'), path, count));
   await Promise.all([stops!, waits!].map((child) => new Promise((resolve) => child.stdout.once('data', resolve))));

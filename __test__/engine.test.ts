@@ -7,7 +7,10 @@ import { Worker } from 'node:worker_threads';
 import { OptimizedEmbeddingGenerator, type CallOptions, type GeneratorOptions } from 'embedcore';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
-import { copyOf, cosine, distance, failure, host, model, ready, root, runProgram, texts, thorough, withExternalData } from './support';
+import { copyOf, cosine, distance, failure, host, model, ready as readyWith, root, runProgram, texts, thorough, withExternalData } from './support';
+
+/** With the choice that users have. */
+const ready = (options: GeneratorOptions) => readyWith({ engine: 'auto', ...options });
 
 const pins = JSON.parse(readFileSync(join(root, 'openvino.json'), 'utf8')) as {
   version: string;

@@ -604,7 +604,7 @@ describe('processes', () => {
     expectSound();
   });
 
-  test('killed at any moment leave nothing that has to be cleared', { timeout: 120_000 }, async () => {
+  test('killed at any moment leave nothing that has to be cleared', async () => {
     hub.add(ID, 'bert-mean');
     hub.fault = (asked, response, file) => {
       if (!asked.path.includes('Signature')) return false;

@@ -35,7 +35,7 @@ async function end(child: ChildProcessWithoutNullStreams): Promise<{ code: numbe
   return { code, said, err };
 }
 
-test('kill -9 while writing: what was flushed is there, and nothing is torn', { timeout: 240_000 }, async () => {
+test('kill -9 while writing: what was flushed is there, and nothing is torn', async () => {
   const path = file();
   let next = 0;
   for (let round = 0; round < 6; round++) {

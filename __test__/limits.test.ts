@@ -1,4 +1,5 @@
 // What the guides and the types state of limits, waits and counts, each shown once: a new number is red until something shows it.
+import { constants as bufferConstants } from 'node:buffer';
 import { createServer, maxHeaderSize } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
@@ -220,6 +221,11 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['the others see a quarter of a second later', 'see what others change in it a quarter of a second later'], () => constant('src/cache/disk/mod.rs', 'LOOK_MS')() <= 250, true],
   [['the file knows for ten minutes what was deleted'], constant('src/cache/store/batch.rs', 'TOMBSTONE_MS'), 600_000],
   [['servers remember for ten minutes what was deleted', 'and the last 64 clearings'], () => ['TOMBSTONE_MS', 'MOST_CLEARED'].map((name) => constant('src/cache/shared/mod.rs', name)()), [600_000, 64]],
+  [['at least 5 seconds (30 without it)', 'may take as long, at least 5 s, or 30 s without this option'], () => ['SHORTEST_LOAD_MS', 'LOAD_MS'].map((name) => constant('lib/parallel/pool.ts', name)()), [5000, 30_000]],
+  [['text of more than 512 MB'], () => Math.round(bufferConstants.MAX_STRING_LENGTH / 2 ** 20), 512],
+  [['may take ten times as long from its head to its end', 'and everything ten times as much'], source('lib/http/running.ts', /Math\.min\(10 \* readTimeoutMs, /), true],
+  [['more than 71 texts, 1000 lists'], () => ['MOST_TEXTS', 'MOST_LISTS'].map((name) => Math.floor((1 + Math.sqrt(1 + 8 * constant('lib/coherence/fusion.ts', name)())) / 2)), [71, 1000]],
+  [['more than 100 levels of objects and arrays'], constant('src/collection/metadata.rs', 'MOST_DEPTH'), 100],
   [['a lookup goes on without it after a tenth of a second'], constant('src/cache/disk/queue.rs', 'BRIEF'), 100],
   [['waits three seconds for it', 'For a file that another program holds it waits 3 seconds'], constant('src/cache/disk/mod.rs', 'DRAIN'), 3000],
   [['reject with `CACHE_STORAGE_FAILED` after eight', 'another program has held the file for 8 seconds', 'another program has held it for 8 seconds'], constant('src/cache/disk/queue.rs', 'LONG'), 8000],
@@ -254,7 +260,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   // Engines and models
   [['eight built-in texts'], source('src/generator/choice.rs', /const PROBES: \[&str; 8\]/), true],
   [['at least 1.1 times as fast', 'at least 1.1 times as fast as ONNX Runtime'], constant('src/generator/choice.rs', 'LEAST_GAIN'), 1.1],
-  [['to a cosine of at least 0.9999', 'a cosine of 0.9999 allows'], constant('src/generator/choice.rs', 'LEAST_COSINE'), 0.9999],
+  [['to a cosine of at least 0.9999', 'a cosine of 0.9999 allows', 'to a cosine of 0.9999. It never fails'], constant('src/generator/choice.rs', 'LEAST_COSINE'), 0.9999],
   [['less than 10 ms for a batch'], () => constant('src/generator/choice.rs', 'WORTH_TRYING')() * 1000, 10],
   [['always 512 tokens', 'no batch has more than 512 tokens'], source('src/batch/mod.rs', /max_tokens: 512, max_rows: 64/), true],
   [['where `maxBatchSize` is 1024 here'], constant('src/batch/sizing.rs', 'MOST_ROWS'), 1024],
@@ -277,7 +283,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   // Language models
   [['followed, up to 20'], followed, 20],
   [['Texts to be embedded go 128 in a request'], texts, 128],
-  [['fails five times in a row (`failureThreshold`) is left alone for 30 seconds (`cooldownMs`)', 'fails five times in a row is left alone for 30 seconds'], breaker, [5, 30]],
+  [['fails five times in a row (`failureThreshold`) is left alone for 30 seconds (`cooldownMs`)', 'fails five times in a row, by errors or by taking too long, is left alone for 30 seconds'], breaker, [5, 30]],
   [['half a second more where it is longer than a second'], silence, true],
   [['known within five seconds'], () => constant('lib/llm/ollama.ts', 'PATIENCE_MS')() < 5000, true],
   [['the latest 1000 are remembered'], constant('lib/http/client.ts', 'HOSTS'), 1000],

@@ -22,7 +22,7 @@ function recorder(): { logger: Required<Logger>; told: string[]; details: (Recor
   return { logger: { debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }, told, details };
 }
 
-test('without a logger nothing is printed, whatever is called and whatever goes wrong', { timeout: 60_000 }, () => {
+test('without a logger nothing is printed, whatever is called and whatever goes wrong', () => {
   const program = join(root, '__test__', 'programs', 'quiet.cjs');
   const env = { ...process.env, HF_HUB_OFFLINE: '1', RUST_BACKTRACE: undefined };
   const { status, stdout, stderr } = spawnSync(process.execPath, [program, bert.modelPath], { encoding: 'utf8', env });

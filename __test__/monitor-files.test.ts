@@ -65,7 +65,7 @@ describe('one path, written by many at the same time', () => {
     expect(readdirSync(directory)).toEqual(['export.json']);
   });
 
-  test('cycles of threads and processes', { timeout: 60_000 }, async () => {
+  test('cycles of threads and processes', async () => {
     const directory = scratch();
     const path = join(directory, 'cycles.json');
     const saves = `const monitor = new embedcore.PerformanceMonitor();
@@ -128,7 +128,7 @@ describe('close()', () => {
     await expect(closing).rejects.toMatchObject({ code: 'CACHE_STORAGE_FAILED' });
   });
 
-  test('lets go of monitors and dashboards', { timeout: 60_000 }, () => {
+  test('lets go of monitors and dashboards', () => {
     const code = `const { PerformanceMonitor, PerformanceDashboard } = require(process.argv[1]), path = process.argv[2];
       const turn = () => new Promise((resolve) => setTimeout(resolve, 5));
       (async () => {
@@ -235,7 +235,7 @@ describe('files that are read', () => {
   });
 });
 
-test('what a thread has recorded counts, though it is ended from outside', { timeout: 30_000 }, async () => {
+test('what a thread has recorded counts, though it is ended from outside', async () => {
   const script = `const { parentPort, workerData } = require('node:worker_threads'), { getGlobalMonitor } = require(workerData);
     for (let i = 0; i < 20; i++) getGlobalMonitor().record('of a thread', 1), getGlobalMonitor().cacheHit('of a thread');
     parentPort.postMessage('done'); setInterval(() => {}, 1000);`;

@@ -300,7 +300,7 @@ describe('OpenTelemetry', () => {
     for (const connection of connections) connection.disconnect();
   });
 
-  test('connected before there is a provider, it reports to the first one', { timeout: 30_000 }, async () => {
+  test('connected before there is a provider, it reports to the first one', async () => {
     const monitor = new PerformanceMonitor();
     monitor.record('early', 1);
     const connection = monitor.connectOpenTelemetry();

@@ -245,7 +245,7 @@ describe('the ceiling', () => {
     expect((await failure(() => generator.batchProcess(annotations, { memoryLimit: -1 }))).message).toContain('memoryLimit');
   });
 
-  test.runIf(process.platform === 'linux')('holds for a process that streams', { timeout: 60_000 }, async () => {
+  test.runIf(process.platform === 'linux')('holds for a process that streams', async () => {
     const run = promisify(execFile);
     const { stdout } = await run(process.execPath, [join(root, '__test__', 'programs', 'ceiling.cjs'), '200', '5000']);
     const { results, peak, waits } = JSON.parse(stdout) as { results: number; peak: number; waits: number };

@@ -21,7 +21,7 @@ describe('the process ends cleanly', () => {
     }
   });
 
-  test.each(['exit-in-initialize', 'exit-while-worker-initializes'])('while a model loads: %s', { timeout: 120_000 }, async (how) => {
+  test.each(['exit-in-initialize', 'exit-while-worker-initializes'])('while a model loads: %s', async (how) => {
     // The library itself is loaded within a few milliseconds, somewhere in the first 100.
     const often = Array.from({ length: thorough ? 40 : 8 }, (_, i) => [how, bert, String(i * (thorough ? 3 : 15))]);
     const large = hasShared ? [0, 20, 100, 250].map((after) => [how, miniLm, String(after)]) : [];
@@ -42,7 +42,7 @@ describe('the process ends cleanly', () => {
     expect(await run(program('exit.cjs'), ['return', bert, '0'])).toMatchObject({ code: 7, err: '' });
   });
 
-  test.runIf(hasShared)('with a large model too', { timeout: 120_000 }, async () => {
+  test.runIf(hasShared)('with a large model too', async () => {
     for (let i = 0; i < 10; i++) {
       expect(await run(program('exit.cjs'), ['exit', miniLm, String(i * 13)])).toMatchObject({ code: 7, err: '' });
     }

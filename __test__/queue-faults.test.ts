@@ -101,7 +101,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(computed.length - count).toBeLessThanOrEqual(kills * concurrency * chunkSize);
   });
 
-  test('goes on when its server is killed and comes back empty', { timeout: 120_000 }, async () => {
+  test('goes on when its server is killed and comes back empty', async () => {
     const server = await started();
     const options = { connection: server.url };
     await Promise.all([new WorkerProcess(options, 2).ready(), new WorkerProcess(options, 2).ready()]);
@@ -118,7 +118,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expectAll(await results, given);
   });
 
-  test('waits for a server that hangs', { timeout: 120_000 }, async () => {
+  test('waits for a server that hangs', async () => {
     const server = await started();
     const options = { connection: server.url };
     await new WorkerProcess(options, 2).ready();
@@ -132,7 +132,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expectAll(await results, given);
   });
 
-  test('waits for a server that is full', { timeout: 120_000 }, async () => {
+  test('waits for a server that is full', async () => {
     const server = await started('--maxmemory-policy', 'noeviction');
     const options = { connection: server.url };
     await new WorkerProcess(options, 2).ready();
@@ -147,7 +147,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expectAll(await results, given);
   });
 
-  test('goes on with the replica that takes over from its server', { timeout: 120_000 }, async () => {
+  test('goes on with the replica that takes over from its server', async () => {
     const [primary, replica] = [await started(), await started()];
     await replica.ask('REPLICAOF', '127.0.0.1', `${primary.port}`);
     await expect.poll(() => replica.ask('INFO', 'replication')).toContain('master_link_status:up');
@@ -166,7 +166,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expectAll(await results, given);
   });
 
-  test('makes vectors again that were damaged, or written over by another program', { timeout: 60_000 }, async () => {
+  test('makes vectors again that were damaged, or written over by another program', async () => {
     const server = await started();
     const options = { connection: server.url };
     const worker = await new WorkerProcess(options, 0).ready();
@@ -184,7 +184,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(run.progress.requeued).toBeGreaterThan(0);
   });
 
-  test('is answered by workers whose clocks are an hour ahead and an hour behind', { timeout: 60_000 }, async (context) => {
+  test('is answered by workers whose clocks are an hour ahead and an hour behind', async (context) => {
     const server = await started();
     const options = { connection: server.url };
     const workers = await Promise.all([3600, -3600].map((seconds) => new WorkerProcess(options, 5, atAnotherTime(context, seconds)).ready()));
@@ -196,7 +196,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect((await queue.getStats()).workers).toHaveLength(2);
   });
 
-  test('gives the chunks of a worker that hangs to others, and counts no answer twice when it wakes up', { timeout: 120_000 }, async () => {
+  test('gives the chunks of a worker that hangs to others, and counts no answer twice when it wakes up', async () => {
     const server = await started();
     const options = { connection: server.url };
     const [hanging] = await Promise.all([new WorkerProcess(options, 10).ready(), new WorkerProcess(options, 10).ready()]);
@@ -211,7 +211,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(await run.finished()).toMatchObject({ processed: 600, failed: 0 });
   });
 
-  test('finishes what runs at SIGTERM, and begins nothing more', { timeout: 120_000 }, async () => {
+  test('finishes what runs at SIGTERM, and begins nothing more', async () => {
     const server = await started();
     const options = { connection: server.url, concurrency: 1 };
     const first = await new WorkerProcess(options, 20).ready();
@@ -230,7 +230,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(first.computed.length + second.computed.length).toBe(400);
   });
 
-  test('fails a chunk that ends each worker that takes it', { timeout: 120_000 }, async () => {
+  test('fails a chunk that ends each worker that takes it', async () => {
     const server = await started();
     const queue = queueOf({ connection: server.url });
     const given: Annotation[] = [...annotations(20), { nodeId: 'deadly', signature: 'kill()', summary: 'ends the process' }];
@@ -272,7 +272,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     return { url: `redis://127.0.0.1:${(proxy.address() as AddressInfo).port}`, seen: () => seen };
   }
 
-  test('hears of its jobs although the connection for that was lost before its first answer', { timeout: 60_000 }, async () => {
+  test('hears of its jobs although the connection for that was lost before its first answer', async () => {
     const server = await started();
     await new WorkerProcess({ connection: server.url }, 2).ready();
     const way = await lossy(server.url);
@@ -281,7 +281,7 @@ describe.skipIf(!hasRedis)('a queue whose parts fail', () => {
     expect(way.seen()).toBeGreaterThan(2);
   });
 
-  test('takes jobs although the connection for that was lost before its first answer', { timeout: 60_000 }, async () => {
+  test('takes jobs although the connection for that was lost before its first answer', async () => {
     const server = await started();
     const way = await lossy(server.url);
     await new WorkerProcess({ connection: way.url }, 2).ready();

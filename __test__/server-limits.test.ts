@@ -35,7 +35,7 @@ describe.skipIf(!existsSync('/proc/self/status'))('a body in chunks of one byte'
     ['is refused where it takes as long as a body that is too large', 3_000_000, [], '', 413],
     ['is not held at all of a client that is not let in', 3_000_000, ['--api-key', 'secret'], '', 401],
     ['is refused of one who is', 3_000_000, ['--api-key', 'secret'], 'Authorization: Bearer secret\r\n', 413],
-  ] as const)('%s', { timeout: 120_000 }, async (_, size, args, headers, status) => {
+  ] as const)('%s', async (_, size, args, headers, status) => {
     const server = await apart(...args);
     const chunks = (text: string) => [...text].map((sign) => `1\r\n${sign}\r\n`).join('');
     const before = server.held();

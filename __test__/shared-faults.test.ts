@@ -75,7 +75,7 @@ async function reasonOf(url: string, options = {}): Promise<string> {
   return told[0]!;
 }
 
-test('a server that is not there, has no such name, or never answers', { timeout: 30_000 }, async () => {
+test('a server that is not there, has no such name, or never answers', async () => {
   expect(await reasonOf(`redis://127.0.0.1:${await freePort()}`)).toContain('refused');
   expect(await reasonOf('redis://no-such-host.invalid')).toContain('cannot be resolved');
   const silent = await pretending(() => {});
@@ -96,7 +96,7 @@ test('one time-out, and then nobody waits', async () => {
   expect(cache.getStats().shared).toMatchObject({ timeouts, state: 'open' });
 });
 
-test('answers that come a byte at a time, that lie, or that are no protocol', { timeout: 30_000 }, async () => {
+test('answers that come a byte at a time, that lie, or that are no protocol', async () => {
   const answers: Record<string, (socket: Socket) => void> = {
     'a byte now and then': (socket) => {
       socket.write('$100000\r\n');
@@ -124,7 +124,7 @@ test('answers that come a byte at a time, that lie, or that are no protocol', { 
   }
 });
 
-test('a server that is too old, of a cluster, in none, or of another protocol', { timeout: 30_000 }, async (context) => {
+test('a server that is too old, of a cluster, in none, or of another protocol', async (context) => {
   const old = await pretending((socket) => void socket.write("-ERR unknown command 'HELLO', with args beginning with: '2' 'AUTH' 'user' 'secret'\r\n"));
   expect(await reasonOf(`redis://user:secret@127.0.0.1:${old.port}`)).toContain('older than Redis 6');
   const server = await redis(context);
@@ -165,7 +165,7 @@ test('users, with no more than they need', async (context) => {
   expect(await as('other').get('k1', 'c1')).toBeNull();
 });
 
-test('TLS, with a certificate of an authority of our own, and with others', { timeout: 60_000 }, async (context) => {
+test('TLS, with a certificate of an authority of our own, and with others', async (context) => {
   if (spawnSync('openssl', ['version']).status !== 0) context.skip('needs openssl');
   const at = directory();
   const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: at, stdio: 'ignore' });
@@ -228,7 +228,7 @@ test('values of other programs under our keys, and damaged ones, are counted mis
   expect(other.getStats()).toMatchObject({ sharedHits: 14, missCauses: { damaged: 6 }, shared: { damaged: 6, misses: 6, hits: 14 } });
 });
 
-test('a full server keeps what it has, and gives no answer that is older than the last write', { timeout: 30_000 }, async (context) => {
+test('a full server keeps what it has, and gives no answer that is older than the last write', async (context) => {
   const server = await redis(context, '--maxmemory-policy', 'noeviction');
   const one = machine(server, {}, { maxEntries: 1 });
   await one.set('k', 'c', [1]);
@@ -250,7 +250,7 @@ test('a full server keeps what it has, and gives no answer that is older than th
   expect((await machine(server).get('k', 'c'))!.embedding).toEqual([4]);
 });
 
-test('a server that is killed and comes back is used again, and lost nothing that was set meanwhile', { timeout: 60_000 }, async (context) => {
+test('a server that is killed and comes back is used again, and lost nothing that was set meanwhile', async (context) => {
   const server = await redis(context);
   const cache = machine(server);
   await cache.setMany(ENTRIES);
@@ -267,7 +267,7 @@ test('a server that is killed and comes back is used again, and lost nothing tha
   await cache.close();
 });
 
-test('a server that stands still costs one time-out, ends no process late, and is used again', { timeout: 90_000 }, async (context) => {
+test('a server that stands still costs one time-out, ends no process late, and is used again', async (context) => {
   const server = await redis(context);
   const cache = machine(server);
   await cache.setMany(ENTRIES);
@@ -297,7 +297,7 @@ test('a server that stands still costs one time-out, ends no process late, and i
   });
 });
 
-test('a replica takes no changes and gives answers, and takes them once it is the primary', { timeout: 60_000 }, async (context) => {
+test('a replica takes no changes and gives answers, and takes them once it is the primary', async (context) => {
   const [primary, replica] = [await redis(context), await redis(context)];
   await replica.ask('REPLICAOF', '127.0.0.1', `${primary.port}`);
   const one = machine(primary);
@@ -315,7 +315,7 @@ test('a replica takes no changes and gives answers, and takes them once it is th
   expect((await machine(replica).get('new', 'c'))!.embedding).toEqual([5]);
 });
 
-test('results live as long as they should by the clock of the server', { timeout: 30_000 }, async (context) => {
+test('results live as long as they should by the clock of the server', async (context) => {
   const server = await redis(context);
   const one = results(server);
   await one.set('a', 1, { type: 'api', ttlSeconds: 600 });

@@ -14,7 +14,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 /** By when others see a change. */
 const SEEN = 250;
 
-test('what another machine sets, deletes and clears is seen a quarter of a second later', { timeout: 30_000 }, async (context) => {
+test('what another machine sets, deletes and clears is seen a quarter of a second later', async (context) => {
   const server = await redis(context);
   const one = machine(server);
   const others = [machine(server), machine(server, {}, { persistPath: join(directory(), 'cache.db') }), machine({ url: `${server.url}?protocol=resp3` })];
@@ -50,7 +50,7 @@ test('what another machine invalidates is seen a quarter of a second later', asy
   expect(await values()).toEqual([null, 2]);
 });
 
-test('a machine that was cut off compares what it has with the server', { timeout: 60_000 }, async (context) => {
+test('a machine that was cut off compares what it has with the server', async (context) => {
   const server = await redis(context);
   const [one, other] = [machine(server), machine(server)];
   await one.setMany(['k', 'l'].map((key) => ({ key, content: 'c', embedding: [1] })));
@@ -68,7 +68,7 @@ test('a machine that was cut off compares what it has with the server', { timeou
   expect((await other.get('l', 'c'))!.embedding).toEqual([1]);
 });
 
-test('a machine that was cut off answers nothing that was deleted or set meanwhile', { timeout: 60_000 }, async (context) => {
+test('a machine that was cut off answers nothing that was deleted or set meanwhile', async (context) => {
   const server = await redis(context);
   const wire = await cable(server.port);
   const [one, other] = [machine(server), machine(wire)];
@@ -89,7 +89,7 @@ test('a machine that was cut off answers nothing that was deleted or set meanwhi
   expect(await all()).toEqual([null, 2, 1]);
 });
 
-test('what a file has from before is compared with the server, once it is there', { timeout: 60_000 }, async (context) => {
+test('what a file has from before is compared with the server, once it is there', async (context) => {
   const server = await redis(context);
   const wire = await cable(server.port);
   const persistPath = join(directory(), 'cache.db');
@@ -132,7 +132,7 @@ test('what a file has from before is compared with the server, once it is there'
   expect(await answers(machine(wire, {}, { persistPath }))).toEqual([null, 3, 1]);
 });
 
-test('what a server has evicted or never taken stays an answer of a file, and what was cleared meanwhile does not', { timeout: 60_000 }, async (context) => {
+test('what a server has evicted or never taken stays an answer of a file, and what was cleared meanwhile does not', async (context) => {
   const server = await redis(context);
   const wire = await cable(server.port);
   const persistPath = join(directory(), 'cache.db');
@@ -191,7 +191,7 @@ const WORKER = (server: { url: string }) => `
   console.log(JSON.stringify({ vectors: found.length, computed: cache.sets }));
   await generator.cleanup();`;
 
-test('of all machines one computes a text', { timeout: 120_000 }, async (context) => {
+test('of all machines one computes a text', async (context) => {
   const server = await redis(context);
   const outs = await Promise.all([1, 2, 3].map(() => elsewhere(WORKER(server))));
   const done = outs.map(({ out }) => JSON.parse(out.trim().split('\n').pop()!) as { vectors: number; computed: number });
@@ -201,7 +201,7 @@ test('of all machines one computes a text', { timeout: 120_000 }, async (context
   await until(async () => (await server.keys('embedcore:lease:*')).length === 0);
 });
 
-test('of a file that several processes have, only what is older than a change goes', { timeout: 30_000 }, async (context) => {
+test('of a file that several processes have, only what is older than a change goes', async (context) => {
   const server = await redis(context);
   const persistPath = join(directory(), 'cache.db');
   const [one, other] = [machine(server, {}, { persistPath }), machine(server, {}, { persistPath })];
@@ -236,7 +236,7 @@ async function holder(server: { url: string }) {
   return { child, said };
 }
 
-test('a machine that stood still for longer than its lease overwrites nothing', { timeout: 60_000 }, async (context) => {
+test('a machine that stood still for longer than its lease overwrites nothing', async (context) => {
   const server = await redis(context);
   const { child, said } = await holder(server);
   child.kill('SIGSTOP');
@@ -251,7 +251,7 @@ test('a machine that stood still for longer than its lease overwrites nothing', 
   expect((await machine(server).get('k', 'c'))!.embedding).toEqual([7]);
 });
 
-test('what is set or deleted while another machine computes it is not overwritten', { timeout: 30_000 }, async (context) => {
+test('what is set or deleted while another machine computes it is not overwritten', async (context) => {
   const server = await redis(context);
   const other = machine(server, {}, { singleFlight: 'cluster' });
   const first = await holder(server);
@@ -270,7 +270,7 @@ test('what is set or deleted while another machine computes it is not overwritte
   expect(await machine(server).get('k', 'c')).toBeNull();
 });
 
-test('of all machines one computes a value, and a lease ends with its holder', { timeout: 60_000 }, async (context) => {
+test('of all machines one computes a value, and a lease ends with its holder', async (context) => {
   const server = await redis(context);
   const caches = [1, 2, 3].map(() => machine(server, {}, { singleFlight: 'cluster' }));
   let computed = 0;
@@ -305,7 +305,7 @@ async function cluster(context: TestContext): Promise<RedisServer[]> {
   return servers;
 }
 
-test('a cluster: keys are spread over its servers, and found when they were moved', { timeout: 60_000 }, async (context) => {
+test('a cluster: keys are spread over its servers, and found when they were moved', async (context) => {
   const servers = await cluster(context);
   const [first, second] = servers as [RedisServer, RedisServer];
   const entries = Array.from({ length: 600 }, (_, n) => ({ key: `k${n}`, content: 'c', embedding: [n] }));

@@ -1,7 +1,7 @@
 'use strict';
 
-const { existsSync, readFileSync } = require('node:fs');
-const { dirname, join, sep } = require('node:path');
+const { existsSync, readFileSync, realpathSync, statSync } = require('node:fs');
+const { dirname, isAbsolute, join, relative, sep } = require('node:path');
 
 const { CodeIndex } = require('embedcore');
 
@@ -83,6 +83,15 @@ async function search(rest, values) {
 
 const filtered = (values) => ['min-score', 'path', 'lang', 'kind'].some((name) => values[name] !== undefined);
 
+/** A file of a directory. A link that was put in its place is followed within the directory, not out of it. */
+function readWithin(directory, file) {
+  const path = realpathSync(join(directory, file));
+  const below = relative(realpathSync(directory), path);
+  if (below === '..' || below.startsWith(`..${sep}`) || isAbsolute(below)) throw new Error(`${file} is a link that leads out of ${directory}`);
+  if (!statSync(path).isFile()) throw new Error(`${file} is no file any more`);
+  return readFileSync(path, 'utf8');
+}
+
 /** The lines of indexed files, as they are now; each is read once. */
 class Texts {
   #directory;
@@ -111,7 +120,7 @@ class Texts {
     if (!this.#files.has(file)) {
       let lines;
       try {
-        lines = readFileSync(join(this.#directory, file), 'utf8').split(/\r?\n/);
+        lines = readWithin(this.#directory, file).split(/\r?\n/);
       } catch {
         // It was there when it was indexed.
       }
@@ -121,4 +130,4 @@ class Texts {
   }
 }
 
-module.exports = { options, run: search, Texts };
+module.exports = { options, run: search, readWithin, Texts };

@@ -1,7 +1,7 @@
 // What many options are: a whole number, a duration, true or false, a signal, a function.
 
 import { show } from './input';
-import { refused } from './options';
+import { isInstance, read, refused } from './options';
 
 /** Most things at a time: more than any machine or server profits from. */
 const MOST_AT_A_TIME = 100_000;
@@ -26,10 +26,20 @@ export function flag(option: string, value: unknown): boolean {
 
 export function signalOf(value: unknown): AbortSignal | undefined {
   if (value === undefined || value === null) return undefined;
-  if (value instanceof AbortSignal) return value;
+  if (isInstance(value, AbortSignal, 'signal')) return value as AbortSignal;
   // One of another realm, or of a library: followed by one that `AbortSignal.any` takes.
   const given = value as AbortSignal;
-  if (typeof given.addEventListener !== 'function' || typeof given.aborted !== 'boolean') throw refused('signal', `${show(value)} is not an AbortSignal`);
+  const heard = typeof value === 'object' && typeof read(given, 'addEventListener', 'signal') === 'function';
+  if (!heard || typeof read(given, 'aborted', 'signal') !== 'boolean') throw refused('signal', `${show(value)} is not an AbortSignal`);
+  let follower = followers.get(given);
+  if (!follower || (given.aborted && !follower.aborted)) followers.set(given, (follower = follow(given)));
+  return follower;
+}
+
+/** What follows a signal that is none of this realm: one for all calls, so that it has one listener, however many there are. */
+const followers = new WeakMap<AbortSignal, AbortSignal>();
+
+function follow(given: AbortSignal): AbortSignal {
   const follower = new AbortController();
   if (given.aborted) follower.abort(given.reason);
   else given.addEventListener('abort', () => follower.abort(given.reason), { once: true });

@@ -18,11 +18,11 @@ const LONGEST_MS = 2 ** 31 - 1;
  * is rejected then. No report comes after the end. Work whose signal was aborted before is not begun.
  *
  * `work` gets a function that reports, if anybody listens, and one that throws once the work was stopped. `cancel` is
- * called when nobody waits for the work any more.
+ * called when nobody waits for the work any more, with the reason where it was stopped.
  */
 export async function watched<Result, Report extends unknown[]>(
   { signal, timeoutMs, progressCallback }: Watch<Report>,
-  cancel: () => void,
+  cancel: (reason?: EmbeddingError) => void,
   work: (report: ((...report: Report) => void) | undefined, check: () => void) => Promise<Result>,
 ): Promise<Result> {
   let over = false;
@@ -33,7 +33,7 @@ export async function watched<Result, Report extends unknown[]>(
   end.catch(() => {});
   const stop = (reason: EmbeddingError) => {
     stopped ??= reason;
-    cancel();
+    cancel(stopped);
     giveUp(stopped);
   };
   const check = () => {
@@ -41,17 +41,11 @@ export async function watched<Result, Report extends unknown[]>(
   };
   const report = progressCallback && ((...values: Report) => {
     if (over) return;
-    const failed = (cause: unknown) => {
+    tell(progressCallback, (reason) => {
+      if (over) return;
       over = true;
-      stop(new EmbeddingError('ABORTED', 'The call was aborted because its progress callback threw', { cause }));
-    };
-    try {
-      // It may be asynchronous: nobody else hears what it rejects with.
-      const outcome = progressCallback(...values) as unknown;
-      if (isPromise(outcome)) outcome.then(undefined, failed);
-    } catch (cause) {
-      failed(cause);
-    }
+      stop(reason);
+    }, ...values);
   });
   const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop(timedOut(timeoutMs)), timeoutMs);
   let forget: (() => void) | undefined;
@@ -63,7 +57,7 @@ export async function watched<Result, Report extends unknown[]>(
     check();
     return result;
   } catch (thrown) {
-    cancel();
+    cancel(stopped);
     throw stopped ?? toEmbeddingError(thrown);
   } finally {
     over = true;
@@ -113,6 +107,28 @@ function guarded<T>(work: () => T): T {
     return work();
   } catch (cause) {
     throw refused('signal', `it cannot be listened to: ${messageOf(cause)}`, cause);
+  }
+}
+
+/** What `promise` gives, unless the signal is aborted before. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise;
+  return new Promise<T>((resolve, reject) => {
+    const stop = () => reject(aborted(signal));
+    const forget = onAbort(signal, stop);
+    if (isAborted(signal)) stop();
+    promise.then(resolve, reject).finally(forget);
+  });
+}
+
+/** Tells a caller's callback. `failed` hears of what it throws, or rejects with later: nobody else hears that. */
+export function tell<Report extends unknown[]>(callback: (...report: Report) => void, failed: (reason: EmbeddingError) => void, ...report: Report): void {
+  const fail = (cause: unknown) => failed(new EmbeddingError('ABORTED', 'The call was aborted because its progress callback threw', { cause }));
+  try {
+    const outcome = callback(...report) as unknown;
+    if (isPromise(outcome)) outcome.then(undefined, fail);
+  } catch (cause) {
+    fail(cause);
   }
 }
 

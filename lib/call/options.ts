@@ -146,7 +146,35 @@ function othersIn(options: unknown, path: string | undefined, known: ReadonlySet
   throw refused(path, `${show(options)} is not an object of options`);
 }
 
+/**
+ * What an object has, also what it inherits or a class computes, each read once; `undefined` of what is no object of names and
+ * values. `methods`: those of a class that does other things as well count, too.
+ */
+export function members(value: object, path: string, methods = false): [name: string, value: unknown][] | undefined {
+  const names = guarded(path, () => membersBeside(value, new Set(), methods));
+  return names && [...new Set(names)].map((name) => [name, read(value, name, `${path}.${name}`)]);
+}
+
+/** Runs `work` on an argument that is called `what`: whatever reading it throws is about that, and bears the `details`. */
+export function reading<T>(what: string, details: Record<string, unknown>, work: () => T): T {
+  try {
+    return work();
+  } catch (thrown) {
+    if (!(thrown instanceof EmbeddingError)) throw new EmbeddingError('INVALID_ARGUMENT', `${what} cannot be read: ${messageOf(thrown)}`, { cause: thrown, details });
+    const { option, ...others } = thrown.details;
+    const message = typeof option === 'string' ? thrown.message.replace(`Invalid option \`${option}\``, option) : thrown.message;
+    throw new EmbeddingError('INVALID_ARGUMENT', message, { ...('cause' in thrown && { cause: thrown.cause }), details: { ...others, ...details } });
+  }
+}
+
 function namesBeside(options: object, known: ReadonlySet<string>): string[] | undefined {
+  const others = membersBeside(options, known, false);
+  const owner = Object.getPrototypeOf(options) as object | null;
+  // What a class keeps for itself is no option.
+  return owner === null || isRoot(owner) ? others : others?.filter((name) => !name.startsWith('_'));
+}
+
+function membersBeside(options: object, known: ReadonlySet<string>, any: boolean): string[] | undefined {
   const own = Object.keys(options);
   const others = own.filter((name) => !known.has(name));
   let owner = Object.getPrototypeOf(options) as object | null;
@@ -162,13 +190,11 @@ function namesBeside(options: object, known: ReadonlySet<string>): string[] | un
     }
   }
   // An instance of a class that does other things, and has nothing that is asked for: a cache, for example.
-  if (methods && !values) return undefined;
-  // What a class keeps for itself is no option.
-  return others.filter((name) => !name.startsWith('_'));
+  return methods && !values && !any ? undefined : others;
 }
 
 /** Whether it is `Object.prototype`, of any realm. */
-function isRoot(owner: object): boolean {
+export function isRoot(owner: object): boolean {
   return Object.getPrototypeOf(owner) === null && Object.hasOwn(owner, 'isPrototypeOf');
 }
 

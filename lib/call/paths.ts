@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { EmbeddingError, messageOf } from './errors';
 
 /** SQLite's name for a database without a file, which is refused by whoever wants one. */
-const NO_FILE = ':memory:';
+export const NO_FILE = ':memory:';
 
 /**
  * What an option that names a file or a directory means now, whatever the working directory becomes: an absolute path. A

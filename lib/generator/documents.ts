@@ -1,7 +1,9 @@
-import type { Chunk, SourceText, SplitManyOptions } from '../chunks/chunks';
-import { invalid, show } from '../call/input';
-import { optionReader, read } from '../call/options';
+import { types } from 'node:util';
+
+import { invalid, isArray, show } from '../call/input';
+import { isRoot, optionReader, read, reading } from '../call/options';
 import { END, openSource, sourceFailed, type Source } from '../call/source';
+import type { Chunk, SourceText, SplitManyOptions } from '../chunks/chunks';
 import type { StreamedVector } from './stream';
 
 /** A document. */
@@ -9,7 +11,7 @@ export interface TextDocument {
   /** What you call it. Its ending tells what kind of text it is, unless `metadata.path` or an option does. */
   id: string;
   text: string;
-  /** Anything; given back with each chunk. */
+  /** Anything; given back with each chunk: objects and arrays as they are when the document is read, instances of classes themselves. */
   metadata?: unknown;
 }
 
@@ -48,7 +50,7 @@ const WINDOW = 32;
 /** Characters of them, at most; one document may have more. */
 const WINDOW_CHARACTERS = 1 << 20;
 
-/** A document as it is when it is read. */
+/** A document as it is now; `metadata` is still the caller's. */
 export function takeDocument(given: unknown, index: number): TextDocument & SourceText {
   if (typeof given !== 'object' || given === null) throw invalid(`Document ${index} is ${show(given)}, not an object { id, text }`, { index });
   const of = (name: string) => read(given, name, `${name} of document ${index}`);
@@ -60,6 +62,90 @@ export function takeDocument(given: unknown, index: number): TextDocument & Sour
   return { id: id as string, text: text as string, path: typeof path === 'string' ? path : (id as string), ...(metadata !== undefined && { metadata }) };
 }
 
+/** Documents one by one, each copied by `take` when it is given: of an array, all now. */
+export class DocumentSource<T> {
+  readonly #source: Source;
+  readonly #take: (given: unknown, index: number) => T;
+  #read = 0;
+  #over = false;
+
+  constructor(documents: unknown, take: (given: unknown, index: number) => T) {
+    const copy = (given: () => unknown, index: number) => reading(`Document ${index}`, { index }, () => take(given(), index));
+    if (isArray(documents)) {
+      // What is wrong with one of them is told when its turn comes.
+      const taken = Array.from({ length: documents.length }, (_, index) => attempt(() => copy(() => documents[index], index)));
+      this.#source = openSource(taken);
+      this.#take = (document) => (document as () => T)();
+    } else {
+      this.#source = openSource(documents);
+      this.#take = (given, index) => copy(() => given, index);
+    }
+  }
+
+  /** Whether it may keep its reader waiting. */
+  get waits(): boolean {
+    return this.#source.waits;
+  }
+
+  /** How many it has given. */
+  get read(): number {
+    return this.#read;
+  }
+
+  async next(): Promise<T | typeof END> {
+    let given: unknown;
+    try {
+      given = await this.#source.next();
+    } catch (thrown) {
+      this.#over = true;
+      throw sourceFailed(thrown, this.#read);
+    }
+    if (given !== END) return this.#take(given, this.#read++);
+    this.#over = true;
+    return END;
+  }
+
+  /** Closes what has not come to its end by itself. */
+  async close(): Promise<void> {
+    if (this.#over) return;
+    this.#over = true;
+    await this.#source.close();
+  }
+}
+
+/** What `work` gives or throws, later. */
+function attempt<T>(work: () => T): () => T {
+  try {
+    const value = work();
+    return () => value;
+  } catch (thrown) {
+    return () => {
+      throw thrown;
+    };
+  }
+}
+
+/** A copy of objects and arrays, whatever they hold; instances of classes stay themselves. */
+function copyOf(value: unknown, copies = new Map<object, unknown>()): unknown {
+  if (typeof value !== 'object' || value === null) return value;
+  if (copies.has(value)) return copies.get(value);
+  if (types.isDate(value)) return new Date(value);
+  if (isArray(value)) {
+    const copy: unknown[] = [];
+    copies.set(value, copy);
+    for (const each of value) copy.push(copyOf(each, copies));
+    return copy;
+  }
+  const owner = Object.getPrototypeOf(value) as object | null;
+  if (owner !== null && !isRoot(owner)) return value;
+  const copy = Object.create(owner) as object;
+  copies.set(value, copy);
+  for (const [name, each] of Object.entries(value)) {
+    Object.defineProperty(copy, name, { value: copyOf(each, copies), enumerable: true, configurable: true, writable: true });
+  }
+  return copy;
+}
+
 interface Part {
   document: TextDocument;
   index: number;
@@ -68,18 +154,20 @@ interface Part {
 
 /** The texts of the chunks of documents, split some documents at a time; and what each of them is. */
 export class ChunkSource implements AsyncIterator<string, void> {
-  readonly #source: Source;
+  readonly #documents: DocumentSource<TextDocument & SourceText>;
   readonly #split: (sources: SourceText[]) => Promise<Chunk[][]>;
   readonly #given: Part[] = [];
   #waiting: Part[] = [];
-  #read = 0;
   #ended = false;
   #failure: unknown;
   /** Called when nothing is split any more. */
   readonly #over: () => void;
 
   constructor(documents: unknown, split: (sources: SourceText[]) => Promise<Chunk[][]>, over: () => void) {
-    this.#source = openSource(documents);
+    this.#documents = new DocumentSource(documents, (given, index) => {
+      const document = takeDocument(given, index);
+      return { ...document, ...('metadata' in document && { metadata: copyOf(document.metadata) }) };
+    });
     this.#split = split;
     this.#over = over;
   }
@@ -107,8 +195,8 @@ export class ChunkSource implements AsyncIterator<string, void> {
     if (!this.#ended) {
       this.#ended = true;
       this.#over();
-      await this.#source.close();
     }
+    await this.#documents.close();
     return { done: true, value: undefined };
   }
 
@@ -121,23 +209,31 @@ export class ChunkSource implements AsyncIterator<string, void> {
     let characters = 0;
     try {
       while (!this.#ended && window.length < WINDOW && characters < WINDOW_CHARACTERS) {
-        const given: unknown = await this.#source.next();
-        if (given === END) {
+        const document = await this.#documents.next();
+        if (document === END) {
           this.#ended = true;
           break;
         }
-        const document = takeDocument(given, this.#read++);
         characters += document.text.length;
         window.push(document);
       }
     } catch (thrown) {
       // What was read before is answered first.
-      this.#failure = sourceFailed(thrown, this.#read);
+      this.#failure = thrown;
       this.#ended = true;
     }
-    const found = window.length === 0 ? [] : await this.#split(window);
-    if (this.#ended) this.#over();
-    this.#waiting = window.flatMap((document, at) => found[at]!.map((chunk, index) => ({ document, index, chunk }))).reverse();
+    try {
+      const found = window.length === 0 ? [] : await this.#split(window);
+      this.#waiting = window.flatMap((document, at) => found[at]!.map((chunk, index) => ({ document, index, chunk }))).reverse();
+    } catch (thrown) {
+      this.#failure ??= thrown;
+      this.#ended = true;
+      throw thrown;
+    } finally {
+      if (this.#ended) this.#over();
+      // What closing the source throws is less than what was wrong before.
+      if (this.#failure !== undefined) this.#documents.close().catch(() => {});
+    }
   }
 }
 

@@ -65,6 +65,7 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
   readonly #deadline: number;
   readonly #over = new AbortController();
   #source: Source | undefined;
+  #opened = false;
   /** Why it was stopped, until somebody was told. */
   #reason: EmbeddingError | undefined;
   /** Ends what is waited for. */
@@ -126,12 +127,24 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
 
   /** Nothing goes on from here. Gives when the source is closed. */
   async #end(): Promise<void> {
-    const [source, undo] = [this.#source, this.#undo];
+    const [source, undo, opened] = [this.#source, this.#undo, this.#opened];
     this.#source = this.#undo = undefined;
+    this.#opened = true;
     this.#wake?.();
     this.#over.abort();
     undo?.();
-    await source?.close();
+    await (opened ? source?.close() : this.#closeUnread());
+  }
+
+  /** What nobody has begun to read is closed as well. */
+  async #closeUnread(): Promise<void> {
+    let source: Source;
+    try {
+      source = openSource(this.#work.inputs);
+    } catch {
+      return;
+    }
+    await source.close();
   }
 
   /** Whether it was left; if it was stopped, throws the reason. */
@@ -168,6 +181,7 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
     };
     try {
       if (this.#left()) return;
+      this.#opened = true;
       const source = (this.#source = openSource(inputs));
       while (!ended || window.length > 0 || running.size > 0) {
         const size = started === 0 ? FIRST_WINDOW : WINDOW;

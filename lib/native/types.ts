@@ -65,6 +65,7 @@ export interface NativeCall {
 export interface NativeAnswer {
   readonly dimensions: number;
   readonly modelId: string;
+  readonly fingerprint: string;
   readonly labels: string[];
   readonly sigmoid: boolean;
   takeData(): Float32Array;

@@ -531,10 +531,12 @@ export class Run implements EmbeddingRun {
 
   #report(): void {
     const { processed, total } = this.progress;
+    const broken = (cause: unknown) => this.#fail(new EmbeddingError('ABORTED', 'The run was cancelled because its progress callback threw', { cause }));
     try {
-      if (!this.#over) this.#settings.progressCallback?.(processed, total);
+      const told: unknown = this.#over ? undefined : this.#settings.progressCallback?.(processed, total);
+      if (isPromise(told)) Promise.resolve(told).catch(broken);
     } catch (cause) {
-      this.#fail(new EmbeddingError('ABORTED', 'The run was cancelled because its progress callback threw', { cause }));
+      broken(cause);
     }
   }
 }

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 
 import { flag, whole } from '../call/checks';
-import { EmbeddingError, toEmbeddingError } from '../call/errors';
+import { EmbeddingError, EmbeddingGenerationError, messageOf, ModelInitializationError, toEmbeddingError } from '../call/errors';
 import { show } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { refuseOtherKind } from '../call/model-kind';
@@ -169,8 +169,10 @@ export class EmbeddingWorker implements AsyncDisposable {
   }
 
   async #start(): Promise<void> {
-    if (!this.#generator.isReady()) await this.#generator.initialize();
-    this.#model = modelOf(this.#generator);
+    this.#model = await generated(async () => {
+      if (!this.#generator.isReady()) await this.#generator.initialize();
+      return modelOf(this.#generator);
+    }, ModelInitializationError);
     const { connectTimeoutMs, concurrency } = this.#settings;
     await this.#link.ready(connectTimeoutMs);
     await this.#link.within(connectTimeoutMs, () => this.#registry.claim());
@@ -234,7 +236,7 @@ export class EmbeddingWorker implements AsyncDisposable {
       if (job.name !== JOB) throw new EmbeddingError('INVALID_ARGUMENT', `This is no job of embedcore: its name is ${show(job.name)}`);
       const data = readJob(job.data);
       count = data.inputs.length;
-      const model = (this.#model = modelOf(this.#generator));
+      const model = (this.#model = await generated(() => modelOf(this.#generator)));
       if (data.fingerprint !== null && data.fingerprint !== model.fingerprint) {
         await this.#pause(WRONG_MODEL_MS * (0.5 + Math.random()));
         return await giveBack(job, token);
@@ -310,18 +312,22 @@ export class EmbeddingWorker implements AsyncDisposable {
     try {
       if (typeof inputs[0] === 'string') {
         if (!this.#generator.embed) throw new EmbeddingError('INVALID_CONFIG', 'The generator has no function embed, and there are texts that are no annotations');
-        const matrix = await this.#generator.embed(inputs as string[], options);
-        return inputs.map((_, at) => {
-          const error = matrix.errors.get(at);
-          return error ? { error } : { ...checked(matrix.row(at), model, { tokenCount: matrix.tokenCounts[at], truncated: matrix.truncated[at] === 1 }), fromCache: matrix.fromCache[at] === 1 };
+        return await generated(async () => {
+          const matrix = await this.#generator.embed!(inputs as string[], options);
+          return inputs.map((_, at) => {
+            const error = matrix.errors.get(at);
+            return error ? { error: failureOf(error) } : { ...checked(matrix.row(at), model, { tokenCount: matrix.tokenCounts[at], truncated: matrix.truncated[at] === 1 }), fromCache: matrix.fromCache[at] === 1 };
+          });
         });
       }
       const annotations = (inputs as [string, string, string, string][]).map(([nodeId, signature, summary, sourceSnippet]) => ({ nodeId, signature, summary, sourceSnippet }));
-      const results = await this.#generator.batchProcess(annotations, options);
-      return inputs.map((_, at) => {
-        const result = results[at];
-        if (!result) return { error: new EmbeddingError('EMBEDDING_GENERATION_FAILED', `The generator answered ${results.length} of ${inputs.length} annotations`) };
-        return result.error ? { error: result.error } : { ...checked(result.embedding, model, result), fromCache: result.fromCache === true };
+      return await generated(async () => {
+        const results = await this.#generator.batchProcess(annotations, options);
+        return inputs.map((_, at) => {
+          const result = results[at];
+          if (!result) return { error: new EmbeddingGenerationError(`The generator answered ${results.length} of ${inputs.length} annotations`) };
+          return result.error ? { error: failureOf(result.error) } : { ...checked(result.embedding, model, result), fromCache: result.fromCache === true };
+        });
       });
     } catch (thrown) {
       const error = toEmbeddingError(thrown);
@@ -343,6 +349,21 @@ export class EmbeddingWorker implements AsyncDisposable {
       signal.addEventListener('abort', done);
     });
   }
+}
+
+type Failure = typeof EmbeddingGenerationError | typeof ModelInitializationError;
+
+/** What a generator does. @throws `failure` for what is no error of this package, also about an answer that cannot be read. */
+async function generated<T>(work: () => T | Promise<T>, failure?: Failure): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    throw failureOf(thrown, failure);
+  }
+}
+
+function failureOf(thrown: unknown, failure: Failure = EmbeddingGenerationError): EmbeddingError {
+  return thrown instanceof EmbeddingError ? thrown : new failure(`The generator failed: ${messageOf(thrown)}`, { cause: thrown });
 }
 
 /** A vector as it may be kept, or why not. */

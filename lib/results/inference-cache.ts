@@ -392,7 +392,7 @@ export class InferenceCache implements AsyncDisposable {
   async #prompt({ type, params, modality, content }: Asked): Promise<NativePrompt | undefined> {
     try {
       const text = content as string;
-      const { vector, model } = await this.#vectors!.of(text);
+      const { vector, model } = await this.#vectors!.raw(text);
       return { scope: this.#native.scope(type, params, modality, model), text, vector };
     } catch (thrown) {
       publish({ type: 'semantic-failed', error: errorOf(thrown) }, this.#log);

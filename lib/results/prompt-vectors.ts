@@ -1,7 +1,7 @@
 // Vectors of prompts, from whatever the user embeds with.
 
 import { finiteVector } from '../cache/values';
-import { EmbeddingError } from '../call/errors';
+import { EmbeddingError, EmbeddingGenerationError, messageOf } from '../call/errors';
 import { invalid, show } from '../call/input';
 import { refuseOtherKind, refuseOtherTask } from '../call/model-kind';
 import { optionReader, read, refused } from '../call/options';
@@ -69,6 +69,16 @@ export class PromptVectors {
 
   /** The vector of a prompt, and what made it. */
   async of(prompt: string): Promise<{ vector: Float32Array; model: string }> {
+    try {
+      return await this.raw(prompt);
+    } catch (cause) {
+      if (cause instanceof EmbeddingError) throw cause;
+      throw new EmbeddingGenerationError(`${this.#name} failed: ${messageOf(cause)}`, { cause });
+    }
+  }
+
+  /** The same, with what the caller's own function throws as it is. */
+  async raw(prompt: string): Promise<{ vector: Float32Array; model: string }> {
     const embed = this.#embed;
     if (typeof embed === 'function') {
       const vector = await this.#remembered(prompt, () => embed([prompt]));

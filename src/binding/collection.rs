@@ -93,7 +93,7 @@ pub struct NativeCollection {
 }
 
 fn filter(json: Option<String>) -> Result<Option<Filter>> {
-    json.map(|json| serde_json::from_str(&json))
+    json.map(|json| Filter::read(&json))
         .transpose()
         .map_err(|error| to_js(Error::Internal(format!("a filter cannot be read: {error}"))))
 }

@@ -613,6 +613,12 @@ impl NativeAnswer {
         &self.embedded.model_id
     }
 
+    /// Its embedding space.
+    #[napi(getter, catch_unwind)]
+    pub fn fingerprint(&self) -> String {
+        self.embedded.fingerprint.map(|fingerprint| fingerprint.to_string()).unwrap_or_default()
+    }
+
     /// What the scores of a pair are called.
     #[napi(getter, catch_unwind)]
     pub fn labels(&self) -> Vec<&str> {

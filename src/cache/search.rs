@@ -11,7 +11,6 @@ use super::memory::Now;
 use super::similarity::{Candidate, Handle, Index, Near, Nearest};
 use crate::embedding::{Key, Space};
 use crate::error::Result;
-use crate::matrix::quantized::ROUNDING;
 
 /// Entries in memory that are compared one by one when similar ones are asked for: a fraction of a millisecond.
 pub const SMALL: usize = 2000;
@@ -82,12 +81,12 @@ impl EmbeddingCache {
         // what is dead, and more of them.
         let mut wanted = limit;
         loop {
-            let candidates = index.lock().nearest(query, wanted, threshold);
+            let (candidates, rounding) = index.lock().nearest(query, wanted, threshold);
             let mut nearest = Nearest::new(query, threshold, limit);
             let (mut dead, mut passed_over) = (Vec::new(), 0);
             // The few that are probably wanted, then more for as long as one of them may be.
             for some in candidates.chunks(limit.saturating_add(2)) {
-                if !some.first().is_some_and(|best| nearest.wants(best.similarity + ROUNDING)) {
+                if !some.first().is_some_and(|best| nearest.wants(best.similarity + rounding)) {
                     break;
                 }
                 for (candidate, entry) in some.iter().zip(self.fetch(some, now)) {

@@ -47,7 +47,7 @@ pub(super) enum Handle {
 pub(super) struct Candidate {
     pub handle: Handle,
     pub stamp: u64,
-    /// Cosine, within [`ROUNDING`](crate::matrix::quantized::ROUNDING).
+    /// Cosine, by its bytes.
     pub similarity: f32,
 }
 
@@ -119,14 +119,14 @@ impl Index {
         }
     }
 
-    /// The entries that are probably nearest, the nearest first, more than `limit`.
-    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> Vec<Candidate> {
+    /// The entries that are probably nearest, the nearest first, more than `limit`; and how far their cosines may be off.
+    pub fn nearest(&self, query: &[f32], limit: usize, threshold: f32) -> (Vec<Candidate>, f32) {
         if self.codes.dimensions() != query.len() || query.iter().all(|value| *value == 0.0) {
-            return Vec::new();
+            return Default::default();
         }
-        let ranked = self.codes.nearest(query, limit, threshold).into_iter();
+        let near = self.codes.nearest(query, limit, threshold);
         let candidate = |(similarity, at)| Candidate { handle: self.handles[at], stamp: self.stamps[at], similarity };
-        ranked.map(candidate).collect()
+        (near.ranked.into_iter().map(candidate).collect(), near.rounding)
     }
 }
 

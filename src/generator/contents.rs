@@ -87,7 +87,7 @@ pub(super) fn prepare(inputs: Inputs, max_chars: usize, most_pixels: u64, cancel
             (Contents::Texts(texts), cut)
         }
         Inputs::Pairs(pairs) => {
-            let cut = vec![false; pairs.len()];
+            let cut = vec![false; pairs.count()];
             (Contents::Pairs(pairs), cut)
         }
         Inputs::Images(images) => {

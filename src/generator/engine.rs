@@ -288,7 +288,12 @@ impl Engine {
         };
         let info = self.model.info();
         let embedded = answer.finish(texts, self.id.clone())?;
-        Ok(Embedded { labels: info.labels.clone(), sigmoid: info.sigmoid, ..embedded })
+        Ok(Embedded {
+            fingerprint: Some(info.fingerprint),
+            labels: info.labels.clone(),
+            sigmoid: info.sigmoid,
+            ..embedded
+        })
     }
 
     pub fn tokens(&self, ids: &[u32]) -> Result<Vec<String>> {

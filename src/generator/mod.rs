@@ -25,7 +25,7 @@ use crate::batch::Budget;
 use crate::batch::optimizer::{Analytics, BatchOptimizer, OptimizerOptions};
 use crate::batch::sizing::{BatchSizer, Learned, Outlook, SizeChange};
 use crate::cancel::{Cancel, HookGuard};
-use crate::embedding::{EmbeddingMatrix, InputType, Task};
+use crate::embedding::{EmbeddingMatrix, Fingerprint, InputType, Task};
 use crate::error::{Error, Result};
 use crate::host::{self, threads::blocking};
 use crate::images::ImageSource;
@@ -139,7 +139,7 @@ impl Inputs {
             Self::Texts(texts) => texts.len(),
             Self::Annotations(annotations) => annotations.len(),
             Self::Images(images) => images.len(),
-            Self::Pairs(pairs) => pairs.len(),
+            Self::Pairs(pairs) => pairs.count(),
         }
     }
 
@@ -204,6 +204,8 @@ pub struct Embedded {
     pub texts: Vec<String>,
     /// The model that was used, as the user named it.
     pub model_id: String,
+    /// Its embedding space.
+    pub fingerprint: Option<Fingerprint>,
     /// What the scores of a pair are called, one for each dimension.
     pub labels: Vec<String>,
     /// Whether scores are meant to be numbers from 0 to 1, by the logistic function.

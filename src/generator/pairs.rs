@@ -45,7 +45,7 @@ impl Pairs {
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.places.len()
     }
 
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(pairs.places(), [[0, 1], [0, 2], [0, 1], [0, 0]]);
         let pairs = Pairs::new(owned(&["a", "b", "a"]), [[0, 1], [2, 1], [1, 2], [3, 0]].into_iter());
         assert_eq!(pairs.places(), [[0, 1], [0, 1], [1, 0]]);
-        assert_eq!(Pairs::ranked(Vec::new()).len(), 0);
+        assert_eq!(Pairs::ranked(Vec::new()).count(), 0);
     }
 
     #[test]

@@ -154,6 +154,10 @@ pub fn is_current(connection: &Connection) -> Result<()> {
     if pragma(connection, "application_id")? as i32 != APPLICATION_ID {
         return Err(Fault::Foreign("it is a database of another program: choose another path".to_owned()));
     }
+    let collection = "SELECT count(*) FROM sqlite_schema WHERE name = 'codes'";
+    if connection.query_row(collection, [], |row| row.get::<_, i64>(0))? > 0 {
+        return Err(Fault::Foreign("it is a collection, not a cache: choose another path".to_owned()));
+    }
     check_version(pragma(connection, "user_version")? as usize)
 }
 
