@@ -31,6 +31,9 @@ const PIECE: usize = 4096;
 const WINDOW: usize = 64;
 const LEAST_BYTES: usize = 3200;
 
+/// Ends of what is nested take many steps for each, and are nothing strange.
+const CLOSING: &[u8] = b"})];, \t\r\nend";
+
 /// How long a hundred steps may take: they take a fiftieth of a millisecond.
 const MOST_TIME_PER_CALL: Duration = Duration::from_millis(5);
 
@@ -109,8 +112,13 @@ fn attempt(parser: &mut Parser, bytes: &[u8], watches: bool, cancel: &Cancel) ->
         if watches && dense.is_none() {
             let at = state.current_byte_offset();
             calls += 1;
-            // At the end, what was made is put in order, which takes steps and no bytes.
-            let crawls = calls % WINDOW == 0 && at < std::mem::replace(&mut from, at) + LEAST_BYTES && !ended.get();
+            let crawls = calls % WINDOW == 0 && {
+                let before = std::mem::replace(&mut from, at);
+                let latest = bytes.get(before.max(at.saturating_sub(64))..at.saturating_add(1).min(bytes.len()));
+                let closes = || latest.is_some_and(|part| part.iter().all(|byte| CLOSING.contains(byte)));
+                // At the end, what was made is put in order, which takes steps and no bytes.
+                at < before + LEAST_BYTES && !ended.get() && !closes()
+            };
             let stalls = sampled.elapsed() > SAMPLE && {
                 let now = cpu_time();
                 sampled = Instant::now();
