@@ -185,8 +185,8 @@ export interface GeneratorOptions {
    */
   executionProviders?: 'auto' | ExecutionProvider[] | undefined;
   /**
-   * Most memory of a device, in MB, that ONNX Runtime takes for this generator: of `'cuda'` and `'tensorrt-rtx'`; others know no limit
-   * and are refused with it, or left out by `'auto'`. Default: none. The CPU's is `memoryLimit`.
+   * Most memory of a device, in MB, that ONNX Runtime takes for this generator: with `'cuda'` all but what the driver takes itself, with
+   * `'tensorrt-rtx'` the workspace. Others know no limit and are refused with it, or left out by `'auto'`. Default: none. The CPU's is `memoryLimit`.
    */
   deviceMemoryLimit?: number | undefined;
   /**

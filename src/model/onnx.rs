@@ -307,6 +307,9 @@ fn dispatch(provider: &Provider, memory: Option<u64>) -> Option<ExecutionProvide
     Some(dispatch.error_on_failure())
 }
 
+/// Longest name of an execution provider, in bytes: longer ones overrun a buffer of ort's.
+const LONGEST_NAME: usize = 120;
+
 /// The device that a plugin is to compute on. Its library is loaded at the first call.
 fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>> {
     let failed = |reason: String| {
@@ -324,6 +327,12 @@ fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>>
         loaded.insert(path.clone(), names().filter(|name| !before.contains(name)).collect());
     }
     let brings = loaded.get(&path).map_or(&[][..], Vec::as_slice);
+    if let Some(name) = brings.iter().find(|name| name.len() > LONGEST_NAME) {
+        return Err(failed(format!(
+            "its provider's name has {} bytes, and {LONGEST_NAME} at most are known",
+            name.len()
+        )));
+    }
     let asked = |name: &str| plugin.name.as_deref().is_none_or(|asked| spelt(asked) == spelt(name));
     let devices = runtime.environment.devices();
     let devices: Vec<Device> = devices
