@@ -6,6 +6,7 @@
 mod answer;
 mod batch;
 mod cache;
+mod call;
 mod chunks;
 mod coherence;
 mod collection;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod batches;
+mod call;
 mod choice;
 mod contents;
 mod engine;

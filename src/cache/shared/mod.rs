@@ -6,6 +6,7 @@
 //! | `queue` | what waits to be written, which is an answer already |
 //! | `worker` | the thread that connects, writes and clears |
 //! | `changes` | what other machines have changed |
+//! | `lookups` | what the server has for keys |
 //! | `leases` | which machine computes what |
 //! | `link`, `wire` | connections, to one server or a cluster |
 //!
@@ -21,6 +22,7 @@ mod changes;
 pub mod fuzzing;
 mod leases;
 mod link;
+mod lookups;
 mod queue;
 mod value;
 mod wire;
@@ -48,10 +50,10 @@ use changes::Inbox;
 use leases::Lease;
 use link::{Commands, Link, Servers};
 pub(super) use queue::Source;
-use queue::{Hidden, Known, NOT_YET, Op, Put, Queue, Told};
-use value::{Read, Times, decode};
+use queue::{NOT_YET, Op, Put, Queue, Told};
+use value::Times;
 pub use wire::Target;
-use wire::{EXACT, Trouble, text};
+use wire::{Trouble, text};
 
 /// How long nobody asks a server that did not answer in time.
 const AFTER_LATE: Duration = Duration::from_secs(30);
@@ -59,29 +61,17 @@ const AFTER_LATE: Duration = Duration::from_secs(30);
 /// How soon a server that refused a connection, or closed one, is tried again: nobody waits for that.
 const AFTER_LOST: Duration = Duration::from_millis(250);
 
-/// Keys of one round trip: a megabyte or so of what comes back.
-const WINDOW: usize = 512;
-
-/// Connections that are kept for lookups.
-const LINKS: usize = 4;
-
 /// How long the server remembers what was deleted, for those who do not hear of it: as long as a file does.
 const TOMBSTONE_MS: u64 = 600_000;
 
 /// The latest clearings that it remembers.
 const MOST_CLEARED: usize = 64;
 
-/// How long an event loop waits for an answer itself: for one that is under way already.
-const BRIEF: Duration = Duration::from_millis(1);
-
 /// How long a call waits that asked for nothing but that the server knows.
 const LONG: Duration = Duration::from_secs(8);
 
 /// How long a cache that is closed waits.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// Round trips of which is known how long they took.
-const LATENCIES: usize = 128;
 
 /// What a shared tier is made with.
 #[derive(Clone)]
@@ -472,173 +462,6 @@ impl Inner {
         number
     }
 
-    /// What is known without the server, and what is left to be asked.
-    fn glance(&self, asked: &[Asked], now: Now) -> (Vec<OnDisk>, Vec<usize>, Hidden) {
-        let state = self.state();
-        let mut open = Vec::with_capacity(asked.len());
-        let known = |(at, (key, content)): (usize, &Asked)| match state.queue.known(key) {
-            Known::Entry(entry) => judge(entry, content.as_ref(), now.wall_ms),
-            Known::Deleted => OnDisk::Absent,
-            Known::Nothing => {
-                open.push(at);
-                OnDisk::Unread
-            }
-        };
-        let found = asked.iter().enumerate().map(known).collect();
-        (found, open, state.queue.hidden.clone())
-    }
-
-    /// What there is for keys, and how many of them the server was not asked, or in vain.
-    fn get(&self, asked: &[Asked], now: Now) -> (Vec<OnDisk>, usize) {
-        let (mut found, open, hidden) = self.glance(asked, now);
-        if open.is_empty() {
-            return (found, 0);
-        }
-        if !self.usable() {
-            return (found, open.len());
-        }
-        for (nth, window) in open.chunks(WINDOW).enumerate() {
-            let wanted: Vec<&Asked> = window.iter().map(|&at| &asked[at]).collect();
-            match self.fetch(&wanted, &hidden) {
-                Ok(answers) => window.iter().zip(answers).for_each(|(&at, answer)| found[at] = answer),
-                Err(trouble) => {
-                    self.failed(&trouble);
-                    return (found, open.len() - nth * WINDOW);
-                }
-            }
-        }
-        (found, 0)
-    }
-
-    /// [`Inner::get`], on a connection that is there already, of one server. `None`: no answer soon.
-    fn get_now(&self, asked: &[Asked], now: Now) -> Option<(Vec<OnDisk>, usize)> {
-        let (mut found, open, hidden) = self.glance(asked, now);
-        let state = self.state_now.load(Ordering::Acquire);
-        if open.is_empty() || state == SharedState::Open as u8 {
-            return Some((found, open.len()));
-        }
-        if !EXACT || state != SharedState::Ready as u8 || self.servers.target.cluster || open.len() > 1 {
-            return None;
-        }
-        let mut link = self.links().pop()?;
-        let wanted: Vec<&Asked> = open.iter().map(|&at| &asked[at]).collect();
-        let (commands, mut read) = (self.lookups(&wanted), self.reading(&wanted, &hidden));
-        let started = Instant::now();
-        // What is late is asked anew, on another connection, by somebody who can wait.
-        link.run(&commands, started + BRIEF, |at, answer| found[open[at]] = read(at, answer)).ok()?;
-        self.answered(started, link);
-        Some((found, 0))
-    }
-
-    /// Whether the server can be asked. Waits until that is known, for as long as an answer may take since it was begun to
-    /// connect: then nobody waits again.
-    fn usable(&self) -> bool {
-        let mut state = self.state();
-        while state.phase == Phase::Connecting && !state.ended {
-            let left = self.options.command_timeout.saturating_sub(self.began.elapsed());
-            if left.is_zero() {
-                drop(state);
-                self.failed(&Trouble::Late);
-                return false;
-            }
-            state = self.wait(&self.progress, state, left);
-        }
-        state.phase == Phase::Ready && !state.ended
-    }
-
-    /// What the server has for keys.
-    fn fetch(&self, asked: &[&Asked], hidden: &Hidden) -> Result<Vec<OnDisk>, Trouble> {
-        self.exchange(&self.lookups(asked), OnDisk::Unread, self.reading(asked, hidden))
-    }
-
-    fn lookups(&self, asked: &[&Asked]) -> Commands {
-        let mut commands = Commands::default();
-        for (key, _) in asked {
-            let name = self.name(key);
-            commands.push(name.as_bytes(), cmd("GET").arg(&name));
-        }
-        commands
-    }
-
-    /// What the answers to lookups mean.
-    fn reading<'a>(
-        &'a self,
-        asked: &'a [&Asked],
-        hidden: &'a Hidden,
-    ) -> impl FnMut(usize, wire::Answer) -> OnDisk + 'a {
-        let times = self.times();
-        let steady_ms = self.clock.steady_ms();
-        move |at, answer| {
-            let (key, content) = asked[at];
-            let value = match answer {
-                Ok(Value::BulkString(value)) => value,
-                Ok(Value::Nil) => return OnDisk::Absent,
-                // A key of ours with another type is another program's.
-                Ok(_) => return OnDisk::Damaged,
-                Err(refusal) if refusal.code == "WRONGTYPE" => return OnDisk::Damaged,
-                // It does not say what it has.
-                Err(_) => {
-                    self.counters.errors.add(1);
-                    return OnDisk::Unread;
-                }
-            };
-            match decode(key, &value, times) {
-                Read::Expired => OnDisk::Expired,
-                Read::Damaged => OnDisk::Damaged,
-                Read::Entry(entry) => {
-                    let age_ms = times.wall_ms.saturating_sub(entry.created_ms);
-                    if hidden.covers(&entry, steady_ms.saturating_sub(age_ms)) {
-                        return OnDisk::Absent;
-                    }
-                    judge(Arc::new(entry), content.as_ref(), times.wall_ms)
-                }
-            }
-        }
-    }
-
-    /// Sends commands from this thread, and gives what `read` makes of their answers. A connection that the server has closed
-    /// while it was idle says nothing about the server.
-    fn exchange<T: Clone>(
-        &self,
-        commands: &Commands,
-        none: T,
-        mut read: impl FnMut(usize, wire::Answer) -> T,
-    ) -> Result<Vec<T>, Trouble> {
-        let started = Instant::now();
-        let deadline = started + self.options.command_timeout;
-        let mut answers = vec![none; commands.len()];
-        let mut link = self.links().pop().unwrap_or_else(|| self.servers.link());
-        loop {
-            let used = link.is_used();
-            match link.run(commands, deadline, |at, answer| answers[at] = read(at, answer)) {
-                Ok(()) => break,
-                Err(Trouble::Lost(_)) if used => self.links().clear(),
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        self.answered(started, link);
-        Ok(answers)
-    }
-
-    /// The server has answered on a connection, which is kept.
-    fn answered(&self, started: Instant, link: Link) {
-        self.took(started);
-        let mut links = self.links();
-        if links.len() < LINKS {
-            links.push(link);
-        }
-    }
-
-    fn took(&self, started: Instant) {
-        let (at, latencies) = &mut *lock(&self.counters.latencies);
-        let ms = started.elapsed().as_secs_f64() * 1e3;
-        match latencies.get_mut(*at) {
-            Some(oldest) => *oldest = ms,
-            None => latencies.push(ms),
-        }
-        *at = (*at + 1) % LATENCIES;
-    }
-
     /// The server did not answer: for a while nobody asks.
     fn failed(&self, trouble: &Trouble) {
         self.counters.errors.add(1);
@@ -722,16 +545,6 @@ impl Inner {
     /// Where it says what was cleared.
     fn cleared_name(&self) -> String {
         format!("{}cleared", self.options.key_prefix)
-    }
-}
-
-fn judge(entry: Arc<Entry>, content: Option<&[u8; 32]>, wall_ms: u64) -> OnDisk {
-    if !entry.live(wall_ms) {
-        OnDisk::Expired
-    } else if !entry.matches(content) {
-        OnDisk::Changed
-    } else {
-        OnDisk::Hit(entry)
     }
 }
 
