@@ -391,6 +391,33 @@ describe('late interaction', () => {
     expect(await found).toEqual([{ index: 0, score: 1 }, { index: 1, score: 0 }]);
   });
 
+  test.each([1, 64, 65, 300])('gives the same for a query of %s vectors, in memory of its own or shared', async (vectors) => {
+    const dimensions = 3;
+    const filled = (rows: number, shared: boolean) => {
+      const data = new Float32Array(shared ? new SharedArrayBuffer(rows * dimensions * 4) : new ArrayBuffer(rows * dimensions * 4));
+      for (let at = 0; at < data.length; at++) data[at] = Math.sin(at * 7919 + rows);
+      return data;
+    };
+    const expected = Array.from({ length: 40 }, (_, document) => {
+      const [query, all] = [filled(vectors, false), filled(200, false)];
+      let sum = 0;
+      for (let q = 0; q < vectors; q++) {
+        let best = -Infinity;
+        for (let d = document * 5; d < document * 5 + 5; d++) best = Math.max(best, [0, 1, 2].reduce((dot, at) => dot + query[q * 3 + at]! * all[d * 3 + at]!, 0));
+        sum += best;
+      }
+      return sum;
+    });
+    for (const shared of [false, true]) {
+      const all = { data: filled(200, shared), offsets: Uint32Array.from({ length: 41 }, (_, at) => at * 5), dimensions };
+      const copies = filled(vectors, shared);
+      const running = maxSim(copies, all);
+      copies.fill(NaN);
+      all.data.fill(NaN);
+      for (const { index, score } of await running) expect(score).toBeCloseTo(expected[index]!, 3);
+    }
+  });
+
   test('compares what the offsets say, of the query, too', async () => {
     const vectors = (data: number[], offsets: number[]) => ({ data: Float32Array.from(data), offsets, dimensions: 2 }) as never;
     const all = vectors([1, 0, 0, 1, NaN, NaN], [0, 1, 2]);

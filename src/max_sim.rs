@@ -1,10 +1,10 @@
 //! How well documents answer a query by late interaction: for each of the query's vectors the largest dot product with one of the
 //! document's, all of them summed (MaxSim). Exact. JS: `maxSim`.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::host::threads::in_parallel;
+use crate::host;
 
 /// Vectors of tokens, `dimensions` values each.
 #[derive(Debug, Clone, Copy)]
@@ -39,16 +39,39 @@ pub fn scores(query: TokenVectors, documents: TokenVectors, ends: &[usize]) -> R
     let begins = || std::iter::once(0).chain(ends.iter().copied());
     let parts: Vec<&[f32]> =
         begins().zip(ends).map(|(begin, end)| &documents.data[begin * dimensions..end * dimensions]).collect();
-    let scores: Vec<f32> = in_parallel(|| {
-        let laid = Laid::out(query);
-        parts.par_iter().with_min_len(4).map(|part| score(&laid, part)).collect()
-    })?;
+    let (laid, mut scores) = (Laid::out(query), vec![0.0_f32; parts.len()]);
+    let products = documents.data.len().saturating_mul(laid.vectors);
+    let threads = if products < WORTH_A_THREAD { 1 } else { host::available_cores() };
+    {
+        let open = Mutex::new(parts.chunks(PORTION).zip(scores.chunks_mut(PORTION)));
+        let next = || open.lock().unwrap_or_else(PoisonError::into_inner).next();
+        together(threads, &|| {
+            while let Some((parts, scores)) = next() {
+                parts.iter().zip(scores).for_each(|(part, place)| *place = score(&laid, part));
+            }
+        });
+    }
     match scores.iter().position(|score| !score.is_finite()) {
         None => Ok(scores),
         Some(index) if parts[index].iter().all(|value| value.is_finite()) => invalid(format!(
             "The score of document {index} is not a finite number: its values, or the query's, are too large"
         )),
         Some(index) => invalid(format!("Document {index} has a value that is not a finite number")),
+    }
+}
+
+/// Products that are worth starting another thread for: some tenths of a millisecond.
+const WORTH_A_THREAD: usize = 1 << 24;
+
+/// Documents that a thread takes at a time.
+const PORTION: usize = 8;
+
+/// Runs `work` on as many threads at once, this one among them. They are started for it: the caller may be one who must not wait
+/// until those that compute have time, and does it alone where others come late.
+fn together(threads: usize, work: &(dyn Fn() + Sync)) {
+    match threads {
+        0 | 1 => work(),
+        _ => drop(host::join(work, || together(threads - 1, work))),
     }
 }
 

@@ -81,7 +81,9 @@ export class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. The arrays are copied first.
+ * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. All of it counts as it is now: a query
+ * of up to 64 vectors is compared at once, which takes less time than copying the documents; for longer ones these are copied, and the
+ * event loop goes on.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export async function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options: MaxSimOptions = {}): Promise<MaxSimMatch[]> {
@@ -94,13 +96,21 @@ export async function maxSim(query: MaxSimVectors | Float32Array, documents: Max
   }
   let scores: Float32Array;
   try {
-    // Copies: what the caller writes, or transfers to another thread, meanwhile is nothing to the threads that compute.
-    scores = await native().maxSim(one.data.slice(), all.data.slice(), all.ends, all.dimensions, one.dimensions);
+    const sizes = [all.ends, all.dimensions, one.dimensions] as const;
+    const others = [one, all].some(({ data }) => types.isSharedArrayBuffer(data.buffer));
+    scores =
+      one.ends[0]! <= COMPARED_AT_ONCE && !others
+        ? native().maxSimNow(one.data, all.data, ...sizes)
+        : // Copies: what the caller writes, or transfers to another thread, meanwhile is nothing to the threads that compute.
+          await native().maxSim(one.data.slice(), all.data.slice(), ...sizes);
   } catch (thrown) {
     throw toEmbeddingError(thrown);
   }
   return Array.from(largest(scores, most), (index) => ({ index, score: scores[index]! }));
 }
+
+/** Vectors of a query that are compared with all documents in less time than it takes to copy these. */
+const COMPARED_AT_ONCE = 64;
 
 /** Vectors of texts, as far as these reach, and where those of each text end. */
 interface Taken {

@@ -478,6 +478,7 @@ export interface Addon {
   readInputsRequest(body: Buffer, mostTexts: number): Promise<NativeInputs | NativeRefusal>;
   writeItems(items: NativeItems): Buffer;
   writeManyItems(items: NativeItems): Promise<Buffer>;
+  maxSimNow(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Float32Array;
   maxSim(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Promise<Float32Array>;
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
