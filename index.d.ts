@@ -2873,7 +2873,10 @@ export interface CrossEncoderOptions extends EncoderOptions {
 	 * they are. `'auto'` (default): what the model's files say, else `'sigmoid'` where it has one score and `'none'` where it has several.
 	 */
 	activation?: "auto" | "sigmoid" | "none" | undefined;
-	/** What documents are to be judged by, for models that are told. Those that score pairs by logits are not, and refuse it. */
+	/**
+	 * What documents are to be judged by, for models that are told: those whose chat template has a place for it. Others refuse it.
+	 * Default: what the model's files say. It is part of the fingerprint.
+	 */
 	instruction?: string | undefined;
 }
 /** Options of {@link CrossEncoder.score}. */
@@ -3024,7 +3027,9 @@ export declare class MultiVectorEncoder extends Encoder {
 /**
  * The documents by how well they answer a query, best first, equal ones in their order: for each of the query's vectors the largest dot
  * product with one of the document's, all of them summed. Exact, on native threads. A document without vectors has 0. The query is what
- * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. The arrays are copied first.
+ * `embed` gave for one text, or its vectors alone. What lies behind the last offset does not count. All of it counts as it is now: a query
+ * of up to 64 vectors is compared at once, which takes less time than copying the documents; for longer ones these are copied, and the
+ * event loop goes on.
  * @throws {@link EmbeddingError} `INVALID_ARGUMENT` for sizes that contradict each other, and for values that are no numbers.
  */
 export declare function maxSim(query: MaxSimVectors | Float32Array, documents: MaxSimVectors, options?: MaxSimOptions): Promise<MaxSimMatch[]>;

@@ -3,7 +3,7 @@ import { cpSync, existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rea
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { OptimizedEmbeddingGenerator, type FetchProgress, type GeneratorOptions } from 'embedcore';
+import { CrossEncoder, MultiVectorEncoder, OptimizedEmbeddingGenerator, SparseEncoder, type FetchProgress, type GeneratorOptions } from 'embedcore';
 import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { hubFile, send, startHub, type Hub } from './hub-server';
@@ -160,6 +160,24 @@ describe('the second load', () => {
     expect(error.message).toContain(`no file or directory ${ID} on this machine`);
     expect(hub.asked).toEqual([]);
   });
+});
+
+test.each([
+  ['splade', SparseEncoder],
+  ['colbert', MultiVectorEncoder],
+  ['causal-reranker', CrossEncoder],
+] as const)('the files of every module of %s come with it, and serve offline', async (name, type) => {
+  hub.add(ID, name);
+  for (const localFilesOnly of [false, true]) {
+    const encoder = new type({ modelPath: ID, cacheDir, localFilesOnly });
+    onTestFinished(() => encoder.shutdown());
+    await encoder.initialize();
+    const local = new type({ modelPath: model(name) });
+    onTestFinished(() => local.shutdown());
+    await local.initialize();
+    const result = (given: typeof encoder) => (given instanceof CrossEncoder ? given.score([['a', 'b']]) : given.embed(['a b']));
+    expect(JSON.stringify(await result(encoder))).toBe(JSON.stringify(await result(local)));
+  }
 });
 
 describe('a cache of another tool', () => {

@@ -87,7 +87,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
 ];
 
 /// External crates that only one place may name.
-const ONLY_IN: [(&str, &[&str]); 17] = [
+const ONLY_IN: [(&str, &[&str]); 18] = [
     ("ort::", &["model/onnx.rs"]),
     ("libloading::", &["model/openvino/api.rs"]),
     (
@@ -120,7 +120,8 @@ const ONLY_IN: [(&str, &[&str]); 17] = [
     ),
     ("image::", &["images/decode.rs"]),
     ("hdrhistogram::", &["metrics/distribution.rs"]),
-    ("tokenizers::", &["tokens/mod.rs", "tokens/wordpiece.rs"]),
+    ("minijinja", &["tokens/chat.rs"]),
+    ("tokenizers::", &["tokens/mod.rs", "tokens/pair.rs", "tokens/wordpiece.rs"]),
     (
         "rusqlite::",
         &[

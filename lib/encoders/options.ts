@@ -31,7 +31,10 @@ export interface CrossEncoderOptions extends EncoderOptions {
    * they are. `'auto'` (default): what the model's files say, else `'sigmoid'` where it has one score and `'none'` where it has several.
    */
   activation?: 'auto' | 'sigmoid' | 'none' | undefined;
-  /** What documents are to be judged by, for models that are told. Those that score pairs by logits are not, and refuse it. */
+  /**
+   * What documents are to be judged by, for models that are told: those whose chat template has a place for it. Others refuse it.
+   * Default: what the model's files say. It is part of the fingerprint.
+   */
   instruction?: string | undefined;
 }
 

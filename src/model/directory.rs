@@ -274,7 +274,7 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
     let mut prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let modules: Option<Vec<Module>> = files.json(MODULES)?;
-    let described = purpose::read(&mut files, modules.as_deref(), options)?;
+    let described = purpose::read(&mut files, modules.as_deref(), &tokenizer_json, options)?;
     for (role, marker) in described.markers {
         let prompt = prompts.prompts.entry(role.to_owned()).or_default().get_or_insert_default();
         *prompt = format!("{marker}{}", prompt.strip_prefix(&marker).unwrap_or(prompt));

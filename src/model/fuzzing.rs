@@ -50,7 +50,8 @@ fn tokenize<'a>(tokenizer: &Tokenizer, most: usize, texts: impl Iterator<Item = 
             tokenizer.count(0, text).ok();
             tokenizer.starts(text).ok();
             tokenizer.describe(text).ok();
-            tokenizer.encode_pair(0, text, "b").ok();
+            let [query, document] = [text, "b"].map(|text| tokenizer.encode_half(text).ok());
+            query.zip(document).and_then(|(query, document)| tokenizer.encode_pair(&query, &document).ok());
             let tokens = tokenizer.encode(0, InputType::Document, text).ok()?;
             assert!(tokens.ids.len() <= most, "{} tokens of {most}", tokens.ids.len());
             Some(tokens)

@@ -4,6 +4,7 @@ use super::directory::ModelSpec;
 use super::late_interaction::LateInteraction;
 use super::pooling::{self, Extent};
 use super::purpose::{self, Purpose};
+use super::reranker::Answer;
 use super::session::Port;
 use super::splade::Splade;
 use super::{ModelOptions, Pooling};
@@ -21,6 +22,8 @@ pub(super) enum Head {
     Vector(pooling::Head),
     /// Scores for each text, as they are.
     Scores,
+    /// How much likelier a yes is than a no, by the logits of each text's last token.
+    Answer(Answer),
     Sparse(Splade),
     Tokens(LateInteraction),
 }
@@ -39,7 +42,7 @@ impl Head {
         let Some(output) = has(&wanted) else { return Err(missing(spec, outputs, &wanted, has)) };
         let head = match &spec.purpose {
             Purpose::Embedding => Self::Vector(vector(spec, options, &outputs[output].name)?),
-            Purpose::Reranking(_) => Self::Scores,
+            Purpose::Reranking(scores) => scores.answer.clone().map_or(Self::Scores, Self::Answer),
             Purpose::Sparse(splade) => Self::Sparse(splade.clone()),
             Purpose::MultiVector(late) => Self::Tokens(late.clone()),
         };
@@ -51,8 +54,13 @@ impl Head {
         match self {
             Self::Vector(head) if head.pooling.is_empty() => 2,
             Self::Scores => 2,
-            Self::Vector(_) | Self::Sparse(_) | Self::Tokens(_) => 3,
+            Self::Vector(_) | Self::Answer(_) | Self::Sparse(_) | Self::Tokens(_) => 3,
         }
+    }
+
+    /// Whether of an output that has a vector for each token it reads that of each text's last one alone.
+    pub fn reads_last(&self) -> bool {
+        matches!(self, Self::Answer(_))
     }
 
     /// Length of what it gives, for a graph whose output is `width` wide.
@@ -68,6 +76,12 @@ impl Head {
                 }
             }
             Self::Scores | Self::Sparse(_) => Ok(width),
+            Self::Answer(Answer { yes, no }) => match [Some(*yes), *no].into_iter().flatten().max() {
+                Some(token) if token as usize >= width => {
+                    Err(format!("it gives logits of {width} tokens, and its answer is token {token}"))
+                }
+                _ => Ok(1),
+            },
             Self::Tokens(late) => late.width(width),
         }
     }
@@ -75,16 +89,20 @@ impl Head {
     /// Bytes that it takes beside the run for `rows` texts, the longest of which has `longest` tokens; `copied`: whether the output is
     /// read from a copy in 32 bits.
     pub fn bytes(&self, [rows, longest]: [usize; 2], width: usize, copied: bool) -> usize {
-        let vectors = if self.sizes() == 3 { rows.saturating_mul(longest) } else { rows };
-        let copy = if copied { vectors.saturating_mul(width).saturating_mul(size_of::<f32>()) } else { 0 };
+        let vectors = if self.sizes() == 3 && !self.reads_last() { rows.saturating_mul(longest) } else { rows };
+        let copy = if copied || self.reads_last() {
+            vectors.saturating_mul(width).saturating_mul(size_of::<f32>())
+        } else {
+            0
+        };
         let own = match self {
             Self::Tokens(late) => late.bytes(longest),
-            Self::Vector(_) | Self::Scores | Self::Sparse(_) => 0,
+            Self::Vector(_) | Self::Scores | Self::Answer(_) | Self::Sparse(_) => 0,
         };
         copy.saturating_add(own)
     }
 
-    /// What it makes of the output for a batch, which is `rows × longest × width`, or `rows × width`.
+    /// What it makes of what it reads of the output for a batch, which is `rows × longest × width`, or `rows × width`.
     pub fn values(&self, output: &[f32], width: usize, batch: &[&Tokens]) -> Vec<Value> {
         let per_row = (output.len() / batch.len().max(1)).max(1);
         let rows = output.chunks_exact(per_row).zip(batch);
@@ -100,6 +118,11 @@ impl Head {
                 Value::dense(&vectors, vectors.len() / batch.len().max(1))
             }
             Self::Scores => rows.map(|(row, _)| Value::Dense(row.to_vec())).collect(),
+            Self::Answer(Answer { yes, no }) => {
+                let logit = |row: &[f32], token: u32| row.get(token as usize).copied().unwrap_or(f32::NAN);
+                rows.map(|(row, _)| Value::Dense(vec![logit(row, *yes) - no.map_or(0.0, |no| logit(row, no))]))
+                    .collect()
+            }
             Self::Sparse(splade) => {
                 rows.map(|(row, tokens)| splade.apply(&row[..tokens.ids.len() * width], width)).collect()
             }
@@ -114,7 +137,7 @@ impl Head {
         match self {
             Self::Vector(head) => (head.pooling.clone(), head.normalize),
             Self::Tokens(late) => (Vec::new(), late.normalize),
-            Self::Scores | Self::Sparse(_) => (Vec::new(), false),
+            Self::Scores | Self::Answer(_) | Self::Sparse(_) => (Vec::new(), false),
         }
     }
 }

@@ -23,6 +23,7 @@ mod pooling;
 mod provider;
 mod purpose;
 mod remote;
+mod reranker;
 mod session;
 mod splade;
 mod static_model;

@@ -304,6 +304,11 @@ pub(super) fn missing(root: &Path, file: &str) -> Error {
     Error::model(root.join(file), "modules.json names this file, but it is not there")
 }
 
+/// The error about a module that is not known here.
+pub(super) fn unsupported(root: &Path, module: &Module, known: &str) -> Error {
+    Error::model(root, format!("modules.json asks for {}; supported are {known}", module.kind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

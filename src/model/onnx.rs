@@ -175,15 +175,20 @@ impl session::Session for OnnxSession {
             Cells::NoHalves(shape) => {
                 Tensor::from_array((sizes(&shape), Vec::<half::f16>::new())).map(Tensor::into_dyn)
             }
+            Cells::Count(count, shape) => Tensor::from_array((sizes(&shape), vec![count])).map(Tensor::into_dyn),
         });
         let tensors: Vec<DynValue> = tensors.collect::<ort::Result<_>>().map_err(|error| error.to_string())?;
         let output = self.run_graph(&tensors, &run)?;
         let dims: Vec<i64> = output.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-        match output.try_extract_tensor::<f32>() {
-            Ok((_, values)) => read(&Output { dims, values }),
-            Err(_) => {
+        match (output.try_extract_tensor::<f32>(), &run.picked) {
+            (Ok((_, values)), None) => read(&Output { dims, values }),
+            (Ok((_, values)), Some(_)) => {
+                let values = run.picked(&dims, values, |value| value);
+                read(&Output { dims, values: &values });
+            }
+            (Err(_), _) => {
                 let (_, values) = output.try_extract_tensor::<half::f16>().map_err(|error| error.to_string())?;
-                let values: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
+                let values = run.picked(&dims, values, half::f16::to_f32);
                 read(&Output { dims, values: &values });
             }
         }

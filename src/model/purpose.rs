@@ -1,4 +1,5 @@
 //! What a model is for, as its files say, and what they say about one that gives something else than a vector for each text.
+//! What they say about rerankers is read in `reranker.rs`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,6 +12,7 @@ use super::config_files::ConfigFiles;
 use super::late_interaction::{LateInteraction, Shrink};
 use super::modules::{self, Module};
 use super::pooling::Layer;
+use super::reranker::{self, Scores};
 use super::splade::Splade;
 use crate::embedding::Task;
 use crate::error::{Error, Result};
@@ -41,15 +43,6 @@ impl Purpose {
     }
 }
 
-/// What is said about the scores of a model.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Scores {
-    /// Whether they become numbers from 0 to 1; `None` where that depends on how many there are.
-    pub sigmoid: Option<bool>,
-    /// What they are called, where somebody says.
-    pub labels: Vec<String>,
-}
-
 /// What all of it is read from.
 pub(super) struct Described {
     pub purpose: Purpose,
@@ -62,15 +55,6 @@ pub(super) struct Described {
 #[serde(default)]
 struct Config {
     architectures: Option<Vec<String>>,
-    id2label: Option<BTreeMap<String, Value>>,
-    sentence_transformers: Option<Activated>,
-    sbert_ce_default_activation_function: Option<String>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Activated {
-    activation_fn: Option<String>,
 }
 
 /// What sentence-transformers and PyLate say about a model as a whole.
@@ -78,7 +62,6 @@ struct Activated {
 #[serde(default)]
 struct Whole {
     model_type: Option<String>,
-    activation_fn: Option<String>,
     query_prefix: Option<String>,
     document_prefix: Option<String>,
     query_length: Option<usize>,
@@ -144,19 +127,24 @@ const PUNCTUATION: &str = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
 ///
 /// # Errors
 /// `MODEL_INIT_FAILED` with the class for such a model, where it is another one.
-pub(super) fn read(files: &mut ConfigFiles, modules: Option<&[Module]>, options: &ModelOptions) -> Result<Described> {
+pub(super) fn read(
+    files: &mut ConfigFiles,
+    modules: Option<&[Module]>,
+    tokenizer: &[u8],
+    options: &ModelOptions,
+) -> Result<Described> {
     let config: Config = files.json("config.json")?.unwrap_or_default();
     let whole: Whole = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let architecture = config.architectures.iter().flatten().next().map(String::as_str).unwrap_or_default();
-    let found = task(modules, architecture, &whole);
+    // Both give logits for each token, and without modules only the name of the class tells for what.
+    let found = task(modules, architecture, &whole).or(match options.task {
+        _ if modules.is_some() => None,
+        Task::Sparse if architecture.ends_with("ForCausalLM") => Some(Task::Reranking),
+        Task::Reranking if architecture.ends_with("ForMaskedLM") => Some(Task::Sparse),
+        _ => None,
+    });
     if let Some(task) = found.filter(|task| *task != options.task) {
         return Err(wrong(&files.root, task));
-    }
-    if options.instruction.is_some() {
-        return Err(Error::config(
-            "instruction",
-            "the model reads a query and a document and nothing else: leave it out",
-        ));
     }
     options.bm25.refuse()?;
     let texts: Texts = files.json("sentence_bert_config.json")?.unwrap_or_default();
@@ -171,7 +159,14 @@ pub(super) fn read(files: &mut ConfigFiles, modules: Option<&[Module]>, options:
     };
     described.purpose = match options.task {
         Task::Embedding => Purpose::Embedding,
-        Task::Reranking => Purpose::Reranking(scores(&config, &whole)),
+        Task::Reranking => Purpose::Reranking(reranker::read(
+            files,
+            modules,
+            architecture,
+            tokenizer,
+            options.instruction.as_deref().filter(|instruction| !instruction.is_empty()),
+            &mut described.reading,
+        )?),
         Task::Sparse => Purpose::Sparse(splade(files, modules)?),
         Task::MultiVector => {
             let stanford = architecture == "HF_ColBERT";
@@ -195,7 +190,7 @@ fn task(modules: Option<&[Module]>, architecture: &str, whole: &Whole) -> Option
         Some(Task::MultiVector)
     } else if has(&["SpladePooling", "SparseStaticEmbedding", "MLMTransformer"]) {
         Some(Task::Sparse)
-    } else if has(&["LogitScore"]) {
+    } else if has(&["LogitScore", "CausalScoreHead"]) {
         Some(Task::Reranking)
     } else if has(&["Pooling", "StaticEmbedding"]) {
         Some(Task::Embedding)
@@ -216,24 +211,6 @@ pub(super) fn wrong(root: &Path, task: Task) -> Error {
     };
     let path = root.display().to_string();
     Error::ModelInit { path, reason: reason.to_owned(), task: Some(task.as_str()) }
-}
-
-fn scores(config: &Config, whole: &Whole) -> Scores {
-    let inner = config.sentence_transformers.as_ref().and_then(|inner| inner.activation_fn.as_ref());
-    let said = whole.activation_fn.as_ref().or(inner).or(config.sbert_ce_default_activation_function.as_ref());
-    let sigmoid = said.and_then(|name| match name.rsplit('.').next() {
-        Some("Sigmoid") => Some(true),
-        Some("Identity") => Some(false),
-        _ => None,
-    });
-    let mut labels: Vec<(usize, String)> = config
-        .id2label
-        .iter()
-        .flatten()
-        .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?.to_owned())))
-        .collect();
-    labels.sort();
-    Scores { sigmoid, labels: labels.into_iter().map(|(_, label)| label).collect() }
 }
 
 fn splade(files: &mut ConfigFiles, modules: Option<&[Module]>) -> Result<Splade> {
@@ -265,14 +242,12 @@ fn splade(files: &mut ConfigFiles, modules: Option<&[Module]>) -> Result<Splade>
                     Some(other) => return Err(unknown("activation_function", other, "relu and log1p_relu")),
                 };
             }
-            _ => return Err(unsupported(&files.root, module, "Transformer, MLMTransformer and SpladePooling")),
+            _ => {
+                return Err(modules::unsupported(&files.root, module, "Transformer, MLMTransformer and SpladePooling"));
+            }
         }
     }
     Ok(splade)
-}
-
-fn unsupported(root: &Path, module: &Module, known: &str) -> Error {
-    Error::model(root, format!("modules.json asks for {}; supported are {known}", module.kind))
 }
 
 /// What is said about late interaction, by sentence-transformers 6, by PyLate, or by ColBERT's own makers.
@@ -354,7 +329,7 @@ fn late_interaction(
             }
             _ => {
                 let known = "Transformer, Dense, Normalize, MultiVectorMask and HierarchicalTokenPooling";
-                return Err(unsupported(&files.root, module, known));
+                return Err(modules::unsupported(&files.root, module, known));
             }
         }
     }

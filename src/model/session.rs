@@ -61,6 +61,8 @@ pub(super) struct Run<'a> {
     pub shape: Vec<usize>,
     /// Which of the outputs is read.
     pub output: usize,
+    /// Which of its vectors are, in this order, where not all are.
+    pub picked: Option<Vec<usize>>,
     /// Whether memory that is kept for later runs is given back after it.
     pub shrink: bool,
     pub cancel: &'a Cancel,
@@ -75,11 +77,29 @@ pub(super) enum Cells {
     /// None at all, of numbers of 32 bits or of 16: these are its sizes, one of which is 0.
     NoReals(Vec<usize>),
     NoHalves(Vec<usize>),
+    /// One number, in so many sizes of 1.
+    Count(i64, Vec<usize>),
+}
+
+impl Run<'_> {
+    /// The vectors of an output that are read, as numbers of 32 bits.
+    pub fn picked<T: Copy>(&self, dims: &[i64], values: &[T], real: impl Fn(T) -> f32) -> Vec<f32> {
+        let width = dims.last().and_then(|width| usize::try_from(*width).ok()).unwrap_or_default();
+        match &self.picked {
+            None => values.iter().copied().map(real).collect(),
+            Some(picked) => {
+                let vector = |&at: &usize| values.chunks_exact(width.max(1)).nth(at).unwrap_or_default();
+                picked.iter().flat_map(vector).copied().map(real).collect()
+            }
+        }
+    }
 }
 
 /// What a run gave, as long as it may be looked at.
 pub(super) struct Output<'a> {
+    /// The sizes of all of it.
     pub dims: Vec<i64>,
+    /// What is read of it.
     pub values: &'a [f32],
 }
 

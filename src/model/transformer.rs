@@ -3,12 +3,14 @@
 use super::directory::{self, HashedWeights, ModelSpec};
 use super::head::Head;
 use super::memory_cost::MemoryCost;
-use super::purpose::{Purpose, Scores};
+use super::purpose::Purpose;
+use super::reranker::Scores;
 use super::session::{Cells, Kind, Port, Run, Session};
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
+use crate::tokens::Chat;
 
 /// Tokens of the text from which a model's price is learned: a run of tens of milliseconds.
 const PRICED_LENGTH: usize = 128;
@@ -39,7 +41,13 @@ enum Input {
     Tokens { feed: Feed, wide: bool },
     /// What a decoder has read before, which is nothing.
     Cache { heads: usize, size: usize, half: bool },
+    /// Of how many tokens, at the end, there are to be logits; a number by itself, or in a list.
+    Kept { sizes: usize },
 }
+
+/// Tokens by which the texts of a run differ at the most, where the graph gives logits of the last ones alone: those of all of the
+/// vocabulary for each of them.
+const SPREAD: usize = 8;
 
 /// See the module.
 pub(super) struct Transformer {
@@ -192,10 +200,15 @@ impl Transformer {
         read: impl FnOnce(&[f32], usize) -> T,
     ) -> Result<T, String> {
         let _inside = self.session.gate().enter(cancel).map_err(|error| error.to_string())?;
-        let (rows, longest) = (batch.len(), batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0));
-        if batch.iter().any(|tokens| tokens.ids.is_empty()) {
+        let lengths = || batch.iter().map(|tokens| tokens.ids.len());
+        let (rows, longest, shortest) = (batch.len(), lengths().max().unwrap_or(0), lengths().min().unwrap_or(0));
+        if shortest == 0 {
             return Err("the tokenizer found nothing in it that the model could read".to_owned());
         }
+        let given = if self.keeps_last() { longest - shortest + 1 } else { longest };
+        let read_last = self.head.reads_last();
+        let last = |(row, length): (usize, usize)| row * given + length - 1 - (longest - given);
+        let picked = read_last.then(|| lengths().enumerate().map(last).collect());
         let value = |feed: Feed, tokens: &Tokens, at: usize| match (feed, tokens.ids.get(at)) {
             (Feed::Ids, id) => *id.unwrap_or(&self.pad_id),
             (Feed::Mask, id) => u32::from(id.is_some() && at + tokens.unattended < tokens.ids.len()),
@@ -210,15 +223,21 @@ impl Transformer {
             Input::Tokens { feed, wide: false } => Cells::Narrow(cells(feed).map(|cell| cell as i32).collect()),
             Input::Cache { heads, size, half: false } => Cells::NoReals(vec![rows, heads, 0, size]),
             Input::Cache { heads, size, half: true } => Cells::NoHalves(vec![rows, heads, 0, size]),
+            Input::Kept { sizes } => Cells::Count(given as i64, vec![1; sizes]),
         });
         let shape = vec![rows, longest];
-        let run = Run { inputs: inputs.collect(), shape, output: self.output, shrink, cancel };
+        let run = Run { inputs: inputs.collect(), shape, output: self.output, picked, shrink, cancel };
         let (mut read, mut result) = (Some(read), None);
         self.session.run(run, &mut |output| {
-            let width = self.width_of([rows, longest], &output.dims);
+            let width = self.width_of([rows, given], &output.dims);
             result = read.take().map(|read| width.map(|width| read(output.values, width)));
         })?;
         result.unwrap_or_else(|| Err("the run gave no output".to_owned()))
+    }
+
+    /// Whether the graph gives logits of the last tokens alone.
+    fn keeps_last(&self) -> bool {
+        self.head.reads_last() && self.inputs.iter().any(|input| matches!(input, Input::Kept { .. }))
     }
 
     /// The length of the vectors in an output, if it has the shape that it should have.
@@ -248,20 +267,40 @@ impl Transformer {
     }
 }
 
+impl Transformer {
+    /// A batch in the runs that it takes.
+    fn parts<'a, 'b>(&self, batch: &'a [&'b Tokens]) -> impl Iterator<Item = &'a [&'b Tokens]> {
+        let (keeps, mut rest) = (self.keeps_last(), batch);
+        std::iter::from_fn(move || {
+            let first = rest.first()?.ids.len();
+            let alike = |tokens: &&Tokens| !keeps || tokens.ids.len().abs_diff(first) <= SPREAD / 2;
+            let (part, others) = rest.split_at(rest.iter().position(|tokens| !alike(tokens)).unwrap_or(rest.len()));
+            rest = others;
+            Some(part)
+        })
+    }
+}
+
 impl Model for Transformer {
     fn info(&self) -> &ModelInfo {
         &self.info
     }
 
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
-        let values = self.infer(batch, cancel, |output, width| self.head.values(output, width, batch));
-        // One unusable text must not take its neighbours with it.
-        values.map_err(|reason| RunError { error: Error::generation(reason), then: Then::Alone })
+        let mut values = Vec::with_capacity(batch.len());
+        for part in self.parts(batch) {
+            let part = self.infer(part, cancel, |output, width| self.head.values(output, width, part));
+            // One unusable text must not take its neighbours with it.
+            values.extend(part.map_err(|reason| RunError { error: Error::generation(reason), then: Then::Alone })?);
+        }
+        Ok(values)
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
         let beside = self.head.bytes([rows, longest], self.width, self.output_dtype == "fp16");
-        self.memory_cost.bytes(rows, longest).saturating_add(beside as u64)
+        // What was measured is one text by itself.
+        let others = if self.keeps_last() { rows.saturating_mul(SPREAD * self.width * size_of::<f32>()) } else { 0 };
+        self.memory_cost.bytes(rows, longest).saturating_add(beside as u64).saturating_add(others as u64)
     }
 
     fn parallel(&self, cores: usize) -> usize {
@@ -289,9 +328,15 @@ fn parse_input(input: &Port) -> Result<Input, String> {
     if is_cache(name) {
         return parse_cache(input);
     }
+    if matches!(name.as_str(), "num_logits_to_keep" | "logits_to_keep") {
+        return match input.kind {
+            Kind::Int64 => Ok(Input::Kept { sizes: input.dims.len() }),
+            ref other => Err(format!("its input {name} is {other:?}; int64 is supported")),
+        };
+    }
     let feed = Feed::named(name).ok_or_else(|| {
         format!(
-            "it needs an input named {name}; known are input_ids, attention_mask, token_type_ids, position_ids, and past_key_values.N.key and .value"
+            "it needs an input named {name}; known are input_ids, attention_mask, token_type_ids, position_ids, num_logits_to_keep, and past_key_values.N.key and .value"
         )
     })?;
     let wide = match &input.kind {
@@ -350,6 +395,9 @@ fn fingerprint(
     }
     if let Purpose::MultiVector(late) = &spec.purpose {
         builder = builder.field("pool factor", number(late.shrink.factor));
+    }
+    if let Some(instruction) = spec.reading.chat.as_ref().and_then(Chat::instruction) {
+        builder = builder.field("instruction", instruction);
     }
     builder = spec.identify(builder);
     // Other hardware computes with fewer bits: vectors are close to those of the CPU, but not as close as those of one

@@ -206,7 +206,7 @@ impl VisionModel {
             false => Cells::Real(pixels),
         };
         let shape = vec![rows, CHANNELS, height, width];
-        let run = Run { inputs: vec![cells], shape, output: self.output, shrink, cancel };
+        let run = Run { inputs: vec![cells], shape, output: self.output, picked: None, shrink, cancel };
         let (mut dims, mut values) = (Vec::new(), Vec::new());
         self.session.run(run, &mut |output| (dims, values) = (output.dims.clone(), output.values.to_vec()))?;
         let output = || self.info.output.as_deref().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Text → token ids, with what was cut off reported.
 
+mod chat;
+mod pair;
 mod wordpiece;
 mod words;
 
@@ -10,10 +12,13 @@ use std::panic::{self, AssertUnwindSafe};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::utils::truncation::TruncationStrategy;
-use tokenizers::{AddedToken, Encoding, PostProcessor, Token, TruncationDirection};
+use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
 
 use wordpiece::WordPiece;
 use words::Words;
+
+pub use chat::Chat;
+pub use pair::{Cut, Half};
 
 use crate::embedding::{InputType, Tokens};
 use crate::error::{Error, Result, Subject};
@@ -47,6 +52,8 @@ pub struct Reading {
     pub truncate_left: Option<bool>,
     /// Which text of a pair is cut, where something says so; else as the tokenizer says.
     pub pairs: Option<Cut>,
+    /// What a pair is read as, where that is a conversation.
+    pub chat: Option<Chat>,
     /// Beginnings of texts that are one token each, where the vocabulary has them.
     pub markers: Vec<String>,
     /// Whether queries have no special tokens, or no text has.
@@ -63,62 +70,6 @@ pub struct Reading {
     pub skipped: Vec<String>,
     /// Whether they do not count in queries either.
     pub skipped_in_queries: bool,
-}
-
-/// What is cut off a pair of texts that is too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// The longer text, until both are equally long; then both.
-    Longest,
-    /// The query.
-    First,
-    /// The document.
-    Second,
-}
-
-impl Cut {
-    /// How many tokens of a query and a document with so many are kept, where there is room for `room` in all; nothing where cutting is
-    /// not enough, as the text that may be cut is too short.
-    fn kept(self, [query, document]: [usize; 2], room: usize) -> Option<[usize; 2]> {
-        let Some(beyond) = (query + document).checked_sub(room).filter(|beyond| *beyond > 0) else {
-            return Some([query, document]);
-        };
-        // A text that may be cut keeps at least one token.
-        let cut = |tokens: usize| tokens.checked_sub(beyond).filter(|left| *left > 0);
-        match self {
-            Self::First => Some([cut(query)?, document]),
-            Self::Second => Some([query, cut(document)?]),
-            Self::Longest => {
-                let shorter = query.min(document).min(room / 2);
-                let longer = room - shorter;
-                Some(if query <= document { [shorter, longer] } else { [longer, shorter] })
-            }
-        }
-    }
-}
-
-/// What pairs need of a text: its tokens, without special ones and beyond what a model reads.
-pub struct Half {
-    ids: Vec<u32>,
-    /// How many there were.
-    total: usize,
-}
-
-impl Half {
-    /// About as many as a pair with it takes, while that is put together.
-    pub fn bytes(&self) -> usize {
-        self.ids.len() * size_of::<Token>()
-    }
-
-    /// Its first `kept` tokens, or the last ones, with which the special ones are put together.
-    fn encoding(&self, kept: usize, direction: TruncationDirection, type_id: u32) -> Encoding {
-        let ids = match direction {
-            TruncationDirection::Right => &self.ids[..kept.min(self.ids.len())],
-            TruncationDirection::Left => &self.ids[self.ids.len().saturating_sub(kept)..],
-        };
-        let token = |&id: &u32| Token { id, value: String::new(), offsets: (0, 0) };
-        Encoding::from_tokens(ids.iter().map(token).collect(), type_id)
-    }
 }
 
 /// What queries are filled up with.
@@ -147,6 +98,8 @@ pub struct Tokenizer {
     special: usize,
     special_of_pairs: usize,
     cut: Cut,
+    /// The tokens that every conversation ends with.
+    ending: Vec<u32>,
     /// Most characters of a text of which tokens are kept.
     max_chars: usize,
     unknown_id: Option<u32>,
@@ -162,7 +115,7 @@ impl Tokenizer {
     pub fn new(json: &[u8], reading: &Reading) -> Result<Self, String> {
         // The crate trusts its files: some of what they may say makes it panic.
         let parse = || Self::parse(json, reading.clone());
-        panic::catch_unwind(parse).unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
+        panic::catch_unwind(AssertUnwindSafe(parse)).unwrap_or_else(|_| Err("it contradicts itself".to_owned()))
     }
 
     fn parse(json: &[u8], reading: Reading) -> Result<Self, String> {
@@ -211,7 +164,12 @@ impl Tokenizer {
         let beside = |token: &AddedToken| token.lstrip || token.rstrip || token.single_word;
         let own: Vec<_> = added.values().map(|token| (&token.content[..], beside(token))).collect();
         let words = Words::of(json, &own);
+        let ending = match &reading.chat {
+            Some(chat) => pair::ending(chat, &inner, max_length)?,
+            None => Vec::new(),
+        };
         Ok(Self {
+            ending,
             inner,
             short,
             words,
@@ -287,17 +245,6 @@ impl Tokenizer {
         self.guarded(index, || self.tokens(input_type, text))
     }
 
-    /// What a pair needs of one of its texts. The error is about the first input.
-    pub fn encode_half(&self, text: &str) -> Result<Half> {
-        check_length(0, text)?;
-        self.guarded(0, || self.half(text))
-    }
-
-    /// The tokens of a query and a document, as one text. The error is about the first input.
-    pub fn encode_pair(&self, query: &Half, document: &Half) -> Result<Tokens> {
-        self.guarded(0, || self.tokens_of_pair(query, document))
-    }
-
     /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at
     /// its end, which stands behind the text then.
     pub fn prompt_tokens(&self, prompt: &str) -> usize {
@@ -370,42 +317,6 @@ impl Tokenizer {
             TruncationDirection::Left => drop(ids.drain(..ids.len().saturating_sub(room))),
         }
         Some(self.told(if special > 0 { short.around(&ids) } else { ids }, None, total, special))
-    }
-
-    fn half(&self, text: &str) -> Result<Half, String> {
-        let mut ids = match self.short.as_ref().and_then(|short| short.ids(&self.inner, text)) {
-            Some(ids) => ids,
-            None => self.inner.encode_fast(text, false).map_err(|error| error.to_string())?.get_ids().to_vec(),
-        };
-        let total = ids.len();
-        if let Some(beyond) = total.checked_sub(self.reading.max_length) {
-            match self.direction {
-                TruncationDirection::Right => ids.truncate(self.reading.max_length),
-                TruncationDirection::Left => drop(ids.drain(..beyond)),
-            }
-            ids.shrink_to_fit();
-        }
-        Ok(Half { ids, total })
-    }
-
-    fn tokens_of_pair(&self, query: &Half, document: &Half) -> Result<Tokens, String> {
-        let special = self.special_of_pairs;
-        let total = query.total + document.total + special;
-        let room = self.reading.max_length.checked_sub(special).filter(|room| *room > 0);
-        let Some(room) = room else {
-            return Err(format!("{} tokens leave no room beside {special} special ones", self.reading.max_length));
-        };
-        let [kept_query, kept_document] = self.cut.kept([query.total, document.total], room).ok_or_else(|| {
-            format!(
-                "its query has {} tokens, its document {}, and only one of them may be cut to {room} in all: shorten the other",
-                query.total, document.total
-            )
-        })?;
-        // A document's tokens are of another type, where no template says otherwise.
-        let query = query.encoding(kept_query, self.direction, 0);
-        let document = document.encoding(kept_document, self.direction, 1);
-        let encoding = self.inner.post_process(query, Some(document), true).map_err(|error| error.to_string())?;
-        Ok(self.tokens_of(&encoding, total, special))
     }
 
     fn tokens_of(&self, encoding: &Encoding, total: usize, special: usize) -> Tokens {
@@ -525,34 +436,7 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn pairs_are_cut_as_the_crate_cuts_them(query in 0usize..30, document in 0usize..30, max_length in 1usize..30, left: bool) {
-            let half = |total: usize| Half { ids: (0..total as u32).collect(), total };
-            let (query, document) = (half(query), half(document));
-            let direction = if left { TruncationDirection::Left } else { TruncationDirection::Right };
-            for (cut, strategy) in [
-                (Cut::Longest, TruncationStrategy::LongestFirst),
-                (Cut::First, TruncationStrategy::OnlyFirst),
-                (Cut::Second, TruncationStrategy::OnlySecond),
-            ] {
-                let params = TruncationParams { direction, max_length, strategy, stride: 0 };
-                let whole = |half: &Half| half.encoding(half.total, direction, 0);
-                let expected = truncate_encodings(whole(&query), Some(whole(&document)), &params).ok();
-                let expected = expected.map(|(one, other)| [Some(one), other].map(|cut| cut.unwrap().get_ids().to_vec()));
-                let kept = cut.kept([query.total, document.total], max_length);
-                let found = kept.map(|[one, other]| {
-                    [query.encoding(one, direction, 0), document.encoding(other, direction, 0)].map(|half| half.get_ids().to_vec())
-                });
-                prop_assert_eq!(found, expected);
-            }
-        }
-    }
 
     #[test]
     fn words_one_by_one_have_the_tokens_of_the_text() {

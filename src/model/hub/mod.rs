@@ -87,8 +87,15 @@ pub(super) fn manner(repository: &str) -> Option<(Pooling, bool)> {
 }
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
-const CONFIG: [&str; 6] =
-    ["config.json", "tokenizer_config.json", "sentence_bert_config.json", PROMPTS, MODULES, "1_Pooling/config.json"];
+const CONFIG: [&str; 7] = [
+    "config.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "sentence_bert_config.json",
+    PROMPTS,
+    MODULES,
+    "1_Pooling/config.json",
+];
 
 const PROMPTS: &str = "config_sentence_transformers.json";
 
@@ -543,9 +550,8 @@ fn modules_in(snapshot: &Path) -> Vec<Module> {
 fn module_files(snapshot: &Path) -> Vec<String> {
     let of_module = |module: &Module| {
         let files: &[&str] = match module.name() {
-            "Pooling" | "Normalize" => &[CONFIG[0]],
-            "Dense" | "LayerNorm" => &[CONFIG[0], TABLE],
-            _ => &[],
+            "Dense" | "LayerNorm" | "SparseStaticEmbedding" => &[CONFIG[0], TABLE],
+            _ => &[CONFIG[0]],
         };
         let prefix = module.prefix().filter(|prefix| !prefix.is_empty());
         let prefix = prefix.filter(|prefix| is_inside(prefix.trim_end_matches('/')));

@@ -76,6 +76,7 @@ impl OpenVinoSession {
                 Cells::Half(cells) => request.set_input(index, Element::F16, &run.shape, cells)?,
                 Cells::NoReals(shape) => request.set_input::<f32>(index, Element::F32, shape, &[])?,
                 Cells::NoHalves(shape) => request.set_input::<half::f16>(index, Element::F16, shape, &[])?,
+                Cells::Count(count, shape) => request.set_input(index, Element::I64, shape, &[*count])?,
             }
         }
         request.start()?;
@@ -111,7 +112,13 @@ impl Session for OpenVinoSession {
         let taken = idle().pop();
         let mut request = taken.map_or_else(|| self.compiled.request(), Ok)?;
         self.compute(&mut request, &run)?;
-        request.output(run.output, |dims, values| read(&Output { dims, values }))?;
+        request.output(run.output, |dims, values| match run.picked {
+            None => read(&Output { dims, values }),
+            Some(_) => {
+                let values = run.picked(&dims, values, |value| value);
+                read(&Output { dims, values: &values });
+            }
+        })?;
         idle().push(request);
         Ok(())
     }

@@ -1,0 +1,222 @@
+//! What the files of a reranker say: what its scores are, and what it is asked.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::config_files::ConfigFiles;
+use super::modules::{self, Module};
+use crate::error::{Error, Result};
+use crate::tokens::{Chat, Reading};
+
+/// What is said about the scores of a model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Scores {
+    /// Whether they become numbers from 0 to 1; `None` where that depends on how many there are.
+    pub sigmoid: Option<bool>,
+    /// What they are called, where somebody says.
+    pub labels: Vec<String>,
+    /// Of a language model, which of its words are the answers.
+    pub answer: Option<Answer>,
+}
+
+/// The tokens by whose logits, where the answer begins, a language model says yes or no.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub yes: u32,
+    /// `None`: how likely yes is says all.
+    pub no: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Config {
+    id2label: Option<BTreeMap<String, Value>>,
+    sentence_transformers: Option<Activated>,
+    sbert_ce_default_activation_function: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Activated {
+    activation_fn: Option<String>,
+}
+
+/// What sentence-transformers says about a model as a whole.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Whole {
+    activation_fn: Option<String>,
+    prompts: BTreeMap<String, Option<String>>,
+    default_prompt_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LogitScore {
+    true_token_id: u32,
+    false_token_id: Option<u32>,
+}
+
+/// Reads what there is to know about a model with such an `architecture`, and how it reads pairs.
+pub(super) fn read(
+    files: &mut ConfigFiles,
+    modules: Option<&[Module]>,
+    architecture: &str,
+    tokenizer: &[u8],
+    instruction: Option<&str>,
+    reading: &mut Reading,
+) -> Result<Scores> {
+    let config: Config = files.json("config.json")?.unwrap_or_default();
+    let whole: Whole = files.json("config_sentence_transformers.json")?.unwrap_or_default();
+    let answer = match modules {
+        Some(modules) => answer_of(files, modules)?,
+        None if architecture.ends_with("ForCausalLM") => Some(answer_in(files, tokenizer)?),
+        None => None,
+    };
+    let default = whole.default_prompt_name.as_ref().and_then(|name| whole.prompts.get(name).cloned().flatten());
+    let chat = chat(files, answer.is_some())?;
+    reading.chat = match (chat, instruction) {
+        (Some(chat), Some(instruction)) => Some(
+            chat.told(instruction.to_owned())
+                .ok_or_else(|| refused("the model's chat template has no place for it"))?,
+        ),
+        (Some(chat), None) => match default.filter(|default| !default.is_empty()) {
+            Some(default) => chat.clone().told(default).or(Some(chat)),
+            None => Some(chat),
+        },
+        (None, Some(_)) => return Err(refused("the model reads a query and a document and nothing else")),
+        (None, None) => None,
+    };
+    Ok(Scores { sigmoid: sigmoid(&config, &whole), labels: labels(&config), answer })
+}
+
+fn refused(why: &str) -> Error {
+    Error::config("instruction", format!("{why}: leave it out"))
+}
+
+fn sigmoid(config: &Config, whole: &Whole) -> Option<bool> {
+    let inner = config.sentence_transformers.as_ref().and_then(|inner| inner.activation_fn.as_ref());
+    let said = whole.activation_fn.as_ref().or(inner).or(config.sbert_ce_default_activation_function.as_ref());
+    said.and_then(|name| match name.rsplit('.').next() {
+        Some("Sigmoid") => Some(true),
+        Some("Identity") => Some(false),
+        _ => None,
+    })
+}
+
+fn labels(config: &Config) -> Vec<String> {
+    let of = |(id, label): (&String, &Value)| Some((id.parse::<usize>().ok()?, label.as_str()?.to_owned()));
+    let mut labels: Vec<_> = config.id2label.iter().flatten().filter_map(of).collect();
+    labels.sort();
+    labels.into_iter().map(|(_, label)| label).collect()
+}
+
+/// The answers that the modules of a model name, where it is a language model.
+fn answer_of(files: &mut ConfigFiles, modules: &[Module]) -> Result<Option<Answer>> {
+    let mut answer = None;
+    for module in modules {
+        match module.name() {
+            "Transformer" => {}
+            "LogitScore" | "CausalScoreHead" => {
+                let file = format!("{}config.json", modules::prefix(&files.root, module)?);
+                let read: LogitScore = files.json(&file)?.ok_or_else(|| modules::missing(&files.root, &file))?;
+                answer = Some(Answer { yes: read.true_token_id, no: read.false_token_id });
+            }
+            _ => return Err(modules::unsupported(&files.root, module, "Transformer and LogitScore")),
+        }
+    }
+    Ok(answer)
+}
+
+/// The answers of a language model about which nothing is said: the tokens `yes` and `no`.
+fn answer_in(files: &ConfigFiles, tokenizer: &[u8]) -> Result<Answer> {
+    #[derive(Deserialize)]
+    struct Vocabulary {
+        model: Words,
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Words {
+        vocab: Value,
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let read: Option<Vocabulary> = serde_json::from_slice(tokenizer).ok();
+    let id = |word: &str| {
+        let read = read.as_ref()?;
+        let added = read.added_tokens.iter().find(|added| added.content == word).map(|added| added.id);
+        added.or_else(|| u32::try_from(read.model.vocab.get(word)?.as_u64()?).ok())
+    };
+    let (Some(yes), Some(no)) = (id("yes"), id("no")) else {
+        return Err(Error::model(
+            &files.root,
+            "it is a language model, and its vocabulary has no tokens `yes` and `no` for it to answer with: a reranker says in modules.json and LogitScore which ones it has",
+        ));
+    };
+    Ok(Answer { yes, no: Some(no) })
+}
+
+/// How a model is asked, where its files say. Only what answers takes a template that was made for people.
+fn chat(files: &mut ConfigFiles, answers: bool) -> Result<Option<Chat>> {
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct TokenizerConfig {
+        chat_template: Value,
+        #[serde(flatten)]
+        others: Map<String, Value>,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Texts {
+        modality_config: Option<BTreeMap<String, Value>>,
+        processing_kwargs: BTreeMap<String, Value>,
+    }
+    let TokenizerConfig { chat_template, others } = files.json("tokenizer_config.json")?.unwrap_or_default();
+    let (template, file) = match files.text("chat_template.jinja")? {
+        Some(template) => (Some(template), "chat_template.jinja"),
+        None => (named(&chat_template), "tokenizer_config.json"),
+    };
+    let texts: Texts = files.json("sentence_bert_config.json")?.unwrap_or_default();
+    // What reads texts only is not asked.
+    let message = texts.modality_config.as_ref().map(|modalities| modalities.get("message"));
+    let (Some(template), Some(message)) = (template, message.map_or(Some(None), |found| found.map(Some))) else {
+        return Ok(None);
+    };
+    let in_parts = message.and_then(|message| message.get("format")?.as_str()).and_then(|format| match format {
+        "structured" => Some(true),
+        "flat" => Some(false),
+        _ => None,
+    });
+    // Special tokens go by their names, and more may be said for the template alone.
+    let special = others.into_iter().filter_map(|(name, token)| {
+        let content = token.as_str().or_else(|| token.get("content")?.as_str())?;
+        name.ends_with("_token").then(|| (name, Value::from(content)))
+    });
+    let said = texts.processing_kwargs.get("chat_template").and_then(Value::as_object).cloned().unwrap_or_default();
+    let said = said.into_iter().filter(|(name, _)| !OF_TOKENIZERS.contains(&name.as_str()));
+    match Chat::new(template, special.chain(said).collect(), in_parts) {
+        Ok(chat) => Ok(Some(chat).filter(|chat| answers || chat.is_for_pairs())),
+        Err(reason) if answers => Err(Error::model(files.root.join(file), reason)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What is said beside a template about the tokens of what it gives.
+const OF_TOKENIZERS: [&str; 7] =
+    ["padding", "truncation", "max_length", "return_tensors", "return_dict", "tokenize", "restore_suffix"];
+
+/// The template, or the one that is called `default`.
+fn named(template: &Value) -> Option<String> {
+    let one = match template {
+        Value::Array(all) => {
+            all.iter().find(|one| one.get("name").is_some_and(|name| name == "default"))?.get("template")?
+        }
+        one => one,
+    };
+    one.as_str().map(str::to_owned)
+}
