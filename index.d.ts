@@ -2583,7 +2583,7 @@ export interface DashboardPanel {
 	}>;
 	tables: PanelTable[];
 }
-/** Options of {@link PerformanceDashboard.serve}. */
+/** Where a page is served, and for whom. */
 export interface ServeOptions {
 	/** 0 (default): any that is free. */
 	port?: number | undefined;
@@ -2605,12 +2605,15 @@ export interface ServeOptions {
 	keepAlive?: boolean | undefined;
 }
 /** A page that is being served. */
-export interface DashboardServer extends AsyncDisposable {
-	/** Where it is. `/metrics` (for Prometheus) and `/health` lie beside it. */
+export interface PageServer extends AsyncDisposable {
+	/** Where it is. */
 	readonly url: string;
 	readonly port: number;
 	/** Ends all connections. */
 	close(): Promise<void>;
+}
+/** A page that is being served. `/metrics` (for Prometheus) and `/health` lie beside it. */
+export interface DashboardServer extends PageServer {
 }
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
@@ -3125,6 +3128,32 @@ export interface SearchOptions {
 	/** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
 	timeoutMs?: number | undefined;
 }
+/** Options of {@link CodeIndex.similar}. */
+export type SimilarCodeOptions = Omit<SearchOptions, "rerank">;
+/** Options of {@link CodeIndex.duplicates}. */
+export interface DuplicateCodeOptions extends Pick<SearchOptions, "paths" | "languages" | "signal" | "timeoutMs"> {
+	/** Least cosine of a declaration and the one that it repeats, 0.5 to 1. Default 0.95. */
+	threshold?: number | undefined;
+	/** Lines that a declaration has at least, from 1. Default 5: little ones are all alike. */
+	minLines?: number | undefined;
+	/** Most groups, 1 to 1000. Default 100. */
+	limit?: number | undefined;
+	/** What is compared. Default: functions and methods with each other, classes with classes, types with types. */
+	kinds?: CodeSymbol["kind"] | readonly CodeSymbol["kind"][] | undefined;
+}
+/** Declarations that repeat each other. */
+export interface CodeDuplicates {
+	/** Lines of all of them but the first: what would be spared. */
+	lines: number;
+	/**
+	 * The one that the others are like, and those, the nearest first. `similarity` is the cosine with the first one, `score` the
+	 * same from 0 on.
+	 */
+	declarations: CodeMatch[];
+}
+/** Options of {@link CodeIndex.serve}. */
+export interface SearchServeOptions extends ServeOptions, Pick<WatchOptions, "onUpdate" | "onError"> {
+}
 /** Options of {@link CodeIndex.symbols}. */
 export interface SymbolOptions {
 	/** Most answers, 1 to 1000. Default 10. */
@@ -3281,6 +3310,28 @@ export declare class CodeIndex implements AsyncDisposable {
 	 */
 	search(words: string, options?: SearchOptions): Promise<CodeMatch[]>;
 	/**
+	 * The declarations that are most like one of them, best first: the innermost one that is at a line of a file, without itself, what
+	 * it is in, and what is in it. `similarity` is the cosine of the two vectors, `score` the same from 0 on. Needs no model.
+	 * @throws {@link EmbeddingError} `INVALID_ARGUMENT` if there is no declaration in the index; and as {@link CodeIndex.search}.
+	 */
+	similar(to: Pick<CodeSymbol, "file" | "line">, options?: SimilarCodeOptions): Promise<CodeMatch[]>;
+	/**
+	 * Groups of declarations that nearly repeat each other, those that would spare the most lines first. Each is compared with all others
+	 * of its kind, which takes time in proportion to the square of how many there are: for 50,000, see the documentation. Needs no model.
+	 * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
+	 */
+	duplicates(options?: DuplicateCodeOptions): Promise<CodeDuplicates[]>;
+	/**
+	 * Serves a page for people: matches as they type, what is similar to a declaration, and what repeats what; `npx embedcore search
+	 * --serve`. It is for this machine alone, unless `host` says otherwise, and needs nothing from elsewhere.
+	 *
+	 * Resolves when the page can be opened; meanwhile, and from then on, the index follows the directory as with {@link CodeIndex.watch},
+	 * until the server is closed: by its `close()`, or that of the index. What goes wrong with that is told to `onError` and on the
+	 * page, and tried again.
+	 * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+	 */
+	serve(options?: SearchServeOptions): Promise<PageServer>;
+	/**
 	 * The declarations that are called `name`, or whose names end with it after a dot (`push` finds `Stack.push`): the
 	 * shortest names first, then by file and line. Needs no model.
 	 * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
@@ -3294,7 +3345,7 @@ export declare class CodeIndex implements AsyncDisposable {
 	 */
 	status(): Promise<IndexStatus>;
 	/**
-	 * Closes its watchers, and lets go of the index' file, its copy in memory and the model, when all that was called before is
+	 * Closes its watchers and its pages, and lets go of the index' file, its copy in memory and the model, when all that was called before is
 	 * done. The next call opens them again.
 	 */
 	close(): Promise<void>;

@@ -1,5 +1,5 @@
 // How options are read, of all classes and methods that take any: in the same way.
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
@@ -66,6 +66,9 @@ const processor = new MemoryAwareProcessor();
 const monitor = new PerformanceMonitor();
 const dashboard = new PerformanceDashboard({ monitor });
 const index = new CodeIndex(folder, { path: join(folder, 'index.sqlite') });
+const sources = mkdtempSync(join(tmpdir(), 'embedcore-options-'));
+writeFileSync(join(sources, 'place.js'), 'function place() {\n  return 1;\n}\n');
+const placed = new CodeIndex(sources);
 const store = new ModelStore({ cacheDir: join(folder, 'models') });
 const server = new EmbeddingServer({ port: 0 });
 const pool = new ParallelProcessor({ monitor: false });
@@ -88,11 +91,11 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
-  await Promise.all([generator, images, reranker, words, late, cache, results, dashboard, index, server, pool, evaluator, coherence, http, queue].map((one) => one[Symbol.asyncDispose]()));
+  await Promise.all([generator, images, reranker, words, late, cache, results, dashboard, index, placed, server, pool, evaluator, coherence, http, queue].map((one) => one[Symbol.asyncDispose]()));
   await resetEmbeddingCache();
   ollama.close();
   processor.stop();
-  rmSync(folder, { recursive: true, force: true });
+  for (const each of [folder, sources]) rmSync(each, { recursive: true, force: true });
 });
 
 /** Where options are given. */
@@ -246,6 +249,9 @@ const PLACES: Record<string, Place> = {
   'symbols() of an index': { type: 'SymbolOptions', give: (options) => index.update().then(() => index.symbols('a', options)) },
   'watch() of an index': { type: 'WatchOptions', give: (options) => index.watch(options).then((watcher) => watcher.close()) },
   'search() of an index': { type: 'SearchOptions', give: (options) => index.update().then(() => index.search('a', options)) },
+  'similar() of an index': { type: 'SimilarCodeOptions', give: (options) => placed.update().then(() => placed.similar({ file: 'place.js', line: 1 }, options)) },
+  'duplicates() of an index': { type: 'DuplicateCodeOptions', give: (options) => placed.update().then(() => placed.duplicates(options)) },
+  'serve() of an index': { type: 'SearchServeOptions', give: async (options) => (await placed.serve(options)).close() },
   'new ModelStore()': { type: 'ModelStoreOptions', give: (options) => new ModelStore(options) },
   'add() of a store': { type: 'AddModelOptions', give: (options) => store.add('no-such-owner', options) },
   'verify() of a store': { type: 'VerifyModelOptions', give: (options) => store.verify(undefined, options) },

@@ -35,6 +35,7 @@ const USAGE = `Semantic search in source code and texts, offline; embeddings of 
 
   embedcore index [DIRECTORY]           read functions, methods, classes and types into DIRECTORY/.embedcore
   embedcore search "WORDS" [DIRECTORY]  find them by what they do
+  embedcore search --serve [DIRECTORY]  the same as a page: matches as you type, what is similar, near-duplicates
   embedcore mcp [DIRECTORY]             the same for agents and editors: a Model Context Protocol server on standard input and output
   embedcore embed [FILE|-]              vectors of texts or annotations, a JSON line each, from FILE or standard input
   embedcore split FILE…                 cut texts into chunks that the model reads whole; - is standard input
@@ -65,6 +66,7 @@ Options of search
   --json           answers as JSON: { root, query, matches: [{ file, line, endLine, kind, language, name, signature,
                    summary, score, similarity, stale }] }; files are named from root; stale: changed since
   --source         with --json: the source of each answer, too
+  --serve          serve a page for this machine, in place of an answer
 Options of embed
   --out FILE       where vectors go: whole, or not at all (standard output)
   --format FORMAT  jsonl: a JSON line each; npy: a float32 array for NumPy (npy if FILE ends in .npy, else jsonl)
@@ -124,8 +126,8 @@ Options of serve
   --max-queued-mb N         megabytes of them, vectors included (256)
   --max-connections N       connections at a time (4096)
   --drain-seconds N         how long SIGTERM and Ctrl-C wait for what runs, at most (8)
-Options of serve and dashboard
-  --port N         where it is served (8080; the dashboard 4040, or another one if that is taken)
+Options of serve, dashboard and search --serve
+  --port N         where it is served (8080; the dashboard 4040, the page of search 4041, or another one if that is taken)
   --host HOST      for whom: this machine only (127.0.0.1), or everybody (0.0.0.0)
   --allow-host NAME         another name by which it may be asked for; may be given several times, * is any
   --api-key KEY             what clients have to send, a browser as a password; better set EMBEDCORE_API_KEY, which no ps ever shows

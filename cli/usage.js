@@ -44,6 +44,15 @@ function hideKey({ 'api-key': key }) {
   if (key !== undefined) process.title = 'embedcore';
 }
 
+/** Serves a page on the port that was asked for, else on the usual one, or another one if that is taken. */
+async function onPort(port, usual, serve) {
+  if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
+  return serve(Number(port ?? usual)).catch((error) => {
+    if (port !== undefined || error.details?.option !== 'port') throw error;
+    return serve(0);
+  });
+}
+
 /** The directory that the command was started in. */
 function here() {
   try {
@@ -118,4 +127,4 @@ function ofAnotherModel(error, { command, words, values, options }, flag) {
   return new UsageError(`The collection was made with ${by}.${commands.length > 0 ? ` Run: ${commands.join(', or, to embed all anew: ')}` : ''}`, { cause: error });
 }
 
-module.exports = { hideKey, UsageError, advice, commandOf, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, queueOf, splittingOf };
+module.exports = { hideKey, UsageError, advice, commandOf, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, onPort, queueOf, splittingOf };

@@ -43,7 +43,8 @@ export type {
   DashboardSource,
   TimelinePoint,
 } from './dashboard/dashboard';
-export type { DashboardServer, ServeOptions } from './dashboard/server';
+export type { DashboardServer } from './dashboard/server';
+export type { PageServer, ServeOptions } from './server/serve-options';
 export type { DashboardPanel, PanelCell, PanelTable } from './monitor/panels';
 export {
   AdaptiveProcessingConfig,
@@ -74,13 +75,17 @@ export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitia
 export type { EmbeddingErrorCode, EmbeddingErrorOptions } from './call/errors';
 export { CodeIndex } from './search/code-index';
 export type {
+  CodeDuplicates,
   CodeIndexOptions,
   CodeMatch,
   CodeSymbol,
+  DuplicateCodeOptions,
   IndexOptions,
   IndexReport,
   IndexStatus,
   SearchOptions,
+  SearchServeOptions,
+  SimilarCodeOptions,
   SymbolOptions,
   WatchOptions,
 } from './search/options';

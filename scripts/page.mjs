@@ -1,4 +1,4 @@
-// Puts the dashboard's page together: dashboard/ and uPlot, into dist/dashboard/page/.
+// Puts the pages together: dashboard/ and uPlot into dist/dashboard/page/, search/ into dist/search/page/.
 //
 //   node scripts/page.mjs
 
@@ -7,11 +7,17 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const page = join(root, 'dashboard');
 const uplot = join(root, 'node_modules', 'uplot');
-const target = join(root, 'dist', 'dashboard', 'page');
-mkdirSync(target, { recursive: true });
-for (const file of readdirSync(page)) copyFileSync(join(page, file), join(target, file));
-copyFileSync(join(uplot, 'dist', 'uPlot.iife.min.js'), join(target, 'uPlot.js'));
-copyFileSync(join(uplot, 'dist', 'uPlot.min.css'), join(target, 'uPlot.css'));
-copyFileSync(join(uplot, 'LICENSE'), join(target, 'uPlot-LICENSE'));
+
+function copied(room) {
+  const target = join(root, 'dist', room, 'page');
+  mkdirSync(target, { recursive: true });
+  for (const file of readdirSync(join(root, room))) copyFileSync(join(root, room, file), join(target, file));
+  return target;
+}
+
+const dashboard = copied('dashboard');
+copyFileSync(join(uplot, 'dist', 'uPlot.iife.min.js'), join(dashboard, 'uPlot.js'));
+copyFileSync(join(uplot, 'dist', 'uPlot.min.css'), join(dashboard, 'uPlot.css'));
+copyFileSync(join(uplot, 'LICENSE'), join(dashboard, 'uPlot-LICENSE'));
+copyFileSync(join(root, 'dashboard', 'icon.svg'), join(copied('search'), 'icon.svg'));

@@ -31,7 +31,7 @@ const ROOT_FILES = [
   /^(index|ai-sdk|coherence|langchain|llm|parallel|queue|server)\.d\.m?ts$/,
   /^cli\/(commands\/)?[\w-]+\.js$/,
   /^dist\/([a-z-]+\/)?[\w-]+\.m?js$/,
-  /^dist\/dashboard\/page\/[\w-]+(\.(js|css|html|svg))?$/,
+  /^dist\/(dashboard|search)\/page\/[\w-]+(\.(js|css|html|svg))?$/,
   /^models\/builtin\/(1_Pooling\/|onnx\/)?[\w.]+$/,
 ];
 const INSTALL_SCRIPTS = ['preinstall', 'install', 'postinstall', 'prepare'];

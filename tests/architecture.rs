@@ -54,7 +54,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
             "tokens",
         ],
     ),
-    ("index", &["cancel", "chunks", "embedding", "error", "generator", "host", "sqlite", "syntax", "text"]),
+    ("index", &["cancel", "chunks", "embedding", "error", "generator", "host", "matrix", "sqlite", "syntax", "text"]),
     // Lies above the cache, as `index` does above the generator, and shares all of it with the embeddings.
     ("results", &["cache", "embedding", "error"]),
     (
@@ -238,7 +238,7 @@ const LIB_MAY_USE: [(&str, &[&str]); 24] = [
     ("collection", &["call", "chunks", "generator", "matrix", "native"]),
     ("generator", &["batch", "cache", "call", "chunks", "matrix", "memory", "models", "monitor", "native"]),
     ("encoders", &["call", "generator", "matrix", "native"]),
-    ("search", &["call", "encoders", "generator", "native"]),
+    ("search", &["call", "encoders", "generator", "native", "server"]),
     ("dashboard", &["call", "monitor", "native", "server"]),
     ("doctor", &["cache", "call", "generator", "models", "native"]),
     (
@@ -260,6 +260,7 @@ const LIB_MAY_USE: [(&str, &[&str]); 24] = [
             "native",
             "results",
             "search",
+            "server",
         ],
     ),
     ("interfaces", &["call", "encoders", "generator", "index", "native", "server"]),

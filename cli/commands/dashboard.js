@@ -3,7 +3,7 @@
 const { PerformanceDashboard } = require('embedcore');
 
 const { paint, plain } = require('../terminal');
-const { UsageError, hideKey, queueOf } = require('../usage');
+const { UsageError, hideKey, onPort, queueOf } = require('../usage');
 
 /** Where the dashboard is, unless something else is there. */
 const PORT = 4040;
@@ -22,17 +22,12 @@ async function dashboard(rest, values) {
   const { port, host, 'allow-host': allowedHosts, 'api-key': apiKey = process.env.EMBEDCORE_API_KEY } = values;
   hideKey(values);
   if (rest.length > 1) throw new UsageError(`Expected one snapshot, got ${rest.join(' ')}`);
-  if (port !== undefined && !/^\d{1,5}$/.test(port)) throw new UsageError(`--port is ${port}, not a whole number from 0 to 65535`);
   const queue = watched(rest, values);
   const serve = (at) => {
     const options = { port: at, keepAlive: true, ...(host !== undefined && { host }), ...(allowedHosts && { allowedHosts }), apiKey };
     return rest.length > 0 ? PerformanceDashboard.serveSnapshot(rest[0], options) : new PerformanceDashboard().serve(options);
   };
-  // A port that was not asked for may be another one.
-  const server = await serve(Number(port ?? PORT)).catch((error) => {
-    if (port !== undefined || error.details?.option !== 'port') throw error;
-    return serve(0);
-  });
+  const server = await onPort(port, PORT, serve);
   const color = paint(process.stdout);
   console.log(`${rest.length > 0 ? plain(rest[0]) : 'The dashboard'} is at ${color('cyan', server.url)} until you press Ctrl-C`);
   if (queue) console.log(color('dim', `  It shows the queue, its workers and the shared tier at ${plain(queue)}`));

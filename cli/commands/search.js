@@ -5,8 +5,8 @@ const { dirname, isAbsolute, join, relative, sep } = require('node:path');
 
 const { CodeIndex } = require('embedcore');
 
-const { paint, plain, shortened } = require('../terminal');
-const { UsageError, directoryOf, explained, generatorOf, here, named, numeric } = require('../usage');
+const { paint, plain, plural, shortened } = require('../terminal');
+const { UsageError, directoryOf, explained, generatorOf, here, hideKey, named, numeric, onPort } = require('../usage');
 
 const options = {
   limit: { type: 'string' },
@@ -19,7 +19,19 @@ const options = {
   json: { type: 'boolean' },
   rerank: { type: 'string' },
   model: { type: 'string' },
+  serve: { type: 'boolean' },
+  port: { type: 'string' },
+  host: { type: 'string' },
+  'allow-host': { type: 'string', multiple: true },
+  'api-key': { type: 'string' },
 };
+
+/** Options of the page alone; those of an answer go without it. */
+const OF_THE_PAGE = ['port', 'host', 'allow-host', 'api-key'];
+const OF_BOTH = ['serve', 'model', ...OF_THE_PAGE];
+
+/** Where the page is, unless something else is there. */
+const PORT = 4041;
 
 /** Lines around a match, at most. */
 const MOST_CONTEXT = 1000;
@@ -33,6 +45,9 @@ function indexed() {
 }
 
 async function search(rest, values) {
+  if (values.serve) return serve(rest, values);
+  const misplaced = OF_THE_PAGE.find((name) => values[name] !== undefined);
+  if (misplaced) throw new UsageError(`--${misplaced} belongs to --serve`);
   const { limit = '10', json, path: paths, lang: languages, kind: kinds, rerank } = values;
   const [words, ...others] = rest;
   if (words === undefined) throw new UsageError('What shall be searched for? embedcore search "open a file"');
@@ -79,6 +94,36 @@ async function search(rest, values) {
       console.log(`${color('dim', `${String(number).padStart(6)} `)}${color(inside ? 'bold' : 'dim', shortened(plain(text), width))}`);
     }
   }
+}
+
+/** Serves the page of a directory's index until Ctrl-C. */
+async function serve(rest, values) {
+  const misplaced = Object.keys(values).find((name) => !OF_BOTH.includes(name));
+  if (misplaced) throw new UsageError(`--${misplaced} does not go with --serve: choose on the page`);
+  const directory = directoryOf(rest, '; what to search for is typed on the page') ?? indexed();
+  const { host, 'allow-host': allowedHosts, 'api-key': apiKey = process.env.EMBEDCORE_API_KEY } = values;
+  hideKey(values);
+  const color = paint(process.stdout);
+  const say = (text) => console.log(`${color('dim', new Date().toTimeString().slice(0, 8))}  ${text}`);
+  const index = new CodeIndex(directory, { generator: generatorOf(values) });
+  let told;
+  const server = await onPort(values.port, PORT, (port) =>
+    index.serve({
+      port, host, allowedHosts, apiKey, keepAlive: true,
+      onUpdate: ({ changed, removed, annotations, seconds }) => {
+        told = undefined;
+        if (changed + removed > 0) say(`${plural(changed + removed, 'file')} changed; ${plural(annotations, 'declaration')} in the index, ${seconds.toFixed(2)} s`);
+      },
+      // It is tried again and again.
+      onError: (error) => {
+        const { message } = explained(error, directory, values);
+        if (message !== told) say(color('red', plain(message)));
+        told = message;
+      },
+    }));
+  console.log(`The code in ${plain(directory)} is searched at ${color('cyan', server.url)} until you press Ctrl-C`);
+  // Once: a second Ctrl-C ends the process at once.
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => index.close().then(() => process.exit(0)));
 }
 
 const filtered = (values) => ['min-score', 'path', 'lang', 'kind'].some((name) => values[name] !== undefined);

@@ -12,7 +12,8 @@ import { csvOf, markdownOf, prometheusOf, textOf, type CsvTable, type Sourced } 
 import type { CacheTypeStats, MonitorSnapshot } from '../monitor/snapshot';
 import { call, native, settle } from '../native/addon';
 import type { NativeSampler } from '../native/types';
-import type { DashboardServer, Live, ServeOptions } from './server';
+import { readServe, type ServeOptions } from '../server/serve-options';
+import type { DashboardServer, Live } from './server';
 
 /** Something else that a dashboard shows: a generator, a cache, or whatever you wrap. */
 export interface DashboardSource {
@@ -90,8 +91,6 @@ export interface DashboardSnapshot extends MonitorSnapshot {
 }
 
 const readOptions = optionReader<DashboardOptions>({ monitor: true, generator: true, cache: true, panels: true, interval: true, history: true, title: true });
-
-const readServe = optionReader<ServeOptions>({ port: true, host: true, allowedHosts: true, apiKey: true, keepAlive: true });
 
 /** Takes a point. */
 let tick: (dashboard: PerformanceDashboard) => void;

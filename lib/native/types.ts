@@ -84,12 +84,26 @@ export interface NativeAnswer {
 /** See `src/binding/index.rs`. */
 export interface NativeIndex {
   update(): NativeUpdate;
-  search(words: string, limit: number, filter: { minScore: number; paths: string[]; languages: string[]; kinds: string[] }): Promise<object[]>;
+  search(words: string, limit: number, filter: NativeFilter): Promise<object[]>;
+  similar(file: string, line: number, limit: number, filter: NativeFilter): Promise<object[]>;
+  duplicates(): NativeDuplicates;
   symbols(name: string, limit: number): Promise<object[]>;
   status(): Promise<object>;
   files(): Promise<string[]>;
   watch(onChange: () => void): Promise<NativeWatch>;
   close(): Promise<void>;
+}
+
+export interface NativeFilter {
+  minScore: number;
+  paths: string[];
+  languages: string[];
+  kinds: string[];
+}
+
+export interface NativeDuplicates {
+  cancel(): void;
+  run(threshold: number, minLines: number, limit: number, filter: NativeFilter): Promise<object[]>;
 }
 
 export interface NativeWatch {

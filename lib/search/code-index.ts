@@ -1,24 +1,34 @@
 import { invalid, show } from '../call/input';
 import { aborted, checkWatch, watched } from '../call/limits';
-import { naming, refused } from '../call/options';
+import { naming, read, refused } from '../call/options';
 import { argumentPath } from '../call/paths';
 import type { CrossEncoder } from '../encoders/cross-encoder';
 import { nativeSettings } from '../generator/options';
 import { call, native, settle } from '../native/addon';
 import type { NativeIndex } from '../native/types';
+import type { PageServer } from '../server/serve-options';
 import {
+  checkLimit,
+  filterOf,
+  readDuplicates,
   readOptions,
   readSearch,
+  readServe,
+  readSimilar,
   readSymbols,
   readUpdate,
   readWatch,
+  type CodeDuplicates,
   type CodeIndexOptions,
   type CodeMatch,
   type CodeSymbol,
+  type DuplicateCodeOptions,
   type IndexOptions,
   type IndexReport,
   type IndexStatus,
   type SearchOptions,
+  type SearchServeOptions,
+  type SimilarCodeOptions,
   type SymbolOptions,
   type WatchOptions,
 } from './options';
@@ -47,6 +57,7 @@ export class CodeIndex implements AsyncDisposable {
   readonly #root: string;
   readonly #rerankers = new Rerankers();
   readonly #watchers = new Set<DirectoryWatcher>();
+  readonly #servers = new Set<PageServer>();
   /** What was called and is not done. */
   readonly #running = new Set<Promise<unknown>>();
   /** The last `close()`. */
@@ -115,9 +126,7 @@ export class CodeIndex implements AsyncDisposable {
     if (typeof debounceMs !== 'number' || !(debounceMs >= 0 && debounceMs <= 60_000)) {
       throw refused('debounceMs', `${show(debounceMs)} is not a number from 0 to 60000`);
     }
-    for (const [name, callback] of Object.entries({ onUpdate, onError })) {
-      if (callback != null && typeof callback !== 'function') throw refused(name, `${show(callback)} is not a function`);
-    }
+    checkCallbacks({ onUpdate, onError });
     checkWatch({ signal });
     if (signal?.aborted) throw aborted(signal);
     const watched = {
@@ -145,10 +154,10 @@ export class CodeIndex implements AsyncDisposable {
    */
   async search(words: string, options: SearchOptions = {}): Promise<CodeMatch[]> {
     if (typeof words !== 'string') throw invalid('The words to search for are not a string');
-    const { limit = DEFAULT_LIMIT, minScore = 0, paths, languages, kinds, rerank, signal, timeoutMs } = readSearch(options);
+    const { limit = DEFAULT_LIMIT, rerank, signal, timeoutMs, ...wanted } = readSearch(options);
     checkLimit(limit);
-    if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`, { option: 'minScore' });
-    const filter = { minScore: rerank ? 0 : minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
+    const { minScore, ...where } = filterOf(wanted);
+    const filter = { ...where, minScore: rerank ? 0 : minScore };
     const watch = checkWatch({ signal, timeoutMs });
     const find = async (most: number) => (await settle(() => this.#native.search(words, most, filter))) as CodeMatch[];
     const stop = new AbortController();
@@ -162,6 +171,59 @@ export class CodeIndex implements AsyncDisposable {
         return best.filter(({ score }) => score >= minScore);
       }),
     );
+  }
+
+  /**
+   * The declarations that are most like one of them, best first: the innermost one that is at a line of a file, without itself, what
+   * it is in, and what is in it. `similarity` is the cosine of the two vectors, `score` the same from 0 on. Needs no model.
+   * @throws {@link EmbeddingError} `INVALID_ARGUMENT` if there is no declaration in the index; and as {@link CodeIndex.search}.
+   */
+  async similar(to: Pick<CodeSymbol, 'file' | 'line'>, options: SimilarCodeOptions = {}): Promise<CodeMatch[]> {
+    const { file, line } = readPlace(to);
+    const { limit = DEFAULT_LIMIT, signal, timeoutMs, ...wanted } = readSimilar(options);
+    checkLimit(limit);
+    const filter = filterOf(wanted);
+    const watch = checkWatch({ signal, timeoutMs });
+    const find = async () => (await settle(() => this.#native.similar(file, line, limit, filter))) as CodeMatch[];
+    return this.#inOrder(() => watched(watch, () => {}, find));
+  }
+
+  /**
+   * Groups of declarations that nearly repeat each other, those that would spare the most lines first. Each is compared with all others
+   * of its kind, which takes time in proportion to the square of how many there are: for 50,000, see the documentation. Needs no model.
+   * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
+   */
+  async duplicates(options: DuplicateCodeOptions = {}): Promise<CodeDuplicates[]> {
+    const { threshold = 0.95, minLines = 5, limit = 100, signal, timeoutMs, ...wanted } = readDuplicates(options);
+    if (typeof threshold !== 'number' || !(threshold >= 0.5 && threshold <= 1)) throw refused('threshold', `${show(threshold)} is not a number from 0.5 to 1`);
+    if (!Number.isInteger(minLines) || minLines < 1 || minLines >= 2 ** 31) throw refused('minLines', `${show(minLines)} is not a whole number from 1 to ${2 ** 31 - 1}`);
+    checkLimit(limit);
+    const filter = filterOf(wanted);
+    const watch = checkWatch({ signal, timeoutMs });
+    const running = call(() => this.#native.duplicates());
+    const find = async () => (await settle(() => running.run(threshold, minLines, limit, filter))) as CodeDuplicates[];
+    return this.#inOrder(() => watched(watch, () => running.cancel(), find));
+  }
+
+  /**
+   * Serves a page for people: matches as they type, what is similar to a declaration, and what repeats what; `npx embedcore search
+   * --serve`. It is for this machine alone, unless `host` says otherwise, and needs nothing from elsewhere.
+   *
+   * Resolves when the page can be opened; meanwhile, and from then on, the index follows the directory as with {@link CodeIndex.watch},
+   * until the server is closed: by its `close()`, or that of the index. What goes wrong with that is told to `onError` and on the
+   * page, and tried again.
+   * @throws {@link EmbeddingError} `INVALID_CONFIG` where the port or the host cannot be had.
+   */
+  async serve(options: SearchServeOptions = {}): Promise<PageServer> {
+    const { onUpdate, onError, ...where } = readServe(options);
+    checkCallbacks({ onUpdate, onError });
+    return this.#inOrder(async () => {
+      // Loaded with the first page, as that of a dashboard.
+      const { serveSearch } = await import('./page.js');
+      const server = await serveSearch(this, this.#root, where, { onUpdate, onError }, () => this.#servers.delete(server));
+      this.#servers.add(server);
+      return server;
+    });
   }
 
   /**
@@ -190,13 +252,15 @@ export class CodeIndex implements AsyncDisposable {
   }
 
   /**
-   * Closes its watchers, and lets go of the index' file, its copy in memory and the model, when all that was called before is
+   * Closes its watchers and its pages, and lets go of the index' file, its copy in memory and the model, when all that was called before is
    * done. The next call opens them again.
    */
   async close(): Promise<void> {
-    const before = [this.#closed, ...this.#running, ...[...this.#watchers].map((watcher) => watcher.close())];
-
+    const followers = [...this.#watchers, ...this.#servers];
+    const before = [this.#closed, ...this.#running, ...followers.map((follower) => follower.close())];
     this.#closed = Promise.allSettled(before)
+      // One that was asked for before is there by now.
+      .then(() => Promise.all([...this.#servers].map((server) => server.close())))
       .then(() => this.#rerankers.close())
       .then(() => settle(() => this.#native.close()));
     await this.#closed;
@@ -217,13 +281,17 @@ export class CodeIndex implements AsyncDisposable {
   }
 }
 
-/** Texts that were given one by one or as a list. */
-function texts(option: string, given: unknown): string[] {
-  const all = given === undefined ? [] : typeof given === 'string' ? [given] : given;
-  if (Array.isArray(all) && all.every((text) => typeof text === 'string')) return all as string[];
-  throw invalid(`${option} is ${show(given)}, neither a string nor an array of strings`);
+/** Where a declaration is, as it is now. */
+function readPlace(to: unknown): { file: string; line: number } {
+  if (typeof to !== 'object' || to === null) throw invalid(`A declaration is given as { file, line }, not as ${show(to)}`);
+  const [file, line] = [read(to, 'file', 'file'), read(to, 'line', 'line')];
+  if (typeof file !== 'string' || file === '') throw invalid(`file is ${show(file)}, not a path below the directory`);
+  if (!Number.isInteger(line) || (line as number) < 1 || (line as number) >= 2 ** 32) throw invalid(`line is ${show(line)}, not a whole number from 1`);
+  return { file, line: line as number };
 }
 
-function checkLimit(limit: number): void {
-  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`, { option: 'limit' });
+function checkCallbacks(callbacks: Record<string, unknown>): void {
+  for (const [name, callback] of Object.entries(callbacks)) {
+    if (callback != null && typeof callback !== 'function') throw refused(name, `${show(callback)} is not a function`);
+  }
 }

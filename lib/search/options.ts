@@ -3,12 +3,14 @@
 import { existsSync } from 'node:fs';
 
 import type { EmbeddingError } from '../call/errors';
-import { show } from '../call/input';
+import { invalid, show } from '../call/input';
 import { refuseOtherKind } from '../call/model-kind';
 import { isInstance, optionReader, refused } from '../call/options';
 import { pathNow, plainPath } from '../call/paths';
 import { CrossEncoder } from '../encoders/cross-encoder';
 import { GENERATOR, type GeneratorOptions } from '../generator/options';
+import type { NativeFilter } from '../native/types';
+import { SERVE, type ServeOptions } from '../server/serve-options';
 
 /** Options of {@link CodeIndex}. */
 export interface CodeIndexOptions {
@@ -59,6 +61,35 @@ export interface SearchOptions {
   /** Milliseconds after which the call is given up, with `TIMED_OUT`. Default: none. */
   timeoutMs?: number | undefined;
 }
+
+/** Options of {@link CodeIndex.similar}. */
+export type SimilarCodeOptions = Omit<SearchOptions, 'rerank'>;
+
+/** Options of {@link CodeIndex.duplicates}. */
+export interface DuplicateCodeOptions extends Pick<SearchOptions, 'paths' | 'languages' | 'signal' | 'timeoutMs'> {
+  /** Least cosine of a declaration and the one that it repeats, 0.5 to 1. Default 0.95. */
+  threshold?: number | undefined;
+  /** Lines that a declaration has at least, from 1. Default 5: little ones are all alike. */
+  minLines?: number | undefined;
+  /** Most groups, 1 to 1000. Default 100. */
+  limit?: number | undefined;
+  /** What is compared. Default: functions and methods with each other, classes with classes, types with types. */
+  kinds?: CodeSymbol['kind'] | readonly CodeSymbol['kind'][] | undefined;
+}
+
+/** Declarations that repeat each other. */
+export interface CodeDuplicates {
+  /** Lines of all of them but the first: what would be spared. */
+  lines: number;
+  /**
+   * The one that the others are like, and those, the nearest first. `similarity` is the cosine with the first one, `score` the
+   * same from 0 on.
+   */
+  declarations: CodeMatch[];
+}
+
+/** Options of {@link CodeIndex.serve}. */
+export interface SearchServeOptions extends ServeOptions, Pick<WatchOptions, 'onUpdate' | 'onError'> {}
 
 /** Options of {@link CodeIndex.symbols}. */
 export interface SymbolOptions {
@@ -191,15 +222,33 @@ function readRerank(value: unknown, path: string): CrossEncoder | string {
   throw refused(path, `${show(value)} is neither a CrossEncoder nor the path or id of a model for one`);
 }
 
-export const readSearch = optionReader<SearchOptions>({
-  limit: true,
-  minScore: true,
-  paths: true,
-  languages: true,
-  kinds: true,
-  rerank: readRerank,
-  signal: true,
-  timeoutMs: true,
-});
+const FILTER = { paths: true, languages: true, kinds: true } as const;
+
+const LIMITS = { signal: true, timeoutMs: true } as const;
+
+export const readSearch = optionReader<SearchOptions>({ limit: true, minScore: true, ...FILTER, rerank: readRerank, ...LIMITS });
+
+export const readSimilar = optionReader<SimilarCodeOptions>({ limit: true, minScore: true, ...FILTER, ...LIMITS });
+
+export const readDuplicates = optionReader<DuplicateCodeOptions>({ threshold: true, minLines: true, limit: true, ...FILTER, ...LIMITS });
+
+export const readServe = optionReader<SearchServeOptions>({ ...SERVE, onUpdate: true, onError: true });
+
+/** What answers have to be, as it crosses. */
+export function filterOf({ minScore = 0, paths, languages, kinds }: Pick<SearchOptions, 'minScore' | 'paths' | 'languages' | 'kinds'>): NativeFilter {
+  if (typeof minScore !== 'number' || !(minScore >= 0 && minScore <= 1)) throw invalid(`minScore is ${show(minScore)}, not a number from 0 to 1`, { option: 'minScore' });
+  return { minScore, paths: texts('paths', paths), languages: texts('languages', languages), kinds: texts('kinds', kinds) };
+}
+
+/** Texts that were given one by one or as a list. */
+function texts(option: string, given: unknown): string[] {
+  const all = given === undefined ? [] : typeof given === 'string' ? [given] : given;
+  if (Array.isArray(all) && all.every((text) => typeof text === 'string')) return all as string[];
+  throw invalid(`${option} is ${show(given)}, neither a string nor an array of strings`);
+}
+
+export function checkLimit(limit: number): void {
+  if (!Number.isInteger(limit) || limit < 1 || limit > 1000) throw invalid(`limit is ${show(limit)}, not a whole number from 1 to 1000`, { option: 'limit' });
+}
 
 export const readSymbols = optionReader<SymbolOptions>({ limit: true });

@@ -18,7 +18,9 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::generator::Generator;
 use crate::host::threads::blocking;
-use crate::index::{self, CodeIndex, Entry, Filter, Progress, Report, TreeWatch, UpdateOptions};
+use crate::index::{
+    self, CodeIndex, DuplicateOptions, Entry, Filter, Match, Progress, Report, TreeWatch, UpdateOptions,
+};
 use crate::model;
 
 /// Called with a report. Weak: a callback never keeps the process alive.
@@ -73,18 +75,33 @@ impl NativeIndex {
         filter: NativeFilter,
     ) -> Result<PromiseRaw<'env, Vec<Value>>> {
         let index = Arc::clone(&self.inner);
-        let NativeFilter { min_score, paths, languages, kinds } = filter;
-        let filter = Filter { min_score: min_score as f32, paths, languages, kinds };
         env.spawn_future(async move {
-            let matches = index.search(words, limit as usize, filter).await.map_err(to_js)?;
-            let shown = matches.iter().map(|found| {
-                let mut value = show_symbol(&found.file, found.language, &found.entry, found.stale);
-                value["score"] = found.score.into();
-                value["similarity"] = found.similarity.into();
-                value
-            });
-            Ok(shown.collect())
+            let matches = index.search(words, limit as usize, filter.into()).await.map_err(to_js)?;
+            Ok(matches.iter().map(show_match).collect())
         })
+    }
+
+    /// See `CodeIndex::similar`.
+    #[napi(catch_unwind)]
+    pub fn similar<'env>(
+        &self,
+        env: &'env Env,
+        file: String,
+        line: u32,
+        limit: u32,
+        filter: NativeFilter,
+    ) -> Result<PromiseRaw<'env, Vec<Value>>> {
+        let index = Arc::clone(&self.inner);
+        env.spawn_future(async move {
+            let similar = index.similar(file, line as usize, limit as usize, filter.into());
+            Ok(similar.await.map_err(to_js)?.iter().map(show_match).collect())
+        })
+    }
+
+    /// A search for duplicates that was not started yet.
+    #[napi(catch_unwind)]
+    pub fn duplicates(&self) -> NativeDuplicates {
+        NativeDuplicates { index: Arc::clone(&self.inner), cancel: Cancel::default() }
     }
 
     /// See `CodeIndex::symbols`.
@@ -160,6 +177,51 @@ pub struct NativeFilter {
     pub languages: Vec<String>,
     /// Kinds.
     pub kinds: Vec<String>,
+}
+
+impl From<NativeFilter> for Filter {
+    fn from(NativeFilter { min_score, paths, languages, kinds }: NativeFilter) -> Self {
+        Self { min_score: min_score as f32, paths, languages, kinds }
+    }
+}
+
+/// One run of `CodeIndex::duplicates`, stopped at any time.
+#[napi]
+pub struct NativeDuplicates {
+    index: Arc<CodeIndex>,
+    cancel: Cancel,
+}
+
+#[napi]
+impl NativeDuplicates {
+    /// Stops the run: its promise is rejected with `ABORTED`.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self) {
+        self.cancel.cancel(Error::Aborted);
+    }
+
+    /// Starts the run.
+    #[napi(catch_unwind)]
+    pub fn run<'env>(
+        &self,
+        env: &'env Env,
+        threshold: f64,
+        min_lines: u32,
+        limit: u32,
+        filter: NativeFilter,
+    ) -> Result<PromiseRaw<'env, Vec<Value>>> {
+        let (index, cancel) = (Arc::clone(&self.index), self.cancel.clone());
+        let (threshold, min_lines, limit) = (threshold as f32, min_lines as usize, limit as usize);
+        let options = DuplicateOptions { threshold, min_lines, limit, filter: filter.into() };
+        env.spawn_future(async move {
+            let groups = index.duplicates(options, cancel).await.map_err(to_js)?;
+            let shown = groups.iter().map(|group| {
+                let declarations: Vec<Value> = group.declarations.iter().map(show_match).collect();
+                json!({ "lines": group.lines, "declarations": declarations })
+            });
+            Ok(shown.collect())
+        })
+    }
 }
 
 /// One run of `CodeIndex::update`, stopped at any time.
@@ -254,6 +316,13 @@ fn show_report(report: &Report) -> Value {
         "examples": examples,
         "seconds": report.seconds,
     })
+}
+
+fn show_match(found: &Match) -> Value {
+    let mut shown = show_symbol(&found.file, found.language, &found.entry, found.stale);
+    shown["score"] = found.score.into();
+    shown["similarity"] = found.similarity.into();
+    shown
 }
 
 fn show_symbol(file: &str, language: &str, entry: &Entry, stale: bool) -> Value {

@@ -9,6 +9,7 @@
 //! | `watch` | tells when the tree has changed |
 //! | `store` | all of it on disk, one row for each file |
 //! | `rank` | query → best declarations |
+//! | `near` | declaration → those like it; what repeats what |
 //! | `filter` | which of them may be answers |
 //!
 //! The vectors come from a [`Generator`].
@@ -16,6 +17,7 @@
 mod filter;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod near;
 mod outline;
 mod rank;
 mod store;
@@ -39,6 +41,7 @@ use sha2::{Digest, Sha256};
 use store::{Described, MadeWith, Store};
 
 pub use filter::Filter;
+pub use near::{DuplicateOptions, Duplicates};
 pub use outline::extensions;
 pub use store::Entry;
 pub use watch::TreeWatch;
@@ -186,20 +189,31 @@ impl CodeIndex {
         let blocks = blocks??;
         let (made_with, vector) = query?;
         blocking(move || {
-            let mut blocks = blocks;
-            let mut attempts = 0;
-            loop {
+            self.consistently(blocks, |blocks| {
                 self.with_loaded(|loaded| loaded.store.require(&made_with))?;
-                let (matches, current) = self.answer(&blocks, &vector, &words, limit, &filter)?;
-                attempts += 1;
-                // Somebody may write all the time. What is gone is left out, and ids never change their meaning.
-                if current || attempts > ANSWERS {
-                    return Ok(matches);
-                }
-                blocks = self.load()?;
-            }
+                self.answer(blocks, &vector, Some(&words), limit, &filter, |_, _| true)
+            })
         })
         .await?
+    }
+
+    /// What `answer` makes of the index, which tells whether the index is still that of the blocks: where it was changed meanwhile, it is
+    /// asked again.
+    fn consistently<T>(
+        &self,
+        mut blocks: Arc<Vec<Block>>,
+        answer: impl Fn(&Arc<Vec<Block>>) -> Result<(T, bool)>,
+    ) -> Result<T> {
+        let mut attempts = 0;
+        loop {
+            let (found, current) = answer(&blocks)?;
+            attempts += 1;
+            // Somebody may write all the time. What is gone is left out, and ids never change their meaning.
+            if current || attempts > ANSWERS {
+                return Ok(found);
+            }
+            blocks = self.load()?;
+        }
     }
 
     /// The declarations that are called `name`: wholly, or behind the names around them. The shortest names first.
@@ -306,18 +320,25 @@ impl CodeIndex {
             && loaded.store.version().is_ok_and(|version| version == loaded.version)
     }
 
+    /// Whether `blocks` are the index as it is: another search may have read it anew.
+    fn is_that_of(&self, loaded: &Loaded, blocks: &Arc<Vec<Block>>) -> bool {
+        Arc::ptr_eq(blocks, &loaded.blocks) && self.is_current(loaded)
+    }
+
     fn with_loaded<T>(&self, work: impl FnOnce(&Loaded) -> Result<T>) -> Result<T> {
         self.loaded().as_ref().map_or(Err(Error::Closed), work)
     }
 
-    /// The best answers in `blocks`, and whether the index is still the one that these were read from.
+    /// The best answers in `blocks` of those that `wanted` and `filter` let in, and whether the index is still the one that these were
+    /// read from.
     fn answer(
         &self,
         blocks: &Arc<Vec<Block>>,
         vector: &[f32],
-        words: &str,
+        words: Option<&str>,
         limit: usize,
         filter: &Filter,
+        wanted: impl Fn(i64, usize) -> bool,
     ) -> Result<(Vec<Match>, bool)> {
         let admitted: Option<HashSet<i64>> = if filter.by_path() {
             let admits = filter.admission();
@@ -328,8 +349,8 @@ impl CodeIndex {
         };
         // The kind of a declaration is known once it is described.
         let depth = if filter.by_kind() { usize::MAX } else { limit };
-        let hits = rank::rank(blocks, vector, words, depth, |file| {
-            admitted.as_ref().is_none_or(|admitted| admitted.contains(&file))
+        let hits = rank::rank(blocks, vector, words, depth, |file, ordinal| {
+            admitted.as_ref().is_none_or(|admitted| admitted.contains(&file)) && wanted(file, ordinal)
         })?;
         let good = hits.partition_point(|hit| hit.score >= filter.min_score);
         self.describe(blocks, &hits[..good], limit, filter)
@@ -344,8 +365,7 @@ impl CodeIndex {
         filter: &Filter,
     ) -> Result<(Vec<Match>, bool)> {
         let described = self.with_loaded(|loaded| {
-            // Another search may have read the index anew.
-            let is_current = || Arc::ptr_eq(blocks, &loaded.blocks) && self.is_current(loaded);
+            let is_current = || self.is_that_of(loaded, blocks);
             let mut files: HashMap<i64, Option<Described>> = HashMap::new();
             let mut matches = Vec::with_capacity(hits.len().min(limit));
             for hit in hits {

@@ -67,20 +67,21 @@ struct Candidate {
     counts: Vec<u8>,
 }
 
-/// The `limit` best declarations for a query, best first, of files that `admits` lets in. What a word weighs is counted in
-/// all of them, so that a filter changes no score. Vectors have length 1.
+/// The `limit` best declarations for a query, best first, of those that `admits` lets in by their file and their position in it. What a
+/// word weighs is counted in all of them, so that a filter changes no score. Vectors have length 1. Without `words`, meaning alone counts.
 ///
 /// # Errors
 /// [`Error::Threads`](crate::error::Error::Threads).
 pub fn rank(
     blocks: &[Block],
     vector: &[f32],
-    words: &str,
+    words: Option<&str>,
     limit: usize,
-    admits: impl Fn(i64) -> bool,
+    admits: impl Fn(i64, usize) -> bool,
 ) -> Result<Vec<Hit>> {
     // Longer queries have their meaning; looking for each of their words would take long.
-    let query = Bag::of([&words[..words.floor_char_boundary(MAX_WORDS)]]);
+    let query = Bag::of(words.map(|words| &words[..words.floor_char_boundary(MAX_WORDS)]));
+    let share = if words.is_some() { WORDS_SHARE } else { 0.0 };
     let candidates: Vec<Candidate> = in_parallel(|| {
         blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query.stems)).collect()
     })?;
@@ -94,14 +95,14 @@ pub fn rank(
     let all = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
     let mut hits: Vec<Hit> = candidates
         .into_iter()
-        .filter(|candidate| admits(candidate.hit.file))
+        .filter(|candidate| admits(candidate.hit.file, candidate.hit.ordinal))
         .map(|Candidate { hit, length, counts }| {
             let found = counts.iter().zip(&weights).map(|(&count, weight)| {
                 let count = f32::from(count);
                 weight * count / (count + K1 * (1.0 - B + B * length / USUAL_LENGTH))
             });
             let words = found.sum::<f32>() / all;
-            let score = (1.0 - WORDS_SHARE) * hit.similarity.max(0.0) + WORDS_SHARE * words;
+            let score = (1.0 - share) * hit.similarity.max(0.0) + share * words;
             Hit { score: score.clamp(0.0, 1.0), ..hit }
         })
         .collect();
@@ -169,7 +170,7 @@ mod tests {
     #[test]
     fn a_score_is_the_documented_formula() {
         let blocks = [block(1, &[([0.6, 0.8], "open file file"), ([-0.6, 0.8], "close socket")])];
-        let hits = rank(&blocks, &[1.0, 0.0], "files opened", 10, |_| true).unwrap();
+        let hits = rank(&blocks, &[1.0, 0.0], Some("files opened"), 10, |_, _| true).unwrap();
         let present = |count: f32| count / (count + 1.5 * (0.25 + 0.75 * 3.0 / 60.0));
         let expected = 0.85 * 0.6 + 0.15 * (present(1.0) + present(2.0)) / 2.0;
         assert!((hits[0].score - expected).abs() < 1e-3, "{hits:?}");
@@ -182,9 +183,9 @@ mod tests {
         let score = |others: usize| {
             let other = block(2, &vec![([0.1, 0.9], "close the socket"); others]);
             let blocks = [block(1, &[([0.8, 0.6], "parse json text")]), other];
-            rank(&blocks, &[1.0, 0.0], "parse some json", 1, |_| true).unwrap()[0].score
+            rank(&blocks, &[1.0, 0.0], Some("parse some json"), 1, |_, _| true).unwrap()[0].score
         };
-        let alone = rank(&[wanted], &[1.0, 0.0], "parse some json", 1, |_| true).unwrap()[0].score;
+        let alone = rank(&[wanted], &[1.0, 0.0], Some("parse some json"), 1, |_, _| true).unwrap()[0].score;
         for others in [1, 10, 1000, 20_000] {
             assert!((score(others) - alone).abs() < 0.01, "{alone} alone, {} beside {others} others", score(others));
         }
@@ -194,7 +195,7 @@ mod tests {
     fn no_score_is_above_one() {
         let text = "retry ".repeat(300);
         let blocks = [block(1, &[([1.0, 0.0], text.as_str()), ([1.0, 0.0], "retry")])];
-        let hits = rank(&blocks, &[1.0, 0.0], &text, 10, |_| true).unwrap();
+        let hits = rank(&blocks, &[1.0, 0.0], Some(&text), 10, |_, _| true).unwrap();
         assert!(hits.iter().all(|hit| hit.score > 0.85 && hit.score <= 1.0), "{hits:?}");
     }
 
@@ -202,20 +203,20 @@ mod tests {
     fn meaning_and_words_both_count() {
         let blocks = [block(1, &[([0.6, 0.8], "alpha")]), block(2, &[([0.6, 0.8], "beta"), ([1.0, 0.0], "gamma")])];
         let order = |words| {
-            let hits = rank(&blocks, &[1.0, 0.0], words, 9, |_| true).unwrap();
+            let hits = rank(&blocks, &[1.0, 0.0], Some(words), 9, |_, _| true).unwrap();
             hits.iter().map(|hit| (hit.file, hit.ordinal)).collect::<Vec<_>>()
         };
         assert_eq!(order("beta"), [(2, 1), (2, 0), (1, 0)]);
         assert_eq!(order(""), [(2, 1), (1, 0), (2, 0)]);
-        assert!(rank(&[], &[1.0, 0.0], "x", 5, |_| true).unwrap().is_empty());
-        assert!(rank(&blocks, &[1.0, 0.0], "x", 0, |_| true).unwrap().is_empty());
+        assert!(rank(&[], &[1.0, 0.0], Some("x"), 5, |_, _| true).unwrap().is_empty());
+        assert!(rank(&blocks, &[1.0, 0.0], Some("x"), 0, |_, _| true).unwrap().is_empty());
     }
 
     #[test]
     fn a_filter_changes_no_score() {
         let blocks = [block(1, &[([0.6, 0.8], "open file")]), block(2, &[([1.0, 0.0], "open socket")])];
-        let all = rank(&blocks, &[1.0, 0.0], "open", 9, |_| true).unwrap();
-        let some = rank(&blocks, &[1.0, 0.0], "open", 9, |file| file == 1).unwrap();
+        let all = rank(&blocks, &[1.0, 0.0], Some("open"), 9, |_, _| true).unwrap();
+        let some = rank(&blocks, &[1.0, 0.0], Some("open"), 9, |file, _| file == 1).unwrap();
         assert_eq!(some, all.into_iter().filter(|hit| hit.file == 1).collect::<Vec<_>>());
         assert_eq!(some.len(), 1);
     }
@@ -229,10 +230,10 @@ mod tests {
                 values.iter().map(|(value, words)| ([f32::from(*value), 1.0], words.as_str())).collect();
             let blocks: Vec<Block> =
                 declarations.chunks(3).enumerate().map(|(file, part)| block(file as i64, part)).collect();
-            let all = rank(&blocks, &[0.25, 0.5], "a ab", usize::MAX, |_| true).unwrap();
+            let all = rank(&blocks, &[0.25, 0.5], Some("a ab"), usize::MAX, |_, _| true).unwrap();
             prop_assert_eq!(all.len(), values.len());
             prop_assert!(all.is_sorted_by(|a, b| a.score >= b.score));
-            prop_assert_eq!(&rank(&blocks, &[0.25, 0.5], "a ab", limit, |_| true).unwrap()[..], &all[..limit.min(all.len())]);
+            prop_assert_eq!(&rank(&blocks, &[0.25, 0.5], Some("a ab"), limit, |_, _| true).unwrap()[..], &all[..limit.min(all.len())]);
         }
     }
 }

@@ -424,6 +424,19 @@ impl Store {
         read().map_err(|fault| self.failed(fault))
     }
 
+    /// What is shown of the file at a path, with its id and the checksum of that; `None` where it has no declarations.
+    pub fn at(&self, path: &str) -> Result<Option<((i64, i64), Described)>> {
+        let read = || {
+            let query = format!("SELECT {COLUMNS} FROM files WHERE path = ? AND count > 0");
+            let mut select = self.db.prepare_cached(&query)?;
+            let mut rows = select.query([path])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let (file, ..) = StoredFile::read(row)?;
+            Ok(Some(((file.id, file.described), Described::read(row)?)))
+        };
+        read().map_err(|fault| self.failed(fault))
+    }
+
     /// The paths of all files that have declarations, by their ids.
     pub fn paths(&self) -> Result<HashMap<i64, String>> {
         let read = || {
