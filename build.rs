@@ -1,5 +1,5 @@
-//! Tells the crate which ONNX Runtime it will find beside itself, and which OpenVINO it may find in a package of its own:
-//! `onnxruntime.json` and `openvino.json` pin them for every platform. Compiles the grammars of programming languages.
+//! Tells the crate which ONNX Runtime it will find beside itself, and which OpenVINO and plugin for WebGPU it may find in packages of
+//! their own: `onnxruntime.json`, `openvino.json` and `webgpu.json` pin them for every platform. Compiles the grammars of programming languages.
 
 #[path = "build/grammars.rs"]
 mod grammars;
@@ -7,12 +7,13 @@ mod grammars;
 use std::{env, fs, process};
 
 const PINS: &str = "onnxruntime.json";
-const OPENVINO_PINS: &str = "openvino.json";
+const PACKAGES: [(&str, &str); 2] = [("openvino.json", "OPENVINO"), ("webgpu.json", "WEBGPU")];
 
 fn main() {
-    for (pins, pin) in [(PINS, pin_library as fn(&str) -> Result<(), String>), (OPENVINO_PINS, pin_openvino)] {
+    let packages = PACKAGES.into_iter().map(|(pins, name)| (pins, pin_package(pins, name)));
+    for (pins, pinned) in [(PINS, pin_library(PINS))].into_iter().chain(packages) {
         println!("cargo:rerun-if-changed={pins}");
-        if let Err(reason) = pin(pins) {
+        if let Err(reason) = pinned {
             eprintln!("{pins}: {reason}");
             process::exit(1);
         }
@@ -38,15 +39,15 @@ fn pin_library(pins: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The libraries of OpenVINO, the one that is loaded first: a line with name and SHA-256 for each. None on other platforms.
-fn pin_openvino(pins: &str) -> Result<(), String> {
+/// The libraries of a package, the one that is loaded first: a line with name and SHA-256 for each. None on other platforms.
+fn pin_package(pins: &str, name: &str) -> Result<(), String> {
     let pins = read(pins)?;
     let platform = platform(&pins)?;
     let files = platform["files"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     let lines = files.iter().map(|file| format!("{} {}", text(&file["sha256"]), text(&file["file"])));
-    println!("cargo:rustc-env=EMBEDCORE_OPENVINO_FILES={}", lines.collect::<Vec<_>>().join(","));
-    println!("cargo:rustc-env=EMBEDCORE_OPENVINO_PACKAGE={}", text(&platform["package"]));
+    println!("cargo:rustc-env=EMBEDCORE_{name}_FILES={}", lines.collect::<Vec<_>>().join(","));
+    println!("cargo:rustc-env=EMBEDCORE_{name}_PACKAGE={}", text(&platform["package"]));
     Ok(())
 }
 

@@ -61,6 +61,18 @@ async function texts(): Promise<number> {
   return Math.max(...sizes);
 }
 
+/** What `Device::shape` fills up to: some numbers of rows, the step of short texts and their end, some lengths, and how many there are up to 512. */
+function deviceShapes(): unknown[] {
+  const [rowSteps, tokenSteps, short, multiple] = ['ROW_STEPS', 'TOKEN_STEPS', 'SHORT', 'MULTIPLE'].map((name) => constant('src/model/device.rs', name)());
+  const step = (count: number, steps: number) => {
+    const size = Math.max(1, Math.floor(2 ** Math.floor(Math.log2(Math.max(1, count - 1))) / steps));
+    return Math.ceil(count / size) * size;
+  };
+  const all = (to: number, from: (count: number) => number) => [...new Set(Array.from({ length: to }, (_, i) => from(i + 1)))];
+  const lengths = all(512, (tokens) => (tokens <= short! ? Math.ceil(tokens / multiple!) * multiple! : step(tokens, tokenSteps!)));
+  return [all(16, (rows) => step(rows, rowSteps!)), multiple, short, lengths.filter((length) => length > short!).slice(0, 5), lengths.length];
+}
+
 /** Whether a server that says nothing is waited for as long as it may, and no minute longer. */
 async function silence(): Promise<boolean> {
   const server = createServer(() => {}).listen(0, '127.0.0.1');
@@ -258,6 +270,12 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['heard of in the last quarter of a minute'], constant('lib/queue/registry.ts', 'LISTED_MS'), 15_000],
   [['Fewer where they are long: 4 million characters'], () => Math.floor(constant('lib/queue/run.ts', 'CHUNK_CHARACTERS')() / 1e6), 4],
   // Engines and models
+  [['rows are filled up to 1, 2, 3, 4, 6, 8, 12, 16, …, and tokens to a multiple of 8, or beyond 64 to the next of 80, 96, 112, 128, 160, …: 20 lengths up to 512'], deviceShapes, [[1, 2, 3, 4, 6, 8, 12, 16], 8, 64, [80, 96, 112, 128, 160], 20]],
+  [['Four batches are on their way at a time'], constant('src/model/transformer.rs', 'DEVICE_BATCHES'), 4],
+  [['more than 2,048 texts, the next 2,048 are tokenised meanwhile'], constant('src/generator/engine.rs', 'DEVICE_WINDOW_TEXTS'), 2048],
+  [['with 128 rows of 128 tokens with `\'cuda\'` and `\'tensorrt-rtx\'`, with 32 with others'], source('src/model/device.rs', /Cuda \| Provider::TensorRtRtx => 128,\s+_ => 32,\s+\};\s+let budget = Budget \{ max_tokens: rows \* 128, /), true],
+  [['up to eight times as many'], constant('src/batch/sizing.rs', 'MOST_TIMES'), 8],
+  [['none that large is tried for the next 64; then twice as much is'], constant('src/model/device.rs', 'RECOVERY'), 64],
   [['eight built-in texts'], source('src/generator/choice.rs', /const PROBES: \[&str; 8\]/), true],
   [['at least 1.1 times as fast', 'at least 1.1 times as fast as ONNX Runtime'], constant('src/generator/choice.rs', 'LEAST_GAIN'), 1.1],
   [['to a cosine of at least 0.9999', 'a cosine of 0.9999 allows', 'to a cosine of 0.9999. It never fails'], constant('src/generator/choice.rs', 'LEAST_COSINE'), 0.9999],
@@ -335,7 +353,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['files above 1 MB'], constant('src/index/tree/mod.rs', 'MAX_FILE_BYTES'), 2 ** 20],
   [['`INVALID_ARGUMENT` where there are more than 16,777,216'], constant('src/matrix/nearest.rs', 'MOST_PAIRS'), 16_777_216],
   [['Its name, 1 to 1024 bytes'], ids, ['INVALID_ARGUMENT', 'INVALID_ARGUMENT']],
-  [['writes wait for their turn, half a minute at most'], constant('src/collection/store.rs', 'BUSY'), 30_000],
+  [['writes wait for their turn, half a minute at most'], constant('src/collection/store/mod.rs', 'BUSY'), 30_000],
   [['less than 3 MB of sources or 768 files behind'], () => {
     const [bytes, files, ahead] = ['CHUNK_BYTES', 'CHUNK_FILES', 'EMBEDDING'].map((name) => constant('src/index/update.rs', name)());
     return [bytes! * (ahead! + 1), files! * (ahead! + 1)];

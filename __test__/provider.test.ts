@@ -34,6 +34,16 @@ test.each(['cuda', 'coreml', 'directml', 'webgpu', 'tensorrt-rtx'] as const)('%s
   }
 });
 
+test("'webgpu' comes from its package, where that is installed and there is a card; else it is said what to do", async () => {
+  const generator = new OptimizedEmbeddingGenerator({ modelPath, executionProviders: ['webgpu', 'cpu'] });
+  const error = await generator.initialize().then(() => undefined, (error: Error) => error);
+  if (error) {
+    expect(error).toMatchObject({ code: 'INVALID_CONFIG', details: { option: 'executionProviders' } });
+    expect(error.message).toMatch(/'webgpu' cannot be used here: |package embedcore-webgpu-[\w-]+ is not installed: install it beside embedcore|its makers build none for this platform/);
+  }
+  await generator.cleanup();
+});
+
 test('what computes is told with its library, and why', async () => {
   const { providers, executionProviders, engineReason } = (await ready({ modelPath })).getModelInfo();
   expect(executionProviders).toEqual(['cpu']);

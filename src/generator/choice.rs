@@ -220,8 +220,11 @@ fn providers(options: &ModelOptions) -> Result<Vec<Way>, String> {
     let offered = model::describe_runtime().map_err(|error| error.to_string())?.providers;
     let fits = |provider: &Provider| options.device_memory.is_none() || provider.has_memory_limit();
     let others = Provider::NAMED.into_iter().filter(|provider| *provider != Provider::Cpu && fits(provider));
-    let others: Vec<Way> =
-        others.filter(|provider| offered.iter().any(|name| name == provider.as_str())).map(Way::by).collect();
+    let has = |provider: &Provider| {
+        offered.iter().any(|name| name == provider.as_str())
+            || *provider == Provider::WebGpu && model::has_webgpu_package()
+    };
+    let others: Vec<Way> = others.filter(has).map(Way::by).collect();
     if others.is_empty() && options.engine.is_some() {
         return Err(format!("the ONNX Runtime in use offers {} alone", offered.join(", ")));
     }
@@ -298,8 +301,9 @@ impl Memory {
             engine: options.engine.map(|engine| engine.as_str().to_owned()),
             precision: options.precision.map(|precision| precision.as_str().to_owned()),
             runtime: options.any_provider.then(|| {
-                let told =
-                    |runtime: model::RuntimeInfo| format!("{} {:?}", runtime.library.display(), runtime.providers);
+                let told = |runtime: model::RuntimeInfo| {
+                    format!("{} {:?} {}", runtime.library.display(), runtime.providers, model::has_webgpu_package())
+                };
                 model::describe_runtime().map_or_else(|error| error.to_string(), told)
             }),
             limited: options.device_memory.is_some(),

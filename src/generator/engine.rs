@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,6 +42,9 @@ use crate::tokens::{self, Half, Tokenizer};
 const WINDOW_TEXTS: usize = 1024;
 const WINDOW_BYTES: usize = 1 << 20;
 
+/// Texts that a device gets at a time, while those after them are tokenised.
+const DEVICE_WINDOW_TEXTS: usize = 2048;
+
 /// Memory of the largest batch that is tried only to learn whether it is faster.
 const MOST_TRIED_BYTES: u64 = 24 << 20;
 
@@ -65,6 +69,14 @@ pub(super) struct Engine {
     pub(super) lowercase: bool,
     model_cache: Option<Arc<ModelCache>>,
     answered: AnsweredBytes,
+}
+
+/// What comes next in a call.
+enum Step<'a> {
+    /// The rows of a batch, or the end of them.
+    Computed(Option<Vec<Row>>),
+    /// The texts that come after these.
+    Tokenized(Result<Option<(&'a [usize], Vec<Result<Tokens>>)>>),
 }
 
 /// Where what was learned is kept, and how much of it is.
@@ -122,8 +134,9 @@ impl Engine {
         }
         let info = model.info();
         let most = |longest| (MOST_TRIED_BYTES / model.bytes(1, longest).max(1)) as usize;
+        let budget = model.budget().unwrap_or(options.budget);
         let sizer = match model.most_weight() {
-            None => options.batching.sizer(options.budget, most)?,
+            None => options.batching.sizer(budget, most)?,
             // There is nothing to learn: as much as it takes is fastest.
             Some(max_tokens) => options.batching.within(Budget { max_tokens, max_rows: model.most_rows() }),
         };
@@ -362,51 +375,93 @@ impl Engine {
             return Ok(());
         }
         let slots: Vec<usize> = leaders.keys().copied().collect();
-        let tokens = holding(&mut leases, self.tokenize(call, &slots)).await??;
-        let mut runnable = Vec::with_capacity(tokens.len());
-        for (slot, tokens) in slots.into_iter().zip(tokens) {
-            match tokens {
-                Ok(tokens) => runnable.push((slot, tokens)),
-                Err(error) if call.options.on_error == OnError::Throw => return Err(error),
-                // Whoever waits for it finds out by itself.
-                Err(error) => {
-                    leaders.remove(&slot);
-                    answer.fail(slot, &error);
-                }
-            }
-        }
-        let mut finished = self.start(runnable, call);
-        // Not waited for once the call was stopped: other calls may have the workers for a while.
-        while let Some(rows) = call.cancel.or_else(holding(&mut leases, finished.recv())).await?? {
-            let mut batch = Vec::with_capacity(rows.len());
-            let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
-            for Row { slot, ms, known } in rows {
-                let leader = leaders.remove(&slot).flatten();
-                match known {
-                    Ok(known) => {
-                        self.answered.count(&known);
-                        answer.commit(slot, &known, ms, false);
-                        batch.push((slot, leader, Arc::new(known)));
-                    }
-                    // A run that was stopped says nothing about its texts: who waits for them computes them.
-                    Err(_) if call.cancel.check().is_err() => {}
-                    Err(Failure { error, own }) => {
-                        let error = error.at(call.distinct.first[slot]);
+        // A device computes while the processor tokenises what comes next; on the processor, both take the same time from each other.
+        let window = self.model.budget().map_or(slots.len(), |_| DEVICE_WINDOW_TEXTS);
+        let mut windows = slots.chunks(window);
+        let mut next = match windows.next() {
+            Some(window) => Some((window, holding(&mut leases, self.tokenize(call, window)).await??)),
+            None => None,
+        };
+        while let Some((window, tokens)) = next.take() {
+            let mut runnable = Vec::with_capacity(tokens.len());
+            for (slot, tokens) in window.iter().copied().zip(tokens) {
+                match tokens {
+                    Ok(tokens) => runnable.push((slot, tokens)),
+                    Err(error) if call.options.on_error == OnError::Throw => return Err(error),
+                    // Whoever waits for it finds out by itself.
+                    Err(error) => {
+                        leaders.remove(&slot);
                         answer.fail(slot, &error);
-                        // Nor does a limit that only this call has.
-                        let leader = leader.filter(|_| !own);
-                        leader.into_iter().for_each(|leader| leader.finish(Err(error.clone())));
-                        if call.options.on_error == OnError::Throw {
-                            call.cancel.cancel(error);
-                        }
                     }
                 }
             }
-            call.cancel.or_else(call.commit(batch)).await?;
-            leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
-            answer.report();
+            let mut finished = self.start(runnable, call);
+            let ahead = windows.next();
+            let mut tokenizing = pin!(async {
+                match ahead {
+                    Some(window) => self.tokenize(call, window).await.map(|tokens| Some((window, tokens))),
+                    None => Ok(None),
+                }
+            });
+            let mut tokenized = false;
+            loop {
+                let step = async {
+                    tokio::select! {
+                        rows = finished.recv() => Step::Computed(rows),
+                        done = &mut tokenizing, if !tokenized => Step::Tokenized(done),
+                    }
+                };
+                // Not waited for once the call was stopped: other calls may have the workers for a while.
+                match call.cancel.or_else(holding(&mut leases, step)).await?? {
+                    Step::Computed(Some(rows)) => self.take(call, rows, &mut leaders, &mut leases, answer).await?,
+                    Step::Computed(None) => break,
+                    Step::Tokenized(done) => (next, tokenized) = (done?, true),
+                }
+            }
+            if !tokenized {
+                next = holding(&mut leases, tokenizing).await??;
+            }
         }
         call.cancel.check()
+    }
+
+    /// Answers the rows of a batch, and keeps them.
+    async fn take(
+        &self,
+        call: &Call<'_>,
+        rows: Vec<Row>,
+        leaders: &mut TextLeaders,
+        leases: &mut Option<&mut Leases>,
+        answer: &mut Answer<'_>,
+    ) -> Result<()> {
+        let mut batch = Vec::with_capacity(rows.len());
+        let slots: Vec<usize> = rows.iter().map(|row| row.slot).collect();
+        for Row { slot, ms, known } in rows {
+            let leader = leaders.remove(&slot).flatten();
+            match known {
+                Ok(known) => {
+                    self.answered.count(&known);
+                    answer.commit(slot, &known, ms, false);
+                    batch.push((slot, leader, Arc::new(known)));
+                }
+                // A run that was stopped says nothing about its texts: who waits for them computes them.
+                Err(_) if call.cancel.check().is_err() => {}
+                Err(Failure { error, own }) => {
+                    let error = error.at(call.distinct.first[slot]);
+                    answer.fail(slot, &error);
+                    // Nor does a limit that only this call has.
+                    let leader = leader.filter(|_| !own);
+                    leader.into_iter().for_each(|leader| leader.finish(Err(error.clone())));
+                    if call.options.on_error == OnError::Throw {
+                        call.cancel.cancel(error);
+                    }
+                }
+            }
+        }
+        call.cancel.or_else(call.commit(batch)).await?;
+        leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
+        answer.report();
+        Ok(())
     }
 
     /// Tokens of the inputs of `slots`.

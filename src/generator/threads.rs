@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::scheduler::{Scheduler, Work};
 
-/// A batch that is like those of code: 512 tokens in all.
+/// A batch that is like those of code: 512 tokens in all on the processor.
 const ROWS: usize = 4;
 const LENGTH: usize = 128;
 
@@ -63,7 +63,8 @@ impl Trial {
     }
 
     fn batch(&self) -> Vec<&Tokens> {
-        vec![&self.row; ROWS.min(self.model.most_rows())]
+        let rows = self.model.budget().map_or(ROWS, |budget| budget.rows(LENGTH));
+        vec![&self.row; rows.min(self.model.most_rows())]
     }
 
     /// Tokens per second, while each of `workers` runs so many batches.

@@ -29,7 +29,7 @@ impl Engine {
     pub fn installed(self) -> Result<()> {
         match self {
             Self::OnnxRuntime => Ok(()),
-            Self::OpenVino => library::openvino_directory().map(drop),
+            Self::OpenVino => library::OPENVINO.directory().map(drop),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::directory::ModelSpec;
 use super::late_interaction::LateInteraction;
-use super::pooling::{self, Extent};
+use super::pooling::{self, extent};
 use super::purpose::{self, Purpose};
 use super::reranker::Answer;
 use super::session::Port;
@@ -109,12 +109,7 @@ impl Head {
         match self {
             Self::Vector(head) => {
                 let mut vectors = Vec::new();
-                head.apply(
-                    output,
-                    width,
-                    batch.iter().map(|tokens| Extent { tokens: tokens.ids.len(), unpooled: tokens.prompt }),
-                    &mut vectors,
-                );
+                head.apply(output, width, batch.iter().map(|tokens| extent(tokens)), &mut vectors);
                 Value::dense(&vectors, vectors.len() / batch.len().max(1))
             }
             Self::Scores => rows.map(|(row, _)| Value::Dense(row.to_vec())).collect(),
@@ -129,6 +124,14 @@ impl Head {
             Self::Tokens(late) => {
                 rows.map(|(row, tokens)| late.apply(&row[..tokens.ids.len() * width], width, tokens)).collect()
             }
+        }
+    }
+
+    /// What is left to do once a graph has pooled and applied so many layers.
+    pub fn after(self, layers: usize) -> Self {
+        match self {
+            Self::Vector(head) => Self::Vector(head.after(layers)),
+            other => other,
         }
     }
 

@@ -21,68 +21,92 @@ const BUNDLED_FILE: &str = env!("EMBEDCORE_ORT_FILE");
 const BUNDLED_SHA256: &str = env!("EMBEDCORE_ORT_SHA256");
 const BUNDLED_VERSION: &str = env!("EMBEDCORE_ORT_VERSION");
 
-/// SHA-256 and name of each library of OpenVINO, the one that is loaded first, and the package that holds them; empty where
-/// its makers build none.
-const OPENVINO_FILES: &str = env!("EMBEDCORE_OPENVINO_FILES");
-const OPENVINO_PACKAGE: &str = concat!("embedcore-", env!("EMBEDCORE_OPENVINO_PACKAGE"));
+/// A package of libraries that may be installed beside this one.
+pub(super) struct Package {
+    /// What is in it.
+    product: &'static str,
+    /// SHA-256 and name of each library, the one that is loaded first; empty where its makers build none.
+    files: &'static str,
+    name: &'static str,
+    /// What to do where there is none for this platform.
+    without: &'static str,
+    directory: Mutex<Option<PathBuf>>,
+}
+
+pub(super) static OPENVINO: Package = Package {
+    product: "OpenVINO",
+    files: env!("EMBEDCORE_OPENVINO_FILES"),
+    name: concat!("embedcore-", env!("EMBEDCORE_OPENVINO_PACKAGE")),
+    without: "leave engine out, or pass engine: 'onnxruntime'",
+    directory: Mutex::new(None),
+};
+
+pub(super) static WEBGPU: Package = Package {
+    product: "WebGPU",
+    files: env!("EMBEDCORE_WEBGPU_FILES"),
+    name: concat!("embedcore-", env!("EMBEDCORE_WEBGPU_PACKAGE")),
+    without: "leave 'webgpu' out, or set ORT_DYLIB_PATH to a library that was built with it",
+    directory: Mutex::new(None),
+};
 
 static ADDON_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
-static OPENVINO_DIRECTORY: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Says where the addon lies: the bundled library is looked for beside it.
 pub fn set_addon_directory(directory: PathBuf) {
     *lock(&ADDON_DIRECTORY) = Some(directory);
 }
 
-/// Says where the package with OpenVINO lies, if it is installed.
-pub fn set_openvino_directory(directory: Option<PathBuf>) {
-    *lock(&OPENVINO_DIRECTORY) = directory;
+/// Says where the packages with OpenVINO and with WebGPU lie, if they are installed.
+pub fn set_package_directories(openvino: Option<PathBuf>, webgpu: Option<PathBuf>) {
+    *lock(&OPENVINO.directory) = openvino;
+    *lock(&WEBGPU.directory) = webgpu;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether there is a package with OpenVINO, whatever it is worth; else why not.
-pub(super) fn openvino_directory() -> Result<PathBuf> {
-    let missing = |reason: String| Err(Error::model("OpenVINO", reason));
-    if OPENVINO_FILES.is_empty() {
-        return missing(
-            "its makers build none for this platform: leave engine out, or pass engine: 'onnxruntime'".to_owned(),
-        );
-    }
-    let directory = lock(&OPENVINO_DIRECTORY).clone();
-    directory.map_or_else(
-        || {
-            missing(format!(
-                "the package {OPENVINO_PACKAGE} is not installed: install it beside embedcore, in the same version"
-            ))
-        },
-        Ok,
-    )
-}
-
-/// The paths of OpenVINO's libraries, the one that is to be loaded first before the others; all are whole. Blocks for tenths of a
-/// second: hashes all of them.
-pub(super) fn openvino() -> Result<Vec<PathBuf>> {
-    let directory = openvino_directory()?;
-    let files: Vec<(&str, PathBuf)> = OPENVINO_FILES
-        .split(',')
-        .filter_map(|file| file.split_once(' '))
-        .map(|(sha256, name)| (sha256, directory.join(name)))
-        .collect();
-    files.par_iter().try_for_each(|(sha256, path)| {
-        let reinstall = format!("reinstall {OPENVINO_PACKAGE}, in the same version as embedcore");
-        match content::sha256(path).map(|hash| content::hexadecimal(&hash)) {
-            Ok(hash) if hash == *sha256 => Ok(()),
-            Ok(_) => {
-                let reason = "it is damaged or of another version (its SHA-256 is not the pinned one)";
-                Err(Error::model(path, format!("{reason}: {reinstall}")))
-            }
-            Err(error) => Err(Error::model(path, format!("it cannot be read ({error}): {reinstall}"))),
+impl Package {
+    /// Where it is, whatever it is worth; else why it is not there.
+    pub fn directory(&self) -> Result<PathBuf> {
+        let missing = |reason: String| Err(Error::model(self.product, reason));
+        if self.files.is_empty() {
+            return missing(format!("its makers build none for this platform: {}", self.without));
         }
-    })?;
-    Ok(files.into_iter().map(|(_, path)| path).collect())
+        let name = self.name;
+        lock(&self.directory).clone().map_or_else(
+            || {
+                missing(format!(
+                    "the package {name} is not installed: install it beside embedcore, in the same version"
+                ))
+            },
+            Ok,
+        )
+    }
+
+    /// The paths of its libraries, the one that is to be loaded first before the others; all are whole. Blocks for tenths of a
+    /// second: hashes all of them.
+    pub fn libraries(&self) -> Result<Vec<PathBuf>> {
+        let directory = self.directory()?;
+        let files: Vec<(&str, PathBuf)> = self
+            .files
+            .split(',')
+            .filter_map(|file| file.split_once(' '))
+            .map(|(sha256, name)| (sha256, directory.join(name)))
+            .collect();
+        files.par_iter().try_for_each(|(sha256, path)| {
+            let reinstall = format!("reinstall {}, in the same version as embedcore", self.name);
+            match content::sha256(path).map(|hash| content::hexadecimal(&hash)) {
+                Ok(hash) if hash == *sha256 => Ok(()),
+                Ok(_) => {
+                    let reason = "it is damaged or of another version (its SHA-256 is not the pinned one)";
+                    Err(Error::model(path, format!("{reason}: {reinstall}")))
+                }
+                Err(error) => Err(Error::model(path, format!("it cannot be read ({error}): {reinstall}"))),
+            }
+        })?;
+        Ok(files.into_iter().map(|(_, path)| path).collect())
+    }
 }
 
 /// The path of an ONNX Runtime that is whole.

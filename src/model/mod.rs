@@ -4,6 +4,7 @@ mod bm25;
 mod builtin;
 mod config_files;
 mod content;
+mod device;
 mod directory;
 mod engine;
 #[cfg(fuzzing)]
@@ -19,7 +20,9 @@ mod memory_cost;
 mod modules;
 mod onnx;
 mod openvino;
+mod pooled_graph;
 mod pooling;
+mod protobuf;
 mod provider;
 mod purpose;
 mod remote;
@@ -37,6 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::batch::Budget;
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
@@ -58,7 +62,7 @@ pub use gate::close;
 pub use graph::Dtype;
 pub use http::Secret;
 pub use hub::{AddedModel, Fetched, HubState, ModelStore, Problem, Progress, StoredModel, VerifiedModel};
-pub use library::{set_addon_directory, set_openvino_directory};
+pub use library::{set_addon_directory, set_package_directories};
 pub use onnx::{RuntimeInfo, describe as describe_runtime};
 pub use pooling::Pooling;
 pub use provider::{Plugin, Provider, ProviderInfo};
@@ -86,6 +90,11 @@ pub trait Model: Send + Sync {
 
     /// Most weight of all rows of a run together; a lone row may have more. `None`: what is fastest is learned.
     fn most_weight(&self) -> Option<usize>;
+
+    /// How large batches best are to begin with, where that is not as on the processor.
+    fn budget(&self) -> Option<Budget> {
+        None
+    }
 
     /// Gives back memory that is kept for later runs, as far as none is under way.
     fn shrink(&self);
@@ -593,6 +602,11 @@ impl ModelFiles {
 enum Compiled {
     Texts(Box<Transformer>),
     Images(Box<VisionModel>),
+}
+
+/// Whether there is a package with the plugin for [`Provider::WebGpu`], whatever it is worth.
+pub fn has_webgpu_package() -> bool {
+    library::WEBGPU.directory().is_ok()
 }
 
 /// Waits until nobody loads a library, and what is inside OpenVINO now has left, ten seconds at most. For a thread of JS that ends,

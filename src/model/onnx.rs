@@ -7,10 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::io::Read;
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use ort::AsPointer;
 use ort::device::Device;
@@ -24,8 +25,10 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 
 use super::directory::ModelSpec;
 use super::gate::{self, ONNX};
-use super::session::{self, About, Cells, Kind, Output, Port, Run, RunMemory};
-use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, library};
+use super::head::Head;
+use super::pooled_graph::{Declared, Extension, POOLED};
+use super::session::{self, About, Cells, IDS, Kind, Output, Pooled, Port, Run, RunMemory};
+use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, content, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -36,13 +39,14 @@ const SHRINK: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
 /// A graph that ONNX Runtime has compiled.
 pub(super) struct OnnxSession {
     session: ManuallyDrop<Session>,
-    /// Held by the one run that there may be at a time, where providers do not take more.
-    turn: Option<Mutex<()>>,
+    /// Held by each run, where providers do not take as many as come.
+    turns: Option<Turns>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     /// The names of both, as the runtime takes them.
     input_names: Vec<CString>,
     output_names: Vec<CString>,
+    pooled: Option<Pooled>,
     about: About,
 }
 
@@ -52,14 +56,23 @@ impl OnnxSession {
         let runtime = runtime()?;
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
         let providers = if options.providers.is_empty() { &[Provider::Cpu][..] } else { &options.providers };
-        let session = compile(runtime, spec, options, providers, cancel)?;
+        let extended = if providers == [Provider::Cpu] { None } else { extended(spec, options) };
+        let pooling = extended.as_ref().map(|(file, _)| compile(runtime, spec, options, providers, Some(file), cancel));
+        let session = match pooling {
+            Some(Ok(session)) => session,
+            // What is wrong with the graph itself is told in its own words.
+            Some(Err(_)) | None => {
+                cancel.check()?;
+                compile(runtime, spec, options, providers, None, cancel)?
+            }
+        };
         let (inputs, outputs) = (ports(session.inputs()), ports(session.outputs()));
         let names = |ports: &[Port]| {
             let names = ports.iter().map(|port| CString::new(port.name.as_str()));
             names.collect::<Result<_, _>>().map_err(|error| Error::model(&spec.onnx, error.to_string()))
         };
         Ok(Self {
-            turn: providers.iter().any(|provider| *provider != Provider::Cpu).then(Mutex::default),
+            turns: providers.iter().filter_map(Provider::most_runs).min().map(Turns::new),
             about: About {
                 compute: Compute::REFERENCE,
                 build: runtime.build.clone(),
@@ -69,6 +82,11 @@ impl OnnxSession {
             session: ManuallyDrop::new(session),
             input_names: names(&inputs)?,
             output_names: names(&outputs)?,
+            pooled: outputs
+                .iter()
+                .position(|output| output.name == POOLED)
+                .zip(extended)
+                .map(|(output, (_, Extension { poolings, layers, .. }))| Pooled { output, poolings, layers }),
             inputs,
             outputs,
         })
@@ -111,10 +129,10 @@ impl OnnxSession {
         let values: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
         let name = self.output_names.get(run.output).ok_or("there is no such output")?;
         let mut output = ptr::null_mut();
-        let _turn = self.turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let _turn = self.turns.as_ref().map(Turns::take);
         // SAFETY: all pointers outlive the call; names and values have the same length; the output's slot is null, so the
         // runtime allocates. Many threads may call Run on one session: ONNX Runtime documents that, and its CPU provider
-        // keeps it. ort asks for `&mut` because other providers do not: with those, `turn` lets in one at a time.
+        // keeps it, and that of CUDA. ort asks for `&mut` because other providers do not: with those, `turns` lets in one at a time.
         let status = unsafe {
             (ort::api().Run)(
                 self.session.ptr().cast_mut(),
@@ -132,6 +150,37 @@ impl OnnxSession {
         let output = NonNull::new(output).ok_or("ONNX Runtime returned no output")?;
         // SAFETY: Run succeeded, so this is a value that nobody else owns, made by the session's allocator.
         Ok(unsafe { DynValue::from_ptr(output, Some(self.session.allocator())) })
+    }
+}
+
+/// Lets so many in at a time.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Held by who is inside.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn new(free: usize) -> Self {
+        Self { free: Mutex::new(free), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Turn<'_> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free == 0 {
+            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -195,6 +244,10 @@ impl session::Session for OnnxSession {
         Ok(())
     }
 
+    fn pooled(&self) -> Option<&Pooled> {
+        self.pooled.as_ref()
+    }
+
     fn memory(&self) -> Option<RunMemory> {
         Some(RunMemory { now: self.arena("InUse")?, peak: self.arena("MaxInUse")? })
     }
@@ -219,19 +272,38 @@ fn ports(outlets: &[Outlet]) -> Vec<Port> {
         .collect()
 }
 
+/// The file of a graph with what makes it pool, where it can, and what that is.
+fn extended(spec: &ModelSpec, options: &ModelOptions) -> Option<(Vec<u8>, Extension)> {
+    let mut file = Vec::new();
+    content::open(&spec.onnx).ok()?.read_to_end(&mut file).ok()?;
+    let declared = Declared::read(&file);
+    let (output, Head::Vector(head)) = Head::of(spec, options, &declared.outputs).ok()? else { return None };
+    if !declared.inputs.iter().any(|input| input == IDS) {
+        return None;
+    }
+    let extension = Extension::of(&head, &declared.outputs[output], declared.opset?)?;
+    file.extend_from_slice(&extension.bytes);
+    Some((file, extension))
+}
+
+/// Compiles the graph in `file`, or else in that of the model.
 fn compile(
     runtime: &'static Runtime,
     spec: &ModelSpec,
     options: &ModelOptions,
     providers: &[Provider],
+    file: Option<&[u8]>,
     cancel: &Cancel,
 ) -> Result<Session> {
-    let is_plugin = |provider: &Provider| matches!(provider, Provider::Plugin(_));
-    let offered =
-        |provider: &Provider| is_plugin(provider) || runtime.providers.iter().any(|name| name == provider.as_str());
-    if let Some(missing) = providers.iter().find(|provider| !offered(provider)) {
+    let plugins = providers.iter().map(|provider| plugin(runtime, provider)).collect::<Result<Vec<_>>>()?;
+    let offered = |(provider, plugin): &(&Provider, &Option<Arc<Plugin>>)| plugin.is_some() || runtime.offers(provider);
+    if let Some((missing, _)) = providers.iter().zip(&plugins).find(|named| !offered(named)) {
+        let install = match library::WEBGPU.directory() {
+            Err(missing_package) if *missing == Provider::WebGpu => format!(" ({missing_package})"),
+            _ => ", or leave the option out".to_owned(),
+        };
         let reason = format!(
-            "the ONNX Runtime in use ({}) does not offer '{}'; it offers {}: set ORT_DYLIB_PATH to a library that was built for it, or leave the option out",
+            "the ONNX Runtime in use ({}) does not offer '{}'; it offers {}: set ORT_DYLIB_PATH to a library that was built for it{install}",
             runtime.library.display(),
             missing.as_str(),
             runtime.providers.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
@@ -245,9 +317,15 @@ fn compile(
         return Err(Error::config("deviceMemoryLimit", reason));
     }
     let _inside = ONNX.enter(cancel)?;
-    let devices = providers.iter().map(|provider| match provider {
-        Provider::Plugin(plugin) => device(runtime, plugin).map(Some),
-        _ => Ok(None),
+    let devices = providers.iter().zip(&plugins).map(|(provider, plugin)| {
+        let found = plugin.as_ref().map(|plugin| device(runtime, plugin).map(|device| (device, plugin)));
+        found.transpose().map_err(|reason| {
+            let reason = match provider {
+                Provider::Plugin(plugin) => format!("the plugin {} cannot be used: {reason}", plugin.library.display()),
+                named => format!("'{}' cannot be used here: {reason}", named.as_str()),
+            };
+            Error::config("executionProviders", reason)
+        })
     });
     let devices = devices.collect::<Result<Vec<_>>>()?;
     let configure = || -> ort::Result<SessionBuilder> {
@@ -259,14 +337,14 @@ fn compile(
             .with_memory_pattern(!providers.contains(&Provider::DirectMl))?
             .with_log_level(LogLevel::Fatal)?;
         for (provider, device) in providers.iter().zip(devices) {
-            builder = match (provider, device) {
-                (Provider::Plugin(plugin), Some(device)) => {
+            builder = match device {
+                Some((device, plugin)) => {
                     // Options of several providers are told apart by their names.
                     let name = device.ep()?;
                     let options = plugin.options.iter().map(|(key, value)| (format!("{name}.{key}"), value.clone()));
                     builder.with_devices([device], Some(&options.collect::<Vec<_>>()))?
                 }
-                (provider, _) => match dispatch(provider, options.device_memory) {
+                None => match dispatch(provider, options.device_memory) {
                     Some(dispatch) => builder.with_execution_providers([dispatch])?,
                     None => builder,
                 },
@@ -274,6 +352,9 @@ fn compile(
         }
         if providers != [Provider::Cpu] {
             builder = builder.with_config_entry(RECORD.0, RECORD.1)?;
+        }
+        if let Some(directory) = spec.onnx.parent().and_then(Path::to_str).filter(|_| file.is_some()) {
+            builder = builder.with_config_entry(WEIGHTS_BESIDE, directory)?;
         }
         Ok(builder)
     };
@@ -285,7 +366,11 @@ fn compile(
     })?;
     let canceler = builder.canceler();
     let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
-    builder.commit_from_file(&spec.onnx).map_err(|error| {
+    let compiled = match file {
+        Some(file) => builder.commit_from_memory(file),
+        None => builder.commit_from_file(&spec.onnx),
+    };
+    compiled.map_err(|error| {
         let with = if others.is_empty() { String::new() } else { format!(" with {others}") };
         let reason = || Error::model(&spec.onnx, format!("ONNX Runtime cannot read it{with}: {error}"));
         cancel.check().err().unwrap_or_else(reason)
@@ -315,12 +400,21 @@ fn dispatch(provider: &Provider, memory: Option<u64>) -> Option<ExecutionProvide
 /// Longest name of an execution provider, in bytes: longer ones overrun a buffer of ort's.
 const LONGEST_NAME: usize = 120;
 
-/// The device that a plugin is to compute on. Its library is loaded at the first call.
-fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>> {
-    let failed = |reason: String| {
-        Error::config("executionProviders", format!("the plugin {} cannot be used: {reason}", plugin.library.display()))
-    };
-    let path = library::plugin(&plugin.library).map_err(|error| failed(error.to_string()))?;
+/// The plugin that a provider comes from, if it is not in the runtime itself.
+fn plugin(runtime: &Runtime, provider: &Provider) -> Result<Option<Arc<Plugin>>> {
+    match provider {
+        Provider::Plugin(plugin) => Ok(Some(Arc::clone(plugin))),
+        Provider::WebGpu if !runtime.offers(provider) && library::WEBGPU.directory().is_ok() => {
+            let library = library::WEBGPU.libraries()?.into_iter().next();
+            Ok(library.map(|library| Arc::new(Plugin { library, name: None, device: 0, options: BTreeMap::new() })))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The device that a plugin is to compute on, or why there is none. Its library is loaded at the first call.
+fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>, String> {
+    let path = library::plugin(&plugin.library).map_err(|error| error.to_string())?;
     // The names of what a library brings, by its path: it is loaded once.
     static LOADED: Mutex<BTreeMap<PathBuf, Vec<String>>> = Mutex::new(BTreeMap::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -328,15 +422,12 @@ fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>>
     if !loaded.contains_key(&path) {
         let before: Vec<String> = names().collect();
         let name = format!("embedcore {}", path.display());
-        runtime.environment.register_ep_library(name, &path).map_err(|error| failed(error.to_string()))?;
+        runtime.environment.register_ep_library(name, &path).map_err(|error| error.to_string())?;
         loaded.insert(path.clone(), names().filter(|name| !before.contains(name)).collect());
     }
     let brings = loaded.get(&path).map_or(&[][..], Vec::as_slice);
     if let Some(name) = brings.iter().find(|name| name.len() > LONGEST_NAME) {
-        return Err(failed(format!(
-            "its provider's name has {} bytes, and {LONGEST_NAME} at most are known",
-            name.len()
-        )));
+        return Err(format!("its provider's name has {} bytes, and {LONGEST_NAME} at most are known", name.len()));
     }
     let asked = |name: &str| plugin.name.as_deref().is_none_or(|asked| spelt(asked) == spelt(name));
     let devices = runtime.environment.devices();
@@ -345,14 +436,16 @@ fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>>
         .collect();
     let count = devices.len();
     devices.into_iter().nth(plugin.device).ok_or_else(|| match (count, brings) {
-        (0, []) => failed("it finds no device here".to_owned()),
-        (0, brings) => failed(format!("it brings {}, and not what `name` says", brings.join(", "))),
-        (count, _) => failed(format!(
-            "it has {count} devices, and `device` {} is not one of them: it counts from 0",
-            plugin.device
-        )),
+        (0, []) => "it finds no device here".to_owned(),
+        (0, brings) => format!("it brings {}, and not what `name` says", brings.join(", ")),
+        (count, _) => {
+            format!("it has {count} devices, and `device` {} is not one of them: it counts from 0", plugin.device)
+        }
     })
 }
+
+/// Where weights are that a graph in memory has in files beside its own.
+const WEIGHTS_BESIDE: &str = "session.model_external_initializers_file_folder_path";
 
 /// Has a session remember what computes which node.
 const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
@@ -367,14 +460,14 @@ fn used(runtime: &Runtime, session: &Session, asked: &[Provider]) -> Vec<Provide
     let rest = (!asked.contains(&Provider::Cpu) && nodes.iter().any(|(name, _)| name == Provider::Cpu.as_str()))
         .then_some(Provider::Cpu);
     let about = |provider: &Provider| {
-        let (library, version, device) = match provider {
-            Provider::Plugin(plugin) => {
+        let (library, version, device) = match (provider, plugin(runtime, provider)) {
+            (_, Ok(Some(plugin))) => {
                 (plugin.library.clone(), library::version(&plugin.library), Some(plugin.device.to_string()))
             }
-            Provider::Cpu => {
+            (Provider::Cpu, _) => {
                 (runtime.library.clone(), library::version(&runtime.library), Some(host::processor().name))
             }
-            named => {
+            (named, _) => {
                 let of = |device: &Device| device.ep().is_ok_and(|name| spelt(name) == named.as_str());
                 let vendor =
                     runtime.environment.devices().find(of).and_then(|device| device.hardware_device().vendor().ok());
@@ -433,6 +526,12 @@ struct Runtime {
     library: PathBuf,
     /// What it offers, as options spell it.
     providers: Vec<String>,
+}
+
+impl Runtime {
+    fn offers(&self, provider: &Provider) -> bool {
+        self.providers.iter().any(|name| name == provider.as_str())
+    }
 }
 
 /// Held while the library loads.

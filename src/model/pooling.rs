@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::embedding::Tokens;
+
 /// How the vectors of a text's tokens become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
@@ -44,6 +46,31 @@ impl Pooling {
     /// Several of them, as keys and messages name them.
     pub fn joined(poolings: &[Self]) -> String {
         poolings.iter().map(|pooling| pooling.as_str()).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// What the token at `at` counts for where a text has `extent` tokens, so that the pooled vector is the sum of all token vectors, each
+    /// times that; of [`Pooling::Max`], what is added to it before the maximum is taken.
+    pub(super) fn weight(self, at: usize, Extent { tokens, unpooled }: Extent) -> f32 {
+        let pooled = (unpooled..tokens).contains(&at);
+        let count = tokens.saturating_sub(unpooled) as f32;
+        let one = |is: bool| if is { 1.0 } else { 0.0 };
+        match self {
+            // The first of all, where none is pooled.
+            Self::Cls => one(at == if unpooled < tokens { unpooled } else { 0 }),
+            Self::LastToken => one(pooled && at + 1 == tokens),
+            Self::Max => {
+                if pooled {
+                    0.0
+                } else {
+                    f32::NEG_INFINITY
+                }
+            }
+            _ if !pooled => 0.0,
+            Self::Mean => 1.0 / count,
+            Self::MeanSqrtLen => 1.0 / count.sqrt(),
+            // The sum of all of them is their number times the mean of the first and the last.
+            Self::WeightedMean => (at + 1) as f32 / (count * (unpooled + 1 + tokens) as f32 / 2.0),
+        }
     }
 
     /// Appends the pooled vector of one text to `out`. `hidden` holds its tokens' vectors, one after the other, padding
@@ -187,6 +214,11 @@ pub(super) struct Extent {
     pub unpooled: usize,
 }
 
+/// That of a text.
+pub(super) fn extent(tokens: &Tokens) -> Extent {
+    Extent { tokens: tokens.ids.len(), unpooled: tokens.prompt }
+}
+
 /// Everything that follows the graph, in the order in which sentence-transformers does it; truncation comes before the
 /// last normalisation, so that a truncated vector has length 1 again.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -217,6 +249,12 @@ impl Head {
             self.finish(&mut vector);
             vectors.extend_from_slice(&vector);
         }
+    }
+
+    /// What is left to do once a graph has pooled and applied so many layers.
+    pub fn after(self, layers: usize) -> Self {
+        let layers = self.layers.into_iter().skip(layers).collect();
+        Self { tokens: Vec::new(), pooling: Vec::new(), layers, ..self }
     }
 
     /// What follows pooling.
@@ -331,6 +369,28 @@ mod tests {
             assert_eq!(pooled(pooling, 5), [0.0, 0.0], "{pooling:?}");
         }
         assert_eq!(pooled(Pooling::Cls, 5), [1.0, -2.0]);
+    }
+
+    #[test]
+    fn weights_pool_alike() {
+        for pooling in Pooling::ALL {
+            for (tokens, unpooled) in [(1, 0), (2, 0), (3, 0), (3, 1), (3, 2), (2, 2), (2, 5)] {
+                let mut expected = vec![];
+                pooling.pool(&HIDDEN[..tokens * 2], 2, unpooled, &mut expected);
+                let weights = (0..3).map(|at| pooling.weight(at, extent(tokens, unpooled)));
+                let mut found = vec![if pooling == Pooling::Max { f32::NEG_INFINITY } else { 0.0 }; 2];
+                for (token, weight) in HIDDEN.chunks(2).zip(weights) {
+                    for (found, value) in found.iter_mut().zip(token) {
+                        *found =
+                            if pooling == Pooling::Max { found.max(value + weight) } else { *found + value * weight };
+                    }
+                }
+                for (found, expected) in found.iter().zip(&expected) {
+                    let alike = found == expected || (found - expected).abs() <= 1e-5 * expected.abs();
+                    assert!(alike, "{pooling:?} of {tokens} from {unpooled}: {found}, {expected}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -58,6 +58,16 @@ impl Provider {
         }
     }
 
+    /// Most runs of a graph at a time; `None`: as many as come. ONNX Runtime says so of its own providers; those of others may not.
+    pub fn most_runs(&self) -> Option<usize> {
+        match self {
+            Self::Cpu => None,
+            // One computes while the other's numbers come and go.
+            Self::Cuda => Some(2),
+            _ => Some(1),
+        }
+    }
+
     /// Whether it takes a limit of the memory on its device.
     pub fn has_memory_limit(&self) -> bool {
         matches!(self, Self::Cuda | Self::TensorRtRtx)

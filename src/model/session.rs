@@ -1,8 +1,11 @@
 //! A graph that an engine has compiled: what models ask of it, whichever engine it is.
 
 use super::gate::Gate;
-use super::{Compute, ProviderInfo};
+use super::{Compute, Pooling, ProviderInfo};
 use crate::cancel::Cancel;
+
+/// The input of every graph that reads texts.
+pub(super) const IDS: &str = "input_ids";
 
 /// A compiled graph, by whichever engine. Safe to call from many threads at once.
 pub(super) trait Session: Send + Sync {
@@ -21,8 +24,23 @@ pub(super) trait Session: Send + Sync {
     /// Computes the outputs. Blocks. What is inside is in the gate.
     fn run(&self, run: Run<'_>, read: &mut dyn FnMut(&Output<'_>)) -> Result<(), String>;
 
+    /// What it pools itself, if it was made to.
+    fn pooled(&self) -> Option<&Pooled> {
+        None
+    }
+
     /// Memory that runs have, in bytes. `None` where the engine does not tell.
     fn memory(&self) -> Option<RunMemory>;
+}
+
+/// What a graph does that its file leaves to others.
+pub(super) struct Pooled {
+    /// Which of the outputs has it.
+    pub output: usize,
+    /// In which ways, joined. Each has an input that says what tokens count.
+    pub poolings: Vec<Pooling>,
+    /// How many of the layers after that.
+    pub layers: usize,
 }
 
 /// What computes a graph.
@@ -35,6 +53,7 @@ pub(super) struct About {
 }
 
 /// An input or an output of a graph.
+#[derive(Debug)]
 pub(super) struct Port {
     pub name: String,
     pub kind: Kind,

@@ -1,12 +1,16 @@
 //! A transformer or static embedding model in ONNX, whichever engine computes its graph: token ids in, vectors out.
 
+use super::device::Device;
 use super::directory::{self, HashedWeights, ModelSpec};
 use super::head::Head;
 use super::memory_cost::MemoryCost;
+use super::pooled_graph::Extension;
+use super::pooling::extent;
 use super::purpose::Purpose;
 use super::reranker::Scores;
-use super::session::{Cells, Kind, Port, Run, Session};
+use super::session::{Cells, IDS, Kind, Port, Run, Session};
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
+use crate::batch::Budget;
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};
 use crate::error::{Error, Result};
@@ -14,6 +18,9 @@ use crate::tokens::Chat;
 
 /// Tokens of the text from which a model's price is learned: a run of tens of milliseconds.
 const PRICED_LENGTH: usize = 128;
+
+/// Batches at a time on a device: two inside, one that is filled, and one whose vectors are handed out.
+const DEVICE_BATCHES: usize = 4;
 
 /// What a graph can ask for.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,7 +34,7 @@ enum Feed {
 impl Feed {
     fn named(name: &str) -> Option<Self> {
         match name {
-            "input_ids" => Some(Self::Ids),
+            IDS => Some(Self::Ids),
             "attention_mask" => Some(Self::Mask),
             "token_type_ids" => Some(Self::TypeIds),
             "position_ids" => Some(Self::Positions),
@@ -39,6 +46,8 @@ impl Feed {
 enum Input {
     /// A number for each token.
     Tokens { feed: Feed, wide: bool },
+    /// What each token counts in a pooling.
+    Weights(Pooling),
     /// What a decoder has read before, which is nothing.
     Cache { heads: usize, size: usize, half: bool },
     /// Of how many tokens, at the end, there are to be logits; a number by itself, or in a list.
@@ -61,6 +70,8 @@ pub(super) struct Transformer {
     pad_id: u32,
     first_position: u32,
     memory_cost: MemoryCost,
+    /// What computes, if it is not the processor.
+    device: Option<Device>,
     info: ModelInfo,
 }
 
@@ -78,8 +89,12 @@ impl Transformer {
         if spec.tokenizer_json.is_empty() {
             return Err(directory::no_tokenizer(&spec.root));
         }
-        let inputs =
-            session.inputs().iter().map(|input| parse_input(input).map_err(bad)).collect::<Result<Vec<_>>>()?;
+        let poolings = session.pooled().map_or(&[][..], |pooled| &pooled.poolings);
+        let input = |input: &Port| match Extension::place(&input.name).and_then(|place| poolings.get(place)) {
+            Some(pooling) => Ok(Input::Weights(*pooling)),
+            None => parse_input(input).map_err(bad),
+        };
+        let inputs = session.inputs().iter().map(input).collect::<Result<Vec<_>>>()?;
         if !inputs.iter().any(|input| matches!(input, Input::Tokens { feed: Feed::Ids, .. })) {
             return Err(bad("it has no input named input_ids, so it is not a text embedding model".to_owned()));
         }
@@ -93,7 +108,11 @@ impl Transformer {
                 return Err(bad(format!("its output {} is {other:?}; float32 and float16 are supported", port.name)));
             }
         };
-        let ((pooling, normalize), about) = (head.manner(), session.about());
+        let ((pooling, normalize), about, named) = (head.manner(), session.about(), port.name.clone());
+        let (output, head) = match session.pooled() {
+            Some(pooled) => (pooled.output, head.after(pooled.layers)),
+            None => (output, head),
+        };
         let scores = match &spec.purpose {
             Purpose::Reranking(scores) => scores.clone(),
             _ => Scores::default(),
@@ -106,6 +125,7 @@ impl Transformer {
             pad_id: spec.pad_id,
             first_position: spec.first_position,
             memory_cost: MemoryCost::guess(0),
+            device: Device::of(&options.providers),
             info: ModelInfo {
                 model_id: id.to_owned(),
                 modality: Modality::Text,
@@ -124,7 +144,7 @@ impl Transformer {
                 max_length_from: spec.max_length_from,
                 pooling,
                 normalize,
-                output: Some(port.name.clone()),
+                output: Some(named),
                 dtype: Some(Dtype::named(&spec.onnx).map_or(output_dtype, Dtype::as_str)),
                 batch_invariant: false,
                 intra_op_threads: about.intra_op_threads,
@@ -200,8 +220,11 @@ impl Transformer {
         read: impl FnOnce(&[f32], usize) -> T,
     ) -> Result<T, String> {
         let _inside = self.session.gate().enter(cancel).map_err(|error| error.to_string())?;
-        let lengths = || batch.iter().map(|tokens| tokens.ids.len());
-        let (rows, longest, shortest) = (batch.len(), lengths().max().unwrap_or(0), lengths().min().unwrap_or(0));
+        let [rows, longest] = self.shape(batch);
+        // What fills it up is the last text again, which is the shortest.
+        let filled = || batch.iter().chain(batch.last().into_iter().cycle()).take(rows);
+        let lengths = || filled().map(|tokens| tokens.ids.len());
+        let shortest = lengths().min().unwrap_or(0);
         if shortest == 0 {
             return Err("the tokenizer found nothing in it that the model could read".to_owned());
         }
@@ -216,11 +239,14 @@ impl Transformer {
             (Feed::Positions, Some(_)) => self.first_position.saturating_add(at as u32),
             (Feed::Positions, None) => self.first_position.saturating_sub(1),
         };
-        let cells =
-            |feed: Feed| batch.iter().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
+        let cells = |feed: Feed| filled().flat_map(move |tokens| (0..longest).map(move |at| value(feed, tokens, at)));
+        let weights = |pooling: Pooling| {
+            filled().flat_map(move |tokens| (0..longest).map(move |at| pooling.weight(at, extent(tokens))))
+        };
         let inputs = self.inputs.iter().map(|input| match *input {
             Input::Tokens { feed, wide: true } => Cells::Wide(cells(feed).map(i64::from).collect()),
             Input::Tokens { feed, wide: false } => Cells::Narrow(cells(feed).map(|cell| cell as i32).collect()),
+            Input::Weights(pooling) => Cells::Real(weights(pooling).collect()),
             Input::Cache { heads, size, half: false } => Cells::NoReals(vec![rows, heads, 0, size]),
             Input::Cache { heads, size, half: true } => Cells::NoHalves(vec![rows, heads, 0, size]),
             Input::Kept { sizes } => Cells::Count(given as i64, vec![1; sizes]),
@@ -230,7 +256,8 @@ impl Transformer {
         let (mut read, mut result) = (Some(read), None);
         self.session.run(run, &mut |output| {
             let width = self.width_of([rows, given], &output.dims);
-            result = read.take().map(|read| width.map(|width| read(output.values, width)));
+            let asked = output.values.len() / rows.max(1) * batch.len();
+            result = read.take().map(|read| width.map(|width| read(&output.values[..asked], width)));
         })?;
         result.unwrap_or_else(|| Err("the run gave no output".to_owned()))
     }
@@ -238,6 +265,16 @@ impl Transformer {
     /// Whether the graph gives logits of the last tokens alone.
     fn keeps_last(&self) -> bool {
         self.head.reads_last() && self.inputs.iter().any(|input| matches!(input, Input::Kept { .. }))
+    }
+
+    /// Rows and tokens of each, as they run.
+    fn shape(&self, batch: &[&Tokens]) -> [usize; 2] {
+        self.filled(batch.len(), batch.iter().map(|tokens| tokens.ids.len()).max().unwrap_or(0))
+    }
+
+    fn filled(&self, rows: usize, longest: usize) -> [usize; 2] {
+        let most = self.info.max_length.unwrap_or(usize::MAX);
+        self.device.as_ref().map_or([rows, longest], |device| device.shape(rows, longest, most))
     }
 
     /// The length of the vectors in an output, if it has the shape that it should have.
@@ -265,9 +302,7 @@ impl Transformer {
             before => Err(format!("its output {} was {before} wide at first and is {width} now", output())),
         }
     }
-}
 
-impl Transformer {
     /// A batch in the runs that it takes.
     fn parts<'a, 'b>(&self, batch: &'a [&'b Tokens]) -> impl Iterator<Item = &'a [&'b Tokens]> {
         let (keeps, mut rest) = (self.keeps_last(), batch);
@@ -279,6 +314,31 @@ impl Transformer {
             Some(part)
         })
     }
+
+    /// One run of what a batch takes.
+    fn run_part(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
+        let shape = self.shape(batch);
+        let full = |reason: String| {
+            let advice = "embed shorter texts, by maxLength, or leave it more memory";
+            RunError {
+                error: Error::generation(format!("the device has no memory for it ({reason}): {advice}")),
+                then: Then::Halves,
+            }
+        };
+        if self.device.as_ref().is_some_and(|device| !device.admits(shape)) {
+            return Err(full("a batch of that size did not fit before".to_owned()));
+        }
+        let values = self.infer(batch, cancel, |output, width| self.head.values(output, width, batch));
+        match (values, &self.device) {
+            (Ok(values), device) => {
+                device.iter().for_each(|device| device.ran());
+                Ok(values)
+            }
+            (Err(reason), Some(device)) if device.failed(shape, &reason) => Err(full(reason)),
+            // One unusable text must not take its neighbours with it.
+            (Err(reason), _) => Err(RunError { error: Error::generation(reason), then: Then::Alone }),
+        }
+    }
 }
 
 impl Model for Transformer {
@@ -289,14 +349,13 @@ impl Model for Transformer {
     fn run(&self, batch: &[&Tokens], cancel: &Cancel) -> Result<Vec<Value>, RunError> {
         let mut values = Vec::with_capacity(batch.len());
         for part in self.parts(batch) {
-            let part = self.infer(part, cancel, |output, width| self.head.values(output, width, part));
-            // One unusable text must not take its neighbours with it.
-            values.extend(part.map_err(|reason| RunError { error: Error::generation(reason), then: Then::Alone })?);
+            values.extend(self.run_part(part, cancel)?);
         }
         Ok(values)
     }
 
     fn bytes(&self, rows: usize, longest: usize) -> u64 {
+        let [rows, longest] = self.filled(rows, longest);
         let beside = self.head.bytes([rows, longest], self.width, self.output_dtype == "fp16");
         // What was measured is one text by itself.
         let others = if self.keeps_last() { rows.saturating_mul(SPREAD * self.width * size_of::<f32>()) } else { 0 };
@@ -304,6 +363,9 @@ impl Model for Transformer {
     }
 
     fn parallel(&self, cores: usize) -> usize {
+        if self.device.is_some() {
+            return DEVICE_BATCHES;
+        }
         (cores / self.info.intra_op_threads.max(1)).max(1)
     }
 
@@ -314,6 +376,10 @@ impl Model for Transformer {
 
     fn most_weight(&self) -> Option<usize> {
         None
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        self.device.as_ref().map(Device::budget)
     }
 
     fn shrink(&self) {

@@ -188,7 +188,7 @@ fn runtime() -> Result<&'static Runtime> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime);
     }
-    let libraries = library::openvino()?;
+    let libraries = library::OPENVINO.libraries()?;
     // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
     let _inside = OPENVINO.enter(&Cancel::default())?;
     let failed = |reason: String| {
