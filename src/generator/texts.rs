@@ -56,7 +56,7 @@ impl Engine {
         let tokenizer = self.counter()?;
         let count = |(index, text): (usize, &String)| {
             cancel.check()?;
-            let count = tokenizer.count(index, &self.worded(input_type, text))?;
+            let count = tokenizer.of(input_type).count(index, &self.worded(input_type, text))?;
             Ok(u32::try_from(count).unwrap_or(u32::MAX))
         };
         texts.par_iter().enumerate().map(count).collect()
@@ -64,7 +64,7 @@ impl Engine {
 
     /// The tokens of a text, before it is cut.
     pub fn tokenize_text(&self, text: &str, input_type: InputType) -> Result<Tokenized> {
-        let found = self.counter()?.describe(&self.worded(input_type, text))?;
+        let found = self.counter()?.of(input_type).describe(&self.worded(input_type, text))?;
         let prompt = self.prompts.of(input_type);
         let before = if self.lowercase { prompt.to_lowercase().len() } else { prompt.len() };
         let places = Places::of(text, self.lowercase);

@@ -17,13 +17,20 @@ pub(super) const MAX_CONFIG_BYTES: u64 = 256 << 20;
 /// Reads configuration files and remembers what it read.
 pub(super) struct ConfigFiles {
     pub root: PathBuf,
+    /// Where those of what reads texts lie, as a prefix: most often beside the others.
+    pub own: String,
     pub read: Vec<(String, Vec<u8>)>,
 }
 
 impl ConfigFiles {
     /// Of the model at `root`.
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), read: Vec::new() }
+        Self { root: root.to_path_buf(), own: String::new(), read: Vec::new() }
+    }
+
+    /// A parsed file of what reads texts.
+    pub fn own_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>> {
+        self.json(&format!("{}{name}", self.own))
     }
 
     /// The parsed file, or `None` when there is none.
@@ -43,6 +50,13 @@ impl ConfigFiles {
         let text = String::from_utf8(bytes).map_err(|_| Error::model(&path, "it is not UTF-8 text"))?;
         self.remember(name, text.clone().into_bytes());
         Ok(Some(text))
+    }
+
+    /// The bytes of a file, or `None` when there is none.
+    pub fn bytes(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let bytes = read_file(&self.root.join(name))?;
+        bytes.iter().for_each(|bytes| self.remember(name, bytes.clone()));
+        Ok(bytes)
     }
 
     /// Some files are read twice, for different reasons.

@@ -11,9 +11,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::config_files::{ConfigFiles, PREPROCESSOR, read_file};
+use super::idf::{self, IDF};
 use super::modules::{After, MODULES, Module};
 use super::pooling::Layer;
 use super::purpose::{self, Purpose};
+use super::router::{self, Way};
+use super::splade::Splade;
 use super::table::{self, Layout, TABLE, Table};
 use super::{Architecture, ModelOptions, Pooling, PromptOptions, Prompts, content, graph, modules, vocabulary};
 use crate::cancel::Cancel;
@@ -38,6 +41,10 @@ pub(super) struct ModelSpec {
     pub onnx: PathBuf,
     /// A table of vectors, where that is all that there is to compute.
     pub table: Option<Arc<Table>>,
+    /// The same of weights of tokens.
+    pub idf: Option<Arc<Vec<f32>>>,
+    /// How queries are read, where that is another way.
+    pub queries: Option<Box<ModelSpec>>,
     /// Of a transformer, as far as its configuration tells.
     pub architecture: Architecture,
     pub tokenizer_path: String,
@@ -164,6 +171,11 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
     if given.is_dir() {
         let mut files = ConfigFiles::at(given);
         let modules: Option<Vec<Module>> = files.json(MODULES)?;
+        if let Some([router, rest @ ..]) = modules.as_deref()
+            && router::is_one(router)
+        {
+            return read_ways(path, router::ways(&mut files, router)?, rest, options);
+        }
         let config = || files.json("config.json").ok().flatten().unwrap_or_default();
         let place = table::place(modules.as_deref(), config);
         // Where nothing says what it is, and there is no graph, its header tells.
@@ -173,7 +185,106 @@ pub(super) fn read(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
             return read_table(path, files, &prefix, modules.as_deref(), options);
         }
     }
-    read_graph(path, options)
+    let (root, onnx) = graph::locate(path, options.dtype)?;
+    let mut files = ConfigFiles::at(&root);
+    let modules: Option<Vec<Module>> = files.json(MODULES)?;
+    let mut spec = read_graph(files, onnx, modules.as_deref(), options)?;
+    if options.task == Task::Sparse && modules.is_none() && root.join(IDF).is_file() {
+        let queries = read_idf(ConfigFiles::at(&root), "", options)?;
+        spec.reading.queries = Some(Box::new((queries.tokenizer_json.clone(), queries.reading.clone())));
+        spec.queries = Some(Box::new(queries));
+    }
+    Ok(spec)
+}
+
+/// A model that reads queries and documents in ways of their own, `rest` being what follows both.
+fn read_ways(path: &str, ways: [Way; 2], rest: &[Module], options: &ModelOptions) -> Result<ModelSpec> {
+    let root = Path::new(path);
+    let read = |way: &Way| -> Result<ModelSpec> {
+        let modules: Vec<Module> = way.modules.iter().chain(rest).cloned().collect();
+        let Some(first) = modules.first() else {
+            return Err(Error::model(root, "modules.json names a way of nothing"));
+        };
+        let prefix = modules::prefix(root, first)?;
+        let mut files = ConfigFiles::at(root);
+        // They say which way it is, and so are part of what it is.
+        drop(files.json::<Value>(MODULES)?);
+        drop(files.json::<Value>("router_config.json")?);
+        match first.name() {
+            "SparseStaticEmbedding" => {
+                if let Some(other) = modules.get(1) {
+                    return Err(modules::unsupported(root, other, "SparseStaticEmbedding alone in its way"));
+                }
+                read_idf(files, &prefix, options)
+            }
+            // What is said about graphs is not about it.
+            "StaticEmbedding" => {
+                read_table(path, files, &prefix, Some(&modules), &ModelOptions { dtype: None, ..options.clone() })
+            }
+            _ => {
+                let own = root.join(&prefix);
+                let onnx = graph::at(&own, options.dtype).or_else(|| graph::at(root, options.dtype));
+                let onnx = onnx.ok_or_else(|| graph::none_in(&own, options.dtype))?;
+                files.own = prefix;
+                read_graph(files, onnx, Some(&modules), options)
+            }
+        }
+    };
+    let [documents, queries] = &ways;
+    let mut spec = read(documents)?;
+    if queries.name != documents.name {
+        let queries = read(queries)?;
+        if let (Some(one), Some(_)) = (&spec.idf, &queries.idf) {
+            let reason = format!("both of its ways are tables of {} weights: there is nothing to compute", one.len());
+            return Err(Error::model(root, reason));
+        }
+        spec.reading.queries = Some(Box::new((queries.tokenizer_json.clone(), queries.reading.clone())));
+        spec.queries = Some(Box::new(queries));
+    }
+    Ok(spec)
+}
+
+/// Weights of tokens, in the folder `prefix`.
+fn read_idf(mut files: ConfigFiles, prefix: &str, options: &ModelOptions) -> Result<ModelSpec> {
+    if options.task != Task::Sparse {
+        return Err(purpose::wrong(&files.root, Task::Sparse));
+    }
+    let (tokenizer_json, tokenizer_path) = tokenizer(&mut files, prefix, None)?;
+    let Some((weights, name)) = idf::read(&mut files, prefix, &tokenizer_json)? else {
+        return Err(modules::missing(&files.root, &format!("{prefix}{TABLE}")));
+    };
+    let tokenizer_config: TokenizerConfig = files.json(&format!("{prefix}tokenizer_config.json"))?.unwrap_or_default();
+    let prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
+    let said = tokenizer_config.limit();
+    let max_length_from = options.max_length.map(|_| "maxLength").or(said.map(|_| "tokenizer_config.json"));
+    let max_length = options.max_length.or(said).unwrap_or(MOST_TOKENS).min(MOST_TOKENS);
+    Ok(ModelSpec {
+        root: files.root.clone(),
+        origin: None,
+        onnx: files.root.join(name),
+        table: None,
+        idf: Some(Arc::new(weights)),
+        queries: None,
+        architecture: Architecture::Static,
+        tokenizer_path,
+        tokenizer_json,
+        preprocessing: None,
+        silent: false,
+        tokens: Vec::new(),
+        pooling: Vec::new(),
+        layers: Vec::new(),
+        normalize: None,
+        without_prompt: false,
+        max_length,
+        max_length_from,
+        prompts: merged_prompts(&options.prompts, &prompts)?,
+        reading: Reading { max_length, bare: true, ..Reading::default() },
+        purpose: Purpose::Sparse(Splade::default()),
+        lowercase: false,
+        pad_id: 0,
+        first_position: 0,
+        config_files: files.read,
+    })
 }
 
 /// A table of vectors, its files but for `modules.json` being in the folder `prefix`.
@@ -217,6 +328,8 @@ fn read_table(
         origin: None,
         onnx: files.root.join(format!("{prefix}{TABLE}")),
         table: Some(Arc::new(table)),
+        idf: None,
+        queries: None,
         architecture: Architecture::Static,
         tokenizer_path,
         tokenizer_json,
@@ -260,21 +373,24 @@ fn truncation(json: &[u8]) -> Result<Option<usize>, String> {
     Ok(described.truncation.map(|truncation| truncation.max_length))
 }
 
-fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
-    let (root, onnx) = graph::locate(path, options.dtype)?;
-    let mut files = ConfigFiles::at(&root);
-    let config: Config = files.json("config.json")?.unwrap_or_default();
+fn read_graph(
+    mut files: ConfigFiles,
+    onnx: PathBuf,
+    modules: Option<&[Module]>,
+    options: &ModelOptions,
+) -> Result<ModelSpec> {
+    let config: Config = files.own_json("config.json")?.unwrap_or_default();
+    let own = files.own.clone();
     let preprocessing = preprocessing(&files.root)?;
-    let (tokenizer_json, tokenizer_path) = match tokenizer(&mut files, "", config.model_type.as_deref()) {
+    let (tokenizer_json, tokenizer_path) = match tokenizer(&mut files, &own, config.model_type.as_deref()) {
         Ok(tokenizer) => tokenizer,
         // Whether it is needed, the graph tells.
         Err(error) => preprocessing.as_ref().map(|_| Default::default()).ok_or(error)?,
     };
-    let sentence_bert: SentenceBertConfig = files.json("sentence_bert_config.json")?.unwrap_or_default();
-    let tokenizer_config: TokenizerConfig = files.json("tokenizer_config.json")?.unwrap_or_default();
+    let sentence_bert: SentenceBertConfig = files.own_json("sentence_bert_config.json")?.unwrap_or_default();
+    let tokenizer_config: TokenizerConfig = files.own_json("tokenizer_config.json")?.unwrap_or_default();
     let mut prompts: SentenceTransformersConfig = files.json("config_sentence_transformers.json")?.unwrap_or_default();
-    let modules: Option<Vec<Module>> = files.json(MODULES)?;
-    let described = purpose::read(&mut files, modules.as_deref(), &tokenizer_json, options)?;
+    let described = purpose::read(&mut files, modules, &tokenizer_json, options)?;
     for (role, marker) in described.markers {
         let prompt = prompts.prompts.entry(role.to_owned()).or_default().get_or_insert_default();
         *prompt = format!("{marker}{}", prompt.strip_prefix(&marker).unwrap_or(prompt));
@@ -294,10 +410,10 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         let (most, from) = max_length(&files.root, options.max_length, longest, &sentence_bert, &tokenizer_config)?;
         (most, Some(from))
     };
-    let after = match modules.as_deref() {
+    let after = match modules {
         _ if described.purpose != Purpose::Embedding => After::default(),
         Some([first, rest @ ..])
-            if first.name() == "Transformer" && modules::prefix(&files.root, first)?.is_empty() =>
+            if first.name() == "Transformer" && modules::prefix(&files.root, first)? == files.own =>
         {
             After::read(&mut files, rest, false)?
         }
@@ -309,6 +425,8 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         origin: None,
         onnx,
         table: None,
+        idf: None,
+        queries: None,
         architecture: config.architecture(),
         tokenizer_path,
         tokenizer_json,
@@ -333,6 +451,13 @@ fn read_graph(path: &str, options: &ModelOptions) -> Result<ModelSpec> {
         first_position,
         config_files: files.read,
     })
+}
+
+impl TokenizerConfig {
+    /// Most tokens of a text. Above a million it stands for "no limit".
+    fn limit(&self) -> Option<usize> {
+        self.model_max_length.filter(|&max| (1.0..1e6).contains(&max)).map(|max| max as usize)
+    }
 }
 
 impl ModelSpec {
@@ -399,8 +524,7 @@ fn max_length(
             format!("{option} is more than the {longest} tokens that the model has positions for"),
         ));
     }
-    // Above a million it stands for "no limit".
-    let tokenizer = tokenizer.model_max_length.filter(|&max| (1.0..1e6).contains(&max)).map(|max| max as usize);
+    let tokenizer = tokenizer.limit();
     let all = [
         (option, "maxLength"),
         (sentence_bert.max_seq_length, "sentence_bert_config.json"),

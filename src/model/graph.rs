@@ -103,6 +103,11 @@ pub(super) fn is_in(directory: &Path) -> bool {
     Dtype::ALL.into_iter().any(|dtype| at(directory, Some(dtype)).is_some())
 }
 
+/// The error about a directory without a graph of that type.
+pub(super) fn none_in(directory: &Path, dtype: Option<Dtype>) -> Error {
+    Error::model(directory, missing(&places(dtype), &graphs_in(directory)))
+}
+
 /// The directory that holds the files of the model at `path`, and its graph.
 pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathBuf)> {
     let given = Path::new(path);
@@ -116,7 +121,7 @@ pub(super) fn locate(path: &str, dtype: Option<Dtype>) -> Result<(PathBuf, PathB
     if kind.is_dir() {
         return match at(given, dtype) {
             Some(onnx) => Ok((given.to_path_buf(), onnx)),
-            None => Err(Error::model(path, missing(&places(dtype), &graphs_in(given)))),
+            None => Err(none_in(given, dtype)),
         };
     }
     if given.extension().is_none_or(|extension| extension != "onnx") {

@@ -14,6 +14,7 @@ mod graph;
 mod head;
 mod http;
 mod hub;
+mod idf;
 mod late_interaction;
 mod library;
 mod memory_cost;
@@ -27,6 +28,8 @@ mod provider;
 mod purpose;
 mod remote;
 mod reranker;
+mod routed;
+mod router;
 mod session;
 mod splade;
 mod static_model;
@@ -50,8 +53,9 @@ use bm25::Bm25;
 use directory::{HashedWeights, ModelSpec};
 use onnx::OnnxSession;
 use openvino::OpenVinoSession;
+use routed::Routed;
 use session::Session;
-use static_model::StaticModel;
+use static_model::{IdfModel, StaticModel};
 use transformer::Transformer;
 use vision::VisionModel;
 
@@ -416,6 +420,8 @@ pub struct ModelFiles {
     spec: ModelSpec,
     builtin: bool,
     weights: OnceLock<HashedWeights>,
+    /// Those of the way of queries, where that is another one.
+    queries: Option<Box<ModelFiles>>,
 }
 
 /// What makes tokens of texts.
@@ -453,7 +459,10 @@ impl Unloaded {
             spec.normalize = spec.normalize.or(Some(normalize));
         }
         let builtin = files.id == BUILTIN;
-        Ok(Self::Files(Box::new(ModelFiles { id: files.id.clone(), spec, builtin, weights: OnceLock::new() })))
+        if let Some(queries) = &mut spec.queries {
+            queries.origin = spec.origin.clone();
+        }
+        Ok(Self::Files(Box::new(ModelFiles::new(&files.id, spec, builtin))))
     }
 
     /// The model as the user named it.
@@ -497,10 +506,7 @@ impl Unloaded {
     /// Bytes of memory that it takes to load it, at the most. 0 where nobody can tell.
     pub fn load_bytes(&self) -> u64 {
         match self {
-            Self::Files(files) => match &files.spec.table {
-                Some(table) => table.bytes(),
-                None => memory_cost::load_bytes(memory_cost::weight_bytes(&files.spec.onnx)),
-            },
+            Self::Files(files) => files.load_bytes(),
             Self::Remote(_) | Self::Bm25(_) => 0,
         }
     }
@@ -508,7 +514,7 @@ impl Unloaded {
     /// Where its graph may be computed in other ways than the reference, so that there is something to choose.
     pub fn files(&self) -> Option<&ModelFiles> {
         match self {
-            Self::Files(files) => Some(&**files).filter(|files| files.spec.table.is_none()),
+            Self::Files(files) => Some(&**files).filter(|files| files.has_choice()),
             Self::Remote(_) | Self::Bm25(_) => None,
         }
     }
@@ -531,6 +537,25 @@ impl Unloaded {
 }
 
 impl ModelFiles {
+    fn new(id: &str, mut spec: ModelSpec, builtin: bool) -> Self {
+        let queries = spec.queries.take().map(|queries| Box::new(Self::new(id, *queries, false)));
+        Self { id: id.to_owned(), spec, builtin, weights: OnceLock::new(), queries }
+    }
+
+    /// Whether all of it is one graph.
+    fn has_choice(&self) -> bool {
+        self.spec.table.is_none() && self.spec.idf.is_none() && self.queries.is_none()
+    }
+
+    fn load_bytes(&self) -> u64 {
+        let own = match (&self.spec.table, &self.spec.idf) {
+            (Some(table), _) => table.bytes(),
+            (None, Some(weights)) => (weights.len() * size_of::<f32>()) as u64,
+            (None, None) => memory_cost::load_bytes(memory_cost::weight_bytes(&self.spec.onnx)),
+        };
+        own.saturating_add(self.queries.as_ref().map_or(0, |queries| queries.load_bytes()))
+    }
+
     /// Whether it is the model that comes with the package.
     pub fn is_builtin(&self) -> bool {
         self.builtin
@@ -556,6 +581,26 @@ impl ModelFiles {
         cancel: &Cancel,
         meanwhile: impl FnOnce() -> T + Send,
     ) -> (Result<Arc<dyn Model>>, T) {
+        let (model, meanwhile) = self.load_own(compute, options, cancel, meanwhile);
+        let Some(queries) = &self.queries else { return (model, meanwhile) };
+        let both = model.and_then(|documents| {
+            let queries = queries.load_own(compute, options, cancel, || ()).0?;
+            let routed = Routed::new(documents, queries).map_err(|reason| Error::model(&self.spec.root, reason))?;
+            Ok(Arc::new(routed) as Arc<dyn Model>)
+        });
+        (both, meanwhile)
+    }
+
+    fn load_own<T: Send>(
+        &self,
+        compute: Compute,
+        options: &ModelOptions,
+        cancel: &Cancel,
+        meanwhile: impl FnOnce() -> T + Send,
+    ) -> (Result<Arc<dyn Model>>, T) {
+        if let Some(weights) = &self.spec.idf {
+            return (Ok(Arc::new(IdfModel::new(&self.id, &self.spec, weights))), meanwhile());
+        }
         if let Some(table) = &self.spec.table {
             let load = || StaticModel::load(&self.id, &self.spec, table, options, cancel);
             let (model, meanwhile) = host::join(load, meanwhile);

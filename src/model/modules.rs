@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub(super) const MODULES: &str = "modules.json";
 
 /// One module of a model.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(super) struct Module {
     #[serde(default)]
     pub path: String,

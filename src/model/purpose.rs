@@ -133,7 +133,7 @@ pub(super) fn read(
     tokenizer: &[u8],
     options: &ModelOptions,
 ) -> Result<Described> {
-    let config: Config = files.json("config.json")?.unwrap_or_default();
+    let config: Config = files.own_json("config.json")?.unwrap_or_default();
     let whole: Whole = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let architecture = config.architectures.iter().flatten().next().map(String::as_str).unwrap_or_default();
     // Both give logits for each token, and without modules only the name of the class tells for what.
@@ -147,7 +147,7 @@ pub(super) fn read(
         return Err(wrong(&files.root, task));
     }
     options.bm25.refuse()?;
-    let texts: Texts = files.json("sentence_bert_config.json")?.unwrap_or_default();
+    let texts: Texts = files.own_json("sentence_bert_config.json")?.unwrap_or_default();
     let mut described =
         Described { purpose: Purpose::Embedding, reading: Reading::default(), markers: BTreeMap::new() };
     let truncation = texts.processing_kwargs.as_ref().and_then(|processing| processing.text.get("truncation"));
@@ -350,7 +350,7 @@ fn mask_tokens(files: &mut ConfigFiles) -> Result<Vec<String>> {
     let mut tokens = Vec::new();
     let mut all = Vec::new();
     for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-        all.push(files.json::<SpecialTokens>(file)?.unwrap_or_default());
+        all.push(files.own_json::<SpecialTokens>(file)?.unwrap_or_default());
     }
     let named = |token: &Value| token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned);
     tokens.extend(all.iter().filter_map(|special| named(&special.mask_token)));

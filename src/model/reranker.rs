@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::config_files::ConfigFiles;
 use super::modules::{self, Module};
+use super::vocabulary;
 use crate::error::{Error, Result};
 use crate::tokens::{Chat, Reading};
 
@@ -67,7 +68,7 @@ pub(super) fn read(
     instruction: Option<&str>,
     reading: &mut Reading,
 ) -> Result<Scores> {
-    let config: Config = files.json("config.json")?.unwrap_or_default();
+    let config: Config = files.own_json("config.json")?.unwrap_or_default();
     let whole: Whole = files.json("config_sentence_transformers.json")?.unwrap_or_default();
     let answer = match modules {
         Some(modules) => answer_of(files, modules)?,
@@ -131,27 +132,8 @@ fn answer_of(files: &mut ConfigFiles, modules: &[Module]) -> Result<Option<Answe
 
 /// The answers of a language model about which nothing is said: the tokens `yes` and `no`.
 fn answer_in(files: &ConfigFiles, tokenizer: &[u8]) -> Result<Answer> {
-    #[derive(Deserialize)]
-    struct Vocabulary {
-        model: Words,
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-    }
-    #[derive(Deserialize)]
-    struct Words {
-        vocab: Value,
-    }
-    #[derive(Deserialize)]
-    struct Added {
-        id: u32,
-        content: String,
-    }
-    let read: Option<Vocabulary> = serde_json::from_slice(tokenizer).ok();
-    let id = |word: &str| {
-        let read = read.as_ref()?;
-        let added = read.added_tokens.iter().find(|added| added.content == word).map(|added| added.id);
-        added.or_else(|| u32::try_from(read.model.vocab.get(word)?.as_u64()?).ok())
-    };
+    let ids = vocabulary::ids(tokenizer);
+    let id = |word: &str| ids.get(word).copied();
     let (Some(yes), Some(no)) = (id("yes"), id("no")) else {
         return Err(Error::model(
             &files.root,
@@ -176,12 +158,12 @@ fn chat(files: &mut ConfigFiles, answers: bool) -> Result<Option<Chat>> {
         modality_config: Option<BTreeMap<String, Value>>,
         processing_kwargs: BTreeMap<String, Value>,
     }
-    let TokenizerConfig { chat_template, others } = files.json("tokenizer_config.json")?.unwrap_or_default();
-    let (template, file) = match files.text("chat_template.jinja")? {
+    let TokenizerConfig { chat_template, others } = files.own_json("tokenizer_config.json")?.unwrap_or_default();
+    let (template, file) = match files.text(&format!("{}chat_template.jinja", files.own))? {
         Some(template) => (Some(template), "chat_template.jinja"),
         None => (named(&chat_template), "tokenizer_config.json"),
     };
-    let texts: Texts = files.json("sentence_bert_config.json")?.unwrap_or_default();
+    let texts: Texts = files.own_json("sentence_bert_config.json")?.unwrap_or_default();
     // What reads texts only is not asked.
     let message = texts.modality_config.as_ref().map(|modalities| modalities.get("message"));
     let (Some(template), Some(message)) = (template, message.map_or(Some(None), |found| found.map(Some))) else {

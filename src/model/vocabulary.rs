@@ -1,7 +1,7 @@
 //! Tokenizers of models that have no `tokenizer.json`, made from their vocabulary: `vocab.txt`, or `vocab.json` and
 //! `merges.txt`. The answer is what `tokenizer.json` would say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -69,6 +69,39 @@ impl Family {
         let [cls, sep, pad, unk, mask] = names;
         [("cls_token", cls), ("sep_token", sep), ("pad_token", pad), ("unk_token", unk), ("mask_token", mask)]
     }
+}
+
+/// The id of each token of a `tokenizer.json`; none where it is none.
+pub(super) fn ids(tokenizer: &[u8]) -> HashMap<String, u32> {
+    #[derive(Deserialize)]
+    struct Tokenizer {
+        model: Model,
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+    }
+    #[derive(Deserialize)]
+    struct Model {
+        vocab: Vocabulary,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Vocabulary {
+        Ids(HashMap<String, u32>),
+        /// In the order of their ids.
+        Scored(Vec<(String, f64)>),
+    }
+    #[derive(Deserialize)]
+    struct Added {
+        id: u32,
+        content: String,
+    }
+    let Ok(Tokenizer { model, added_tokens }) = serde_json::from_slice(tokenizer) else { return HashMap::new() };
+    let mut ids = match model.vocab {
+        Vocabulary::Ids(ids) => ids,
+        Vocabulary::Scored(tokens) => (0..).zip(tokens).map(|(id, (token, _))| (token, id)).collect(),
+    };
+    ids.extend(added_tokens.into_iter().map(|added| (added.content, added.id)));
+    ids
 }
 
 /// The bytes of a `tokenizer.json`, and the file that they were made from; `None` where there is no vocabulary.

@@ -52,6 +52,8 @@ pub struct Reading {
     pub truncate_left: Option<bool>,
     /// Which text of a pair is cut, where something says so; else as the tokenizer says.
     pub pairs: Option<Cut>,
+    /// What makes tokens of queries, and how those are read, where that is another way.
+    pub queries: Option<Box<(Vec<u8>, Reading)>>,
     /// What a pair is read as, where that is a conversation.
     pub chat: Option<Chat>,
     /// Beginnings of texts that are one token each, where the vocabulary has them.
@@ -90,6 +92,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The short way, if there is one.
     short: Option<WordPiece>,
+    /// That of queries, where they have one of their own.
+    queries: Option<Box<Tokenizer>>,
     /// Where words are read one by one: those that were counted.
     words: Option<Words>,
     direction: TruncationDirection,
@@ -164,11 +168,14 @@ impl Tokenizer {
         let beside = |token: &AddedToken| token.lstrip || token.rstrip || token.single_word;
         let own: Vec<_> = added.values().map(|token| (&token.content[..], beside(token))).collect();
         let words = Words::of(json, &own);
+        let queries =
+            reading.queries.as_deref().map(|(json, reading)| Self::parse(json, reading.clone()).map(Box::new));
         let ending = match &reading.chat {
             Some(chat) => pair::ending(chat, &inner, max_length)?,
             None => Vec::new(),
         };
         Ok(Self {
+            queries: queries.transpose()?,
             ending,
             inner,
             short,
@@ -183,6 +190,14 @@ impl Tokenizer {
             skipped,
             reading,
         })
+    }
+
+    /// What makes tokens of texts of that role.
+    pub fn of(&self, input_type: InputType) -> &Self {
+        match (input_type, &self.queries) {
+            (InputType::Query, Some(queries)) => queries,
+            _ => self,
+        }
     }
 
     /// How many tokens `text` has before it is cut, special ones included. `index` is its position in the call.
@@ -242,7 +257,7 @@ impl Tokenizer {
     /// The tokens of `text`. `index` is its position in the call, for the error.
     pub fn encode(&self, index: usize, input_type: InputType, text: &str) -> Result<Tokens> {
         check_length(index, text)?;
-        self.guarded(index, || self.tokens(input_type, text))
+        self.guarded(index, || self.of(input_type).tokens(input_type, text))
     }
 
     /// How many tokens of a text are those of `prompt`, where it begins with that: as many as it has alone, but for the special one at

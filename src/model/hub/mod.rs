@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use super::config_files::MAX_CONFIG_BYTES;
 use super::http::{Secret, variable};
+use super::idf::IDF;
 use super::modules::{MODULES, Module};
 use super::table::TABLE;
 use super::{HubOptions, ModelOptions, Pooling, content, graph, table, vocabulary};
@@ -87,10 +88,11 @@ pub(super) fn manner(repository: &str) -> Option<(Pooling, bool)> {
 }
 
 /// What says how vectors are made, beside the tokenizer and the graph. A model need not have all of them.
-const CONFIG: [&str; 7] = [
+const CONFIG: [&str; 8] = [
     "config.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    IDF,
     "sentence_bert_config.json",
     PROMPTS,
     MODULES,
