@@ -75,6 +75,34 @@ test('finds what the hard cases of every language declare', async () => {
   expect((await index.symbols('pay'))[0]).toMatchObject({ language: 'sql', file: 'hard.sql', line: 26, endLine: 31 });
 });
 
+test('a declaration whose name is asked for comes first', async () => {
+  const { index } = await indexed({
+    'a.js': '/** Reads the lines of a file, reads lines, and reads lines again. */\nfunction linesReader(readLines) {\n  return readLines.readLines();\n}\n',
+    'b.js': 'class Source {\n  readLines() {\n    return this.all;\n  }\n}\n',
+    'test/c.js': '/** Reads lines. */\nfunction readLines2() {\n  return readLines();\n}\n',
+  });
+  for (const words of ['readLines', 'read_lines', 'read lines', 'ReadLines()', 'Source.readLines', 'source read lines']) {
+    const [first, ...others] = await index.search(words);
+    expect([words, first!.name]).toEqual([words, 'Source.readLines']);
+    expect(first!.score).toBeGreaterThanOrEqual(0.9);
+    for (const { score } of others) expect(score).toBeLessThan(0.9);
+  }
+});
+
+test('tests, fixtures and generated files come behind what is as good, unless they are asked for', async () => {
+  const source = '/** Opens a connection to the server. */\nfunction openConnection(host) {\n  return connect(host);\n}\n';
+  const { index } = await indexed({ 'a/test/one.js': source, 'b/two.test.js': source, 'c/fixtures/three.js': source, 'd/four.min.js': source, 'z/five.js': source });
+  const [first, ...others] = await index.search('connects to a server');
+  expect(first!.file).toBe('z/five.js');
+  expect(others).toHaveLength(4);
+  for (const { score, similarity } of others) {
+    expect(similarity).toBeCloseTo(first!.similarity, 5);
+    expect(score).toBeCloseTo(0.9 * first!.score, 4);
+  }
+  const [asked] = await index.search('test that connects to a server');
+  expect(asked!.file).toBe('a/test/one.js');
+});
+
 test('filters are read when the call is made', async () => {
   const { index } = await indexed();
   const paths = ['lib.rs'];
@@ -86,7 +114,7 @@ test('filters are read when the call is made', async () => {
 test('filters that nothing can pass are refused, by name', async () => {
   const { index } = await indexed();
   for (const [options, words] of [
-    [{ languages: 'cobol' }, 'languages has "cobol"; known are bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, typescript, vue'],
+    [{ languages: 'cobol' }, 'languages has "cobol"; known are bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, text, typescript, vue'],
     [{ kinds: 'klass' }, 'kinds has "klass"; known are function, method, class, type, constant, file'],
     [{ paths: '' }, 'A pattern in paths is empty'],
     [{ paths: 'a\nb' }, 'A pattern in paths has more than one line'],
@@ -158,7 +186,7 @@ test('an index tells what is in it', async () => {
   expect(await index.files()).toEqual(['lib.rs', 'src/deep/queue.py', 'src/stack.ts', 'test/stack.test.js']);
   expect(await index.status()).toEqual({
     path: join(directory, '.embedcore', 'index.sqlite'), sizeBytes: expect.any(Number) as number, model: 'builtin', dimensions: 256,
-    files: 4, annotations: 6, languages: { javascript: 1, python: 1, rust: 1, typescript: 1 },
+    files: 4, annotations: 6, textFiles: false, languages: { javascript: 1, python: 1, rust: 1, typescript: 1 },
   });
   const empty = new CodeIndex(join(directory, 'src'));
   for (const ask of [() => empty.status(), () => empty.files(), () => empty.symbols('push')]) expect((await failure(ask)).code).toBe('NOT_INITIALIZED');

@@ -1,7 +1,7 @@
 // How fast is a source tree indexed, brought up to date, and searched? `node benchmark/index.mjs [--from DIR] [--annotations N]`
 
 import { spawn } from 'node:child_process';
-import { appendFileSync, cpSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 
@@ -39,12 +39,59 @@ await main(async () => {
   const warm = [];
   for (let i = 0; i < 30; i++) warm.push(await timed(() => index.search(WORDS[i % WORDS.length])));
   say('search, index in memory', `median ${median(warm.slice(3)).toFixed(1)} ms`);
+  const [place] = await index.symbols('search');
+  if (place) {
+    const near = [];
+    for (let i = 0; i < 12; i++) near.push(await timed(() => index.similar(place)));
+    say('similar declarations', `median ${median(near.slice(2)).toFixed(1)} ms`);
+  }
+  const compared = await timed(() => index.duplicates());
+  say('near-duplicates', `${(compared / 1000).toFixed(1)} s`);
+  await page(index);
   await index.close();
 
   const cold = [];
   for (let i = 0; i < 9; i++) cold.push(await firstLine(WORDS[i % WORDS.length], tree));
   say('search, fresh process', `first answer printed after ${median(cold).toFixed(0)} ms, Node.js' own start (${(await nodeStart()).toFixed(0)} ms) included`);
 });
+
+/** How fast the page answers what is typed, letter by letter: as its server is asked, and as it is seen where there is a Chromium. */
+async function page(index) {
+  const server = await index.serve();
+  const ask = async (query) => (await fetch(`${server.url}search`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({ query, limit: 20 }) })).json();
+  const typed = WORDS.flatMap((words) => [...words].map((_, i) => words.slice(0, i + 1)).filter((query) => query.trim() !== ''));
+  const asked = [];
+  for (const query of typed) asked.push(await timed(() => ask(query)));
+  say('page, each letter typed', `median ${median(asked.slice(3)).toFixed(1)} ms, p95 ${p95(asked.slice(3)).toFixed(1)} ms from question to answer`);
+  const chromium = [process.env.CHROMIUM_PATH, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path && existsSync(path));
+  if (chromium) {
+    const { default: puppeteer } = await import('puppeteer-core');
+    const browser = await puppeteer.launch({ executablePath: chromium, args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'] });
+    const tab = await browser.newPage();
+    await tab.goto(server.url);
+    await tab.waitForFunction(() => document.querySelector('#status').dataset.state === 'ready');
+    const drawn = await tab.evaluate(async (queries) => {
+      const input = document.querySelector('#query');
+      const times = [];
+      for (const query of queries) {
+        const began = performance.now();
+        input.value = query;
+        input.dispatchEvent(new Event('input'));
+        const before = document.body.dataset.drawn;
+        while (document.body.dataset.drawn === before) await new Promise((resolve) => setTimeout(resolve, 1));
+        times.push(performance.now() - began);
+      }
+      return times;
+    }, typed);
+    await browser.close();
+    say('page, in Chromium', `median ${median(drawn.slice(3)).toFixed(1)} ms, p95 ${p95(drawn.slice(3)).toFixed(1)} ms from letter to matches drawn`);
+  }
+  await server.close();
+}
+
+function p95(values) {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length * 0.95)];
+}
 
 /** Copies sources until they hold `wanted` annotations. Declared names differ from copy to copy, so that texts do. */
 async function grow(from, tree, wanted, workshop) {

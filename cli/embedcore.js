@@ -55,13 +55,15 @@ Options of index
   --rebuild        start over, whatever index is there: of another model or version, or damaged
   --verbose        name the files that were left out
   --watch          go on: whatever changes is indexed again, until Ctrl-C
+Options of index, mcp and search --serve
+  --text           index texts in no known language, too, in chunks; kept with the index: --no-text takes them out again
 Options of search
   --limit N        number of answers (10)
   --min-score S    least score, 0 to 1 (0)
   --path PATTERN   only in such files, as in .gitignore: src/, '*.test.ts', '!fixtures/'; may be given several times
   --lang NAME      only in this language; several times: bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php,
-                   python, ruby, rust, scala, sql, svelte, swift, typescript, vue
-  --kind KIND      only a function, method, class, type, constant, file or section; several times
+                   python, ruby, rust, scala, sql, svelte, swift, typescript, vue, text
+  --kind KIND      only a function, method, class, type, constant, file, section or chunk; several times
   --context N      print N lines of the source around the beginning of each answer
   --json           answers as JSON: { root, query, matches: [{ file, line, endLine, kind, language, name, signature,
                    summary, score, similarity, stale }] }; files are named from root; stale: changed since

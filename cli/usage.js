@@ -12,6 +12,12 @@ class UsageError extends Error {}
 /** The generator's options that commands share. */
 const generatorOf = ({ model }) => (model === undefined ? {} : { modelPath: model });
 
+/** Whether texts in no known language are indexed; `undefined` leaves an index as it is. */
+function textsOf({ text, 'no-text': none }) {
+  if (text && none) throw new UsageError('--text and --no-text do not go together');
+  return text ? true : none ? false : undefined;
+}
+
 /** How texts are split. */
 function splittingOf(values) {
   const whole = (name, least) => {
@@ -127,4 +133,4 @@ function ofAnotherModel(error, { command, words, values, options }, flag) {
   return new UsageError(`The collection was made with ${by}.${commands.length > 0 ? ` Run: ${commands.join(', or, to embed all anew: ')}` : ''}`, { cause: error });
 }
 
-module.exports = { hideKey, UsageError, advice, commandOf, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, onPort, queueOf, splittingOf };
+module.exports = { hideKey, UsageError, advice, commandOf, directoryOf, explained, generatorOf, here, named, numeric, ofAnotherModel, onPort, queueOf, splittingOf, textsOf };

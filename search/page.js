@@ -191,19 +191,31 @@ function card(match, find) {
   return article;
 }
 
+/** Cards that are drawn at once, those up to the one that has the keyboard included; those below the screen follow when that is done. */
+const AT_ONCE = 6;
+let least = 0;
+
+/** A group of near-duplicates. */
+function group({ matches, lines, count }) {
+  const left = count > matches.length ? `, of which ${matches.length} are shown` : '';
+  const title = `${counted(count, 'declaration')} alike, ${counted(lines, 'line')} to spare${left}`;
+  return made('li', { class: 'group' }, made('h2', {}, title), made('ol', {}, ...matches.map((match) => made('li', {}, card(match)))));
+}
+
 /** Draws groups of matches, and what is said about them. */
 function drawn(groups, said, problem = '') {
   const find = asked.similar || asked.duplicates ? undefined : finder(asked.query);
-  const items = document.createDocumentFragment();
-  for (const { matches, lines, count } of groups) {
-    const cards = matches.map((match) => made('li', {}, card(match, find)));
-    if (lines === undefined) items.append(...cards);
-    else {
-      const left = count > matches.length ? `, of which ${matches.length} are shown` : '';
-      items.append(made('li', { class: 'group' }, made('h2', {}, `${counted(count, 'declaration')} alike, ${counted(lines, 'line')} to spare${left}`), made('ol', {}, ...cards)));
-    }
-  }
-  $('matches').replaceChildren(items);
+  const all = groups.flatMap((one) => (one.lines === undefined ? one.matches.map((match) => () => made('li', {}, card(match, find))) : [() => group(one)]));
+  const first = Math.max(AT_ONCE, least);
+  $('matches').replaceChildren(...all.slice(0, first).map((make) => make()));
+  const mine = latest;
+  const rest = all.slice(first);
+  const more = () => {
+    if (mine !== latest || rest.length === 0) return;
+    $('matches').append(...rest.splice(0, AT_ONCE).map((make) => make()));
+    setTimeout(more);
+  };
+  setTimeout(more);
   $('said').textContent = said;
   $('problem').textContent = problem;
   $('problem').hidden = problem === '';
@@ -334,7 +346,9 @@ events.onerror = () => {
 /** Asks again without taking the keyboard away from where it is. */
 async function askAgain() {
   const at = cards().indexOf(current());
+  least = at + 1;
   await ask();
+  least = 0;
   if (at >= 0) cards()[at]?.focus({ preventScroll: true });
 }
 

@@ -29,8 +29,8 @@ def corpus_text(row, limit=TEXT_LIMIT):
     return f"Signature: {row['signature']} | Code: {row['code']}"[:limit]
 
 
-def evaluation_sets(rows):
-    """{repo: up to 300 functions, drawn with a fixed seed}; docs are the queries, corpus_text the corpus."""
+def evaluation_sets(rows, most=FUNCTIONS_PER_REPO):
+    """{repo: up to `most` functions, drawn with a fixed seed}; docs are the queries, corpus_text the corpus."""
     by_repo = collections.OrderedDict()
     for row in rows:
         if _FUNCTION_KIND.search(row["kind"]):
@@ -39,7 +39,7 @@ def evaluation_sets(rows):
     for repo, functions in by_repo.items():
         functions = list(functions)
         random.Random(0).shuffle(functions)
-        sets[repo] = functions[:FUNCTIONS_PER_REPO]
+        sets[repo] = functions[:most]
     return sets
 
 

@@ -3,16 +3,16 @@
 const { CodeIndex } = require('embedcore');
 
 const { Bar, number, paint, plain, plural } = require('../terminal');
-const { advice, directoryOf, explained, generatorOf, here } = require('../usage');
+const { advice, directoryOf, explained, generatorOf, here, textsOf } = require('../usage');
 
-const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, watch: { type: 'boolean' }, model: { type: 'string' } };
+const options = { rebuild: { type: 'boolean' }, verbose: { type: 'boolean' }, watch: { type: 'boolean' }, text: { type: 'boolean' }, 'no-text': { type: 'boolean' }, model: { type: 'string' } };
 
 async function index(rest, values) {
   const { rebuild } = values;
   const directory = directoryOf(rest) ?? here();
   const color = paint(process.stdout);
   const bar = new Bar(process.stderr);
-  const index = new CodeIndex(directory, { generator: generatorOf(values) });
+  const index = new CodeIndex(directory, { generator: generatorOf(values), textFiles: textsOf(values) });
   const stop = new AbortController();
   // Once: a second Ctrl-C ends the process at once. What is written stays either way.
   process.once('SIGINT', () => {

@@ -6,10 +6,10 @@ const { fileURLToPath, pathToFileURL } = require('node:url');
 
 const { CodeIndex } = require('embedcore');
 
-const { UsageError, directoryOf, explained, generatorOf, here } = require('../usage');
+const { UsageError, directoryOf, explained, generatorOf, here, textsOf } = require('../usage');
 const { readWithin, Texts } = require('./search');
 
-const options = { model: { type: 'string' }, rerank: { type: 'string' } };
+const options = { model: { type: 'string' }, rerank: { type: 'string' }, text: { type: 'boolean' }, 'no-text': { type: 'boolean' } };
 
 const SDK = '@modelcontextprotocol/sdk';
 
@@ -35,8 +35,8 @@ const TOOLS = [
         query: { type: 'string', description: 'What the code does, or its name: "open a file and read its lines"' },
         limit,
         path: strings('Only in such files, as in .gitignore: "src/", "*.test.ts", "!fixtures/"'),
-        language: strings('Only in these languages: bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, typescript, vue'),
-        kind: strings('Only these kinds: function, method, class, type, constant, file, section (of Markdown)'),
+        language: strings('Only in these languages: bash, c, cpp, csharp, go, java, javascript, kotlin, markdown, php, python, ruby, rust, scala, sql, svelte, swift, typescript, vue; text: files in none of these, where they are indexed'),
+        kind: strings('Only these kinds: function, method, class, type, constant, file, section (of Markdown), chunk (of a text file)'),
         min_score: { type: 'number', minimum: 0, maximum: 1, description: 'Least score of an answer' },
         rerank: {
           description:
@@ -138,7 +138,7 @@ class Served {
   constructor(directory, values) {
     this.#directory = directory;
     this.#reranker = values.rerank;
-    this.#index = new CodeIndex(directory, { generator: generatorOf(values) });
+    this.#index = new CodeIndex(directory, { generator: generatorOf(values), textFiles: textsOf(values) });
     this.#first = this.#index
       .watch({
         onUpdate: () => this.#is('ready'),

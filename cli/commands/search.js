@@ -6,7 +6,7 @@ const { dirname, isAbsolute, join, relative, sep } = require('node:path');
 const { CodeIndex } = require('embedcore');
 
 const { paint, plain, plural, shortened } = require('../terminal');
-const { UsageError, directoryOf, explained, generatorOf, here, hideKey, named, numeric, onPort } = require('../usage');
+const { UsageError, directoryOf, explained, generatorOf, here, hideKey, named, numeric, onPort, textsOf } = require('../usage');
 
 const options = {
   limit: { type: 'string' },
@@ -20,6 +20,8 @@ const options = {
   rerank: { type: 'string' },
   model: { type: 'string' },
   serve: { type: 'boolean' },
+  text: { type: 'boolean' },
+  'no-text': { type: 'boolean' },
   port: { type: 'string' },
   host: { type: 'string' },
   'allow-host': { type: 'string', multiple: true },
@@ -27,7 +29,7 @@ const options = {
 };
 
 /** Options of the page alone; those of an answer go without it. */
-const OF_THE_PAGE = ['port', 'host', 'allow-host', 'api-key'];
+const OF_THE_PAGE = ['port', 'host', 'allow-host', 'api-key', 'text', 'no-text'];
 const OF_BOTH = ['serve', 'model', ...OF_THE_PAGE];
 
 /** Where the page is, unless something else is there. */
@@ -105,7 +107,7 @@ async function serve(rest, values) {
   hideKey(values);
   const color = paint(process.stdout);
   const say = (text) => console.log(`${color('dim', new Date().toTimeString().slice(0, 8))}  ${text}`);
-  const index = new CodeIndex(directory, { generator: generatorOf(values) });
+  const index = new CodeIndex(directory, { generator: generatorOf(values), textFiles: textsOf(values) });
   let told;
   const server = await onPort(values.port, PORT, (port) =>
     index.serve({

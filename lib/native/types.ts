@@ -460,7 +460,7 @@ export interface Addon {
   NativeMemoryProcessor: new (options: object) => NativeMemoryProcessor;
   NativeIndex: new (
     root: string,
-    path: string | undefined,
+    options: { path: string | undefined; textFiles: boolean | undefined },
     generator: object,
     optimizer: NativeBatchOptimizer | undefined,
     processor: NativeMemoryProcessor | undefined,

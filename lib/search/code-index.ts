@@ -68,15 +68,16 @@ export class CodeIndex implements AsyncDisposable {
    * @throws {@link EmbeddingError} `INVALID_ARGUMENT` or `INVALID_CONFIG`.
    */
   constructor(directory: string, options: CodeIndexOptions = {}) {
-    const { path, generator = {} } = readOptions(options);
+    const { path, textFiles, generator = {} } = readOptions(options);
     if (path !== undefined && (typeof path !== 'string' || path === '')) throw refused('path', `${show(path)} is not a non-empty string`);
+    if (textFiles !== undefined && typeof textFiles !== 'boolean') throw refused('textFiles', `${show(textFiles)} is not true or false`);
     const root = argumentPath('The directory', directory);
     if (root === undefined) throw invalid('The directory is not a non-empty string');
     this.#root = root;
     const file = path;
     this.#native = naming((option) => `generator.${option}`, () => {
       const { plain, optimizer, processor, monitor, named } = nativeSettings(generator);
-      return naming(named, () => call(() => new (native().NativeIndex)(root, file, plain, optimizer, processor, monitor)));
+      return naming(named, () => call(() => new (native().NativeIndex)(root, { path: file, textFiles }, plain, optimizer, processor, monitor)));
     });
   }
 

@@ -43,7 +43,7 @@ impl NativeIndex {
     pub fn new(
         env: Env,
         root: String,
-        path: Option<String>,
+        options: NativeIndexOptions,
         generator: Map<String, Value>,
         optimizer: Option<&NativeBatchOptimizer>,
         processor: Option<&NativeMemoryProcessor>,
@@ -55,7 +55,8 @@ impl NativeIndex {
             drop(generator.upgrade().and_then(|generator| generator.abandon()));
             model::await_load();
         })?;
-        let inner = CodeIndex::new(PathBuf::from(root), path.map(PathBuf::from), Arc::clone(&generator));
+        let NativeIndexOptions { path, text_files } = options;
+        let inner = CodeIndex::new(PathBuf::from(root), path.map(PathBuf::from), text_files, Arc::clone(&generator));
         Ok(Self { inner: Arc::new(inner), generator })
     }
 
@@ -137,6 +138,7 @@ impl NativeIndex {
                 "files": status.languages.values().sum::<usize>(),
                 "annotations": status.annotations,
                 "languages": status.languages,
+                "textFiles": status.texts,
             }))
         })
     }
@@ -164,6 +166,15 @@ impl NativeIndex {
             Ok(())
         })
     }
+}
+
+/// Options of an index beside those of its generator.
+#[napi(object)]
+pub struct NativeIndexOptions {
+    /// Its file.
+    pub path: Option<String>,
+    /// Whether texts in no known language are indexed, too.
+    pub text_files: Option<bool>,
 }
 
 /// See `Filter`.

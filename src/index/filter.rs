@@ -36,7 +36,8 @@ impl Filter {
             };
             return Err(Error::InvalidArgument(format!("A pattern in paths {wrong}")));
         }
-        let mut languages: Vec<&str> = outline::extensions().map(|(_, language)| language).collect();
+        let mut languages: Vec<&str> =
+            outline::extensions().map(|(_, language)| language).chain([outline::TEXT]).collect();
         languages.sort_unstable();
         languages.dedup();
         known("languages", &self.languages, &languages)?;
@@ -62,7 +63,7 @@ impl Filter {
         let otherwise = self.paths.iter().all(|pattern| pattern.starts_with('!'));
         move |path| {
             let in_language = self.languages.is_empty()
-                || outline::language(extension(path)).is_some_and(|one| self.languages.iter().any(|name| name == one));
+                || self.languages.iter().any(|name| name == outline::language(extension(path)));
             let of = |end: usize| rules.ignore(&path.as_bytes()[..end], end < path.len());
             // The pattern that matches the longest part of the path decides.
             let mut ends = std::iter::once(path.len()).chain(path.rmatch_indices('/').map(|(at, _)| at));

@@ -40,7 +40,7 @@ fn state(n: usize) -> StoredFile {
 
 /// Writes an index at `path`.
 pub fn write(path: &Path) {
-    let mut store = Store::open(path, &made_with(), false, &Cancel::default()).unwrap();
+    let mut store = Store::open(path, &made_with(), None, false, &Cancel::default()).unwrap();
     let records: Vec<FileRecord> = (0..FILES)
         .map(|n| FileRecord {
             path: format!("src/{n}.rs"),
@@ -58,8 +58,8 @@ pub fn write(path: &Path) {
 /// Reads one that was damaged since: what it says is what was written, or it says that it is damaged.
 pub fn read(path: &Path) {
     let cancel = Cancel::default();
-    let Ok(store) = Store::open(path, &made_with(), false, &cancel) else {
-        Store::open(path, &made_with(), true, &cancel).unwrap();
+    let Ok(store) = Store::open(path, &made_with(), None, false, &cancel) else {
+        Store::open(path, &made_with(), None, true, &cancel).unwrap();
         return;
     };
     let Ok(files) = store.files() else { return };
@@ -91,9 +91,8 @@ pub fn source(extension: usize, bytes: Vec<u8>) {
     let extension = all[extension % all.len()];
     let Some((source, _)) = tree::fuzzing::text(bytes) else { return };
     let (path, cancel) = (format!("a/index.{extension}"), Cancel::default());
-    if let Some(reader) = outline::reader(extension)
-        && let Ok(declarations) = outline::outline(&source, &path, reader, &cancel)
-    {
+    for reader in outline::reader(extension).into_iter().chain([outline::Reader::Passages]) {
+        let Ok(declarations) = outline::outline(&source, &path, reader, &cancel) else { continue };
         let lines = source.lines().count() + 1;
         for declaration in declarations {
             assert!(
@@ -128,5 +127,5 @@ pub fn extension(name: &str) -> Option<usize> {
 
 /// A tree with whatever lies in it.
 pub fn walk(root: &Path) {
-    tree::walk(root, &Cancel::default()).ok();
+    tree::walk(root, true, &Cancel::default()).ok();
 }

@@ -5,6 +5,7 @@
 //! | `tree` | directory → source files, and why others are left out |
 //! | `outline` | source → functions, methods, classes, types |
 //! | `words` | text → what BM25 compares |
+//! | `aside` | path → whether it holds tests, fixtures, or what a program has written |
 //! | `update` | brings the index up to date |
 //! | `watch` | tells when the tree has changed |
 //! | `store` | all of it on disk, one row for each file |
@@ -14,6 +15,7 @@
 //!
 //! The vectors come from a [`Generator`].
 
+mod aside;
 mod filter;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -144,6 +146,8 @@ pub struct Status {
     pub dimensions: usize,
     /// Source files in it, by language; those that cannot be read are none.
     pub languages: BTreeMap<&'static str, usize>,
+    /// Whether texts in no known language are indexed, too.
+    pub texts: bool,
     /// Declarations in it.
     pub annotations: usize,
 }
@@ -153,6 +157,8 @@ pub struct CodeIndex {
     root: PathBuf,
     path: PathBuf,
     generator: Arc<Generator>,
+    /// Whether texts in no known language are indexed, too; `None`: as they are.
+    texts: Option<bool>,
     /// What searches have read.
     loaded: Mutex<Option<Loaded>>,
     /// One run at a time in this process; a lock on a file keeps others out.
@@ -168,10 +174,11 @@ struct Loaded {
 }
 
 impl CodeIndex {
-    /// The index of the directory `root`, made with `generator`, at `path` or in the directory itself. Costs nothing.
-    pub fn new(root: PathBuf, path: Option<PathBuf>, generator: Arc<Generator>) -> Self {
+    /// The index of the directory `root`, made with `generator`, at `path` or in the directory itself. Costs nothing. With `texts`,
+    /// texts in no known language are indexed, too, or not any more.
+    pub fn new(root: PathBuf, path: Option<PathBuf>, texts: Option<bool>, generator: Arc<Generator>) -> Self {
         let path = path.unwrap_or_else(|| root.join(DIRECTORY).join(FILE));
-        Self { root, path, generator, loaded: Mutex::default(), updating: tokio::sync::Mutex::default() }
+        Self { root, path, generator, texts, loaded: Mutex::default(), updating: tokio::sync::Mutex::default() }
     }
 
     /// The `limit` best declarations for `words` that `filter` lets in, best first.
@@ -261,9 +268,10 @@ impl CodeIndex {
                 *languages.entry(language_of(&path)).or_default() += 1;
             }
         }
+        let texts = store.holds_texts();
         let made_with = store.made_with().ok_or_else(|| store.damaged())?;
         let MadeWith { model_id: model, dimensions, .. } = made_with.clone();
-        Ok(Status { path: self.path.clone(), bytes, model, dimensions, languages, annotations })
+        Ok(Status { path: self.path.clone(), bytes, model, dimensions, languages, texts, annotations })
     }
 
     /// Watches the tree; `changed` is called whenever something in it may have changed.
@@ -431,7 +439,7 @@ impl<'a> Staleness<'a> {
 
 /// The language of an indexed file.
 fn language_of(path: &str) -> &'static str {
-    outline::language(filter::extension(path)).unwrap_or_default()
+    outline::language(filter::extension(path))
 }
 
 /// `vector` scaled to length 1: cosines are dot products then. Models that do not normalise are no exception.

@@ -4,6 +4,9 @@
 //! `n / (n + k₁ (1 − b + b × length / 60))`, 0 for a word that is not there. Both are from 0 to 1, and so is the score.
 //! What a word weighs in the mean is 1, and less only where it is frequent in the index: a score means the same, whatever
 //! else is indexed.
+//!
+//! A declaration whose name is the query comes first: `0.9 + 0.1 × score`. What is in tests, in fixtures or generated comes behind what
+//! is as good, `0.9 × score`, unless the query is about such.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -21,6 +24,17 @@ const B: f32 = 0.75;
 /// with unbounded BM25 added to the cosine (0.818 with the cosine alone), and on the held-out ones of training it is
 /// higher (0.904 instead of 0.893).
 const WORDS_SHARE: f32 = 0.15;
+
+/// What the score of a declaration has at least whose name is the query.
+const NAMED: f32 = 0.9;
+
+/// What stands aside is worth so much of what does not. In whole trees of five development projects without their comments, the MRR@10 of
+/// 750 descriptions is 0.595 with it, 0.570 without. (A share of the score for the words of the name made it 0.002 worse.)
+const ASIDE: f32 = 0.9;
+
+/// Words of queries that are about what stands aside.
+const ABOUT_ASIDE: [&str; 9] =
+    ["test", "tests", "spec", "mock", "fixture", "benchmark", "example", "generated", "assert"];
 
 /// How long a declaration is that is neither long nor short, in words.
 const USUAL_LENGTH: f32 = 60.0;
@@ -65,6 +79,9 @@ struct Candidate {
     length: f32,
     /// How often each of the query's stems occurs; empty if none does.
     counts: Vec<u8>,
+    /// Whether its name is the query.
+    is_named: bool,
+    aside: bool,
 }
 
 /// The `limit` best declarations for a query, best first, of those that `admits` lets in by their file and their position in it. What a
@@ -81,7 +98,11 @@ pub fn rank(
 ) -> Result<Vec<Hit>> {
     // Longer queries have their meaning; looking for each of their words would take long.
     let query = Bag::of(words.map(|words| &words[..words.floor_char_boundary(MAX_WORDS)]));
-    let share = if words.is_some() { WORDS_SHARE } else { 0.0 };
+    let by_words = words.is_some();
+    let aside_counts = !by_words || {
+        let about = Bag::of(ABOUT_ASIDE);
+        query.stems.iter().any(|(stem, _)| about.stems.iter().any(|(other, _)| stem == other))
+    };
     let candidates: Vec<Candidate> = in_parallel(|| {
         blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query.stems)).collect()
     })?;
@@ -96,13 +117,19 @@ pub fn rank(
     let mut hits: Vec<Hit> = candidates
         .into_iter()
         .filter(|candidate| admits(candidate.hit.file, candidate.hit.ordinal))
-        .map(|Candidate { hit, length, counts }| {
+        .map(|Candidate { hit, length, counts, is_named, aside }| {
             let found = counts.iter().zip(&weights).map(|(&count, weight)| {
                 let count = f32::from(count);
                 weight * count / (count + K1 * (1.0 - B + B * length / USUAL_LENGTH))
             });
-            let words = found.sum::<f32>() / all;
-            let score = (1.0 - share) * hit.similarity.max(0.0) + share * words;
+            let meaning = hit.similarity.max(0.0);
+            if !by_words {
+                return Hit { score: meaning, ..hit };
+            }
+            let shared = found.sum::<f32>() / all;
+            let score = (1.0 - WORDS_SHARE) * meaning + WORDS_SHARE * shared;
+            let score = if is_named { NAMED + (1.0 - NAMED) * score } else { score };
+            let score = if aside && !aside_counts { ASIDE * score } else { score };
             Hit { score: score.clamp(0.0, 1.0), ..hit }
         })
         .collect();
@@ -128,15 +155,22 @@ fn candidates(block: &Block, vector: &[f32], stems: &[(Stem, u8)]) -> Vec<Candid
         stored.convert_to_f32_slice(&mut row);
         let similarity = dot(&row, vector).clamp(-1.0, 1.0);
         let mut counts: Vec<u8> = Vec::new();
+        let (mut own, mut named) = (0, 0);
         for (at, &(stem, _)) in stems.iter().enumerate() {
-            let count = bag.count(stem);
-            if count > 0 {
-                counts.resize(stems.len(), 0);
-                counts[at] = count;
-            }
+            let Some((place, count)) = bag.find(stem) else { continue };
+            counts.resize(stems.len(), 0);
+            counts[at] = count;
+            own += usize::from(place < usize::from(bag.own));
+            named += usize::from(place < usize::from(bag.named));
         }
         let hit = Hit { file: block.file, described: block.described, ordinal, score: 0.0, similarity };
-        Some(Candidate { hit, length: f32::from(bag.length), counts })
+        Some(Candidate {
+            hit,
+            length: f32::from(bag.length),
+            counts,
+            is_named: own > 0 && own == usize::from(bag.own) && named == stems.len(),
+            aside: bag.aside,
+        })
     })
     .collect()
 }
@@ -210,6 +244,41 @@ mod tests {
         assert_eq!(order(""), [(2, 1), (1, 0), (2, 0)]);
         assert!(rank(&[], &[1.0, 0.0], Some("x"), 5, |_, _| true).unwrap().is_empty());
         assert!(rank(&blocks, &[1.0, 0.0], Some("x"), 0, |_, _| true).unwrap().is_empty());
+    }
+
+    fn declaration(name: &str, vector: [f32; 2], aside: bool) -> Block {
+        let mut bags = Vec::new();
+        Bag::of_declaration(name, ["open the file and read all of it"], aside).write(&mut bags);
+        Block { file: 1, described: 0, vectors: vector.map(f16::from_f32).into(), bags }
+    }
+
+    #[test]
+    fn a_declaration_whose_name_is_the_query_comes_first() {
+        let score = |name: &str, words: &str| {
+            let blocks = [declaration(name, [0.6, 0.8], false)];
+            rank(&blocks, &[1.0, 0.0], Some(words), 1, |_, _| true).unwrap()[0].score
+        };
+        for words in ["readLines", "read_line", "the lines read", "File.readLines", "file readLines"] {
+            assert!(score("File.readLines", words) > 0.9, "{words}");
+        }
+        for words in ["file", "read", "File", "readLines of all", ""] {
+            assert!(score("File.readLines", words) < 0.9, "{words}");
+        }
+        // A name without words is none.
+        assert!(score("of", "of") < 0.9);
+    }
+
+    #[test]
+    fn what_stands_aside_comes_behind_unless_it_is_asked_for() {
+        let score = |aside, words: &str| {
+            let blocks = [declaration("openFile", [0.6, 0.8], aside)];
+            rank(&blocks, &[1.0, 0.0], Some(words), 1, |_, _| true).unwrap()[0].score
+        };
+        assert!((score(true, "read it") - ASIDE * score(false, "read it")).abs() < 1e-6);
+        assert_eq!(score(true, "tests that read it"), score(false, "tests that read it"));
+        let nearest =
+            |aside| rank(&[declaration("a", [0.6, 0.8], aside)], &[1.0, 0.0], None, 1, |_, _| true).unwrap()[0];
+        assert_eq!(nearest(true).score, nearest(false).score);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::outline::{self, Declaration};
+use super::aside::is_aside;
+use super::filter::extension;
+use super::outline::{self, Declaration, Reader};
 use super::store::{FileRecord, Key, MadeWith, Store, StoredFile};
 use super::tree::{self, Skip, Skipped, Stamp};
 use super::words::Bag;
@@ -100,9 +102,9 @@ impl CodeIndex {
             // What is read of the old file is of no use, and some systems keep open files.
             self.close();
         }
-        let mut store = Store::open(&self.path, &made_with, rebuild, cancel)?;
+        let mut store = Store::open(&self.path, &made_with, self.texts, rebuild, cancel)?;
         let mut known = store.files()?;
-        let tree = tree::walk(&self.root, cancel)?;
+        let tree = tree::walk(&self.root, store.holds_texts(), cancel)?;
         let mut plan = Plan::default();
         plan.skipped.merge(tree.skipped.clone());
         let (mut kept, mut doubtful) = (Vec::new(), Vec::new());
@@ -244,15 +246,15 @@ impl CodeIndex {
             Ok((bytes, stamp)) => {
                 state.stamp = stamp;
                 state.hash = Sha256::digest(&bytes).into();
-                let extension = path.rsplit('.').next().unwrap_or_default();
-                match (tree::decode(bytes), outline::reader(extension)) {
-                    (Some((source, encoding)), Some(reader)) => {
+                let reader = outline::reader(extension(&path)).unwrap_or(Reader::Passages);
+                match tree::decode(bytes) {
+                    Some((source, encoding)) => {
                         state.encoding = encoding.map(str::to_owned);
                         match outline::outline(&source, &path, reader, cancel) {
                             Ok(declarations) => {
                                 let items = declarations.into_iter().map(|declaration| {
                                     cancel.check()?;
-                                    Ok(Item::new(declaration))
+                                    Ok(Item::new(declaration, &path))
                                 });
                                 Outcome::Declares(items.collect::<Result<_>>()?)
                             }
@@ -261,8 +263,7 @@ impl CodeIndex {
                             Err(outline::Unreadable::Stopped(reason)) => return Err(reason),
                         }
                     }
-                    (None, _) => Outcome::Skipped(Skip::Binary),
-                    (_, None) => Outcome::Declares(Vec::new()),
+                    None => Outcome::Skipped(Skip::Binary),
                 }
             }
         };
@@ -376,7 +377,7 @@ struct Item {
 }
 
 impl Item {
-    fn new(declaration: Declaration) -> Self {
+    fn new(declaration: Declaration, path: &str) -> Self {
         let Declaration { name, signature, summary, code, .. } = &declaration;
         let mut hash = Sha256::new();
         for part in [signature, summary, code] {
@@ -385,7 +386,7 @@ impl Item {
         }
         let mut key = Key::default();
         key.copy_from_slice(&hash.finalize()[..16]);
-        let bag = Bag::of([name.as_str(), summary, code]);
+        let bag = Bag::of_declaration(name, [summary.as_str(), code], is_aside(path, name));
         Self { declaration, key, bag, vector: Vec::new(), reused: false }
     }
 

@@ -22,11 +22,20 @@ pub type Stem = u32;
 /// How often each stem occurs in a text, and how many words it has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bag {
-    /// Each stem once, with its count.
+    /// Each stem once, with its count; those of a name first.
     pub stems: Vec<(Stem, u8)>,
     /// Number of words.
     pub length: u16,
+    /// How many of the stems are of a declaration's own name, which come first.
+    pub own: u8,
+    /// How many are of its name and those around it.
+    pub named: u8,
+    /// Whether it stands aside from what is looked for most: in tests, fixtures and what is generated.
+    pub aside: bool,
 }
+
+/// Of a bag as it is written: how many stems, how many words, how many are of the names, whether it stands aside.
+const HEAD: usize = 7;
 
 impl Bag {
     /// The words of several texts together.
@@ -36,15 +45,39 @@ impl Bag {
         let length = u16::try_from(stems.len()).unwrap_or(u16::MAX);
         stems.sort_unstable();
         let counted = stems.chunk_by(|a, b| a == b).map(|same| (same[0], u8::try_from(same.len()).unwrap_or(u8::MAX)));
-        Self { stems: counted.collect(), length }
+        Self { stems: counted.collect(), length, ..Self::default() }
     }
 
-    /// Appends the bag to `bytes`: how many stems, how many words, the stems, their counts.
+    /// The words of a declaration: its name after those around it, and `texts`.
+    pub fn of_declaration<'a>(name: &'a str, texts: impl IntoIterator<Item = &'a str>, aside: bool) -> Self {
+        let mut bag = Self { aside, ..Self::of([name].into_iter().chain(texts)) };
+        let own = name.rsplit('.').find(|part| !part.is_empty()).unwrap_or(name);
+        bag.own = bag.move_forward(own, 0);
+        bag.named = bag.move_forward(name, bag.own);
+        bag
+    }
+
+    /// Moves the stems of `text` to the place `from`, those that are there already excepted; where they end.
+    fn move_forward(&mut self, text: &str, from: u8) -> u8 {
+        let mut end = from;
+        each_stem(text, |stem| {
+            let place = usize::from(end);
+            let found = self.stems.iter().position(|(known, _)| *known == stem);
+            if let Some(at) = found.filter(|at| *at >= place && end < u8::MAX) {
+                self.stems.swap(at, place);
+                end += 1;
+            }
+        });
+        end
+    }
+
+    /// Appends the bag to `bytes`: its head, the stems, their counts.
     pub fn write(&self, bytes: &mut Vec<u8>) {
         let count = u16::try_from(self.stems.len()).unwrap_or(u16::MAX);
         let stems = &self.stems[..usize::from(count)];
         bytes.extend(count.to_le_bytes());
         bytes.extend(self.length.to_le_bytes());
+        bytes.extend([self.own, self.named, u8::from(self.aside)]);
         stems.iter().for_each(|(stem, _)| bytes.extend(stem.to_le_bytes()));
         bytes.extend(stems.iter().map(|(_, count)| count));
     }
@@ -54,6 +87,10 @@ impl Bag {
 pub struct BagView<'a> {
     /// Number of words.
     pub length: u16,
+    /// As those of a [`Bag`].
+    pub own: u8,
+    pub named: u8,
+    pub aside: bool,
     stems: &'a [u8],
     counts: &'a [u8],
 }
@@ -61,19 +98,20 @@ pub struct BagView<'a> {
 impl<'a> BagView<'a> {
     /// Takes the first bag off `bytes`; `None` if they hold none.
     pub fn read(bytes: &mut &'a [u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_at_checked(4)?;
+        let (head, rest) = bytes.split_at_checked(HEAD)?;
         let count = usize::from(u16::from_le_bytes([head[0], head[1]]));
         let (stems, rest) = rest.split_at_checked(count * 4)?;
         let (counts, rest) = rest.split_at_checked(count)?;
         *bytes = rest;
-        Some(Self { length: u16::from_le_bytes([head[2], head[3]]), stems, counts })
+        let length = u16::from_le_bytes([head[2], head[3]]);
+        Some(Self { length, own: head[4], named: head[5], aside: head[6] != 0, stems, counts })
     }
 
-    /// How often `stem` occurs.
-    pub fn count(&self, stem: Stem) -> u8 {
-        // Stems are sorted, but there are so few of them that a plain scan is faster.
+    /// Where `stem` is among its stems, and how often it occurs.
+    pub fn find(&self, stem: Stem) -> Option<(usize, u8)> {
+        // There are so few of them that a plain scan is fastest.
         let wanted = stem.to_le_bytes();
-        self.stems.as_chunks().0.iter().position(|found| *found == wanted).map_or(0, |at| self.counts[at])
+        self.stems.as_chunks().0.iter().position(|found| *found == wanted).map(|at| (at, self.counts[at]))
     }
 }
 
@@ -235,6 +273,28 @@ mod tests {
         assert_eq!(stems("don’t").len(), stems("don't").len());
     }
 
+    #[test]
+    fn the_words_of_a_name_come_first() {
+        let bag = Bag::of_declaration("Stack.pushAll", ["push one, all of the others on a stack"], true);
+        let first = |count: u8| {
+            let mut first: Vec<Stem> = bag.stems[..usize::from(count)].iter().map(|(stem, _)| *stem).collect();
+            first.sort_unstable();
+            first
+        };
+        let sorted = |words: &[&str]| {
+            let mut hashes: Vec<Stem> = words.iter().map(|word| hash(word)).collect();
+            hashes.sort_unstable();
+            hashes
+        };
+        assert_eq!(first(bag.own), sorted(&["push", "all"]));
+        assert_eq!(first(bag.named), sorted(&["push", "all", "stack"]));
+        assert!(bag.aside);
+        let mut plain = Bag::of(["Stack.pushAll", "push one, all of the others on a stack"]);
+        let mut stems = bag.stems.clone();
+        (stems.sort_unstable(), plain.stems.sort_unstable());
+        assert_eq!((stems, bag.length), (plain.stems, plain.length));
+    }
+
     proptest! {
         #[test]
         fn bags_survive_storage(texts in prop::collection::vec(".{0,60}", 0..5)) {
@@ -246,9 +306,9 @@ mod tests {
                 let view = BagView::read(&mut rest).unwrap();
                 prop_assert_eq!(view.length, bag.length);
                 for &(stem, count) in &bag.stems {
-                    prop_assert_eq!(view.count(stem), count);
+                    prop_assert_eq!(view.find(stem).map(|(_, count)| count), Some(count));
                 }
-                prop_assert_eq!(view.count(1), 0);
+                prop_assert_eq!(view.find(1), None);
             }
             prop_assert!(BagView::read(&mut rest).is_none());
             for end in 0..bytes.len() {

@@ -21,12 +21,14 @@ pub enum Kind {
     File,
     /// What stands under a heading.
     Section,
+    /// A part of a text in no language that is known.
+    Chunk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Function, Self::Method, Self::Class, Self::Type, Self::Constant, Self::File, Self::Section];
+    pub const ALL: [Self; 8] =
+        [Self::Function, Self::Method, Self::Class, Self::Type, Self::Constant, Self::File, Self::Section, Self::Chunk];
 
     /// The spelling in results.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Constant => "constant",
             Self::File => "file",
             Self::Section => "section",
+            Self::Chunk => "chunk",
         }
     }
 }

@@ -10,6 +10,7 @@ mod headings;
 #[cfg(test)]
 mod languages;
 mod leading;
+mod passages;
 mod prose;
 mod scripts;
 #[cfg(test)]
@@ -39,6 +40,8 @@ pub enum Reader {
     Headings,
     /// By what its statements create.
     Definitions,
+    /// In chunks.
+    Passages,
 }
 
 /// What is read without a grammar of its own: extension, language, and how.
@@ -57,9 +60,12 @@ pub fn extensions() -> impl Iterator<Item = (&'static str, &'static str)> {
     syntax::extensions().chain(OTHERS.iter().map(|(extension, language, _)| (*extension, *language)))
 }
 
+/// The language of files in none that is known.
+pub const TEXT: &str = "text";
+
 /// The language of files with this extension.
-pub fn language(extension: &str) -> Option<&'static str> {
-    extensions().find(|(known, _)| known.eq_ignore_ascii_case(extension)).map(|(_, language)| language)
+pub fn language(extension: &str) -> &'static str {
+    extensions().find(|(known, _)| known.eq_ignore_ascii_case(extension)).map_or(TEXT, |(_, language)| language)
 }
 
 /// How files with this extension are read.
@@ -187,6 +193,7 @@ pub fn outline(source: &str, path: &str, reader: Reader, cancel: &Cancel) -> Res
             syntax::grammar(extension).map_or(Ok(Vec::new()), |grammar| code(&scripts, path, grammar, cancel))
         }
         Reader::Headings => Ok(headings::sections(source)),
+        Reader::Passages => passages::passages(source, path, cancel).map_err(Unreadable::Stopped),
         Reader::Definitions => definitions::definitions(source, cancel).map_err(Unreadable::Stopped),
     }
 }

@@ -24,13 +24,15 @@ use file::{APPLICATION_ID, BUSY, explained, mismatch, remove};
 pub use crate::sqlite::identity;
 
 /// Raised whenever what is stored, or how it is made, changes.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE meta (
         model TEXT NOT NULL,
         fingerprint TEXT NOT NULL,
         dimensions INTEGER NOT NULL,
+        -- Whether texts in no known language are in it.
+        texts INTEGER NOT NULL,
         -- Sums of the checksums of the tables.
         files INTEGER NOT NULL,
         vectors INTEGER NOT NULL,
@@ -164,6 +166,7 @@ impl MadeWith {
 #[derive(Debug, Clone, PartialEq)]
 struct Meta {
     made_with: MadeWith,
+    texts: bool,
     sums: Sums,
 }
 
@@ -186,21 +189,34 @@ pub struct Store {
 
 impl Store {
     /// Opens the index at `path` for a model, or starts it. One that another model or version made, or that is damaged,
-    /// is refused. With `rebuild`, whatever index is there is removed first.
-    pub fn open(path: &Path, made_with: &MadeWith, rebuild: bool, cancel: &Cancel) -> Result<Self> {
+    /// is refused. With `rebuild`, whatever index is there is removed first. `texts`: whether those in no known language are to be in
+    /// it; as it was, where nobody says.
+    pub fn open(
+        path: &Path,
+        made_with: &MadeWith,
+        texts: Option<bool>,
+        rebuild: bool,
+        cancel: &Cancel,
+    ) -> Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)
                 .map_err(|error| failed(path, format!("its directory cannot be made: {error}")))?;
         }
+        let mut before = None;
         if rebuild {
+            before = Self::open_existing(path).ok().flatten().map(|store| store.holds_texts());
             remove(path)?;
         }
         let db = patiently(BUSY, cancel, || sqlite::open(path)).map_err(|fault| explained(path, fault))?;
         let mut store = Self { cancel: cancel.clone(), ..Self::read(db, path)? };
         if store.meta.is_none() {
-            store.start(made_with)?;
+            store.start(made_with, texts.or(before).unwrap_or(false))?;
         }
         store.require(made_with)?;
+        if let Some(texts) = texts.filter(|texts| *texts != store.holds_texts()) {
+            store.meta.iter_mut().for_each(|meta| meta.texts = texts);
+            store.write(|db, _| Ok(db.execute("UPDATE meta SET texts = ?", [texts])?))?;
+        }
         Ok(store)
     }
 
@@ -252,20 +268,21 @@ impl Store {
             let dimensions: i64 = row.get(2)?;
             let made_with =
                 MadeWith { model_id: row.get(0)?, fingerprint: row.get(1)?, dimensions: dimensions as usize };
-            Ok((Meta { made_with, sums: Sums { files: row.get(3)?, vectors: row.get(4)? } }, row.get::<_, i64>(5)?))
+            let sums = Sums { files: row.get(4)?, vectors: row.get(5)? };
+            Ok((Meta { made_with, texts: row.get(3)?, sums }, row.get::<_, i64>(6)?))
         })?;
         if meta.checksum() == checksum { Ok(meta) } else { Err(Fault::Damaged) }
     }
 
     /// Writes what an empty index is made with.
-    fn start(&mut self, made_with: &MadeWith) -> Result<()> {
-        self.meta = Some(Meta { made_with: made_with.clone(), sums: Sums::default() });
+    fn start(&mut self, made_with: &MadeWith, texts: bool) -> Result<()> {
+        self.meta = Some(Meta { made_with: made_with.clone(), texts, sums: Sums::default() });
         self.write(|db, _| {
             db.execute_batch(SCHEMA)?;
             db.pragma_update(None, "application_id", APPLICATION_ID)?;
             db.pragma_update(None, "user_version", VERSION)?;
-            let insert = "INSERT INTO meta VALUES (?, ?, ?, 0, 0, 0)";
-            db.execute(insert, params![made_with.model_id, made_with.fingerprint, made_with.dimensions as i64])?;
+            let insert = "INSERT INTO meta VALUES (?, ?, ?, ?, 0, 0, 0)";
+            db.execute(insert, params![made_with.model_id, made_with.fingerprint, made_with.dimensions as i64, texts])?;
             Ok(())
         })
     }
@@ -393,7 +410,7 @@ impl Store {
         let read = || {
             // One state of the file, whoever writes meanwhile.
             let transaction = self.db.unchecked_transaction()?;
-            let Meta { made_with, sums } = self.meta()?;
+            let Meta { made_with, sums, .. } = self.meta()?;
             let mut blocks = Vec::new();
             let mut sum = 0i64;
             let mut select = transaction.prepare_cached("SELECT * FROM vectors")?;
@@ -467,6 +484,11 @@ impl Store {
         self.meta.as_ref().map(|meta| &meta.made_with)
     }
 
+    /// Whether texts in no known language are in it.
+    pub fn holds_texts(&self) -> bool {
+        self.meta.as_ref().is_some_and(|meta| meta.texts)
+    }
+
     /// What to say of an index that holds something else than what was written.
     pub fn damaged(&self) -> Error {
         self.failed(Fault::Damaged)
@@ -510,8 +532,8 @@ impl Store {
 
 impl Meta {
     fn checksum(&self) -> i64 {
-        let Self { made_with: MadeWith { model_id, fingerprint, dimensions }, sums } = self;
-        let numbers = [*dimensions as i64, sums.files, sums.vectors];
+        let Self { made_with: MadeWith { model_id, fingerprint, dimensions }, texts, sums } = self;
+        let numbers = [*dimensions as i64, i64::from(*texts), sums.files, sums.vectors];
         checksum(&numbers, &[model_id.as_bytes(), fingerprint.as_bytes()])
     }
 }

@@ -33,7 +33,7 @@ const NEVER: &[u8] = b"node_modules";
 /// Why a file is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skip {
-    /// Its extension belongs to none of the languages.
+    /// Its extension belongs to none of the languages, and texts are not indexed.
     Language,
     /// A link to somewhere else: what is in the tree is found without it.
     Link,
@@ -197,18 +197,19 @@ impl Tree {
 /// All source files below `root`: those that git tracks, and those that it does not ignore. A `.ignore` file, of the
 /// same form, is for the index alone, and leaves out tracked files, too.
 ///
-/// Left out are hidden files, `node_modules`, and worktrees of a repository that is in the tree already.
-pub fn walk(root: &Path, cancel: &Cancel) -> Result<Tree> {
-    walk_as(&User::of_this_process(), root, cancel)
+/// Left out are hidden files, `node_modules`, and worktrees of a repository that is in the tree already; and, without `texts`, what is
+/// in no language that is known.
+pub fn walk(root: &Path, texts: bool, cancel: &Cancel) -> Result<Tree> {
+    walk_as(&User::of_this_process(), root, texts, cancel)
 }
 
 /// The directories that [`walk`] reads.
 pub fn directories(root: &Path, cancel: &Cancel) -> Result<Vec<PathBuf>> {
-    Ok(walk(root, cancel)?.directories)
+    Ok(walk(root, false, cancel)?.directories)
 }
 
 /// [`walk`] with what somebody has configured.
-fn walk_as(user: &User, root: &Path, cancel: &Cancel) -> Result<Tree> {
+fn walk_as(user: &User, root: &Path, texts: bool, cancel: &Cancel) -> Result<Tree> {
     let mut tree = Tree::default();
     let real = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
     let (first, repository) = Directory::root(user, root, &real);
@@ -253,7 +254,7 @@ fn walk_as(user: &User, root: &Path, cancel: &Cancel) -> Result<Tree> {
                 open.extend(inside.of_its_repository(user, &real, &mut seen));
             } else if fate == Fate::In {
                 let path = entry.path();
-                match look_at(&entry, kind, path.strip_prefix(root).unwrap_or(&path)) {
+                match look_at(&entry, kind, path.strip_prefix(root).unwrap_or(&path), texts) {
                     Some(Ok(stamp)) => tree.files.push(Found { path: below(&directory.name), stamp }),
                     Some(Err(reason)) => tree.skipped.add(below(&directory.name), reason),
                     None => tree.unseen(below(&directory.name)),
@@ -378,12 +379,12 @@ impl Holding {
 }
 
 /// The stamp of a source file, or why another one is left out; `None` if nobody knows.
-fn look_at(entry: &DirEntry, kind: fs::FileType, path: &Path) -> Option<Result<Stamp, Skip>> {
+fn look_at(entry: &DirEntry, kind: fs::FileType, path: &Path, texts: bool) -> Option<Result<Stamp, Skip>> {
     if kind.is_symlink() {
         return Some(Err(Skip::Link));
     }
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    if outline::reader(extension).is_none() {
+    if !texts && outline::reader(extension).is_none() {
         return Some(Err(Skip::Language));
     }
     if path.to_str().is_none() {

@@ -26,7 +26,7 @@ fn write(directory: &Path, path: &str, text: &str) {
 }
 
 fn walked(directory: &Path) -> Vec<String> {
-    walk(directory, &Cancel::default()).unwrap().files.into_iter().map(|file| file.path).collect()
+    walk(directory, false, &Cancel::default()).unwrap().files.into_iter().map(|file| file.path).collect()
 }
 
 /// What git tracks or does not ignore.
@@ -244,7 +244,7 @@ fn configurations_mean_what_git_makes_of_them() {
             directory: Some(directory),
         };
         for worktree in &worktrees {
-            let found = walk_as(&user, worktree, &Cancel::default()).unwrap().files;
+            let found = walk_as(&user, worktree, false, &Cancel::default()).unwrap().files;
             let found: Vec<_> = found.into_iter().map(|file| file.path).collect();
             let options = ["-c", "core.quotePath=false", "check-ignore", "--verbose", "--non-matching"];
             let checked = String::from_utf8(git_of(&home, worktree, &options, &FILES).stdout).unwrap();
