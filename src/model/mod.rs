@@ -551,7 +551,7 @@ impl ModelFiles {
         let own = match (&self.spec.table, &self.spec.idf) {
             (Some(table), _) => table.bytes(),
             (None, Some(weights)) => (weights.len() * size_of::<f32>()) as u64,
-            (None, None) => memory_cost::load_bytes(memory_cost::weight_bytes(&self.spec.onnx)),
+            (None, None) => memory_cost::load_bytes_of(&self.spec.onnx),
         };
         own.saturating_add(self.queries.as_ref().map_or(0, |queries| queries.load_bytes()))
     }
