@@ -58,7 +58,8 @@ impl Scheduler {
         let queued = parallel.clamp(1, self.count);
         self.shared.lock().queued.extend(std::iter::repeat_n(work, queued));
         if !planted(Fault::NobodyIsTold) {
-            self.shared.ready.notify_all();
+            // No thread more than there is work for: each would wake up only to find none.
+            (0..queued).for_each(|_| self.shared.ready.notify_one());
         }
     }
 }

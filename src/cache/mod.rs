@@ -334,6 +334,11 @@ impl EmbeddingCache {
         self.disk.is_some() || self.shared.is_some()
     }
 
+    /// Whether it has nothing but memory.
+    pub fn is_memory(&self) -> bool {
+        self.disk.is_none() && self.shared.is_none()
+    }
+
     /// Whether others may compute what this cache has no answer for: then leases say who does.
     pub fn has_leases(&self) -> bool {
         self.disk.is_some() || self.shared.as_ref().is_some_and(Shared::leases)

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::answer::{Answer, Distinct};
 use super::batches::Busy;
-use super::blocking;
 use super::contents::{Contents, Names};
 use super::leases::{Leases, TextLeaders, Watch};
 use super::model_cache::{Kept, Known, ModelCache, TextLeader, TextWaiter};
@@ -15,6 +14,10 @@ use crate::cache::Joined;
 use crate::cancel::Cancel;
 use crate::embedding::Key;
 use crate::error::Result;
+use crate::host::threads::blocking_unless;
+
+/// Keys that are looked up in memory in less time than it takes to ask another thread.
+const FEW: usize = 64;
 
 /// One call on its way.
 pub(super) struct Call<'a> {
@@ -46,7 +49,8 @@ impl Call<'_> {
         let keys: Vec<Key> = open.iter().map(|&slot| self.keys[slot]).collect();
         let (reader, cancel, stage_metrics) =
             (Arc::clone(model_cache), self.cancel.clone(), Arc::clone(self.stage_metrics));
-        let found = blocking(move || {
+        let brief = model_cache.is_memory() && keys.len() <= FEW;
+        let found = blocking_unless(brief, move || {
             let started = Instant::now();
             let found = reader.recall(&keys, &cancel)?;
             stage_metrics.done(Stage::Lookup, started, keys.len());

@@ -21,7 +21,7 @@ use super::leases::{Leases, TextLeaders, Watch, worthwhile};
 use super::model_cache::{GeneratorCache, ModelCache, Shape};
 use super::pairs::PARTS;
 use super::stage_metrics::{Answered, Stage, StageMetrics};
-use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, blocking, threads};
+use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, threads};
 use crate::batch::sizing::BatchSizer;
 use crate::batch::{Budget, Plan};
 use crate::cancel::Cancel;
@@ -29,7 +29,7 @@ use crate::embedding::{InputType, Modality, Task, Tokens};
 use crate::error::{Error, Result, Subject};
 use crate::host::{
     self,
-    threads::{begin_blocking, in_parallel},
+    threads::{BRIEF_BYTES, begin_blocking, blocking_unless, in_parallel},
 };
 use crate::images::{ImageSource, MOST_PIXELS};
 use crate::memory::governor::{Governor, Refusal};
@@ -44,6 +44,9 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 /// Texts that a device gets at a time, while those after them are tokenised.
 const DEVICE_WINDOW_TEXTS: usize = 2048;
+
+/// Texts that are prepared and tokenised one after the other, where they are short.
+const FEW_TEXTS: usize = 64;
 
 /// Memory of the largest batch that is tried only to learn whether it is faster.
 const MOST_TRIED_BYTES: u64 = 24 << 20;
@@ -263,6 +266,10 @@ impl Engine {
         let (stop, input_type, refused) = (cancel.clone(), options.input_type, options.refused.clone());
         let (keys_of, stage_metrics) = (model_cache.clone(), Arc::clone(&self.stage_metrics));
         let most_pixels = options.max_pixels.unwrap_or(MOST_PIXELS);
+        let brief = match &inputs {
+            Inputs::Texts(texts) => is_brief(texts.len(), texts.iter().map(String::len).sum()),
+            _ => false,
+        };
         let prepare_all = move || {
             let started = Instant::now();
             let (mut contents, cut) = prepare(inputs, max_chars, most_pixels, &stop);
@@ -272,7 +279,8 @@ impl Engine {
             stage_metrics.done(Stage::Prepare, started, distinct.total);
             (contents, cut, distinct, keys)
         };
-        let prepared = blocking(move || in_parallel(prepare_all));
+        let prepare_all = move || if brief { Ok(prepare_all()) } else { in_parallel(prepare_all) };
+        let prepared = blocking_unless(brief, prepare_all);
         let (contents, cut, distinct, keys) = cancel.or_else(prepared).await???;
         let (contents, stage_metrics) = (Arc::new(contents), &self.stage_metrics);
         let call = Call {
@@ -536,16 +544,21 @@ impl Engine {
             });
             let (window, after) = rest.split_at(fits.count());
             rest = after;
+            let brief = is_brief(window.len(), sum);
             let (engine, contents, cancel, read, window) =
                 (Arc::clone(self), Arc::clone(&call.contents), call.cancel.clone(), Arc::clone(&read), window.to_vec());
             let read_window = move || -> Result<Vec<Result<T>>> {
                 let started = Instant::now();
                 let one = |item| cancel.check().and_then(|()| read(&engine, &contents, item));
-                let done: Vec<_> = in_parallel(|| window.into_par_iter().map(one).collect())?;
+                let done: Vec<_> = if brief {
+                    window.into_iter().map(one).collect()
+                } else {
+                    in_parallel(|| window.into_par_iter().map(one).collect())?
+                };
                 engine.stage_metrics.done(Stage::Tokenize, started, done.len());
                 Ok(done)
             };
-            done.extend(call.cancel.or_else(blocking(read_window)).await???);
+            done.extend(call.cancel.or_else(blocking_unless(brief, read_window)).await???);
         }
         call.cancel.check()?;
         Ok(done)
@@ -593,9 +606,16 @@ impl Engine {
             nth: AtomicUsize::new(0),
             _busy: Arc::clone(&call.busy),
         };
+        // A batch has a text at least.
+        let parallel = parallel.min(batches.slots.len());
         self.workers.submit(Arc::new(batches), parallel);
         receiver
     }
+}
+
+/// Whether texts are so few, and so short, that no other thread is asked.
+fn is_brief(texts: usize, bytes: usize) -> bool {
+    texts <= FEW_TEXTS && bytes <= BRIEF_BYTES
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -20,6 +20,9 @@ const MOST_NAME: usize = 256;
 /// Texts that are looked up between two checks whether the call was stopped.
 const WINDOW: usize = 1024;
 
+/// Keys that are made one after the other.
+const FEW: usize = 64;
+
 /// What a model has made of an input, with what results say about the input.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -302,7 +305,13 @@ impl ModelCache {
     /// The keys of the texts at `first`: the embedding space, the role and the text itself.
     pub fn keys(&self, texts: &[String], first: &[usize], input_type: InputType) -> Vec<Key> {
         let begun = self.space.key().field("role", input_type.as_str());
-        first.par_iter().with_min_len(64).map(|&index| begun.clone().field("text", &texts[index]).finish()).collect()
+        let key = |&index: &usize| begun.clone().field("text", &texts[index]).finish();
+        // A few are no work for several threads, and may be asked for outside of those that share such work.
+        if first.len() <= FEW {
+            first.iter().map(key).collect()
+        } else {
+            first.par_iter().with_min_len(FEW).map(key).collect()
+        }
     }
 
     fn key(&self, text: &str, input_type: InputType) -> Key {
@@ -317,7 +326,7 @@ impl ModelCache {
             let [query, document] = places[index].map(|place| hashes[place]);
             begun.clone().field("query", query).field("text", document).finish()
         };
-        first.par_iter().with_min_len(64).map(key).collect()
+        first.par_iter().with_min_len(FEW).map(key).collect()
     }
 
     /// The key of an image, by the hash of its content.
@@ -343,6 +352,11 @@ impl ModelCache {
             found.extend(entries.into_iter().map(|entry| entry.and_then(|entry| self.known(entry))));
         }
         Ok(found)
+    }
+
+    /// Whether looking into it never waits for anything.
+    pub(super) fn is_memory(&self) -> bool {
+        self.cache.is_memory()
     }
 
     /// Whether other processes may have the same cache.

@@ -24,6 +24,10 @@ const STACK: usize = 64 << 10;
 /// How long work may wait for a thread before it is asked whether there can be one.
 const LONGEST_START: Duration = Duration::from_millis(500);
 
+/// Bytes of text that take less than a millisecond, whatever is made of them. To have another thread do that takes several times
+/// as long as it does for most: that thread wakes up, and then the one that waits.
+pub const BRIEF_BYTES: usize = 1 << 13;
+
 /// Starts a thread.
 ///
 /// # Errors
@@ -61,7 +65,19 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let (sender, done) = oneshot::channel();
     // Whoever asked may have gone.
     begin_blocking(move |thread| drop(sender.send(thread.map(|()| work()))));
-    done.await.map_err(|_| Error::Internal("work in the background panicked".to_owned()))?
+    done.await.map_err(|_| panicked())?
+}
+
+/// [`blocking`] but for work that is `brief`, which is done here and now.
+///
+/// # Errors
+/// See there.
+pub async fn blocking_unless<T: Send + 'static>(brief: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    if brief { catch_unwind(AssertUnwindSafe(work)).map_err(|_| panicked()) } else { blocking(work).await }
+}
+
+fn panicked() -> Error {
+    Error::Internal("work in the background panicked".to_owned())
 }
 
 /// Runs `work` on a thread that may block, without waiting for it; with [`Error::Threads`] on another one, where none can be
@@ -207,6 +223,10 @@ mod tests {
         assert_eq!(blocking(|| 5).await, Ok(5));
         assert_eq!(blocking(|| thread::sleep(LONGEST_START * 2)).await, Ok(()));
         assert!(matches!(blocking(|| assert_eq!(1, 2)).await, Err(Error::Internal(_))));
+        let here = || thread::current().id();
+        assert_eq!(blocking_unless(true, here).await, Ok(here()));
+        assert_ne!(blocking_unless(false, here).await, Ok(here()));
+        assert!(matches!(blocking_unless(true, || assert_eq!(1, 2)).await, Err(Error::Internal(_))));
     }
 
     #[test]
