@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { json as jsonOf } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { OptimizedEmbeddingGenerator, PerformanceMonitor } from 'embedcore';
+import { OptimizedEmbeddingGenerator, PerformanceMonitor, type CallOptions, type EmbeddingMatrix } from 'embedcore';
 import { EmbeddingServer, serve } from 'embedcore/server';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 
@@ -102,6 +102,27 @@ describe('POST /v1/embeddings', () => {
     body.data[0].embedding.forEach((value: number, i: number) => expect(value).toBeCloseTo(expected[i]!, 6));
     const { dimensions } = generator.getModelInfo();
     expect((await ask(shared, { model: 'bert', input: 'a', dimensions })).body.data[0].embedding.length).toBe(dimensions);
+  });
+
+  test('a generator that embeds in a way of its own is asked in that way, and answered alike', async () => {
+    const asked: unknown[] = [];
+    class Own extends OptimizedEmbeddingGenerator {
+      override async embed(texts: readonly string[], options?: CallOptions): Promise<EmbeddingMatrix> {
+        asked.push([texts, options?.inputType]);
+        return super.embed(texts, options);
+      }
+    }
+    const own = new Own({ modelPath: model('bert-mean') });
+    onTestFinished(() => own.cleanup());
+    const server = await started({ generator: own });
+    const input = ['a', 'é \u{1f600}', 'c'];
+    for (const request of [{}, { encoding_format: 'base64' }, { dimensions: 5 }, { input_type: 'query' }]) {
+      const body = { model: 'bert', input, ...request };
+      expect((await ask(server, body)).body).toEqual((await ask(shared, body)).body);
+      expect(asked.pop()).toEqual([input, (request as { input_type?: string }).input_type ?? 'document']);
+    }
+    const { text } = await get(server, '/metrics');
+    expect(text).toContain(`embedcore_server_texts_total ${4 * input.length}\n`);
   });
 
   test('knows documents from queries, and says what was cut', async () => {

@@ -2,7 +2,8 @@
 
 import { fork } from 'node:child_process';
 import { openSync, readSync } from 'node:fs';
-import { Agent, request } from 'node:http';
+import { createServer } from 'node:http';
+import { connect } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -18,8 +19,10 @@ const usage = `node benchmark/serve.mjs [--model MODEL] [--clients 1,8,64] [--te
   --rounds N      everything in turns, the median counts (default 3)
   --large         instead: requests of 2048 texts from 4 clients, and how late the event loop of the server runs meanwhile
 
-The server and the generator run in a process of their own, the clients in this one. All texts are new, there is no cache.
-direct: calls of generator.embed, as many at a time. Answers are read, not parsed.`;
+The server and the generator run in a process of their own, the clients in this one: bare sockets, because Node's own client takes
+several times as long over a request as a server does, on the same cores. All texts are new, there is no cache. Answers are read, not
+parsed. direct: calls of generator.embed, as many at a time. bare: a server of Node's that reads the request and answers as many bytes
+as there are in an answer of numbers, which is as little as HTTP can take beside the work.`;
 
 const script = fileURLToPath(import.meta.url);
 const RESOLUTION = 10;
@@ -27,12 +30,12 @@ const RESOLUTION = 10;
 let made = 0;
 const texts = (number) => Array.from({ length: number }, () => `function number${made++} reads the file and returns its parsed content`);
 
-/** Runs `work` again and again, `clients` at a time, and gives how often it ended in a second. */
+/** Runs `work` again and again, `clients` at a time, and gives how often it ended in a second. It is told which client it is. */
 async function pace(clients, seconds, work) {
   let [ended, going] = [0, true];
-  const one = async () => {
+  const one = async (_, client) => {
     while (going) {
-      await work();
+      await work(client);
       if (going) ended++;
     }
   };
@@ -86,10 +89,16 @@ async function serving(modelPath) {
   const { serve } = await import('../dist/interfaces/server.js');
   const generator = new OptimizedEmbeddingGenerator({ modelPath, cache: false });
   const server = await serve({ generator, modelId: 'model', port: 0 });
+  let answer = Buffer.alloc(0);
+  const bare = createServer({ noDelay: true }, (request, response) => {
+    request.on('end', () => response.writeHead(200, { 'Content-Type': 'application/json', 'Content-Length': answer.length }).end(answer)).resume();
+  });
+  await new Promise((resolve) => bare.listen(0, '127.0.0.1', resolve));
   const delay = monitorEventLoopDelay({ resolution: RESOLUTION });
   const held = holding();
-  process.on('message', async ({ what, clients, seconds, number }) => {
+  process.on('message', async ({ what, clients, seconds, number, bytes }) => {
     if (what === 'direct') process.send(await pace(clients, seconds, () => generator.embed(texts(number))));
+    if (what === 'bare') process.send((answer = Buffer.alloc(bytes, 'a')).length);
     if (what === 'reset') {
       delay.reset();
       delay.enable();
@@ -101,20 +110,51 @@ async function serving(modelPath) {
       const late = [delay.percentile(50), delay.percentile(99), delay.max].map((ns) => ns / 1e6);
       process.send([...late, ...held.figures()]);
     }
-    if (what === 'end') await server.close().then(() => generator.cleanup()).then(() => process.disconnect());
+    if (what === 'end') {
+      bare.close();
+      await server.close().then(() => generator.cleanup()).then(() => process.disconnect());
+    }
   });
-  process.send(server.port);
+  process.send([server.port, bare.address().port]);
 }
 
-function ask(agent, port, body) {
-  return new Promise((resolve, reject) => {
-    const headers = { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(body) };
-    const asked = request({ agent, port, host: '127.0.0.1', method: 'POST', path: '/v1/embeddings', headers }, (answer) => {
-      if (answer.statusCode !== 200) reject(new Error(`The server answered ${answer.statusCode}`));
-      answer.on('end', resolve).resume();
+/** The end of the head of an answer. */
+const HEAD = '\r\n\r\n';
+
+/** The end of an answer in chunks. */
+const LAST_CHUNK = '\r\n0\r\n\r\n';
+
+/** A connection that takes requests, one at a time, and gives the length of each answer's body. */
+function connection(port) {
+  let told;
+  // Of the answer that arrives: bytes that are still to come, once its head is there; of one in chunks, its latest bytes.
+  let [head, left, length, tail] = ['', 0, 0, undefined];
+  const take = (count, buffer) => {
+    if (tail !== undefined) tail = (tail + buffer.latin1Slice(Math.max(0, count - LAST_CHUNK.length), count)).slice(-LAST_CHUNK.length);
+    else if (left > 0) left -= count;
+    else {
+      head += buffer.latin1Slice(0, count);
+      const end = head.indexOf(HEAD);
+      if (end < 0) return true;
+      if (!head.startsWith('HTTP/1.1 200')) return told.reject(new Error(`The server answered ${head}`));
+      length = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? NaN);
+      left = length - (head.length - end - HEAD.length);
+      if (Number.isNaN(length)) tail = head.slice(-LAST_CHUNK.length);
+      head = '';
+    }
+    if (tail === undefined ? left > 0 : tail !== LAST_CHUNK) return true;
+    tail = undefined;
+    told.resolve(length);
+    return true;
+  };
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true, onread: { buffer: Buffer.allocUnsafe(1 << 18), callback: take } });
+  socket.on('error', (error) => told?.reject(error));
+  const ask = (body) =>
+    new Promise((resolve, reject) => {
+      told = { resolve, reject };
+      socket.write(`POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`, 'latin1');
     });
-    asked.on('error', reject).end(body);
-  });
+  return { ask, close: () => socket.destroy() };
 }
 
 if (process.argv[2] === 'serving') {
@@ -142,13 +182,24 @@ if (process.argv[2] === 'serving') {
     });
     const told = () => new Promise((resolve) => child.once('message', resolve));
     const tell = (message) => (child.send(message), told());
-    const port = await told();
-    const agent = new Agent({ keepAlive: true });
-    const http = (clients, number, encoding_format) => pace(clients, seconds, () => ask(agent, port, JSON.stringify({ model: 'model', input: texts(number), encoding_format })));
+    const [port, barePort] = await told();
+    const body = (number, encoding_format) => JSON.stringify({ model: 'model', input: texts(number), encoding_format });
+    const http = async (to, clients, number, format) => {
+      const connections = Array.from({ length: clients }, () => connection(to));
+      const rate = await pace(clients, seconds, (client) => connections[client].ask(body(number, format)));
+      for (const { close } of connections) close();
+      return rate;
+    };
     const ways = {
       direct: (clients, number) => tell({ what: 'direct', clients, seconds, number }),
-      base64: (clients, number) => http(clients, number, 'base64'),
-      float: (clients, number) => http(clients, number, 'float'),
+      bare: async (clients, number) => {
+        const { ask, close } = connection(port);
+        await tell({ what: 'bare', bytes: await ask(body(number, 'float')) });
+        close();
+        return http(barePort, clients, number, 'float');
+      },
+      base64: (clients, number) => http(port, clients, number, 'base64'),
+      float: (clients, number) => http(port, clients, number, 'float'),
     };
 
     if (values.large) {
@@ -156,9 +207,9 @@ if (process.argv[2] === 'serving') {
       console.log('held: ms of processor time that one turn of its event loop takes, which no other process makes longer.\n');
       console.log(`${''.padEnd(10)}${['requests/s', 'texts/s', 'late p50', 'late p99', 'late max', 'held p99', 'held max'].map((head) => head.padStart(12)).join('')}`);
       for (const encoding of ['idle', 'base64', 'float']) {
-        if (encoding !== 'idle') await http(4, 2048, encoding);
+        if (encoding !== 'idle') await http(port, 4, 2048, encoding);
         await tell({ what: 'reset' });
-        const rate = encoding === 'idle' ? await pace(1, seconds, () => new Promise((resolve) => setTimeout(resolve, 100))) * 0 : await http(4, 2048, encoding);
+        const rate = encoding === 'idle' ? await pace(1, seconds, () => new Promise((resolve) => setTimeout(resolve, 100))) * 0 : await http(port, 4, 2048, encoding);
         const delays = await tell({ what: 'delay' });
         console.log(`${encoding.padEnd(10)}${[rate, rate * 2048, ...delays].map((figure) => figure.toFixed(1).padStart(12)).join('')}`);
       }
@@ -182,7 +233,6 @@ if (process.argv[2] === 'serving') {
         }
       }
     }
-    agent.destroy();
     over = true;
     child.send({ what: 'end' });
   });

@@ -12,7 +12,7 @@ import { matrixOf, type EmbeddingMatrix } from '../matrix/embedding-matrix';
 import { ownMemory } from '../memory/processor';
 import type { FetchProgress } from '../models/store';
 import { call, native, settle } from '../native/addon';
-import type { NativeAnswer, NativeCall, NativeGenerator, NativeSession } from '../native/types';
+import type { NativeAnswer, NativeCall, NativeGenerator, NativeRequest, NativeResponse, NativeSession } from '../native/types';
 import { performanceOf, publishMemory, tellNews, type NativeMetrics, type OptimizationReport, type PerformanceMetrics, type Prediction } from './metrics';
 import { cacheSettings, nativeSettings, readInitialize, setting, type CallOptions, type GeneratorOptions, type ImageCallOptions, type InitializeOptions, type ModelInfo } from './options';
 
@@ -29,6 +29,9 @@ export let nativeEncoder: (encoder: Encoder) => NativeGenerator;
 /** Runs what `begin` has taken from the caller of an encoder, and makes of the answer what it says. */
 export let runOn: <T>(encoder: Encoder, count: number, what: string, watch: Call['watch'], begin: () => Running<T>) => Promise<T>;
 
+/** Has an encoder answer a request to a server. `normalized`: whether its vectors are of length 1. */
+export let respond: (encoder: Encoder, request: NativeRequest, watch: Watch<never>, normalized: boolean) => Promise<NativeResponse>;
+
 /** Notes how something that is under way on an encoder is stopped when that is closed; gives what takes the note back. */
 export let noteStop: (encoder: Encoder, stop: (reason: EmbeddingError) => void) => () => void;
 
@@ -42,6 +45,7 @@ export abstract class Encoder implements AsyncDisposable {
     cacheOf = (encoder) => encoder.#cache();
     nativeEncoder = (encoder) => encoder.#native;
     runOn = (encoder, ...call) => encoder.#run(...call);
+    respond = (encoder, ...call) => encoder.#respond(...call);
     noteStop = (encoder, stop) => {
       encoder.#stops.add(stop);
       return () => encoder.#stops.delete(stop);
@@ -208,11 +212,9 @@ export abstract class Encoder implements AsyncDisposable {
 
   /** Runs what `begin` has taken from its caller, and makes of the answer what it says. */
   async #run<T>(count: number, what: string, watch: Call['watch'], begin: () => Running<T>): Promise<T> {
-    const log = this.#log;
-    const started = performance.now();
-    try {
+    return this.#logged(count, async (tell) => {
       const { inputs, running, run, finish } = begin();
-      return await watched(watch, () => running.cancel(), async (report, check) => {
+      return watched(watch, () => running.cancel(), async (report, check) => {
         // Reports that never go back: native ones and the end of the call arrive on different paths.
         let last = 0;
         const progress = report && ((processed: number) => {
@@ -221,12 +223,33 @@ export abstract class Encoder implements AsyncDisposable {
         const answer = await run(progress, check);
         check();
         const matrix = await matrixOf(answer, inputs.refused, check);
-        if (log) tellAnswer(log, what, matrix, performance.now() - started);
+        const { rows, fromCache, truncated, errors } = matrix;
+        if (tell) tell(what, { rows, hits: marked(fromCache), truncated: marked(truncated) }, errors);
         const finished = await finish(answer, matrix, check);
         answer.release();
         progress?.(inputs.count);
         return finished;
       });
+    });
+  }
+
+  async #respond(request: NativeRequest, watch: Watch<never>, normalized: boolean): Promise<NativeResponse> {
+    return this.#logged(request.count, async (tell) => {
+      const running = call(() => this.#native.call());
+      return watched(watch, () => running.cancel(), async () => {
+        const response = await running.respond(request, normalized);
+        tell?.('texts', response, NONE);
+        return response;
+      });
+    });
+  }
+
+  /** Has the logger told what became of a call for `count` inputs. */
+  async #logged<T>(count: number, work: (tell: Tell | undefined) => Promise<T>): Promise<T> {
+    const log = this.#log;
+    const started = performance.now();
+    try {
+      return await work(log && ((what, counts, errors) => tellAnswer(log, what, counts, errors, performance.now() - started)));
     } catch (thrown) {
       const error = toEmbeddingError(thrown);
       tellFailure(log, `A call for ${count} inputs failed`, error);
@@ -318,12 +341,23 @@ function tellFetches(log: Log, report: ((progress: FetchProgress) => void) | und
   };
 }
 
-function tellAnswer(log: Log, what: string, { rows, fromCache, truncated, errors }: EmbeddingMatrix, duration: number): void {
-  const count = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
-  const details = { event: 'call', [what]: rows, fromCache: count(fromCache), truncated: count(truncated), failed: errors.size, ms: duration };
-  log.debug(`Embedded ${rows} ${what} in ${ms(duration)}, ${details.fromCache} from the cache, ${details.truncated} truncated`, details);
+/** How many inputs an answer has, and how many of them were known, and were cut. */
+interface Counts {
+  readonly rows: number;
+  readonly hits: number;
+  readonly truncated: number;
+}
+
+const NONE: ReadonlyMap<number, EmbeddingError> = new Map();
+
+type Tell = (what: string, counts: Counts, errors: ReadonlyMap<number, EmbeddingError>) => void;
+
+const marked = (marks: Uint8Array) => marks.reduce((sum, mark) => sum + mark, 0);
+
+function tellAnswer(log: Log, what: string, { rows, hits, truncated }: Counts, errors: ReadonlyMap<number, EmbeddingError>, duration: number): void {
+  const details = { event: 'call', [what]: rows, fromCache: hits, truncated, failed: errors.size, ms: duration };
+  log.debug(`Embedded ${rows} ${what} in ${ms(duration)}, ${hits} from the cache, ${truncated} truncated`, details);
   for (const [index, error] of errors) {
     return log.warn(`${errors.size} of ${rows} ${what} were skipped; the first one is ${index}: ${error.message}`, { ...details, event: 'skipped', index, code: error.code });
   }
 }
-

@@ -1,6 +1,8 @@
-import type { EmbeddingMatrix, ModelInfo } from '../index';
+import { respond as answered } from '../generator/encoder';
+import { OptimizedEmbeddingGenerator, type ModelInfo } from '../index';
 import { call, native, settle } from '../native/addon';
-import { shortened, sum } from './embedder';
+import type { NativeRequest, NativeResponse } from '../native/types';
+import { sum } from './embedder';
 
 /** An answer that is an error, in OpenAI's shape: `{ error: { message, type, param, code } }`. */
 export class Refusal extends Error {
@@ -26,22 +28,42 @@ export class Refusal extends Error {
   }
 }
 
-/** What a client asks for. */
-export interface EmbeddingsRequest {
-  model: string;
-  input: string[];
-  format: 'float' | 'base64';
-  dimensions: number | undefined;
-  inputType: 'document' | 'query';
+/** Bytes of a body that are read at once: it takes less time than to ask another thread. */
+const AT_ONCE = 1 << 14;
+
+/**
+ * What a client asks for: the body of a request, read by the addon, on a thread of its own where it is long. See
+ * `src/server/request.rs`.
+ * @throws {@link Refusal} 400, naming the parameter.
+ */
+export async function readRequest(body: Buffer, maxItems: number): Promise<NativeRequest> {
+  if (body.length <= AT_ONCE) return accepted(call(() => native().readRequest(body, maxItems)));
+  return accepted(await settle(() => native().readLongRequest(body, maxItems)));
 }
 
 /**
- * Reads the body of a request, on a thread of the addon: see `src/server/request.rs`.
- * @throws {@link Refusal} 400, naming the parameter.
+ * The vectors of the texts of a request as its client wants them. Written by the addon, which is given no texts nor vectors by way
+ * of JavaScript where the generator is of this package, and as it was made.
  */
-export async function readRequest(body: Buffer, maxItems: number): Promise<EmbeddingsRequest> {
-  const { model, text, lengths, base64, dimensions, query } = accepted(await settle(() => native().readRequest(body, maxItems)));
-  return { model, input: apart(text, lengths), format: base64 ? 'base64' : 'float', dimensions: dimensions ?? undefined, inputType: query ? 'query' : 'document' };
+export async function respond(generator: OptimizedEmbeddingGenerator, request: NativeRequest, { normalize }: Pick<ModelInfo, 'normalize'>, limits: { signal: AbortSignal; timeoutMs: number }): Promise<NativeResponse> {
+  if (generator instanceof OptimizedEmbeddingGenerator && generator.embed === OptimizedEmbeddingGenerator.prototype.embed) {
+    return answered(generator, request, limits, normalize);
+  }
+  const { text, lengths } = request.texts();
+  const matrix = await generator.embed(apart(text, lengths), { inputType: request.isQuery ? 'query' : 'document', ...limits });
+  const { data, dimensions, truncated, tokenCounts, fromCache } = matrix;
+  const response = call(() => native().NativeResponse.with(request, data, dimensions, truncated, fromCache, sum(tokenCounts), normalize));
+  return response;
+}
+
+/** Gives the pieces of an answer, and `undefined` after the last one. */
+export function piecesOf(response: NativeResponse): () => Promise<Buffer | undefined> {
+  return async () => {
+    const first = response.take();
+    if (first) return first;
+    if (response.over) return undefined;
+    return (await settle(() => response.next())) ?? undefined;
+  };
 }
 
 /** What a client asks of a model that scores pairs. */
@@ -90,67 +112,4 @@ function accepted<T extends object>(read: T | { message: string; param?: string;
 function apart(text: string, lengths: Uint32Array): string[] {
   let end = 0;
   return Array.from(lengths, (length) => text.slice(end, (end += length)));
-}
-
-/** Bytes of an answer that are written at a time. */
-const CHUNK = 1 << 18;
-
-/** Bytes that a value takes, about. */
-const VALUE = { float: 11.5, base64: 5.4 };
-
-/** Bytes that are written at once: it takes less time than to ask another thread. */
-const AT_ONCE = 1 << 16;
-
-/** The answer to a request, in chunks of JSON, which threads of the addon write: see `src/server/response.rs`. */
-export class Answer {
-  /** Tokens of the texts, special tokens included. */
-  readonly tokens: number;
-  readonly #matrix: EmbeddingMatrix;
-  readonly #request: EmbeddingsRequest;
-  readonly #info: Pick<ModelInfo, 'normalize'>;
-  /** Values of a vector as it is answered. */
-  readonly #dimensions: number;
-  #row = 0;
-
-  constructor(matrix: EmbeddingMatrix, request: EmbeddingsRequest, info: Pick<ModelInfo, 'normalize'>) {
-    this.tokens = sum(matrix.tokenCounts);
-    this.#matrix = matrix;
-    this.#request = request;
-    this.#info = info;
-    this.#dimensions = Math.min(request.dimensions ?? Infinity, matrix.dimensions);
-  }
-
-  /** The next chunk; `undefined` after the last one. */
-  async next(): Promise<Buffer | undefined> {
-    const { rows, truncated } = this.#matrix;
-    const first = this.#row;
-    if (first >= rows) return undefined;
-    const { model, format } = this.#request;
-    const each = this.#dimensions * VALUE[format] + 60;
-    const end = (this.#row = Math.min(first + Math.max(1, Math.floor(CHUNK / each)), rows));
-    const usage = `{"prompt_tokens":${this.tokens},"total_tokens":${this.tokens}}`;
-    const items = {
-      values: this.#values(first, end),
-      dimensions: this.#dimensions,
-      truncated: truncated.subarray(first, end),
-      first,
-      base64: format === 'base64',
-      before: first === 0 ? '{"object":"list","data":[' : ',',
-      after: end < rows ? '' : `],"model":${JSON.stringify(model)},"usage":${usage}}\n`,
-    };
-    if ((end - first) * each <= AT_ONCE) return call(() => native().writeItems(items));
-    return settle(() => native().writeManyItems(items));
-  }
-
-  #values(first: number, end: number): Float32Array {
-    const { data, dimensions } = this.#matrix;
-    const values = data.subarray(first * dimensions, end * dimensions);
-    if (this.#dimensions === dimensions) return values;
-    const short = new Float32Array((end - first) * this.#dimensions);
-    for (let at = 0; at < end - first; at++) {
-      const vector = values.subarray(at * dimensions, (at + 1) * dimensions);
-      short.set(shortened(vector, this.#dimensions, this.#info), at * this.#dimensions);
-    }
-    return short;
-  }
 }

@@ -11,7 +11,7 @@ import { answersTo, areHosts } from '../server/host-header';
 import { bearer, Keys } from '../server/keys';
 import { checkDimensions, sum } from './embedder';
 import { httpServer, JSON_TYPE, requestId, targetOf, type Exchange } from './http';
-import { Answer, readInputs, readRequest, readRerank, Refusal } from './openai';
+import { piecesOf, readInputs, readRequest, readRerank, Refusal, respond } from './openai';
 import { openApi } from './openapi';
 import { checked, mustBeJson, noRoute, otherHost, refusalOf, shuttingDown } from './refusals';
 import { isEncoder, ServedModel, type AnyEncoder, type Task } from './served-model';
@@ -356,12 +356,12 @@ export class EmbeddingServer implements AsyncDisposable {
       if (exchange.over) return;
       this.#known(request.model);
       const info = this.#info!;
-      if (request.dimensions !== undefined) checked(() => checkDimensions(request.dimensions, info), 'dimensions');
-      hold(request.input.length * info.dimensions * Float32Array.BYTES_PER_ELEMENT);
-      const matrix = await work(request.input.length, (limits) => (this.#model.encoder as OptimizedEmbeddingGenerator).embed(request.input, { inputType: request.inputType, ...limits }));
-      const answer = new Answer(matrix, request, info);
-      this.#count(matrix.fromCache, answer.tokens);
-      await exchange.stream(JSON_TYPE, () => answer.next());
+      const { count, dimensions } = request;
+      if (dimensions !== null) checked(() => checkDimensions(dimensions, info), 'dimensions');
+      hold(count * info.dimensions * Float32Array.BYTES_PER_ELEMENT);
+      const response = await work(count, (limits) => respond(this.#model.encoder as OptimizedEmbeddingGenerator, request, info, limits));
+      this.#count(response.rows, response.hits, response.tokens);
+      await exchange.stream(JSON_TYPE, piecesOf(response));
     });
   }
 
@@ -376,7 +376,7 @@ export class EmbeddingServer implements AsyncDisposable {
       const pairs = texts.map((text) => [query, text] as const);
       const scores = await work(texts.length, (limits) => (this.#model.encoder as CrossEncoder).score(pairs, { activation: raw ? 'none' : 'sigmoid', ...limits }));
       const tokens = sum(scores.tokenCounts);
-      this.#count(scores.fromCache, tokens);
+      this.#count(scores.fromCache.length, sum(scores.fromCache), tokens);
       await exchange.stream(JSON_TYPE, rerankChunks(request, scores, { id: randomUUID(), served: this.models[0]!, tokens }));
     });
   }
@@ -388,7 +388,7 @@ export class EmbeddingServer implements AsyncDisposable {
       const vectors = await work(inputs.length, (limits) => (this.#model.encoder as SparseEncoder).embed(inputs, { inputType, ...limits }));
       hold(vectors.reduce((bytes, { indices, values }) => bytes + indices.byteLength + values.byteLength, 0), true);
       // One that stands in for an encoder may say nothing of it.
-      if (vectors.fromCache) this.#count(vectors.fromCache, sum(vectors.tokenCounts));
+      if (vectors.fromCache) this.#count(vectors.length, sum(vectors.fromCache), sum(vectors.tokenCounts));
       else this.#texts += vectors.length;
       await exchange.stream(JSON_TYPE, sparseChunks(vectors));
     });
@@ -405,7 +405,7 @@ export class EmbeddingServer implements AsyncDisposable {
       hold(expected);
       const vectors = await work(inputs.length, (limits) => (this.#model.encoder as MultiVectorEncoder).embed(inputs, { inputType, ...limits }));
       hold(vectors.data.byteLength - expected, true);
-      this.#count(vectors.fromCache, sum(vectors.tokenCounts));
+      this.#count(vectors.rows, sum(vectors.fromCache), sum(vectors.tokenCounts));
       await exchange.stream(JSON_TYPE, tokenChunks(vectors));
     });
   }
@@ -457,10 +457,11 @@ export class EmbeddingServer implements AsyncDisposable {
     });
   }
 
-  #count(fromCache: Uint8Array, tokens: number): void {
-    this.#texts += fromCache.length;
+  /** Counts texts, of which `hits` were in the cache. */
+  #count(texts: number, hits: number, tokens: number): void {
+    this.#texts += texts;
     this.#tokens += tokens;
-    for (const hit of fromCache) hit === 1 ? this.monitor.cacheHit('embedding') : this.monitor.cacheMiss('embedding');
+    for (let at = 0; at < texts; at++) at < hits ? this.monitor.cacheHit('embedding') : this.monitor.cacheMiss('embedding');
   }
 
   /** Refuses what is one request, or so many bytes, too many. A request that is alone always has room. */

@@ -55,6 +55,8 @@ export interface NativeCall {
   cancel(): void;
   /** `places`: where among the strings the query and the document of each pair are; without them, the first is the query of all others. */
   runPairs(places: Uint32Array | undefined, options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
+  /** What is pushed does not matter: the texts are those of the request. */
+  respond(request: NativeRequest, normalized: boolean): Promise<NativeResponse>;
   runImages(options: object, onProgress?: (processed: number, total: number) => void): Promise<NativeAnswer>;
   countTokens(query: boolean): Promise<Uint32Array>;
   tokenize(query: boolean): Promise<{ ids: Uint32Array; tokens: string[]; offsets: Uint32Array }>;
@@ -314,12 +316,11 @@ export interface NativeFiles {
 
 /** See `src/binding/request.rs`. */
 export interface NativeRequest {
-  model: string;
-  text: string;
-  lengths: Uint32Array;
-  base64: boolean;
-  dimensions?: number;
-  query: boolean;
+  readonly model: string;
+  readonly count: number;
+  readonly dimensions: number | null;
+  readonly isQuery: boolean;
+  texts(): { text: string; lengths: Uint32Array };
 }
 
 export interface NativeRerank {
@@ -358,14 +359,14 @@ export interface NativeResult {
 }
 
 /** See `src/binding/answer.rs`. */
-export interface NativeItems {
-  values: Float32Array;
-  dimensions: number;
-  truncated: Uint8Array;
-  first: number;
-  base64: boolean;
-  before: string;
-  after: string;
+export interface NativeResponse {
+  readonly tokens: number;
+  readonly rows: number;
+  readonly hits: number;
+  readonly truncated: number;
+  readonly over: boolean;
+  take(): Buffer | null;
+  next(): Promise<Buffer | null>;
 }
 
 export interface NativePrompt {
@@ -487,11 +488,11 @@ export interface Addon {
   writeFiles(
     paths: string[], data: Buffer, lengths: Float64Array, root: string | undefined, atomic: boolean, fsync: boolean, createDirectories: boolean,
   ): Promise<NativeFileFailure[]>;
-  readRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
+  readRequest(body: Buffer, mostTexts: number): NativeRequest | NativeRefusal;
+  readLongRequest(body: Buffer, mostTexts: number): Promise<NativeRequest | NativeRefusal>;
   readRerankRequest(body: Buffer, mostTexts: number): Promise<NativeRerank | NativeRefusal>;
   readInputsRequest(body: Buffer, mostTexts: number): Promise<NativeInputs | NativeRefusal>;
-  writeItems(items: NativeItems): Buffer;
-  writeManyItems(items: NativeItems): Promise<Buffer>;
+  NativeResponse: { with(request: NativeRequest, values: Float32Array, dimensions: number, truncated: Uint8Array, fromCache: Uint8Array, tokens: number, normalized: boolean): NativeResponse };
   maxSimNow(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Float32Array;
   maxSim(query: Float32Array, documents: Float32Array, ends: Float64Array, dimensions: number, queryDimensions: number): Promise<Float32Array>;
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;

@@ -8,13 +8,15 @@ use napi::{Env, Result, Status};
 use napi_derive::napi;
 use serde_json::{Map, Value};
 
+use super::answer::NativeResponse;
 use super::chunks::{NativeChunks, NativeSplit, documents};
+use super::request::NativeRequest;
 use super::{options, to_js, to_wire};
 use crate::cancel::Cancel;
 use crate::embedding::InputType;
 use crate::error::Error;
-use crate::generator::{Embedded, Inputs, Pairs, Progress, Session};
-use crate::host::threads::blocking;
+use crate::generator::{CallOptions, Embedded, Inputs, Pairs, Progress, Session};
+use crate::host::threads::{BRIEF_BYTES, blocking_unless};
 use crate::images::ImageSource;
 use crate::text::Annotation;
 
@@ -120,7 +122,26 @@ impl NativeCall {
         on_progress: Option<OnProgress>,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let packs = std::mem::take(&mut self.fed().packs);
-        self.begin(env, move || unpack(packs, annotated), first, &options, on_progress)
+        let brief = packs.iter().map(|pack| pack.joined.len()).sum::<usize>() <= BRIEF_BYTES;
+        self.begin(env, brief, move || unpack(packs, annotated), first, &options, on_progress)
+    }
+
+    /// Embeds the texts of a request to a server, and begins to write its answer.
+    #[napi(catch_unwind)]
+    pub fn respond<'env>(
+        &self,
+        env: &'env Env,
+        request: &mut NativeRequest,
+        normalized: bool,
+    ) -> Result<PromiseRaw<'env, NativeResponse>> {
+        let (texts, form, session) = (request.take_texts(), request.form(), taken(&self.session));
+        let (input_type, cancel) = (role(request.is_query()), self.cancel.clone());
+        let options = CallOptions { input_type, cancel, ..CallOptions::default() };
+        env.spawn_future(async move {
+            let Some(session) = session else { return Err(to_js(Error::Closed)) };
+            let embedded = session.embed(Inputs::Texts(texts), options).await.map_err(to_js)?;
+            Ok(NativeResponse::of(embedded, form, normalized))
+        })
     }
 
     /// Scores pairs of the strings that were pushed; `places`: which of them the query and the document of each pair are, in turn.
@@ -135,7 +156,7 @@ impl NativeCall {
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let packs = std::mem::take(&mut self.fed().packs);
         let places = places.map(|places| places.to_vec());
-        self.begin(env, move || Inputs::Pairs(pairs(&packs, places)), 0, &options, on_progress)
+        self.begin(env, false, move || Inputs::Pairs(pairs(&packs, places)), 0, &options, on_progress)
     }
 
     /// Embeds the images that were pushed.
@@ -147,7 +168,7 @@ impl NativeCall {
         on_progress: Option<OnProgress>,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let images = std::mem::take(&mut self.fed().images);
-        self.begin(env, move || Inputs::Images(images), 0, &options, on_progress)
+        self.begin(env, true, move || Inputs::Images(images), 0, &options, on_progress)
     }
 
     /// How many tokens each of the texts has that were pushed, before it is cut.
@@ -191,9 +212,11 @@ impl NativeCall {
         Ok((session, self.cancel.clone(), std::mem::take(&mut self.fed().packs)))
     }
 
+    /// `brief`: whether `inputs` takes less time than to ask another thread.
     fn begin<'env>(
         &self,
         env: &'env Env,
+        brief: bool,
         inputs: impl FnOnce() -> Inputs + Send + 'static,
         first: u32,
         options: &Map<String, Value>,
@@ -212,7 +235,7 @@ impl NativeCall {
         let session = taken(&self.session);
         env.spawn_future(async move {
             let Some(session) = session else { return Err(to_js(Error::Closed)) };
-            let inputs = blocking(inputs).await.map_err(to_js)?;
+            let inputs = blocking_unless(brief, inputs).await.map_err(to_js)?;
             let embedded = session.embed(inputs, options).await.map_err(to_js)?;
             Ok(NativeAnswer { embedded })
         })

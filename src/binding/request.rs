@@ -6,29 +6,77 @@ use napi_derive::napi;
 
 use super::cache::blocking;
 use crate::server::request::{Inputs, Request, Rerank, Wrong, read, read_inputs, read_rerank};
+use crate::server::response::Form;
 
 /// See `Request`.
-#[napi(object, object_from_js = false)]
+#[napi]
 pub struct NativeRequest {
-    /// What the client calls the model.
-    pub model: String,
-    /// All texts, one behind the other, in the form that costs the event loop no more than a copy.
-    pub text: Either<String, Utf16String>,
-    /// The length of each, in UTF-16 units.
-    pub lengths: Uint32Array,
-    /// Whether vectors are to be written in base64.
-    pub base64: bool,
-    /// How many values they are to have.
-    pub dimensions: Option<f64>,
-    /// Whether the texts are queries.
-    pub query: bool,
+    texts: Vec<String>,
+    count: usize,
+    form: Form,
+    dimensions: Option<f64>,
+    query: bool,
 }
 
 impl From<Request> for NativeRequest {
     fn from(Request { model, texts, base64, dimensions, query }: Request) -> Self {
-        let (text, lengths) = joined(&texts);
-        Self { model, text, lengths, base64, dimensions, query }
+        let form = Form { model, base64, dimensions: dimensions.map(|dimensions| dimensions as usize) };
+        Self { count: texts.len(), texts, form, dimensions, query }
     }
+}
+
+impl NativeRequest {
+    /// Its texts, once.
+    pub(super) fn take_texts(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.texts)
+    }
+
+    pub(super) fn form(&self) -> Form {
+        self.form.clone()
+    }
+}
+
+#[napi]
+impl NativeRequest {
+    /// What the client calls the model.
+    #[napi(getter, catch_unwind)]
+    pub fn model(&self) -> &str {
+        &self.form.model
+    }
+
+    /// How many texts there are.
+    #[napi(getter, catch_unwind)]
+    pub fn count(&self) -> u32 {
+        self.count as u32
+    }
+
+    /// How many values vectors are to have.
+    #[napi(getter, catch_unwind)]
+    pub fn dimensions(&self) -> Option<f64> {
+        self.dimensions
+    }
+
+    /// Whether the texts are queries.
+    #[napi(getter, catch_unwind)]
+    pub fn is_query(&self) -> bool {
+        self.query
+    }
+
+    /// Its texts, for a generator that is not of this package.
+    #[napi(catch_unwind)]
+    pub fn texts(&self) -> NativeTexts {
+        let (text, lengths) = joined(&self.texts);
+        NativeTexts { text, lengths }
+    }
+}
+
+/// Texts as they cross to JS.
+#[napi(object, object_from_js = false)]
+pub struct NativeTexts {
+    /// All of them, one behind the other, in the form that costs the event loop no more than a copy.
+    pub text: Either<String, Utf16String>,
+    /// The length of each, in UTF-16 units.
+    pub lengths: Uint32Array,
 }
 
 fn joined(texts: &[String]) -> (Either<String, Utf16String>, Uint32Array) {
@@ -44,7 +92,7 @@ pub struct NativeRerank {
     pub model: Option<String>,
     /// What documents are scored for.
     pub query: String,
-    /// All texts, as in `NativeRequest`.
+    /// All texts, as in `NativeTexts`.
     pub text: Either<String, Utf16String>,
     /// The length of each.
     pub lengths: Uint32Array,
@@ -68,7 +116,7 @@ impl From<Rerank> for NativeRerank {
 /// See `Inputs`.
 #[napi(object, object_from_js = false)]
 pub struct NativeInputs {
-    /// All texts, as in `NativeRequest`.
+    /// All texts, as in `NativeTexts`.
     pub text: Either<String, Utf16String>,
     /// The length of each.
     pub lengths: Uint32Array,
@@ -100,17 +148,25 @@ impl From<Wrong> for NativeRefusal {
     }
 }
 
-/// See `request::read`.
+type Read = Either<NativeRequest, NativeRefusal>;
+
+fn request(body: &[u8], most_texts: u32) -> Read {
+    match read(body, most_texts as usize) {
+        Ok(request) => Either::A(request.into()),
+        Err(wrong) => Either::B(wrong.into()),
+    }
+}
+
+/// See `request::read`. At once: for short bodies.
 #[napi(catch_unwind)]
-pub fn read_request(
-    env: &Env,
-    body: Buffer,
-    most_texts: u32,
-) -> Result<PromiseRaw<'_, Either<NativeRequest, NativeRefusal>>> {
-    blocking(env, move || {
-        let request = read(&body, most_texts as usize);
-        Ok(request.map_or_else(|wrong| Either::B(wrong.into()), |request| Either::A(request.into())))
-    })
+pub fn read_request(body: &[u8], most_texts: u32) -> Read {
+    request(body, most_texts)
+}
+
+/// The same on another thread.
+#[napi(catch_unwind)]
+pub fn read_long_request(env: &Env, body: Buffer, most_texts: u32) -> Result<PromiseRaw<'_, Read>> {
+    blocking(env, move || Ok(request(&body, most_texts)))
 }
 
 /// See `request::read_rerank`.
