@@ -71,13 +71,13 @@ function layOut(index) {
   // What these entries have of the inside is in nobody's types.
   write('lib/generator/options.d.ts', 'export declare const GENERATOR: any;\n');
   write('lib/encoders/options.d.ts', 'export declare const CROSS_ENCODER: any;\n');
-  write('lib/generator/encoder.d.ts', 'export declare const cacheOf: any;\n');
+  write('lib/generator/encoder.d.ts', 'export declare const cacheOf: any;\nexport declare const respond: any;\n');
   write('lib/matrix/embedding-matrix.d.ts', 'export declare const toNumbers: any;\n');
   write('lib/cache/embedding-cache.d.ts', 'export declare const nativeOf: any;\n');
   write('lib/cache/options.d.ts', 'export declare const readCache: any;\n');
   write('lib/results/options.d.ts', 'export declare const readOptions: any;\n');
   write('lib/native/addon.d.ts', 'export declare const native: () => any;\nexport declare const call: (work: () => unknown) => any;\nexport declare const settle: (work: () => unknown) => Promise<any>;\n');
-  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\nexport type NativeGenerated = any;\nexport type NativeModelKey = any;\n');
+  write('lib/native/types.d.ts', 'export type NativeFileFailure = any;\nexport type NativeCall = any;\nexport type NativeGenerated = any;\nexport type NativeModelKey = any;\nexport type NativeRequest = any;\nexport type NativeResponse = any;\n');
   write('lib/results/prompt-vectors.d.ts', 'export declare class PromptVectors { constructor(...given: any[]); of(text: string): any }\n');
   write('lib/monitor/panels.d.ts', 'export type DashboardPanel = any;\nexport type PanelTable = any;\nexport type PanelSource = any;\nexport declare const showPanel: any;\nexport declare const sharedTable: any;\n');
   write('lib/call/errors.d.ts', `export { EmbeddingError, EmbeddingGenerationError, MemoryLimitError, ModelInitializationError, type EmbeddingErrorCode } from 'embedcore';
