@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+import { bytes, fieldsOf, GRAPH_INITIALIZER, GRAPH_NODE, GRAPH_OUTPUT, MODEL_GRAPH, text, whole } from './graph.mjs';
 import { compareVectors, count, loadTexts, main, median, readJson, readSettings, temporaryDirectory } from './lib.mjs';
 
 const usage = `node benchmark/rerank.mjs [--model DIR] [--corpus DIR] [--texts NAME] [--rows N] [--rounds N] [--only PARTS] [--python PYTHON]
@@ -22,9 +23,6 @@ const DOCUMENTS = 100;
 const TOKENS = 128;
 const BATCHES = [1, 8, 16, 32, 100];
 const TABLE = { rows: 30_522, width: 256 };
-
-/** Fields of the messages of ONNX (onnx.proto) that are written here. */
-const [MODEL_GRAPH, GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT] = [7, 1, 5, 12];
 
 const embedcore = () => createRequire(import.meta.url)('..');
 
@@ -269,54 +267,6 @@ function withScore(model, width) {
     return bytes(MODEL_GRAPH, Buffer.concat([...kept.map((field) => field.raw), ...added]));
   });
   return Buffer.concat(fields);
-}
-
-/** The fields of a message in the encoding of Protocol Buffers. */
-function fieldsOf(message) {
-  const fields = [];
-  for (let at = 0; at < message.length; ) {
-    const begin = at;
-    let key, length;
-    [key, at] = varint(message, at);
-    const [number, wire] = [Math.floor(key / 8), key % 8];
-    let body;
-    if (wire === 0) [, at] = varint(message, at);
-    else if (wire === 1) at += 8;
-    else if (wire === 5) at += 4;
-    else {
-      [length, at] = varint(message, at);
-      body = message.subarray(at, (at += length));
-    }
-    fields.push({ number, raw: message.subarray(begin, at), body });
-  }
-  return fields;
-}
-
-function varint(message, at) {
-  let [value, factor] = [0, 1];
-  for (; ; factor *= 128) {
-    const byte = message[at++];
-    value += (byte & 127) * factor;
-    if (byte < 128) return [value, at];
-  }
-}
-
-function writtenVarint(value) {
-  const all = [];
-  for (; value >= 128; value = Math.floor(value / 128)) all.push((value % 128) + 128);
-  return Buffer.from([...all, value]);
-}
-
-function whole(number, value) {
-  return Buffer.concat([writtenVarint(number * 8), writtenVarint(value)]);
-}
-
-function bytes(number, body) {
-  return Buffer.concat([writtenVarint(number * 8 + 2), writtenVarint(body.length), body]);
-}
-
-function text(number, value) {
-  return bytes(number, Buffer.from(value));
 }
 
 /** The same numbers from 0 to 1 every time (mulberry32). */

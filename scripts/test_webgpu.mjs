@@ -27,4 +27,4 @@ const env = { ...process.env, ORT_DYLIB_PATH: library, VK_DRIVER_FILES: vulkan }
 const run = (test, more, ...args) => spawnSync('npx', ['vitest', 'run', '--project', 'forks', `__test__/${test}.test.ts`, ...args], { cwd: root, stdio: 'inherit', env: { ...env, ...more } }).status ?? 1;
 // This Vulkan has no numbers of 16 bits; and of models with rotary positions, this WebGPU makes other vectors than the CPU: see docs/gpu.md.
 const models = "^(?!'(bert-fp16|modernbert|decoder)).*(one text alone|the same in a batch)";
-process.exitCode = run('provider', {}) || run('golden', { EMBEDCORE_PROVIDERS: 'webgpu,cpu' }, '-t', models);
+process.exitCode = run('provider', {}) || run('device', {}) || run('golden', { EMBEDCORE_PROVIDERS: 'webgpu,cpu' }, '-t', models);

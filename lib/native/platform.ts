@@ -224,5 +224,5 @@ function closeAtExit(path: string, addon: Addon): void {
   const marked = process as unknown as Record<symbol, boolean>;
   if (!isMainThread || marked[once]) return;
   marked[once] = true;
-  process.on('exit', () => addon.closeRuntime());
+  process.on('exit', (code) => addon.closeRuntime(code));
 }

@@ -498,6 +498,6 @@ export interface Addon {
   coherenceMetrics(values: Float64Array, shapes: Uint32Array, options: object): Float64Array;
   checkThreads(): void;
   setDirectories(addon: string, builtinModel: string, openvino: string | undefined, webgpu: string | undefined): void;
-  closeRuntime(): void;
+  closeRuntime(code: number): void;
   prepareText(nodeId: string, signature: string, summary: string, sourceSnippet: string, maxTokens: number): string;
 }

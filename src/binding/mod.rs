@@ -108,10 +108,11 @@ pub fn set_directories(addon: String, builtin_model: String, openvino: Option<St
     model::set_package_directories(openvino.map(PathBuf::from), webgpu.map(PathBuf::from));
 }
 
-/// For a process that is about to exit, see `model::close`.
+/// For a process that is about to exit with a status, see `model::close` and `model::exit_if_busy`.
 #[napi(catch_unwind)]
-pub fn close_runtime() {
+pub fn close_runtime(code: i32) {
     model::close();
+    model::exit_if_busy(code);
 }
 
 /// The text that is embedded for an annotation, for a model that sees `max_tokens` tokens.

@@ -85,6 +85,20 @@ pub(super) fn close_at_exit() {
     }
 }
 
+/// Ends the process at once, with `code` as its status, where something is still inside a runtime after [`close`] has waited: a device
+/// may not let itself be stopped, and to run a library's static destructors under it would be a crash.
+pub fn exit_if_busy(code: i32) {
+    let is_busy = |gate: &Gate| !gate.lock().calls.is_empty();
+    if [&ONNX, &OPENVINO].into_iter().any(is_busy) {
+        #[cfg(unix)]
+        #[allow(unsafe_code)]
+        // SAFETY: it takes a number, and does not return.
+        unsafe {
+            libc::_exit(code);
+        }
+    }
+}
+
 /// Lets nothing into a runtime any more, stops what is inside and waits for it. For a process that ends: it must not
 /// begin to, on one thread, while a library is loaded on another.
 pub fn close() {

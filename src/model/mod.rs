@@ -62,7 +62,7 @@ use vision::VisionModel;
 pub use bm25::{BM25, Bm25Options};
 pub use builtin::{BUILTIN, set_builtin_directory};
 pub use engine::{Compute, Engine, Precision};
-pub use gate::close;
+pub use gate::{close, exit_if_busy};
 pub use graph::Dtype;
 pub use http::Secret;
 pub use hub::{AddedModel, Fetched, HubState, ModelStore, Problem, Progress, StoredModel, VerifiedModel};

@@ -40,7 +40,7 @@ const SHRINK: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
 pub(super) struct OnnxSession {
     session: ManuallyDrop<Session>,
     /// Held by each run, where providers do not take as many as come.
-    turns: Option<Turns>,
+    turns: Option<Arc<Turns>>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     /// The names of both, as the runtime takes them.
@@ -56,6 +56,8 @@ impl OnnxSession {
         let runtime = runtime()?;
         let intra_op_threads = options.intra_op_threads.unwrap_or(1);
         let providers = if options.providers.is_empty() { &[Provider::Cpu][..] } else { &options.providers };
+        let turns = Turns::of(providers);
+        let _turn = turns.as_deref().map(Turns::take);
         let extended = if providers == [Provider::Cpu] { None } else { extended(spec, options) };
         let pooling = extended.as_ref().map(|(file, _)| compile(runtime, spec, options, providers, Some(file), cancel));
         let session = match pooling {
@@ -72,7 +74,7 @@ impl OnnxSession {
             names.collect::<Result<_, _>>().map_err(|error| Error::model(&spec.onnx, error.to_string()))
         };
         Ok(Self {
-            turns: providers.iter().filter_map(Provider::most_runs).min().map(Turns::new),
+            turns: turns.clone(),
             about: About {
                 compute: Compute::REFERENCE,
                 build: runtime.build.clone(),
@@ -129,7 +131,7 @@ impl OnnxSession {
         let values: Vec<_> = tensors.iter().map(|tensor| tensor.ptr()).collect();
         let name = self.output_names.get(run.output).ok_or("there is no such output")?;
         let mut output = ptr::null_mut();
-        let _turn = self.turns.as_ref().map(Turns::take);
+        let _turn = self.turns.as_deref().map(Turns::take);
         // SAFETY: all pointers outlive the call; names and values have the same length; the output's slot is null, so the
         // runtime allocates. Many threads may call Run on one session: ONNX Runtime documents that, and its CPU provider
         // keeps it, and that of CUDA. ort asks for `&mut` because other providers do not: with those, `turns` lets in one at a time.
@@ -153,7 +155,7 @@ impl OnnxSession {
     }
 }
 
-/// Lets so many in at a time.
+/// Lets so many in at a time: of all sessions of this process that compute by the same provider, since those share a device.
 struct Turns {
     free: Mutex<usize>,
     freed: Condvar,
@@ -163,8 +165,14 @@ struct Turns {
 struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    fn new(free: usize) -> Self {
-        Self { free: Mutex::new(free), freed: Condvar::new() }
+    /// Those of a provider that does not take as many runs as come.
+    fn of(providers: &[Provider]) -> Option<Arc<Self>> {
+        static KNOWN: Mutex<BTreeMap<String, Arc<Turns>>> = Mutex::new(BTreeMap::new());
+        let limited = providers.iter().filter_map(|provider| Some((provider.most_runs()?, provider.as_str())));
+        let (most, name) = limited.min()?;
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turns = || Arc::new(Self { free: Mutex::new(most), freed: Condvar::new() });
+        Some(Arc::clone(known.entry(name.to_owned()).or_insert_with(turns)))
     }
 
     fn take(&self) -> Turn<'_> {
@@ -188,6 +196,7 @@ impl Drop for OnnxSession {
     fn drop(&mut self) {
         // While the process exits the session is left to the operating system.
         if let Ok(_inside) = ONNX.enter(&Cancel::default()) {
+            let _turn = self.turns.as_deref().map(Turns::take);
             // SAFETY: the session is not used again: this is the only place that drops it, and self is going away.
             unsafe { ManuallyDrop::drop(&mut self.session) };
         }
