@@ -34,7 +34,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
     ("metrics", &["error", "host"]),
     // The version of the text preparation is part of an embedding space.
     // How its files say that texts are read.
-    ("model", &["cancel", "embedding", "error", "host", "images", "text", "tokens"]),
+    ("model", &["batch", "cancel", "embedding", "error", "host", "images", "text", "tokens"]),
     (
         "generator",
         &[

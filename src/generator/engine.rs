@@ -79,8 +79,11 @@ enum Step<'a> {
     /// The rows of a batch, or the end of them.
     Computed(Option<Vec<Row>>),
     /// The texts that come after these.
-    Tokenized(Result<Option<(&'a [usize], Vec<Result<Tokens>>)>>),
+    Tokenized(Result<Option<Window<'a>>>),
 }
+
+/// Texts by their slots, and their tokens.
+type Window<'a> = (&'a [usize], Vec<Result<Tokens>>);
 
 /// Where what was learned is kept, and how much of it is.
 struct Learned {
