@@ -14,6 +14,7 @@ mod leases;
 mod loaded;
 mod model_cache;
 mod pairs;
+mod reading;
 mod session;
 mod stage_metrics;
 mod texts;

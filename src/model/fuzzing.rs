@@ -90,6 +90,7 @@ pub fn options(task: u8) -> ModelOptions {
 /// A graph in a directory, and what lies beside it.
 pub fn graph(path: &Path) {
     hash_weights(path, &Cancel::default()).ok();
+    super::pooled_graph::Declared::read(&std::fs::read(path).unwrap_or_default());
 }
 
 /// A library of the user.

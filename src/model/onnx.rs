@@ -11,7 +11,7 @@ use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::AsPointer;
 use ort::device::Device;
@@ -28,6 +28,7 @@ use super::gate::{self, ONNX};
 use super::head::Head;
 use super::pooled_graph::{Declared, Extension, POOLED};
 use super::session::{self, About, Cells, IDS, Kind, Output, Pooled, Port, Run, RunMemory};
+use super::turns::Turns;
 use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, content, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -152,43 +153,6 @@ impl OnnxSession {
         let output = NonNull::new(output).ok_or("ONNX Runtime returned no output")?;
         // SAFETY: Run succeeded, so this is a value that nobody else owns, made by the session's allocator.
         Ok(unsafe { DynValue::from_ptr(output, Some(self.session.allocator())) })
-    }
-}
-
-/// Lets so many in at a time: of all sessions of this process that compute by the same provider, since those share a device.
-struct Turns {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// Held by who is inside.
-struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    /// Those of a provider that does not take as many runs as come.
-    fn of(providers: &[Provider]) -> Option<Arc<Self>> {
-        static KNOWN: Mutex<BTreeMap<String, Arc<Turns>>> = Mutex::new(BTreeMap::new());
-        let limited = providers.iter().filter_map(|provider| Some((provider.most_runs()?, provider.as_str())));
-        let (most, name) = limited.min()?;
-        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = || Arc::new(Self { free: Mutex::new(most), freed: Condvar::new() });
-        Some(Arc::clone(known.entry(name.to_owned()).or_insert_with(turns)))
-    }
-
-    fn take(&self) -> Turn<'_> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        while *free == 0 {
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-        *free -= 1;
-        Turn(self)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
     }
 }
 
