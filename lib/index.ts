@@ -154,7 +154,7 @@ export type {
   ProcessingResult,
   ProcessingStrategy,
   ProcessItemsOptions,
-} from './memory/processor';
+} from './memory/options';
 export type {
   BatchMetrics,
   CacheMetrics,

@@ -6,7 +6,8 @@ import { availableParallelism } from 'node:os';
 import { BatchOptimizerConfig } from '../batch/optimizer';
 import type { CacheOptions } from '../cache/options';
 import type { Given } from '../call/options';
-import { MemoryAwareProcessor, type MemoryProcessorOptions, type MemoryThresholds, type ProcessingStrategy } from '../memory/processor';
+import type { MemoryProcessorOptions, MemoryThresholds, ProcessingStrategy } from '../memory/options';
+import { MemoryAwareProcessor } from '../memory/processor';
 
 /** {@link CacheOptions} with all that the document names; `Partial<CacheConfig>` for some of it. As a value: the defaults. */
 export interface CacheConfig extends Given<CacheOptions> {

@@ -1,6 +1,6 @@
 // What a server refuses, and with which status.
 
-import type { EmbeddingError, EmbeddingErrorCode } from '../index';
+import { EmbeddingError, type EmbeddingErrorCode } from '../index';
 import { Refusal } from './openai';
 
 /** What the errors of a generator are in HTTP. */
@@ -69,4 +69,16 @@ export function checked(check: () => void, param: string): void {
   } catch (error) {
     throw new Refusal(400, (error as Error).message, { param });
   }
+}
+
+/** Why there is no server, and what to do. */
+export function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {
+  const why = {
+    EADDRINUSE: `port ${port} of ${host} is in use: choose another one, or 0 for any that is free`,
+    EACCES: `port ${port} needs rights that this process does not have: choose one above 1023`,
+    EADDRNOTAVAIL: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
+    ENOTFOUND: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
+  }[cause.code ?? ''];
+  const option = cause.code === 'EADDRNOTAVAIL' || cause.code === 'ENOTFOUND' ? 'host' : 'port';
+  return new EmbeddingError('INVALID_CONFIG', `The server cannot be started: ${why ?? cause.message}`, { cause, details: { option, host, port } });
 }

@@ -1,3 +1,5 @@
+import { basename, resolve } from 'node:path';
+
 import { naming } from '../call/options';
 import {
   CrossEncoder,
@@ -81,4 +83,17 @@ export class ServedModel {
 /** Whether it has what is needed: of this copy of the package, of another, or one that stands in for it. */
 export function isEncoder(value: unknown): value is AnyEncoder {
   return has(value, 'generator', 'initialize') && (has(value, 'generator', 'embed') || has(value, 'generator', 'score'));
+}
+
+/** What kind of model it is, as text-embeddings-inference says it. */
+export function typeOf({ task, labels, pooling }: ModelInfo): object {
+  if (task === 'reranking') return { reranker: { id2label: Object.fromEntries(labels.entries()), label2id: Object.fromEntries(labels.map((label, id) => [label, id])) } };
+  return { embedding: { pooling: task === 'sparse' ? 'splade' : task === 'multi-vector' ? 'none' : pooling } };
+}
+
+/** The model as clients know it: where it lies on this machine is none of their business. */
+export function nameOf({ modelId, repository, remote }: ModelInfo): string {
+  // So that clients of that server need not know another name here.
+  if (remote) return remote.model || modelId;
+  return repository === null && modelId !== 'builtin' ? basename(resolve(modelId)) : modelId;
 }

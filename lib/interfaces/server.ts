@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Server } from 'node:http';
 import { isIP, type AddressInfo } from 'node:net';
-import { basename, resolve } from 'node:path';
 
 import { show } from '../call/input';
 import { optionReader, read, refused } from '../call/options';
@@ -13,8 +12,8 @@ import { checkDimensions, sum } from './embedder';
 import { httpServer, JSON_TYPE, requestId, targetOf, type Exchange } from './http';
 import { piecesOf, readInputs, readRequest, readRerank, Refusal, respond } from './openai';
 import { openApi } from './openapi';
-import { checked, mustBeJson, noRoute, otherHost, refusalOf, shuttingDown } from './refusals';
-import { isEncoder, ServedModel, type AnyEncoder, type Task } from './served-model';
+import { cannotListen, checked, mustBeJson, noRoute, otherHost, refusalOf, shuttingDown } from './refusals';
+import { isEncoder, nameOf, ServedModel, typeOf, type AnyEncoder, type Task } from './served-model';
 import { rerankChunks, sparseChunks, tokenChunks } from './tei';
 
 const { version } = require('../../package.json') as { version: string };
@@ -580,19 +579,6 @@ function decoded(id: string): string {
   }
 }
 
-/** What kind of model it is, as text-embeddings-inference says it. */
-function typeOf({ task, labels, pooling }: ModelInfo): object {
-  if (task === 'reranking') return { reranker: { id2label: Object.fromEntries(labels.entries()), label2id: Object.fromEntries(labels.map((label, id) => [label, id])) } };
-  return { embedding: { pooling: task === 'sparse' ? 'splade' : task === 'multi-vector' ? 'none' : pooling } };
-}
-
-/** The model as clients know it: where it lies on this machine is none of their business. */
-function nameOf({ modelId, repository, remote }: ModelInfo): string {
-  // So that clients of that server need not know another name here.
-  if (remote) return remote.model || modelId;
-  return repository === null && modelId !== 'builtin' ? basename(resolve(modelId)) : modelId;
-}
-
 const isName = (value: unknown) => typeof value === 'string' && value !== '';
 
 function numberOf(name: string, value: unknown, [fallback, least, most]: readonly [number, number, number]): number {
@@ -601,17 +587,6 @@ function numberOf(name: string, value: unknown, [fallback, least, most]: readonl
   if (typeof number === 'number' && (!whole || Number.isInteger(number)) && number >= least && number <= most) return number;
   const message = `Invalid option \`${name}\`: ${show(number)} is not a ${whole ? 'whole ' : ''}number from ${least} to ${most}`;
   throw new EmbeddingError('INVALID_CONFIG', message, { details: { option: name, least, most } });
-}
-
-function cannotListen(cause: NodeJS.ErrnoException, host: string, port: number): EmbeddingError {
-  const why = {
-    EADDRINUSE: `port ${port} of ${host} is in use: choose another one, or 0 for any that is free`,
-    EACCES: `port ${port} needs rights that this process does not have: choose one above 1023`,
-    EADDRNOTAVAIL: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
-    ENOTFOUND: `${host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all`,
-  }[cause.code ?? ''];
-  const option = cause.code === 'EADDRNOTAVAIL' || cause.code === 'ENOTFOUND' ? 'host' : 'port';
-  return new EmbeddingError('INVALID_CONFIG', `The server cannot be started: ${why ?? cause.message}`, { cause, details: { option, host, port } });
 }
 
 function isMonitor(monitor: unknown): boolean {

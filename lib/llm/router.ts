@@ -2,7 +2,7 @@ import { flag, milliseconds, whole } from '../call/checks';
 import { EmbeddingError, messageOf } from '../call/errors';
 import { invalid, isArray, requireString, show } from '../call/input';
 import { checkWatch, type Watch } from '../call/limits';
-import { instanceOr, listOf, naming, optionReader, read, record, refused, untouched, type Given } from '../call/options';
+import { instanceOr, listOf, naming, optionReader, read, record, refused, type Given } from '../call/options';
 import { InferenceCache, PerformanceMonitor, type InferenceCacheOptions, type InferenceSetOptions } from '../index';
 import { canonicalJson, faithfulJson } from '../results/canonical-json';
 import { readOptions as readCache } from '../results/options';

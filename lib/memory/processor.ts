@@ -1,153 +1,14 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
-
 import { DynamicBatchOptimizer, readBatchOptimizer, type BatchOptimizerOptions } from '../batch/optimizer';
 import { whole } from '../call/checks';
-import { EmbeddingError, EmbeddingGenerationError, messageOf, toEmbeddingError } from '../call/errors';
-import { invalid, isArray, readGiven, requireArray, show } from '../call/input';
-import { isPromise } from '../call/order';
-import { checkWatch, watched, type Watch } from '../call/limits';
+import { EmbeddingError, toEmbeddingError } from '../call/errors';
+import { invalid, readGiven, show } from '../call/input';
+import { watched } from '../call/limits';
 import { logOf, tellFailure, type Log, type Logging } from '../call/logger';
 import { crossing, instanceOr, listOf, naming, optionReader, refused, type Given, type Names } from '../call/options';
 import { call, native } from '../native/addon';
 import type { NativeMemoryProcessor } from '../native/types';
-
-/** One way to process items. */
-export interface ProcessingStrategy {
-  /** What events call it. `streaming`, `conservative`, `balanced` and `aggressive` are meant for their level of memory
-   * usage; others are ranked by size. */
-  name: string;
-  /** Most items of one call. */
-  maxBatchSize: number;
-  /** `parallel`: as many batches at a time as there are cores. Else one after the other; `chunked` and `streaming` let the
-   * event loop turn between. */
-  approach: 'sequential' | 'parallel' | 'streaming' | 'chunked';
-  /** How much memory it takes, relative to others. For your information. */
-  memoryOverhead: number;
-  /** How much CPU it takes, relative to others. For your information. */
-  cpuOverhead: number;
-  /** Batches between two clean-ups while memory is short. */
-  cleanupFrequency: number;
-}
-
-/** Memory usages, in percent, at which strategies change, in falling order. */
-export interface MemoryThresholds {
-  /** One item at a time from here on. Default 85. */
-  critical: number;
-  /** Small batches and warnings from here on. Default 70. */
-  high: number;
-  /** Middling batches from here on, large ones below. Default 55. */
-  normal: number;
-  /** Recommendations say that there is room, below. Default 35. */
-  low: number;
-}
-
-/** Options of {@link MemoryAwareProcessor}. */
-export interface MemoryProcessorOptions {
-  /** Default: streaming (1 item), conservative (8), balanced (32, parallel), aggressive (128, parallel). */
-  strategies?: ProcessingStrategy[] | undefined;
-  memoryThresholds?: { [Level in keyof MemoryThresholds]?: number | undefined } | undefined;
-  /** How often memory is looked at, in milliseconds. Default 1000. */
-  monitoringInterval?: number | undefined;
-  /** Memory usage from which free memory is given back every so many batches: percent, or a share of 0–1. Default 80. */
-  cleanupThreshold?: number | undefined;
-  /** Memory usage from which a clean-up collects garbage, too: percent, or a share of 0–1. Default 70. */
-  gcThreshold?: number | undefined;
-  /** Whether garbage may be collected; needs `node --expose-gc`. Default true. */
-  enableGcHints?: boolean | undefined;
-  /** Memory usage from which every batch is followed by a clean-up: percent, or a share of 0–1. Default 95. */
-  emergencyCleanupThreshold?: number | undefined;
-  /** Share of the available memory that is left alone, 0–0.99. Default 0.1. */
-  memoryBuffer?: number | undefined;
-}
-
-/** Memory of the container where it has a limit, else of the host. Bytes. */
-export interface MemoryMetrics {
-  totalMemory: number;
-  /** What can be had, caches that the kernel gives back included. */
-  availableMemory: number;
-  /** As `process.memoryUsage()`. */
-  processMemory: NodeJS.MemoryUsage;
-  /** 0–100. */
-  memoryUsagePercent: number;
-  /** What is available less `memoryBuffer`. */
-  availableForProcessing: number;
-}
-
-/** How large the batches of a {@link MemoryAwareProcessor} are, within what its strategies allow. */
-export interface ProcessingBatches {
-  /** Most items of one call, whatever the strategy allows: 1–100000. Default: what the strategy allows. */
-  batchSize?: number | undefined;
-  /**
-   * Asked before each call how many items are best, and told after it how it went: an optimizer, which others may use, too, or
-   * the options of one. Default: none; batches are as large as the strategy allows.
-   */
-  batchOptimizer?: DynamicBatchOptimizer | BatchOptimizerOptions | undefined;
-}
-
-/** How a caller follows processing. */
-export interface ProcessingHooks {
-  /** Called as items are done; never goes back, ends with all. */
-  onProgress?: ((completed: number, total: number) => void) | undefined;
-  /** Called when memory makes another strategy necessary, or possible. */
-  onStrategyChange?: ((before: ProcessingStrategy, after: ProcessingStrategy) => void) | undefined;
-  /** Called while usage is at or above `high`, at most once for every sample of memory. */
-  onMemoryWarning?: ((metrics: MemoryMetrics) => void) | undefined;
-  /** Stops: no further call is made, and the promise is rejected with `ABORTED`, also while work that never waits goes on. */
-  signal?: AbortSignal | undefined;
-  /** Gives up with `TIMED_OUT` after so many milliseconds, in the same way. Default: never. */
-  timeoutMs?: number | undefined;
-}
-
-/** Options of {@link MemoryAwareProcessor.processItems}. */
-export interface ProcessItemsOptions<T> extends ProcessingHooks {
-  /**
-   * What to do about an item that fails. `'throw'`: reject. `'skip'`, or a function that is told: go on; its place in the
-   * results stays `undefined`. To find the item, a call that fails is made again for each of its items alone.
-   * Default `'throw'`.
-   */
-  onError?: 'throw' | 'skip' | ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} works on. */
-export interface ProcessingContext<T, R> extends ProcessingHooks {
-  items: readonly T[];
-  /** Gives a result for each item of the batch, in order. */
-  processor: (batch: T[]) => R[] | Promise<R[]>;
-  /** Told about each item that fails. */
-  onError?: ((error: EmbeddingError, item: T, index: number) => void) | undefined;
-}
-
-/** What {@link MemoryAwareProcessor.processWithMemoryAwareness} has done. */
-export interface ProcessingResult<R> {
-  /** Results of the items that succeeded, in the order of the items. */
-  results: R[];
-  /** Items that failed, in order: those have no result. */
-  failures: { index: number; error: EmbeddingError }[];
-  stats: {
-    totalItems: number;
-    successfulItems: number;
-    failedItems: number;
-    /** Milliseconds. */
-    totalTime: number;
-    strategyChanges: number;
-    memoryCleanups: number;
-    /** Percent. */
-    peakMemoryUsage: number;
-    /** Percent. */
-    averageMemoryUsage: number;
-  };
-  /** Memory at the start and after each batch: the latest 1000. */
-  memoryHistory: MemoryMetrics[];
-}
-
-/** See {@link MemoryAwareProcessor.getProcessingRecommendations}. */
-export interface ProcessingRecommendations {
-  currentStrategy: ProcessingStrategy;
-  memoryMetrics: MemoryMetrics;
-  recommendations: string[];
-  /** Items that fit into the memory that is available, by what items have taken so far; 4 KB each before any has. */
-  estimatedCapacity: number;
-}
+import type { ProcessingStrategy, MemoryThresholds, MemoryProcessorOptions, MemoryMetrics, ProcessingBatches, ProcessingHooks, ProcessItemsOptions, ProcessingContext, ProcessingResult, ProcessingRecommendations } from './options';
+import { Run } from './run';
 
 interface Settings {
   strategies: ProcessingStrategy[];
@@ -163,11 +24,8 @@ type Probe = (now: boolean) => readonly number[];
 /** See `src/binding/memory.rs`. */
 const COLLECT = 2;
 
-const HISTORY = 1000;
 const BYTES_PER_ITEM = 4096;
 
-/** How long work that never waits may keep the event loop from turning, in milliseconds; one batch may take longer. */
-const TURN_MS = 10;
 
 const OPTIONS: Names<MemoryProcessorOptions> = {
   strategies: listOf(optionReader<ProcessingStrategy>({
@@ -490,116 +348,6 @@ function optimizerOf(given: DynamicBatchOptimizer | BatchOptimizerOptions | unde
   if (given === undefined || given instanceof DynamicBatchOptimizer) return given;
   if (typeof given === 'boolean') throw refused('batchOptimizer', `${show(given)} is neither a DynamicBatchOptimizer nor options of one`);
   return naming((option) => `batchOptimizer.${option}`, () => new DynamicBatchOptimizer(undefined, given));
-}
-
-/** One call: what it works on, as it was when the call was made, and how far it is. */
-class Run<T, R> {
-  readonly items: readonly T[];
-  readonly process: (batch: T[]) => R[] | Promise<R[]>;
-  readonly watch: Watch<[completed: number, total: number]>;
-  readonly hooks: Pick<ProcessingHooks, 'onStrategyChange' | 'onMemoryWarning'>;
-  readonly results: R[];
-  readonly stopped: Promise<void>;
-  onFailure: ((error: EmbeddingError, index: number) => unknown) | undefined;
-  failure: unknown;
-  /** Nobody waits any more: what still runs is of no interest. */
-  over = false;
-  strategy: number | undefined;
-  strategyChanges = 0;
-  cleanups = 0;
-  sinceCleanup = 0;
-  warned = -Infinity;
-  history: MemoryMetrics[] = [];
-  peak = 0;
-  usageSum = 0;
-  samples = 0;
-  #turned = performance.now();
-  #stop!: () => void;
-
-  constructor(items: readonly T[], process: (batch: T[]) => R[] | Promise<R[]>, hooks: ProcessingHooks) {
-    requireArray(items, 'items');
-    if (typeof process !== 'function') throw invalid(`The processor is ${show(process)}, not a function`);
-    const { onProgress, onStrategyChange, onMemoryWarning, signal, timeoutMs } = hooks;
-    for (const [name, hook] of Object.entries({ onStrategyChange, onMemoryWarning })) {
-      if (hook != null && typeof hook !== 'function') throw refused(name, `${show(hook)} is not a function`);
-    }
-    this.watch = checkWatch({ signal, timeoutMs, progressCallback: onProgress }, 'onProgress');
-    this.hooks = { onStrategyChange, onMemoryWarning };
-    // Holes of a sparse array are items, too.
-    this.items = readGiven('The items', () => Array.from(items));
-    this.process = process;
-    this.results = new Array<R>(this.items.length);
-    this.stopped = new Promise((resolve) => (this.#stop = resolve));
-  }
-
-  /** Lets the event loop turn if it has not for a while, or in any case. */
-  async turn(now = false): Promise<void> {
-    if (!now && performance.now() - this.#turned < TURN_MS) return;
-    await nextTurn();
-    this.#turned = performance.now();
-  }
-
-  /** Nothing more is begun, and whoever waits for a batch goes on. */
-  stop(): void {
-    this.over = true;
-    this.#stop();
-  }
-
-  fail(error: unknown): void {
-    this.failure ??= error;
-    this.#stop();
-  }
-
-  /** Runs what a caller has given. What it throws ends the call. */
-  attempt(work: () => unknown): void {
-    if (this.over) return;
-    const failed = (cause: unknown) => {
-      if (!this.over) this.fail(new EmbeddingError('ABORTED', 'The call was aborted because one of its callbacks threw', { cause }));
-    };
-    try {
-      // It may be asynchronous: nobody else hears what it rejects with.
-      const outcome = work();
-      if (isPromise(outcome)) outcome.then(undefined, failed);
-    } catch (cause) {
-      failed(cause);
-    }
-  }
-
-  note(metrics: MemoryMetrics): void {
-    const usage = metrics.memoryUsagePercent;
-    this.peak = Math.max(this.peak, usage);
-    this.usageSum += usage;
-    this.samples++;
-    if (this.history.length >= HISTORY) this.history.shift();
-    this.history.push(metrics);
-  }
-
-  /** Processes items `from..to` and keeps their results; gives the error, if there was one. */
-  async call(from: number, to: number): Promise<EmbeddingError | undefined> {
-    const what = to - from === 1 ? `Item ${from}` : `Items ${from} to ${to - 1}`;
-    const details = { index: from, count: to - from };
-    let given: unknown;
-    try {
-      given = await this.process(this.items.slice(from, to));
-    } catch (cause) {
-      if (cause instanceof EmbeddingError) return cause;
-      return new EmbeddingGenerationError(`${what} could not be processed: ${messageOf(cause)}`, { cause, details });
-    }
-    if (!isArray(given)) {
-      return new EmbeddingGenerationError(`${what}: the processor did not return an array of results`, { details });
-    }
-    try {
-      const count = given.length;
-      if (count !== to - from) {
-        const message = `${what}: the processor returned ${count} results for ${to - from} items`;
-        return new EmbeddingGenerationError(message, { details });
-      }
-      for (let index = from; index < to; index++) this.results[index] = given[index - from] as R;
-    } catch (cause) {
-      return new EmbeddingGenerationError(`${what}: the results of the processor cannot be read: ${messageOf(cause)}`, { cause, details });
-    }
-    return undefined;
-  }
 }
 
 /** As Node.js tells it; zeros where it cannot (Linux without /proc). */
