@@ -3327,7 +3327,7 @@ export declare class CodeIndex implements AsyncDisposable {
 	similar(to: Pick<CodeSymbol, "file" | "line">, options?: SimilarCodeOptions): Promise<CodeMatch[]>;
 	/**
 	 * Groups of declarations that nearly repeat each other, those that would spare the most lines first. Each is compared with all others
-	 * of its kind, which takes time in proportion to the square of how many there are: for 50,000, see the documentation. Needs no model.
+	 * of its kind, which takes time in proportion to the square of how many there are. Needs no model.
 	 * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
 	 */
 	duplicates(options?: DuplicateCodeOptions): Promise<CodeDuplicates[]>;

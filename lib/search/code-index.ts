@@ -191,7 +191,7 @@ export class CodeIndex implements AsyncDisposable {
 
   /**
    * Groups of declarations that nearly repeat each other, those that would spare the most lines first. Each is compared with all others
-   * of its kind, which takes time in proportion to the square of how many there are: for 50,000, see the documentation. Needs no model.
+   * of its kind, which takes time in proportion to the square of how many there are. Needs no model.
    * @throws {@link EmbeddingError} as {@link CodeIndex.search}.
    */
   async duplicates(options: DuplicateCodeOptions = {}): Promise<CodeDuplicates[]> {

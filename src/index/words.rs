@@ -291,7 +291,8 @@ mod tests {
         assert!(bag.aside);
         let mut plain = Bag::of(["Stack.pushAll", "push one, all of the others on a stack"]);
         let mut stems = bag.stems.clone();
-        (stems.sort_unstable(), plain.stems.sort_unstable());
+        stems.sort_unstable();
+        plain.stems.sort_unstable();
         assert_eq!((stems, bag.length), (plain.stems, plain.length));
     }
 

@@ -378,7 +378,7 @@ mod tests {
                 let mut expected = vec![];
                 pooling.pool(&HIDDEN[..tokens * 2], 2, unpooled, &mut expected);
                 let weights = (0..3).map(|at| pooling.weight(at, extent(tokens, unpooled)));
-                let mut found = vec![if pooling == Pooling::Max { f32::NEG_INFINITY } else { 0.0 }; 2];
+                let mut found = [if pooling == Pooling::Max { f32::NEG_INFINITY } else { 0.0 }; 2];
                 for (token, weight) in HIDDEN.chunks(2).zip(weights) {
                     for (found, value) in found.iter_mut().zip(token) {
                         *found =
