@@ -160,7 +160,7 @@ const shared = (pattern: RegExp, as: (value: string) => string | number) => () =
 /** What `singleFlight` is where nothing is given: whether machines share flights is what crosses. */
 const inOneProcess = () => {
   const read = /one_of\("singleFlight", &\[\("process", false\), \("cluster", true\)\]\)\?\.unwrap_or_default\(\)/;
-  return read.test(readFileSync(join(root, 'src', 'binding', 'options.rs'), 'utf8')) ? "`'process'`" : 'another';
+  return read.test(readFileSync(join(root, 'src', 'binding', 'options', 'cache.rs'), 'utf8')) ? "`'process'`" : 'another';
 };
 
 /** Defaults as they really are: what the statement begins with. */
