@@ -112,7 +112,7 @@ impl Engine {
         };
         let path = cache.as_ref().and_then(|cache| cache.cache().options().path.clone());
         let cores = threads::for_computing(available);
-        let room = || governor.expect(unloaded.load_bytes()).map_err(too_large);
+        let room = || governor.expect(unloaded.load_bytes(&model_options)).map_err(too_large);
         let tokenizer = || {
             let file = unloaded.tokenizer()?;
             let tokenizer = Tokenizer::new(file.json, file.reading);

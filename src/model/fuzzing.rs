@@ -79,7 +79,7 @@ pub fn directory(path: &Path, options: &ModelOptions) {
             }
         }
     }
-    unloaded.load_bytes();
+    unloaded.load_bytes(options);
 }
 
 pub fn options(task: u8) -> ModelOptions {

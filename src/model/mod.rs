@@ -442,9 +442,9 @@ impl Unloaded {
     }
 
     /// Bytes of memory that it takes to load it, at the most. 0 where nobody can tell.
-    pub fn load_bytes(&self) -> u64 {
+    pub fn load_bytes(&self, options: &ModelOptions) -> u64 {
         match self {
-            Self::Files(files) => files.load_bytes(),
+            Self::Files(files) => files.load_bytes(options),
             Self::Remote(_) | Self::Bm25(_) => 0,
         }
     }
@@ -485,13 +485,16 @@ impl ModelFiles {
         self.spec.table.is_none() && self.spec.idf.is_none() && self.queries.is_none()
     }
 
-    fn load_bytes(&self) -> u64 {
+    fn load_bytes(&self, options: &ModelOptions) -> u64 {
         let own = match (&self.spec.table, &self.spec.idf) {
             (Some(table), _) => table.bytes(),
             (None, Some(weights)) => (weights.len() * size_of::<f32>()) as u64,
-            (None, None) => memory_cost::load_bytes_of(&self.spec.onnx),
+            (None, None) => {
+                let graph = memory_cost::load_bytes_of(&self.spec.onnx);
+                graph.saturating_add(onnx::extending_bytes(&self.spec, options))
+            }
         };
-        own.saturating_add(self.queries.as_ref().map_or(0, |queries| queries.load_bytes()))
+        own.saturating_add(self.queries.as_ref().map_or(0, |queries| queries.load_bytes(options)))
     }
 
     /// Whether it is the model that comes with the package.

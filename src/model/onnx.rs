@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
+use std::fs;
 use std::io::Read;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -243,6 +244,14 @@ fn ports(outlets: &[Outlet]) -> Vec<Port> {
         .iter()
         .map(|outlet| Port { name: outlet.name().to_owned(), kind: kind(outlet), dims: dims(outlet) })
         .collect()
+}
+
+/// Bytes that it takes to make a graph pool: those of its file, which is read for that where a device computes.
+pub(super) fn extending_bytes(spec: &ModelSpec, options: &ModelOptions) -> u64 {
+    if options.providers.iter().all(|provider| *provider == Provider::Cpu) {
+        return 0;
+    }
+    fs::metadata(&spec.onnx).map_or(0, |file| file.len())
 }
 
 /// The file of a graph with what makes it pool, where it can, and what that is.

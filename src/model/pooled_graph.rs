@@ -145,7 +145,7 @@ impl Extension {
         };
         let mut vectors = graph.reshape(&joined, &[0, -1]);
         // Whether layers fit is known where the width is.
-        let mut width = hidden.dims.last().copied().flatten().map(|width| width * head.pooling.len());
+        let mut width = hidden.dims.last().copied().flatten().and_then(|width| width.checked_mul(head.pooling.len()));
         let mut layers = 0;
         for layer in &head.layers {
             let (Layer::Dense(dense), Some(known)) = (layer, width) else { break };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Model, ModelInfo, RunError};
+use crate::batch::Budget;
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, InputType, Task, Tokens, Value};
 
@@ -79,6 +80,10 @@ impl Model for Routed {
     fn most_weight(&self) -> Option<usize> {
         let [one, other] = self.both().map(|model| model.most_weight());
         Some(one?.min(other?))
+    }
+
+    fn budget(&self) -> Option<Budget> {
+        self.both().into_iter().find_map(|model| model.budget())
     }
 
     fn shrink(&self) {
