@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 import { EmbeddingError } from '../call/errors';
-import { annotationFields, invalid, readGiven, requireArray, show, unreadable, type Annotation } from '../call/input';
+import { annotationFields, invalid, readGiven, requireArray, show, type Annotation } from '../call/input';
 import { logOf, type Log } from '../call/logger';
 import { crossing } from '../call/options';
 import { CallOrder, follow, isPromise } from '../call/order';
@@ -10,6 +10,7 @@ import { SingleFlight, type Flight } from '../call/single-flight';
 import { call, native, settle, settled } from '../native/addon';
 import type { NativeCache } from '../native/types';
 import { Contents, MODALITIES, NODE, TEXT, flightOf, isContent, kindOf, nameOf, placesOf, readEntryName, type Content, type EntryOptions, type Kind } from './content';
+import { Lookups } from './lookups';
 import { Evictions, Leases, maintain } from './maintenance';
 import { OperationLog, events, publish, publisher } from './operations';
 import { readCache, readSimilar, type CacheOptions, type SimilarOptions } from './options';
@@ -22,7 +23,6 @@ import {
   copyValues,
   finiteVector,
   fromNative,
-  isAnnotated,
   readEntry,
   readEntryOptions,
   noContent,
@@ -47,10 +47,6 @@ import {
 const MISS = -1;
 const ASK_DISK = -2;
 const HAS_METADATA = 1 << 28;
-
-/** Lookups, or UTF-16 units of them, that are answered between two turns of the event loop: a millisecond or two. */
-const PACK_ENTRIES = 2048;
-const PACK_CHARACTERS = 1 << 20;
 
 /** Strings that one call to the native side passes. Even, so that no pair is torn. */
 const ARGUMENTS = 512;
@@ -196,53 +192,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
    */
   async getMany(entries: readonly CacheLookup[] | readonly Annotation[], options: EntryOptions = {}): Promise<CacheMatrix> {
     this.#requireOpen();
-    requireArray(entries, '{ key, content }, or of annotations');
-    // All of it is read now: the caller may change its array and its objects while the call runs.
-    const annotated = isAnnotated(entries);
-    const { modality } = readEntryName(options);
-    const contents = new Contents();
-    const strings: Content[] = [];
-    const kinds: Kind[] = [];
-    const texts: string[][] = [];
-    const packs: number[] = [];
-    const hashes: Promise<unknown>[] = [];
-    let characters = 0;
-    const count = readGiven('The entries', () => entries.length);
-    for (let at = 0, from = 0; at < count; at++) {
-      const entry = readEntryAt(at, () => entries[at]);
-      if (annotated) {
-        const [key, ...rest] = annotationFields(entry, `Annotation ${at}`) as [string, ...string[]];
-        strings.push(key, '');
-        kinds.push(NODE);
-        texts.push(rest);
-        for (const text of rest) characters += text.length;
-      } else {
-        const { key, content, modality: own = modality } = readEntryAt(at, () => {
-          const { key, content, modality } = (entry ?? {}) as Partial<CacheLookup>;
-          return { key, content, modality };
-        });
-        if (typeof key !== 'string') throw invalid(`The key of entry ${at} is not a string`, { index: at });
-        kinds.push(own === undefined ? TEXT : kindOf(own, ` of entry ${at}`));
-        const stands = this.#contentOf(content, contents, at) ?? '';
-        strings.push(key, isPromise(stands) ? '' : stands);
-        if (isPromise(stands)) hashes.push(stands.then((digest) => (strings[2 * at + 1] = digest)));
-        else characters += key.length + stands.length;
-      }
-      if (at + 1 - from < PACK_ENTRIES && characters < PACK_CHARACTERS) continue;
-      packs.push((from = at + 1));
-      characters = 0;
-    }
-    if (packs.at(-1) !== count) packs.push(count);
-    const look = (from: number, to: number) => {
-      for (let at = from; at < to && annotated; at++) strings[2 * at + 1] = contentOf(texts[at]!);
-      return this.#lookMany(kinds, strings, from, to);
-    };
-    const hashed = hashes.length > 0 ? Promise.all(hashes) : undefined;
+    const lookups = new Lookups(entries, options, (content, contents, at) => this.#contentOf(content, contents, at));
+    const look = (from: number, to: number) => this.#lookMany(lookups.kinds, lookups.strings(from, to), from, to);
     const parts = await this.#order.readAll(() =>
-      follow(hashed, () => {
+      follow(lookups.hashed, () => {
         this.#evictions.watch();
-        const first = look(0, packs[0]!);
-        return packs.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, packs, look);
+        const first = look(0, lookups.ends[0]!);
+        return lookups.ends.length === 1 ? follow(first, (part) => [part]) : this.#restOf(first, lookups.ends, look);
       }),
     );
     this.#tellAll();
@@ -252,13 +208,13 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
   /** The parts of a lookup that is too large for one turn of the event loop. */
   async #restOf(
     first: Part | PromiseLike<Part>,
-    packs: readonly number[],
+    ends: readonly number[],
     look: (from: number, to: number) => Part | PromiseLike<Part>,
   ): Promise<Part[]> {
     const parts = [await first];
-    for (let at = 1; at < packs.length; at++) {
+    for (let at = 1; at < ends.length; at++) {
       await nextTurn();
-      parts.push(await look(packs[at - 1]!, packs[at]!));
+      parts.push(await look(ends[at - 1]!, ends[at]!));
     }
     return parts;
   }
@@ -618,15 +574,6 @@ export class IntelligentEmbeddingCache implements AsyncDisposable {
 
 /** An annotation's `nodeId`, which is its key, and its texts. */
 type Fields = [nodeId: string, signature: string, summary: string, sourceSnippet: string];
-
-/** Reads something of an entry of the caller's. */
-function readEntryAt<T>(index: number, work: () => T): T {
-  try {
-    return work();
-  } catch (thrown) {
-    throw unreadable(thrown, `Entry ${index}`, { index });
-  }
-}
 
 /** Which kind of entry the options of a call name. */
 function kindNamed(options: EntryOptions | undefined): Kind {

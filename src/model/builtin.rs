@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::content;
-use super::directory::{HashedWeights, ModelSpec};
+use super::directory::ModelSpec;
+use super::weights::HashedWeights;
 use crate::error::{Error, Result};
 
 /// The path that names it.

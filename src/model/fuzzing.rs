@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::directory::hash_weights;
 use super::remote::fuzzing as remote;
 use super::tensors::Tensors;
+use super::weights::hash_weights;
 use super::{Files, Model, ModelFiles, ModelOptions, Source, Unloaded, hub, library};
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Task, Tokens};

@@ -1,7 +1,7 @@
 //! A transformer or static embedding model in ONNX, whichever engine computes its graph: token ids in, vectors out.
 
 use super::device::Device;
-use super::directory::{self, HashedWeights, ModelSpec};
+use super::directory::{self, ModelSpec};
 use super::head::Head;
 use super::memory_cost::MemoryCost;
 use super::pooled_graph::Extension;
@@ -9,6 +9,7 @@ use super::pooling::extent;
 use super::purpose::Purpose;
 use super::reranker::Scores;
 use super::session::{Cells, IDS, Kind, Port, Run, Session};
+use super::weights::HashedWeights;
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
 use crate::batch::Budget;
 use crate::cancel::Cancel;

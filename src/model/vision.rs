@@ -1,8 +1,9 @@
 //! An image model in ONNX: pixels in, vectors out. CLIP's vision part, ViT, DINOv2, SigLIP and their kin.
 
-use super::directory::{HashedWeights, ModelSpec};
+use super::directory::ModelSpec;
 use super::pooling::{Extent, Head};
 use super::session::{Cells, Kind, Run, Session};
+use super::weights::HashedWeights;
 use super::{Architecture, Dtype, Model, ModelInfo, ModelOptions, Pooling, ProviderInfo, RunError, Then};
 use crate::cancel::Cancel;
 use crate::embedding::{Fingerprint, Modality, Task, Tokens, Value};

@@ -4,6 +4,7 @@
 //! them: whatever is damaged, rows that are gone included, is noticed when it is read.
 
 mod file;
+mod rows;
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,17 +12,17 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 
 use super::rank::Block;
 use super::tree::{Skip, Stamp};
 use crate::cancel::Cancel;
-use crate::embedding::Fingerprint;
 use crate::error::{Error, Result};
-use crate::sqlite::{self, Begun, Fault, Step, checksum, failed, patiently, read_only};
+use crate::sqlite::{self, Begun, Fault, Step, failed, patiently, read_only};
 use file::{APPLICATION_ID, BUSY, explained, mismatch, remove};
+use rows::{COLUMNS, DESCRIBED, Meta, Sums, VectorsRow, described};
 
 pub use crate::sqlite::identity;
+pub use rows::{Described, Entry, FileRecord, Key, MadeWith, StoredFile};
 
 /// Raised whenever what is stored, or how it is made, changes.
 const VERSION: i32 = 3;
@@ -65,117 +66,6 @@ const SCHEMA: &str = "
         checksum INTEGER NOT NULL
     ) STRICT;
 ";
-
-/// Of a file, as [`StoredFile::read`] reads them.
-const COLUMNS: &str =
-    "id, path, size, modified, changed, inode, hash, encoding, skipped, count, declarations, described, checksum";
-
-/// Which of them is `described`.
-const DESCRIBED: usize = 11;
-
-/// What identifies the text that a vector was made of.
-pub type Key = [u8; 16];
-
-/// What the store keeps about a source file.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StoredFile {
-    /// Its id.
-    pub id: i64,
-    /// What the file system said about it before it was read.
-    pub stamp: Stamp,
-    /// SHA-256 of its content.
-    pub hash: [u8; 32],
-    /// The encoding of its text, if that is not UTF-8.
-    pub encoding: Option<String>,
-    /// Why it has no declarations, if it could not be read.
-    pub skipped: Option<Skip>,
-    /// How many declarations it has.
-    pub count: usize,
-    /// Checksum of its path and its declarations.
-    described: i64,
-    /// Checksum of its row.
-    checksum: i64,
-}
-
-/// A declaration as it is shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Entry {
-    /// `function`, `method`, `class` or `type`.
-    pub kind: String,
-    /// Its name, after those of the declarations around it.
-    pub name: String,
-    /// Its first line, from 1.
-    pub line: usize,
-    /// Its last line.
-    pub end_line: usize,
-    /// Its source up to its body.
-    pub signature: String,
-    /// Its documentation comment; may be empty.
-    pub summary: String,
-}
-
-/// A source file as it is stored.
-pub struct FileRecord {
-    /// Its path below the root.
-    pub path: String,
-    /// The row that it replaces.
-    pub before: Option<StoredFile>,
-    /// What is known about it; its id and checksums are given by the store.
-    pub state: StoredFile,
-    /// Its declarations.
-    pub entries: Vec<Entry>,
-    /// The key of each.
-    pub keys: Vec<Key>,
-    /// The vector of each, one after the other.
-    pub vectors: Vec<f16>,
-    /// The words of each, as written.
-    pub bags: Vec<u8>,
-}
-
-/// What is shown of a file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Described {
-    /// Its path below the root.
-    pub path: String,
-    /// SHA-256 of the content that was indexed.
-    pub hash: [u8; 32],
-    /// Its declarations.
-    pub entries: Vec<Entry>,
-}
-
-/// The model that an index was made with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MadeWith {
-    /// As the user named it.
-    pub model_id: String,
-    /// Its embedding space.
-    pub fingerprint: String,
-    /// Length of its vectors.
-    pub dimensions: usize,
-}
-
-impl MadeWith {
-    /// The model of a generator.
-    pub fn new(model_id: &str, fingerprint: Fingerprint, dimensions: usize) -> Self {
-        Self { model_id: model_id.to_owned(), fingerprint: fingerprint.to_string(), dimensions }
-    }
-}
-
-/// What the one row of `meta` says.
-#[derive(Debug, Clone, PartialEq)]
-struct Meta {
-    made_with: MadeWith,
-    texts: bool,
-    sums: Sums,
-}
-
-/// The checksums of all rows, added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Sums {
-    files: i64,
-    vectors: i64,
-}
 
 /// An open index.
 pub struct Store {
@@ -528,83 +418,6 @@ impl Store {
     fn failed(&self, fault: Fault) -> Error {
         explained(&self.path, fault)
     }
-}
-
-impl Meta {
-    fn checksum(&self) -> i64 {
-        let Self { made_with: MadeWith { model_id, fingerprint, dimensions }, texts, sums } = self;
-        let numbers = [*dimensions as i64, i64::from(*texts), sums.files, sums.vectors];
-        checksum(&numbers, &[model_id.as_bytes(), fingerprint.as_bytes()])
-    }
-}
-
-impl StoredFile {
-    /// The file of a row of [`COLUMNS`], its path and its declarations.
-    fn read<'a>(row: &'a rusqlite::Row<'_>) -> Step<(Self, &'a str, &'a str)> {
-        let text = |at| Ok::<_, Fault>(row.get_ref(at)?.as_str().map_err(rusqlite::Error::from)?);
-        let (path, entries) = (text(1)?, text(10)?);
-        let skipped: Option<String> = row.get(8)?;
-        let file = Self {
-            id: row.get(0)?,
-            stamp: Stamp {
-                size: row.get::<_, i64>(2)? as u64,
-                modified: row.get(3)?,
-                changed: row.get(4)?,
-                inode: row.get::<_, i64>(5)? as u64,
-            },
-            hash: row.get(6)?,
-            encoding: row.get(7)?,
-            skipped: skipped.as_deref().and_then(Skip::parse),
-            count: row.get::<_, i64>(9)? as usize,
-            described: row.get(DESCRIBED)?,
-            checksum: row.get(12)?,
-        };
-        let whole = described(path, entries) == file.described && file.checksum() == file.checksum;
-        if whole { Ok((file, path, entries)) } else { Err(Fault::Damaged) }
-    }
-
-    fn checksum(&self) -> i64 {
-        let Self { id, stamp, hash, encoding, skipped, count, described, checksum: _ } = self;
-        let Stamp { size, modified, changed, inode } = *stamp;
-        let numbers = [*id, size as i64, modified, changed, inode as i64, *count as i64, *described];
-        let skipped = skipped.map(Skip::as_str).unwrap_or_default();
-        checksum(&numbers, &[hash, encoding.as_deref().unwrap_or_default().as_bytes(), skipped.as_bytes()])
-    }
-}
-
-impl Described {
-    fn read(row: &rusqlite::Row<'_>) -> Step<Self> {
-        let (file, path, entries) = StoredFile::read(row)?;
-        let entries = serde_json::from_str(entries).map_err(|_| Fault::Damaged)?;
-        Ok(Self { path: path.to_owned(), hash: file.hash, entries })
-    }
-}
-
-/// A row of the table `vectors`.
-struct VectorsRow<'a> {
-    file: i64,
-    keys: &'a [u8],
-    vectors: &'a [u8],
-    bags: &'a [u8],
-    described: i64,
-}
-
-impl<'a> VectorsRow<'a> {
-    fn read(row: &'a rusqlite::Row<'_>) -> Step<Self> {
-        let blob = |at| Ok::<_, Fault>(row.get_ref(at)?.as_blob().map_err(rusqlite::Error::from)?);
-        let found =
-            Self { file: row.get(0)?, keys: blob(1)?, vectors: blob(2)?, bags: blob(3)?, described: row.get(4)? };
-        if row.get::<_, i64>(5)? == found.checksum() { Ok(found) } else { Err(Fault::Damaged) }
-    }
-
-    fn checksum(&self) -> i64 {
-        checksum(&[self.file, self.described], &[self.keys, self.vectors, self.bags])
-    }
-}
-
-/// Checksum of what a hit shows.
-fn described(path: &str, entries: &str) -> i64 {
-    checksum(&[], &[path.as_bytes(), entries.as_bytes()])
 }
 
 /// Removes the rows of a file.
