@@ -12,26 +12,52 @@ use crate::error::{Error, Result};
 pub(super) struct Distinct {
     /// The first input of each slot.
     pub first: Vec<usize>,
-    /// All inputs of each slot.
-    pub inputs: Vec<Vec<usize>>,
     /// Number of inputs.
     pub total: usize,
+    /// All inputs, those of a slot side by side, and where they end; empty where no two are equal.
+    inputs: Vec<usize>,
+    ends: Vec<usize>,
 }
 
 impl Distinct {
     pub fn of<T: Hash + Eq>(contents: impl ExactSizeIterator<Item = T>) -> Self {
         let total = contents.len();
         let mut slot_of: HashMap<T, usize> = HashMap::with_capacity(total);
-        let mut distinct = Self { first: Vec::new(), inputs: Vec::new(), total };
-        for (index, content) in contents.enumerate() {
-            let slot = *slot_of.entry(content).or_insert(distinct.first.len());
-            if slot == distinct.first.len() {
-                distinct.first.push(index);
-                distinct.inputs.push(Vec::with_capacity(1));
-            }
-            distinct.inputs[slot].push(index);
+        let mut first = Vec::with_capacity(total);
+        let slots: Vec<usize> = contents
+            .enumerate()
+            .map(|(index, content)| {
+                let slot = *slot_of.entry(content).or_insert(first.len());
+                if slot == first.len() {
+                    first.push(index);
+                }
+                slot
+            })
+            .collect();
+        if first.len() == total {
+            return Self { first, total, inputs: Vec::new(), ends: Vec::new() };
         }
-        distinct
+        let mut ends = vec![0; first.len()];
+        slots.iter().for_each(|&slot| ends[slot] += 1);
+        let mut end = 0;
+        for count in &mut ends {
+            (*count, end) = (end, end + *count);
+        }
+        // Where the inputs of a slot begin becomes where they end, as they come.
+        let mut inputs = vec![0; total];
+        for (index, &slot) in slots.iter().enumerate() {
+            inputs[ends[slot]] = index;
+            ends[slot] += 1;
+        }
+        Self { first, total, inputs, ends }
+    }
+
+    /// The inputs of a slot, in their order.
+    pub fn inputs(&self, slot: usize) -> &[usize] {
+        match self.ends.get(slot) {
+            Some(&end) => &self.inputs[slot.checked_sub(1).map_or(0, |before| self.ends[before])..end],
+            None => std::slice::from_ref(&self.first[slot]),
+        }
     }
 }
 
@@ -61,8 +87,9 @@ impl<'a> Answer<'a> {
     }
 
     pub fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {
-        let (share, cut) = (ms / self.distinct.inputs[slot].len() as f64, self.cut);
-        for &index in &self.distinct.inputs[slot] {
+        let (inputs, cut) = (self.distinct.inputs(slot), self.cut);
+        let share = ms / inputs.len() as f64;
+        for &index in inputs {
             match self.ragged.get_mut(index) {
                 Some(value) => *value = known.value.made().cloned(),
                 None => known.value.copy_to(self.embedded.matrix.row_mut(index)),
@@ -80,7 +107,7 @@ impl<'a> Answer<'a> {
     }
 
     pub fn fail(&mut self, slot: usize, error: &Error) {
-        for &index in &self.distinct.inputs[slot] {
+        for &index in self.distinct.inputs(slot) {
             self.embedded.items[index] = Item { error: Some(error.at(index)), ..Item::default() };
         }
         self.close(slot);
@@ -88,7 +115,7 @@ impl<'a> Answer<'a> {
 
     fn close(&mut self, slot: usize) {
         if std::mem::take(&mut self.open[slot]) {
-            self.answered += self.distinct.inputs[slot].len();
+            self.answered += self.distinct.inputs(slot).len();
         }
     }
 
@@ -122,5 +149,29 @@ impl<'a> Answer<'a> {
         self.embedded.texts = texts;
         self.embedded.model_id = model_id;
         Ok(self.embedded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_input_is_in_the_slot_of_what_it_equals() {
+        for contents in ["", "a", "abc", "aaa", "abacbca", "aab", "abb"] {
+            let contents = contents.as_bytes();
+            let distinct = Distinct::of(contents.iter());
+            let slots: Vec<&[usize]> = (0..distinct.first.len()).map(|slot| distinct.inputs(slot)).collect();
+            let mut seen: Vec<usize> = slots.concat();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..contents.len()).collect::<Vec<_>>());
+            assert!(distinct.first.is_sorted());
+            for (slot, inputs) in slots.into_iter().enumerate() {
+                assert_eq!(inputs[0], distinct.first[slot]);
+                assert!(inputs.is_sorted());
+                let equal = (0..contents.len()).filter(|index| contents[*index] == contents[inputs[0]]);
+                assert_eq!(inputs, equal.collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -48,32 +48,37 @@ impl Contents {
         }
     }
 
-    pub fn distinct(&self) -> Distinct {
-        match self {
-            Self::Texts(texts) => Distinct::of(texts.iter()),
-            Self::Pairs(pairs) => Distinct::of(pairs.places().iter()),
-            // What cannot be read is like nothing else.
-            Self::Images(images) => {
+    /// The distinct inputs, and with a cache the key of each. Texts that have keys are told apart by these, which are hashes
+    /// of all of them that are made side by side.
+    pub fn distinct(&self, model_cache: Option<&ModelCache>, input_type: InputType) -> (Distinct, Vec<Key>) {
+        match (self, model_cache) {
+            (Self::Texts(texts), Some(model_cache)) => {
+                let all = model_cache.keys(texts, input_type);
+                let distinct = Distinct::of(all.iter());
+                let keys = distinct.first.iter().map(|&index| all[index]).collect();
+                (distinct, keys)
+            }
+            (Self::Texts(texts), None) => (Distinct::of(texts.iter()), Vec::new()),
+            (Self::Pairs(pairs), _) => {
+                let distinct = Distinct::of(pairs.places().iter());
+                let keys = model_cache.map(|model_cache| model_cache.keys_of_pairs(pairs, &distinct.first));
+                (distinct, keys.unwrap_or_default())
+            }
+            (Self::Images(images), _) => {
+                // What cannot be read is like nothing else.
                 let name = |(index, image): (usize, &Result<Arc<Image>>)| match image {
                     Ok(image) => (image.hash, None),
                     Err(_) => ([0; 32], Some(index)),
                 };
-                Distinct::of(images.iter().enumerate().map(name))
-            }
-        }
-    }
-
-    /// The key of each slot.
-    pub fn keys(&self, model_cache: &ModelCache, distinct: &Distinct, input_type: InputType) -> Vec<Key> {
-        match self {
-            Self::Texts(texts) => model_cache.keys(texts, &distinct.first, input_type),
-            Self::Pairs(pairs) => model_cache.keys_of_pairs(pairs, &distinct.first),
-            Self::Images(images) => {
-                let key = |&index: &usize| match &images[index] {
-                    Ok(image) => model_cache.key_of_image(&image.hash),
-                    Err(_) => model_cache.key_of_none(index),
-                };
-                distinct.first.iter().map(key).collect()
+                let distinct = Distinct::of(images.iter().enumerate().map(name));
+                let keys = model_cache.map(|model_cache| {
+                    let key = |&index: &usize| match &images[index] {
+                        Ok(image) => model_cache.key_of_image(&image.hash),
+                        Err(_) => model_cache.key_of_none(index),
+                    };
+                    distinct.first.iter().map(key).collect()
+                });
+                (distinct, keys.unwrap_or_default())
             }
         }
     }

@@ -270,8 +270,7 @@ impl Engine {
             let started = Instant::now();
             let (mut contents, cut) = prepare(inputs, max_chars, most_pixels, &stop);
             contents.clear(&refused);
-            let distinct = contents.distinct();
-            let keys = keys_of.map_or_else(Vec::new, |model_cache| contents.keys(&model_cache, &distinct, input_type));
+            let (distinct, keys) = contents.distinct(keys_of.as_deref(), input_type);
             stage_metrics.done(Stage::Prepare, started, distinct.total);
             (contents, cut, distinct, keys)
         };

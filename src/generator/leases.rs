@@ -228,7 +228,7 @@ mod tests {
             Arc::new(ModelCache::new(cache, &space, &Fingerprint::builder().finish(), Modality::Text, shape))
         };
         let (one, other) = (process(), process());
-        let key = one.keys(&["a".to_owned()], &[0], InputType::Document)[0];
+        let key = one.keys(&["a".to_owned()], InputType::Document)[0];
         let mut leases = Leases::new(&one);
         assert_eq!(leases.take(vec![(0, key)]).await.unwrap(), Vec::<usize>::new());
         // For the test, renewed long before the three seconds are over that it was taken for.

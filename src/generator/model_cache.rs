@@ -302,15 +302,15 @@ impl ModelCache {
         Self { cache, space, shape, single_flight: SingleFlight::default() }
     }
 
-    /// The keys of the texts at `first`: the embedding space, the role and the text itself.
-    pub fn keys(&self, texts: &[String], first: &[usize], input_type: InputType) -> Vec<Key> {
+    /// The keys of texts: the embedding space, the role and the text itself.
+    pub fn keys(&self, texts: &[String], input_type: InputType) -> Vec<Key> {
         let begun = self.space.key().field("role", input_type.as_str());
-        let key = |&index: &usize| begun.clone().field("text", &texts[index]).finish();
+        let key = |text: &String| begun.clone().field("text", text).finish();
         // A few are no work for several threads, and may be asked for outside of those that share such work.
-        if first.len() <= FEW {
-            first.iter().map(key).collect()
+        if texts.len() <= FEW {
+            texts.iter().map(key).collect()
         } else {
-            first.par_iter().with_min_len(FEW).map(key).collect()
+            texts.par_iter().with_min_len(FEW).map(key).collect()
         }
     }
 

@@ -41,8 +41,7 @@ impl NativeCache {
 }
 
 fn keys(cache: &ModelCache, texts: &[String], query: bool) -> Vec<Key> {
-    let all: Vec<usize> = (0..texts.len()).collect();
-    cache.keys(texts, &all, if query { InputType::Query } else { InputType::Document })
+    cache.keys(texts, if query { InputType::Query } else { InputType::Document })
 }
 
 /// What a generator has kept for an annotation.

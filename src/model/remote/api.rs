@@ -211,7 +211,7 @@ fn shown(text: &str) -> String {
 pub(super) struct Told {
     /// What it calls the model.
     pub model: Option<String>,
-    /// KeyHasher the model's content.
+    /// A hash of the model's content, by the server.
     pub digest: Option<String>,
     /// Most tokens of a text.
     pub max_length: Option<usize>,
