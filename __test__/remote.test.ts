@@ -90,6 +90,29 @@ test('a text is asked for once, however many calls want it at a time', async () 
   expect(inputs(server).flat().sort()).toEqual([...all].sort());
 });
 
+test.each([
+  ['an array', (all: string[]) => all],
+  ['an iterable', (all: string[]) => new Set(all)],
+  ['an async iterable', async function* (all: string[]) { yield* all; }],
+])('a stream of %s has all requests under way before the first is answered', async (_, given) => {
+  const api = ollama();
+  let open = () => {};
+  const full = new Promise<void>((resolve) => (open = resolve));
+  let waiting = 0;
+  const held: Api = async (request) => {
+    // Alone goes the text that tells how long vectors are.
+    if (Array.isArray(request.json?.input) && request.json.input.length > 1) {
+      if (++waiting === 8) open();
+      await full;
+    }
+    return api(request);
+  };
+  const { generator } = await served(held, 'ollama');
+  let count = 0;
+  for await (const vector of generator.stream(given(texts(700)))) count += vector.length / 8;
+  expect(count).toBe(700);
+});
+
 test('streams, queries, prompts and roles are as with other models', async () => {
   const { server, generator } = await ollamaServed({}, {}, { prompts: { document: 'passage: ', query: 'query: ' } });
   const given: Float32Array[] = [];

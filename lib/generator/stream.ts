@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 import { EmbeddingError } from '../call/errors';
 import { aborted, timedOut, type Watch } from '../call/limits';
 import { isPromise } from '../call/order';
@@ -204,8 +206,9 @@ export class Stream<Item, Result> implements AsyncGenerator<Result, void, undefi
         const [first] = running.values();
         if (!first) continue;
         const reasons: Promise<unknown>[] = order === 'input' ? [first] : [...running.values()];
-        // While there is room for more, an item that comes is as good a reason to go on as a result.
-        if (waiting && running.size < RUNNING) reasons.push(waiting.then(() => undefined, () => undefined));
+        // While there is room for more, an item that comes is as good a reason to go on as a result; and where none has to be waited
+        // for, so is the next turn of the event loop, in which results come.
+        if (!ended && running.size < RUNNING) reasons.push(waiting ? waiting.then(() => undefined, () => undefined) : nextTurn());
         const done = (await this.#first(reasons)) as { results: (Result | EmbeddingError)[]; self: number } | undefined;
         if (this.#left()) return;
         if (!done) continue;
