@@ -39,6 +39,7 @@ pub struct Plan {
     lengths: Vec<usize>,
     order: Vec<usize>,
     taken: usize,
+    batches: usize,
 }
 
 impl Plan {
@@ -46,7 +47,7 @@ impl Plan {
     pub fn new(lengths: Vec<usize>) -> Self {
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
-        Self { lengths, order, taken: 0 }
+        Self { lengths, order, taken: 0, batches: 0 }
     }
 
     /// Tokens of the longest row that is left; `None` when all are handed out.
@@ -64,7 +65,19 @@ impl Plan {
         let end = (self.taken + rows.max(1)).min(self.order.len());
         let batch = self.order[self.taken..end].to_vec();
         self.taken = end;
+        self.batches += 1;
         batch
+    }
+
+    /// How many rows the next batch has, `rows` at the most, so that as many workers end at the same time: what is left for their last two
+    /// rounds is shared out evenly.
+    pub fn even(&self, rows: usize, workers: usize) -> usize {
+        let (left, workers) = (self.left(), workers.max(1));
+        let least = left.div_ceil(rows.max(1));
+        // As many as fill up a round, those that were taken in it so far being part of that.
+        let batches = (self.batches + least).next_multiple_of(workers) - self.batches;
+        // What fits into one batch costs more as several.
+        if least > 1 && batches <= 2 * workers { left.div_ceil(batches) } else { rows }
     }
 }
 
@@ -87,6 +100,27 @@ mod tests {
     fn fills_the_budget_with_rows_of_like_length() {
         let budget = Budget { max_tokens: 16, max_rows: 4 };
         assert_eq!(batches(&[2, 8, 8, 3, 2], |longest| budget.rows(longest)), [vec![1, 2], vec![3, 0, 4]]);
+    }
+
+    #[test]
+    fn the_last_rounds_are_shared_out_evenly() {
+        let batches = |left: usize, rows: usize, workers: usize| {
+            let mut plan = Plan::new(vec![8; left]);
+            let mut sizes = Vec::new();
+            while plan.left() > 0 {
+                let even = plan.even(rows, workers);
+                assert!((1..=rows).contains(&even));
+                sizes.push(plan.take(even).len());
+            }
+            sizes
+        };
+        assert_eq!(batches(100, 12, 2), [12, 12, 12, 12, 12, 12, 7, 7, 7, 7]);
+        assert_eq!(batches(100, 20, 2), [20, 20, 15, 15, 15, 15]);
+        assert_eq!(batches(100, 34, 2), [25, 25, 25, 25]);
+        assert_eq!(batches(10, 8, 2), [5, 5]);
+        assert_eq!(batches(5, 8, 2), [5]);
+        assert_eq!(batches(7, 1, 3), [1; 7]);
+        assert_eq!(batches(9, 4, 1), [4, 3, 2]);
     }
 
     proptest! {

@@ -83,6 +83,7 @@ impl Batches {
         let most = self.max_rows.min(self.model.most_rows());
         let rows = choice.rows.min(most).min(self.governor.most_rows()).min((share / row) as usize).max(1);
         let full = rows == choice.rows && plan.left() > rows * self.workers;
+        let rows = plan.even(rows, self.workers);
         let taken = plan.take(rows);
         drop(plan);
         self.stage_metrics.done(Stage::Plan, started, taken.len());
