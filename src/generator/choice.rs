@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::StateDir;
+use super::agreement::Probes;
 use super::learned::Kept;
 use super::threads::Trial;
 use crate::cancel::Cancel;
-use crate::embedding::{InputType, Task, Tokens, Value};
 use crate::error::{Error, Result};
 use crate::host;
 use crate::model::{self, Compute, Engine, Model, ModelFiles, ModelOptions, Precision, Provider, Unloaded};
@@ -20,10 +20,7 @@ use crate::scheduler::Scheduler;
 use crate::tokens::Tokenizer;
 
 /// Raised when a trial means something else than before: other texts, another measure.
-const VERSION: u32 = 2;
-
-/// Least cosine of a probe text's vector to that of the reference.
-const LEAST_COSINE: f64 = 0.9999;
+const VERSION: u32 = 3;
 
 /// How much faster than the reference another way has to be: what is left to chance must not decide about vectors.
 const LEAST_GAIN: f64 = 1.1;
@@ -33,31 +30,6 @@ const ROUNDS: usize = 2;
 
 /// Where the reference takes less for a batch, in seconds, calls spend their time elsewhere: nothing else is even loaded.
 const WORTH_TRYING: f64 = 0.01;
-
-/// What is embedded in both ways: words, prose, code and other scripts, from two tokens to some hundreds.
-const PROBES: [&str; 8] = [
-    "cache",
-    "How do I read a file line by line?",
-    "Signature: parseConfig(path: string): Config | Summary: Reads the file and checks every field of it.",
-    "Die Katze schläft auf dem Sofa, während draußen der Regen fällt. 東京は今日も晴れです。 Ça va très bien, merci !",
-    "SELECT id, name, created_at FROM users WHERE created_at > NOW() - INTERVAL '7 days' ORDER BY created_at DESC LIMIT 50;",
-    "The committee met on 14 March 2019 to discuss the budget for the coming year, which had grown by 3.5 % since the last \
-     meeting. After two hours of debate, members agreed to postpone the vote until more figures about the cost of the new \
-     building were available, and asked the treasurer for a report by the end of the month.",
-    "export async function retry<T>(work: () => Promise<T>, { attempts = 3, delayMs = 100 }: RetryOptions = {}): Promise<T> { \
-     for (let attempt = 1; ; attempt++) { try { return await work(); } catch (error) { if (attempt >= attempts) throw error; \
-     await new Promise((resolve) => setTimeout(resolve, delayMs * 2 ** attempt)); } } } // Doubles the delay with every \
-     attempt, and gives up with the last error. Callers that want another schedule pass a function instead of a number.",
-    "A hash table stores pairs of keys and values. The key is turned into a number by a hash function, and that number, taken \
-     modulo the size of the table, says in which slot the pair is kept. Two keys may fall into the same slot; then the \
-     table either keeps a list of pairs for each slot, or looks for the next slot that is free. As long as the table is \
-     not too full, a lookup takes the same time however many pairs there are. When more than about three quarters of the \
-     slots are in use, the table is made twice as large and all pairs are put into their new slots, which takes time in \
-     proportion to their number, but happens so rarely that the cost of each insertion is constant on the average. \
-     def insert(self, key, value): index = hash(key) % len(self.slots); self.slots[index].append((key, value)); self.count \
-     += 1; if self.count > 0.75 * len(self.slots): self.grow(). Ordered trees need more time for a lookup, but can give \
-     all pairs in the order of their keys, and the pairs between two keys; databases use them for their indexes.",
-];
 
 /// A model, and why it is computed as it is.
 pub(super) struct Chosen {
@@ -140,8 +112,7 @@ impl Choice {
         let Some(files) = files else { return only(Compute::REFERENCE, "it has no graph here") };
         let elsewhere = options.providers.iter().find(|provider| **provider != Provider::Cpu);
         let automatic = options.engine.is_none();
-        let compared = options.task == Task::Embedding;
-        if options.any_provider && compared && !files.is_builtin() && options.engine != Some(Engine::OpenVino) {
+        if options.any_provider && !files.is_builtin() && options.engine != Some(Engine::OpenVino) {
             return Ok(Self::Trial(Compute::REFERENCE));
         }
         match (options.engine, options.precision, elsewhere) {
@@ -163,9 +134,6 @@ impl Choice {
             (None, ..) if files.is_builtin() => {
                 return only(Compute::REFERENCE, "the time of the built-in model is that of its tokenizer");
             }
-            (None, ..) if !compared => {
-                return only(Compute::REFERENCE, "a trial compares vectors of texts, and it gives something else");
-            }
             _ => {}
         }
         if automatic {
@@ -179,10 +147,7 @@ impl Choice {
                 Err(Error::config("precision", format!("'bf16' cannot be had: {NO_BF16}; leave it out")))
             }
             (Some(precision), _) => only(OPENVINO(precision), "the options engine and precision ask for it"),
-            (None, true) if compared => Ok(Self::Trial(OPENVINO(Precision::Fp32))),
-            (None, true) => {
-                only(OPENVINO(Precision::Fp32), "the option engine asks for it; bf16 only where precision does")
-            }
+            (None, true) => Ok(Self::Trial(OPENVINO(Precision::Fp32))),
             (None, false) => only(OPENVINO(Precision::Fp32), &format!("the option engine asks for it; {NO_BF16}")),
         }
     }
@@ -250,6 +215,8 @@ pub(super) struct Place {
     /// Of this package, which decides about the engines'.
     package: String,
     weights: String,
+    /// What it is for: the same graph may be read in several ways.
+    task: String,
     machine: String,
     intra_op_threads: Option<usize>,
     /// What was left open.
@@ -296,6 +263,7 @@ impl Memory {
             version: VERSION,
             package: env!("CARGO_PKG_VERSION").to_owned(),
             weights: weights.iter().map(|byte| format!("{byte:02x}")).collect(),
+            task: options.task.as_str().to_owned(),
             machine: host::machine_name(),
             intra_op_threads: options.intra_op_threads,
             engine: options.engine.map(|engine| engine.as_str().to_owned()),
@@ -414,17 +382,16 @@ impl Loader<'_> {
             Ok(others) => others,
             Err(reason) => return stays(reason, false),
         };
-        let probes: Vec<Tokens> =
-            PROBES.iter().filter_map(|text| tokenizer.encode(0, InputType::Document, text).ok()).collect();
-        let reference = vectors(model, &probes, self.cancel)?;
+        let probes = Probes::new(tokenizer, model.info());
+        let reference = probes.run(model, self.cancel)?;
         let (mut reasons, mut lasting) = (Vec::new(), true);
         let mut best: Option<(f64, Chosen)> = None;
         for other in others {
             let is_engine = other.provider.is_none();
             let candidate = (self.room)().and_then(|()| self.one(&other));
-            let candidate = candidate.and_then(|other| Ok((vectors(&other, &probes, self.cancel)?, other)));
+            let candidate = candidate.and_then(|other| Ok((probes.run(&other, self.cancel)?, other)));
             self.cancel.check()?;
-            let (vectors, candidate) = match candidate {
+            let (values, candidate) = match candidate {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     lasting = false;
@@ -432,19 +399,17 @@ impl Loader<'_> {
                     continue;
                 }
             };
-            let cosines = reference.iter().zip(&vectors).map(|(one, other)| cosine(one, other));
-            // A cosine that is no number is none at all.
-            let least = cosines.fold(1.0, |least: f64, one| if one < least || one.is_nan() { one } else { least });
-            if least.is_nan() || least < LEAST_COSINE {
-                let found = floor(least);
-                let reason = format!("its vectors agree to a cosine of {found}, and {LEAST_COSINE} is needed");
-                reasons.push(format!("{}: {reason}", other.spoken()));
-                continue;
-            }
+            let agrees = match probes.agreement(&reference, &values) {
+                Ok(agrees) => agrees,
+                Err(reason) => {
+                    reasons.push(format!("{}: {reason}", other.spoken()));
+                    continue;
+                }
+            };
             let gain = gain(model, &candidate, self.cores, self.cancel)?;
             let figures = format!("{gain:.2} times as fast as {} here", first.spoken());
             if gain >= LEAST_GAIN {
-                let reason = format!("{} is {figures}, and agrees to a cosine of {}", other.spoken(), floor(least));
+                let reason = format!("{} is {figures}, and {agrees}", other.spoken());
                 if best.as_ref().is_none_or(|(most, _)| gain > *most) {
                     best = Some((gain, Chosen { model: candidate, way: other, reason }));
                 }
@@ -460,30 +425,6 @@ impl Loader<'_> {
             Some((_, chosen)) => Ok((chosen, true)),
             None => stays(reasons.join("; "), lasting),
         }
-    }
-}
-
-/// Five digits, never rounded up.
-fn floor(cosine: f64) -> f64 {
-    (cosine * 1e5).floor() / 1e5
-}
-
-/// The vectors of texts that run one by one.
-fn vectors(model: &Arc<dyn Model>, probes: &[Tokens], cancel: &Cancel) -> Result<Vec<Vec<f32>>> {
-    let numbers = |values: Vec<Value>| values.iter().flat_map(|value| value.numbers()).copied().collect();
-    probes.iter().map(|tokens| model.run(&[tokens], cancel).map(numbers).map_err(|failed| failed.error)).collect()
-}
-
-fn cosine(one: &[f32], other: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let norms = (dot(one, one) * dot(other, other)).sqrt();
-    // Two vectors of zeros are the same.
-    if norms > 0.0 {
-        dot(one, other) / norms
-    } else if one == other {
-        1.0
-    } else {
-        0.0
     }
 }
 

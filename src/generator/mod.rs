@@ -1,5 +1,6 @@
 //! The conductor: one call from texts to vectors, through every stage. JS class: `OptimizedEmbeddingGenerator`.
 
+mod agreement;
 mod answer;
 mod batches;
 mod call;
