@@ -1,8 +1,10 @@
 //! What a model takes in memory: its weights by their files, a run by what was learned from a few.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Seek};
 use std::path::Path;
+
+use super::protobuf::{Place, each_field, number_in};
 
 /// Bytes for each token beside what the runtime allocates: its ids, mask and types, and its share of our own vectors.
 const INPUTS: f64 = 64.0;
@@ -20,46 +22,59 @@ fn load_bytes(weights: u64) -> u64 {
     if weights == 0 { 0 } else { weights.saturating_add(weights / 2).saturating_add(BESIDE_WEIGHTS) }
 }
 
-/// The same of a graph, by its file and those beside it.
-pub(super) fn load_bytes_of(onnx: &Path) -> u64 {
-    let inside = fs::metadata(onnx).map_or(0, |file| file.len());
-    let halves = if inside > PARSED { half_bytes(onnx).unwrap_or_default() } else { 0 };
-    load_bytes(weight_bytes(onnx)).saturating_add(parsed_bytes(inside, halves))
+/// The same of a graph, by its file and those beside it; `mapped`: whether weights are read where they lie, as far as they are large.
+pub(super) fn load_bytes_of(onnx: &Path, mapped: bool) -> u64 {
+    let (inside, all) = (fs::metadata(onnx).map_or(0, |file| file.len()), weight_bytes(onnx));
+    let halves = if all > LARGE { half_bytes(onnx).unwrap_or_default() } else { 0 };
+    // Each becomes a number of 32 bits, twice as large; where it lies is let go of.
+    let beside = if mapped { halves / 2 } else { parsed_bytes(inside, halves.min(inside)).max(halves / 2) };
+    load_bytes(all).saturating_add(beside)
 }
 
-/// Weights up to which a graph's own file takes no more than others while it is parsed.
-const PARSED: u64 = 100 << 20;
+/// Weights up to which it makes no difference worth having how they are read.
+const LARGE: u64 = 100 << 20;
 
-/// Bytes that it takes beyond [`load_bytes`] where weights lie in the graph's own file, which the runtime parses as a whole: 1,480 MB
+/// Whether the weights in a graph's own file are better read where they lie than parsed.
+pub(super) fn is_large(onnx: &Path) -> bool {
+    fs::metadata(onnx).is_ok_and(|file| file.len() > LARGE)
+}
+
+/// Bytes that it takes beyond [`load_bytes`] where weights lie in the graph's own file, and the runtime parses that as a whole: 1,480 MB
 /// in all for 832 MB, and, as some become numbers of 32 bits, 2,984 MB for 1,136 MB in half precision.
 fn parsed_bytes(inside: u64, halves: u64) -> u64 {
-    let beyond = inside.saturating_sub(PARSED);
+    let beyond = inside.saturating_sub(LARGE);
     let halves = halves.min(beyond);
     ((beyond - halves) / 20 * 7).saturating_add(halves).saturating_add(halves / 4)
 }
 
-/// Bytes of the weights in half precision that lie in a graph's own file. Reads no more of it than says so.
+/// Bytes of the weights in half precision that a graph has, in its own file or beside it. Reads no more of it than says so.
 fn half_bytes(onnx: &Path) -> io::Result<u64> {
     /// Fields of the messages of ONNX (onnx.proto), and its types FLOAT16 and BFLOAT16.
     const GRAPH: u64 = 7;
     const INITIALIZER: u64 = 5;
+    const SIZES: u64 = 1;
     const DATA_TYPE: u64 = 2;
-    const RAW_DATA: u64 = 9;
     const HALVES: [u64; 2] = [10, 16];
     let mut file = BufReader::new(File::open(onnx)?);
     let (mut sum, end) = (0_u64, fs::metadata(onnx)?.len());
-    fields(&mut file, end, &mut |file, number, length| {
-        let end = file.stream_position()?.saturating_add(length);
+    each_field(&mut file, end, &mut |file, number, graph| {
+        let end = file.stream_position()?.saturating_add(graph.length());
         if number != GRAPH {
             return Ok(());
         }
-        fields(file, end, &mut |file, number, length| {
-            let (end, mut kind, mut bytes) = (file.stream_position()?.saturating_add(length), 0, 0);
+        each_field(file, end, &mut |file, number, tensor| {
+            let (end, mut kind, mut bytes) = (file.stream_position()?.saturating_add(tensor.length()), 0, 2_u64);
             if number == INITIALIZER {
-                fields(file, end, &mut |_, number, value| {
-                    match number {
-                        DATA_TYPE => kind = value,
-                        RAW_DATA => bytes = value,
+                each_field(file, end, &mut |file, number, place| {
+                    match (number, place) {
+                        (DATA_TYPE, Place::Number(value)) => kind = value,
+                        (SIZES, Place::Number(size)) => bytes = bytes.saturating_mul(size),
+                        (SIZES, Place::Bytes(length)) => {
+                            let end = file.stream_position()?.saturating_add(length);
+                            while file.stream_position()? < end {
+                                bytes = bytes.saturating_mul(number_in(file)?);
+                            }
+                        }
                         _ => {}
                     }
                     Ok(())
@@ -72,41 +87,6 @@ fn half_bytes(onnx: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// What becomes of a field.
-type Show<'a> = dyn FnMut(&mut BufReader<File>, u64, u64) -> io::Result<()> + 'a;
-
-/// Shows each field of a message, up to where that ends: its number, and its value or how many bytes follow.
-fn fields(file: &mut BufReader<File>, end: u64, show: &mut Show<'_>) -> io::Result<()> {
-    let odd = || io::Error::from(io::ErrorKind::InvalidData);
-    while file.stream_position()? < end {
-        let key = varint(file)?;
-        let (value, length) = match key & 7 {
-            0 => (varint(file)?, 0),
-            1 => (0, 8),
-            2 => varint(file).map(|length| (length, length))?,
-            5 => (0, 4),
-            _ => return Err(odd()),
-        };
-        let next = file.stream_position()?.checked_add(length).ok_or_else(odd)?;
-        show(file, key >> 3, value)?;
-        let rest = next.checked_sub(file.stream_position()?).ok_or_else(odd)?;
-        file.seek_relative(i64::try_from(rest).map_err(|_| odd())?)?;
-    }
-    Ok(())
-}
-
-/// A number of which each byte holds seven bits.
-fn varint(file: &mut impl Read) -> io::Result<u64> {
-    let (mut value, mut byte) = (0, [0]);
-    for shift in (0..64).step_by(7) {
-        file.read_exact(&mut byte)?;
-        value |= u64::from(byte[0] & 127) << shift;
-        if byte[0] < 128 {
-            return Ok(value);
-        }
-    }
-    Err(io::ErrorKind::InvalidData.into())
-}
 /// Bytes of a graph and of the files beside it that hold its weights: their names begin with its own.
 fn weight_bytes(onnx: &Path) -> u64 {
     let Some((directory, name)) = onnx.parent().zip(onnx.file_name()) else { return 0 };
@@ -151,6 +131,7 @@ impl MemoryCost {
 
 #[cfg(test)]
 mod tests {
+    use super::super::protobuf::Message;
     use super::*;
 
     #[test]
@@ -212,6 +193,37 @@ mod tests {
         }
         fs::write(&path, [0xff; 64]).unwrap();
         assert!(half_bytes(&path).is_err());
+    }
+
+    #[test]
+    fn weights_in_half_precision_are_counted_beside_a_graph_too() {
+        const MB: u64 = 1 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.onnx");
+        let tensor = |kind: u64| {
+            let sizes = Message::default().number(1, 1024).number(1, 65_536).number(2, kind);
+            // Packed, as others write them.
+            sizes.bytes(8, "weights").number(14, 1)
+        };
+        let packed = Message::default().bytes(1, [0x80, 0x80, 0x80, 0x01]).number(2, 16).number(14, 1);
+        let graph =
+            [tensor(10), tensor(1), packed].into_iter().fold(Message::default(), |graph, one| graph.bytes(5, one));
+        fs::write(&path, Message::default().bytes(7, graph)).unwrap();
+        assert_eq!(half_bytes(&path).unwrap(), 128 * MB + 4 * MB);
+        fs::File::create(directory.path().join("model.onnx_data")).unwrap().set_len(384 * MB).unwrap();
+        assert!(!is_large(&path));
+        let [mapped, parsed] = [true, false].map(|mapped| load_bytes_of(&path, mapped));
+        assert_eq!(mapped / MB, 384 + 192 + 24 + 66);
+        assert!(parsed >= mapped);
+    }
+
+    #[test]
+    fn what_was_measured_of_weights_that_are_mapped_is_expected() {
+        const MB: u64 = 1 << 20;
+        // Weights, those in half precision, and what a process grew by.
+        for (weights, halves, grown) in [(384 * MB, 0, 408 * MB), (1136 * MB, 1136 * MB, 1836 * MB)] {
+            assert!(load_bytes(weights) + halves / 2 >= grown);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod hub;
 mod idf;
 mod info;
 mod late_interaction;
+mod lean_graph;
 mod library;
 mod memory_cost;
 mod modules;
@@ -401,7 +402,8 @@ impl ModelFiles {
             (Some(table), _) => table.bytes(),
             (None, Some(weights)) => (weights.len() * size_of::<f32>()) as u64,
             (None, None) => {
-                let graph = memory_cost::load_bytes_of(&self.spec.onnx);
+                let mapped = options.providers.iter().all(|provider| *provider == Provider::Cpu);
+                let graph = memory_cost::load_bytes_of(&self.spec.onnx, mapped);
                 graph.saturating_add(onnx::extending_bytes(&self.spec, options))
             }
         };

@@ -27,10 +27,12 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::ModelSpec;
 use super::gate::{self, ONNX};
 use super::head::Head;
+use super::lean_graph::LeanGraph;
 use super::pooled_graph::{Declared, Extension, POOLED};
+use super::purpose::Purpose;
 use super::session::{self, About, Cells, IDS, Kind, Output, Pooled, Port, Run, RunMemory};
 use super::turns::Turns;
-use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, content, library};
+use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, content, library, memory_cost};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::host;
@@ -61,8 +63,9 @@ impl OnnxSession {
         let turns = Turns::of(providers);
         let _turn = turns.as_deref().map(Turns::take);
         let extended = if providers == [Provider::Cpu] { None } else { extended(spec, options) };
-        let pooling = extended.as_ref().map(|(file, _)| compile(runtime, spec, options, providers, Some(file), cancel));
-        let session = match pooling {
+        let lean = if providers == [Provider::Cpu] { lean(spec) } else { None };
+        let other = extended.as_ref().map(|(file, _)| file).or(lean.as_ref());
+        let session = match other.map(|file| compile(runtime, spec, options, providers, Some(file), cancel)) {
             Some(Ok(session)) => session,
             // What is wrong with the graph itself is told in its own words.
             Some(Err(_)) | None => {
@@ -252,6 +255,18 @@ pub(super) fn extending_bytes(spec: &ModelSpec, options: &ModelOptions) -> u64 {
         return 0;
     }
     fs::metadata(&spec.onnx).map_or(0, |file| file.len())
+}
+
+/// The graph without its weights, where they are large, and without what is of no use for scores.
+fn lean(spec: &ModelSpec) -> Option<Vec<u8>> {
+    let large = memory_cost::is_large(&spec.onnx);
+    let scores = matches!(&spec.purpose, Purpose::Reranking(scores) if scores.is_of_graph());
+    if !large && !scores {
+        return None;
+    }
+    let mut lean = LeanGraph::read(&spec.onnx).ok().flatten()?;
+    let less = scores && lean.keep_first();
+    (large || less).then(|| lean.into_bytes())
 }
 
 /// The file of a graph with what makes it pool, where it can, and what that is.

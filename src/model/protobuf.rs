@@ -1,5 +1,8 @@
 //! As much of protobuf's wire format as it takes to read a graph's outputs and to add nodes to it.
 
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+
 /// A field of a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Field<'a> {
@@ -37,6 +40,80 @@ pub(super) fn parts(message: &[u8], wanted: u64) -> impl Iterator<Item = &[u8]> 
     })
 }
 
+/// The whole numbers among the fields of a message that have the number `wanted`, packed or not.
+pub(super) fn numbers(message: &[u8], wanted: u64) -> Vec<i64> {
+    let mut found = Vec::new();
+    for (_, field) in fields(message).filter(|(number, _)| *number == wanted) {
+        match field {
+            Field::Number(value) => found.push(value.cast_signed()),
+            Field::Bytes(mut packed) => {
+                found.extend(std::iter::from_fn(|| number(&mut packed).map(u64::cast_signed)));
+            }
+            Field::Fixed => {}
+        }
+    }
+    found
+}
+
+/// What a file has of a field.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Place {
+    Number(u64),
+    /// So many bytes follow.
+    Bytes(u64),
+    Fixed,
+}
+
+impl Place {
+    /// How many bytes follow.
+    pub fn length(self) -> u64 {
+        match self {
+            Self::Bytes(length) => length,
+            Self::Number(_) | Self::Fixed => 0,
+        }
+    }
+}
+
+/// What becomes of a field of a file: it is read from there, or not.
+pub(super) type Show<'a> = dyn FnMut(&mut BufReader<File>, u64, Place) -> io::Result<()> + 'a;
+
+/// Shows each field of a message in a file, up to where that ends. What is not read of it is passed over.
+pub(super) fn each_field(file: &mut BufReader<File>, end: u64, show: &mut Show<'_>) -> io::Result<()> {
+    while file.stream_position()? < end {
+        let key = number_in(file)?;
+        let (place, length) = match key & 7 {
+            0 => (Place::Number(number_in(file)?), 0),
+            1 => (Place::Fixed, 8),
+            2 => number_in(file).map(|length| (Place::Bytes(length), length))?,
+            5 => (Place::Fixed, 4),
+            _ => return Err(odd()),
+        };
+        let next = file.stream_position()?.checked_add(length).ok_or_else(odd)?;
+        show(file, key >> 3, place)?;
+        let rest = next.checked_sub(file.stream_position()?).ok_or_else(odd)?;
+        file.seek_relative(i64::try_from(rest).map_err(|_| odd())?)?;
+    }
+    Ok(())
+}
+
+/// The error about a file that is none of these messages.
+pub(super) fn odd() -> io::Error {
+    io::ErrorKind::InvalidData.into()
+}
+
+/// A number of which each byte holds seven bits.
+pub(super) fn number_in(file: &mut impl Read) -> io::Result<u64> {
+    let (mut value, mut byte) = (0, [0]);
+    for shift in (0..64).step_by(7) {
+        file.read_exact(&mut byte)?;
+        value |= u64::from(byte[0] & 127) << shift;
+        if byte[0] < 128 {
+            return Ok(value);
+        }
+    }
+    Err(odd())
+}
+
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     let (taken, after) = rest.split_at_checked(length)?;
     *rest = after;
@@ -72,6 +149,11 @@ impl Message {
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
         self
+    }
+
+    /// The same to what is borrowed.
+    pub fn add(&mut self, field: u64, bytes: impl AsRef<[u8]>) {
+        *self = std::mem::take(self).bytes(field, bytes);
     }
 
     pub fn into_bytes(self) -> Vec<u8> {

@@ -415,7 +415,7 @@ fn parse_input(input: &Port) -> Result<Input, String> {
 }
 
 /// Whether an input is the keys or the values of a layer of a decoder that goes on where it was: `past_key_values.N.key`.
-fn is_cache(name: &str) -> bool {
+pub(super) fn is_cache(name: &str) -> bool {
     let layer = name.strip_prefix("past_key_values.").and_then(|rest| rest.split_once('.'));
     layer.is_some_and(|(layer, part)| layer.parse::<u32>().is_ok() && matches!(part, "key" | "value"))
 }

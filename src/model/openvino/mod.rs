@@ -13,7 +13,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::directory::ModelSpec;
 use super::gate::{self, OPENVINO};
+use super::lean_graph::LeanGraph;
 use super::session::{About, Cells, Kind, Output, Port, Run, RunMemory, Session};
+use super::transformer::is_cache;
 use super::{Compute, ModelOptions, Precision, ProviderInfo, library};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
@@ -37,6 +39,12 @@ impl OpenVinoSession {
     /// Compiles a graph, for as many runs at a time as there are cores for them.
     pub fn compile(spec: &ModelSpec, compute: Compute, options: &ModelOptions, cancel: &Cancel) -> Result<Self> {
         let runtime = runtime()?;
+        // It does not tell which sizes are fixed, and compiling such a large graph to find that out takes long.
+        let graph = LeanGraph::read(&spec.onnx).ok().flatten();
+        if graph.is_some_and(|graph| graph.inputs().any(is_cache)) {
+            let reason = "a decoder that is exported with a cache is left to ONNX Runtime: leave the option engine out";
+            return Err(Error::model(&spec.onnx, reason));
+        }
         let threads = options.intra_op_threads.unwrap_or(1);
         let streams = (host::available_cores() / threads.max(1)).max(1);
         let _inside = OPENVINO.enter(cancel)?;
