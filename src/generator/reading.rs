@@ -42,12 +42,18 @@ impl Engine {
     /// Tokens of pairs: first of their texts, each of which is read once, then of both together.
     async fn tokenize_pairs(self: &Arc<Self>, call: &Call<'_>, first: &[usize]) -> Result<Vec<Result<Tokens>>> {
         let pairs = call.contents.pairs()?;
-        let mut places: Vec<usize> = first.iter().flat_map(|&index| pairs.places()[index]).collect();
+        // A text is read in one way, but where something is put before queries: then each role has its own.
+        let roles = if self.prompts.query.is_empty() { 1 } else { PARTS.len() };
+        let place = move |text: usize, part: usize| text * roles + part % roles;
+        let both = move |[query, document]: [usize; 2]| [place(query, 0), place(document, 1)];
+        let mut places: Vec<usize> = first.iter().flat_map(|&index| both(pairs.places()[index])).collect();
         places.sort_unstable();
         places.dedup();
-        let bytes = |place: usize| pairs.texts()[place].len();
-        let read = |engine: &Self, contents: &Contents, place: usize| {
-            engine.pair_tokenizer()?.encode_half(&contents.pairs()?.texts()[place])
+        let bytes = |place: usize| pairs.texts()[place / roles].len();
+        let read = move |engine: &Self, contents: &Contents, place: usize| {
+            let text = &contents.pairs()?.texts()[place / roles];
+            let role = if place % roles == 0 { InputType::Query } else { InputType::Document };
+            engine.pair_tokenizer()?.encode_half(&engine.worded(role, text))
         };
         let halves = self.read_all(call, &places, bytes, read).await?;
         let halves: Arc<HashMap<usize, Result<Half>>> = Arc::new(places.into_iter().zip(halves).collect());
@@ -55,7 +61,7 @@ impl Engine {
         // What a pair takes is made of the tokens that are kept.
         let bytes = |index: usize| {
             let kept = |place| halves.get(&place).and_then(|half| half.as_ref().ok()).map_or(0, Half::bytes);
-            pairs.places()[index].map(kept).iter().sum()
+            both(pairs.places()[index]).map(kept).iter().sum()
         };
         let join = move |engine: &Self, contents: &Contents, index: usize| {
             let pairs = contents.pairs()?;
@@ -64,7 +70,7 @@ impl Engine {
             if pairs.texts()[places[0]].trim().is_empty() {
                 return Err(Error::EmptyText { what: Subject::QueryOfPair, index });
             }
-            let half = |part: usize| match known.get(&places[part]) {
+            let half = |part: usize| match known.get(&both(places)[part]) {
                 Some(half) => half.as_ref().map_err(|error| error.at(index).about(PARTS[part])),
                 None => Err(Error::Internal(format!("text {} of a call was not read", places[part]))),
             };

@@ -416,6 +416,13 @@ fn read_graph(
         Some(modules) => After::read(&mut files, modules, false)?,
         None => After::without_modules(&mut files)?,
     };
+    if after.scores {
+        return Err(purpose::wrong(&files.root, Task::Reranking));
+    }
+    let prompts = match &described.purpose {
+        Purpose::Reranking(scores) => Prompts { query: scores.prompt.clone(), ..Prompts::default() },
+        _ => merged_prompts(&options.prompts, &prompts)?,
+    };
     Ok(ModelSpec {
         root: files.root.clone(),
         origin: None,
@@ -435,7 +442,7 @@ fn read_graph(
         without_prompt: after.without_prompt,
         max_length,
         max_length_from,
-        prompts: merged_prompts(&options.prompts, &prompts)?,
+        prompts,
         reading: Reading {
             max_length,
             truncate_left: tokenizer_config.truncation_side.map(|side| side == "left"),

@@ -7,7 +7,7 @@ use super::purpose::{self, Purpose};
 use super::reranker::Answer;
 use super::session::Port;
 use super::splade::Splade;
-use super::{ModelOptions, Pooling};
+use super::{Architecture, ModelOptions, Pooling};
 use crate::embedding::{Task, Tokens, Value};
 use crate::error::{Error, Result};
 
@@ -36,13 +36,18 @@ impl Head {
             (Purpose::Embedding, false) => TOKEN_OUTPUTS.iter().chain(&SENTENCE_OUTPUTS).copied().collect(),
             (Purpose::Embedding, true) => SENTENCE_OUTPUTS.iter().chain(&TOKEN_OUTPUTS).copied().collect(),
             (Purpose::MultiVector(_), _) => TOKEN_OUTPUTS.to_vec(),
+            (Purpose::Reranking(scores), _) if scores.head.is_some() => TOKEN_OUTPUTS.to_vec(),
             (Purpose::Reranking(_) | Purpose::Sparse(_), _) => LOGITS.to_vec(),
         };
         let has = |names: &[&str]| names.iter().find_map(|name| outputs.iter().position(|output| output.name == *name));
         let Some(output) = has(&wanted) else { return Err(missing(spec, outputs, &wanted, has)) };
         let head = match &spec.purpose {
             Purpose::Embedding => Self::Vector(vector(spec, options, &outputs[output].name)?),
-            Purpose::Reranking(scores) => scores.answer.clone().map_or(Self::Scores, Self::Answer),
+            Purpose::Reranking(scores) => match (&scores.answer, &scores.head) {
+                (Some(answer), _) => Self::Answer(answer.clone()),
+                (None, Some(head)) => Self::Vector(head.clone()),
+                (None, None) => Self::Scores,
+            },
             Purpose::Sparse(splade) => Self::Sparse(splade.clone()),
             Purpose::MultiVector(late) => Self::Tokens(late.clone()),
         };
@@ -150,6 +155,11 @@ fn missing(spec: &ModelSpec, outputs: &[Port], wanted: &[&str], has: impl Fn(&[&
     let task = spec.purpose.task();
     if matches!(task, Task::Reranking | Task::Sparse) && has(&SENTENCE_OUTPUTS).or(has(&TOKEN_OUTPUTS)).is_some() {
         return purpose::wrong(&spec.root, Task::Embedding);
+    }
+    // A language model: of what is made of one, a reranker alone gives logits.
+    let speaks = spec.architecture == Architecture::Decoder && has(&LOGITS).is_some();
+    if matches!(task, Task::Embedding | Task::MultiVector) && speaks {
+        return purpose::wrong(&spec.root, Task::Reranking);
     }
     let found: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
     let hint = match (task, has(&LOGITS)) {

@@ -55,6 +55,8 @@ pub(super) struct After {
     pub normalize: Option<bool>,
     /// Whether the tokens of a prompt are not pooled.
     pub without_prompt: bool,
+    /// Whether what comes of it is scores.
+    pub scores: bool,
 }
 
 impl After {
@@ -121,6 +123,14 @@ impl After {
     fn add(&mut self, files: &ConfigFiles, layer: Layer, places: Places, pooled: bool) -> Result<()> {
         let bad = |reason: String| Err(Error::model(files.root.join(MODULES), reason));
         let read = places.module_input_name.unwrap_or_else(|| SENTENCE.to_owned());
+        if self.scores {
+            return bad("a module follows the one that writes scores, which is not supported".to_owned());
+        }
+        if places.module_output_name.as_deref() == Some(SCORES) && read == SENTENCE && pooled {
+            self.scores = true;
+            self.layers.push(layer);
+            return Ok(());
+        }
         if let Some(other) = places.module_output_name.filter(|output| *output != read) {
             return bad(format!(
                 "a module reads {read} and writes {other}, which is not supported: it has to write what it reads"
@@ -144,9 +154,10 @@ impl After {
     }
 }
 
-/// What modules name the vectors of tokens, and that of their text.
+/// What modules name the vectors of tokens, that of their text, and what is made of that for a pair.
 const TOKENS: &str = "token_embeddings";
 const SENTENCE: &str = "sentence_embedding";
+const SCORES: &str = "scores";
 
 /// What a module reads and writes.
 #[derive(Deserialize, Default)]

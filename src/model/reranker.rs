@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::config_files::ConfigFiles;
-use super::modules::{self, Module};
-use super::vocabulary;
+use super::modules::{self, After, MODULES, Module};
+use super::{pooling, vocabulary};
 use crate::error::{Error, Result};
 use crate::tokens::{Chat, Reading};
 
@@ -20,6 +20,17 @@ pub(super) struct Scores {
     pub labels: Vec<String>,
     /// Of a language model, which of its words are the answers.
     pub answer: Option<Answer>,
+    /// Of a model that gives vectors of tokens, how they become scores.
+    pub head: Option<pooling::Head>,
+    /// What is put before each query.
+    pub prompt: String,
+}
+
+impl Scores {
+    /// Whether the graph gives them itself.
+    pub fn is_of_graph(&self) -> bool {
+        self.answer.is_none() && self.head.is_none()
+    }
 }
 
 /// The tokens by whose logits, where the answer begins, a language model says yes or no.
@@ -57,7 +68,11 @@ struct Whole {
 struct LogitScore {
     true_token_id: u32,
     false_token_id: Option<u32>,
+    module_input_name: Option<String>,
 }
+
+/// What a language model gives for each token.
+const LOGITS: &str = "causal_logits";
 
 /// Reads what there is to know about a model with such an `architecture`, and how it reads pairs.
 pub(super) fn read(
@@ -70,26 +85,54 @@ pub(super) fn read(
 ) -> Result<Scores> {
     let config: Config = files.own_json("config.json")?.unwrap_or_default();
     let whole: Whole = files.json("config_sentence_transformers.json")?.unwrap_or_default();
-    let answer = match modules {
-        Some(modules) => answer_of(files, modules)?,
-        None if architecture.ends_with("ForCausalLM") => Some(answer_in(files, tokenizer)?),
-        None => None,
+    let (answer, head) = match modules {
+        Some(modules) if modules.iter().any(|module| module.name() == "Pooling") => (None, Some(head(files, modules)?)),
+        Some(modules) => (answer_of(files, modules)?, None),
+        None if architecture.ends_with("ForCausalLM") => (Some(answer_in(files, tokenizer)?), None),
+        None => (None, None),
     };
     let default = whole.default_prompt_name.as_ref().and_then(|name| whole.prompts.get(name).cloned().flatten());
+    let default = default.filter(|default| !default.is_empty());
     let chat = chat(files, answer.is_some())?;
+    // Where there is no conversation in which somebody could say it, it stands before the query.
+    let prompt = if chat.is_none() { default.clone().unwrap_or_default() } else { String::new() };
     reading.chat = match (chat, instruction) {
         (Some(chat), Some(instruction)) => Some(
             chat.told(instruction.to_owned())
                 .ok_or_else(|| refused("the model's chat template has no place for it"))?,
         ),
-        (Some(chat), None) => match default.filter(|default| !default.is_empty()) {
+        (Some(chat), None) => match default {
             Some(default) => chat.clone().told(default).or(Some(chat)),
             None => Some(chat),
         },
         (None, Some(_)) => return Err(refused("the model reads a query and a document and nothing else")),
         (None, None) => None,
     };
-    Ok(Scores { sigmoid: sigmoid(&config, &whole), labels: labels(&config), answer })
+    Ok(Scores { sigmoid: sigmoid(&config, &whole), labels: labels(&config), answer, head, prompt })
+}
+
+/// How the vectors of tokens become scores, where modules say so.
+fn head(files: &mut ConfigFiles, modules: &[Module]) -> Result<pooling::Head> {
+    let after = match modules {
+        [first, rest @ ..] if first.name() == "Transformer" => After::read(files, rest, false)?,
+        _ => {
+            return Err(Error::model(
+                &files.root,
+                "modules.json of a cross-encoder that pools begins with Transformer",
+            ));
+        }
+    };
+    let refused = |reason: &str| Err(Error::model(files.root.join(MODULES), reason));
+    if !after.scores {
+        return refused(
+            "it pools, and no module makes scores of that: the last Dense has to have module_output_name: \"scores\"",
+        );
+    }
+    if after.without_prompt {
+        return refused("its pooling leaves out prompts, which is not supported for pairs of texts");
+    }
+    let After { tokens, pooling, layers, .. } = after;
+    Ok(pooling::Head { tokens, pooling, layers, ..pooling::Head::default() })
 }
 
 fn refused(why: &str) -> Error {
@@ -122,9 +165,16 @@ fn answer_of(files: &mut ConfigFiles, modules: &[Module]) -> Result<Option<Answe
             "LogitScore" | "CausalScoreHead" => {
                 let file = format!("{}config.json", modules::prefix(&files.root, module)?);
                 let read: LogitScore = files.json(&file)?.ok_or_else(|| modules::missing(&files.root, &file))?;
+                if let Some(other) = read.module_input_name.filter(|input| input != LOGITS) {
+                    let reason = format!("it reads {other}, which is not supported; {LOGITS} is");
+                    return Err(Error::model(files.root.join(file), reason));
+                }
                 answer = Some(Answer { yes: read.true_token_id, no: read.false_token_id });
             }
-            _ => return Err(modules::unsupported(&files.root, module, "Transformer and LogitScore")),
+            _ => {
+                let known = "Transformer and LogitScore, or Transformer, Pooling and what makes scores of that";
+                return Err(modules::unsupported(&files.root, module, known));
+            }
         }
     }
     Ok(answer)
