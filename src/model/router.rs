@@ -9,7 +9,7 @@ use super::modules::{self, Module};
 use crate::error::{Error, Result};
 
 /// Where it is said, in the folder of the module; before version 5, elsewhere.
-const CONFIGS: [&str; 2] = ["router_config.json", "config.json"];
+pub(super) const CONFIGS: [&str; 2] = ["router_config.json", "config.json"];
 
 #[derive(Deserialize)]
 struct Config {

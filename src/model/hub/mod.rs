@@ -10,6 +10,7 @@ mod download;
 pub mod fuzzing;
 mod id;
 mod retry;
+mod routes;
 mod state;
 mod store;
 
@@ -35,6 +36,7 @@ use cache::{Known, Repo};
 use client::Client;
 use download::Delivery;
 use id::{is_commit, is_inside, is_revision};
+use routes::RouteFiles;
 
 pub(super) use id::Id;
 pub use state::HubState;
@@ -326,12 +328,15 @@ impl Search<'_> {
     /// How much of a commit is in the cache.
     fn cached(&self, repo: &Repo, commit: &str) -> Cached {
         let state = |file: &str| repo.known(commit, file);
+        let routes = RouteFiles::of(&repo.snapshot(commit), self.options.dtype, |file| state(file) == Known::Here);
+        match routes {
+            Ok(Some(RouteFiles { needed, others })) => return known(&needed, &others, state),
+            Ok(None) => {}
+            // Which ways there are, is in a file that is not here, or it is wrong.
+            Err(_) => return Cached::Incomplete,
+        }
         if let Some(table) = TableFiles::of(&repo.snapshot(commit)) {
-            return match (table.needed(), table.others(&repo.snapshot(commit))) {
-                (needed, _) if needed.iter().any(|file| state(file) != Known::Here) => Cached::Incomplete,
-                (_, others) if others.iter().any(|file| state(file) == Known::Unknown) => Cached::Usable,
-                _ => Cached::Complete,
-            };
+            return known(&table.needed(), &table.others(&repo.snapshot(commit)), state);
         }
         let everywhere = graph::Dtype::ALL.into_iter().flat_map(|dtype| graph::places(Some(dtype)));
         if everywhere.into_iter().all(|place| state(&place) == Known::Absent) {
@@ -348,7 +353,7 @@ impl Search<'_> {
         optional.extend(tokenizer.iter().map(|file| (*file).to_owned()).chain([TOKENIZER.to_owned()]));
         optional.extend(places[..at].iter().cloned());
         optional.extend(graph::data_of(&places[at], |file| state(file) == Known::Here));
-        optional.extend(module_files(&repo.snapshot(commit)));
+        optional.extend(module_files(&modules_in(&repo.snapshot(commit))));
         match optional.iter().all(|file| state(file) != Known::Unknown) {
             true => Cached::Complete,
             false => Cached::Usable,
@@ -376,22 +381,33 @@ impl Search<'_> {
         };
         let places = graph::places(self.options.dtype);
         let graph = places.iter().find(|place| has(place));
-        if graph.is_some() || there.iter().any(|file| file == TABLE || file.ends_with(&format!("/{TABLE}"))) {
+        let table = |file: &String| file == TABLE || file.ends_with(&format!("/{TABLE}"));
+        if graph.is_some() || there.iter().any(|file| table(file) || file.ends_with(".onnx")) {
             // What else there is, it says; where it is not there, what is read for want of it.
             let first = if has(MODULES) { MODULES } else { CONFIG[0] };
             delivery.fetch(&missing(&mut [first].into_iter()), |_| MAX_CONFIG_BYTES, true)?;
         }
         let snapshot = repo.snapshot(&commit);
-        if let Some(table) = TableFiles::of(&snapshot) {
-            let (needed, others) = (table.needed(), table.others(&snapshot));
+        let ways = RouteFiles::configs(&snapshot);
+        if !ways.is_empty() {
+            mark(&mut ways.iter().cloned())?;
+            delivery.fetch(&missing(&mut ways.iter().map(String::as_str)), |_| MAX_CONFIG_BYTES, true)?;
+        }
+        let table = || {
+            TableFiles::of(&snapshot)
+                .map(|table| ("a table of vectors", table.needed().to_vec(), table.others(&snapshot)))
+        };
+        let routes = RouteFiles::of(&snapshot, self.options.dtype, has)?;
+        let routes = routes.map(|RouteFiles { needed, others }| ("read in two ways", needed, others));
+        if let Some((what, needed, others)) = routes.or_else(table) {
             if let Some(lacking) = needed.iter().find(|file| !has(file)) {
-                let reason = format!("it is a table of vectors, and it has no {lacking}");
-                return Err(Error::model(name, reason).into());
+                return Err(Error::model(name, format!("it is {what}, and it has no {lacking}")).into());
             }
             mark(&mut others.iter().cloned())?;
-            // The table comes last: where it is, all the rest is, too.
+            // What computes comes last: where it is, all the rest is, too.
             let wanted = missing(&mut others.iter().chain(&needed).map(String::as_str));
-            let most = |file: &str| if file.ends_with(TABLE) { u64::MAX } else { MAX_CONFIG_BYTES };
+            let weights = |file: &str| needed.iter().any(|graph| graph == file || graph::is_data_of(graph, file));
+            let most = |file: &str| if weights(file) { u64::MAX } else { MAX_CONFIG_BYTES };
             delivery.fetch(&wanted, most, false)?;
             if !is_commit(revision) {
                 repo.write_ref(revision, &commit)?;
@@ -429,7 +445,7 @@ impl Search<'_> {
         mark(&mut places.iter().cloned().chain(graph::data_of(graph, has)))?;
         let data = |file: &str| file == graph || graph::is_data_of(graph, file);
         let most = |file: &str| if data(file) { u64::MAX } else { MAX_CONFIG_BYTES };
-        let modules = module_files(&snapshot);
+        let modules = module_files(&modules_in(&snapshot));
         mark(&mut modules.iter().cloned())?;
         let weights = there.iter().filter(|file| graph::is_data_of(graph, file));
         let config = CONFIG.into_iter().chain(modules.iter().map(String::as_str)).chain(tokenizer);
@@ -443,6 +459,17 @@ impl Search<'_> {
             repo.write_ref(revision, &commit)?;
         }
         Ok(commit)
+    }
+}
+
+/// How much of a model is here, by what `state` says of the files without which there is none, and of the others.
+fn known(needed: &[String], others: &[String], state: impl Fn(&str) -> Known) -> Cached {
+    if needed.iter().any(|file| state(file) != Known::Here) {
+        Cached::Incomplete
+    } else if others.iter().any(|file| state(file) == Known::Unknown) {
+        Cached::Usable
+    } else {
+        Cached::Complete
     }
 }
 
@@ -482,7 +509,7 @@ impl TableFiles {
 
     fn others(&self, snapshot: &Path) -> Vec<String> {
         let read = [format!("{}{}", self.prefix, CONFIG[0]), PROMPTS.to_owned(), MODULES.to_owned()];
-        read.into_iter().chain(module_files(snapshot)).collect()
+        read.into_iter().chain(module_files(&modules_in(snapshot))).collect()
     }
 }
 
@@ -497,8 +524,8 @@ fn modules_in(snapshot: &Path) -> Vec<Module> {
     read_json(&snapshot.join(MODULES)).unwrap_or_default()
 }
 
-/// The files of the modules that `modules.json` names.
-fn module_files(snapshot: &Path) -> Vec<String> {
+/// The files of modules.
+fn module_files(modules: &[Module]) -> Vec<String> {
     let of_module = |module: &Module| {
         let files: &[&str] = match module.name() {
             "Dense" | "LayerNorm" | "SparseStaticEmbedding" => &[CONFIG[0], TABLE],
@@ -511,5 +538,5 @@ fn module_files(snapshot: &Path) -> Vec<String> {
             .flat_map(|prefix| files.iter().map(move |file| format!("{prefix}{file}")))
             .collect::<Vec<_>>()
     };
-    modules_in(snapshot).iter().take(MAX_MODULES).flat_map(of_module).collect()
+    modules.iter().take(MAX_MODULES).flat_map(of_module).collect()
 }
