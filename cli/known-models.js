@@ -1,5 +1,5 @@
 // Models on the hub that are known to be published as they are read here: an excerpt, of each kind. Sizes are those of what is fetched
-// (weights in 32 bits), licences those that their makers name; both may change there.
+// (weights in 32 bits, where there are any), licences those that their makers name; both may change there.
 'use strict';
 
 const MB = 1e6;
@@ -10,11 +10,12 @@ const KINDS = {
   decoder: { title: 'Vectors of texts, by decoders', class: 'OptimizedEmbeddingGenerator' },
   static: { title: 'Vectors of texts, from tables', class: 'OptimizedEmbeddingGenerator' },
   reranking: { title: 'Scores of pairs', class: 'CrossEncoder' },
+  causal: { title: 'Scores of pairs, by language models', class: 'CrossEncoder' },
   sparse: { title: 'Sparse vectors', class: 'SparseEncoder' },
   'multi-vector': { title: 'Vectors of tokens', class: 'MultiVectorEncoder', none: 'none is published in ONNX as it is read here: export one of PyLate or sentence-transformers 6' },
 };
 
-/** Kind, id, megabytes, licence. */
+/** Kind, id, megabytes, licence, and the dtype where there are no weights in 32 bits. */
 const MODELS = [
   ['encoder', 'builtin', 0, 'MIT'],
   ['encoder', 'sentence-transformers/all-MiniLM-L6-v2', 90, 'Apache-2.0'],
@@ -32,8 +33,9 @@ const MODELS = [
   ['reranking', 'jinaai/jina-reranker-v1-turbo-en', 150, 'Apache-2.0'],
   ['reranking', 'BAAI/bge-reranker-base', 1100, 'MIT'],
   ['reranking', 'jinaai/jina-reranker-v2-base-multilingual', 1100, 'CC-BY-NC-4.0'],
+  ['causal', 'onnx-community/Qwen3-Reranker-0.6B-ONNX', 600, 'Apache-2.0', 'q8'],
   ['sparse', 'bm25', 0, 'MIT'],
   ['sparse', 'Qdrant/Splade_PP_en_v1', 532, 'Apache-2.0'],
 ];
 
-module.exports = { KINDS, known: MODELS.map(([kind, id, megabytes, licence]) => ({ kind, id, class: KINDS[kind].class, bytes: megabytes * MB, licence })) };
+module.exports = { KINDS, known: MODELS.map(([kind, id, megabytes, licence, dtype]) => ({ kind, id, class: KINDS[kind].class, bytes: megabytes * MB, licence, ...(dtype && { dtype }) })) };

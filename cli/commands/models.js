@@ -33,8 +33,9 @@ function listKnown({ json, dtype, 'cache-dir': directory }) {
   const width = Math.max(...known.map(({ id }) => id.length));
   for (const [kind, { title, class: name, none }] of Object.entries(KINDS)) {
     console.log(`${color('bold', title)} (${name})`);
-    for (const { id, bytes, licence } of known.filter((model) => model.kind === kind)) {
-      console.log(`  ${id.padEnd(width)}  ${(bytes === 0 ? 'included' : size(bytes)).padStart(9)}  ${color('dim', licence)}`);
+    for (const { id, bytes, licence, dtype } of known.filter((model) => model.kind === kind)) {
+      const only = dtype ? `  --dtype ${dtype}` : '';
+      console.log(`  ${id.padEnd(width)}  ${(bytes === 0 ? 'included' : size(bytes)).padStart(9)}  ${color('dim', `${licence}${only}`)}`);
     }
     if (none) console.log(color('dim', `  ${none}`));
   }
