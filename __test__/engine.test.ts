@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 
-import { OptimizedEmbeddingGenerator, type CallOptions, type GeneratorOptions } from 'embedcore';
+import { CrossEncoder, MultiVectorEncoder, OptimizedEmbeddingGenerator, SparseEncoder, type CallOptions, type GeneratorOptions } from 'embedcore';
 import { describe, expect, onTestFinished, test } from 'vitest';
 
 import { copyOf, cosine, distance, failure, host, model, ready as readyWith, root, runProgram, texts, thorough, withExternalData } from './support';
@@ -225,6 +225,59 @@ describe.runIf(installed)('OpenVINO (there once scripts/fetch_openvino.py was ru
     const { precision, engineReason } = info(await ready({ modelPath: bert, engine: 'openvino' }));
     expect(['fp32', 'bf16']).toContain(precision);
     expect(engineReason).toMatch(/OpenVINO in bf16.*(times as fast|cosine)/);
+  });
+
+  describe('models of other kinds', () => {
+    const pairs: [string, string][] = [['how is a file read?', 'reads a file'], ['how is a file read?', 'the cat sleeps on the mat'], ['a', 'b']];
+
+    async function loaded<T extends { initialize(): Promise<void>; shutdown(): Promise<void> }>(encoder: T): Promise<T> {
+      onTestFinished(() => encoder.shutdown());
+      await encoder.initialize();
+      return encoder;
+    }
+
+    test('give the same by both engines in fp32, and are spaces of their own', async () => {
+      const ways = [{ engine: 'onnxruntime' }, { engine: 'openvino', precision: 'fp32' }] as const;
+      const [ours, theirs] = await Promise.all(ways.map((way) => loaded(new CrossEncoder({ modelPath: model('cross-encoder'), activation: 'none', ...way }))));
+      expect(distance(await ours!.score(pairs), await theirs!.score(pairs))).toBeLessThanOrEqual(1e-4);
+      expect(theirs!.getModelInfo()).toMatchObject({ engine: 'openvino', precision: 'fp32' });
+      expect(theirs!.getModelInfo().fingerprint).not.toBe(ours!.getModelInfo().fingerprint);
+      const [weighs, weighsToo] = await Promise.all(ways.map((way) => loaded(new SparseEncoder({ modelPath: model('splade'), ...way }))));
+      const dense = async (encoder: SparseEncoder) => {
+        const [vector] = await encoder.embed(['reads a file']);
+        const all = new Float32Array(encoder.getModelInfo().dimensions);
+        vector!.indices.forEach((index, at) => (all[index] = vector!.values[at]!));
+        return all;
+      };
+      expect(distance(await dense(weighs!), await dense(weighsToo!))).toBeLessThanOrEqual(1e-4);
+      const [looks, looksToo] = await Promise.all(ways.map((way) => loaded(new MultiVectorEncoder({ modelPath: model('colbert'), ...way }))));
+      expect(distance((await looks!.embed(['reads a file'])).data, (await looksToo!.embed(['reads a file'])).data)).toBeLessThanOrEqual(1e-4);
+    });
+
+    test('are tried as vectors of texts are: by their scores, with the figures', async () => {
+      const { engine, precision, engineReason, fingerprint } = (await loaded(new CrossEncoder({ modelPath: model('heavy-cross') }))).getModelInfo();
+      const reference = (await loaded(new CrossEncoder({ modelPath: model('heavy-cross'), engine: 'onnxruntime' }))).getModelInfo();
+      expect(reference).toMatchObject({ engine: 'onnxruntime', engineReason: expect.stringContaining('asks for it') });
+      // Which one is faster here, the machine decides.
+      if (engine === 'openvino') {
+        expect(engineReason).toMatch(new RegExp(`^OpenVINO in ${precision} is [\\d.]+ times as fast as ONNX Runtime in fp32 here, and its scores differ by (0|0\\.00\\d*|0\\.01) at the most$`));
+        expect(fingerprint).not.toBe(reference.fingerprint);
+      } else {
+        expect(engineReason).toMatch(/OpenVINO in fp32 is [\d.]+ times as fast as ONNX Runtime in fp32 here, and 1.1 times is needed/);
+        expect(fingerprint).toBe(reference.fingerprint);
+      }
+    });
+
+    test('are not tried where there is nothing to gain', async () => {
+      for (const encoder of [new CrossEncoder({ modelPath: model('cross-encoder') }), new SparseEncoder({ modelPath: model('splade') }), new MultiVectorEncoder({ modelPath: model('colbert') })]) {
+        expect((await loaded(encoder)).getModelInfo()).toMatchObject({ engine: 'onnxruntime', engineReason: expect.stringContaining('nothing to gain') });
+      }
+    });
+
+    test.each([['decoder-cache', OptimizedEmbeddingGenerator], ['causal-reranker', CrossEncoder]] as const)('%s, a decoder with a cache, is not even compiled', async (name, type) => {
+      const error = await failure(() => loaded(new type({ modelPath: model(name), engine: 'openvino', precision: 'fp32' })));
+      expect([error.code, error.message]).toEqual(['MODEL_INIT_FAILED', expect.stringContaining('left to ONNX Runtime')]);
+    });
   });
 
   describe('chosen automatically', () => {

@@ -40,6 +40,8 @@ test('known models have a kind, a class, a size and a licence', async () => {
     expect([kind, id, typeof bytes, licence].every(Boolean)).toBe(true);
   }
   expect(new Set(models.map(({ id }) => id)).size).toBe(models.length);
+  // Of every kind that there is a model of, also rerankers that are language models.
+  expect([...new Set(models.map(({ kind }) => kind))]).toEqual(['encoder', 'decoder', 'static', 'reranking', 'causal', 'sparse']);
   const { stdout, status } = run('models');
   expect(status).toBe(0);
   for (const { id, licence } of models) expect(stdout).toMatch(new RegExp(`${id} .*${licence}`));

@@ -1,10 +1,12 @@
 // Models that read queries in one way and documents in another.
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { CrossEncoder, OptimizedEmbeddingGenerator, SparseEncoder, type SparseVector } from 'embedcore';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
 
+import { startHub, type Hub } from './hub-server';
 import { copyOf, failure, model, ready, root } from './support';
 
 type Sparse = { indices: number[]; values: number[] };
@@ -114,5 +116,67 @@ describe('a router', () => {
     damage(path);
     const error = await failure(() => loaded(name === 'router-sparse' || name === 'router-idf' ? new SparseEncoder({ modelPath: path }) : new OptimizedEmbeddingGenerator({ modelPath: path })));
     expect([error.code, error.message]).toEqual(['MODEL_INIT_FAILED', expect.stringContaining(message)]);
+  });
+});
+
+describe('a router on the hub', () => {
+  let hub: Hub;
+  let cacheDir: string;
+
+  beforeEach(async () => {
+    hub = await startHub();
+    cacheDir = mkdtempSync(join(tmpdir(), 'embedcore-router-'));
+    onTestFinished(() => rmSync(cacheDir, { recursive: true, force: true }));
+    vi.stubEnv('HF_ENDPOINT', hub.url);
+    vi.stubEnv('HF_TOKEN_PATH', join(cacheDir, 'no token'));
+    onTestFinished(() => void vi.unstubAllEnvs());
+  });
+
+  const ID = 'tiny/router';
+
+  test.each(['router-dense', 'router-static'])('%s is fetched whole, both of its ways, and is what it is on disk', async (name) => {
+    // What other programs need of it is left there.
+    hub.add(ID, name, { 'README.md': '# a card', 'document_0_Transformer/model.safetensors': 'weights', 'document_0_Transformer/onnx/model_q4.onnx': 'another' });
+    const [there, here] = [await ready({ modelPath: ID, cacheDir }), await ready({ modelPath: model(name) })];
+    for (const inputType of ['query', 'document'] as const) {
+      expect((await there.embed(texts, { inputType })).data).toEqual((await here.embed(texts, { inputType })).data);
+    }
+    expect(there.getModelInfo()).toMatchObject({ modelId: ID, repository: ID, revision: hub.models.get(ID)!.sha });
+    for (const file of ['README.md', 'document_0_Transformer/model.safetensors', 'document_0_Transformer/onnx/model_q4.onnx']) expect(hub.fetched(file), file).toBe(0);
+    for (const file of ['router_config.json', 'document_0_Transformer/onnx/model.onnx', 'document_1_Pooling/config.json']) expect(hub.fetched(file), file).toBe(1);
+    hub.asked.length = hub.stored.length = 0;
+    await ready({ modelPath: ID, cacheDir });
+    expect([...hub.asked, ...hub.stored]).toEqual([]);
+    await hub.close();
+    expect((await ready({ modelPath: ID, cacheDir, localFilesOnly: true })).getModelInfo()).toEqual(there.getModelInfo());
+  });
+
+  test.each(['router-sparse', 'router-idf'])('%s comes with the weights of its queries', async (name) => {
+    hub.add(ID, name);
+    const [there, here] = [await loaded(new SparseEncoder({ modelPath: ID, cacheDir })), await loaded(new SparseEncoder({ modelPath: model(name) }))];
+    for (const inputType of ['query', 'document'] as const) expect([...(await there.embed(texts, { inputType }))]).toEqual([...(await here.embed(texts, { inputType }))]);
+  });
+
+  test.each<[string, string, Record<string, string | null>, RegExp]>([
+    ['a graph', 'router-dense', { 'question_0_Transformer/onnx/model.onnx': null }, /read in two ways, and it has no question_0_Transformer\/onnx\/model\.onnx/],
+    ['a table', 'router-static', { 'query_0_StaticEmbedding/model.safetensors': null }, /read in two ways, and it has no query_0_StaticEmbedding\/model\.safetensors/],
+    ['what says which ways there are', 'router-dense', { 'router_config.json': null }, /router_config\.json.*modules\.json names this file/],
+    ['a place within', 'router-dense', { 'router_config.json': JSON.stringify({ types: { '../x': 'a.Transformer' }, structure: { document: ['../x'] }, parameters: { default_route: 'document' } }) }, /points outside the model/],
+    ['sense', 'router-dense', { 'router_config.json': '{"types": 1}' }, /router_config\.json.*not the JSON expected here/],
+  ])('without %s says so', async (_, name, files, message) => {
+    hub.add(ID, name, files);
+    const error = await failure(() => ready({ modelPath: ID, cacheDir }));
+    expect([error.code, error.message]).toEqual(['MODEL_INIT_FAILED', expect.stringMatching(message)]);
+    expect(hub.fetched('document_0_Transformer/onnx/model.onnx')).toBe(0);
+  });
+
+  test('whose download broke off goes on where it was', async () => {
+    hub.add(ID, 'router-dense');
+    hub.fault = (asked, response) => asked.path.endsWith('question_0_Transformer/onnx/model.onnx') && !!response.writeHead(404).end();
+    await failure(() => ready({ modelPath: ID, cacheDir }));
+    hub.fault = undefined;
+    const before = hub.fetched('router_config.json');
+    expect((await ready({ modelPath: ID, cacheDir })).isReady()).toBe(true);
+    expect(hub.fetched('router_config.json')).toBe(before);
   });
 });

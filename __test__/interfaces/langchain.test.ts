@@ -214,6 +214,39 @@ test('a document compressor keeps the best documents, with their scores', async 
   expect(await new required.EmbedcoreRerank(encoder).rerank(texts, 'parse json')).toHaveLength(4);
 });
 
+test.each(['cross-encoder', 'causal-reranker', 'causal-reranker-chat'])('%s compresses nothing and very much, and is closed in the middle', async (name) => {
+  const modelPath = fileURLToPath(new URL(`../../fixtures/models/${name}`, import.meta.url));
+  const made = new EmbedcoreRerank({ modelPath, cache: false, topN: 2 });
+  onTestFinished(() => made.close());
+  expect(await made.compressDocuments([], 'parse json')).toEqual([]);
+  expect(await made.rerank([], 'parse json')).toEqual([]);
+  const texts = ['a cat', 'JSON is parsed here', 'parse', ''];
+  const few = await made.rerank(texts, 'parse json');
+  const many = Array.from({ length: 100_000 }, (_, at) => new Document({ pageContent: texts[at % 4]!, metadata: { at } }));
+  // Equal documents are in their order.
+  expect((await made.compressDocuments(many, 'parse json')).map(({ metadata }) => metadata.at)).toEqual([few[0]!.index, few[0]!.index + 4]);
+  // Nobody waits for it.
+  const call = made.compressDocuments(many, 'parse json').then((kept) => kept.length, (error: { code: string }) => error.code);
+  await made.close();
+  expect([2, 'ABORTED', 'CLOSED', 'NOT_INITIALIZED']).toContain(await call);
+  expect(await made.compressDocuments(many.slice(0, 9), 'parse json')).toHaveLength(2);
+});
+
+test.each([
+  ['bert-mean', 'OptimizedEmbeddingGenerator'],
+  ['table-model2vec', 'OptimizedEmbeddingGenerator'],
+  ['decoder-cache', 'OptimizedEmbeddingGenerator'],
+  ['splade', 'SparseEncoder'],
+  ['colbert', 'MultiVectorEncoder'],
+])('%s compresses nothing: the error names %s', async (name, right) => {
+  const modelPath = fileURLToPath(new URL(`../../fixtures/models/${name}`, import.meta.url));
+  const made = new EmbedcoreRerank({ modelPath });
+  onTestFinished(() => made.close());
+  await expect(made.compressDocuments([new Document({ pageContent: 'a' })], 'b')).rejects.toMatchObject({ code: 'MODEL_INIT_FAILED', message: expect.stringContaining(right) as string });
+  const reranker = fileURLToPath(new URL('../../fixtures/models/causal-reranker', import.meta.url));
+  await expect(new EmbedcoreEmbeddings({ modelPath: reranker }).embedQuery('a')).rejects.toMatchObject({ message: expect.stringContaining('CrossEncoder') as string });
+});
+
 test('documents are what they have to be, and count as they are when the call is made', async () => {
   const modelPath = fileURLToPath(new URL('../../fixtures/models/cross-encoder', import.meta.url));
   const made = new EmbedcoreRerank({ modelPath, cache: false });
