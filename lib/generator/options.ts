@@ -193,7 +193,8 @@ export interface GeneratorOptions {
   /**
    * What computes the model. `'auto'` (default): OpenVINO where its package is installed (`embedcore-openvino-linux-x64`,
    * say), if a short trial of this model on this machine finds it at least 1.1 times as fast as ONNX Runtime, and its vectors
-   * of built-in texts agree with ONNX Runtime's to a cosine of at least 0.9999; else ONNX Runtime. The outcome is remembered
+   * of built-in texts agree with ONNX Runtime's to a cosine of at least 0.9999 (scores of pairs: to 0.01, from 0 to 1, and of
+   * how far they lie apart); else ONNX Runtime. The outcome is remembered
    * in `stateDir`. `'openvino'` fails with `MODEL_INIT_FAILED` where it is not installed or cannot compute the graph.
    * {@link ModelInfo.engineReason} tells why it is as it is. Models on servers and the built-in one have nothing to choose.
    */
