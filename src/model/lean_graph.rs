@@ -527,7 +527,7 @@ mod tests {
             let slices = lean.nodes.iter().filter(|node| node.outputs[0].starts_with("embedcore.first.")).count();
             assert_eq!((slices, lean.nodes.len()), (2, before + 2), "{name}");
         }
-        for name in ["bert-mean", "bert-cls", "splade", "colbert", "causal-reranker", "decoder-cache", "heavy-cross"] {
+        for name in ["bert-mean", "splade", "colbert", "causal-reranker", "decoder-cache", "heavy-cross"] {
             assert!(!read(name).keep_first(), "{name}");
         }
     }
@@ -553,7 +553,7 @@ mod tests {
             assert_eq!((pairs["location"].as_str(), parts(tensor, onnx::TENSOR_BYTES).count()), ("model.onnx", 0));
             places += 1;
         }
-        assert!(places > 5, "{places}");
+        assert!(places > 1, "{places}");
     }
 
     #[test]
