@@ -133,6 +133,7 @@ const ONLY_IN: [(&str, &[&str]); 18] = [
             "collection/store/mod.rs",
             "collection/store/records.rs",
             "index/store/mod.rs",
+            "index/store/rows.rs",
             "sqlite.rs",
         ],
     ),
