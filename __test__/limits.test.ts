@@ -345,8 +345,9 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['percentiles within 1 %', 'Percentiles are within 1 % of the value'], () => constant('lib/parallel/statistics.ts', 'GAMMA')() <= 1.02, true],
   [['twice as many as there are cores for this process, at least 4'], source('lib/parallel/files.ts', /Math\.max\(4, 2 \* cores\(\)\)/), true],
   // Search and collections
-  [['`0.85 × max(0, similarity) + 0.15 × words`'], () => constant('src/index/rank.rs', 'WORDS_SHARE')(), 0.15],
-  [['`n / (n + 1.5 (0.25 + 0.75 length / 60))`', '(k₁ 1.5, b 0.75, for a usual length of 60 words)'], () => ['K1', 'B', 'USUAL_LENGTH'].map((name) => constant('src/index/rank.rs', name)()), [1.5, 0.75, 60]],
+  [['`0.7 × max(0, similarity) + 0.22 × words + 0.08 × name`'], () => ['WORDS_SHARE', 'NAME_SHARE'].map((name) => constant('src/index/rank.rs', name)()), [0.22, 0.08]],
+  [['`n / (n + 0.5 (0.25 + 0.75 length / 60))`', '(k₁ 0.5, b 0.75, for a usual length of 60 words)'], () => ['K1', 'B', 'USUAL_LENGTH'].map((name) => constant('src/index/rank.rs', name)()), [0.5, 0.75, 60]],
+  [["the query's first 4 words", 'that of its first 4 words'], constant('src/index/rank.rs', 'FIRST_WORDS'), 4],
   [['again 0.2 s after files have changed'], constant('lib/search/code-index.ts', 'DEBOUNCE_MS'), 200],
   [['at least every 2 s', 'at most ten times as long after the first change'], () => constant('lib/search/watcher.ts', 'LONGEST_DEBOUNCE')() * constant('lib/search/code-index.ts', 'DEBOUNCE_MS')(), 2000],
   [['an update waits up to 5 s for its turn'], constant('lib/search/code-index.ts', 'WAIT_MS'), 5000],

@@ -201,9 +201,9 @@ export interface CodeSymbol {
 export interface CodeMatch extends CodeSymbol {
   /**
    * What answers are ranked by, 0 to 1, and the same whatever else is in the index; with `rerank`, what that model says. Else
-   * `0.85 × max(0, similarity) + 0.15 × words`, where `words` is the share of the query's words that the declaration has,
-   * each with BM25's saturation (k₁ 1.5, b 0.75, for a usual length of 60 words). A word that is frequent in the index
-   * weighs less than others. A declaration whose name is the query, whatever its case and separators, has `0.9 + 0.1 ×` that; one in
+   * `0.7 × max(0, similarity) + 0.22 × words + 0.08 × name`, where `words` is the share of the query's words that the declaration has,
+   * each with BM25's saturation (k₁ 0.5, b 0.75, for a usual length of 60 words), and `name` that of its first 4 words that are in the
+   * declaration's own name. A word that is frequent in the index weighs less than others. A declaration whose name is the query, whatever its case and separators, has `0.9 + 0.1 ×` that; one in
    * tests, fixtures or generated files has `0.9 ×` that, unless the query is about such.
    */
   score: number;

@@ -197,6 +197,17 @@ fn each_stem(text: &str, mut found: impl FnMut(Stem)) {
     });
 }
 
+/// The stems of a text in their order, each once.
+pub fn distinct_stems(text: &str) -> Vec<Stem> {
+    let mut stems = Vec::new();
+    each_stem(text, |stem| {
+        if !stems.contains(&stem) {
+            stems.push(stem);
+        }
+    });
+    stems
+}
+
 /// Turns words into stems, one after the other.
 struct Stems {
     stemmer: Stemmer,
