@@ -43,6 +43,11 @@ const SAMPLE: Duration = Duration::from_millis(1);
 /// How much further a source is parsed first, in bytes, where that is so; then half as much again, each time.
 const FURTHER: usize = 512;
 
+/// Of so many bytes, so many are parsed by themselves first. There is text that a grammar takes for code, at a usual pace, until it comes to
+/// the end of it and finds that nothing is closed: what it tries then takes time by the square of the length, and cannot be stopped.
+const STRIDE: usize = 8192;
+const SAMPLED: usize = 1024;
+
 /// Lines of a run of comments that are parsed: at its beginning, which may be about the file, and at its end, above what it is about.
 const FIRST_LINES: usize = 16;
 const LAST_LINES: usize = 48;
@@ -62,16 +67,20 @@ pub enum Unparsed {
 ///
 /// A parser may be stopped between two steps. Where it has gone into what it does not understand, one step of it may take minutes: that
 /// at the end, which tries to make sense of all that is open. So a source in which it takes many steps for few bytes, or long for few
-/// steps, is parsed as far as there first, and then a little further each time, for as long as that takes no longer than it may.
+/// steps, is parsed as far as there first, and then a little further each time, for as long as that takes no longer than it may. So is one
+/// of which a sample takes long by itself.
 pub fn parse(source: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Tree, Unparsed> {
     let mut parser = Parser::new();
     let language = (grammar.language)().ok_or(Unparsed::Grammar)?;
     parser.set_language(&language).map_err(|_| Unparsed::Grammar)?;
     let parsed = grammar.long_comments.map_or(Cow::Borrowed(source), |mark| without_long_comments(source, mark));
     let bytes = parsed.as_bytes();
-    let dense = match attempt(&mut parser, bytes, true, cancel)? {
-        Attempt::Parsed(tree) => return Ok(tree),
-        Attempt::Dense(at) => at,
+    let dense = match slow_sample(&mut parser, bytes, cancel)? {
+        Some(at) => at,
+        None => match attempt(&mut parser, bytes, true, cancel)? {
+            Attempt::Parsed(tree) => return Ok(tree),
+            Attempt::Dense(at) => at,
+        },
     };
     let mut more = FURTHER;
     while dense + more < bytes.len() {
@@ -82,6 +91,22 @@ pub fn parse(source: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Tree, U
         Attempt::Parsed(tree) => Ok(tree),
         Attempt::Dense(_) => Err(Unparsed::Slow),
     }
+}
+
+/// Where a sample of a long source begins that takes longer than it may.
+fn slow_sample(parser: &mut Parser, bytes: &[u8], cancel: &Cancel) -> Result<Option<usize>, Unparsed> {
+    if bytes.len() <= STRIDE {
+        return Ok(None);
+    }
+    for at in (0..bytes.len()).step_by(STRIDE) {
+        let sample = &bytes[at..bytes.len().min(at + SAMPLED)];
+        let started = cpu_time();
+        attempt(parser, sample, false, cancel)?;
+        if cpu_time().saturating_sub(started) > MOST_TIME_PER_BYTE * u32::try_from(SAMPLED).unwrap_or(u32::MAX) {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
 }
 
 /// Processor time of this thread.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Short sequences that a grammar takes minutes for, when they are repeated.
-const HOSTILE: [(&str, &str); 2] = [("c", "()=>async "), ("java", "x=>")];
+const HOSTILE: [(&str, &str); 3] = [("c", "()=>async "), ("java", "x=>"), ("py", "/*#if x\n")];
 
 #[test]
 fn a_grammar_takes_no_longer_than_it_may() {
