@@ -7,6 +7,7 @@ queries; the corpus is "Signature: ... | Code: ..." cut at 500 characters. Measu
 averaged over repositories (per language: over all queries of the language). Ties count half a rank each.
 """
 import argparse
+import collections
 import json
 import re
 import time
@@ -86,6 +87,30 @@ def weighted(vectors, words):
     return vectors + BM25_WEIGHT * words
 
 
+# As `src/index/rank.rs` has them.
+WORDS_SHARE, NAME_SHARE, K1, B, USUAL_LENGTH, FIRST_WORDS, FREQUENT, FEW_DECLARATIONS = 0.22, 0.08, 0.5, 0.75, 60, 4, 20, 300
+
+
+def as_indexed(vectors, queries, texts, names):
+    """The scores by which the index ranks: cosine, the share of the query's words that are there, and of its first ones in the name."""
+    bags = [collections.Counter(bm25_stemmed(f"{name} {text}")) for name, text in zip(names, texts)]
+    named = [set(bm25_stemmed(name)) for name in names]
+    holds = collections.Counter(word for bag in bags for word in bag)
+    lengths = np.array([sum(bag.values()) for bag in bags])
+    damping = K1 * (1 - B + B * lengths / USUAL_LENGTH)
+    total = max(len(texts), FEW_DECLARATIONS) + FREQUENT
+    score = (1 - WORDS_SHARE - NAME_SHARE) * np.maximum(vectors, 0)
+    for row, query in enumerate(queries):
+        words = list(dict.fromkeys(bm25_stemmed(query[:500])))
+        weights = [1 / (1 + FREQUENT * holds[word] / total) for word in words]
+        for place, (word, weight) in enumerate(zip(words, weights)):
+            counts = np.array([bag[word] for bag in bags])
+            score[row] += WORDS_SHARE * weight / sum(weights) * counts / (counts + damping)
+            if place < FIRST_WORDS:
+                score[row] += NAME_SHARE * weight / sum(weights[:FIRST_WORDS]) * np.array([word in own for own in named])
+    return score
+
+
 def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
@@ -127,6 +152,7 @@ def main():
             systems[f"{name} + BM25 stemmed, reciprocal rank"] = reciprocal_rank(systems[name], stemmed)
             systems[f"{name} + BM25 stemmed, standardised"] = standardised_sum(systems[name], stemmed)
             systems[f"{name} + BM25 stemmed, weighted"] = weighted(systems[name], stemmed)
+            systems[f"{name}, as the index ranks"] = as_indexed(systems[name], queries, texts, [r["name"] for r in functions])
         for name, score in systems.items():
             found.setdefault(name, []).append((repo, np.array([r["lang"] for r in functions], object), ranks(score)))
 
