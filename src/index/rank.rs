@@ -23,7 +23,7 @@ const B: f32 = 0.75;
 
 /// Shares of the words and of the name in a score. They, and the weights below, were chosen on the projects that were held out of
 /// training, by a model that had not seen these: MRR@10 0.786 instead of 0.765 by the cosine alone, and 0.776 with 0.15 for the words and
-/// nothing for the name.
+/// nothing for the name. On the development projects it is 0.825, by the cosine alone 0.818, and was 0.824 with 0.15.
 const WORDS_SHARE: f32 = 0.22;
 const NAME_SHARE: f32 = 0.08;
 
