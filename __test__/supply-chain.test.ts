@@ -17,6 +17,14 @@ test('the licences and platforms that are checked are those whose notices are wr
   expect(list(deny, 'allow')?.length).toBeGreaterThan(5);
 });
 
+test('what is fuzzed is built with what the package is built with', () => {
+  const entry = (lock: string) => /\nname = "embedcore"\n.*\ndependencies = \[([^\]]*)\]/.exec(lock)?.[1]?.match(/"[^" ]+/g)?.map((name) => name.slice(1)) ?? [];
+  const dependencies = /\n\[dependencies\]\n([\s\S]*?)\n\[/.exec(read('Cargo.toml'))?.[1] ?? '';
+  const wanted = dependencies.split('\n').filter((line) => /^[a-z]/.test(line) && !line.includes('optional = true')).map((line) => line.split(' ')[0]);
+  expect(wanted.length).toBeGreaterThan(30);
+  expect(entry(read('fuzz', 'Cargo.lock'))).toEqual(expect.arrayContaining(wanted));
+});
+
 interface Component {
   type: string;
   name: string;

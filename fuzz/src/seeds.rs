@@ -77,12 +77,14 @@ fn of(target: &str) -> Vec<Vec<u8>> {
         "shared-change" => {
             vec![[b"somebodyk".to_vec(), vec![0; 80]].concat(), [b"anybody!c".to_vec(), vec![1; 40]].concat()]
         }
+        "filter" => filters(),
         "safetensors" => named(".safetensors"),
         "tokenizer" => after(&[16, 5, 0, b'h', b'e', b'l', b'l', b'o'], named("tokenizer.json"))
             .into_iter()
             .chain(tokenizers())
             .collect(),
         "model" => models(),
+        "template" => templates(),
         "graph" => named(".onnx"),
         "library" => vec![b"\x7fELF\x02\x01\x01".to_vec(), elf()],
         "image" => images(),
@@ -125,6 +127,7 @@ fn of(target: &str) -> Vec<Vec<u8>> {
             &sized(b"a/bc/d.rs"),
             text(&["*.rs\n!/a/**/d.rs\n", "[!a-c[:alpha:]]*/\n\\#x\\ \n", "**/b*\na/**\n?*[^]]\n"]),
         ),
+        "tree" => trees(),
         "source" => sources(),
         "snapshot" => snapshots(),
         "cycles" => cycles(),
@@ -318,4 +321,65 @@ fn learned() -> Vec<u8> {
     let place = serde_json::json!({ "version": 1, "package": "", "runtime": "", "fingerprint": "", "machine": "", "workers": 1, "intraOpThreads": 1 });
     let overhead = serde_json::json!({ "prepareMs": 0.1, "tokenMs": 0.1, "commitMs": 0.1 });
     serde_json::json!({ "place": place, "overhead": overhead, "batches": { "5": optimizer } }).to_string().into_bytes()
+}
+
+fn filters() -> Vec<Vec<u8>> {
+    let about = br#"{"year":2024,"tag":"a","deep":{"x":[1,2.0]},"none":null,"\ud800":"\udbff\udfff"}"#;
+    [
+        r#"{"op":"and","of":[{"op":"in","path":["year"],"values":["2024.0","\"a\""]},{"op":"not","of":{"op":"in","path":["none"],"values":["null"]}}]}"#,
+        r#"{"op":"or","of":[{"op":"range","path":["tag"],"above":true,"equal":false,"bound":"\ud800"},{"op":"in","path":["deep","x"],"values":["[1,2]"]}]}"#,
+    ]
+    .iter()
+    .map(|condition| [&sized(condition.as_bytes()), &about[..]].concat())
+    .collect()
+}
+
+fn templates() -> Vec<Vec<u8>> {
+    let texts = [sized(b"a query {{ 1 }}"), sized(b"<b>d</b>")].concat();
+    [
+        r#"{%- set instruction = messages | selectattr("role", "eq", "system") | map(attribute="content") | first | default("Find it") -%}{{ bos_token }}<I>{{ instruction }}<Q>{{ messages[1].content }}<D>{{ (messages | selectattr("role", "eq", "document") | first).content }}"#,
+        "{%- for message in messages %}{%- if message.role in ['user', 'system'] %}{{- '<' + message.role + '>' + message.content.strip() + '\n' }}{%- endif %}{%- endfor %}{%- if add_generation_prompt and enable_thinking is defined %}{{- '<think>' }}{%- endif %}",
+        "{% for message in messages %}{% for part in message.content %}{% if part.type == 'text' %}{{ part.text | trim | upper }}|{% endif %}{% endfor %}{% if loop.last %}{% break %}{% endif %}{% endfor %}",
+        "{% macro said(m, n=3) %}{{ '%-5d|%s' | format(n, m.content) }}{{ '{:>9}'.format(m.role) }}{% endmacro %}{% for n in range(2) %}{{ said(messages[n]) | indent(2) }}{% endfor %}{{ messages | tojson }}{{ 'ab' * 3 ~ messages[0]['content'][1:] | replace('a', 'b') }}",
+        "{% set ns = namespace(a=0) %}{% for m in messages recursive %}{% set ns.a = ns.a + m.content.split(' ') | length %}{{ m.content }}{% endfor %}{% if ns.a > 9000 %}{{ raise_exception('long') }}{% endif %}",
+    ]
+    .iter()
+    .enumerate()
+    .map(|(nth, source)| [&[nth as u8][..], &texts, source.as_bytes()].concat())
+    .collect()
+}
+
+fn trees() -> Vec<Vec<u8>> {
+    let tree = |files: &[(&str, &[u8])]| {
+        let files = files.iter().flat_map(|(name, bytes)| [MARK, name.as_bytes(), b"\n", bytes].concat());
+        files.collect::<Vec<u8>>()
+    };
+    let config = b"[core]\n\texcludesFile = ex\n\tignoreCase = true\n[include]\n\tpath = more\n[includeIf \"gitdir:**/tree/\"]\n\tpath = more\n";
+    vec![
+        tree(&[
+            (".gitignore", b"*.js\n!b.js\n/src/**/x/\n"),
+            ("b.js", b"let a"),
+            ("src/x/c.rs", b"fn c() {}"),
+            ("a.js", b""),
+        ]),
+        tree(&[
+            (".git/config", config),
+            (".git/more", b"[core]\n\tignorecase\n"),
+            ("ex", b"C.rs\n"),
+            ("c.rs", b"fn c() {}"),
+        ]),
+        tree(&[
+            (".git/index", &git_index()),
+            (".git/info/exclude", b"a.c\n"),
+            ("a.c", b"int a;"),
+            (".gitmodules", b"[submodule \"x\"]\n\tpath = x\n"),
+        ]),
+        tree(&[
+            (".git/config", b"[extensions]\n\tworktreeConfig = true\n"),
+            (".git/config.worktree", b"[core]\nexcludesfile=~/x"),
+            ("sub/.git", b"gitdir: ../.git"),
+            ("sub/.ignore", b"*"),
+            ("sub/a.py", b"def f(): pass"),
+        ]),
+    ]
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 
@@ -12,7 +13,7 @@ use embedcore::images::ImageSource;
 use embedcore::metrics::{Metrics, MetricsOptions, Snapshot};
 use embedcore::model::fuzzing::Hub;
 use embedcore::server::request;
-use embedcore::{cache, generator, index, model, results};
+use embedcore::{cache, collection, generator, index, model, results};
 
 use crate::input::{Input, files};
 use crate::{damage, places};
@@ -28,7 +29,7 @@ const fn target(name: &'static str, most: usize, run: fn(&[u8])) -> Target {
     Target { name, most, run }
 }
 
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 28] = [
     target("row", 512, row),
     target("payload", 512, payload),
     target("note", 512, generator::fuzzing::note),
@@ -37,9 +38,11 @@ pub const TARGETS: [Target; 25] = [
     target("cache-file", 512, damage::cache),
     target("collection-file", 512, damage::collection),
     target("index-file", 512, damage::index),
+    target("filter", 2048, filter),
     target("safetensors", 4096, model::fuzzing::tensors),
     target("tokenizer", 4096, tokenizer),
     target("model", 16384, directory),
+    target("template", 2048, template),
     target("graph", 4096, graph),
     target("library", 4096, library),
     target("image", 4096, image),
@@ -49,6 +52,7 @@ pub const TARGETS: [Target; 25] = [
     target("request", 4096, body),
     target("git", 4096, git),
     target("ignore", 2048, ignore),
+    target("tree", 4096, tree),
     target("source", 4096, source),
     target("snapshot", 8192, snapshot),
     target("cycles", 8192, cycles),
@@ -71,6 +75,12 @@ fn payload(data: &[u8]) {
     results::fuzzing::payload(&kind, input.0);
 }
 
+fn filter(data: &[u8]) {
+    let mut input = Input(data);
+    let condition = String::from_utf8_lossy(input.sized());
+    collection::fuzzing::filter(&condition, &String::from_utf8_lossy(input.0));
+}
+
 fn tokenizer(data: &[u8]) {
     let mut input = Input(data);
     let most = usize::from(input.byte()) * 4;
@@ -78,9 +88,9 @@ fn tokenizer(data: &[u8]) {
     model::fuzzing::tokenizer(input.0, most, &text);
 }
 
-/// Files of a model; nothing outside.
-fn directory(data: &[u8]) {
-    let root = places::empty("model");
+/// Writes the files of an input below a directory; nothing outside.
+fn unpack(place: &str, data: &[u8]) -> PathBuf {
+    let root = places::empty(place);
     for (name, bytes) in files(data) {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/');
         if name.is_empty()
@@ -95,7 +105,19 @@ fn directory(data: &[u8]) {
         path.parent().map(fs::create_dir_all);
         fs::write(path, bytes).ok();
     }
+    root
+}
+
+fn directory(data: &[u8]) {
+    let root = unpack("model", data);
     model::fuzzing::directory(&root, &model::fuzzing::options(data.first().copied().unwrap_or_default()));
+}
+
+fn template(data: &[u8]) {
+    let mut input = Input(data);
+    let way = input.byte();
+    let [query, document] = [input.sized(), input.sized()].map(String::from_utf8_lossy);
+    model::fuzzing::template(&String::from_utf8_lossy(input.0), way, &query, &document);
 }
 
 fn graph(data: &[u8]) {
@@ -185,6 +207,14 @@ fn ignore(data: &[u8]) {
     let mut input = Input(data);
     let path = input.sized();
     index::fuzzing::rules(input.0, path);
+}
+
+/// A source tree, with a repository in it.
+fn tree(data: &[u8]) {
+    let root = unpack("tree", data);
+    fs::create_dir_all(root.join(".git/objects")).ok();
+    fs::write(root.join(".git/HEAD"), "ref: refs/heads/main\n").ok();
+    index::fuzzing::walk(&root);
 }
 
 fn source(data: &[u8]) {

@@ -1,6 +1,8 @@
 //! Texts or vectors that are kept until somebody deletes them, and found by what they mean. JS class: `EmbeddingCollection`.
 
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod metadata;
 mod store;
 

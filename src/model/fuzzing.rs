@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::remote::fuzzing as remote;
 use super::tensors::Tensors;
 use super::weights::hash_weights;
@@ -12,7 +14,7 @@ use super::{Files, Model, ModelFiles, ModelOptions, Source, Unloaded, hub, libra
 use crate::cancel::Cancel;
 use crate::embedding::{InputType, Task, Tokens};
 use crate::images::Preprocessing;
-use crate::tokens::Tokenizer;
+use crate::tokens::{Chat, Tokenizer};
 
 pub use hub::fuzzing::{Hub, listing};
 pub use remote::answer;
@@ -102,6 +104,18 @@ pub fn library(path: &Path) {
 /// How images are prepared.
 pub fn preprocessing(json: &[u8]) -> Option<Preprocessing> {
     Preprocessing::parse(&serde_json::from_slice(json).ok()?).ok().flatten()
+}
+
+/// A template of conversations, and a pair of texts for it.
+pub fn template(source: &str, way: u8, query: &str, document: &str) {
+    let variables = Map::from_iter([("bos_token".to_owned(), Value::from("<s>"))]);
+    let in_parts = [None, Some(false), Some(true)][way as usize % 3];
+    let Ok(chat) = Chat::new(source.to_owned(), variables, in_parts) else { return };
+    chat.fill(query, document).ok();
+    if let Some(told) = chat.told("Judge".to_owned()) {
+        assert_eq!(told.instruction(), Some("Judge"));
+        told.fill(query, document).ok();
+    }
 }
 
 /// What a user calls a model.
