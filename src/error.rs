@@ -136,6 +136,17 @@ pub enum Error {
         /// Bytes that there may be.
         limit: u64,
     },
+    /// The system gives no memory for what a call makes, whatever limits this library keeps itself.
+    #[error(
+        "There is no memory for {what}, which take {} MB: ask for fewer at a time, or raise the limit of the process",
+        need.div_ceil(1 << 20)
+    )]
+    OutOfMemory {
+        /// What it is, in the plural.
+        what: &'static str,
+        /// Bytes that it takes.
+        need: u64,
+    },
     /// No model is loaded yet.
     #[error("No model is loaded yet: await initialize() first")]
     NotInitialized,
@@ -340,6 +351,17 @@ impl Error {
         }
     }
 
+    /// Whether the system gives memory for `count` times `size` bytes of something large, `what` in the plural. Asked before it is
+    /// made, since a process that finds out while it makes it ends.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn require_memory(what: &'static str, count: usize, size: usize) -> Result<()> {
+        let need = count.saturating_mul(size);
+        let room = Vec::<u8>::new().try_reserve_exact(need);
+        room.map_err(|_| Self::OutOfMemory { what, need: need as u64 })
+    }
+
     /// The stable code that programs test for; listed in the documentation of `EmbeddingError`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -362,7 +384,7 @@ impl Error {
                 ImageFault::Memory { .. } => "MEMORY_LIMIT_EXCEEDED",
             },
             Self::Generation { .. } => "EMBEDDING_GENERATION_FAILED",
-            Self::MemoryLimit { .. } | Self::ModelTooLarge { .. } => "MEMORY_LIMIT_EXCEEDED",
+            Self::MemoryLimit { .. } | Self::ModelTooLarge { .. } | Self::OutOfMemory { .. } => "MEMORY_LIMIT_EXCEEDED",
             Self::NotInitialized | Self::NoIndex { .. } => "NOT_INITIALIZED",
             Self::Aborted => "ABORTED",
             Self::TimedOut { .. } => "TIMED_OUT",
@@ -393,6 +415,7 @@ impl Error {
             | Self::Storage { path, .. }
             | Self::IndexMismatch { path, .. }
             | Self::NoIndex { path } => json!({ "path": path }),
+            Self::OutOfMemory { need, .. } => json!({ "need": need }),
             Self::Hub { file, url, status, .. } => json!({ "file": file, "url": url, "status": status }),
             Self::Backend { url, status, fault, index, .. } => {
                 let mut details = json!({ "url": url, "status": status });

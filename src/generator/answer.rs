@@ -74,16 +74,19 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    pub fn new(shape: Shape, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Self {
+    /// # Errors
+    /// [`Error::OutOfMemory`] where there is none for all vectors.
+    pub fn new(shape: Shape, distinct: &'a Distinct, cut: &'a [bool], progress: Option<&'a Progress>) -> Result<Self> {
         let dense = matches!(shape.task, Task::Embedding | Task::Reranking);
         let rows = if dense { distinct.total } else { 0 };
+        Error::require_memory("the vectors of a call", rows.saturating_mul(shape.dimensions), size_of::<f32>())?;
         let embedded = Embedded {
             matrix: EmbeddingMatrix::zeros(rows, shape.dimensions),
             items: vec![Item::default(); distinct.total],
             ..Embedded::default()
         };
         let (ragged, open) = (vec![None; distinct.total - rows], vec![true; distinct.first.len()]);
-        Self { distinct, cut, embedded, ragged, open, answered: 0, progress }
+        Ok(Self { distinct, cut, embedded, ragged, open, answered: 0, progress })
     }
 
     pub fn commit(&mut self, slot: usize, known: &Known, ms: f64, from_cache: bool) {

@@ -289,7 +289,7 @@ impl Engine {
             stage_metrics,
             busy,
         };
-        let mut answer = Answer::new(Shape::of(self.model.info()), &distinct, &cut, options.progress.as_ref());
+        let mut answer = Answer::new(Shape::of(self.model.info()), &distinct, &cut, options.progress.as_ref())?;
         let mut open: Vec<usize> = (0..distinct.first.len()).collect();
         while !open.is_empty() {
             let (leaders, waits) = call.recall(open, &mut answer).await?;

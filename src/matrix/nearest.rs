@@ -50,6 +50,12 @@ pub fn similarities(query: &[f32], matrix: &Matrix, cancel: &Cancel) -> Result<V
 /// For each query, the `k` rows with the highest cosine of at least `threshold`; of equal ones, those that come first.
 pub fn top_k(queries: &Matrix, matrix: &Matrix, k: usize, threshold: f32, cancel: &Cancel) -> Result<Ranked> {
     let places = k.min(matrix.count());
+    // What is found, in pieces and as a whole.
+    Error::require_memory(
+        "the rows that are found",
+        queries.count().saturating_mul(places),
+        2 * size_of::<Option<(u32, f32)>>(),
+    )?;
     let (asked, rows) = (queries.unit(cancel)?, matrix.unit(cancel)?);
     let slack = slack(matrix.dimensions);
     let some = |of: Range<usize>| {
