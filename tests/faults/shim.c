@@ -16,11 +16,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { OPEN = 1, CREATE = 2, READ = 4, WRITE = 8, SYNC = 16, TRUNCATE = 32, UNLINK = 64, LOCK = 128, MAP = 256, RENAME = 512 };
+enum { OPEN = 1, CREATE = 2, READ = 4, WRITE = 8, SYNC = 16, TRUNCATE = 32, UNLINK = 64, LOCK = 128, MAP = 256, RENAME = 512, STAT = 1024 };
 
 #define FDS 4096
 static unsigned char tracked[FDS];
@@ -69,7 +70,7 @@ static void lose_power(void) {
     if (seed >> 16 & 1) continue;
     REAL(pwrite64)(change->fd, change->old, change->length, change->offset);
     struct stat now;
-    if (!fstat(change->fd, &now) && now.st_size > change->size) REAL(ftruncate64)(change->fd, change->size);
+    if (!REAL(fstat)(change->fd, &now) && now.st_size > change->size) REAL(ftruncate64)(change->fd, change->size);
   }
   end();
   _exit(137);
@@ -91,7 +92,7 @@ static int named(const char *path) { return prefix && path && !strncmp(path, pre
 
 static void remember(int fd, off_t offset, size_t length) {
   struct stat before;
-  if (!power || fstat(fd, &before)) return;
+  if (!power || REAL(fstat)(fd, &before)) return;
   struct change *change = calloc(1, sizeof *change);
   change->device = before.st_dev, change->inode = before.st_ino, change->fd = fcntl(fd, F_DUPFD_CLOEXEC, 1000);
   change->offset = offset, change->size = before.st_size, change->old = calloc(1, length + 1);
@@ -104,7 +105,7 @@ static void remember(int fd, off_t offset, size_t length) {
 
 static void synced(int fd) {
   struct stat now;
-  if (!power || fstat(fd, &now)) return;
+  if (!power || REAL(fstat)(fd, &now)) return;
   pthread_mutex_lock(&mutex);
   for (struct change **link = &changes; *link;) {
     struct change *change = *link;
@@ -163,10 +164,18 @@ SYNCS(fdatasync)
 
 static void cut(int fd, off_t to) {
   struct stat now;
-  if (power && !fstat(fd, &now) && now.st_size > to) remember(fd, to, (size_t)(now.st_size - to));
+  if (power && !REAL(fstat)(fd, &now) && now.st_size > to) remember(fd, to, (size_t)(now.st_size - to));
 }
 int ftruncate(int fd, off_t to) { if (ours(fd) && fails(TRUNCATE)) return -1; if (ours(fd)) cut(fd, to); return REAL(ftruncate)(fd, to); }
 int ftruncate64(int fd, off64_t to) { if (ours(fd) && fails(TRUNCATE)) return -1; if (ours(fd)) cut(fd, to); return REAL(ftruncate64)(fd, to); }
+
+int fstat(int fd, struct stat *to) { return ours(fd) && fails(STAT) ? -1 : REAL(fstat)(fd, to); }
+int fstat64(int fd, struct stat64 *to) { return ours(fd) && fails(STAT) ? -1 : REAL(fstat64)(fd, to); }
+int stat(const char *path, struct stat *to) { return named(path) && fails(STAT) ? -1 : REAL(stat)(path, to); }
+int stat64(const char *path, struct stat64 *to) { return named(path) && fails(STAT) ? -1 : REAL(stat64)(path, to); }
+int lstat(const char *path, struct stat *to) { return named(path) && fails(STAT) ? -1 : REAL(lstat)(path, to); }
+int lstat64(const char *path, struct stat64 *to) { return named(path) && fails(STAT) ? -1 : REAL(lstat64)(path, to); }
+int statx(int fd, const char *path, int flags, unsigned int mask, struct statx *to) { return (named(path) || ours(fd)) && fails(STAT) ? -1 : REAL(statx)(fd, path, flags, mask, to); }
 
 int unlink(const char *path) { return named(path) && fails(UNLINK) ? -1 : REAL(unlink)(path); }
 int rename(const char *from, const char *to) { return (named(from) || named(to)) && fails(RENAME) ? -1 : REAL(rename)(from, to); }
@@ -174,6 +183,8 @@ int rename(const char *from, const char *to) { return (named(from) || named(to))
 static int is_lock(int command) { return command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK; }
 int fcntl(int fd, int command, ...) { va_list more; va_start(more, command); void *argument = va_arg(more, void *); va_end(more); return ours(fd) && is_lock(command) && fails(LOCK) ? -1 : REAL(fcntl)(fd, command, argument); }
 int fcntl64(int fd, int command, ...) { va_list more; va_start(more, command); void *argument = va_arg(more, void *); va_end(more); return ours(fd) && is_lock(command) && fails(LOCK) ? -1 : REAL(fcntl64)(fd, command, argument); }
+
+int flock(int fd, int operation) { return ours(fd) && fails(LOCK) ? -1 : REAL(flock)(fd, operation); }
 
 void *mmap(void *where, size_t length, int rights, int flags, int fd, off_t from) { return ours(fd) && fails(MAP) ? MAP_FAILED : REAL(mmap)(where, length, rights, flags, fd, from); }
 void *mmap64(void *where, size_t length, int rights, int flags, int fd, off64_t from) { return ours(fd) && fails(MAP) ? MAP_FAILED : REAL(mmap64)(where, length, rights, flags, fd, from); }
