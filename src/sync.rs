@@ -1,11 +1,14 @@
-//! Locks, conditions, atomics, channels and the time: those of `std`. With the feature `interleave`, those of the checker that
-//! tries the orders in which threads may run (`tests/model/`), and faults can be planted that it has to find.
+//! Locks, conditions, atomics, channels and the time: those of `std`, and those of `tokio` for what waits without a thread. With the
+//! feature `interleave`, those of the checker that tries the orders in which threads may run (`tests/model/`), and faults can be
+//! planted that it has to find.
 
 #[cfg(not(feature = "interleave"))]
 mod real {
     pub use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, mpsc};
     pub use std::thread::JoinHandle;
     pub use std::time::Instant;
+
+    pub use tokio::time::{sleep, timeout};
 
     use std::io;
 
@@ -29,9 +32,12 @@ mod real {
 mod model {
     use std::io;
     use std::ops::{Add, Deref, DerefMut};
+    use std::pin::pin;
     use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
+    use std::task::Poll;
     use std::time::Duration;
 
+    use shuttle::future::yield_now;
     use shuttle::sync as checked;
     pub use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, atomic};
     pub use shuttle::thread::JoinHandle;
@@ -88,6 +94,34 @@ mod model {
         fn add(self, more: Duration) -> Self {
             Self(self.0 + more)
         }
+    }
+
+    /// Waits for a while, as [`Condvar::wait_timeout`] does: it ends at any time.
+    pub async fn sleep(most: Duration) {
+        pass(most);
+        yield_now().await;
+    }
+
+    /// What `work` gives, unless it takes longer.
+    ///
+    /// # Errors
+    /// [`TimedOut`].
+    pub async fn timeout<T>(most: Duration, work: impl Future<Output = T>) -> Result<T, TimedOut> {
+        let mut work = pin!(work);
+        let until = Instant::now() + most;
+        loop {
+            let given = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+            match given {
+                Poll::Ready(given) => return Ok(given),
+                Poll::Pending if Instant::now() >= until => return Err(TimedOut),
+                Poll::Pending => sleep(STEP).await,
+            }
+        }
+    }
+
+    /// Lets others run: what is done elsewhere otherwise is done here, a moment later.
+    pub async fn elsewhere() {
+        yield_now().await;
     }
 
     /// A lock.
@@ -266,4 +300,6 @@ pub enum Fault {
     LeaseForAll,
     /// The thread ends although something waits to be written.
     EndBeforeWritten,
+    /// Leases are not renewed.
+    LeaseRunsOut,
 }

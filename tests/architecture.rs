@@ -50,6 +50,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
             "memory",
             "metrics",
             "model",
+            "sync",
             "text",
             "tokens",
         ],

@@ -150,6 +150,18 @@ impl Call<'_> {
         }
     }
 
+    /// Remembers a batch and gives the leases on its `slots` back, in this order: whoever takes one over finds what it was for.
+    pub async fn keep(
+        &self,
+        batch: Vec<(usize, Option<TextLeader>, Arc<Known>)>,
+        slots: &[usize],
+        leases: &mut Option<&mut Leases>,
+    ) -> Result<()> {
+        self.cancel.or_else(self.commit(batch)).await?;
+        leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
+        Ok(())
+    }
+
     /// Answers what other calls compute. Tells which slots they have left open because they were stopped.
     pub async fn wait(&self, waits: Vec<(usize, TextWaiter)>, answer: &mut Answer<'_>) -> Result<Vec<usize>> {
         let mut open = Vec::new();

@@ -15,7 +15,7 @@ use super::choice::{Chosen, Loader, Memory};
 use super::contents::{Contents, Names, prepare};
 use super::forecast::{AnsweredBytes, Basis, Forecast, Overhead, forecast};
 use super::learned::Store;
-use super::leases::{Leases, TextLeaders, Watch, worthwhile};
+use super::leases::{Leases, TextLeaders, Watch, holding, worthwhile};
 use super::model_cache::{GeneratorCache, ModelCache, Shape};
 use super::stage_metrics::{Answered, Stage, StageMetrics};
 use super::{CallOptions, Embedded, GeneratorOptions, Inputs, Item, OnError, threads};
@@ -461,8 +461,7 @@ impl Engine {
                 }
             }
         }
-        call.cancel.or_else(call.commit(batch)).await?;
-        leases.iter_mut().for_each(|leases| leases.release(slots.iter().copied()));
+        call.keep(batch, &slots, leases).await?;
         answer.report();
         Ok(())
     }
@@ -504,14 +503,6 @@ pub(super) fn is_brief(texts: usize, bytes: usize) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What `work` gives, while leases on its texts last.
-async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output = T>) -> Result<T> {
-    match leases {
-        Some(leases) => leases.during(work).await,
-        None => Ok(work.await),
-    }
 }
 
 /// What a model reads of an annotation.

@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::model_cache::{Known, ModelCache, TextLeader};
 use crate::cancel::Cancel;
 use crate::embedding::Key;
 use crate::error::Result;
+use crate::sync::{Fault, Instant, planted, sleep, timeout};
 
 /// How long leases last unless they are renewed, by how many there are: to renew one takes some microseconds of the
 /// thread that writes.
@@ -92,10 +93,13 @@ impl Leases {
         tokio::pin!(work);
         while !self.held.is_empty() {
             let rest = self.renew_after.saturating_sub(self.renewed.elapsed());
-            if let Ok(done) = tokio::time::timeout(rest, &mut work).await {
+            if let Ok(done) = timeout(rest, &mut work).await {
                 return Ok(done);
             }
-            self.renew().await?;
+            match planted(Fault::LeaseRunsOut) {
+                true => self.renewed = Instant::now(),
+                false => self.renew().await?,
+            }
         }
         Ok(work.await)
     }
@@ -125,6 +129,14 @@ impl Drop for Leases {
     }
 }
 
+/// What `work` gives, while leases on its texts last.
+pub(super) async fn holding<T>(leases: &mut Option<&mut Leases>, work: impl Future<Output = T>) -> Result<T> {
+    match leases {
+        Some(leases) => leases.during(work).await,
+        None => Ok(work.await),
+    }
+}
+
 /// Waits for what other processes compute.
 pub(super) struct Watch {
     model_cache: Arc<ModelCache>,
@@ -145,7 +157,7 @@ impl Watch {
     /// see [`Watch::asks`].
     pub async fn look(&mut self, wanted: &[(usize, Key)], cancel: &Cancel) -> Result<Vec<(usize, Known)>> {
         loop {
-            cancel.or_else(tokio::time::sleep(LOOK)).await?;
+            cancel.or_else(sleep(LOOK)).await?;
             // Others compute in an order of their own: each look is for some others.
             let count = wanted.len().min(SAMPLE);
             let sample: Vec<Key> = (0..count).map(|n| wanted[(self.turn + n) % wanted.len()].1).collect();

@@ -10,6 +10,8 @@ mod engine;
 mod forecast;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(feature = "interleave")]
+pub mod interleave;
 mod learned;
 mod leases;
 mod loaded;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+#[cfg(not(feature = "interleave"))]
 use tokio::sync::oneshot;
 
 use super::{Cgroup, available_cores};
@@ -61,11 +62,22 @@ pub fn in_parallel<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
 ///
 /// # Errors
 /// [`Error::Threads`] where none can be had, [`Error::Internal`] where `work` panics.
+#[cfg(not(feature = "interleave"))]
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let (sender, done) = oneshot::channel();
     // Whoever asked may have gone.
     begin_blocking(move |thread| drop(sender.send(thread.map(|()| work()))));
     done.await.map_err(|_| panicked())?
+}
+
+/// The same for the checker of orders, which has no runtime.
+///
+/// # Errors
+/// None.
+#[cfg(feature = "interleave")]
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    sync::elsewhere().await;
+    Ok(work())
 }
 
 /// [`blocking`] but for work that is `brief`, which is done here and now.

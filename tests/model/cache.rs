@@ -13,7 +13,7 @@ use shuttle::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use shuttle::thread;
 
 /// It is always the same time.
-struct Still;
+pub struct Still;
 
 impl Clock for Still {
     fn wall_ms(&self) -> u64 {
@@ -25,9 +25,13 @@ impl Clock for Still {
     }
 }
 
-fn open(path: &Path) -> EmbeddingCache {
-    let options = CacheOptions { path: Some(path.to_owned()), clock: Arc::new(Still), ..CacheOptions::default() };
+pub fn open_at(path: &Path, clock: Arc<dyn Clock>) -> EmbeddingCache {
+    let options = CacheOptions { path: Some(path.to_owned()), clock, ..CacheOptions::default() };
     EmbeddingCache::open(options).unwrap()
+}
+
+fn open(path: &Path) -> EmbeddingCache {
+    open_at(path, Arc::new(Still))
 }
 
 fn space() -> Space {
@@ -46,7 +50,7 @@ fn value(cache: &EmbeddingCache, n: usize) -> Option<f32> {
     cache.lookup(key(n)).map(|entry| entry.vector.to_vec()[0])
 }
 
-fn directory() -> tempfile::TempDir {
+pub fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }

@@ -7,6 +7,7 @@
 
 mod cache;
 mod flights;
+mod leases;
 mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
