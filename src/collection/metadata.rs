@@ -52,9 +52,9 @@ pub fn whole(json: &str) -> Cow<'_, str> {
                 text.extend([MARK, MARK]);
                 MARK.len_utf8()
             }
-            // Whatever is escaped, it is ASCII.
+            // Whatever is escaped is ASCII, in JSON.
             _ => {
-                let length = rest.len().min(2);
+                let length = rest.chars().take(2).map(char::len_utf8).sum();
                 text.push_str(&rest[..length]);
                 length
             }

@@ -154,3 +154,10 @@ fn metadata_that_cannot_be_read_is_told_and_deletes_nothing() {
     let error = collection.put(&[refused], &[], &MadeWith::default(), &Cancel::default()).unwrap_err();
     assert_eq!(error.code(), "INVALID_ARGUMENT");
 }
+
+#[test]
+fn what_is_no_json_is_refused() {
+    for metadata in ["{\"a\":\"\\é\\ud800\"}", "{\"\\\u{fffd}ud\u{fffd}ff\\udfff\"}", "\\ud800\\"] {
+        assert!(metadata::read(metadata).is_err(), "{metadata}");
+    }
+}
