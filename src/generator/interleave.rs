@@ -43,8 +43,8 @@ impl Process {
     pub async fn call(&self, texts: &[&str], cancel: &Cancel, compute: impl AsyncFn(&str) -> f32) -> Result<Vec<f32>> {
         let model_cache = &self.model_cache;
         let contents = Contents::Texts(texts.iter().map(|text| (*text).to_owned()).collect());
-        let (distinct, options) = (contents.distinct(), CallOptions::default());
-        let keys = contents.keys(model_cache, &distinct, InputType::Document);
+        let options = CallOptions::default();
+        let (distinct, keys) = contents.distinct(Some(model_cache), InputType::Document);
         let call = Call {
             contents: Arc::new(contents),
             names: Names::Texts,
@@ -88,7 +88,7 @@ impl Process {
     /// Whether the leases on texts are free.
     pub fn are_free(&self, texts: &[&str]) -> bool {
         let texts: Vec<String> = texts.iter().map(|text| (*text).to_owned()).collect();
-        let keys = self.model_cache.keys(&texts, &(0..texts.len()).collect::<Vec<_>>(), InputType::Document);
+        let keys = self.model_cache.keys(&texts, InputType::Document);
         let free = self.model_cache.lease(&keys, std::time::Duration::from_secs(3)).iter().all(|granted| *granted);
         self.model_cache.release(keys);
         free
