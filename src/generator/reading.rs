@@ -52,7 +52,7 @@ impl Engine {
         let bytes = |place: usize| pairs.texts()[place / roles].len();
         let read = move |engine: &Self, contents: &Contents, place: usize| {
             let text = &contents.pairs()?.texts()[place / roles];
-            let role = if place % roles == 0 { InputType::Query } else { InputType::Document };
+            let role = if place.is_multiple_of(roles) { InputType::Query } else { InputType::Document };
             engine.pair_tokenizer()?.encode_half(&engine.worded(role, text))
         };
         let halves = self.read_all(call, &places, bytes, read).await?;
