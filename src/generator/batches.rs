@@ -82,8 +82,10 @@ impl Batches {
         let row = self.model.bytes(1, longest).max(1);
         let most = self.max_rows.min(self.model.most_rows());
         let rows = choice.rows.min(most).min(self.governor.most_rows()).min((share / row) as usize).max(1);
+        // To a server or a device each batch is a request; where the workers compute themselves, they are to end together.
+        let computes = self.model.most_weight().is_none() && self.model.budget().is_none();
+        let rows = if computes { plan.even(rows, self.workers) } else { rows };
         let full = rows == choice.rows && plan.left() > rows * self.workers;
-        let rows = plan.even(rows, self.workers);
         let taken = plan.take(rows);
         drop(plan);
         self.stage_metrics.done(Stage::Plan, started, taken.len());
