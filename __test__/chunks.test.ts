@@ -191,8 +191,7 @@ describe('streamDocuments', () => {
     let closed = false;
     async function* source() {
       try {
-        for (const document of documents) yield document;
-        await sleep(60_000);
+        for (let at = 0; ; at++) yield { id: `d${at}.md`, text: `# Title ${at}` };
       } finally {
         closed = true;
       }

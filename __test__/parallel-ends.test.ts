@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, truncateSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
@@ -200,6 +200,18 @@ describe('RealtimeEvaluator', () => {
     await reading;
     expect(seen).toEqual(samples);
     expect(await failure(async () => own.evaluateStream([1]))).toMatchObject({ code: 'CLOSED' });
+  });
+
+  test('close waits for the summary that a stream writes at its end', async () => {
+    for (let turns = 0; turns < 30; turns++) {
+      const outputDirectory = folder();
+      const own = evaluator({ outputDirectory });
+      const ended = (async () => { for await (const _ of own.evaluateStream([0, 1])); })();
+      for (let turn = 0; turn < turns; turn++) await nextTurn();
+      await own.close();
+      expect(summaryOf(outputDirectory).totalSamples).toBe(2);
+      await ended;
+    }
   });
 
   test('close waits for no reader that pauses, and what was given is written', async () => {

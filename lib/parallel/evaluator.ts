@@ -178,10 +178,8 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
       this.#refuseClosed();
       this.#streams.add(results);
     };
-    const finish = () => {
-      this.#streams.delete(results);
-      return this.#finish();
-    };
+    // Until its results and the summary are in the files, it is one that close waits for.
+    const finish = () => this.#finish().finally(() => this.#streams.delete(results));
     const results = streamOf(identified(source, sampleId, known), { ...call, runner, counted: clock, begin, finish }, {});
     return results as AsyncGenerator<EvaluationResult, void, undefined>;
   }
