@@ -15,7 +15,8 @@ const usage = `node benchmark/rerank.mjs [--model DIR] [--corpus DIR] [--texts N
    no weight), scores 100 documents of 128 tokens for a query; transformers.js does so in batches of 1, 8, 16, 32 and 100, of which
    the best one of each round counts. Fresh processes, in turns.
 2. maxSim of a query of 32 vectors over 1,000 documents of 180 vectors, 128 wide.
-3. A table of vectors (30,522 × 256, random) embeds N (default 5,000) texts of the corpus; so does model2vec, where PYTHON has it.
+3. A table of vectors (30,522 × 256, random) embeds N (default 5,000) texts of the corpus; so does model2vec, where PYTHON has it. Beside
+   it, what its tokenizer takes alone: as the package tokenizers of PYTHON runs it, on all cores, and as countTokens does.
 --rounds: 3. --only: some of rerank, maxsim and table, with commas between.`;
 
 const QUERY = 'how is a file of settings read and checked?';
@@ -23,6 +24,31 @@ const DOCUMENTS = 100;
 const TOKENS = 128;
 const BATCHES = [1, 8, 16, 32, 100];
 const TABLE = { rows: 30_522, width: 256 };
+
+/** What model2vec does, after a first time. */
+const MODEL2VEC = `import json, sys, time
+from model2vec import StaticModel
+model = StaticModel.from_pretrained(sys.argv[1])
+texts = json.load(open(sys.argv[2]))
+encode = lambda: model.encode(texts, use_multiprocessing=False)
+encode()
+started = time.perf_counter()
+vectors = encode()
+print(time.perf_counter() - started)
+vectors.astype("<f4").tofile(sys.argv[3])`;
+
+/** What the tokenizer does alone, on all cores, after a first time. */
+const TOKENIZE = `import json, sys, time
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file(sys.argv[1] + "/tokenizer.json")
+tokenizer.no_padding()
+tokenizer.no_truncation()
+texts = json.load(open(sys.argv[2]))
+encode = lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+encode()
+started = time.perf_counter()
+encode()
+print(time.perf_counter() - started)`;
 
 const embedcore = () => createRequire(import.meta.url)('..');
 
@@ -177,19 +203,29 @@ function tables(settings, rounds, directory) {
   const { texts } = loadTexts(settings);
   const file = join(directory, 'texts.json');
   writeFileSync(file, JSON.stringify(texts));
-  const [ours, theirs, ratios] = [[], [], []];
+  const [ours, theirs, ratios, counts, alone] = [[], [], [], [], []];
   const vectors = ['ours.f32', 'theirs.f32'].map((name) => join(directory, name));
   for (let round = 0; round < rounds; round++) {
-    const own = inChild({ kind: 'table', path, file, out: vectors[0] }).seconds;
+    const { seconds: own, counting } = inChild({ kind: 'table', path, file, out: vectors[0] });
     ours.push(own);
-    const other = model2vec(settings.python ?? 'python3', path, file, vectors[1]);
-    if (typeof other === 'string') return console.log(`Table of ${TABLE.width}: embedcore ${(texts.length / median(ours)).toFixed(0)} texts/s; model2vec was skipped: ${other}`);
-    theirs.push(other);
-    ratios.push(other / own);
+    counts.push(own / counting);
+    const tokenizing = seconds(settings.python ?? 'python3', TOKENIZE, path, file);
+    if (typeof tokenizing === 'number') alone.push(own / tokenizing);
+    const other = seconds(settings.python ?? 'python3', MODEL2VEC, path, file, vectors[1]);
+    if (typeof other === 'number') {
+      theirs.push(other);
+      ratios.push(other / own);
+    } else if (round === 0) {
+      console.log(`model2vec is skipped: ${other}`);
+    }
   }
+  const perSecond = (all) => (texts.length / median(all)).toFixed(0);
+  console.log(`Table of ${TABLE.rows} × ${TABLE.width}, ${texts.length} texts, median of ${rounds}: embedcore ${perSecond(ours)} texts/s${theirs.length > 0 ? `, model2vec ${perSecond(theirs)}` : ''}`);
+  if (alone.length > 0) console.log(`  embed takes ${median(alone).toFixed(2)} of the time that the package tokenizers takes for their tokens alone`);
+  console.log(`  embed takes ${median(counts).toFixed(2)} × as long as countTokens`);
+  if (theirs.length === 0) return;
   const [own, other] = vectors.map((path) => new Float32Array(new Uint8Array(readFileSync(path)).buffer));
   const rows = Array.from({ length: texts.length }, (_, row) => other.subarray(row * TABLE.width, (row + 1) * TABLE.width));
-  console.log(`Table of ${TABLE.rows} × ${TABLE.width}, ${texts.length} texts, median of ${rounds}: embedcore ${(texts.length / median(ours)).toFixed(0)} texts/s, model2vec ${(texts.length / median(theirs)).toFixed(0)}`);
   console.log(`  embedcore is ${median(ratios).toFixed(2)} × as fast (${ratios.map((ratio) => ratio.toFixed(2)).join(', ')}); least cosine ${compareVectors(own, rows)?.min.toFixed(6)}`);
 }
 
@@ -199,25 +235,16 @@ async function embedHere({ path, file, out }) {
   const generator = new OptimizedEmbeddingGenerator({ modelPath: path, cache: false });
   await generator.initialize();
   const { seconds, result } = await timed(() => generator.embed(texts));
+  const { seconds: counting } = await timed(() => generator.countTokens(texts));
   writeFileSync(out, new Uint8Array(result.data.buffer, result.data.byteOffset, result.data.byteLength));
   await generator.cleanup();
-  return { seconds };
+  return { seconds, counting };
 }
 
-/** Seconds that model2vec takes, after a first time; or why it cannot. */
-function model2vec(python, path, file, out) {
-  const code = `import json, sys, time
-from model2vec import StaticModel
-model = StaticModel.from_pretrained(sys.argv[1])
-texts = json.load(open(sys.argv[2]))
-encode = lambda: model.encode(texts, use_multiprocessing=False)
-encode()
-started = time.perf_counter()
-vectors = encode()
-print(time.perf_counter() - started)
-vectors.astype("<f4").tofile(sys.argv[3])`;
+/** Seconds that a program of Python says that it took; or why it cannot. */
+function seconds(python, code, ...values) {
   try {
-    return Number(execFileSync(python, ['-c', code, path, file, out], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim().split('\n').at(-1));
+    return Number(execFileSync(python, ['-c', code, ...values], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim().split('\n').at(-1));
   } catch (error) {
     return String(error.stderr ?? error.message).trim().split('\n').at(-1);
   }

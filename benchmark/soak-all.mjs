@@ -143,6 +143,10 @@ async function soak() {
   const [early, late] = [samples.slice(Math.floor(minutes / 4), Math.ceil(minutes / 2)), samples.slice(-Math.ceil(minutes / 4))];
   const growth = middle(({ rss }) => rss, late) / middle(({ rss }) => rss, early) - 1;
   console.log(`RSS ${(growth * 100).toFixed(1)} % from the second quarter to the last; files ${middle(({ fds }) => fds, early)} → ${middle(({ fds }) => fds, late)}; p99 ${middle(({ p99 }) => p99, early).toFixed(1)} → ${middle(({ p99 }) => p99, late).toFixed(1)} ms`);
-  if (wrong.length > 0) throw new PlainError(`${wrong.length} errors, the first: ${wrong[0]}`);
+  if (wrong.length > 0) {
+    const kinds = new Map();
+    for (const kind of wrong.map((error) => error.split('\n')[0].replaceAll(/[0-9]+/g, 'N'))) kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+    throw new PlainError(`${wrong.length} errors:\n${[...kinds].map(([kind, amount]) => `${amount} × ${kind}`).join('\n')}`);
+  }
   if (growth > MOST_GROWTH) throw new PlainError('Memory is not flat.');
 }

@@ -89,7 +89,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
 
 /// External crates that only one place may name.
 const ONLY_IN: [(&str, &[&str]); 18] = [
-    ("ort::", &["model/onnx.rs"]),
+    ("ort::", &["model/onnx/mod.rs", "model/onnx/providers.rs", "model/onnx/runtime.rs"]),
     ("libloading::", &["model/openvino/api.rs"]),
     (
         "napi",
@@ -183,7 +183,7 @@ const ONLY_IN: [(&str, &[&str]); 18] = [
             "model/library.rs",
             // The working directory, no variables.
             "model/mod.rs",
-            "model/onnx.rs",
+            "model/onnx/runtime.rs",
         ],
     ),
 ];

@@ -1,23 +1,22 @@
-//! ONNX Runtime: the only file that names it.
+//! ONNX Runtime: the only folder that names it. Here is a model's session; its providers and the library are beside it.
 //!
 //! One session per model, called by many threads at once, each run on one thread by default: with small batches that is
 //! faster than one run on many threads, and the weights are held once.
 
 #![allow(unsafe_code)]
 
-use std::collections::BTreeMap;
+mod providers;
+mod runtime;
+
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::Read;
 use std::mem::ManuallyDrop;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use ort::AsPointer;
-use ort::device::Device;
-use ort::environment::Environment;
-use ort::ep::{self, ExecutionProviderDispatch};
 use ort::logging::LogLevel;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -32,10 +31,14 @@ use super::pooled_graph::{Declared, Extension, POOLED};
 use super::purpose::Purpose;
 use super::session::{self, About, Cells, IDS, Kind, Output, Pooled, Port, Run, RunMemory};
 use super::turns::Turns;
-use super::{Compute, ModelOptions, Plugin, Provider, ProviderInfo, content, library, memory_cost};
+use super::{Compute, ModelOptions, Plugin, Provider, content, library, memory_cost};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::host;
+
+use providers::{device, dispatch, plugin, used};
+use runtime::{Runtime, runtime};
+
+pub use runtime::{RuntimeInfo, await_load, describe};
 
 /// Tells ONNX Runtime to give back, after a run, what its arena has kept.
 const SHRINK: (&str, &str) = ("memory.enable_memory_arena_shrinkage", "cpu:0");
@@ -374,233 +377,8 @@ fn compile(
     })
 }
 
-/// How a provider is asked for. The CPU always comes last by itself.
-fn dispatch(provider: &Provider, memory: Option<u64>) -> Option<ExecutionProviderDispatch> {
-    let memory = memory.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let dispatch = match provider {
-        // Plugins have devices instead.
-        Provider::Cpu | Provider::Plugin(_) => return None,
-        Provider::Cuda => {
-            memory.map_or_else(ep::CUDA::default, |most| ep::CUDA::default().with_memory_limit(most)).build()
-        }
-        Provider::CoreMl => ep::CoreML::default().build(),
-        Provider::DirectMl => ep::DirectML::default().build(),
-        Provider::WebGpu => ep::WebGPU::default().build(),
-        Provider::TensorRtRtx => {
-            memory.map_or_else(ep::NVRTX::default, |most| ep::NVRTX::default().with_max_workspace(most)).build()
-        }
-    };
-    // Without its driver, say: nobody who asks for a GPU wants to wait for a CPU instead.
-    Some(dispatch.error_on_failure())
-}
-
-/// Longest name of an execution provider, in bytes: longer ones overrun a buffer of ort's.
-const LONGEST_NAME: usize = 120;
-
-/// The plugin that a provider comes from, if it is not in the runtime itself.
-fn plugin(runtime: &Runtime, provider: &Provider) -> Result<Option<Arc<Plugin>>> {
-    match provider {
-        Provider::Plugin(plugin) => Ok(Some(Arc::clone(plugin))),
-        Provider::WebGpu if !runtime.offers(provider) && library::WEBGPU.directory().is_ok() => {
-            let library = library::WEBGPU.libraries()?.into_iter().next();
-            Ok(library.map(|library| Arc::new(Plugin { library, name: None, device: 0, options: BTreeMap::new() })))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The device that a plugin is to compute on, or why there is none. Its library is loaded at the first call.
-fn device(runtime: &'static Runtime, plugin: &Plugin) -> Result<Device<'static>, String> {
-    let path = library::plugin(&plugin.library).map_err(|error| error.to_string())?;
-    // The names of what a library brings, by its path: it is loaded once.
-    static LOADED: Mutex<BTreeMap<PathBuf, Vec<String>>> = Mutex::new(BTreeMap::new());
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let names = || runtime.environment.devices().filter_map(|device| device.ep().ok()).map(str::to_owned);
-    if !loaded.contains_key(&path) {
-        let before: Vec<String> = names().collect();
-        let name = format!("embedcore {}", path.display());
-        runtime.environment.register_ep_library(name, &path).map_err(|error| error.to_string())?;
-        loaded.insert(path.clone(), names().filter(|name| !before.contains(name)).collect());
-    }
-    let brings = loaded.get(&path).map_or(&[][..], Vec::as_slice);
-    if let Some(name) = brings.iter().find(|name| name.len() > LONGEST_NAME) {
-        return Err(format!("its provider's name has {} bytes, and {LONGEST_NAME} at most are known", name.len()));
-    }
-    let asked = |name: &str| plugin.name.as_deref().is_none_or(|asked| spelt(asked) == spelt(name));
-    let devices = runtime.environment.devices();
-    let devices: Vec<Device> = devices
-        .filter(|device| device.ep().is_ok_and(|name| brings.iter().any(|one| one == name) && asked(name)))
-        .collect();
-    let count = devices.len();
-    devices.into_iter().nth(plugin.device).ok_or_else(|| match (count, brings) {
-        (0, []) => "it finds no device here".to_owned(),
-        (0, brings) => format!("it brings {}, and not what `name` says", brings.join(", ")),
-        (count, _) => {
-            format!("it has {count} devices, and `device` {} is not one of them: it counts from 0", plugin.device)
-        }
-    })
-}
-
 /// Where weights are that a graph in memory has in files beside its own.
 const WEIGHTS_BESIDE: &str = "session.model_external_initializers_file_folder_path";
 
 /// Has a session remember what computes which node.
 const RECORD: (&str, &str) = ("session.record_ep_graph_assignment_info", "1");
-
-/// What computes a graph that is compiled: those that were asked for, and the CPU where it computes some of it.
-fn used(runtime: &Runtime, session: &Session, asked: &[Provider]) -> Vec<ProviderInfo> {
-    if asked == [Provider::Cpu] {
-        return vec![ProviderInfo::cpu(Some(runtime.library.clone()), library::version(&runtime.library))];
-    }
-    let nodes = assigned(session);
-    let total: usize = nodes.iter().map(|(_, count)| count).sum();
-    let rest = (!asked.contains(&Provider::Cpu) && nodes.iter().any(|(name, _)| name == Provider::Cpu.as_str()))
-        .then_some(Provider::Cpu);
-    let about = |provider: &Provider| {
-        let (library, version, device) = match (provider, plugin(runtime, provider)) {
-            (_, Ok(Some(plugin))) => {
-                (plugin.library.clone(), library::version(&plugin.library), Some(plugin.device.to_string()))
-            }
-            (Provider::Cpu, _) => {
-                (runtime.library.clone(), library::version(&runtime.library), Some(host::processor().name))
-            }
-            (named, _) => {
-                let of = |device: &Device| device.ep().is_ok_and(|name| spelt(name) == named.as_str());
-                let vendor =
-                    runtime.environment.devices().find(of).and_then(|device| device.hardware_device().vendor().ok());
-                (runtime.library.clone(), library::version(&runtime.library), vendor.map(str::to_owned))
-            }
-        };
-        // Names of plugins are those of their providers only where they were given.
-        let of = |name: &str| match provider {
-            Provider::Plugin(_) => !Provider::NAMED.iter().any(|named| named.as_str() == name),
-            named => named.as_str() == name,
-        };
-        let computed = nodes.iter().filter(|(name, _)| of(name)).map(|(_, count)| count).sum::<usize>();
-        let nodes = (total > 0).then(|| computed as f64 / total as f64);
-        ProviderInfo { provider: provider.clone(), device, library: Some(library), version, nodes }
-    };
-    asked.iter().chain(&rest).map(about).collect()
-}
-
-/// How many nodes of a graph each provider computes; empty where the runtime does not tell.
-fn assigned(session: &Session) -> Vec<(String, usize)> {
-    let (mut parts, mut count) = (ptr::null(), 0);
-    // SAFETY: the session lives; both pointers are to places for the answer, which stays the session's.
-    let status = unsafe { (ort::api().Session_GetEpGraphAssignmentInfo)(session.ptr(), &mut parts, &mut count) };
-    // SAFETY: the status was just returned by the call above and is used once.
-    if unsafe { ort::Error::result_from_status(status) }.is_err() || parts.is_null() {
-        return Vec::new();
-    }
-    let of = |index: usize| {
-        let (mut name, mut nodes, mut count) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the call above has answered `count` pointers to parts of the session.
-        let part = unsafe { *parts.add(index) };
-        // SAFETY: the part is the session's, and the places are for the answers, which stay the session's.
-        unsafe {
-            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetEpName)(part, &mut name)).ok()?;
-            ort::Error::result_from_status((ort::api().EpAssignedSubgraph_GetNodes)(part, &mut nodes, &mut count))
-                .ok()?;
-            (!name.is_null()).then(|| (spelt(&CStr::from_ptr(name).to_string_lossy()), count))
-        }
-    };
-    (0..count).filter_map(of).collect()
-}
-
-/// The spelling in options of an execution provider's name.
-fn spelt(name: &str) -> String {
-    match name.strip_suffix("ExecutionProvider").unwrap_or(name).to_ascii_lowercase().as_str() {
-        "dml" => Provider::DirectMl.as_str().to_owned(),
-        "nvtensorrtrtx" => Provider::TensorRtRtx.as_str().to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-/// The ONNX Runtime of this process.
-struct Runtime {
-    environment: Environment,
-    build: String,
-    library: PathBuf,
-    /// What it offers, as options spell it.
-    providers: Vec<String>,
-}
-
-impl Runtime {
-    fn offers(&self, provider: &Provider) -> bool {
-        self.providers.iter().any(|name| name == provider.as_str())
-    }
-}
-
-/// Held while the library loads.
-static LOADING: Mutex<()> = Mutex::new(());
-
-/// Waits until nobody loads the library. For a thread of JS that ends, as it does before its process may.
-pub fn await_load() {
-    drop(LOADING.lock());
-}
-
-/// What the library is, and what it offers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuntimeInfo {
-    /// Where it is.
-    pub library: PathBuf,
-    /// Its version, as far as it is known.
-    pub version: Option<String>,
-    /// The execution providers that it was built with.
-    pub providers: Vec<String>,
-}
-
-/// Loads the library, if it is not; says what it is.
-pub fn describe() -> Result<RuntimeInfo> {
-    let Runtime { library, providers, .. } = runtime()?;
-    Ok(RuntimeInfo { library: library.clone(), version: library::version(library), providers: providers.clone() })
-}
-
-/// Loads the library at the first call. A failure is not remembered: the user may mend it and try again.
-fn runtime() -> Result<&'static Runtime> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(runtime) = RUNTIME.get() {
-        return Ok(runtime);
-    }
-    let library = library::onnxruntime()?;
-    let failed = |error: &dyn std::error::Error| {
-        let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-        Error::model(&library, format!("ONNX Runtime could not be loaded: {error}{cause}"))
-    };
-    // Versions 1.29 and later report home unless told not to before they are loaded.
-    // SAFETY: runs once per process, under the lock above. What remains is the race of every setenv with a getenv on
-    // another thread, which Node.js itself accepts at each assignment to process.env.
-    unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-    // Until the handler below stands, only `close` keeps an exit of the process from running into the load.
-    let _inside = ONNX.enter(&Cancel::default())?;
-    let environment = ort::init_from(&library).map_err(|error| failed(&error))?;
-    gate::close_at_exit();
-    let environment =
-        environment.with_name("embedcore").with_telemetry(false).build().map_err(|error| failed(&error))?;
-    environment.set_log_level(LogLevel::Fatal);
-    let (build, providers) = (ort::info().to_owned(), offered());
-    Ok(RUNTIME.get_or_init(|| Runtime { environment, build, library, providers }))
-}
-
-/// The execution providers that the loaded library was built with.
-fn offered() -> Vec<String> {
-    let (mut names, mut count) = (ptr::null_mut(), 0);
-    // SAFETY: the library is loaded; both pointers are to places for the answer.
-    let status = unsafe { (ort::api().GetAvailableProviders)(&mut names, &mut count) };
-    // SAFETY: the status was just returned by the call above and is used once.
-    if unsafe { ort::Error::result_from_status(status) }.is_err() || names.is_null() {
-        return vec![Provider::Cpu.as_str().to_owned()];
-    }
-    let at = |index| {
-        // SAFETY: the call above has filled `count` pointers to strings that end with a zero.
-        spelt(&unsafe { CStr::from_ptr(*names.add(index)) }.to_string_lossy())
-    };
-    let mut spelt: Vec<String> = (0..usize::try_from(count).unwrap_or(0)).map(at).collect();
-    // SAFETY: gives back what the call above gave, once. The answer is of no interest: nothing can be done.
-    let released = unsafe { (ort::api().ReleaseAvailableProviders)(names, count) };
-    // SAFETY: as above.
-    drop(unsafe { ort::Error::result_from_status(released) });
-    spelt.sort();
-    spelt
-}

@@ -4,12 +4,14 @@
 //! Parsed as a whole, a file is in memory twice while it is loaded, and what is copied out of it stays there; mapped, only what is
 //! read takes memory, and weights that the runtime arranges anew take none beside that.
 
+mod first_token;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::Path;
 
-use super::protobuf::{Field, Message, Place, each_field, fields, numbers, odd, parts};
+use super::protobuf::{Message, Place, each_field, numbers, odd, parts};
 
 /// Numbers of fields and values in `onnx.proto`.
 mod onnx {
@@ -141,132 +143,6 @@ impl LeanGraph {
     fn know(&mut self, tensor: &[u8]) {
         self.weights.extend(text(tensor, onnx::TENSOR_NAME).map(|name| (name, Weights::read(tensor))));
     }
-
-    /// Has what follows the last attention computed for the first token of each text alone, where the graph itself reads no other one
-    /// of it. Whether it could be.
-    ///
-    /// From `Gather(x, 0, axis: 1)` backwards, what makes each token's values of that token's alone, and is read by nothing else, is
-    /// given the first token of what it reads. Nothing else changes: each value is made of the same ones as before.
-    pub fn keep_first(&mut self) -> bool {
-        let ranks = self.ranks();
-        // A graph within reads values that its node does not name.
-        if self.nodes.iter().any(Node::has_graph) {
-            return false;
-        }
-        let Some(first) = self.nodes.iter().position(|node| self.takes_first(node, &ranks)) else { return false };
-        let mut readers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (at, node) in self.nodes.iter().enumerate() {
-            node.inputs.iter().for_each(|input| readers.entry(input).or_default().push(at));
-        }
-        let (mut within, mut wanted) = (HashSet::from([first]), HashSet::from([self.nodes[first].inputs[0].clone()]));
-        let (mut cut, mut products) = (HashSet::new(), 0);
-        for (at, node) in self.nodes.iter().enumerate().take(first).rev() {
-            let asked = || node.outputs.iter().filter(|output| wanted.contains(*output));
-            if asked().next().is_none() {
-                continue;
-            }
-            let read_within = |output: &String| {
-                let all = readers.get(output.as_str());
-                !self.outputs.contains(output)
-                    && all.is_some_and(|all| all.iter().all(|reader| within.contains(reader)))
-            };
-            if !node.outputs.iter().all(read_within) || !self.is_by_token(node, &ranks) {
-                cut.extend(asked().cloned());
-                continue;
-            }
-            within.insert(at);
-            products += usize::from(node.operator == "MatMul");
-            let tokens = node.inputs.iter().filter(|input| self.is_tokens(input, &ranks)).cloned();
-            wanted.extend(tokens.collect::<Vec<_>>());
-        }
-        // What nothing makes is an input of the graph.
-        let made: HashSet<&String> = self.nodes.iter().flat_map(|node| &node.outputs).collect();
-        if products == 0 || cut.is_empty() || wanted.iter().any(|value| !made.contains(value)) {
-            return false;
-        }
-        within.remove(&first);
-        let mut nodes = Vec::with_capacity(self.nodes.len() + cut.len());
-        for (at, node) in std::mem::take(&mut self.nodes).into_iter().enumerate() {
-            let makes: Vec<String> = node.outputs.iter().filter(|output| cut.contains(*output)).cloned().collect();
-            nodes.push(if within.contains(&at) { node.reading_first(&cut) } else { node });
-            nodes.extend(makes.iter().map(|value| Node::slice(value)));
-        }
-        self.nodes = nodes;
-        for (name, value) in SLICE {
-            let tensor = Message::default().number(onnx::TENSOR_SIZES, 1).number(onnx::TENSOR_TYPE, onnx::INT64);
-            let tensor = tensor.bytes(onnx::TENSOR_NAME, name).bytes(onnx::TENSOR_BYTES, value.to_le_bytes());
-            self.rest = std::mem::take(&mut self.rest).bytes(onnx::GRAPH_WEIGHTS, tensor);
-        }
-        true
-    }
-
-    /// Whether a node gives the values of the first token of each text.
-    fn takes_first(&self, node: &Node, ranks: &HashMap<String, usize>) -> bool {
-        let [x, index] = &node.inputs[..] else { return false };
-        let is_first = self.weights.get(index).is_some_and(|index| index.sizes.is_empty() && index.number == Some(0));
-        node.operator == "Gather" && node.number("axis") == Some(1) && is_first && self.is_tokens(x, ranks)
-    }
-
-    /// Whether a value is one of texts, tokens and their values, which is not the same for all texts.
-    fn is_tokens(&self, name: &str, ranks: &HashMap<String, usize>) -> bool {
-        ranks.get(name) == Some(&3) && !self.weights.contains_key(name)
-    }
-
-    /// Whether a node makes the values of each token of that token's alone.
-    fn is_by_token(&self, node: &Node, ranks: &HashMap<String, usize>) -> bool {
-        let sizes = |name: &String| self.weights.get(name).map(|weights| weights.sizes.len());
-        let is_vector = |name: &String| name.is_empty() || sizes(name).is_some_and(|sizes| sizes <= 1);
-        let is_tokens = |name: &String| self.is_tokens(name, ranks);
-        let is_last = |axis: i64| axis == -1 || axis == 2;
-        let [_] = &node.outputs[..] else { return false };
-        match (&node.operator[..], &node.inputs[..]) {
-            ("MatMul", [x, weights]) => is_tokens(x) && sizes(weights) == Some(2),
-            ("Add" | "Sub" | "Mul" | "Div" | "Pow", [one, other]) => {
-                let each = [one, other];
-                each.iter().any(|name| is_tokens(name)) && each.iter().all(|name| is_tokens(name) || is_vector(name))
-            }
-            ("Cast" | "Erf" | "Gelu" | "Identity" | "Reciprocal" | "Relu" | "Sigmoid" | "Sqrt" | "Tanh", [x]) => {
-                is_tokens(x)
-            }
-            ("FastGelu" | "BiasGelu", [x, rest @ ..]) => is_tokens(x) && rest.iter().all(is_vector),
-            ("ReduceMean", [x, axes @ ..]) => {
-                let of_attribute = || matches!(node.numbers("axes")[..], [axis] if is_last(axis));
-                let of_input = |axes: &String| self.weights.get(axes).and_then(|axes| axes.number).is_some_and(is_last);
-                let last = if axes.is_empty() { of_attribute() } else { axes.iter().all(of_input) };
-                is_tokens(x) && last && node.number("keepdims") != Some(0)
-            }
-            ("LayerNormalization", [x, rest @ ..]) => {
-                is_tokens(x) && rest.iter().all(is_vector) && node.number("axis").is_none_or(is_last)
-            }
-            ("SkipLayerNormalization", [x, other, rest @ ..]) => {
-                is_tokens(x) && is_tokens(other) && rest.iter().all(is_vector)
-            }
-            _ => false,
-        }
-    }
-
-    /// How many sizes values have, as far as that is easily told. What constants there are becomes known with the weights.
-    fn ranks(&mut self) -> HashMap<String, usize> {
-        for node in &self.nodes {
-            if let ("Constant", [output]) = (&node.operator[..], &node.outputs[..]) {
-                self.weights.extend(node.constant().map(|constant| (output.clone(), constant)));
-            }
-        }
-        let mut ranks: HashMap<String, usize> =
-            self.inputs.iter().map(|(name, sizes)| (name.clone(), *sizes)).collect();
-        ranks.extend(self.weights.iter().map(|(name, weights)| (name.clone(), weights.sizes.len())));
-        // How many numbers there are in a list.
-        let lists = self.weights.iter().filter(|(_, weights)| weights.sizes.len() == 1);
-        let mut lengths: HashMap<String, usize> =
-            lists.map(|(name, weights)| (name.clone(), weights.sizes[0])).collect();
-        for node in &self.nodes {
-            let Some((rank, length)) = node.rank(&ranks, &lengths) else { continue };
-            let Some(output) = node.outputs.first().filter(|output| !output.is_empty()) else { continue };
-            ranks.insert(output.clone(), rank);
-            lengths.extend(length.filter(|_| rank == 1).map(|length| (output.clone(), length)));
-        }
-        ranks
-    }
 }
 
 impl Weights {
@@ -342,14 +218,6 @@ fn text(message: &[u8], field: u64) -> Option<String> {
     Some(std::str::from_utf8(parts(message, field).next()?).ok()?.to_owned())
 }
 
-/// From where, to where and along what the first token is taken.
-const SLICE: [(&str, i64); 3] = [("embedcore.begin", 0), ("embedcore.end", 1), ("embedcore.axis", 1)];
-
-/// What the first token of a value is called.
-fn first_of(value: &str) -> String {
-    format!("embedcore.first.{value}")
-}
-
 impl Node {
     fn read(bytes: &[u8]) -> Self {
         let texts =
@@ -360,28 +228,6 @@ impl Node {
             outputs: texts(onnx::NODE_OUTPUTS),
             raw: bytes.to_vec(),
         }
-    }
-
-    /// What takes the first token of a value.
-    fn slice(value: &str) -> Self {
-        let inputs = std::iter::once(value).chain(SLICE.iter().map(|(name, _)| *name));
-        let node = inputs.fold(Message::default(), |node, input| node.bytes(onnx::NODE_INPUTS, input));
-        let node = node.bytes(onnx::NODE_OUTPUTS, first_of(value)).bytes(onnx::NODE_OPERATOR, "Slice");
-        Self::read(&node.into_bytes())
-    }
-
-    /// The same, but that it reads the first token of what is `cut`.
-    fn reading_first(self, cut: &HashSet<String>) -> Self {
-        let inputs = self.inputs.iter().map(|input| if cut.contains(input) { first_of(input) } else { input.clone() });
-        let inputs = inputs.fold(Message::default(), |node, input| node.bytes(onnx::NODE_INPUTS, input));
-        let others = fields(&self.raw).filter(|(number, _)| *number != onnx::NODE_INPUTS);
-        let node = others.fold(inputs, |node, (number, field)| match field {
-            Field::Number(value) => node.number(number, value),
-            Field::Bytes(bytes) => node.bytes(number, bytes),
-            // A node has none.
-            Field::Fixed => node,
-        });
-        Self::read(&node.into_bytes())
     }
 
     fn attributes(&self) -> impl Iterator<Item = &[u8]> {
@@ -400,72 +246,9 @@ impl Node {
         self.attribute(name).map_or_else(Vec::new, |attribute| numbers(attribute, onnx::ATTRIBUTE_NUMBERS))
     }
 
-    fn has_graph(&self) -> bool {
-        self.attributes()
-            .any(|attribute| onnx::ATTRIBUTE_GRAPHS.iter().any(|field| parts(attribute, *field).next().is_some()))
-    }
-
     fn constant(&self) -> Option<Weights> {
         let tensor = |attribute| parts(attribute, onnx::ATTRIBUTE_TENSOR).next().map(Weights::read);
         self.attributes().find_map(tensor)
-    }
-
-    /// How many sizes its first output has, and how many numbers, where that is a list.
-    fn rank(&self, ranks: &HashMap<String, usize>, lengths: &HashMap<String, usize>) -> Option<(usize, Option<usize>)> {
-        let rank = |at: usize| ranks.get(self.inputs.get(at)?).copied();
-        let length = |at: usize| lengths.get(self.inputs.get(at)?).copied();
-        let all = || self.inputs.iter().map(|input| ranks.get(input).copied()).collect::<Option<Vec<_>>>();
-        Some(match &self.operator[..] {
-            "Gather" => ((rank(0)? + rank(1)?).checked_sub(1)?, length(1)),
-            "MatMul" => {
-                let (one, other) = (rank(0)?, rank(1)?);
-                (one >= 2 && other >= 2).then_some((one.max(other), None))?
-            }
-            "Gemm" => (2, None),
-            "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Max" | "Min"
-            | "Mul" | "Or" | "Pow" | "Sub" | "Where" => {
-                (all()?.into_iter().max()?, (0..self.inputs.len()).find_map(length))
-            }
-            "GatherElements" => (rank(1)?, length(1)),
-            "Cast" | "Identity" => (rank(0)?, length(0)),
-            "BiasGelu"
-            | "Clip"
-            | "CumSum"
-            | "Dropout"
-            | "Erf"
-            | "Exp"
-            | "FastGelu"
-            | "Gelu"
-            | "LayerNormalization"
-            | "Log"
-            | "Neg"
-            | "Not"
-            | "Reciprocal"
-            | "Relu"
-            | "Sigmoid"
-            | "SkipLayerNormalization"
-            | "Slice"
-            | "Softmax"
-            | "Sqrt"
-            | "Tanh"
-            | "Transpose" => (rank(0)?, None),
-            "ReduceMean" | "ReduceSum" if self.number("keepdims") != Some(0) => (rank(0)?, None),
-            "Shape" => (1, rank(0).filter(|_| self.attributes().next().is_none())),
-            "Unsqueeze" => {
-                let axes = self.numbers("axes").len().max(length(1).unwrap_or(0));
-                let scalar = rank(0)? == 0;
-                (axes > 0).then_some((rank(0)? + axes, scalar.then_some(1)))?
-            }
-            "Concat" => {
-                let lengths = self.inputs.iter().map(|input| lengths.get(input).copied()).sum();
-                (rank(0)?, lengths)
-            }
-            "Reshape" => (length(1)?, length(0).filter(|_| rank(0) == Some(1))),
-            "ConstantOfShape" => (length(0)?, None),
-            "Expand" => (rank(0)?.max(length(1)?), None),
-            "Attention" | "EmbedLayerNormalization" | "MultiHeadAttention" => (3, None),
-            _ => return None,
-        })
     }
 }
 
