@@ -251,10 +251,11 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
       await nextTurn();
       await nextTurn();
       const asked = [...this.#streams].filter((stream) => stream.asked);
-      if (asked.length + this.#working.size === 0) break;
-      await Promise.allSettled([...this.#working, ...asked.map((stream) => stream.unasked())]);
+      if (asked.length + this.#working.size > 0) await Promise.allSettled([...this.#working, ...asked.map((stream) => stream.unasked())]);
+      // A sample that comes while the summary is written is to be in it, too.
+      else if (this.#unsaved) await this.#finish();
+      else return;
     }
-    if (this.#unsaved) await this.#finish();
   }
 
   #refuseClosed(): void {
@@ -290,8 +291,8 @@ export class RealtimeEvaluator<Sample = unknown> implements AsyncDisposable {
   }
 
   async #finish(): Promise<void> {
-    if (!this.#results) return;
     this.#unsaved = false;
+    if (!this.#results) return;
     await this.#results.close();
     await this.saveSummary();
   }

@@ -213,21 +213,23 @@ mod tests {
         let path = directory.path().join(".locks/models--a--b/1.lock");
         let open = File::open(&path).unwrap();
         assert!(is_at(&open, &path));
-        let waiter = std::thread::spawn({
-            let (repo, cancel) = (repo(), cancel.clone());
-            move || repo.lock("1", &cancel).map(drop)
+        let inside = std::sync::Mutex::new(());
+        let hold = || {
+            let lock = repo().lock("1", &cancel).unwrap();
+            let alone = inside.try_lock();
+            assert!(alone.is_ok(), "two have it at a time");
+            std::thread::sleep(LOCK_POLL * 2);
+            drop((alone, lock));
+        };
+        std::thread::scope(|threads| {
+            // Most of these open the file before it is removed, and lock it when it is given back: then it is worth nothing.
+            (0..4).for_each(|_| drop(threads.spawn(hold)));
+            std::thread::sleep(LOCK_POLL * 3);
+            fs::remove_file(&path).unwrap();
+            assert!(!is_at(&open, &path));
+            threads.spawn(hold);
+            drop(first);
         });
-        std::thread::sleep(LOCK_POLL * 3);
-        fs::remove_file(&path).unwrap();
-        assert!(!is_at(&open, &path));
-        let second = repo().lock("1", &cancel).unwrap();
-        // One that was opened before the removal, and locked after it: there is no way to make that happen on purpose.
-        assert!(!is_at(&open, &path));
-        drop(first);
-        std::thread::sleep(LOCK_POLL * 4);
-        assert!(!waiter.is_finished());
-        drop(second);
-        assert_eq!(waiter.join().unwrap(), Ok(()));
     }
 
     #[test]
