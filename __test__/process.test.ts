@@ -43,7 +43,7 @@ describe('the process ends cleanly', () => {
   });
 
   test.runIf(hasShared)('with a large model too', async () => {
-    for (let i = 0; i < 10; i++) {
+    for (let i = 0; i < (thorough ? 10 : 3); i++) {
       expect(await run(program('exit.cjs'), ['exit', miniLm, String(i * 13)])).toMatchObject({ code: 7, err: '' });
     }
   });

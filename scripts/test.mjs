@@ -22,10 +22,9 @@ function run(command, args, stdio) {
 const built = spawnSync(npm, ['run', 'build'], { cwd: root, stdio: 'inherit', shell: process.platform === 'win32' });
 if (built.status !== 0) process.exit(built.status ?? 1);
 
-// nextest, where it is installed, runs the tests of all binaries side by side. The crate itself is compiled at opt-level 1:
-// that saves more time than its tests then take.
-const runner = spawnSync('cargo', ['nextest', '--version']).status === 0 ? ['nextest', 'run', '--cargo-profile', 'release', '--status-level', 'fail'] : ['test', '--release'];
-const cargo = [...runner, '--config', 'profile.release.package.embedcore.opt-level=1'];
+// nextest, where it is installed, runs the tests of all binaries side by side.
+const nextest = spawnSync('cargo', ['nextest', '--version']).status === 0;
+const cargo = nextest ? ['nextest', 'run', '--cargo-profile', 'core', '--status-level', 'fail'] : ['test', '--profile', 'core'];
 const core = run('cargo', cargo, ['ignore', 'pipe', 'pipe']).then(({ status, output }) => {
   console.log(`\n> cargo ${cargo.join(' ')}\n`);
   for (const chunk of output) process.stdout.write(chunk);
