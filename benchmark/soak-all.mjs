@@ -45,6 +45,16 @@ function handles() {
 
 const percentile = (values, share) => values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? NaN;
 
+/** As a browser does: a connection that was kept, and that the server has closed in the same moment, is no failure. */
+async function visit(url) {
+  try {
+    return await fetch(url);
+  } catch (error) {
+    if (error.cause?.code !== 'ECONNRESET') throw error;
+    return fetch(url);
+  }
+}
+
 async function soak() {
   const { values } = parseArgs({ options: { minutes: { type: 'string', default: '120' }, help: { type: 'boolean', default: false } } });
   if (values.help) return console.log(usage);
@@ -100,7 +110,7 @@ async function soak() {
       await index.search('read a number', { limit: 3 });
     }, 500),
     again('dashboard', async () => {
-      for (const path of ['/', '/metrics', '/snapshot']) await (await fetch(new URL(path, page.url))).text();
+      for (const path of ['/', '/metrics', '/snapshot']) await (await visit(new URL(path, page.url))).text();
       done.pages++;
     }, 1000),
     again('worker', async () => {

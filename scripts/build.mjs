@@ -51,7 +51,7 @@ for (const [from, to] of [['LICENSE', 'LICENSE'], [join('npm', 'THIRD-PARTY-NOTI
 writeFileSync(join(folder, SBOM), `${JSON.stringify(sbom(platform), null, 2)}\n`);
 if (!target) {
   // Comments are for readers of lib/; those for users are in index.d.ts.
-  run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json', '--removeComments']);
+  run(process.execPath, [join('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.json', '--removeComments', '--incremental', '--tsBuildInfoFile', join('dist', '.tsbuildinfo')]);
   run(process.execPath, [join('scripts', 'page.mjs')]);
 }
 console.log(target ? `Built npm/${name}` : `Built npm/${name} and dist/`);
