@@ -185,6 +185,7 @@ static GRAMMARS: &[Grammar] = &[
             ("record_declaration", Kind::Class),
             ("interface_declaration", Kind::Type),
             ("annotation_type_declaration", Kind::Type),
+            ("annotation_type_element_declaration", Kind::Method),
             ("enum_declaration", Kind::Type),
             ("field_declaration", Kind::Constant),
             ("constant_declaration", Kind::Constant),

@@ -81,7 +81,9 @@ pub fn declared<'tree, 'source>(
         // The root of a Python file is a module without a name. Namespaces of PHP are as long as Java's, and left out like them.
         let name = extended.or_else(|| field(&["type", "name"])).filter(|name| name.kind() != "namespace_name");
         let name = name.map(text).unwrap_or_default().trim_matches(['"', '\'']);
-        return Declared::Scope { name, holds_methods };
+        // A class that is a value is called what that is called.
+        let is_value = node.kind() == "class" && parent.is_some_and(|parent| NAMES_VALUES.contains(&parent.kind()));
+        return Declared::Scope { name: if is_value { "" } else { name }, holds_methods };
     };
     if grammar.declarators {
         return declarator::declared(node, kind, source);
@@ -106,7 +108,9 @@ pub fn declared<'tree, 'source>(
     if let Some(with_body) = value.and_then(|value| function_in(value, source)) {
         let kind = if with_body.kind() == "class" { Kind::Class } else { kind };
         let kind = if kind == Kind::Constant { Kind::Function } else { kind };
-        return Declared::of(kind, name.trim_start_matches('$'), with_body);
+        // What a CommonJS module is has its own name rather than that of all modules.
+        let own = with_body.child_by_field_name("name").map(text).filter(|_| name == "module.exports");
+        return Declared::of(kind, own.unwrap_or(name.trim_start_matches('$')), with_body);
     }
     if value.is_some_and(|value| value.kind() == "object") {
         return Declared::Scope { name, holds_methods: false };

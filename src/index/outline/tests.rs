@@ -100,6 +100,15 @@ fn javascript_and_jsx() {
 }
 
 #[test]
+fn what_a_commonjs_module_exports_has_its_own_name() {
+    let expected = [is(Kind::Class, "Store"), is(Kind::Method, "Store.put")];
+    assert_eq!(names("js", "module.exports = class Store { put() {} };"), expected);
+    assert_eq!(names("cjs", "module.exports = function filter() {};"), [is(Kind::Function, "filter")]);
+    assert_eq!(names("js", "module.exports = () => {};"), [is(Kind::Function, "module.exports")]);
+    assert_eq!(names("js", "A.B = class C { d() {} };"), [is(Kind::Class, "A.B"), is(Kind::Method, "A.B.d")]);
+}
+
+#[test]
 fn python() {
     let source = r#"
 @cache
@@ -170,7 +179,7 @@ fn go_and_java() {
     assert_eq!(found[0].summary, "Push puts x on top.");
     assert_eq!(found[1].summary, "Stack is a stack.");
     assert_eq!(found[1].signature, "type Stack struct");
-    let java = "/** A list. */\npublic class A<T> extends B {\n  /** Makes it. */\n  public A() {}\n  @Override\n  public int size() { return 1; }\n  interface C { void d(); }\n}\nrecord P(int x) {}\nenum E { X }";
+    let java = "/** A list. */\npublic class A<T> extends B {\n  /** Makes it. */\n  public A() {}\n  @Override\n  public int size() { return 1; }\n  interface C { void d(); }\n}\nrecord P(int x) {}\nenum E { X }\n@interface F { /** How many. */ int most() default 1; }";
     let expected = [
         is(Kind::Class, "A"),
         is(Kind::Method, "A.A"),
@@ -179,6 +188,8 @@ fn go_and_java() {
         is(Kind::Method, "A.C.d"),
         is(Kind::Class, "P"),
         is(Kind::Type, "E"),
+        is(Kind::Type, "F"),
+        is(Kind::Method, "F.most"),
     ];
     assert_eq!(names("java", java), expected);
     assert_eq!(of("java", java)[0].signature, "public class A<T> extends B");
