@@ -17,7 +17,7 @@ const USAGE = `node benchmark/ctags.mjs TREE… [--language NAME] [--files N] [-
 
 Each language's files are indexed by themselves. Of languages that ctags does not know, what is told is that it was done, and how many
 declarations there are. Declarations are compared by file and name; what is declared inside a function counts for neither, and in C and C++ names in
-capitals are not asked for: those are macros, such as TEST. In JavaScript ctags calls any object a class; those that are none are left out.`;
+capitals are not asked for: those are macros, such as TEST. Files with 1000 declarations in the index are left out. In JavaScript ctags calls any object a class; those that are none are left out.`;
 
 /** Extensions of a language, what ctags calls it, and which of its kinds are declarations for an index. */
 const LANGUAGES = {
@@ -85,7 +85,8 @@ async function indexed(tree) {
 async function compared(index, tree, known, kinds) {
   const told = execFileSync('ctags', ['-R', '--output-format=json', `--languages=${known}`, `--kinds-${known}=${kinds}`, '--map-C=-.h', '--fields=+nsZ', '--extras=-{anonymous}', '-f', '-', '.'], { cwd: tree, encoding: 'utf8', maxBuffer: 1 << 30, stdio: ['ignore', 'pipe', 'ignore'] });
   const tags = told.split('\n').filter(Boolean).map((line) => JSON.parse(line)).filter((tag) => isDeclared(tag, known));
-  const files = Map.groupBy ? Map.groupBy(tags, ({ path }) => path) : grouped(tags);
+  const files = new Map();
+  for (const tag of tags) files.set(tag.path, [...(files.get(tag.path) ?? []), tag]);
   let total = 0;
   const absent = [];
   for (const [path, tags] of files) {
@@ -113,10 +114,4 @@ function isDeclared({ name, kind, scopeKind, pattern }, known) {
   if (name.startsWith('__anon') || scopeKind === 'function' || scopeKind === 'method') return false;
   if (known === 'JavaScript' && kind === 'class') return /\bclass\b/.test(pattern);
   return !(known === 'C' || known === 'C++') || !/^[A-Z][A-Z0-9_]*$/.test(name);
-}
-
-function grouped(tags) {
-  const files = new Map();
-  for (const tag of tags) files.set(tag.path, [...(files.get(tag.path) ?? []), tag]);
-  return files;
 }
