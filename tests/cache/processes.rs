@@ -350,11 +350,14 @@ fn without_its_file_a_cache_answers_with_what_is_set_from_then_on() {
     cache.flush().unwrap_err();
     // Whoever has the file may have changed it.
     assert_eq!((note(&cache, 0), note(&cache, 2).as_deref()), (None, Some("alone")));
-    assert_eq!(near_notes(&cache), Vec::<String>::new());
+    // The thread that writes may have met the missing file before the entry was set, or after it.
+    let near = near_notes(&cache);
+    assert!(near.is_empty() || near == ["alone"], "{near:?}");
     set_note(&cache, 0, "alone");
     bench.clock.pass(250);
     assert_eq!((note(&cache, 0).as_deref(), note(&cache, 1)), (Some("alone"), None));
-    assert_eq!(near_notes(&cache), ["alone"]);
+    let near = near_notes(&cache);
+    assert!(near == ["alone"] || near == ["alone", "alone"], "{near:?}");
 }
 
 #[test]
