@@ -1,6 +1,7 @@
 //! Source code → syntax trees, and what they tell about where code begins and ends.
 
 mod language;
+mod mend;
 mod packed;
 mod structure;
 
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::host::thread_seconds;
 
 pub use language::{Grammar, Kind, extensions, grammar, grammar_of};
+pub use mend::mended;
 pub use structure::{Section, sections};
 
 /// Processor time that a parse may take: a little, and in proportion to the source. Ordinary code takes a tenth of a microsecond a byte,

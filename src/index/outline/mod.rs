@@ -16,13 +16,14 @@ mod scripts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use tree_sitter::Node;
+use tree_sitter::{Node, Tree};
 
 use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::syntax::{self, Unparsed, parse};
+use crate::syntax::{self, Unparsed, mended, parse};
 use declared::declared;
 use leading::Leading;
 use prose::{cut, folded, plain_comment};
@@ -199,19 +200,46 @@ pub fn outline(source: &str, path: &str, reader: Reader, cancel: &Cancel) -> Res
 }
 
 fn code(source: &str, path: &str, grammar: &Grammar, cancel: &Cancel) -> Result<Vec<Declaration>, Unreadable> {
-    let tree = parse(source, grammar, cancel).map_err(|unparsed| match unparsed {
+    let unreadable = |unparsed| match unparsed {
         Unparsed::Grammar => Unreadable::Syntax,
         Unparsed::Slow => Unreadable::Slow,
         Unparsed::Stopped(reason) => Unreadable::Stopped(reason),
-    })?;
-    let mut walk = Walk { source, grammar, found: Vec::new(), scopes: Vec::new(), about_file: Leading::default() };
-    walk.collect(tree.root_node(), cancel).map_err(Unreadable::Stopped)?;
-    let Walk { mut found, about_file, .. } = walk;
+    };
+    let tree = parse(source, grammar, cancel).map_err(unreadable)?;
+    let walk = |tree: &Tree| {
+        let mut walk = Walk { source, grammar, found: Vec::new(), scopes: Vec::new(), about_file: Leading::default() };
+        walk.collect(tree.root_node(), cancel).map_err(Unreadable::Stopped)?;
+        Ok((walk.found, walk.about_file))
+    };
+    let (mut found, about_file) = walk(&tree)?;
+    if let Some(tree) = mended(source, &tree, grammar, cancel).map_err(unreadable)? {
+        let (rest, _) = walk(&tree)?;
+        found = merged(rest, found);
+    }
     if found.is_empty() && tree.root_node().has_error() {
         return Err(Unreadable::Syntax);
     }
     found.splice(0..0, file(source, path, grammar, tree.root_node(), &about_file));
     Ok(found)
+}
+
+/// What was found past errors, and what was found among them and not past them, in the order of lines.
+fn merged(past: Vec<Declaration>, among: Vec<Declaration>) -> Vec<Declaration> {
+    let mut names: HashMap<&str, Vec<usize>> = HashMap::new();
+    past.iter().for_each(|found| names.entry(&found.name).or_default().push(found.lines.start));
+    let lines: HashSet<usize> = past.iter().map(|found| found.lines.start).collect();
+    // An error makes things begin too early, and end too late.
+    let is_known = |found: &Declaration| {
+        let starts = names.get(found.name.as_str()).map_or(&[][..], Vec::as_slice);
+        let next = starts.get(starts.partition_point(|start| *start < found.lines.start));
+        lines.contains(&found.lines.start) || next.is_some_and(|next| found.lines.contains(next))
+    };
+    let rest: Vec<_> = among.into_iter().filter(|found| !is_known(found)).collect();
+    let mut all = past;
+    all.extend(rest);
+    all.sort_by_key(|found| found.lines.start);
+    all.truncate(MAX_DECLARATIONS);
+    all
 }
 
 /// The file itself, if something is written about it.

@@ -514,3 +514,32 @@ fn comments_for_tools_are_whole_words() {
         assert_eq!(summary("ts", &format!("// {dropped}\nfunction f() {{ return 1; }}\n")), "", "{dropped}");
     }
 }
+
+#[test]
+fn what_a_grammar_cannot_read_does_not_take_the_rest_along() {
+    let names = |extension: &str, source: &str| -> Vec<String> {
+        of(extension, source).into_iter().map(|found| format!("{}:{}", found.lines.start, found.name)).collect()
+    };
+    let c_sharp = "namespace Shop\n{\n    public class Cart\n    {\n        public void Fill(bool async)\n        {\n            if (async) {\n                return;\n            }\n            var sql = \"\"\"\nSELECT (\n\"\"\";\n        }\n\n        /// <summary>How many there are.</summary>\n        public int Count(\n            bool all)\n            => all ? 1 : 2;\n\n        public void Empty() { }\n    }\n\n    public interface IShelf\n    {\n        int Size();\n    }\n}\n";
+    let found = of("cs", c_sharp);
+    let named = |name: &str| found.iter().find(|found| found.name.ends_with(name)).unwrap();
+    assert_eq!(named("Cart.Count").summary, "How many there are.");
+    assert!(named("Cart.Fill").code.contains("SELECT ("), "the code is that of the file");
+    assert!(["Cart.Empty", "IShelf", "IShelf.Size"].iter().all(|name| named(name).code.len() > 1));
+
+    let typescript = "export interface Options {\n  a?: (import('x').A & { b: string })[];\n  c?: number;\n}\nexport type Name =\n  | (import('x').A & { b: string })[]\n  | string;\nexport interface Plugin {\n  d: string;\n}\nexport function apply(e: Plugin): void {\n  e.d;\n}\n";
+    assert_eq!(names("ts", typescript), ["1:Options", "5:Name", "8:Plugin", "11:apply"]);
+
+    let cpp = "LIB_NAMESPACE_BEGIN\nclass LIB_EXPORT Reader {\n public:\n  LIB_NODISCARD int read(\n      int size) {\n    FOR_EACH(byte, bytes_) { if (byte) { }\n    return 1;\n  }\n  void close() { open_ = false; }\n};\nLIB_NAMESPACE_END\nint LIB_CALL run() {\n  return 0;\n}\n";
+    assert_eq!(names("cpp", cpp), ["2:Reader", "4:Reader.read", "9:Reader.close", "12:run"]);
+
+    // What was read among errors stays, where nothing better was found on its line.
+    let nested = "function outer() {\n  const inner = function () {\n    return 1;\n  };\n  let = = {;\n}\nclass Other {\n  method() {}\n}\n";
+    let found = names("ts", nested);
+    assert!(
+        ["1:outer", "2:outer.inner", "7:Other", "8:Other.method"]
+            .iter()
+            .all(|name| found.contains(&(*name).to_owned())),
+        "{found:?}"
+    );
+}
