@@ -1,8 +1,9 @@
 // How commands speak to a terminal: figures, colours, and a line that moves.
 'use strict';
 
-const number = new Intl.NumberFormat('en-US');
-const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
+/** Made when it is first needed: that takes longer than most commands do to say what is wrong. */
+let number;
+const plural = (count, one, many = `${one}s`) => `${(number ??= new Intl.NumberFormat('en-US')).format(count)} ${count === 1 ? one : many}`;
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
 
