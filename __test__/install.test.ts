@@ -319,7 +319,9 @@ test.runIf(mayMount)('without /proc, what is unknown is no limit', async () => {
   expect(err.replace(/^Error in cpuinfo:.*\n/gm, '')).toBe('');
 });
 
-const mayLimit = root0 && spawnSync('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, '-e', `require(${JSON.stringify(root)})`]).status === 0;
+// Limits count all threads of a user, and other tests run as nobody.
+const somebody = [`--reuid=${61_000 + (process.pid % 4000)}`, '--regid=65534', '--clear-groups'];
+const mayLimit = root0 && spawnSync('setpriv', [...somebody, process.execPath, '-e', `require(${JSON.stringify(root)})`]).status === 0;
 
 test.runIf(mayLimit)('too few threads are one error that names the limit, and nothing is printed', async () => {
   const code = `const { EmbeddingError, CodeIndex, OptimizedEmbeddingGenerator } = require(${JSON.stringify(root)});
@@ -331,7 +333,7 @@ test.runIf(mayLimit)('too few threads are one error that names the limit, and no
     })().catch((error) => { console.log(error instanceof EmbeddingError, error.code, error.message); process.exit(); });`;
   const limited = (count: number) =>
     new Promise<Ended>((resolve) => {
-      const args = [`--nproc=${count}`, 'setpriv', '--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, '-e', code];
+      const args = [`--nproc=${count}`, 'setpriv', ...somebody, process.execPath, '-e', code];
       execFile('prlimit', args, { timeout: 60_000, env: { ...process.env, RUST_BACKTRACE: '1' } }, (error, out, err) => {
         resolve({ code: error ? (error.code ?? error.signal ?? 'unknown') : 0, out, err });
       });
@@ -375,7 +377,7 @@ test.runIf(mayLimit && process.env.EMBEDCORE_THOROUGH)('a limit of threads that 
       }
       process.exit();
     })();`;
-  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups'];
+  const nobody = somebody;
   const child = spawn('setpriv', [...nobody, process.execPath, '-e', code, directory], { stdio: ['pipe', 'pipe', 'pipe'] });
   let [out, err] = ['', ''];
   child.stdout.on('data', (data) => (out += data));

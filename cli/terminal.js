@@ -2,8 +2,9 @@
 'use strict';
 
 /** Made when it is first needed: that takes longer than most commands do to say what is wrong. */
-let number;
-const plural = (count, one, many = `${one}s`) => `${(number ??= new Intl.NumberFormat('en-US')).format(count)} ${count === 1 ? one : many}`;
+let english;
+const number = { format: (value) => (english ??= new Intl.NumberFormat('en-US')).format(value) };
+const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];
 

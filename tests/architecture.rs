@@ -146,6 +146,7 @@ const ONLY_IN: [(&str, &[&str]); 18] = [
             "index/outline/declared.rs",
             "index/outline/leading.rs",
             "syntax/language.rs",
+            "syntax/mend.rs",
             "syntax/mod.rs",
             "syntax/packed.rs",
             "syntax/structure.rs",
