@@ -377,13 +377,12 @@ test.runIf(mayLimit && process.env.EMBEDCORE_THOROUGH)('a limit of threads that 
       }
       process.exit();
     })();`;
-  const nobody = somebody;
-  const child = spawn('setpriv', [...nobody, process.execPath, '-e', code, directory], { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn('setpriv', [...somebody, process.execPath, '-e', code, directory], { stdio: ['pipe', 'pipe', 'pipe'] });
   let [out, err] = ['', ''];
   child.stdout.on('data', (data) => (out += data));
   child.stderr.on('data', (data) => (err += data));
   const ended = once(child, 'exit');
-  const limit = (most: string) => expect(spawnSync('setpriv', [...nobody, 'prlimit', `--pid=${child.pid}`, `--nproc=${most}`]).status).toBe(0);
+  const limit = (most: string) => expect(spawnSync('setpriv', [...somebody, 'prlimit', `--pid=${child.pid}`, `--nproc=${most}`]).status).toBe(0);
   await expect.poll(() => out).toBe('ready\n');
   limit('1:');
   await new Promise((resolve) => setTimeout(resolve, 12_000));
