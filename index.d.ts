@@ -666,9 +666,9 @@ export declare class IntelligentEmbeddingCache implements AsyncDisposable {
 	 * wait in this process and is not kept. The answer is what a later `get` gives: rounded, and with metadata as it comes
 	 * out of JSON.
 	 *
-	 * What is set, deleted or cleared meanwhile is newer: then the value is answered, but not kept. So it is where it cannot
-	 * be kept, because it has another length than the others or the cache was closed meanwhile: that is counted, and
-	 * published as a `rejected` event.
+	 * What is set, deleted or cleared meanwhile is newer: then the value is answered, but not kept. Of several contents of one
+	 * key that are computed at the same time, any one is kept. Nothing is where it cannot be, because it has another length
+	 * than the others or the cache was closed meanwhile: that is counted, and published as a `rejected` event.
 	 */
 	getOrCompute(key: string, content: string | Uint8Array, compute: () => ArrayLike<number> | Promise<ArrayLike<number>>, options?: CacheEntryOptions): Promise<CachedEmbedding>;
 	/** Whether {@link get} would answer. Counts in no statistics. */

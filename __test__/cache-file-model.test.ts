@@ -138,8 +138,8 @@ async function trial({ of, other, options }: Cast, calls: readonly Call[]): Prom
     const order = instance.calls++;
     const from = performance.now();
     // What is known of a write when its call is over.
-    const writes = (keys: readonly string[], made: (key: string) => [number | null, string], own?: number) =>
-      keys.map((key) => history.write(instance, order, keyOf(at, key), ...made(key), from, own));
+    const writes = (keys: readonly string[], made: (key: string) => [number | null, string], computed = false) =>
+      keys.map((key) => history.write(instance, order, keyOf(at, key), ...made(key), from, computed));
     const fill = (one: { key: string; content: string }) =>
       ({ ...one, ...(of === 'results' && { content: 'x' }), id: ++ids, type: TYPES[one.key], tags: TAGS[one.key] });
     const entries = (call.entries ?? (call.call === 'set' ? [call as { key: string; content: string }] : [])).map(fill);
@@ -152,8 +152,7 @@ async function trial({ of, other, options }: Cast, calls: readonly Call[]): Prom
     const written = [
       ...entries.flatMap((one) => writes([one.key], () => [one.id, one.content])),
       ...writes(gone, () => [null, '']),
-      // From when on it is there is known when it is over, and whether at all.
-      ...(call.call === 'getOrCompute' ? writes([call.key!], () => [(filled as { id: number }).id, (filled as { content: string }).content], Infinity) : []),
+      ...(call.call === 'getOrCompute' ? writes([call.key!], () => [(filled as { id: number }).id, (filled as { content: string }).content], true) : []),
     ];
     const sent = { ...call, ...filled, at: undefined, call: call.call, ...(entries.length > 0 && { entries }), ...(lookups && { lookups }) };
     const asked = lookups ?? (['get', 'getOrCompute'].includes(call.call) ? [filled as { key: string; content: string }] : []);
@@ -210,6 +209,7 @@ async function trial({ of, other, options }: Cast, calls: readonly Call[]): Prom
           if (answer !== id) break;
           // Unless something newer came in between, it is kept.
           const newer = history.of(keyOf(at, call.key!)).some((one) => one.by === instance && one.order > order && one.begun <= to);
+          written[0]!.computed = to;
           if (!newer) written[0]!.own = to;
           history.seen(written[0]!, instance, to);
           break;

@@ -107,6 +107,21 @@ test('calls that are not awaited take effect in their order, on disk too', async
   expect([await again.has('k', 'x'), await again.has('gone', 'x'), await again.has('last', 'x')]).toEqual([false, false, true]);
 });
 
+test('what is computed of a new content right after the old one was set is what the file has', async () => {
+  const persistPath = join(directory(), 'cache.db');
+  const cache = open({ persistPath });
+  const keys = Array.from({ length: 200 }, (_, i) => `key ${i}`);
+  const computed = async (i: number) => (await sleep(5 + (i % 7)), [i, 2]);
+  await Promise.all(keys.map(async (key, i) => {
+    await sleep(i);
+    await cache.set(key, 'old', [i, 1]);
+    await cache.getOrCompute(key, 'new', () => computed(i));
+  }));
+  await cache.close();
+  const { hits } = await open({ persistPath }).getMany(keys.map((key) => ({ key, content: 'new' })));
+  expect(hits.reduce((sum, hit) => sum + hit, 0)).toBe(keys.length);
+});
+
 test('lookups change no entry of the file', async () => {
   const persistPath = join(directory(), 'cache.db');
   const cache = open({ persistPath });

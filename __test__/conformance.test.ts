@@ -1,6 +1,6 @@
 // The promised interfaces (documented/interfaces.ts): the package's own types are held against them by the compiler, as a
 // project with each kind of module resolution does it, and the numbers are looked at in a generator that works.
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -34,8 +34,10 @@ function project(): string {
 /** What the compiler says about all files of a project, at its strictest. */
 function complaints(directory: string, module: 'nodenext' | 'bundler'): string[] {
   const resolution = module === 'nodenext' ? ts.ModuleResolutionKind.NodeNext : ts.ModuleResolutionKind.Bundler;
-  const files = readdirSync(directory, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts') && !file.startsWith('node_modules'));
-  const program = ts.createProgram(files.map((file) => join(directory, file)), {
+  // Not into node_modules: what is linked there is everything that has been built here.
+  const own = readdirSync(directory).filter((name) => name !== 'node_modules').map((name) => join(directory, name));
+  const files = own.flatMap((path) => (statSync(path).isDirectory() ? readdirSync(path, { recursive: true, encoding: 'utf8' }).map((name) => join(path, name)) : path));
+  const program = ts.createProgram(files.filter((file) => file.endsWith('.ts')), {
     module: module === 'nodenext' ? ts.ModuleKind.NodeNext : ts.ModuleKind.ESNext,
     moduleResolution: resolution,
     target: ts.ScriptTarget.ES2022,

@@ -15,6 +15,8 @@ export interface Write {
   readonly begun: number;
   /** From when its own instance answers with it. */
   own: number;
+  /** Until when it was computed; `undefined`: it was set. */
+  computed: number | undefined;
   /** By when the file has it; `Infinity` while nobody knows. */
   landed: number;
   /** By when the file has it, or never will. */
@@ -33,7 +35,9 @@ export class Instance {
   constructor(readonly opened: number) {}
 }
 
-const before = (one: Write, other: Write) => (one.by === other.by ? one.order < other.order : one.settled < other.begun);
+/** Of what is computed at the same time, any one is kept. */
+const before = (one: Write, other: Write) =>
+  one.by !== other.by ? one.settled < other.begun : one.order < other.order && (other.computed === undefined || one.computed === undefined || one.computed < other.begun);
 
 /** All writes of a file since it was begun. */
 export class History {
@@ -44,14 +48,15 @@ export class History {
   of(key: string): Write[] {
     let writes = this.#keys.get(key);
     if (!writes) {
-      const never = { by: new Instance(-Infinity), order: 0, id: null, content: '', begun: -Infinity, own: Infinity, landed: -Infinity, settled: -Infinity };
+      const never = { by: new Instance(-Infinity), order: 0, id: null, content: '', begun: -Infinity, own: Infinity, computed: undefined, landed: -Infinity, settled: -Infinity };
       this.#keys.set(key, (writes = [{ ...never, seen: new Map() }]));
     }
     return writes;
   }
 
-  write(by: Instance, order: number, key: string, id: number | null, content: string, now: number, own = now): Write {
-    const write = { by, order, id, content, begun: now, own, landed: Infinity, settled: Infinity, seen: new Map<Instance, number>() };
+  /** `computed`: from when on it is there, and whether at all, is known when it is over. */
+  write(by: Instance, order: number, key: string, id: number | null, content: string, now: number, computed = false): Write {
+    const write = { by, order, id, content, begun: now, own: computed ? Infinity : now, computed: computed ? Infinity : undefined, landed: Infinity, settled: Infinity, seen: new Map<Instance, number>() };
     this.of(key).push(write);
     return write;
   }
@@ -100,10 +105,13 @@ export class History {
     for (const one of this.of(key)) if (one.content !== content) asks.forgotten.add(one);
   }
 
-  /** How many of these keys there are in the file, at least and at most. */
+  /**
+   * How many of these keys there are in the file, at least and at most. What is queued when another instance has written something
+   * newer never gets there: that may be older than a deletion, and its replacement newer.
+   */
   count(keys: readonly string[], asks: Instance, order: number, from: number, to: number): [least: number, most: number] {
     const all = keys.map((key) => this.possible(key, asks, order, from, to, 'file'));
-    const may = (there: boolean) => all.filter((one) => one.some(({ id }) => (id !== null) === there)).length;
-    return [this.lossy ? 0 : keys.length - may(false), may(true)];
+    const sure = all.filter((one) => one.every(({ id, by }) => id !== null && by === one[0]!.by)).length;
+    return [this.lossy ? 0 : sure, all.filter((one) => one.some(({ id }) => id !== null)).length];
   }
 }

@@ -1,7 +1,7 @@
 // How fast is a source tree indexed, brought up to date, and searched? `node benchmark/index.mjs [--from DIR] [--annotations N]`
 
 import { spawn } from 'node:child_process';
-import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, extname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 
@@ -26,6 +26,7 @@ await main(async () => {
   const tree = join(workshop, 'tree');
   const files = await grow(values.from, tree, wanted, workshop);
 
+  const empty = process.memoryUsage().rss;
   const index = new CodeIndex(tree);
   const first = await index.update();
   say('first run', `${first.annotations} annotations of ${first.files} files in ${first.seconds.toFixed(2)} s, ${Math.round(first.embedded / first.seconds)}/s, parsing and writing included`);
@@ -39,6 +40,7 @@ await main(async () => {
   const warm = [];
   for (let i = 0; i < 30; i++) warm.push(await timed(() => index.search(WORDS[i % WORDS.length])));
   say('search, index in memory', `median ${median(warm.slice(3)).toFixed(1)} ms`);
+  say('index', `${megabytes(sizeOf(join(tree, '.embedcore')))} on disk; the process has ${megabytes(process.memoryUsage().rss)}, ${megabytes(empty)} before`);
   const [place] = await index.symbols('search');
   if (place) {
     const near = [];
@@ -147,6 +149,16 @@ async function timed(work) {
   const started = performance.now();
   await work();
   return performance.now() - started;
+}
+
+/** Bytes of all files below a directory. */
+function sizeOf(directory) {
+  const names = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  return names.reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
+}
+
+function megabytes(bytes) {
+  return `${(bytes / 1e6).toFixed(0)} MB`;
 }
 
 function median(values) {

@@ -1,9 +1,8 @@
 // How commands speak to a terminal: figures, colours, and a line that moves.
 'use strict';
 
-/** Made when it is first needed: that takes longer than most commands do to say what is wrong. */
-let english;
-const number = { format: (value) => (english ??= new Intl.NumberFormat('en-US')).format(value) };
+/** Whole numbers in groups of three digits. `Intl.NumberFormat` takes longer to be made than most commands take to say what is wrong. */
+const number = { format: (value) => String(value).replace(/\B(?=(\d{3})+$)/g, ',') };
 const plural = (count, one, many = `${one}s`) => `${number.format(count)} ${count === 1 ? one : many}`;
 
 const UNITS = ['bytes', 'kB', 'MB', 'GB', 'TB'];

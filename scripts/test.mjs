@@ -1,5 +1,6 @@
-// Builds, then runs the tests of the core beside those of the JavaScript surface: each waits for a while that the other can
-// compute in. What the core's tests print is shown once they have ended, so that failures of the surface come last.
+// Builds, then runs the tests of the core beside those of the JavaScript surface and, with --interfaces, those of the interfaces of
+// others: each waits for a while that the others can compute in. What the tests of the surface print is shown as it comes, what
+// the others print once they have ended.
 
 import { spawn, spawnSync } from 'node:child_process';
 
@@ -25,11 +26,20 @@ if (built.status !== 0) process.exit(built.status ?? 1);
 // nextest, where it is installed, runs the tests of all binaries side by side.
 const nextest = spawnSync('cargo', ['nextest', '--version']).status === 0;
 const cargo = nextest ? ['nextest', 'run', '--cargo-profile', 'core', '--status-level', 'fail'] : ['test', '--profile', 'core'];
-const core = run('cargo', cargo, ['ignore', 'pipe', 'pipe']).then(({ status, output }) => {
-  console.log(`\n> cargo ${cargo.join(' ')}\n`);
-  for (const chunk of output) process.stdout.write(chunk);
-  return status;
-});
-const surface = run(npm, ['run', 'test:js'], 'inherit').then(({ status }) => status);
-for (const [name, tests] of Object.entries({ core, surface })) if (await tests) console.error(`Tests of the ${name} failed: see above.`);
-process.exitCode = (await core) || (await surface);
+/** The same, shown when it has ended. */
+const quietly = (command, args) =>
+  run(command, args, ['ignore', 'pipe', 'pipe']).then(({ status, output }) => {
+    console.log(`\n> ${command} ${args.join(' ')}\n`);
+    for (const chunk of output) process.stdout.write(chunk);
+    return status;
+  });
+const tests = {
+  core: quietly('cargo', cargo),
+  ...(process.argv.includes('--interfaces') && { interfaces: quietly(npm, ['run', 'test:interfaces']) }),
+  surface: run(npm, ['run', 'test:js'], 'inherit').then(({ status }) => status),
+};
+for (const [name, status] of Object.entries(tests)) {
+  if (!(await status)) continue;
+  console.error(`Tests of the ${name} failed: see above.`);
+  process.exitCode = 1;
+}

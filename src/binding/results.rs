@@ -244,7 +244,7 @@ impl NativeResults {
     /// The time for `began`.
     #[napi(catch_unwind)]
     pub fn now(&self) -> f64 {
-        self.inner.now_ms() as f64
+        self.inner.now_us() as f64
     }
 
     /// See `EmbeddingCache::reject`.

@@ -442,14 +442,14 @@ impl EmbeddingCache {
         self.counters.missed(MissCause::Absent, Modality::Text);
     }
 
-    /// A time that only goes forward, in ms.
-    pub fn steady_ms(&self) -> u64 {
-        self.options.clock.steady_ms()
+    /// A time that only goes forward, in microseconds: of a difference of whole milliseconds, one might be too much.
+    pub fn steady_us(&self) -> u64 {
+        self.options.clock.steady_us()
     }
 
-    /// How long it is since [`EmbeddingCache::steady_ms`] was `began_ms`.
-    pub fn age(&self, began_ms: u64) -> Duration {
-        Duration::from_millis(self.steady_ms().saturating_sub(began_ms))
+    /// How long it is since [`EmbeddingCache::steady_us`] was `began_us`.
+    pub fn age(&self, began_us: u64) -> Duration {
+        Duration::from_micros(self.steady_us().saturating_sub(began_us))
     }
 
     /// How many entries left memory: expired, deleted, replaced, for want of space.

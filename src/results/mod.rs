@@ -287,14 +287,14 @@ impl Results {
         self.cache.reject(1, reason);
     }
 
-    /// See [`EmbeddingCache::steady_ms`].
-    pub fn now_ms(&self) -> u64 {
-        self.cache.steady_ms()
+    /// See [`EmbeddingCache::steady_us`].
+    pub fn now_us(&self) -> u64 {
+        self.cache.steady_us()
     }
 
     /// See [`EmbeddingCache::age`].
-    pub fn age(&self, began_ms: u64) -> Duration {
-        self.cache.age(began_ms)
+    pub fn age(&self, began_us: u64) -> Duration {
+        self.cache.age(began_us)
     }
 
     /// Whether there is a result. Counts as no use and in no statistics. May wait for the disk.

@@ -10,9 +10,13 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::utils::truncation::TruncationStrategy;
-use tokenizers::{AddedToken, Encoding, PostProcessor, TruncationDirection};
+use tokenizers::{
+    AddedToken, DecoderWrapper, Encoding, Model, ModelWrapper, NormalizerWrapper, PostProcessor, PostProcessorWrapper,
+    PreTokenizerWrapper, TokenizerImpl, TruncationDirection, models,
+};
 
 use wordpiece::WordPiece;
 use words::Words;
@@ -124,7 +128,9 @@ impl Tokenizer {
 
     fn parse(json: &[u8], reading: Reading) -> Result<Self, String> {
         let max_length = reading.max_length;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        let told = serde_json::from_slice::<Told>(json);
+        let kind = told.as_ref().ok().and_then(|told| told.model.kind.as_str());
+        let mut inner = read(json, kind)?;
         let own = inner.get_truncation().cloned().unwrap_or_default();
         let direction = match reading.truncate_left {
             Some(true) => TruncationDirection::Left,
@@ -138,7 +144,7 @@ impl Tokenizer {
         });
         inner.with_padding(None).with_truncation(None).map_err(|error| error.to_string())?;
         register(&mut inner, &reading.markers)?;
-        let told: Told = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let told = told.map_err(|error| error.to_string())?;
         check_templates(&told.post_processor)?;
         let [special, ..] = TRIED.map(|text| inner.encode_fast(text, !reading.bare).map(|encoding| encoding.len()));
         let special = special.map_err(|error| error.to_string())?;
@@ -394,6 +400,8 @@ struct Told {
 
 #[derive(Deserialize)]
 struct ToldModel {
+    #[serde(default, rename = "type")]
+    kind: Value,
     #[serde(default)]
     unk_token: Value,
     #[serde(default)]
@@ -402,6 +410,22 @@ struct ToldModel {
     continuing_subword_prefix: Value,
     #[serde(default)]
     max_input_chars_per_word: Value,
+}
+
+/// What the crate reads. A vocabulary whose kind is known is read as that at once: the crate copies it three times until it knows.
+fn read(json: &[u8], kind: Option<&str>) -> Result<tokenizers::Tokenizer, String> {
+    type Of<M> = TokenizerImpl<M, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    fn of<M: DeserializeOwned + Model + Into<ModelWrapper>>(json: &[u8]) -> Option<tokenizers::Tokenizer> {
+        serde_json::from_slice::<Of<M>>(json).ok().map(Into::into)
+    }
+    let known = match kind {
+        Some("WordPiece") => of::<models::wordpiece::WordPiece>(json),
+        Some("BPE") => of::<models::bpe::BPE>(json),
+        Some("Unigram") => of::<models::unigram::Unigram>(json),
+        _ => None,
+    };
+    // What is wrong with it, the crate says in its own way.
+    known.map_or_else(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()), Ok)
 }
 
 /// How many characters its tokens have, by the median.
@@ -451,7 +475,25 @@ fn check_templates(post_processor: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn a_vocabulary_that_is_read_as_what_it_says_it_is_is_what_the_crate_reads() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/models");
+        let mut kinds = BTreeSet::new();
+        for folder in std::fs::read_dir(directory).unwrap() {
+            let Ok(json) = std::fs::read(folder.unwrap().path().join("tokenizer.json")) else { continue };
+            let Ok(told) = serde_json::from_slice::<Told>(&json) else { continue };
+            let kind = told.model.kind.as_str();
+            let [ours, theirs] = [read(&json, kind), read(&json, None)]
+                .map(|read| read.and_then(|tokenizer| tokenizer.to_string(true).map_err(|error| error.to_string())));
+            assert_eq!(ours, theirs);
+            kinds.extend(kind.filter(|_| ours.is_ok()).map(str::to_owned));
+        }
+        assert_eq!(Vec::from_iter(kinds), ["BPE", "Unigram", "WordLevel", "WordPiece"]);
+    }
 
     #[test]
     fn words_one_by_one_have_the_tokens_of_the_text() {

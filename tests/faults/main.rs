@@ -107,7 +107,11 @@ fn each_call_fails(case: &Case, kind: &str, tries: usize) -> usize {
             let place = place();
             let outcome = run(case, place.path(), kind, at, seed * 7919 + at);
             let what = format!("{kind} at call {at}, seed {seed}");
-            missing += (case.look)(place.path(), &what, &outcome.told);
+            let gone = (case.look)(place.path(), &what, &outcome.told);
+            if gone > 0 {
+                eprintln!("{what}: {gone} missing: {}", outcome.told);
+            }
+            missing += gone;
             runs += 1;
         }
     }

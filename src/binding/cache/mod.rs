@@ -436,7 +436,7 @@ impl NativeCache {
     /// The time for `began`.
     #[napi(catch_unwind)]
     pub fn now(&self) -> f64 {
-        self.inner.steady_ms() as f64
+        self.inner.steady_us() as f64
     }
 
     /// See `EmbeddingCache::reject`.

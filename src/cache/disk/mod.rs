@@ -102,6 +102,8 @@ struct Shared {
     readers: Mutex<Vec<(u64, Reader)>>,
     /// Looks whether others have changed the file. `None`: it is not in use.
     watch: Mutex<Option<(Reader, Identity)>>,
+    /// The file that was found broken last.
+    broken: Mutex<Option<Identity>>,
     /// Held by those who read, and alone by who opens the file or puts another one in its place: SQLite cuts the log's
     /// index to nothing when it opens one, which is a SIGBUS for whoever of this process still reads the old one.
     using: RwLock<()>,
@@ -165,6 +167,7 @@ impl Disk {
             progress: Condvar::new(),
             readers: Mutex::default(),
             watch: Mutex::default(),
+            broken: Mutex::default(),
             using: RwLock::default(),
             generation: AtomicU64::new(0),
             epoch: AtomicU32::new(0),

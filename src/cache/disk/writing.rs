@@ -265,7 +265,7 @@ impl Shared {
         Writer::open(path, page_bytes / 2, *max_bytes, self.clock.wall_ms(), self.own.clone())
     }
 
-    /// Opens the file; a broken one is set aside first.
+    /// Opens the file; a broken one is replaced.
     fn open(&self) -> Result<Writer, Fault> {
         let _alone = self.alone();
         let path = &self.options.path;
@@ -293,8 +293,20 @@ impl Shared {
         Ok(writer)
     }
 
-    /// Nobody else uses the file.
+    /// Opens a broken file anew, the first time: a page that could not be read for once looks like one that is damaged. What
+    /// is broken again is set aside. Nobody else uses the file.
     fn replace(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
+        let known = std::mem::replace(&mut *self.broken.lock().unwrap_or_else(PoisonError::into_inner), broken);
+        if known.is_none() || known != broken {
+            match self.open_writer().and_then(|writer| self.opened_for_writing(writer)) {
+                Err(Fault::Broken(_)) => {}
+                opened => {
+                    self.fails(reason);
+                    self.works();
+                    return opened;
+                }
+            }
+        }
         self.counters.errors.add(1);
         let path = &self.options.path;
         if let Some(moved_to) = store::set_aside(path, broken, self.clock.wall_ms())? {

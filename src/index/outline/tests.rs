@@ -363,10 +363,10 @@ fn time_is_in_proportion_to_the_source() {
         };
         (0..3).map(|_| run()).fold(f64::INFINITY, f64::min)
     };
-    let (small, large) = (hostile(1500), hostile(1500 << DOUBLINGS));
+    let (small, large) = (hostile(750), hostile(750 << DOUBLINGS));
     for ((what, extension, source), (_, _, longer)) in small.iter().zip(&large) {
-        let first = took(extension, source).max(0.005);
-        let most = first * 3f64.powi(DOUBLINGS as i32) + 0.2;
+        let first = took(extension, source).max(0.0025);
+        let most = first * 3f64.powi(DOUBLINGS as i32) + 0.1;
         // The best of three again, but only where once is too long.
         let started = host::thread_seconds();
         drop(read(extension, longer));
