@@ -1,4 +1,4 @@
-// How fast is a source tree indexed, brought up to date, and searched? `node benchmark/index.mjs [--from DIR] [--annotations N]`
+// How fast is a source tree indexed, brought up to date, and searched? `node benchmark/index.mjs --help`
 
 import { spawn } from 'node:child_process';
 import { appendFileSync, cpSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
@@ -8,23 +8,24 @@ import { parseArgs } from 'node:util';
 import { CodeIndex } from '../dist/index.js';
 import { PlainError, count, main, repoRoot, temporaryDirectory } from './lib.mjs';
 
-const USAGE = `node benchmark/index.mjs [--from DIR] [--annotations N]
+const USAGE = `node benchmark/index.mjs [--from DIR] [--annotations N] [--tree DIR]
 
   --from DIR       the sources to index, copied until there are enough (default: this clone's own)
-  --annotations N  how many functions, methods, classes and types at least (50000)`;
+  --annotations N  how many functions, methods, classes and types at least (50000)
+  --tree DIR       index this tree as it is, in place of copies; nothing but DIR/.embedcore is written`;
 
 const WORDS = ['retry a failed request', 'open a file and read its lines', 'largest difference of two vectors'];
 
 await main(async () => {
   const { values } = parseArgs({
-    options: { from: { type: 'string', default: repoRoot }, annotations: { type: 'string', default: '50000' }, help: { type: 'boolean' } },
+    options: { from: { type: 'string', default: repoRoot }, annotations: { type: 'string', default: '50000' }, tree: { type: 'string' }, help: { type: 'boolean' } },
   });
   if (values.help) return console.log(USAGE);
   const wanted = count(values.annotations, '--annotations');
 
   const workshop = temporaryDirectory();
-  const tree = join(workshop, 'tree');
-  const files = await grow(values.from, tree, wanted, workshop);
+  const tree = values.tree ?? join(workshop, 'tree');
+  const files = values.tree ? [] : await grow(values.from, tree, wanted, workshop);
 
   const empty = process.memoryUsage().rss;
   const index = new CodeIndex(tree);
@@ -35,7 +36,7 @@ await main(async () => {
   const touched = files.filter((_, i) => i % 100 === 50);
   for (const file of touched) appendFileSync(file, addition(file));
   const third = await index.update();
-  say('1 % of files changed', `${third.seconds.toFixed(2)} s, ${share(third, first)}: ${third.changed} files read, ${third.embedded} annotations embedded, ${third.reused} kept`);
+  if (touched.length > 0) say('1 % of files changed', `${third.seconds.toFixed(2)} s, ${share(third, first)}: ${third.changed} files read, ${third.embedded} annotations embedded, ${third.reused} kept`);
 
   const warm = [];
   for (let i = 0; i < 30; i++) warm.push(await timed(() => index.search(WORDS[i % WORDS.length])));

@@ -299,12 +299,13 @@ impl Shared {
         let known = std::mem::replace(&mut *self.broken.lock().unwrap_or_else(PoisonError::into_inner), broken);
         if known.is_none() || known != broken {
             match self.open_writer().and_then(|writer| self.opened_for_writing(writer)) {
-                Err(Fault::Broken(_)) => {}
-                opened => {
+                Ok(writer) => {
                     self.fails(reason);
                     self.works();
-                    return opened;
+                    return Ok(writer);
                 }
+                Err(Fault::Broken(_)) => {}
+                Err(fault) => return Err(fault),
             }
         }
         self.counters.errors.add(1);
