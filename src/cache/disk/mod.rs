@@ -102,7 +102,7 @@ struct Shared {
     readers: Mutex<Vec<(u64, Reader)>>,
     /// Looks whether others have changed the file. `None`: it is not in use.
     watch: Mutex<Option<(Reader, Identity)>>,
-    /// The file that was found broken last.
+    /// The file that was found broken last, and was opened anew. One that nobody could open yet has not been tried.
     broken: Mutex<Option<Identity>>,
     /// Held by those who read, and alone by who opens the file or puts another one in its place: SQLite cuts the log's
     /// index to nothing when it opens one, which is a SIGBUS for whoever of this process still reads the old one.

@@ -296,10 +296,11 @@ impl Shared {
     /// Opens a broken file anew, the first time: a page that could not be read for once looks like one that is damaged. What
     /// is broken again is set aside. Nobody else uses the file.
     fn replace(&self, broken: Option<Identity>, reason: &str) -> Result<Writer, Fault> {
-        let known = std::mem::replace(&mut *self.broken.lock().unwrap_or_else(PoisonError::into_inner), broken);
-        if known.is_none() || known != broken {
+        let known = *self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        if broken.is_none() || known != broken {
             match self.open_writer().and_then(|writer| self.opened_for_writing(writer)) {
                 Ok(writer) => {
+                    *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
                     self.fails(reason);
                     self.works();
                     return Ok(writer);
