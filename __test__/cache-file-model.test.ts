@@ -12,7 +12,8 @@ import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 
 import { History, Instance } from './history';
-import { root, tried } from './support';
+import { tried } from './property';
+import { root } from './support';
 
 const seconds = Number(process.env.EMBEDCORE_MODEL_SECONDS ?? (process.env.EMBEDCORE_THOROUGH ? 10 : 3));
 const seed = process.env.EMBEDCORE_MODEL_SEED;

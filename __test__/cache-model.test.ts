@@ -4,7 +4,8 @@ import { InferenceCache, IntelligentEmbeddingCache, type CacheMatrix, type Simil
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { thorough, tried } from './support';
+import { tried } from './property';
+import { thorough } from './support';
 
 const seconds = Number(process.env.EMBEDCORE_MODEL_SECONDS ?? (thorough ? 10 : 3));
 const seed = process.env.EMBEDCORE_MODEL_SEED;

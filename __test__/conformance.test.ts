@@ -31,13 +31,16 @@ function project(): string {
   return directory;
 }
 
+/** Files of the compiler and of Node.js' types, as parsed for each kind of module: they are the same in every project. */
+const parsed = new Map<string, ts.SourceFile | undefined>();
+
 /** What the compiler says about all files of a project, at its strictest. */
 function complaints(directory: string, module: 'nodenext' | 'bundler'): string[] {
   const resolution = module === 'nodenext' ? ts.ModuleResolutionKind.NodeNext : ts.ModuleResolutionKind.Bundler;
   // Not into node_modules: what is linked there is everything that has been built here.
   const own = readdirSync(directory).filter((name) => name !== 'node_modules').map((name) => join(directory, name));
   const files = own.flatMap((path) => (statSync(path).isDirectory() ? readdirSync(path, { recursive: true, encoding: 'utf8' }).map((name) => join(path, name)) : path));
-  const program = ts.createProgram(files.filter((file) => file.endsWith('.ts')), {
+  const options: ts.CompilerOptions = {
     module: module === 'nodenext' ? ts.ModuleKind.NodeNext : ts.ModuleKind.ESNext,
     moduleResolution: resolution,
     target: ts.ScriptTarget.ES2022,
@@ -49,7 +52,16 @@ function complaints(directory: string, module: 'nodenext' | 'bundler'): string[]
     noUncheckedIndexedAccess: true,
     skipLibCheck: false,
     noEmit: true,
-  });
+  };
+  const host = ts.createCompilerHost(options);
+  const parse = host.getSourceFile.bind(host);
+  host.getSourceFile = (path, ...rest) => {
+    if (path.startsWith(directory)) return parse(path, ...rest);
+    const key = `${module} ${path}`;
+    if (!parsed.has(key)) parsed.set(key, parse(path, ...rest));
+    return parsed.get(key);
+  };
+  const program = ts.createProgram(files.filter((file) => file.endsWith('.ts')), options, host);
   return ts.getPreEmitDiagnostics(program).map(({ file, messageText }) => `${file?.fileName ?? ''}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`);
 }
 

@@ -6,7 +6,8 @@ import { EmbeddingError, OptimizedEmbeddingGenerator, type EmbeddingResult } fro
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { cosine, model, ready, thorough, tried } from './support';
+import { tried } from './property';
+import { cosine, model, ready, thorough } from './support';
 
 const seconds = Number(process.env.EMBEDCORE_MODEL_SECONDS ?? (thorough ? 10 : 3));
 const seed = process.env.EMBEDCORE_MODEL_SEED;

@@ -11,7 +11,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { expect, onTestFinished, test } from 'vitest';
 
-import { model, root, tried } from './support';
+import { tried } from './property';
+import { model, root } from './support';
 
 const seconds = Number(process.env.EMBEDCORE_MODEL_SECONDS ?? (process.env.EMBEDCORE_THOROUGH ? 10 : 3));
 const seed = process.env.EMBEDCORE_MODEL_SEED;

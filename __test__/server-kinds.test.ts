@@ -6,7 +6,8 @@ import fc from 'fast-check';
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 
 import { get } from './server-client';
-import { model, tried } from './support';
+import { tried } from './property';
+import { model } from './support';
 
 const QUERY = 'how do I parse JSON?';
 const TEXTS = ['JSON.parse reads a string', 'the cat sleeps', '', 'a parser for JSON in Rust'];

@@ -6,7 +6,7 @@ import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { acting, ask, generator, get, good, post, raw, started, statuses } from './server-client';
-import { tried } from './support';
+import { tried } from './property';
 
 afterAll(() => generator.cleanup());
 

@@ -5,7 +5,6 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { OptimizedEmbeddingGenerator, type EmbeddingError, type ExecutionProvider, type GeneratorOptions } from 'embedcore';
-import fc, { type RunDetails } from 'fast-check';
 import { expect, onTestFinished } from 'vitest';
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -49,15 +48,6 @@ export function copyOf(name: string): string {
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   cpSync(model(name), directory, { recursive: true });
   return directory;
-}
-
-/**
- * How many cases a search has tried. @throws the case that it has found. One that is interrupted before its first case has found
- * none: the machine is busy.
- */
-export function tried<Case>(found: RunDetails<Case>): number {
-  if (found.failed && found.counterexample !== null) throw new Error(fc.defaultReportMessage(found), { cause: found.errorInstance });
-  return found.numRuns;
 }
 
 /** The error that `work` throws or rejects with. */

@@ -1,23 +1,21 @@
 // The reference in docs/api/, made of the public types by TypeDoc.
 //
 //   node scripts/docs.mjs            writes it
-//   node scripts/docs.mjs --check    fails when it differs from what the types say
+//   node scripts/docs.mjs --check    fails when it differs from what the types say; the same files are not checked twice
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+import { checkOf, filesOf, root } from './checked.mjs';
+
 const committed = join(root, 'docs', 'api');
+const types = readdirSync(root).filter((file) => file.endsWith('.d.ts'));
+const done = checkOf('docs', [...types, 'docs/api', 'docs/typedoc.json', 'docs/tsconfig.json', 'package-lock.json', 'scripts/docs.mjs']);
 
-/** Every file below `folder`, by its path from there. */
-function filesOf(folder) {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const paths = files.map((entry) => join(entry.parentPath, entry.name));
-  return new Map(paths.map((path) => [path.slice(folder.length + 1), readFileSync(path, 'utf8')]));
-}
+/** What every file below `folder` says, by its path from there. */
+const textsOf = (folder) => new Map(filesOf(folder).map((path) => [path.slice(folder.length + 1), readFileSync(path, 'utf8')]));
 
 function write(folder) {
   const typedoc = join(root, 'node_modules', 'typedoc', 'bin', 'typedoc');
@@ -25,15 +23,19 @@ function write(folder) {
   execFileSync(process.execPath, [typedoc, ...settings], { cwd: root, stdio: 'inherit' });
 }
 
-if (process.argv.includes('--check')) {
+if (process.argv.includes('--check') && done.passed()) {
+  process.exit();
+} else if (process.argv.includes('--check')) {
   const scratch = mkdtempSync(join(tmpdir(), 'embedcore-docs-'));
   try {
     write(join(scratch, 'api'));
-    const [fresh, old] = [filesOf(join(scratch, 'api')), filesOf(committed)];
+    const [fresh, old] = [textsOf(join(scratch, 'api')), textsOf(committed)];
     const stale = [...new Set([...fresh.keys(), ...old.keys()])].filter((path) => fresh.get(path) !== old.get(path));
     if (stale.length > 0) {
       console.error(`docs/api is not what the types say (${stale.join(', ')}): run \`npm run docs\` and commit the result.`);
       process.exitCode = 1;
+    } else {
+      done.pass();
     }
   } finally {
     rmSync(scratch, { recursive: true, force: true });

@@ -4,13 +4,11 @@
 //   node scripts/types.mjs --check    fails when one differs from what lib/ says; the same files are not checked twice
 
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+import { checkOf, root } from './checked.mjs';
 
 /** Entries beside the package's own: their source in lib/, and the types that are made of it. */
 const ENTRIES = {
@@ -28,8 +26,9 @@ const BELOW = ['http'];
 const PARTS = ['call/checks.ts', 'call/files.ts', 'call/input.ts', 'call/limits.ts', 'call/logger.ts', 'call/model-kind.ts', 'call/options.ts', 'call/order.ts', 'call/paths.ts', 'call/source.ts', 'encoders/ranking.ts', 'results/canonical-json.ts', 'server/host-header.ts', 'server/keys.ts'];
 
 const check = process.argv.includes('--check');
-const checked = join(root, 'target', 'types-checked');
-if (check && existsSync(checked) && readFileSync(checked, 'utf8') === state()) process.exit();
+const types = ['index.d.ts', ...Object.values(ENTRIES).flat()];
+const done = checkOf('types', ['lib', ...types, 'tsconfig.json', 'package-lock.json', 'scripts/types.mjs']);
+if (check && done.passed()) process.exit();
 
 const scratch = mkdtempSync(join(tmpdir(), 'embedcore-types-'));
 try {
@@ -39,24 +38,9 @@ try {
   const names = Object.keys(ENTRIES);
   const bundled = bundle(scratch, names.map((name) => `lib/${name}.ts`));
   for (const [i, name] of names.entries()) for (const file of ENTRIES[name]) compare(file, bundled[i]);
-  if (!process.exitCode) {
-    mkdirSync(dirname(checked), { recursive: true });
-    writeFileSync(checked, state());
-  }
+  if (!process.exitCode) done.pass();
 } finally {
   rmSync(scratch, { recursive: true, force: true });
-}
-
-/** The hash of all that the types are made of, and of themselves. */
-function state() {
-  const sources = readdirSync(join(root, 'lib'), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const types = ['index.d.ts', ...Object.values(ENTRIES).flat()].map((file) => join(root, file)).filter(existsSync);
-  const others = ['tsconfig.json', 'package-lock.json', 'scripts/types.mjs'].map((file) => join(root, file));
-  const hash = createHash('sha256');
-  for (const file of [...sources.map((entry) => join(entry.parentPath ?? entry.path, entry.name)).sort(), ...types, ...others]) {
-    hash.update(`${file}\0`).update(createHash('sha256').update(readFileSync(file)).digest());
-  }
-  return hash.digest('hex');
 }
 
 /** What each of the files in `folder` gives to its users. */
