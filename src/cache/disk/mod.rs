@@ -392,22 +392,30 @@ impl Disk {
         total
     }
 
-    /// Finds out whether there are rows that no search finds, and then makes the index anew.
+    /// Finds out whether there are rows that no search finds, and then makes the index anew. A file that is broken is opened anew,
+    /// and looked at once more.
     fn check_order(&self) {
-        if !self.ready() || !self.shared.unchecked.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        match self.shared.read(Reader::in_order) {
-            Ok(true) => {}
-            Ok(false) => {
-                self.shared.counters.errors.add(1);
-                let now_ms = self.shared.clock.wall_ms();
-                match self.shared.call(WaitLimit::Long, move |writer| writer.reindex(now_ms)) {
-                    Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
-                    Err(_) => self.shared.unchecked.store(true, Ordering::Release),
+        for _ in 0..2 {
+            if !self.ready() || !self.shared.unchecked.swap(false, Ordering::AcqRel) {
+                return;
+            }
+            match self.shared.read(Reader::in_order) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.shared.counters.errors.add(1);
+                    let now_ms = self.shared.clock.wall_ms();
+                    match self.shared.call(WaitLimit::Long, move |writer| writer.reindex(now_ms)) {
+                        Ok(()) => self.shared.tell(|path| Event::IndexRebuilt { path }),
+                        Err(_) => self.shared.unchecked.store(true, Ordering::Release),
+                    }
+                    return;
+                }
+                Err(fault) => {
+                    self.shared.read_failed(fault);
+                    // Answered when the fault has been looked into.
+                    self.shared.call(WaitLimit::Brief, |_| Ok(())).ok();
                 }
             }
-            Err(fault) => self.shared.read_failed(fault),
         }
     }
 

@@ -146,13 +146,14 @@ impl Shared {
                 }
                 _ => Duration::ZERO,
             };
-            if let Some(call) = queue.calls.pop_front() {
-                return Next::Call(call);
-            }
+            // Before calls: whoever waits for one knows that what was met before has been looked into.
             if let Some(trouble) = queue.trouble.take()
                 && !stopping
             {
                 return Next::LookInto(trouble);
+            }
+            if let Some(call) = queue.calls.pop_front() {
+                return Next::Call(call);
             }
             if !left_alone.is_zero() || (queue.ops.is_empty() && queue.touches.is_empty()) {
                 if stopping {
