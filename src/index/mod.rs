@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod near;
 mod outline;
 mod rank;
+mod scan;
 mod store;
 mod tree;
 mod update;
@@ -38,7 +39,8 @@ use crate::embedding::InputType;
 use crate::error::{Error, Result};
 use crate::generator::{CallOptions, Generator, Inputs};
 use crate::host::threads::blocking;
-use rank::{Block, Hit};
+use rank::{Hit, Ranking};
+use scan::Block;
 use sha2::{Digest, Sha256};
 use store::{Described, MadeWith, Store};
 
@@ -54,6 +56,9 @@ const FILE: &str = "index.sqlite";
 
 /// How often a search begins again because the index was changed under it.
 const ANSWERS: usize = 3;
+
+/// How many times as many answers are looked at where a filter may leave some of them out, and again where that was not enough.
+const KIND_DEPTH: usize = 8;
 
 /// The most answers to a search.
 pub const MAX_LIMIT: usize = 1000;
@@ -346,7 +351,7 @@ impl CodeIndex {
         words: Option<&str>,
         limit: usize,
         filter: &Filter,
-        wanted: impl Fn(i64, usize) -> bool,
+        wanted: impl Fn(i64, usize) -> bool + Sync,
     ) -> Result<(Vec<Match>, bool)> {
         let admitted: Option<HashSet<i64>> = if filter.by_path() {
             let admits = filter.admission();
@@ -355,13 +360,20 @@ impl CodeIndex {
         } else {
             None
         };
-        // The kind of a declaration is known once it is described.
-        let depth = if filter.by_kind() { usize::MAX } else { limit };
-        let hits = rank::rank(blocks, vector, words, depth, |file, ordinal| {
-            admitted.as_ref().is_none_or(|admitted| admitted.contains(&file)) && wanted(file, ordinal)
-        })?;
-        let good = hits.partition_point(|hit| hit.score >= filter.min_score);
-        self.describe(blocks, &hits[..good], limit, filter)
+        let ranking = Ranking::of(blocks, vector, words)?;
+        // The kind of a declaration is known once it is described: it may take more than a few to find enough.
+        let mut depth = if filter.by_kind() { limit.saturating_mul(KIND_DEPTH) } else { limit };
+        loop {
+            let hits = ranking.best(depth, |file, ordinal| {
+                admitted.as_ref().is_none_or(|admitted| admitted.contains(&file)) && wanted(file, ordinal)
+            })?;
+            let good = hits.partition_point(|hit| hit.score >= filter.min_score);
+            let answer = self.describe(blocks, &hits[..good], limit, filter)?;
+            if answer.0.len() == limit || good < depth {
+                return Ok(answer);
+            }
+            depth = depth.saturating_mul(KIND_DEPTH);
+        }
     }
 
     /// What is shown of the first `limit` hits that `filter` lets in, and whether the index is still that of `blocks`.

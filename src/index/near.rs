@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 
-use super::rank::Block;
+use super::scan::Block;
 use super::store::{Described, Store};
 use super::{CodeIndex, Entry, Filter, MAX_LIMIT, Match, Staleness, language_of};
 use crate::cancel::Cancel;

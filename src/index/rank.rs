@@ -8,11 +8,10 @@
 //! A declaration whose name is the query comes first: `0.9 + 0.1 × score`. What is in tests, in fixtures or generated comes behind what
 //! is as good, `0.9 × score`, unless the query is about such.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::words::{Bag, BagView, Stem, distinct_stems};
+use super::scan::{Block, Scanned, scan};
+use super::words::{Bag, Stem, distinct_stems};
 use crate::error::Result;
 use crate::host::threads::in_parallel;
 
@@ -51,17 +50,8 @@ const FEW_DECLARATIONS: f32 = 300.0;
 /// How much of a query is looked for by its words, in bytes.
 const MAX_WORDS: usize = 500;
 
-/// The vectors and words of one file's declarations.
-pub struct Block {
-    /// The file's id in the store.
-    pub file: i64,
-    /// Checksum of what the store shows of the file.
-    pub described: i64,
-    /// `declarations × dimensions` values.
-    pub vectors: Vec<f16>,
-    /// One [`Bag`] for each declaration, as written.
-    pub bags: Vec<u8>,
-}
+/// Blocks that are scanned at once by one thread.
+const PART: usize = 64;
 
 /// A declaration that answers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,92 +68,143 @@ pub struct Hit {
     pub similarity: f32,
 }
 
-/// A declaration before the corpus is known.
-struct Candidate {
-    hit: Hit,
-    length: f32,
-    /// How often each of the query's stems occurs; empty if none does.
-    counts: Vec<u8>,
-    /// Which of the query's stems are in its own name, of the first ones: a bit for each.
-    begins: u8,
-    /// Whether its name is the query.
-    is_named: bool,
-    aside: bool,
+/// The scores of all declarations for a query.
+pub struct Ranking<'a> {
+    parts: Vec<(Scanned<'a>, Vec<f32>)>,
 }
 
-/// A stem of the query.
-struct Wanted {
-    stem: Stem,
-    /// Its bit in [`Candidate::begins`], if it is among the first.
-    first: u8,
-}
-
-/// The `limit` best declarations for a query, best first, of those that `admits` lets in by their file and their position in it. What a
-/// word weighs is counted in all of them, so that a filter changes no score. Vectors have length 1. Without `words`, meaning alone counts.
-///
-/// # Errors
-/// [`Error::Threads`](crate::error::Error::Threads).
-pub fn rank(
-    blocks: &[Block],
-    vector: &[f32],
-    words: Option<&str>,
-    limit: usize,
-    admits: impl Fn(i64, usize) -> bool,
-) -> Result<Vec<Hit>> {
-    // Longer queries have their meaning; looking for each of their words would take long.
-    let query = wanted(words.map_or("", beginning));
-    let by_words = words.is_some();
-    let aside_counts = !by_words || {
-        let about = Bag::of(ABOUT_ASIDE);
-        query.iter().any(|wanted| about.stems.iter().any(|(other, _)| wanted.stem == *other))
-    };
-    let candidates: Vec<Candidate> = in_parallel(|| {
-        blocks.par_iter().with_min_len(16).flat_map_iter(|block| candidates(block, vector, &query)).collect()
-    })?;
-    let total = (candidates.len() as f32).max(FEW_DECLARATIONS) + FREQUENT;
-    let weights: Vec<f32> = (0..query.len())
-        .map(|at| {
-            let holds = candidates.iter().filter(|candidate| candidate.counts.get(at).is_some_and(|&count| count > 0));
-            1.0 / (1.0 + FREQUENT * holds.count() as f32 / total)
+impl<'a> Ranking<'a> {
+    /// Scores each declaration for a query: its `vector`, of length 1 as all vectors, and its `words`. What a word weighs is counted in
+    /// all of them. Without `words`, meaning alone counts.
+    ///
+    /// # Errors
+    /// [`Error::Threads`](crate::error::Error::Threads).
+    pub fn of(blocks: &'a [Block], vector: &[f32], words: Option<&str>) -> Result<Self> {
+        // Longer queries have their meaning; looking for each of their words would take long.
+        let stems = distinct_stems(words.map_or("", beginning));
+        in_parallel(|| {
+            let scanned: Vec<Scanned> = blocks.par_chunks(PART).map(|part| scan(part, vector, &stems)).collect();
+            let formula = Formula::of(&scanned, &stems, words.is_some());
+            let scored = |part: Scanned<'a>| {
+                let scores = formula.scores(&part);
+                (part, scores)
+            };
+            Self { parts: scanned.into_par_iter().map(scored).collect() }
         })
-        .collect();
-    let all = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
-    let of_first = |bits: u8| {
-        let those = query.iter().zip(&weights).filter(|(wanted, _)| wanted.first & bits != 0);
-        those.map(|(_, weight)| weight).sum::<f32>()
-    };
-    let all_first = of_first(u8::MAX).max(f32::MIN_POSITIVE);
-    let mut hits: Vec<Hit> = candidates
-        .into_iter()
-        .filter(|candidate| admits(candidate.hit.file, candidate.hit.ordinal))
-        .map(|Candidate { hit, length, counts, begins, is_named, aside }| {
-            let found = counts.iter().zip(&weights).map(|(&count, weight)| {
+    }
+
+    /// The `limit` best declarations, best first, of those that `admits` lets in by their file and their position in it: a filter
+    /// changes no score.
+    ///
+    /// # Errors
+    /// [`Error::Threads`](crate::error::Error::Threads).
+    pub fn best(&self, limit: usize, admits: impl Fn(i64, usize) -> bool + Sync) -> Result<Vec<Hit>> {
+        let of_parts = || self.parts.par_iter().flat_map_iter(|part| Best::of_part(part, limit, &admits).hits);
+        let mut best = Best { limit, hits: in_parallel(|| of_parts().collect())?, least: f32::NEG_INFINITY };
+        best.cut();
+        best.hits.sort_by(order);
+        Ok(best.hits)
+    }
+}
+
+/// Equal scores keep the order of the files, so that a search gives the same answer each time.
+fn order(a: &Hit, b: &Hit) -> std::cmp::Ordering {
+    let better = b.score.total_cmp(&a.score).then(b.similarity.total_cmp(&a.similarity));
+    better.then(a.file.cmp(&b.file)).then(a.ordinal.cmp(&b.ordinal))
+}
+
+/// The best hits so far.
+struct Best {
+    limit: usize,
+    hits: Vec<Hit>,
+    /// What is worse than this is none of them.
+    least: f32,
+}
+
+impl Best {
+    fn of_part((part, scores): &(Scanned, Vec<f32>), limit: usize, admits: &impl Fn(i64, usize) -> bool) -> Self {
+        let mut best = Self { limit, hits: Vec::new(), least: f32::NEG_INFINITY };
+        let mut rows = scores.iter().zip(&part.similarities);
+        for (&Block { file, described, .. }, &count) in part.blocks.iter().zip(&part.counts) {
+            for (ordinal, (&score, &similarity)) in rows.by_ref().take(count).enumerate() {
+                if score >= best.least && admits(file, ordinal) {
+                    best.hits.push(Hit { file, described, ordinal, score, similarity });
+                    if best.hits.len() >= limit.saturating_mul(2) {
+                        best.cut();
+                    }
+                }
+            }
+        }
+        best.cut();
+        best
+    }
+
+    /// Drops all but the best.
+    fn cut(&mut self) {
+        if self.limit < self.hits.len() {
+            self.hits.select_nth_unstable_by(self.limit, order);
+            self.hits.truncate(self.limit);
+            self.least = self.hits.iter().map(|hit| hit.score).fold(f32::INFINITY, f32::min);
+        }
+    }
+}
+
+/// What a score is made of.
+struct Formula {
+    by_words: bool,
+    /// Whether what stands aside is worth as much as what does not.
+    aside_counts: bool,
+    /// What each stem of the query weighs.
+    weights: Vec<f32>,
+}
+
+impl Formula {
+    fn of(parts: &[Scanned], stems: &[Stem], by_words: bool) -> Self {
+        let about = Bag::of(ABOUT_ASIDE);
+        let aside_counts = !by_words || stems.iter().any(|stem| about.stems.iter().any(|(other, _)| stem == other));
+        let declarations: usize = parts.iter().map(|part| part.similarities.len()).sum();
+        let total = (declarations as f32).max(FEW_DECLARATIONS) + FREQUENT;
+        let mut holds = vec![0usize; stems.len()];
+        for counts in parts.iter().flat_map(|part| part.occurrences.chunks_exact(stems.len().max(1))) {
+            holds.iter_mut().zip(counts).for_each(|(holds, &count)| *holds += usize::from(count > 0));
+        }
+        let weights = holds.into_iter().map(|holds| 1.0 / (1.0 + FREQUENT * holds as f32 / total)).collect();
+        Self { by_words, aside_counts, weights }
+    }
+
+    /// The score of each declaration of `part`.
+    fn scores(&self, part: &Scanned) -> Vec<f32> {
+        let meanings = part.similarities.iter().map(|similarity| similarity.max(0.0));
+        if !self.by_words {
+            return meanings.collect();
+        }
+        let mut scores: Vec<f32> = meanings.map(|meaning| (1.0 - WORDS_SHARE - NAME_SHARE) * meaning).collect();
+        let all = self.weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+        let first = &self.weights[..self.weights.len().min(FIRST_WORDS)];
+        let of_first = |bits: u8| {
+            let those = first.iter().enumerate().filter(|(at, _)| bits >> at & 1 > 0);
+            those.map(|(_, weight)| weight).sum::<f32>()
+        };
+        let all_first = of_first(u8::MAX).max(f32::MIN_POSITIVE);
+        let occurrences = part.occurrences.chunks_exact(self.weights.len().max(1));
+        for (matched, counts) in part.matched.iter().zip(occurrences) {
+            let length = f32::from(matched.length);
+            let found = counts.iter().zip(&self.weights).map(|(&count, weight)| {
                 let count = f32::from(count);
                 weight * count / (count + K1 * (1.0 - B + B * length / USUAL_LENGTH))
             });
-            let meaning = hit.similarity.max(0.0);
-            if !by_words {
-                return Hit { score: meaning, ..hit };
+            let score = &mut scores[matched.row];
+            *score += WORDS_SHARE * (found.sum::<f32>() / all) + NAME_SHARE * (of_first(matched.in_name) / all_first);
+            if matched.is_named {
+                *score = NAMED + (1.0 - NAMED) * *score;
             }
-            let shared = found.sum::<f32>() / all;
-            let name = if begins == 0 { 0.0 } else { of_first(begins) / all_first };
-            let score = (1.0 - WORDS_SHARE - NAME_SHARE) * meaning + WORDS_SHARE * shared + NAME_SHARE * name;
-            let score = if is_named { NAMED + (1.0 - NAMED) * score } else { score };
-            let score = if aside && !aside_counts { ASIDE * score } else { score };
-            Hit { score: score.clamp(0.0, 1.0), ..hit }
-        })
-        .collect();
-    // Equal scores keep the order of the files, so that a search gives the same answer each time.
-    let order = |a: &Hit, b: &Hit| {
-        let better = b.score.total_cmp(&a.score).then(b.similarity.total_cmp(&a.similarity));
-        better.then(a.file.cmp(&b.file)).then(a.ordinal.cmp(&b.ordinal))
-    };
-    if limit < hits.len() {
-        hits.select_nth_unstable_by(limit, order);
-        hits.truncate(limit);
+        }
+        for (score, &aside) in scores.iter_mut().zip(&part.aside) {
+            let worth = if aside && !self.aside_counts { ASIDE } else { 1.0 };
+            *score = (worth * *score).clamp(0.0, 1.0);
+        }
+        scores
     }
-    hits.sort_by(order);
-    Ok(hits)
 }
 
 /// As much of a query as is looked for by its words. A word that would be cut is none.
@@ -173,63 +214,22 @@ fn beginning(query: &str) -> &str {
     &cut[..whole.unwrap_or(cut.len())]
 }
 
-/// The stems of a query, each once.
-fn wanted(query: &str) -> Vec<Wanted> {
-    let stems = distinct_stems(query).into_iter().enumerate();
-    stems.map(|(at, stem)| Wanted { stem, first: if at < FIRST_WORDS { 1 << at } else { 0 } }).collect()
-}
-
-fn candidates(block: &Block, vector: &[f32], stems: &[Wanted]) -> Vec<Candidate> {
-    let mut row = vec![0.0; vector.len()];
-    let mut bags = &block.bags[..];
-    let rows = block.vectors.chunks_exact(vector.len().max(1)).enumerate();
-    rows.map_while(|(ordinal, stored)| {
-        let bag = BagView::read(&mut bags)?;
-        stored.convert_to_f32_slice(&mut row);
-        let similarity = dot(&row, vector).clamp(-1.0, 1.0);
-        let mut counts: Vec<u8> = Vec::new();
-        let (mut own, mut named, mut begins) = (0, 0, 0);
-        for (at, &Wanted { stem, first }) in stems.iter().enumerate() {
-            let Some((place, count)) = bag.find(stem) else { continue };
-            counts.resize(stems.len(), 0);
-            counts[at] = count;
-            if place < usize::from(bag.own) {
-                own += 1;
-                begins |= first;
-            }
-            named += usize::from(place < usize::from(bag.named));
-        }
-        let hit = Hit { file: block.file, described: block.described, ordinal, score: 0.0, similarity };
-        Some(Candidate {
-            hit,
-            length: f32::from(bag.length),
-            counts,
-            begins,
-            is_named: own > 0 && own == usize::from(bag.own) && named == stems.len(),
-            aside: bag.aside,
-        })
-    })
-    .collect()
-}
-
-/// In eight sums, which the compiler keeps in one register.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 8];
-    let (a, a_rest) = a.as_chunks::<8>();
-    let (b, b_rest) = b.as_chunks::<8>();
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}
-
 #[cfg(test)]
 mod tests {
+    use half::f16;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn rank(
+        blocks: &[Block],
+        vector: &[f32],
+        words: Option<&str>,
+        limit: usize,
+        admits: impl Fn(i64, usize) -> bool + Sync,
+    ) -> Result<Vec<Hit>> {
+        Ranking::of(blocks, vector, words)?.best(limit, admits)
+    }
 
     fn block(file: i64, declarations: &[([f32; 2], &str)]) -> Block {
         let mut bags = Vec::new();

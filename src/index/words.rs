@@ -107,12 +107,38 @@ impl<'a> BagView<'a> {
         Some(Self { length, own: head[4], named: head[5], aside: head[6] != 0, stems, counts })
     }
 
-    /// Where `stem` is among its stems, and how often it occurs.
+    /// Where `stem` is among its stems, and how often it occurs. Always inlined: as wide as the caller is compiled for.
+    #[inline(always)]
     pub fn find(&self, stem: Stem) -> Option<(usize, u8)> {
-        // There are so few of them that a plain scan is fastest.
-        let wanted = stem.to_le_bytes();
-        self.stems.as_chunks().0.iter().position(|found| *found == wanted).map(|at| (at, self.counts[at]))
+        let stems = self.stems.as_chunks().0;
+        let (eights, rest) = stems.as_chunks::<8>();
+        for (at, eight) in eights.iter().enumerate() {
+            if holds(eight, stem) {
+                return self.first(8 * at, eight, stem);
+            }
+        }
+        match stems.last_chunk::<8>() {
+            Some(last) if holds(last, stem) => self.first(stems.len() - 8, last, stem),
+            Some(_) => None,
+            None => self.first(0, rest, stem),
+        }
     }
+
+    /// Where `stem` is among `some`, which are those from `start` on.
+    fn first(&self, start: usize, some: &[[u8; 4]], stem: Stem) -> Option<(usize, u8)> {
+        let at = start + some.iter().position(|found| Stem::from_le_bytes(*found) == stem)?;
+        Some((at, self.counts[at]))
+    }
+}
+
+/// Whether `stem` is one of eight, which are compared in the time of one.
+#[inline(always)]
+fn holds(eight: &[[u8; 4]; 8], stem: Stem) -> bool {
+    let mut any = 0;
+    for found in eight {
+        any |= u32::from(Stem::from_le_bytes(*found) == stem);
+    }
+    any > 0
 }
 
 /// What a character is to the splitting of identifiers.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rank::Block;
+use super::scan::Block;
 use super::tree::{Skip, Stamp};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
