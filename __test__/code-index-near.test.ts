@@ -63,8 +63,20 @@ test('what is similar comes nearest first, without the declaration itself and wh
   // Filters and limits are those of a search.
   expect((await index.similar({ file: 'src/read.js', line: 3 }, { paths: 'test/' })).map(({ file }) => file)).toEqual(['test/read.js']);
   expect(await index.similar({ file: 'src/read.js', line: 3 }, { limit: 1 })).toHaveLength(1);
-  expect((await index.similar({ file: 'src/read.js', line: 3 }, { minScore: 0.99 }))).toHaveLength(2);
+  // What it belongs to counts, too: the one in a file of the same name is the same.
+  expect((await index.similar({ file: 'src/read.js', line: 3 }, { minScore: 0.99 })).map(({ file }) => file)).toEqual(['test/read.js']);
+  expect((await index.similar({ file: 'src/read.js', line: 3 }, { minScore: 0.9 }))).toHaveLength(2);
   expect((await index.similar({ file: 'src/read.js', line: 3 }, { kinds: 'class' })).map(({ name }) => name)).toEqual(['Stack']);
+});
+
+test('a copy is a duplicate whatever it belongs to', async () => {
+  const method = '  total(items: Item[]): number {\n    let sum = 0;\n    for (const item of items) {\n      sum += item.price * item.count;\n    }\n    return sum;\n  }\n';
+  const { index } = await indexed({
+    'shop/basket.ts': `export class Basket {\n${method}}\n`,
+    'observatory/telescope.ts': `export class Telescope extends Instrument {\n${method}}\n`,
+  });
+  const [group] = await index.duplicates({ threshold: 1, kinds: 'method' });
+  expect(group!.declarations.map(({ name, similarity }) => [name, similarity])).toEqual([['Telescope.total', 1], ['Basket.total', expect.closeTo(1, 5)]]);
 });
 
 test('a place without a declaration is refused, by name', async () => {

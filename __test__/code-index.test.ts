@@ -86,11 +86,34 @@ describe('the index', () => {
     rmSync(join(directory, 'src', 'http.py'));
     expect(counts(await index.update())).toMatchObject({ files: 4, removed: 1, annotations: 6, embedded: 0 });
     expect((await index.search('try a failed request again')).map(({ file }) => file)).not.toContain('src/http.py');
-    // A moved file keeps its vectors.
-    write(directory, 'src/moved.go', SOURCES['src/cache.go']);
+    // A moved file keeps its vectors; what it is called tells of what is in it, so one of another name has others.
+    write(directory, 'lib/cache.go', SOURCES['src/cache.go']);
     rmSync(join(directory, 'src', 'cache.go'));
     expect(counts(await index.update())).toMatchObject({ changed: 1, removed: 1, reused: 1, embedded: 0 });
-    expect((await index.search('remove the oldest cache entry'))[0]).toMatchObject({ file: 'src/moved.go' });
+    write(directory, 'lib/entries.go', SOURCES['src/cache.go']);
+    rmSync(join(directory, 'lib', 'cache.go'));
+    expect(counts(await index.update())).toMatchObject({ changed: 1, removed: 1, reused: 0, embedded: 1 });
+    expect((await index.search('remove the oldest cache entry'))[0]).toMatchObject({ file: 'lib/entries.go' });
+  });
+
+  test('a declaration is found by what it belongs to: the types around it, its file, the directory of a file without a name of its own', async () => {
+    const body = 'add(value) { this.values.push(value); }';
+    const directory = tree({
+      'src/a.ts': `export class Basket { ${body} }\nexport class Orchestra { ${body} }\n`,
+      'src/invoices.ts': `export function ${body.replace('this.', '')}\n`,
+      'src/volcano/index.ts': `export function ${body.replace('this.', '')}\n`,
+    });
+    const index = open(directory);
+    await index.update();
+    for (const [words, file, name] of [
+      ['put something into the basket', 'src/a.ts', 'Basket.add'],
+      ['one more for the orchestra', 'src/a.ts', 'Orchestra.add'],
+      ['a new invoice', 'src/invoices.ts', 'add'],
+      ['add to the volcanoes', 'src/volcano/index.ts', 'add'],
+    ]) {
+      const [best] = await index.search(words!, { kinds: ['method', 'function'] });
+      expect(best, words).toMatchObject({ file, name });
+    }
   });
 
   test('a file that is written twice within the grain of its time is read again', async () => {

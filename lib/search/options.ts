@@ -73,7 +73,7 @@ export type SimilarCodeOptions = Omit<SearchOptions, 'rerank'>;
 
 /** Options of {@link CodeIndex.duplicates}. */
 export interface DuplicateCodeOptions extends Pick<SearchOptions, 'paths' | 'languages' | 'signal' | 'timeoutMs'> {
-  /** Least cosine of a declaration and the one that it repeats, 0.5 to 1. Default 0.95. */
+  /** Least cosine of a declaration and the one that it repeats, 0.5 to 1; the same source and comment have 1. Default 0.95. */
   threshold?: number | undefined;
   /** Lines that a declaration has at least, from 1. Default 5: little ones are all alike. */
   minLines?: number | undefined;

@@ -150,6 +150,8 @@ struct Family {
     vectors: Vec<f32>,
     /// The file of each, and its place in it.
     places: Vec<(usize, usize)>,
+    /// Where the vector of the first one of each content begins.
+    firsts: HashMap<u64, usize>,
 }
 
 /// What is shown of each file, and what is compared, by what sort it is of.
@@ -178,8 +180,15 @@ fn compared(
             let sort = if entry.kind == "method" { "function" } else { &entry.kind };
             let family = families.entry(sort.to_owned()).or_default();
             let from = family.vectors.len();
+            // A copy is one, whatever it belongs to: its own vector tells of that, too.
+            let first =
+                block.contents.get(ordinal).map_or(from, |content| *family.firsts.entry(*content).or_insert(from));
             family.vectors.resize(from + row.len(), 0.0);
-            row.convert_to_f32_slice(&mut family.vectors[from..]);
+            if first + row.len() <= from {
+                family.vectors.copy_within(first..first + row.len(), from);
+            } else {
+                row.convert_to_f32_slice(&mut family.vectors[from..]);
+            }
             family.places.push((files.len(), ordinal));
         }
         files.push(described);

@@ -235,7 +235,7 @@ mod tests {
         let mut bags = Vec::new();
         declarations.iter().for_each(|(_, words)| Bag::of([*words]).write(&mut bags));
         let vectors = declarations.iter().flat_map(|(vector, _)| vector.map(f16::from_f32)).collect();
-        Block { file, described: 0, vectors, bags }
+        Block { file, described: 0, vectors, bags, contents: Vec::new() }
     }
 
     #[test]
@@ -286,7 +286,7 @@ mod tests {
     fn declaration(name: &str, vector: [f32; 2], aside: bool) -> Block {
         let mut bags = Vec::new();
         Bag::of_declaration(name, ["open the file and read all of it"], aside).write(&mut bags);
-        Block { file: 1, described: 0, vectors: vector.map(f16::from_f32).into(), bags }
+        Block { file: 1, described: 0, vectors: vector.map(f16::from_f32).into(), bags, contents: Vec::new() }
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
             let mut bags = Vec::new();
             Bag::of_declaration(name, ["loads the settings that a user keeps, file by file"], false).write(&mut bags);
             let vectors = [0.6, 0.8].map(f16::from_f32).into();
-            let blocks = [Block { file: 1, described: 0, vectors, bags }];
+            let blocks = [Block { file: 1, described: 0, vectors, bags, contents: Vec::new() }];
             rank(&blocks, &[1.0, 0.0], Some(words), 1, |_, _| true).unwrap()[0].score
         };
         let query = "load the settings of users, kept in files";

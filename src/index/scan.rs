@@ -18,6 +18,8 @@ pub struct Block {
     pub vectors: Vec<f16>,
     /// One [`Bag`](super::words::Bag) for each declaration, as written.
     pub bags: Vec<u8>,
+    /// Hash of each declaration's content, whatever it belongs to.
+    pub contents: Vec<u64>,
 }
 
 /// What was found in some blocks.
@@ -193,7 +195,7 @@ mod tests {
             let stored = values.iter().cycle().skip(1).take(rows * values.len()).map(|value| f16::from_f32(*value));
             let mut bags = Vec::new();
             (0..rows).for_each(|_| Bag::of([text.as_str()]).write(&mut bags));
-            let blocks = [Block { file: 1, described: 0, vectors: stored.collect(), bags }];
+            let blocks = [Block { file: 1, described: 0, vectors: stored.collect(), bags, contents: Vec::new() }];
             let stems = crate::index::words::distinct_stems("a b aa ab ff");
             let mut row = vec![0.0; values.len()];
             let plain = pass(&blocks, &values, &stems, |stored, vector| {

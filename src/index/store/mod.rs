@@ -19,13 +19,13 @@ use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::sqlite::{self, Begun, Fault, Step, failed, patiently, read_only};
 use file::{APPLICATION_ID, BUSY, explained, mismatch, remove};
-use rows::{COLUMNS, DESCRIBED, Meta, Sums, VectorsRow, described};
+use rows::{COLUMNS, DESCRIBED, Meta, Sums, VectorsRow, content_of, described};
 
 pub use crate::sqlite::identity;
-pub use rows::{Described, Entry, FileRecord, Key, MadeWith, StoredFile};
+pub use rows::{Described, Entry, FileRecord, Key, MadeWith, StoredFile, key_of};
 
 /// Raised whenever what is stored, or how it is made, changes.
-const VERSION: i32 = 3;
+const VERSION: i32 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE meta (
@@ -312,7 +312,8 @@ impl Store {
                 }
                 sum = sum.wrapping_add(row.checksum());
                 let (vectors, bags) = (halves(row.vectors), row.bags.to_vec());
-                blocks.push(Block { file: row.file, described: row.described, vectors, bags });
+                let contents = row.keys.as_chunks().0.iter().map(content_of).collect();
+                blocks.push(Block { file: row.file, described: row.described, vectors, bags, contents });
             }
             if sum == sums.vectors { Ok(blocks) } else { Err(Fault::Damaged) }
         };

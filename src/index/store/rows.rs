@@ -2,6 +2,7 @@
 
 use half::f16;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::embedding::Fingerprint;
 use crate::index::tree::{Skip, Stamp};
@@ -14,8 +15,31 @@ pub(super) const COLUMNS: &str =
 /// Which of them is `described`.
 pub(super) const DESCRIBED: usize = 11;
 
-/// What identifies the text that a vector was made of.
+/// What identifies the text that a vector was made of: a hash of a declaration's content, and one of what it belongs to.
 pub type Key = [u8; 16];
+
+/// The key of a declaration's texts, and of what it belongs to.
+pub fn key_of(content: [&str; 3], context: &str) -> Key {
+    let mut key = Key::default();
+    let (left, right) = key.split_at_mut(8);
+    left.copy_from_slice(&hash(&content)[..8]);
+    right.copy_from_slice(&hash(&[context])[..8]);
+    key
+}
+
+fn hash(texts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.finalize().into()
+}
+
+/// The hash of the content alone.
+pub(super) fn content_of(key: &Key) -> u64 {
+    key.first_chunk().map_or(0, |content| u64::from_le_bytes(*content))
+}
 
 /// What the store keeps about a source file.
 #[derive(Debug, Clone, Default, PartialEq)]
