@@ -89,6 +89,18 @@ test('a declaration whose name is asked for comes first', async () => {
   }
 });
 
+test('a kind that is rare is found behind any number of others', async () => {
+  const functions = Array.from({ length: 400 }, (_, n) => `/** Opens connection ${n} to the server. */\nfunction openConnection${n}(host) {\n  return connect(host, ${n});\n}\n`);
+  const { index } = await indexed({
+    'a.js': functions.join('\n'),
+    'b.ts': '/** A heap of coins. */\nexport class Coins {\n  heap: number[] = [];\n}\n\n/** Rain that falls. */\nexport class Rain {\n  drops = 0;\n}\n',
+  });
+  const names = async (limit: number) => (await index.search('open a connection to the server', { kinds: 'class', limit })).map(({ name }) => name);
+  expect((await names(1000)).sort()).toEqual(['Coins', 'Rain']);
+  expect((await names(2)).sort()).toEqual(['Coins', 'Rain']);
+  expect(await names(1)).toEqual((await names(2)).slice(0, 1));
+});
+
 test('tests, fixtures and generated files come behind what is as good, unless they are asked for', async () => {
   const source = '/** Opens a connection to the server. */\nfunction openConnection(host) {\n  return connect(host);\n}\n';
   const { index } = await indexed({ 'a/test/host.js': source, 'b/host.test.js': source, 'c/fixtures/host.js': source, 'd/host.min.js': source, 'z/host.js': source });
