@@ -50,6 +50,19 @@ impl Rows {
         Self { chunks: values.len() / count.max(1), values, count }
     }
 
+    /// The first values of each row, a quarter of them, and the length of what is left of it: by Cauchy and Schwarz, the product of
+    /// two rows is at most that of their first values and the product of these lengths.
+    pub fn heads(&self) -> (Self, Vec<f32>) {
+        let chunks = self.chunks.div_ceil(4);
+        let rows = self.values.par_chunks(self.chunks.max(1));
+        let lengths = rows.clone().map(|row| {
+            let squares = row[chunks..].as_flattened().iter().map(|value| f64::from(*value).powi(2));
+            squares.sum::<f64>().sqrt() as f32
+        });
+        let values = rows.flat_map_iter(|row| row[..chunks].iter().copied());
+        (Self { values: values.collect(), chunks, count: self.count }, lengths.collect())
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.count
