@@ -348,6 +348,7 @@ const SHOWN: [phrases: string[], show: () => unknown, gives: unknown][] = [
   [['`0.7 × max(0, similarity) + 0.22 × words + 0.08 × name`'], () => ['WORDS_SHARE', 'NAME_SHARE'].map((name) => constant('src/index/rank.rs', name)()), [0.22, 0.08]],
   [['`n / (n + 0.5 (0.25 + 0.75 length / 60))`', '(k₁ 0.5, b 0.75, for a usual length of 60 words)'], () => ['K1', 'B', 'USUAL_LENGTH'].map((name) => constant('src/index/rank.rs', name)()), [0.5, 0.75, 60]],
   [["the query's first 4 words", 'that of its first 4 words'], constant('src/index/rank.rs', 'FIRST_WORDS'), 4],
+  [['the first 2,000 bytes of its source'], constant('src/index/outline/mod.rs', 'MAX_CODE'), 2000],
   [['again 0.2 s after files have changed'], constant('lib/search/code-index.ts', 'DEBOUNCE_MS'), 200],
   [['at least every 2 s', 'at most ten times as long after the first change'], () => constant('lib/search/watcher.ts', 'LONGEST_DEBOUNCE')() * constant('lib/search/code-index.ts', 'DEBOUNCE_MS')(), 2000],
   [['an update waits up to 5 s for its turn'], constant('lib/search/code-index.ts', 'WAIT_MS'), 5000],
