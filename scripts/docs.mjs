@@ -4,7 +4,7 @@
 //   node scripts/docs.mjs --check    fails when it differs from what the types say; the same files are not checked twice
 
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -21,6 +21,7 @@ function write(folder) {
   const typedoc = join(root, 'node_modules', 'typedoc', 'bin', 'typedoc');
   const settings = ['--options', join(root, 'docs', 'typedoc.json'), '--out', folder, '--logLevel', 'Warn'];
   execFileSync(process.execPath, [typedoc, ...settings], { cwd: root, stdio: 'inherit' });
+  for (const file of filesOf(folder)) writeFileSync(file, `<!-- Generated from the public types by \`npm run docs\`; do not edit. -->\n\n${readFileSync(file, 'utf8')}`);
 }
 
 if (process.argv.includes('--check') && done.passed()) {
