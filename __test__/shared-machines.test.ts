@@ -14,6 +14,12 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 /** By when others see a change. */
 const SEEN = 250;
 
+/** Looks entries up until memory has them: what is answered while its change is heard of is not kept. */
+const kept = async (cache: IntelligentEmbeddingCache, keys: string[]) => until(async () => {
+  for (const key of keys) await cache.get(key, 'c');
+  return cache.getStats().currentEntries === keys.length;
+});
+
 test('what another machine sets, deletes and clears is seen a quarter of a second later', async (context) => {
   const server = await redis(context);
   const one = machine(server);
@@ -37,6 +43,27 @@ test('what another machine sets, deletes and clears is seen a quarter of a secon
   expect(await others[0]!.has('m', 'c')).toBe(false);
 });
 
+test('what the server answers is kept while other entries change', async (context) => {
+  const server = await redis(context);
+  const [one, other] = [machine(server), machine(server)];
+  const entries = Array.from({ length: 900 }, (_, n) => ({ key: `k${n}`, content: 'c', embedding: [n] }));
+  await one.setMany(entries);
+  await one.flush();
+  expect((await other.getMany(entries.slice(0, 1))).hits[0]).toBe(1);
+  await pause(SEEN);
+  for (let part = 0; part < 30; part++) {
+    const asked = entries.slice(part * 30, part * 30 + 30);
+    const changes = Promise.all(Array.from({ length: 5 }, async (_, n) => {
+      await one.set(`other${part}${n}`, 'c', [1]);
+      await one.flush();
+    }));
+    const answers = await Promise.all(asked.map(({ key }) => other.get(key, 'c')));
+    expect(answers.every((answer, n) => answer?.embedding[0] === part * 30 + n)).toBe(true);
+    await changes;
+  }
+  expect(other.getStats().currentEntries).toBe(900);
+});
+
 test('what another machine invalidates is seen a quarter of a second later', async (context) => {
   const server = await redis(context);
   const [one, other] = [results(server), results(server)];
@@ -55,6 +82,7 @@ test('a machine that was cut off compares what it has with the server', async (c
   const [one, other] = [machine(server), machine(server)];
   await one.setMany(['k', 'l'].map((key) => ({ key, content: 'c', embedding: [1] })));
   await one.flush();
+  await kept(other, ['k', 'l']);
   expect((await other.get('k', 'c'))!.embedding).toEqual([1]);
   expect((await other.get('l', 'c'))!.embedding).toEqual([1]);
   await server.kill();
@@ -75,6 +103,7 @@ test('a machine that was cut off answers nothing that was deleted or set meanwhi
   await one.setMany(['k', 'l', 'm'].map((key) => ({ key, content: 'c', embedding: [1] })));
   await one.flush();
   const all = async () => Promise.all(['k', 'l', 'm'].map(async (key) => (await other.get(key, 'c'))?.embedding[0] ?? null));
+  await kept(other, ['k', 'l', 'm']);
   expect(await all()).toEqual([1, 1, 1]);
   wire.cut();
   await until(async () => (await other.get('x', 'c')) ?? other.getStats().shared!.state === 'open');

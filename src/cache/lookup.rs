@@ -39,8 +39,8 @@ pub struct Open {
     answers: Vec<Option<Arc<Entry>>>,
     open: Vec<Unanswered>,
     started: Instant,
-    /// Changes of other machines that were known when it began.
-    followed: u64,
+    /// [`Others::epoch`](super::others::Others::epoch) when it began.
+    epoch: u64,
     /// Whether an answer is the server's.
     shared: bool,
 }
@@ -164,7 +164,10 @@ impl EmbeddingCache {
     }
 
     fn opened(&self, answers: Vec<Option<Arc<Entry>>>, open: Vec<Unanswered>, started: Instant) -> Open {
-        Open { answers, open, started, followed: self.others.followed(), shared: false }
+        if self.shared.is_some() {
+            self.remember(open.iter().map(|unanswered| (unanswered.asked.0, unanswered.place.name)));
+        }
+        Open { answers, open, started, epoch: self.others.epoch(), shared: false }
     }
 
     /// Whether a tier below can be asked. If there is one that cannot, counts what it is not asked.
@@ -320,17 +323,15 @@ impl EmbeddingCache {
     }
 
     /// What the server has found is kept above, unless it was changed there meanwhile.
-    fn keep(&self, open: &[Unanswered], shared: &[(usize, Arc<Entry>)], followed: u64) {
+    fn keep(&self, open: &[Unanswered], shared: &[(usize, Arc<Entry>)], epoch: u64) {
         if shared.is_empty() {
             return;
         }
         let now = self.now();
         let changing = lock(&self.changing);
-        // What another machine has changed meanwhile is in no list of names yet.
-        if self.others.followed() != followed {
+        if self.others.epoch() != epoch {
             return;
         }
-        self.remember(shared.iter().map(|(at, _)| (open[*at].asked.0, open[*at].place.name)));
         let unchanged = |(at, _): &&(usize, Arc<Entry>)| self.memory.version(open[*at].place.name) == open[*at].version;
         if let Some(disk) = &self.disk {
             let age_ms = |entry: &Entry| now.wall_ms.saturating_sub(entry.created_ms);
@@ -342,28 +343,30 @@ impl EmbeddingCache {
             self.memory.promote(place, entry, now, version)
         };
         let displaced: Vec<_> = shared.iter().map(promote).collect();
+        // Now that memory has them, their names are not forgotten.
+        self.remember(shared.iter().map(|(at, _)| (open[*at].asked.0, open[*at].place.name)));
         drop(changing);
         displaced.iter().for_each(|displaced| self.displaced(displaced));
     }
 
     /// What the disk has found is kept in memory, unless it was changed meanwhile.
-    fn bring_up(&self, unanswered: &Unanswered, entry: &Arc<Entry>, followed: u64, now: Now) {
+    fn bring_up(&self, unanswered: &Unanswered, entry: &Arc<Entry>, epoch: u64, now: Now) {
         let Unanswered { place, version, asked: (key, _), .. } = *unanswered;
-        let following = self.shared.is_some().then(|| lock(&self.changing));
-        if following.is_some() {
-            if self.others.followed() != followed {
-                return;
-            }
-            self.remember([(key, place.name)].into_iter());
+        let changing = self.shared.is_some().then(|| lock(&self.changing));
+        if changing.is_some() && self.others.epoch() != epoch {
+            return;
         }
         let displaced = self.memory.promote(place, entry, now, version);
-        drop(following);
+        if changing.is_some() {
+            self.remember([(key, place.name)].into_iter());
+        }
+        drop(changing);
         self.displaced(&displaced);
     }
 
     /// What the disk or the server has found is the answer; what is still open afterwards has none. `shared`: by place.
     fn settled(&self, open: &mut Open, found: Vec<OnDisk>, shared: Vec<(usize, Arc<Entry>)>, now: Now) {
-        self.keep(&open.open, &shared, open.followed);
+        self.keep(&open.open, &shared, open.epoch);
         self.counters.shared_hits.add(shared.len());
         open.shared = !shared.is_empty();
         let (mut found, mut bytes) = (found.into_iter().enumerate(), 0);
@@ -381,7 +384,7 @@ impl EmbeddingCache {
             }
             unanswered.cause = match found {
                 OnDisk::Hit(entry) | OnDisk::Doubtful(entry) => {
-                    self.bring_up(unanswered, &entry, open.followed, now);
+                    self.bring_up(unanswered, &entry, open.epoch, now);
                     bytes += entry.payload_bytes();
                     self.counters.disk_hits.add(1);
                     self.counters.hits_of(place.modality, 1);

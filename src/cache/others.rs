@@ -15,9 +15,10 @@ use crate::sync::Mutex;
 pub(super) struct Others {
     /// What memory calls the entries of keys that others may change.
     names: Mutex<HashMap<u64, KeyHash>>,
-    /// Changes that were taken notice of, and how often some were missed.
-    followed: AtomicU64,
+    /// How often changes were missed.
     missed: AtomicU32,
+    /// See [`Others::epoch`].
+    epoch: AtomicU64,
     /// Whether the server may have lost what it had, meanwhile: then it says nothing about what it does not have.
     server_lost: AtomicBool,
 }
@@ -26,8 +27,8 @@ impl Default for Others {
     fn default() -> Self {
         Self {
             names: Mutex::default(),
-            followed: AtomicU64::default(),
             missed: AtomicU32::default(),
+            epoch: AtomicU64::default(),
             // As far as anybody knows who has just come.
             server_lost: AtomicBool::new(true),
         }
@@ -35,9 +36,9 @@ impl Default for Others {
 }
 
 impl Others {
-    /// How many of their changes are known. What is read from the server before another one must not be kept after it.
-    pub fn followed(&self) -> u64 {
-        self.followed.load(Ordering::Acquire)
+    /// Grows when changes were missed, or names forgotten: what was read before must not be kept after it.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// How often some were missed.
@@ -55,7 +56,6 @@ impl EmbeddingCache {
 
     fn follow_change(&self, change: Change, now: Now) {
         let changing = lock(&self.changing);
-        self.others.followed.fetch_add(1, Ordering::AcqRel);
         let removed = match change {
             Change::Keys(keys) => {
                 let mut removed = Removed::default();
@@ -78,6 +78,7 @@ impl EmbeddingCache {
             Change::Unknown { lost } => {
                 self.others.server_lost.store(lost, Ordering::Release);
                 self.others.missed.fetch_add(1, Ordering::AcqRel);
+                self.others.epoch.fetch_add(1, Ordering::AcqRel);
                 if let Some(disk) = &self.disk {
                     disk.doubt();
                 }
@@ -88,12 +89,14 @@ impl EmbeddingCache {
         self.removed(removed);
     }
 
-    /// Remembers what memory calls the entries of keys.
+    /// Remembers what memory calls the entries of keys: of those that it has, and of those that are looked up below, so that a change
+    /// that is heard of meanwhile counts as one of the entry.
     pub(super) fn remember(&self, entries: impl Iterator<Item = (Key, KeyHash)>) {
         let mut names = lock(&self.others.names);
         // By then most are of entries that were evicted.
         if names.len() > 2 * self.options.max_entries.saturating_add(SMALL) {
             names.retain(|_, name| self.memory.holds(*name));
+            self.others.epoch.fetch_add(1, Ordering::AcqRel);
         }
         names.extend(entries.map(|(key, name)| (key.short(), name)));
     }
