@@ -89,7 +89,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
 
 /// External crates that only one place may name.
 const ONLY_IN: [(&str, &[&str]); 18] = [
-    ("ort::", &["model/onnx/mod.rs", "model/onnx/providers.rs", "model/onnx/runtime.rs"]),
+    ("ort::", &["model/onnx/mod.rs", "model/onnx/operators.rs", "model/onnx/providers.rs", "model/onnx/runtime.rs"]),
     ("libloading::", &["model/openvino/api.rs"]),
     (
         "napi",

@@ -93,6 +93,10 @@ pub fn options(task: u8) -> ModelOptions {
 pub fn graph(path: &Path) {
     hash_weights(path, &Cancel::default()).ok();
     super::pooled_graph::Declared::read(&std::fs::read(path).unwrap_or_default());
+    let Ok(Some(mut lean)) = super::lean_graph::LeanGraph::read(path) else { return };
+    lean.keep_first();
+    lean.fuse_norms();
+    lean.into_file();
 }
 
 /// A library of the user.

@@ -17,6 +17,7 @@ mod hub;
 mod idf;
 mod info;
 mod late_interaction;
+mod layer_norm;
 mod lean_graph;
 mod library;
 mod memory_cost;

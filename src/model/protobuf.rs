@@ -9,8 +9,8 @@ pub(super) enum Field<'a> {
     Number(u64),
     /// A text, a message, or packed numbers.
     Bytes(&'a [u8]),
-    /// Of fixed length, which nothing here has.
-    Fixed,
+    /// A number of 32 bits; of 64, none.
+    Fixed(Option<[u8; 4]>),
 }
 
 /// The fields of a message, with their numbers, until something is no field.
@@ -24,8 +24,8 @@ pub(super) fn fields(message: &[u8]) -> impl Iterator<Item = (u64, Field<'_>)> {
                 let length = usize::try_from(number(&mut rest)?).ok()?;
                 Field::Bytes(take(&mut rest, length)?)
             }
-            1 => take(&mut rest, 8).map(|_| Field::Fixed)?,
-            5 => take(&mut rest, 4).map(|_| Field::Fixed)?,
+            1 => take(&mut rest, 8).map(|_| Field::Fixed(None))?,
+            5 => take(&mut rest, 4).map(|bytes| Field::Fixed(bytes.try_into().ok()))?,
             _ => return None,
         };
         Some((key >> 3, field))
@@ -49,7 +49,20 @@ pub(super) fn numbers(message: &[u8], wanted: u64) -> Vec<i64> {
             Field::Bytes(mut packed) => {
                 found.extend(std::iter::from_fn(|| number(&mut packed).map(u64::cast_signed)));
             }
-            Field::Fixed => {}
+            Field::Fixed(_) => {}
+        }
+    }
+    found
+}
+
+/// The floating-point numbers of 32 bits among the fields of a message that have the number `wanted`, packed or not.
+pub(super) fn reals(message: &[u8], wanted: u64) -> Vec<f32> {
+    let mut found = Vec::new();
+    for (_, field) in fields(message).filter(|(number, _)| *number == wanted) {
+        match field {
+            Field::Fixed(bytes) => found.extend(bytes.map(f32::from_le_bytes)),
+            Field::Bytes(packed) => found.extend(packed.as_chunks().0.iter().copied().map(f32::from_le_bytes)),
+            Field::Number(_) => {}
         }
     }
     found
@@ -151,6 +164,12 @@ impl Message {
         self
     }
 
+    pub fn real(mut self, field: u64, value: f32) -> Self {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
     /// The same to what is borrowed.
     pub fn add(&mut self, field: u64, bytes: impl AsRef<[u8]>) {
         *self = std::mem::take(self).bytes(field, bytes);
@@ -185,10 +204,11 @@ mod tests {
         #[test]
         fn what_is_written_is_read(written in proptest::collection::vec((1u64..1 << 29, any::<u64>(), proptest::collection::vec(any::<u8>(), 0..300)), 0..8)) {
             let message = written.iter().fold(Message::default(), |message, (field, value, bytes)| {
-                message.number(*field, *value).bytes(*field, bytes)
+                message.number(*field, *value).bytes(*field, bytes).real(*field, *value as f32)
             });
             let message = message.into_bytes();
-            let expected = written.iter().flat_map(|(field, value, bytes)| [(*field, Field::Number(*value)), (*field, Field::Bytes(bytes))]);
+            let real = |value: u64| Field::Fixed(Some((value as f32).to_le_bytes()));
+            let expected = written.iter().flat_map(|(field, value, bytes)| [(*field, Field::Number(*value)), (*field, Field::Bytes(bytes)), (*field, real(*value))]);
             prop_assert!(fields(&message).eq(expected));
         }
 

@@ -1,21 +1,27 @@
-//! A graph without its weights, which the runtime reads where they lie: in the file itself, that is mapped into memory. And without
-//! what nobody reads: where all that comes of a text comes of its first token, the last layer is computed for that one alone.
+//! A graph without its weights, which the runtime reads where they lie: in the file itself, that is mapped into memory. And in fewer
+//! steps: where all that comes of a text comes of its first token, the last layer is computed for that one alone; and layer
+//! normalisation, with the sum before it, is one operator.
 //!
 //! Parsed as a whole, a file is in memory twice while it is loaded, and what is copied out of it stays there; mapped, only what is
 //! read takes memory, and weights that the runtime arranges anew take none beside that.
 
 mod first_token;
+mod layer_norm;
+mod ranks;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::protobuf::{Message, Place, each_field, numbers, odd, parts};
+use super::protobuf::{Message, Place, each_field, numbers, odd, parts, reals};
 
 /// Numbers of fields and values in `onnx.proto`.
 mod onnx {
     pub const MODEL_GRAPH: u64 = 7;
+    pub const MODEL_OPSETS: u64 = 8;
+    pub const OPSET_DOMAIN: u64 = 1;
+    pub const OPSET_VERSION: u64 = 2;
     pub const GRAPH_NODES: u64 = 1;
     pub const GRAPH_WEIGHTS: u64 = 5;
     pub const GRAPH_INPUTS: u64 = 11;
@@ -29,13 +35,18 @@ mod onnx {
     pub const NODE_OUTPUTS: u64 = 2;
     pub const NODE_OPERATOR: u64 = 4;
     pub const NODE_ATTRIBUTES: u64 = 5;
+    pub const NODE_DOMAIN: u64 = 7;
     pub const ATTRIBUTE_NAME: u64 = 1;
+    pub const ATTRIBUTE_REAL: u64 = 2;
     pub const ATTRIBUTE_NUMBER: u64 = 3;
     pub const ATTRIBUTE_TENSOR: u64 = 5;
     pub const ATTRIBUTE_GRAPHS: [u64; 2] = [6, 11];
     pub const ATTRIBUTE_NUMBERS: u64 = 8;
+    pub const ATTRIBUTE_TYPE: u64 = 20;
+    pub const IS_REAL: u64 = 1;
     pub const TENSOR_SIZES: u64 = 1;
     pub const TENSOR_TYPE: u64 = 2;
+    pub const TENSOR_REALS: u64 = 4;
     pub const TENSOR_NUMBERS: u64 = 7;
     pub const TENSOR_NAME: u64 = 8;
     pub const TENSOR_BYTES: u64 = 9;
@@ -44,6 +55,7 @@ mod onnx {
     pub const PLACE_KEY: u64 = 1;
     pub const PLACE_VALUE: u64 = 2;
     pub const ELSEWHERE: u64 = 1;
+    pub const FLOAT: u64 = 1;
     pub const INT64: u64 = 7;
 }
 
@@ -60,16 +72,30 @@ pub(super) struct LeanGraph {
     nodes: Vec<Node>,
     /// Of the graph, all but the nodes.
     rest: Message,
-    /// By name: the sizes of weights, and whole numbers where there is but one.
+    /// By name: the sizes of weights, and numbers where there is but one.
     weights: HashMap<String, Weights>,
     /// Names of inputs and how many sizes they have.
     inputs: HashMap<String, usize>,
     outputs: HashSet<String>,
+    /// Its file.
+    file: PathBuf,
+    /// Whether its file was found by a link, and whether there are weights in others.
+    is_linked: bool,
+    is_divided: bool,
+}
+
+/// A graph as it is given to a runtime, and where the files are that its weights are in.
+pub(super) struct LeanFile {
+    pub bytes: Vec<u8>,
+    pub folder: PathBuf,
 }
 
 struct Weights {
+    /// The type of the numbers, as the format has it.
+    kind: u64,
     sizes: Vec<usize>,
     number: Option<i64>,
+    real: Option<f32>,
 }
 
 struct Node {
@@ -85,8 +111,11 @@ impl LeanGraph {
     /// # Errors
     /// Where it cannot be read, is not as expected, or something else in it than weights is large.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        // A runtime reads weights in the folder that it is told of only, where a cache of models has links to elsewhere.
+        let is_linked = fs::symlink_metadata(path)?.is_symlink();
+        let path = if is_linked { fs::canonicalize(path)? } else { path.to_owned() };
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
-        let mut file = BufReader::new(File::open(path)?);
+        let mut file = BufReader::new(File::open(&path)?);
         let end = file.get_ref().metadata()?.len();
         let mut lean = Self {
             around: Message::default(),
@@ -95,6 +124,9 @@ impl LeanGraph {
             weights: HashMap::new(),
             inputs: HashMap::new(),
             outputs: HashSet::new(),
+            file: path.clone(),
+            is_linked,
+            is_divided: false,
         };
         let mut left = MOST_BYTES;
         each_field(&mut file, end, &mut |file, number, place| {
@@ -129,33 +161,54 @@ impl LeanGraph {
         Ok((!lean.nodes.is_empty()).then_some(lean))
     }
 
+    fn name(&self) -> Option<&str> {
+        self.file.file_name()?.to_str()
+    }
+
     /// The names of what the graph asks for.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.keys().map(String::as_str)
     }
 
-    /// The bytes of the whole, beside whose file the weights lie.
-    pub fn into_bytes(self) -> Vec<u8> {
+    /// What a runtime is given. `None` where weights lie beside a link to the graph, and not beside the graph.
+    pub fn into_file(self) -> Option<LeanFile> {
+        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
+        let is_found = !(self.is_linked && self.is_divided);
+        is_found.then(|| LeanFile { bytes: self.into_bytes(), folder })
+    }
+
+    fn into_bytes(self) -> Vec<u8> {
         let graph = self.nodes.into_iter().fold(self.rest, |graph, node| graph.bytes(onnx::GRAPH_NODES, node.raw));
         self.around.bytes(onnx::MODEL_GRAPH, graph).into_bytes()
     }
 
     fn know(&mut self, tensor: &[u8]) {
+        let is_here = |place: &[u8]| parts(place, onnx::PLACE_VALUE).next() == self.name().map(str::as_bytes);
+        let mut places = parts(tensor, onnx::TENSOR_PLACE);
+        self.is_divided |=
+            places.any(|place| parts(place, onnx::PLACE_KEY).next() == Some(b"location") && !is_here(place));
         self.weights.extend(text(tensor, onnx::TENSOR_NAME).map(|name| (name, Weights::read(tensor))));
     }
 }
 
 impl Weights {
     fn read(tensor: &[u8]) -> Self {
+        let kind = numbers(tensor, onnx::TENSOR_TYPE).first().map_or(0, |kind| kind.cast_unsigned());
         let sizes = numbers(tensor, onnx::TENSOR_SIZES).into_iter();
-        let whole = numbers(tensor, onnx::TENSOR_TYPE) == [onnx::INT64 as i64];
-        let bytes = parts(tensor, onnx::TENSOR_BYTES).next().filter(|_| whole);
-        let number = match (bytes.map(<[u8; 8]>::try_from), &numbers(tensor, onnx::TENSOR_NUMBERS)[..]) {
+        let sizes: Vec<usize> = sizes.map(|size| usize::try_from(size).unwrap_or_default()).collect();
+        let bytes = parts(tensor, onnx::TENSOR_BYTES).next();
+        let whole = bytes.filter(|_| kind == onnx::INT64);
+        let number = match (whole.map(<[u8; 8]>::try_from), &numbers(tensor, onnx::TENSOR_NUMBERS)[..]) {
             (Some(Ok(bytes)), _) => Some(i64::from_le_bytes(bytes)),
             (None, [number]) => Some(*number),
             _ => None,
         };
-        Self { sizes: sizes.map(|size| usize::try_from(size).unwrap_or_default()).collect(), number }
+        let real = match (bytes.map(<[u8; 4]>::try_from), &reals(tensor, onnx::TENSOR_REALS)[..]) {
+            (Some(Ok(bytes)), _) => Some(f32::from_le_bytes(bytes)),
+            (None, [real]) => Some(*real),
+            _ => None,
+        };
+        Self { kind, real: real.filter(|_| kind == onnx::FLOAT && sizes.iter().all(|size| *size == 1)), sizes, number }
     }
 }
 
@@ -238,6 +291,11 @@ impl Node {
         self.attributes().find(|attribute| parts(attribute, onnx::ATTRIBUTE_NAME).next() == Some(name.as_bytes()))
     }
 
+    /// Whose operator it is, where it is not of the standard.
+    fn domain(&self) -> Option<&[u8]> {
+        parts(&self.raw, onnx::NODE_DOMAIN).next().filter(|domain| !matches!(*domain, b"" | b"ai.onnx"))
+    }
+
     fn number(&self, name: &str) -> Option<i64> {
         numbers(self.attribute(name)?, onnx::ATTRIBUTE_NUMBER).first().copied()
     }
@@ -272,7 +330,14 @@ mod tests {
         let node = |(operator, inputs, output): &(&str, &[&str], &str)| {
             let node = inputs.iter().fold(Message::default(), |node, input| node.bytes(onnx::NODE_INPUTS, input));
             let node = node.bytes(onnx::NODE_OUTPUTS, output).bytes(onnx::NODE_OPERATOR, operator);
-            if *operator == "Gather" { node.bytes(onnx::NODE_ATTRIBUTES, attribute("axis", 1)) } else { node }
+            match *operator {
+                "Gather" => node.bytes(onnx::NODE_ATTRIBUTES, attribute("axis", 1)),
+                "ReduceMean" => {
+                    let axes = Message::default().bytes(onnx::ATTRIBUTE_NAME, "axes");
+                    node.bytes(onnx::NODE_ATTRIBUTES, axes.number(onnx::ATTRIBUTE_NUMBERS, 2).number(20, 7))
+                }
+                _ => node,
+            }
         };
         let weights = |name: &str, sizes: &[u64], kind: u64, bytes: &[u8]| {
             let tensor = sizes.iter().fold(Message::default(), |tensor, size| tensor.number(onnx::TENSOR_SIZES, *size));
@@ -292,6 +357,8 @@ mod tests {
             .bytes(onnx::GRAPH_WEIGHTS, weights("places", &[8, 4], 1, &[0; 128]))
             .bytes(onnx::GRAPH_WEIGHTS, weights("first", &[], onnx::INT64, &[0; 8]))
             .bytes(onnx::GRAPH_WEIGHTS, weights("second", &[], onnx::INT64, &1_i64.to_le_bytes()))
+            .bytes(onnx::GRAPH_WEIGHTS, weights("two", &[], onnx::FLOAT, &2.0_f32.to_le_bytes()))
+            .bytes(onnx::GRAPH_WEIGHTS, weights("epsilon", &[1], onnx::FLOAT, &1e-12_f32.to_le_bytes()))
             .bytes(onnx::GRAPH_INPUTS, port("tokens", 3))
             .bytes(onnx::GRAPH_INPUTS, port("rows", 2));
         let all = outputs.iter().fold(all, |graph, name| graph.bytes(onnx::GRAPH_OUTPUTS, port(name, 2)));
@@ -313,6 +380,89 @@ mod tests {
         for name in ["bert-mean", "splade", "colbert", "causal-reranker", "decoder-cache", "heavy-cross"] {
             assert!(!read(name).keep_first(), "{name}");
         }
+    }
+
+    #[test]
+    fn layer_norms_become_one_operator_with_the_sum_before_them() {
+        let count = |lean: &LeanGraph, operator| lean.nodes.iter().filter(|node| node.operator == operator).count();
+        let fused = |name: &str| {
+            let mut lean = read(name);
+            let norms = lean.fuse_norms();
+            let [alone, summed] = ["LayerNorm", "AddLayerNorm"].map(|operator| count(&lean, operator));
+            assert_eq!((norms, count(&lean, "LayerNormalization")), (alone + summed, 0), "{name}");
+            (alone, summed)
+        };
+        assert_eq!(fused("bert-mean"), (1, 4));
+        assert_eq!(fused("cross-encoder"), (1, 4));
+        // The sum is read by the next layer, too.
+        assert_eq!(fused("clip-vision").1, 0);
+        // Half precision, and no such thing.
+        assert_eq!([fused("decoder-cache"), fused("pooling-joined")], [(0, 0); 2]);
+    }
+
+    #[test]
+    fn layer_norms_that_are_written_out_are_found_and_what_is_read_elsewhere_is_left() {
+        let norm: &[(&str, &[&str], &str)] = &[
+            ("Softmax", &["tokens"], "given"),
+            ("MatMul", &["tokens", "w"], "product"),
+            ("Add", &["bias", "product"], "biased"),
+            ("Add", &["biased", "given"], "x"),
+            ("ReduceMean", &["x"], "mean"),
+            ("Sub", &["x", "mean"], "centred"),
+            ("Pow", &["centred", "two"], "squares"),
+            ("ReduceMean", &["squares"], "variance"),
+            ("Add", &["variance", "epsilon"], "sum"),
+            ("Sqrt", &["sum"], "deviation"),
+            ("Div", &["centred", "deviation"], "divided"),
+            ("Mul", &["bias", "divided"], "scaled"),
+            ("Add", &["scaled", "bias"], "y"),
+        ];
+        let fused = |nodes: &[(&str, &[&str], &str)], outputs: &[&str]| {
+            let mut lean = graph(nodes, outputs);
+            let count = lean.fuse_norms();
+            let last = lean.nodes.last().map(|node| (node.operator.clone(), node.inputs.clone()));
+            (count, lean.nodes.len(), last.unwrap_or_default())
+        };
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let summed = ("AddLayerNorm".to_owned(), named(&["product", "bias", "given", "bias", "bias"]));
+        assert_eq!(fused(norm, &["y"]), (1, 3, summed));
+        let alone = ("LayerNorm".to_owned(), named(&["x", "bias", "bias"]));
+        assert_eq!(fused(norm, &["y", "x"]), (1, 5, alone.clone()));
+        assert_eq!(fused(norm, &["y", "biased"]), (1, 5, alone));
+        for inner in ["mean", "centred", "squares", "variance", "sum", "deviation", "divided", "scaled"] {
+            assert_eq!(fused(norm, &["y", inner]).0, 0, "{inner}");
+        }
+        let replaced = |at: usize, node| {
+            let mut nodes = norm.to_vec();
+            nodes[at] = node;
+            fused(&nodes, &["y"]).0
+        };
+        assert_eq!(replaced(12, ("Add", &["scaled", "bias"], "y")), 1);
+        assert_eq!(replaced(6, ("Mul", &["centred", "centred"], "squares")), 1);
+        assert_eq!(replaced(4, ("ReduceMean", &["given"], "mean")), 0);
+        assert_eq!(replaced(6, ("Pow", &["centred", "epsilon"], "squares")), 0);
+        assert_eq!(replaced(6, ("Mul", &["centred", "x"], "squares")), 0);
+        assert_eq!(replaced(8, ("Add", &["variance", "bias"], "sum")), 0);
+        assert_eq!(replaced(10, ("Div", &["x", "deviation"], "divided")), 0);
+        assert_eq!(replaced(12, ("Add", &["scaled", "places"], "y")), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn weights_are_found_behind_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("model.onnx");
+        std::os::unix::fs::symlink(file("cross-encoder"), &link).unwrap();
+        let lean = LeanGraph::read(&link).unwrap().unwrap().into_file().unwrap();
+        let real = fs::canonicalize(file("cross-encoder")).unwrap();
+        assert_eq!(lean.folder, real.parent().unwrap());
+        // Their own files lie beside the link.
+        let real = directory.path().join("other.onnx");
+        fs::write(&real, LeanGraph::read(&file("cross-encoder")).unwrap().unwrap().into_bytes()).unwrap();
+        assert!(LeanGraph::read(&real).unwrap().unwrap().into_file().is_some());
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(LeanGraph::read(&link).unwrap().unwrap().into_file().is_none());
     }
 
     #[test]

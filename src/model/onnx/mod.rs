@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+mod operators;
 mod providers;
 mod runtime;
 
@@ -26,7 +27,7 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType};
 use super::directory::ModelSpec;
 use super::gate::{self, ONNX};
 use super::head::Head;
-use super::lean_graph::LeanGraph;
+use super::lean_graph::{LeanFile, LeanGraph};
 use super::pooled_graph::{Declared, Extension, POOLED};
 use super::purpose::Purpose;
 use super::session::{self, About, Cells, IDS, Kind, Output, Pooled, Port, Run, RunMemory};
@@ -67,7 +68,9 @@ impl OnnxSession {
         let _turn = turns.as_deref().map(Turns::take);
         let extended = if providers == [Provider::Cpu] { None } else { extended(spec, options) };
         let lean = if providers == [Provider::Cpu] { lean(spec) } else { None };
-        let other = extended.as_ref().map(|(file, _)| file).or(lean.as_ref());
+        let own = spec.onnx.parent().unwrap_or(Path::new(""));
+        let extended_file = extended.as_ref().map(|(file, _)| (&file[..], own));
+        let other = extended_file.or(lean.as_ref().map(|file| (&file.bytes[..], file.folder.as_path())));
         let session = match other.map(|file| compile(runtime, spec, options, providers, Some(file), cancel)) {
             Some(Ok(session)) => session,
             // What is wrong with the graph itself is told in its own words.
@@ -260,16 +263,13 @@ pub(super) fn extending_bytes(spec: &ModelSpec, options: &ModelOptions) -> u64 {
     fs::metadata(&spec.onnx).map_or(0, |file| file.len())
 }
 
-/// The graph without its weights, where they are large, and without what is of no use for scores.
-fn lean(spec: &ModelSpec) -> Option<Vec<u8>> {
-    let large = memory_cost::is_large(&spec.onnx);
-    let scores = matches!(&spec.purpose, Purpose::Reranking(scores) if scores.is_of_graph());
-    if !large && !scores {
-        return None;
-    }
+/// The graph without its weights, without what is of no use for scores, and in fewer steps; where any of that is worth it.
+fn lean(spec: &ModelSpec) -> Option<LeanFile> {
     let mut lean = LeanGraph::read(&spec.onnx).ok().flatten()?;
+    let scores = matches!(&spec.purpose, Purpose::Reranking(scores) if scores.is_of_graph());
     let less = scores && lean.keep_first();
-    (large || less).then(|| lean.into_bytes())
+    let fused = lean.fuse_norms() > 0;
+    if less || fused || memory_cost::is_large(&spec.onnx) { lean.into_file() } else { None }
 }
 
 /// The file of a graph with what makes it pool, where it can, and what that is.
@@ -286,13 +286,13 @@ fn extended(spec: &ModelSpec, options: &ModelOptions) -> Option<(Vec<u8>, Extens
     Some((file, extension))
 }
 
-/// Compiles the graph in `file`, or else in that of the model.
+/// Compiles the graph in `file`, whose weights are in files of a folder, or else that of the model.
 fn compile(
     runtime: &'static Runtime,
     spec: &ModelSpec,
     options: &ModelOptions,
     providers: &[Provider],
-    file: Option<&[u8]>,
+    file: Option<(&[u8], &Path)>,
     cancel: &Cancel,
 ) -> Result<Session> {
     let plugins = providers.iter().map(|provider| plugin(runtime, provider)).collect::<Result<Vec<_>>>()?;
@@ -353,8 +353,11 @@ fn compile(
         if providers != [Provider::Cpu] {
             builder = builder.with_config_entry(RECORD.0, RECORD.1)?;
         }
-        if let Some(directory) = spec.onnx.parent().and_then(Path::to_str).filter(|_| file.is_some()) {
-            builder = builder.with_config_entry(WEIGHTS_BESIDE, directory)?;
+        if providers == [Provider::Cpu] && file.is_some() {
+            builder = builder.with_operators(operators::operators()?)?;
+        }
+        if let Some(folder) = file.and_then(|(_, folder)| folder.to_str()) {
+            builder = builder.with_config_entry(WEIGHTS_BESIDE, folder)?;
         }
         Ok(builder)
     };
@@ -367,7 +370,7 @@ fn compile(
     let canceler = builder.canceler();
     let _hook = cancel.on_cancel(move |_| drop(canceler.cancel()));
     let compiled = match file {
-        Some(file) => builder.commit_from_memory(file),
+        Some((file, _)) => builder.commit_from_memory(file),
         None => builder.commit_from_file(&spec.onnx),
     };
     compiled.map_err(|error| {
