@@ -90,6 +90,11 @@ impl<'a> Links<'a> {
         (weights.kind == onnx::FLOAT && weights.sizes.len() == 1).then(|| weights.sizes[0])
     }
 
+    /// The same, and its name.
+    fn named_list(&self, name: &str) -> Option<&'a str> {
+        self.list(name).and(self.graph.weights.get_key_value(name)).map(|(name, _)| name.as_str())
+    }
+
     /// A number that is the same for all values.
     fn number(&self, name: &str) -> Option<f32> {
         self.graph.weights.get(name)?.real
@@ -149,10 +154,9 @@ impl<'a> Links<'a> {
     /// As it is written where there is no such operator: `(x - mean) / √(mean of (x - mean)² + ε) × scale + shift`.
     fn of_parts(&self, last: usize) -> Option<Norm> {
         let add = &self.graph.nodes[last];
-        let named = |name: &str| self.list(name).map(|_| name.to_owned());
-        let (scaled, shift) = self.either(&add.inputs, named)?;
+        let (scaled, shift) = self.either(&add.inputs, |name| self.named_list(name))?;
         let (mul_at, mul) = self.made_by(scaled, "Mul")?;
-        let (divided, scale) = self.either(&mul.inputs, named)?;
+        let (divided, scale) = self.either(&mul.inputs, |name| self.named_list(name))?;
         let (div_at, div) = self.made_by(divided, "Div")?;
         let [centred, deviation] = &div.inputs[..] else { return None };
         let (sub_at, sub) = self.made_by(centred, "Sub")?;
@@ -167,7 +171,8 @@ impl<'a> Links<'a> {
         let (again_at, again) = self.made_by(squared, "Sub")?;
         let mut nodes = vec![mean_at, sub_at, again_at, square_at, variance_at, sum_at, sqrt_at, div_at, mul_at, last];
         nodes.dedup();
-        (of == x && again.inputs == sub.inputs).then(|| Norm { x: x.clone(), scale, shift, epsilon, nodes })
+        let [x, scale, shift] = [x, scale, shift].map(str::to_owned);
+        (of == x && again.inputs == sub.inputs).then_some(Norm { x, scale, shift, epsilon, nodes })
     }
 
     /// What is squared.
@@ -209,12 +214,11 @@ impl<'a> Links<'a> {
         let is_tokens = |name: &str| self.ranks.get(name) == Some(&3) && !self.graph.weights.contains_key(name);
         let biased = |name: &str| {
             let (at, add) = self.made_by(name, "Add").filter(|_| self.is_read_by(name, &[outer_at]))?;
-            let (product, bias) = self.either(&add.inputs, |name| self.list(name).map(|_| ()))?;
+            let (product, bias) = self.either(&add.inputs, |name| self.named_list(name))?;
             // As long as it is wide: a bias of one number would be for all.
             let matrix = self.made_by(product, "MatMul")?.1.inputs.get(1)?;
-            let wide = self.graph.weights.get(matrix)?.sizes[..].last().copied();
-            let bias = add.inputs.iter().find(|input| *input != product).filter(|_| bias == ())?;
-            (self.list(bias) == wide).then_some((at, [product, bias.as_str()]))
+            let wide = self.graph.weights.get(matrix)?.sizes.last().copied();
+            (self.list(bias) == wide).then_some((at, [product, bias]))
         };
         let (skip, (at, [product, bias])) = self.either(&outer.inputs, biased)?;
         (is_tokens(product) && is_tokens(skip)).then_some(([at, outer_at], [product, bias, skip]))

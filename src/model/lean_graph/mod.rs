@@ -7,12 +7,15 @@
 
 mod first_token;
 mod layer_norm;
+mod links;
 mod ranks;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
+
+use links::Links;
 
 use super::protobuf::{Message, Place, each_field, numbers, odd, parts, reals};
 
@@ -77,11 +80,8 @@ pub(super) struct LeanGraph {
     /// Names of inputs and how many sizes they have.
     inputs: HashMap<String, usize>,
     outputs: HashSet<String>,
-    /// Its file.
-    file: PathBuf,
-    /// Whether its file was found by a link, and whether there are weights in others.
-    is_linked: bool,
-    is_divided: bool,
+    /// Its file, and those of its weights.
+    links: Links,
 }
 
 /// A graph as it is given to a runtime, and where the files are that its weights are in.
@@ -111,9 +111,8 @@ impl LeanGraph {
     /// # Errors
     /// Where it cannot be read, is not as expected, or something else in it than weights is large.
     pub fn read(path: &Path) -> io::Result<Option<Self>> {
-        // A runtime reads weights in the folder that it is told of only, where a cache of models has links to elsewhere.
-        let is_linked = fs::symlink_metadata(path)?.is_symlink();
-        let path = if is_linked { fs::canonicalize(path)? } else { path.to_owned() };
+        let links = Links::of(path)?;
+        let path = links.file.clone();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
         let mut file = BufReader::new(File::open(&path)?);
         let end = file.get_ref().metadata()?.len();
@@ -124,9 +123,7 @@ impl LeanGraph {
             weights: HashMap::new(),
             inputs: HashMap::new(),
             outputs: HashSet::new(),
-            file: path.clone(),
-            is_linked,
-            is_divided: false,
+            links,
         };
         let mut left = MOST_BYTES;
         each_field(&mut file, end, &mut |file, number, place| {
@@ -140,13 +137,20 @@ impl LeanGraph {
                     Ok(())
                 }
                 onnx::GRAPH_WEIGHTS if place.length() > SMALL => {
-                    let tensor = without_bytes(file, place, name, &mut left)?.into_bytes();
+                    // Those that lie in its own file are found already.
+                    let tensor = match without_bytes(file, place, name, &mut left)? {
+                        (tensor, true) => tensor.into_bytes(),
+                        (tensor, false) => lean.links.followed(tensor.into_bytes()),
+                    };
                     lean.know(&tensor);
                     lean.rest.add(number, &tensor);
                     Ok(())
                 }
                 onnx::GRAPH_WEIGHTS | onnx::GRAPH_INPUTS | onnx::GRAPH_OUTPUTS => {
-                    let value = bytes(file, place, &mut left)?;
+                    let mut value = bytes(file, place, &mut left)?;
+                    if number == onnx::GRAPH_WEIGHTS {
+                        value = lean.links.followed(value);
+                    }
                     match number {
                         onnx::GRAPH_WEIGHTS => lean.know(&value),
                         onnx::GRAPH_INPUTS => lean.inputs.extend(input(&value)),
@@ -161,10 +165,6 @@ impl LeanGraph {
         Ok((!lean.nodes.is_empty()).then_some(lean))
     }
 
-    fn name(&self) -> Option<&str> {
-        self.file.file_name()?.to_str()
-    }
-
     /// The names of what the graph asks for.
     pub fn inputs(&self) -> impl Iterator<Item = &str> {
         self.inputs.keys().map(String::as_str)
@@ -172,9 +172,8 @@ impl LeanGraph {
 
     /// What a runtime is given. `None` where weights lie beside a link to the graph, and not beside the graph.
     pub fn into_file(self) -> Option<LeanFile> {
-        let folder = self.file.parent().unwrap_or(Path::new("")).to_owned();
-        let is_found = !(self.is_linked && self.is_divided);
-        is_found.then(|| LeanFile { bytes: self.into_bytes(), folder })
+        let folder = self.links.folder()?;
+        Some(LeanFile { bytes: self.into_bytes(), folder })
     }
 
     fn into_bytes(self) -> Vec<u8> {
@@ -183,10 +182,6 @@ impl LeanGraph {
     }
 
     fn know(&mut self, tensor: &[u8]) {
-        let is_here = |place: &[u8]| parts(place, onnx::PLACE_VALUE).next() == self.name().map(str::as_bytes);
-        let mut places = parts(tensor, onnx::TENSOR_PLACE);
-        self.is_divided |=
-            places.any(|place| parts(place, onnx::PLACE_KEY).next() == Some(b"location") && !is_here(place));
         self.weights.extend(text(tensor, onnx::TENSOR_NAME).map(|name| (name, Weights::read(tensor))));
     }
 }
@@ -237,8 +232,8 @@ fn copy(
     Ok(())
 }
 
-/// Weights with the place of their bytes, in the file called `name`, instead of the bytes.
-fn without_bytes(file: &mut BufReader<File>, place: Place, name: &str, left: &mut u64) -> io::Result<Message> {
+/// Weights with the place of their bytes, in the file called `name`, instead of the bytes; and whether there are any.
+fn without_bytes(file: &mut BufReader<File>, place: Place, name: &str, left: &mut u64) -> io::Result<(Message, bool)> {
     let (mut tensor, mut found) = (Message::default(), None);
     let end = file.stream_position()?.saturating_add(place.length());
     each_field(file, end, &mut |file, number, place| {
@@ -248,7 +243,7 @@ fn without_bytes(file: &mut BufReader<File>, place: Place, name: &str, left: &mu
         }
         copy(file, &mut tensor, number, place, left)
     })?;
-    let Some([offset, length]) = found else { return Ok(tensor) };
+    let Some([offset, length]) = found else { return Ok((tensor, false)) };
     // What is not there is not looked for when it is needed.
     if file.get_ref().metadata()?.len() < offset.saturating_add(length) {
         return Err(odd());
@@ -257,7 +252,7 @@ fn without_bytes(file: &mut BufReader<File>, place: Place, name: &str, left: &mu
     let tensor = pairs.into_iter().fold(tensor, |tensor, (key, value)| {
         tensor.bytes(onnx::TENSOR_PLACE, Message::default().bytes(onnx::PLACE_KEY, key).bytes(onnx::PLACE_VALUE, value))
     });
-    Ok(tensor.number(onnx::TENSOR_LOCATION, onnx::ELSEWHERE))
+    Ok((tensor.number(onnx::TENSOR_LOCATION, onnx::ELSEWHERE), true))
 }
 
 /// The name of an input, and how many sizes it has.
@@ -312,6 +307,8 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn file(name: &str) -> std::path::PathBuf {
@@ -456,13 +453,27 @@ mod tests {
         let lean = LeanGraph::read(&link).unwrap().unwrap().into_file().unwrap();
         let real = fs::canonicalize(file("cross-encoder")).unwrap();
         assert_eq!(lean.folder, real.parent().unwrap());
-        // Their own files lie beside the link.
-        let real = directory.path().join("other.onnx");
-        fs::write(&real, LeanGraph::read(&file("cross-encoder")).unwrap().unwrap().into_bytes()).unwrap();
-        assert!(LeanGraph::read(&real).unwrap().unwrap().into_file().is_some());
-        fs::remove_file(&link).unwrap();
-        std::os::unix::fs::symlink(&real, &link).unwrap();
-        assert!(LeanGraph::read(&link).unwrap().unwrap().into_file().is_none());
+        // Those in files of their own, which are links, too, and under other names.
+        let blobs = directory.path().join("blobs");
+        fs::create_dir(&blobs).unwrap();
+        fs::copy(&real, blobs.join("weights")).unwrap();
+        fs::write(blobs.join("graph"), LeanGraph::read(&real).unwrap().unwrap().into_bytes()).unwrap();
+        let [graph, weights] = [("other.onnx", "graph"), ("model.onnx", "weights")].map(|(name, blob)| {
+            fs::remove_file(directory.path().join(name)).ok();
+            std::os::unix::fs::symlink(blobs.join(blob), directory.path().join(name)).unwrap();
+            directory.path().join(name)
+        });
+        let lean = LeanGraph::read(&graph).unwrap().unwrap().into_file().unwrap();
+        assert_eq!(lean.folder, fs::canonicalize(&blobs).unwrap());
+        let names = parts(&lean.bytes, onnx::MODEL_GRAPH).flat_map(|graph| parts(graph, onnx::GRAPH_WEIGHTS));
+        let names = names.flat_map(|tensor| parts(tensor, onnx::TENSOR_PLACE).next());
+        let names: HashSet<_> = names.map(|place| text(place, onnx::PLACE_VALUE).unwrap()).collect();
+        assert_eq!(names, HashSet::from(["weights".to_owned()]));
+        // They lie elsewhere, or are not there at all.
+        fs::remove_file(&weights).unwrap();
+        assert!(LeanGraph::read(&graph).unwrap().unwrap().into_file().is_none());
+        fs::copy(&real, &weights).unwrap();
+        assert!(LeanGraph::read(&graph).unwrap().unwrap().into_file().is_none());
     }
 
     #[test]
