@@ -175,7 +175,7 @@ use x86::best_way;
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, Laid, Score, dots, plain, score};
+    use super::{LANES, Laid, Score, plain, score};
 
     /// The document's vectors that are compared at a time: with two registers for the query's, as many sums as there are registers for.
     const TOKENS: usize = 8;
@@ -200,7 +200,51 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma")]
     fn avx2(query: &Laid, document: &[f32]) -> f32 {
-        score(query, document, dots::<16, 6, true>)
+        score(query, document, |lanes, part, tile| narrow(lanes, part, tile))
+    }
+
+    /// The same with half as wide registers, and half as many.
+    const NARROW_TOKENS: usize = 6;
+
+    /// What a register of those holds.
+    const NARROW: usize = LANES / 4;
+
+    /// All sums in registers, of half of the query's vectors: the compiler looks at the end of each vector again and again.
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn narrow(lanes: &[f32], part: usize, tile: [&[f32]; NARROW_TOKENS]) -> [[f32; LANES / 2]; NARROW_TOKENS] {
+        let (quarters, _) = lanes.as_chunks::<NARROW>();
+        let (rows, _) = quarters.as_chunks::<4>();
+        let tile = tile.map(|vector| &vector[..rows.len()]);
+        let mut sums = [[_mm256_setzero_ps(); 2]; NARROW_TOKENS];
+        for (at, [first, second, third, fourth]) in rows.iter().enumerate() {
+            let (low, high) = if part == 0 { (first, second) } else { (third, fourth) };
+            let (low, high) = (load_narrow(low), load_narrow(high));
+            for (sums, vector) in sums.iter_mut().zip(tile) {
+                let value = _mm256_set1_ps(vector[at]);
+                *sums = [_mm256_fmadd_ps(value, low, sums[0]), _mm256_fmadd_ps(value, high, sums[1])];
+            }
+        }
+        let mut out = [[0.0; LANES / 2]; NARROW_TOKENS];
+        for (out, sums) in out.as_flattened_mut().as_chunks_mut::<NARROW>().0.iter_mut().zip(sums.as_flattened()) {
+            // SAFETY: there are as many values as are written.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm256_storeu_ps(out.as_mut_ptr(), *sums);
+            }
+        }
+        out
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    fn load_narrow(values: &[f32; NARROW]) -> __m256 {
+        const { assert!(size_of::<[f32; NARROW]>() == size_of::<__m256>()) };
+        // SAFETY: there are as many values as are read.
+        #[allow(unsafe_code)]
+        unsafe {
+            _mm256_loadu_ps(values.as_ptr())
+        }
     }
 
     /// All sums in wide registers: the compiler takes half as wide ones, of which there are too few.
