@@ -18,8 +18,8 @@ struct Norm {
     nodes: Vec<usize>,
 }
 
-/// Who makes which value, and who reads it.
-struct Links<'a> {
+/// Data flow: who makes which value, and who reads it.
+struct Flow<'a> {
     graph: &'a LeanGraph,
     ranks: &'a HashMap<String, usize>,
     makers: HashMap<&'a str, usize>,
@@ -36,9 +36,9 @@ impl LeanGraph {
         if self.nodes.iter().any(Node::has_graph) {
             return 0;
         }
-        let links = Links::of(self, &ranks);
+        let flow = Flow::of(self, &ranks);
         let fused: Vec<(Vec<usize>, Node)> =
-            (0..self.nodes.len()).filter_map(|last| links.norm(last).map(|norm| links.fused(norm))).collect();
+            (0..self.nodes.len()).filter_map(|last| flow.norm(last).map(|norm| flow.fused(norm))).collect();
         let mut taken = HashSet::new();
         let mut nodes: Vec<Option<Node>> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
         let mut count = 0;
@@ -61,14 +61,14 @@ impl LeanGraph {
     }
 }
 
-impl<'a> Links<'a> {
+impl<'a> Flow<'a> {
     fn of(graph: &'a LeanGraph, ranks: &'a HashMap<String, usize>) -> Self {
-        let mut links = Self { graph, ranks, makers: HashMap::new(), readers: HashMap::new() };
+        let mut flow = Self { graph, ranks, makers: HashMap::new(), readers: HashMap::new() };
         for (at, node) in graph.nodes.iter().enumerate() {
-            links.makers.extend(node.outputs.iter().map(|output| (output.as_str(), at)));
-            node.inputs.iter().for_each(|input| links.readers.entry(input).or_default().push(at));
+            flow.makers.extend(node.outputs.iter().map(|output| (output.as_str(), at)));
+            node.inputs.iter().for_each(|input| flow.readers.entry(input).or_default().push(at));
         }
-        links
+        flow
     }
 
     /// The node of `operator` that makes a value.
